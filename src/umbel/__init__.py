@@ -1,0 +1,1 @@
+"""Umbel: the batch query engine for large language models."""

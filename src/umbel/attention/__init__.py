@@ -1,0 +1,1 @@
+"""Attention over the forest: the seam and its backends."""

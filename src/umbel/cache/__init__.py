@@ -1,0 +1,1 @@
+"""Logical KV: who holds which pages, without a single tensor."""

@@ -1,0 +1,60 @@
+"""What the user asked of the engine: one frozen record; an unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from umbel.errors import UsageError
+
+DTYPES = ("auto", "float32", "bfloat16")
+LOAD_FORMATS = ("auto", "safetensors", "dummy")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: ' (did you mean x?)', or '' when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Engine settings as asked; None means that the plan derives the value and says why.
+
+    `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
+    of a KV page, `seed` the one that rows without their own are sampled with.
+    """
+
+    model: str
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    kv_tokens: int | None = None
+    chunk: int | None = None
+    page_size: int = 16
+    seed: int = 0
+    load_format: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("dtype", self.dtype, DTYPES)
+        _one_of("load_format", self.load_format, LOAD_FORMATS)
+        for name in ("threads", "kv_tokens", "chunk", "page_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
+
+    @classmethod
+    def of(cls, model: str, **options: Any) -> EngineConfig:
+        """Build from keyword options; raises UsageError on an unknown one, with the nearest known name."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise UsageError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        return cls(model, **options)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}={value!r}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")

@@ -1,0 +1,1 @@
+"""The engine: assembled parts, the loop, and the rows on their way to an answer."""

@@ -1,0 +1,56 @@
+"""Every exception Umbel raises on purpose, each with its exit code and its advice."""
+
+
+class UmbelError(Exception):
+    """Base of all planned failures; `exit_code` is what the command line returns (DESIGN §5)."""
+
+    exit_code = 1
+
+
+class UsageError(UmbelError):
+    """The user asked for something that cannot be: unknown option or key, paths that clash, a missing file."""
+
+    exit_code = 2
+
+
+class ModelError(UmbelError):
+    """The model directory is missing, malformed, unsafe or of an architecture that is not supported."""
+
+    exit_code = 2
+
+
+class InputError(UmbelError):
+    """The input as a whole cannot be read, so no row was run."""
+
+    exit_code = 4
+
+
+class StoreMismatch(UsageError):
+    """A job store exists beside the output but belongs to another job."""
+
+
+class DiskFull(UmbelError):
+    """Writing failed; what was committed is safe and the job can be resumed."""
+
+    exit_code = 1
+
+
+class CapacityError(UmbelError):
+    """The work does not fit this machine, whatever the order."""
+
+    exit_code = 6
+
+
+class InvalidRequest(UmbelError):
+    """One row is not acceptable; it becomes an error row and its neighbours go on.
+
+    The fields are those of an OpenAI error object: `code` (a stable name), `param` (the field at fault or None),
+    `status` (the HTTP status that a server would answer with).
+    """
+
+    def __init__(self, code: str, message: str, param: str | None = None, status: int = 400):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.status = status

@@ -1,0 +1,42 @@
+"""The prefix forest of a workload: every run of tokens that prompts share, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Nodes in depth-first order (a parent before its children, each subtree side by side), as arrays.
+
+    Per node: `parent` (-1 for a root), `start` and `end` (token positions it covers; `start` equals the parent's `end`),
+    `source` (a row whose prompt holds the node's tokens: `prompt(source)[start:end]`), `subtree_end` (one past the last
+    node of its subtree), `rows_below` (rows whose prompt ends in its subtree). Per row: `leaf` (node where its prompt
+    ends: `end[leaf]` is the prompt's length). `order` lists the rows as a depth-first walk meets them.
+    Every node has at least one token; a prompt that is a prefix of another ends at an inner node; equal prompts share
+    one leaf.
+    """
+
+    parent: Ints
+    start: Ints
+    end: Ints
+    source: Ints
+    subtree_end: Ints
+    rows_below: Ints
+    leaf: Ints
+    order: Ints
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of runs."""
+        return len(self.parent)
+
+    @property
+    def n_tokens(self) -> int:
+        """Distinct prompt tokens: what has to be computed when every shared run is computed once."""
+        return int((self.end - self.start).sum())

@@ -1,0 +1,25 @@
+"""What a run has cost so far: counters that the report holds against the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Totals of one engine, in tokens unless the name says otherwise; live, so progress can be read from it.
+
+    `prompt_tokens` counts every finished row's prompt as if nothing was shared; `computed_prompt_tokens` the prompt
+    tokens that went through the model for the first time; `recomputed_tokens` those that went through again, because
+    their KV had been given up.
+    """
+
+    prompt_tokens: int = 0
+    computed_prompt_tokens: int = 0
+    recomputed_tokens: int = 0
+    output_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+    kv_peak_tokens: int = 0
+    kv_tokens_read: int = 0
+    rows_done: int = 0

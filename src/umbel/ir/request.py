@@ -1,0 +1,72 @@
+"""What one row asks for and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from umbel.ir.params import SamplingParams
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is set."""
+
+    prompt: str | Sequence[int] | None = None
+    messages: Sequence[Message] | None = None
+    params: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row has no answer, in the shape of an OpenAI error."""
+
+    code: str
+    message: str
+    param: str | None = None
+    type: str = "invalid_request_error"
+    status: int = 400
+
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error object (without the status)."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The log-probability of one chosen token and of the most likely ones (id, logprob), best first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample of one row; `finish_reason` is "stop" or "length", `stop_reason` the stop string or id that hit."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    stop_reason: str | int | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    cumulative_logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The answer to row number `row` of a workload: its completions (`n` of them), or an error."""
+
+    row: int
+    prompt_tokens: int
+    outputs: tuple[Completion, ...] = ()
+    error: RowError | None = None
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens generated over all completions."""
+        return sum(len(c.token_ids) for c in self.outputs)

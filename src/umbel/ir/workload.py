@@ -1,0 +1,48 @@
+"""All prompts of a batch as one flat token array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Tokenised rows: row i is `tokens[offsets[i]:offsets[i + 1]]`, sampled as `params[i]`, known outside as `keys[i]`.
+
+    `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the row's randomness, so that a row's answer
+    does not depend on which other rows are run with it. Rows that are invalid are never in a workload.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    params: Sequence[SamplingParams]
+    keys: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams],
+        keys: Sequence[int] | None = None,
+    ) -> Workload:
+        """Pack token-id lists; one `params` may serve all rows; `keys` default to the row numbers."""
+        offsets = np.zeros(len(prompts) + 1, np.int64)
+        np.cumsum([len(p) for p in prompts], out=offsets[1:])
+        tokens = np.empty(int(offsets[-1]), np.int32)
+        for i, prompt in enumerate(prompts):
+            tokens[offsets[i] : offsets[i + 1]] = prompt
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        return cls(tokens, offsets, each, np.arange(len(prompts)) if keys is None else np.asarray(keys, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def prompt(self, row: int) -> NDArray[np.int32]:
+        """The token ids of one row."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]

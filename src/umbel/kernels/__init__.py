@@ -1,0 +1,1 @@
+"""Kernels, and their meaning in plain torch."""

@@ -1,0 +1,1 @@
+"""Device tensors behind the KV pages."""

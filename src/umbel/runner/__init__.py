@@ -1,0 +1,1 @@
+"""Runners turn a Step into a StepResult."""

@@ -1,0 +1,1 @@
+"""The brain of the loop: which rows run next, under which budgets."""
