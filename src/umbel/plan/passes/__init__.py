@@ -1,0 +1,1 @@
+"""The planner's passes: each a pure function that decides one thing."""

@@ -1,0 +1,179 @@
+"""Builds the prefix forest of a workload: every run of tokens that prompts share becomes one node.
+
+The compact trie of BatchLLM (arXiv 2412.03594, section 4) and ChunkAttention (arXiv 2402.15220), built top down on whole
+arrays instead of prompt by prompt: a group of rows that agree so far is compared with its first row, a window at a time,
+up to the first disagreement, and split there. Every shared token is read a small constant number of times, nothing
+recurses, and rows beyond their last shared token are not read at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.forest import Forest
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+
+FIRST_WINDOW = 16  # tokens compared before a group has agreed on anything; doubles while it agrees
+BLOCK = 1 << 20  # tokens compared at once: bounds the scratch memory, about 40 bytes each
+
+
+def build_forest(workload: Workload) -> Forest:
+    """The forest of all prompts; time linear in their shared tokens, memory in the rows.
+
+    Siblings, and roots, stand in the order of their first row in the input. Raises ValueError on an empty prompt.
+    """
+    lengths = np.diff(workload.offsets)
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError(f"row {int(lengths.argmin())} has an empty prompt: a forest needs at least one token a row")
+    draft = _Draft(workload.tokens, workload.offsets[:-1], lengths)
+    groups = draft.split(_Groups.of_all(len(workload)))
+    while len(groups.node):
+        agreed, open_ = draft.extend(groups)
+        groups = _Groups.join(open_, draft.split(agreed))
+    return draft.finish()
+
+
+@dataclass(slots=True)
+class _Groups:
+    """Groups of rows that agree up to `depth`: rows `order[lo:hi]`, whose node is still growing."""
+
+    node: Ints
+    lo: Ints
+    hi: Ints
+    depth: Ints
+    window: Ints
+
+    @classmethod
+    def of_all(cls, n_rows: int) -> _Groups:
+        """All rows, agreeing on nothing yet, below a root that is no node."""
+        return cls(*(np.array([value]) if n_rows else np.zeros(0, np.int64) for value in (-1, 0, n_rows, 0, 0)))
+
+    @classmethod
+    def join(cls, a: _Groups, b: _Groups) -> _Groups:
+        """Both lists of groups, one after the other."""
+        pairs = ((a.node, b.node), (a.lo, b.lo), (a.hi, b.hi), (a.depth, b.depth), (a.window, b.window))
+        return cls(*(np.concatenate(pair) for pair in pairs))
+
+    def where(self, mask: NDArray[np.bool_]) -> _Groups:
+        """The groups that `mask` picks."""
+        return _Groups(self.node[mask], self.lo[mask], self.hi[mask], self.depth[mask], self.window[mask])
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The forest while it grows: nodes in order of creation, rows of each group side by side in `order`."""
+
+    tokens: NDArray[np.int32]
+    first: Ints  # [rows] where a prompt begins in `tokens`
+    lengths: Ints  # [rows]
+    order: Ints = field(init=False)
+    leaf: Ints = field(init=False)
+    n_nodes: int = 0
+    created: list[tuple[Ints, Ints, Ints, Ints]] = field(default_factory=list)  # parent, start, lo, hi
+    ended: list[tuple[Ints, Ints]] = field(default_factory=list)  # node, its end
+
+    def __post_init__(self) -> None:
+        self.order = np.arange(len(self.lengths))
+        self.leaf = np.empty(len(self.lengths), np.int64)
+
+    def extend(self, groups: _Groups) -> tuple[_Groups, _Groups]:
+        """Read one window further in every group; returns the groups to split here and those that still agree."""
+        at, size = spans(groups.lo, groups.hi), groups.hi - groups.lo
+        rows, begin = self.order[at], np.cumsum(size) - size
+        limit = np.minimum.reduceat(self.lengths[rows], begin) - groups.depth  # the shortest row ends the agreement
+        width = np.minimum(groups.window, limit)
+        group = np.repeat(np.arange(len(size)), size)
+        agree = self._agreement(rows, rows[begin], group, groups.depth, width)
+        still = (agree == groups.window) & (agree < limit)
+        grown = _Groups(groups.node, groups.lo, groups.hi, groups.depth + agree, groups.window * 2)
+        return grown.where(~still), grown.where(still)
+
+    def _agreement(self, rows: Ints, leaders: Ints, group: Ints, depth: Ints, width: Ints) -> Ints:
+        """Tokens from `depth`, at most `width`, that all rows of a group share with its leader (`[groups]`)."""
+        agree, n = width.copy(), width[group]
+        total = np.cumsum(n)
+        begin = 0
+        while begin < len(rows):
+            done = int(total[begin - 1]) if begin else 0
+            stop = max(begin + 1, int(np.searchsorted(total, done + BLOCK, "right")))
+            part = group[begin:stop]
+            mine = self.first[rows[begin:stop]] + depth[part]
+            theirs = self.first[leaders[part]] + depth[part]
+            count = n[begin:stop]
+            offset = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+            differ = self.tokens[np.repeat(mine, count) + offset] != self.tokens[np.repeat(theirs, count) + offset]
+            np.minimum.at(agree, np.repeat(part, count)[differ], offset[differ])
+            begin = stop
+        return agree
+
+    def split(self, groups: _Groups) -> _Groups:
+        """End every group's node at its depth and sort its rows by their next token; returns the children that go on.
+
+        Within the group's range of `order`, rows that end here come first, then one child after the other.
+        """
+        if not len(groups.node):
+            return groups
+        self.ended.append((groups.node, groups.depth))
+        at, size = spans(groups.lo, groups.hi), groups.hi - groups.lo
+        group = np.repeat(np.arange(len(size)), size)
+        rows, depth = self.order[at], groups.depth[group]
+        over = self.lengths[rows] == depth
+        token = np.where(over, -1, self.tokens[np.where(over, 0, self.first[rows] + depth)])
+        sort = np.lexsort((token, group))  # stable: rows stay in input order inside a child
+        rows, token = rows[sort], token[sort]
+        edge = np.flatnonzero(np.concatenate(([True], (token[1:] != token[:-1]) | (group[1:] != group[:-1]))))
+        stop = np.append(edge[1:], len(rows))
+        turn = np.lexsort((np.where(token[edge] < 0, -1, rows[edge]), group[edge]))
+        edge, stop = edge[turn], stop[turn]
+        self.order[at] = rows[spans(edge, stop)]
+        return self._create(groups, group[edge], token[edge] < 0, at, stop - edge)
+
+    def _create(self, groups: _Groups, group: Ints, over: NDArray[np.bool_], at: Ints, size: Ints) -> _Groups:
+        """Make a node of every child; rows that are over end at the parent; a child of one row is done at once."""
+        lo = at[np.cumsum(size) - size]
+        hi = lo + size
+        self.leaf[self.order[spans(lo[over], hi[over])]] = np.repeat(groups.node[group[over]], size[over])
+        lo, hi, group = lo[~over], hi[~over], group[~over]
+        node, start = self.n_nodes + np.arange(len(lo)), groups.depth[group]
+        self.n_nodes += len(lo)
+        self.created.append((groups.node[group], start, lo, hi))
+        alone = hi - lo == 1
+        only = self.order[lo[alone]]
+        self.leaf[only] = node[alone]
+        self.ended.append((node[alone], self.lengths[only]))
+        return _Groups(node, lo, hi, start + 1, np.full(len(lo), FIRST_WINDOW)).where(~alone)
+
+    def finish(self) -> Forest:
+        """Number the nodes depth first: by where their rows begin in `order`, a parent before its first child."""
+        if not self.created:
+            none = np.zeros(0, np.int64)
+            return Forest(none, none, none, none, none, none, none, none)
+        parent, start, lo, hi = (np.concatenate(parts) for parts in zip(*self.created, strict=True))
+        end = np.empty(self.n_nodes, np.int64)
+        for node, value in self.ended[1:]:  # the first entry is the root that is no node
+            end[node] = value
+        turn = np.lexsort((start, lo))
+        number = np.empty(self.n_nodes + 1, np.int64)
+        number[turn], number[-1] = np.arange(self.n_nodes), -1  # parent -1 finds the last entry
+        lo, hi = lo[turn], hi[turn]
+        return Forest(
+            parent=number[parent[turn]],
+            start=start[turn],
+            end=end[turn],
+            source=self.order[lo],
+            subtree_end=np.searchsorted(lo, hi),
+            rows_below=hi - lo,
+            leaf=number[self.leaf],
+            order=self.order,
+        )
+
+
+def spans(lo: Ints, hi: Ints) -> Ints:
+    """All whole numbers of the ranges `lo[i]:hi[i]`, one range after the other (no range may be empty)."""
+    size = hi - lo
+    return np.arange(int(size.sum())) + np.repeat(lo - (np.cumsum(size) - size), size)
