@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umbel.ir import limits
+from umbel.ir.limits import check_bool, check_int, check_number, refuse
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Sampling fields of a row, with vLLM's names and defaults (except `max_tokens`: None = up to the context end)."""
+    """Sampling fields of a row, with vLLM's names and defaults (except `max_tokens`: None = up to the context end).
+
+    Raises InvalidRequest when a field has the wrong type or lies outside its limits (`ir/limits.py`), so a value that
+    exists is a value the engine can run. `top_k` 0 and -1 both mean all tokens; `stop` may be given as one string;
+    `logprobs` k asks for the chosen token and the k most likely ones.
+    """
 
     n: int = 1
     temperature: float = 1.0
@@ -23,3 +31,31 @@ class SamplingParams:
     logprobs: int | None = None
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+
+    def __post_init__(self) -> None:
+        put = self._put
+        put("n", check_int("n", self.n, 1, limits.MAX_N))
+        put("temperature", check_number("temperature", self.temperature, 0.0, limits.MAX_TEMPERATURE))
+        put("top_p", check_number("top_p", self.top_p, 0.0, 1.0, above_low=True))
+        put("top_k", max(0, check_int("top_k", self.top_k, -1, limits.MAX_INT)))
+        put("min_p", check_number("min_p", self.min_p, 0.0, 1.0))
+        if self.seed is not None:
+            put("seed", check_int("seed", self.seed, limits.SEED_MIN, limits.SEED_MAX))
+        put("stop", limits.check_stop(self.stop))
+        put("stop_token_ids", limits.check_id_list("stop_token_ids", self.stop_token_ids, limits.MAX_STOP_TOKEN_IDS))
+        if self.logprobs is not None:
+            put("logprobs", check_int("logprobs", self.logprobs, 0, limits.MAX_LOGPROBS))
+        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
+            check_bool(name, getattr(self, name))
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        if self.max_tokens is not None:
+            self._put("max_tokens", check_int("max_tokens", self.max_tokens, 1, limits.MAX_INT))
+        self._put("min_tokens", check_int("min_tokens", self.min_tokens, 0, limits.MAX_INT))
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"
+            refuse("invalid_value", "min_tokens", message)
+
+    def _put(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # frozen for everyone else

@@ -1,0 +1,265 @@
+"""From the fields of a request body (OpenAI's and vLLM's names) to sampling parameters: the one validator of all entries.
+
+Order matters: a field is first held to its range (`invalid_value`, `invalid_type`), then refused as
+`unsupported_parameter` when it asks for something the engine does not do. A field that asks for nothing (null, or the
+neutral value) passes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from umbel.ir.limits import (
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROBS,
+    MAX_N,
+    MAX_REPETITION_PENALTY,
+    check_bool,
+    check_id_list,
+    check_int,
+    check_number,
+    check_token_ids,
+    refuse,
+    shown,
+)
+from umbel.ir.params import SamplingParams
+
+SAMPLING_FIELDS = frozenset(f.name for f in fields(SamplingParams))
+HARMLESS_FIELDS = frozenset(
+    {
+        "model",
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "priority",
+        "prompt_cache_retention",
+        "request_id",
+        "parallel_tool_calls",
+        "stream_options",
+        "prediction",
+        "return_token_ids",
+    }  # fmt: skip
+)
+"""Fields that cannot change an answer: read by other services, passed over here without a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one kind of body spells things: `name` for messages, `own` the fields read elsewhere, `chat_logprobs` whether
+    `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (plain rows may use either spelling)."""
+
+    name: str
+    own: frozenset[str]
+    chat_logprobs: bool | None
+
+
+CHAT = Dialect("chat", frozenset({"messages"}), True)
+COMPLETION = Dialect("completion", frozenset({"prompt"}), False)
+PLAIN = Dialect("plain", frozenset({"prompt", "messages", "custom_id"}), None)
+
+
+def params_from_body(
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    defaults: SamplingParams,
+    width: int | None = None,
+) -> SamplingParams:
+    """Sampling parameters of one body: its own fields, else `defaults`; null means the default.
+
+    `width` is the model's vocabulary width, for token ids. Unknown fields are left to `unknown_fields`.
+    Raises umbel.errors.InvalidRequest.
+    """
+    given = {name: body[name] for name in SAMPLING_FIELDS & body.keys() if body[name] is not None}
+    given.pop("logprobs", None)
+    if (k := _logprobs(body, dialect)) is not None:
+        given["logprobs"] = k
+    if (limit := _max_tokens(body)) is not None:
+        given["max_tokens"] = limit
+    if isinstance(given.get("stop"), list):
+        given["stop"] = tuple(given["stop"])
+    params = replace(defaults, **given)
+    if width is not None and params.stop_token_ids:
+        check_token_ids(params.stop_token_ids, width, "stop_token_ids")
+    for name in _CHECKS.keys() & body.keys():
+        if body[name] is not None:
+            _CHECKS[name](name, body[name], params, width)
+    return params
+
+
+def unknown_fields(body: Mapping[str, Any], dialect: Dialect) -> list[str]:
+    """Names in a body that nothing reads."""
+    return [name for name in body if name not in KNOWN_FIELDS and name not in dialect.own]
+
+
+def refuse_unknown(names: list[str], dialect: Dialect) -> None:
+    """Raise `unknown_parameter` for the first of `names`, with the nearest name that exists."""
+    if names:
+        known = sorted((KNOWN_FIELDS - HARMLESS_FIELDS) | dialect.own)
+        close = difflib.get_close_matches(names[0], known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        refuse("unknown_parameter", names[0], f"unknown field {shown(names[0])}{hint}")
+
+
+def _logprobs(body: Mapping[str, Any], dialect: Dialect) -> int | None:
+    """How many top logprobs a body asks for, None for no logprobs at all."""
+    asked, top = body.get("logprobs"), body.get("top_logprobs")
+    if top is not None:
+        check_int("top_logprobs", top, 0, MAX_LOGPROBS)
+    if dialect.chat_logprobs and asked is not None:
+        check_bool("logprobs", asked)
+    if dialect.chat_logprobs is False and asked is not None:
+        return check_int("logprobs", asked, 0, MAX_LOGPROBS)
+    if asked is None or asked is False:
+        if top:
+            refuse("invalid_value", "top_logprobs", f"top_logprobs={top}: needs logprobs=true")
+        return None
+    return (top or 0) if asked is True else check_int("logprobs", asked, 0, MAX_LOGPROBS)
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    """`max_completion_tokens` is the newer name of `max_tokens`; both may stand there when they agree."""
+    new, old = body.get("max_completion_tokens"), body.get("max_tokens")
+    for name, value in (("max_completion_tokens", new), ("max_tokens", old)):
+        if value is not None:
+            check_int(name, value, 1, 2**31 - 1)
+    if new is not None and old is not None and new != old:
+        refuse("invalid_value", "max_completion_tokens", f"max_completion_tokens={new} but max_tokens={old}: give one")
+    return new if new is not None else old
+
+
+Check = Callable[[str, Any, SamplingParams, int | None], None]
+
+
+def _unsupported(name: str, value: object, why: str = "not supported by this version") -> NoReturn:
+    refuse("unsupported_parameter", name, f"{name}={shown(value)}: {why}; remove the field")
+
+
+def _only(*neutral: object) -> Check:
+    """The field may be there, but only with a value that asks for nothing."""
+
+    def check(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+        if not any(type(value) is type(v) and value == v for v in neutral):
+            _unsupported(name, value)
+
+    return check
+
+
+def _penalty(low: float, high: float, neutral: float, *, above_low: bool = False) -> Check:
+    def check(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+        if check_number(name, value, low, high, above_low=above_low) != neutral:
+            _unsupported(name, value)
+
+    return check
+
+
+def _best_of(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    check_int(name, value, 1, MAX_N)
+    if value < params.n:
+        refuse("invalid_value", name, f"best_of={value}: must be at least n={params.n}")
+    if value > params.n:
+        _unsupported(name, value, f"choosing the best of more samples than n={params.n} is not supported")
+
+
+def _prompt_logprobs(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    check_int(name, value, 0, MAX_LOGPROBS)
+    _unsupported(name, value)
+
+
+def _logit_bias(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    if not isinstance(value, dict):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object of token id to bias")
+    for key, bias in value.items():
+        if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10):
+            refuse("invalid_value", name, f"{name} key {shown(key)}: must be a token id")
+        if width is not None:
+            check_token_ids([int(key)], width, name)
+        check_number(f"{name}[{key}]", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+    if value:
+        _unsupported(name, value)
+
+
+def _bad_words(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    if not isinstance(value, list):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of strings")
+    if any(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        _ids(name, value, params, width)
+    if not all(isinstance(v, str) for v in value):
+        refuse("invalid_type", name, f"{name}: every entry must be a string")
+    if value:
+        _unsupported(name, value)
+
+
+def _ids(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    ids = check_id_list(name, value, 2**20)
+    if width is not None:
+        check_token_ids(ids, width, name)
+    if ids:
+        _unsupported(name, value)
+
+
+def _tools(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    if not isinstance(value, list):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of tools")
+    for i, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            refuse(
+                "invalid_tool", f"{name}[{i}]", f'{name}[{i}]: must be {{"type": "function", "function": {{"name"}}}}'
+            )
+    if value:
+        _unsupported(name, value)
+
+
+def _response_format(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
+    if not isinstance(value, dict):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object")
+    if value != {"type": "text"}:
+        _unsupported(name, value)
+
+
+_NOTHING: tuple[object, ...] = ([], {}, "", False)
+_CHECKS: Mapping[str, Check] = MappingProxyType({
+    "presence_penalty": _penalty(-2.0, 2.0, 0.0),
+    "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
+    "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
+    "length_penalty": _penalty(-100.0, 100.0, 1.0),
+    "best_of": _best_of,
+    "prompt_logprobs": _prompt_logprobs,
+    "logit_bias": _logit_bias,
+    "bad_words": _bad_words,
+    "allowed_token_ids": _ids,
+    "logprob_token_ids": _ids,
+    "tools": _tools,
+    "functions": _only([]),
+    "tool_choice": _only("none", "auto"),
+    "function_call": _only("none", "auto"),
+    "response_format": _response_format,
+    "stream": _only(False),
+    "echo": _only(False),
+    "suffix": _only(""),
+    "modalities": _only(["text"]),
+    "detokenize": _only(True),
+    "spaces_between_special_tokens": _only(True),
+    "add_generation_prompt": _only(True),
+    "add_special_tokens": _only(True),
+    "continue_final_message": _only(False),
+    "use_beam_search": _only(False),
+    "early_stopping": _only(False),
+} | {
+    name: _only(*_NOTHING)
+    for name in (
+        "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+        "guided_decoding_backend", "structural_tag", "chat_template", "chat_template_kwargs", "documents",
+        "prompt_embeds", "audio", "web_search_options", "reasoning_effort", "thinking_token_budget",
+        "truncate_prompt_tokens", "mm_processor_kwargs", "kv_transfer_params", "repetition_detection",
+        "include_reasoning", "cache_salt", "lora_request", "logits_processors", "extra_args", "vllm_xargs",
+    )  # fmt: skip
+})  # fmt: skip
+KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs"}

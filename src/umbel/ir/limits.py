@@ -1,0 +1,111 @@
+"""The caps on everything a row may ask for, and the checks that name the value and the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from umbel.errors import InvalidRequest
+
+MAX_N = 16_384
+MAX_STOP = 4
+MAX_STOP_CHARS = 4_096
+MAX_STOP_TOKEN_IDS = 1_024
+MAX_LOGPROBS = 20
+MAX_INT = 2**31 - 1
+SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
+MAX_TEMPERATURE = 2.0
+MAX_REPETITION_PENALTY = 100.0
+MAX_LOGIT_BIAS = 100.0
+MAX_CUSTOM_ID_CHARS = 512
+MAX_LINE_BYTES = 16 * 2**20
+
+
+def refuse(code: str, param: str, message: str) -> NoReturn:
+    """Raise InvalidRequest about field `param`."""
+    raise InvalidRequest(code, message, param)
+
+
+def shown(value: object) -> str:
+    """A value as it stands in an error message, cut to a bounded length."""
+    if isinstance(value, str) and len(value) > 80:
+        return f"{value[:60]!r}... ({len(value):,} characters)"
+    if isinstance(value, (list, tuple, dict)) and len(value) > 8:
+        return f"a {type(value).__name__} of {len(value):,} entries"
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:100]}... ({type(value).__name__})"
+
+
+def check_int(param: str, value: object, low: int, high: int) -> int:
+    """A whole number within [low, high]; `invalid_type` or `invalid_value` otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        if isinstance(value, float) and abs(value) >= 2**63:  # how JSON readers give integers beyond 64 bits
+            refuse("invalid_value", param, f"{param}={value!r}: must be at most {high}")
+        refuse("invalid_type", param, f"{param}={shown(value)}: must be a whole number")
+    if not low <= value <= high:
+        refuse("invalid_value", param, f"{param}={value}: must be from {low} to {high}")
+    return int(value)
+
+
+def check_number(param: str, value: object, low: float, high: float, *, above_low: bool = False) -> float:
+    """A finite number within [low, high], or (low, high] with `above_low`; numbers are not strings or booleans."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        refuse("invalid_type", param, f"{param}={shown(value)}: must be a number")
+    if not low <= value <= high or (above_low and value == low):  # also false for NaN
+        bracket = "above" if above_low else "from"
+        refuse("invalid_value", param, f"{param}={value}: must be {bracket} {low:g} to {high:g}")
+    return float(value)
+
+
+def check_bool(param: str, value: object) -> bool:
+    """True or false, nothing that merely looks like it."""
+    if not isinstance(value, bool):
+        refuse("invalid_type", param, f"{param}={shown(value)}: must be true or false")
+    return value
+
+
+def check_stop(value: object) -> tuple[str, ...]:
+    """Stop strings: one, or up to four; none of them empty."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, (list, tuple)):
+        refuse("invalid_type", "stop", f"stop={shown(value)}: must be a string or a list of strings")
+    if len(value) > MAX_STOP:
+        refuse("invalid_value", "stop", f"stop has {len(value):,} entries: at most {MAX_STOP}")
+    for entry in value:
+        if not isinstance(entry, str):
+            refuse("invalid_type", "stop", f"stop entry {shown(entry)}: must be a string")
+        if not entry or len(entry) > MAX_STOP_CHARS:
+            refuse("invalid_value", "stop", f"stop entry {shown(entry)}: must have 1 to {MAX_STOP_CHARS:,} characters")
+    return tuple(value)
+
+
+def check_id_list(param: str, value: object, cap: int) -> tuple[int, ...]:
+    """A list of at most `cap` token ids, each a whole number that is not negative."""
+    if not isinstance(value, (list, tuple)):
+        refuse("invalid_type", param, f"{param}={shown(value)}: must be a list of token ids")
+    if len(value) > cap:
+        refuse("invalid_value", param, f"{param} has {len(value):,} entries: at most {cap:,}")
+    for entry in value:
+        if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)):
+            refuse("invalid_type", param, f"{param} entry {shown(entry)}: must be a token id")
+        if not 0 <= entry <= MAX_INT:
+            refuse("invalid_token_id", param, f"{param} entry {entry}: token ids are from 0 to {MAX_INT}")
+    return tuple(int(entry) for entry in value)
+
+
+def check_token_ids(ids: Sequence[int], width: int, param: str = "prompt") -> None:
+    """Every id lies within the vocabulary (0 to width - 1), else `invalid_token_id` naming the first that does not."""
+    if len(ids) and (min(ids) < 0 or max(ids) >= width):
+        at, bad = next((i, t) for i, t in enumerate(ids) if not 0 <= t < width)
+        refuse("invalid_token_id", param, f"{param}[{at}] is {bad}: this model's token ids are from 0 to {width - 1}")
+
+
+def check_prompt_ids(ids: Sequence[Any]) -> None:
+    """A prompt given as numbers holds whole numbers only (the width of the vocabulary is checked elsewhere)."""
+    if set(map(type, ids)) <= {int}:  # the common case at C speed; a bool's type is not int
+        return
+    at, bad = next((i, t) for i, t in enumerate(ids) if isinstance(t, bool) or not isinstance(t, (int, np.integer)))
+    refuse("invalid_type", "prompt", f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (whole numbers)")
