@@ -29,24 +29,11 @@ from umbel.ir.limits import (
 from umbel.ir.params import SamplingParams
 
 SAMPLING_FIELDS = frozenset(f.name for f in fields(SamplingParams))
-HARMLESS_FIELDS = frozenset(
-    {
-        "model",
-        "user",
-        "metadata",
-        "store",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "priority",
-        "prompt_cache_retention",
-        "request_id",
-        "parallel_tool_calls",
-        "stream_options",
-        "prediction",
-        "return_token_ids",
-    }  # fmt: skip
+_HARMLESS = (
+    "model user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention priority "
+    "request_id parallel_tool_calls stream_options prediction return_token_ids"
 )
+HARMLESS_FIELDS = frozenset(_HARMLESS.split())
 """Fields that cannot change an answer: read by other services, passed over here without a warning."""
 
 
@@ -224,42 +211,42 @@ def _response_format(name: str, value: Any, params: SamplingParams, width: int |
         _unsupported(name, value)
 
 
+_REFUSED = (
+    "structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structural_tag "
+    "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
+    "thinking_token_budget truncate_prompt_tokens mm_processor_kwargs kv_transfer_params repetition_detection "
+    "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
+)
 _NOTHING: tuple[object, ...] = ([], {}, "", False)
-_CHECKS: Mapping[str, Check] = MappingProxyType({
-    "presence_penalty": _penalty(-2.0, 2.0, 0.0),
-    "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
-    "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
-    "length_penalty": _penalty(-100.0, 100.0, 1.0),
-    "best_of": _best_of,
-    "prompt_logprobs": _prompt_logprobs,
-    "logit_bias": _logit_bias,
-    "bad_words": _bad_words,
-    "allowed_token_ids": _ids,
-    "logprob_token_ids": _ids,
-    "tools": _tools,
-    "functions": _only([]),
-    "tool_choice": _only("none", "auto"),
-    "function_call": _only("none", "auto"),
-    "response_format": _response_format,
-    "stream": _only(False),
-    "echo": _only(False),
-    "suffix": _only(""),
-    "modalities": _only(["text"]),
-    "detokenize": _only(True),
-    "spaces_between_special_tokens": _only(True),
-    "add_generation_prompt": _only(True),
-    "add_special_tokens": _only(True),
-    "continue_final_message": _only(False),
-    "use_beam_search": _only(False),
-    "early_stopping": _only(False),
-} | {
-    name: _only(*_NOTHING)
-    for name in (
-        "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
-        "guided_decoding_backend", "structural_tag", "chat_template", "chat_template_kwargs", "documents",
-        "prompt_embeds", "audio", "web_search_options", "reasoning_effort", "thinking_token_budget",
-        "truncate_prompt_tokens", "mm_processor_kwargs", "kv_transfer_params", "repetition_detection",
-        "include_reasoning", "cache_salt", "lora_request", "logits_processors", "extra_args", "vllm_xargs",
-    )  # fmt: skip
-})  # fmt: skip
+_CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "presence_penalty": _penalty(-2.0, 2.0, 0.0),
+        "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
+        "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
+        "length_penalty": _penalty(-100.0, 100.0, 1.0),
+        "best_of": _best_of,
+        "prompt_logprobs": _prompt_logprobs,
+        "logit_bias": _logit_bias,
+        "bad_words": _bad_words,
+        "allowed_token_ids": _ids,
+        "logprob_token_ids": _ids,
+        "tools": _tools,
+        "functions": _only([]),
+        "tool_choice": _only("none", "auto"),
+        "function_call": _only("none", "auto"),
+        "response_format": _response_format,
+        "stream": _only(False),
+        "echo": _only(False),
+        "suffix": _only(""),
+        "modalities": _only(["text"]),
+        "detokenize": _only(True),
+        "spaces_between_special_tokens": _only(True),
+        "add_generation_prompt": _only(True),
+        "add_special_tokens": _only(True),
+        "continue_final_message": _only(False),
+        "use_beam_search": _only(False),
+        "early_stopping": _only(False),
+    }
+    | {name: _only(*_NOTHING) for name in _REFUSED.split()}
+)
 KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs"}
