@@ -14,12 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
+from umbel.ir.plan import Decision
 from umbel.ir.workload import Workload
+from umbel.plan.draft import Draft
 
 Ints = NDArray[np.int64]
 
 FIRST_WINDOW = 16  # tokens compared before a group has agreed on anything; doubles while it agrees
 BLOCK = 1 << 20  # tokens compared at once: bounds the scratch memory, about 40 bytes each
+
+
+def share_prefixes(draft: Draft) -> Draft:
+    """Compute every shared run once, at all levels."""
+    forest = build_forest(draft.workload)
+    total, once = len(draft.workload.tokens), forest.n_tokens
+    value = f"{total - once:,} tokens shared"
+    reason = f"{total:,} prompt tokens hold {once:,} distinct ones, in {forest.n_nodes:,} runs"
+    return draft.decide(Decision("prefix", value, reason), forest=forest, order=forest.order)
 
 
 def build_forest(workload: Workload) -> Forest:
@@ -176,4 +187,4 @@ class _Draft:
 def spans(lo: Ints, hi: Ints) -> Ints:
     """All whole numbers of the ranges `lo[i]:hi[i]`, one range after the other (no range may be empty)."""
     size = hi - lo
-    return np.arange(int(size.sum())) + np.repeat(lo - (np.cumsum(size) - size), size)
+    return np.asarray(np.arange(int(size.sum())) + np.repeat(lo - (np.cumsum(size) - size), size))

@@ -1,0 +1,125 @@
+"""What a machine can do at most: arithmetic, memory traffic and room, measured here or from a data sheet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from umbel.config import nearest
+from umbel.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Ceilings of one device, and where they come from (`source`).
+
+    `matmul_flops` and `matmul_flops_16` (float32, and 16-bit formats) per second, `memory_rate` in bytes per second,
+    `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `layer_overhead`
+    in seconds that one layer of one step costs however small it is (calls, kernel launches), `chunks` the step sizes
+    worth considering.
+    """
+
+    name: str
+    matmul_flops: float
+    matmul_flops_16: float
+    memory_rate: float
+    memory_bytes: int
+    kv_fraction: float
+    layer_overhead: float
+    chunks: tuple[int, ...]
+    source: str
+
+    def flops(self, dtype: str) -> float:
+        """Matmul ceiling for a dtype."""
+        return self.matmul_flops if dtype == "float32" else self.matmul_flops_16
+
+    def with_memory(self, n_bytes: int) -> Machine:
+        """The same machine with another amount of free memory."""
+        return replace(self, memory_bytes=n_bytes)
+
+
+def named(name: str) -> Machine:
+    """A machine by name: "this" (measured now), "h200" or "a100"; raises UsageError on another."""
+    known: dict[str, Callable[[], Machine]] = {"this": measure, "h200": h200, "a100": a100}
+    if name not in known:
+        raise UsageError(f"machine={name!r}: must be one of {', '.join(known)}{nearest(name, known)}")
+    return known[name]()
+
+
+def h200() -> Machine:
+    """One NVIDIA H200 SXM."""
+    return _gpu("h200", flops=67e12, flops_16=989e12, rate=4.8e12, n_bytes=141 * 10**9, source="NVIDIA H200 data sheet")
+
+
+def a100() -> Machine:
+    """One NVIDIA A100 SXM with 80 GB."""
+    return _gpu("a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet")
+
+
+def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
+    """A GPU by its dense (not sparse) rates; about six launches a layer, ten microseconds each."""
+    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 6e-5, (2048, 4096, 8192), source)
+
+
+def measure(repeats: int = 3) -> Machine:
+    """This machine's processor: the best of a few float32 matmuls and large copies, in about a tenth of a second.
+
+    16-bit matmuls are given the float32 rate: without matrix units for them that is what they reach.
+    """
+    flops, rate = _matmul_rate(repeats), _copy_rate(repeats)
+    source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
+    return Machine("this", flops, flops, rate, available_memory(), 0.4, 1.5e-4, (512, 1024, 2048), source)
+
+
+def _matmul_rate(repeats: int, size: int = 512) -> float:
+    a = np.full((size, size), 0.5, np.float32)
+    out = np.empty_like(a)
+    return 2 * size**3 / _best(lambda: np.matmul(a, a, out=out), repeats)
+
+
+def _copy_rate(repeats: int, n_bytes: int = 1 << 25) -> float:
+    source = np.ones(n_bytes, np.uint8)
+    target = np.zeros(n_bytes, np.uint8)
+    return 2 * n_bytes / _best(lambda: np.copyto(target, source), repeats)
+
+
+def _best(act: Callable[[], object], repeats: int) -> float:
+    """Shortest of a few runs, after one to warm up."""
+    act()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - begin)
+    return max(min(times), 1e-9)
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, as the kernel estimates them; half of the machine's where it does not.
+
+    A container's own limit is respected where the kernel shows one.
+    """
+    free = _meminfo_available() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min(free, _cgroup_available() or free)
+
+
+def _meminfo_available() -> int | None:
+    try:
+        with open("/proc/meminfo") as lines:
+            return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    except OSError:
+        return None
+
+
+def _cgroup_available() -> int | None:
+    """What the control group leaves, or None when it sets no limit."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            text = limit.read().strip()
+            return None if text == "max" else max(int(text) - int(used.read()), 1)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,106 @@
+"""What a model costs per token: FLOPs and bytes of every operator, from its shape alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.spec import ModelSpec
+
+Ints = NDArray[np.int64]
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Matmul:
+    """One dense layer: `inputs` × `outputs` weights, used `count` times in the model."""
+
+    name: str
+    inputs: int
+    outputs: int
+    count: int
+
+    @property
+    def flops_per_token(self) -> int:
+        """Multiplications and additions, over all its uses."""
+        return 2 * self.inputs * self.outputs * self.count
+
+    @property
+    def weights(self) -> int:
+        """Weights, over all its uses."""
+        return self.inputs * self.outputs * self.count
+
+
+def matmuls(spec: ModelSpec) -> tuple[Matmul, ...]:
+    """The dense layers that every token passes through (the output head, which only samples need, is not one)."""
+    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
+    shapes = [
+        ("q", spec.hidden_size, q),
+        ("k", spec.hidden_size, kv),
+        ("v", spec.hidden_size, kv),
+        ("o", q, spec.hidden_size),
+        ("gate", spec.hidden_size, spec.intermediate_size),
+        ("up", spec.hidden_size, spec.intermediate_size),
+        ("down", spec.intermediate_size, spec.hidden_size),
+    ]
+    return tuple(Matmul(name, inputs, outputs, spec.n_layers) for name, inputs, outputs in shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Costs of one model in one dtype.
+
+    FLOPs: `token_flops` (dense layers, per token), `pair_flops` (attention, per query token and key it sees),
+    `head_flops` (output head, per sample). Bytes: `layer_bytes` (weights of all layers), `head_bytes` (output head),
+    `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
+    """
+
+    token_flops: int
+    pair_flops: int
+    head_flops: int
+    layer_bytes: int
+    head_bytes: int
+    weight_bytes: int
+    kv_bytes: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec, dtype: str) -> Shape:
+        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for weights, activations and KV alike."""
+        width = BYTES[dtype]
+        dense = matmuls(spec)
+        table = spec.vocab_size * spec.hidden_size
+        layers = sum(m.weights for m in dense) + _small_weights(spec)
+        return cls(
+            token_flops=sum(m.flops_per_token for m in dense),
+            pair_flops=4 * spec.n_layers * spec.n_heads * spec.head_dim,  # query times key, weight times value
+            head_flops=2 * table,
+            layer_bytes=layers * width,
+            head_bytes=table * width,
+            weight_bytes=(layers + table * (1 if spec.tied_embeddings else 2)) * width,
+            kv_bytes=2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * width,
+        )
+
+
+def _small_weights(spec: ModelSpec) -> int:
+    """Norm weights and biases of all layers, and the last norm."""
+    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
+    layer = 2 * spec.hidden_size
+    layer += 2 * spec.head_dim * spec.qk_norm
+    layer += (q + 2 * kv) * spec.qkv_bias + spec.hidden_size * spec.o_bias
+    layer += (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
+    return layer * spec.n_layers + spec.hidden_size
+
+
+def causal_pairs(start: Ints, end: Ints, window: int | None = None) -> Ints:
+    """Keys seen by the query tokens at positions `start` to `end`, each itself and what is before it in its window."""
+
+    def before(position: Ints) -> Ints:
+        if window is None:
+            return position * (position + 1) // 2
+        ramp = np.minimum(position, window)
+        return np.asarray(ramp * (ramp + 1) // 2 + (position - ramp) * window)
+
+    return before(end) - before(start)

@@ -1,0 +1,64 @@
+"""A plan in the making: every field is usable from the start, and each pass hands on a better one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.config import EngineConfig
+from umbel.cost.roofline import Price
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Decision
+from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is given (`workload`, `spec`, `config`, `price`) and what is decided so far (fields as in ir.plan.Plan)."""
+
+    workload: Workload
+    spec: ModelSpec
+    config: EngineConfig
+    price: Price
+    forest: Forest
+    order: Ints
+    samples: Ints  # [rows] completions asked for
+    lengths: Ints  # [rows] output tokens assumed per sample
+    chunk: int
+    kv_tokens: int
+    decisions: tuple[Decision, ...] = ()
+
+    @classmethod
+    def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> Draft:
+        """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
+        forest = flat_forest(workload)
+        ones = np.ones(len(workload), np.int64)
+        chunk = config.chunk or price.machine.chunks[0]
+        return cls(workload, spec, config, price, forest, forest.order, ones, ones, chunk, config.kv_tokens or 0)
+
+    def decide(self, decision: Decision, **changes: Any) -> Draft:
+        """The draft with some fields changed, and the reason on record."""
+        return replace(self, decisions=(*self.decisions, decision), **changes)
+
+
+def flat_forest(workload: Workload) -> Forest:
+    """The forest that shares nothing: one root a row."""
+    n = len(workload)
+    rows, ones = np.arange(n), np.ones(n, np.int64)
+    lengths = np.diff(workload.offsets)
+    return Forest(
+        parent=-ones,
+        start=np.zeros(n, np.int64),
+        end=lengths,
+        source=rows,
+        subtree_end=rows + 1,
+        rows_below=ones,
+        leaf=rows,
+        order=rows,
+    )

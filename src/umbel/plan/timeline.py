@@ -1,0 +1,203 @@
+"""Walks a plan on a clock that counts steps: how full the KV pool gets and what each step has to do.
+
+The walk follows the scheduler's rules (decodes first, then prompts in plan order while tokens and pages last; a shared
+run is held until its last reader is done) but lets tokens and pages flow: it looks at rows when they start and when they
+end, never at single steps, so that its cost grows with the rows and not with their lengths.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cost.roofline import Load
+from umbel.cost.shape import causal_pairs
+from umbel.ir.forest import Forest
+
+Ints = NDArray[np.int64]
+
+HEADROOM_TOKENS = 32  # growth that admission keeps free for every running sample, as the scheduler does
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What a walk found: the load of its steps, how many there are, and the most KV held at a time."""
+
+    load: Load
+    steps: int
+    kv_peak_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages) and what it holds while it runs."""
+
+    tokens: Ints  # prompt tokens that no earlier row has computed
+    pairs: Ints  # of those tokens with the keys they see
+    pages: Ints  # of the nodes it is the first to need
+    prompt: Ints  # length of its whole prompt
+    samples: Ints
+    lengths: Ints
+
+    @classmethod
+    def of(
+        cls, forest: Forest, order: Ints, samples: Ints, lengths: Ints, page_size: int, window: int | None = None
+    ) -> Rows:
+        """Charge every node to the first row below it."""
+        first = np.searchsorted(forest.leaf[order], np.arange(forest.n_nodes))
+        size = forest.end - forest.start
+        pairs = causal_pairs(forest.start, forest.end, window)
+
+        def charge(cost: Ints) -> Ints:
+            return np.bincount(first, cost, len(order)).astype(np.int64)
+
+        prompt = forest.end[forest.leaf[order]]
+        return cls(charge(size), charge(pairs), charge(-(-size // page_size)), prompt, samples[order], lengths[order])
+
+
+def walk(forest: Forest, order: Ints, rows: Rows, chunk: int, kv_tokens: int, page_size: int) -> Timeline:
+    """Start and finish every row under the chunk and the pool; a row too big for the pool runs alone all the same."""
+    state = _Walk(forest, order, rows, chunk, kv_tokens / page_size, page_size)
+    for rank in range(len(order)):
+        while state.running and not state.fits(rank):
+            state.finish_next()
+        state.start(rank)
+    while state.running:
+        state.finish_next()
+    peak = min(ceil(state.peak), max(kv_tokens // page_size, 1)) * page_size if len(order) else 0
+    return Timeline(state.ledger.load(), ceil(state.now), peak)
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """Collects what happens between row events into entries of at least one step."""
+
+    totals: list[float] = field(default_factory=lambda: [0.0] * 5)  # steps, tokens, samples, pairs, kv tokens read
+    columns: tuple[array[float], ...] = field(default_factory=lambda: tuple(array("d") for _ in range(5)))
+
+    def add(self, steps: float, *amounts: float) -> None:
+        """Count `steps` steps that do these amounts in total."""
+        self.totals[0] += steps
+        for i, amount in enumerate(amounts, 1):
+            self.totals[i] += amount
+        if self.totals[0] >= 1.0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the entry: amounts per step."""
+        steps = self.totals[0]
+        if steps > 0:
+            for column, total in zip(self.columns, (steps * steps, *self.totals[1:]), strict=True):
+                column.append(total / steps)
+        self.totals = [0.0] * 5
+
+    def load(self) -> Load:
+        """All entries."""
+        self.flush()
+        return Load(*(np.frombuffer(column) if column else np.zeros(0) for column in self.columns))
+
+
+class _Walk:
+    """The clock, the running rows and the pages; times are in steps, with fractions."""
+
+    def __init__(self, forest: Forest, order: Ints, rows: Rows, chunk: int, pool: float, page_size: int):
+        self.ledger = _Ledger()
+        self.running: list[tuple[float, int]] = []  # heap of (when it ends, rank)
+        self.now = 0.0
+        self.peak = 0.0
+        self.chunk, self.pool, self.page_size = chunk, pool, page_size
+        # `.data`: plain numbers out of arrays, without a list of objects
+        self.leaf, self.parent = forest.leaf[order].data, forest.parent.data
+        self.node_pages = (-(-(forest.end - forest.start) // page_size)).data
+        self.open = _readers(forest).data
+        self.tokens, self.pairs, self.pages = rows.tokens.data, rows.pairs.data, rows.pages.data
+        self.prompt, self.samples, self.lengths = rows.prompt.data, rows.samples.data, rows.lengths.data
+        self.waste = _waste(rows, page_size).data
+        self.held = 0  # pages of prompt nodes
+        self.n_running = 0  # samples
+        self.begun = 0.0  # sum of the times at which running samples began
+        self.context = 0  # sum of their prompts' lengths
+        self.headroom = 0  # tokens kept free for them
+        self.unfilled = 0.0  # pages that their tails leave empty
+
+    def used(self) -> float:
+        """Pages in use now: prompts, and tails with the part of their last pages that is empty."""
+        return self.held + self.grown() / self.page_size + self.unfilled
+
+    def grown(self) -> float:
+        """Tokens that running samples have generated so far."""
+        return max(self.n_running * self.now - self.begun, 0.0)
+
+    def fits(self, rank: int) -> bool:
+        """Whether the next row finds its pages, with some growth for itself and for those that run."""
+        grow = self.samples[rank] * min(HEADROOM_TOKENS, self.lengths[rank])
+        return self.used() + self.pages[rank] + (self.headroom + grow) / self.page_size <= self.pool
+
+    def start(self, rank: int) -> None:
+        """Compute what the row's prompt lacks, then let its samples run to their length."""
+        tokens, samples, length = self.tokens[rank], self.samples[rank], self.lengths[rank]
+        self.held += self.pages[rank]
+        self._advance(tokens / max(self.chunk - self.n_running, self.chunk / 8), tokens, self.pairs[rank], samples)
+        heapq.heappush(self.running, (ceil(self.now) + length - 1, rank))
+        self.n_running += samples
+        self.begun += samples * ceil(self.now)
+        self.context += samples * self.prompt[rank]
+        self.headroom += samples * min(HEADROOM_TOKENS, length)
+        self.unfilled += self.waste[rank]
+        self.peak = max(self.peak, self.used())
+
+    def finish_next(self) -> None:
+        """Let the clock run to the next end of a row and give back what nobody needs any more."""
+        end, rank = heapq.heappop(self.running)
+        if end > self.now:
+            whole = ceil(self.now)
+            self.ledger.add(whole - self.now, 0, 0, 0, 0)  # the rest of a step that prompts did not fill
+            self.now = float(whole)
+            self._advance(end - self.now, 0, 0, 0)
+        self.peak = max(self.peak, self.used())
+        samples, length = self.samples[rank], self.lengths[rank]
+        self.n_running -= samples
+        self.begun -= samples * (end - length + 1)
+        self.context -= samples * self.prompt[rank]
+        self.headroom -= samples * min(HEADROOM_TOKENS, length)
+        self.unfilled -= self.waste[rank]
+        self._release(self.leaf[rank])
+
+    def _advance(self, steps: float, tokens: int, pairs: int, samples: int) -> None:
+        """Run `steps` steps in which `tokens` prompt tokens are computed and every running sample goes on."""
+        grown = self.grown() + self.n_running * steps / 2  # in the middle of the stretch
+        decoded = self.n_running * steps
+        seen = (self.context + grown) * steps
+        read = (self.held * self.page_size + grown) * steps
+        self.ledger.add(steps, tokens + decoded, samples + decoded, pairs + seen, read)
+        self.now += steps
+
+    def _release(self, node: int) -> None:
+        """One reader of `node` is done; the last one takes the node's pages along, and so on upwards."""
+        while node >= 0:
+            self.open[node] -= 1
+            if self.open[node]:
+                return
+            self.held -= self.node_pages[node]
+            node = self.parent[node]
+
+
+def _readers(forest: Forest) -> Ints:
+    """Per node: rows that end there and children, which all have to be done before it is."""
+    ends = np.bincount(forest.leaf, minlength=forest.n_nodes)
+    inner = forest.parent[forest.parent >= 0]
+    return ends + np.bincount(inner, minlength=forest.n_nodes)
+
+
+def _waste(rows: Rows, page_size: int) -> NDArray[np.float64]:
+    """Per row: pages' worth of room that its tails leave empty, on average over their lives."""
+    last = np.maximum(rows.lengths - 1, 0)  # the last token's KV is never stored
+    full = last // page_size
+    whole_pages = page_size * full * (full + 1) // 2 + (last - full * page_size) * (full + 1)  # over all tail lengths
+    empty = whole_pages - last * (last + 1) / 2 / page_size
+    return np.asarray(rows.samples * empty / np.maximum(last, 1))
