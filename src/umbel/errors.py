@@ -25,6 +25,12 @@ class InputError(UmbelError):
     exit_code = 4
 
 
+class EmptyInput(InputError):
+    """The input holds no rows, which is more likely a wrong path than a job."""
+
+    exit_code = 2
+
+
 class StoreMismatch(UsageError):
     """A job store exists beside the output but belongs to another job."""
 

@@ -250,3 +250,4 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
     | {name: _only(*_NOTHING) for name in _REFUSED.split()}
 )
 KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs"}
+EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS

@@ -1,0 +1,1 @@
+"""Readers: one file per input format, all of them streams of `InputRow` in bounded memory."""

@@ -1,0 +1,176 @@
+"""From a decoded object to an `InputRow`: OpenAI envelopes and plain rows, with every fault as a named error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from umbel.errors import InvalidRequest
+from umbel.ir import body as wire
+from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import Request, RowError
+from umbel.jobs.formats.prompts import check_messages, check_prompt
+from umbel.jobs.formats.template import Template
+from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, Style, row_error
+
+ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
+_DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
+_MEMO_ENTRIES = 4_096
+
+
+@dataclass(slots=True)
+class RowParser:
+    """Turns objects into rows. `endpoint` is the url of an OpenAI batch file, None for a plain one.
+
+    `sampling` False (CSV, whose cells are all text) leaves sampling fields of a row unread. Rows mostly repeat the same
+    sampling fields, so checked parameters are remembered by their JSON bytes, and shared.
+    """
+
+    options: ReadOptions
+    notes: ReadNotes
+    endpoint: str | None = None
+    template: Template | None = None
+    sampling: bool = True
+    _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
+    _data: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            self._data = self.template.columns  # a column that feeds the prompt is no sampling field, whatever its name
+
+    @property
+    def style(self) -> Style:
+        """The dialect of rows that cannot be read far enough to show their own."""
+        return Style.PLAIN if self.endpoint is None else ENDPOINTS.get(self.endpoint, Style.CHAT)
+
+    def broken(self, row: int, line: int, error: InvalidRequest) -> InputRow:
+        """A row of which not even the id is known."""
+        return InputRow(row, line, None, self.style, error=row_error(error))
+
+    def parse(self, row: int, line: int, item: Mapping[str, Any]) -> InputRow:
+        """One object to one row; never raises for what the object holds."""
+        custom_id, explicit, fault = _custom_id(item, row, required=self.endpoint is not None)
+        try:
+            if fault is not None:
+                raise fault
+            request, style = self._request(item)
+        except InvalidRequest as error:
+            return InputRow(row, line, custom_id, self._style_of(item), None, row_error(error), explicit)
+        return InputRow(row, line, custom_id, style, request, None, explicit)
+
+    def _style_of(self, item: Mapping[str, Any]) -> Style:
+        url = item.get("url") if self.endpoint is not None else None
+        return ENDPOINTS.get(url, self.style) if isinstance(url, str) else self.style
+
+    def _request(self, item: Mapping[str, Any]) -> tuple[Request, Style]:
+        if self.endpoint is not None:
+            style, inner = _envelope(item, self.endpoint)
+            self._check_model(inner.get("model"))
+            params = self._params(inner, style)
+            return _openai_request(inner, style, params, self.options.width), style
+        self._check_model(item.get("model") if self.template is None else None)
+        return self._plain_request(item), Style.PLAIN
+
+    def _plain_request(self, item: Mapping[str, Any]) -> Request:
+        params = self._params(item, Style.PLAIN) if self.sampling else self.options.defaults
+        if self.template is not None:
+            text = self.template.fill(item)
+            if self.options.chat:
+                return Request(None, [{"role": "user", "content": text}], params)
+            return Request(check_prompt(text, None), None, params)
+        prompt, messages = item.get("prompt"), item.get("messages")
+        if prompt is None and messages is None:
+            refuse("missing_required_parameter", "prompt", _missing_prompt(item))
+        if prompt is not None and messages is not None:
+            refuse("invalid_value", "messages", "both prompt and messages are given: a row has one of them")
+        if messages is not None:
+            return Request(None, check_messages(messages), params)
+        return Request(check_prompt(prompt, self.options.width), None, params)
+
+    def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
+        dialect = _DIALECTS[style]
+        unknown = [] if self.template is not None else wire.unknown_fields(item, dialect)
+        if unknown:
+            if self.options.strict:
+                wire.refuse_unknown(unknown, dialect)
+            self.notes.ignored(unknown)
+        asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self._data}
+        if not asked:
+            return self.options.defaults
+        key = (int(style), orjson.dumps(asked, default=repr))
+        params = self._memo.get(key)
+        if params is None:
+            params = wire.params_from_body(asked, dialect, self.options.defaults, self.options.width)
+            if len(self._memo) >= _MEMO_ENTRIES:
+                self._memo.clear()
+            self._memo[key] = params
+        return params
+
+    def _check_model(self, name: object) -> None:
+        if name is None or self.options.models is None:
+            return
+        if not isinstance(name, str):
+            refuse("invalid_type", "model", f"model={shown(name)}: must be a string")
+        if name not in self.options.models:
+            names = ", ".join(sorted(self.options.models))
+            message = f"model {shown(name)} is not loaded; this job runs {names} (--served-model-name adds a name)"
+            raise InvalidRequest("model_not_found", message, "model", status=404)
+
+
+def _custom_id(item: Mapping[str, Any], row: int, *, required: bool) -> tuple[str | None, bool, InvalidRequest | None]:
+    """(id to show, whether the row gave it, what is wrong with it)."""
+    if "custom_id" not in item:
+        if not required:
+            return str(row), False, None
+        return None, False, InvalidRequest("missing_required_parameter", "custom_id is missing", "custom_id")
+    value = item["custom_id"]
+    if not isinstance(value, str):
+        return None, False, InvalidRequest("invalid_type", f"custom_id={shown(value)}: must be a string", "custom_id")
+    if not value:
+        return None, False, InvalidRequest("invalid_value", "custom_id is empty", "custom_id")
+    if len(value) > MAX_CUSTOM_ID_CHARS:
+        message = f"custom_id has {len(value):,} characters: at most {MAX_CUSTOM_ID_CHARS}"
+        return value, True, InvalidRequest("string_too_long", message, "custom_id")
+    return value, True, None
+
+
+def _envelope(item: Mapping[str, Any], endpoint: str) -> tuple[Style, dict[str, Any]]:
+    """Style and body of an OpenAI batch line whose file goes to `endpoint`."""
+    if item.get("method") != "POST":
+        refuse("invalid_method", "method", f"method={shown(item.get('method'))}: must be 'POST'")
+    url = item.get("url")
+    if "url" not in item:
+        refuse("missing_required_parameter", "url", f"url is missing: must be {endpoint!r}")
+    if not isinstance(url, str) or url not in ENDPOINTS:
+        refuse("invalid_url", "url", f"url={shown(url)}: must be one of {', '.join(ENDPOINTS)}")
+    if url != endpoint:
+        refuse("url_mismatch", "url", f"url={url!r}: the file's first request goes to {endpoint!r}; one url per file")
+    inner = item.get("body")
+    if not isinstance(inner, dict):
+        shape = "is missing" if "body" not in item else f"is {shown(inner)}"
+        refuse("invalid_body", "body", f"body {shape}: must be an object")
+    return ENDPOINTS[url], inner
+
+
+def _openai_request(inner: Mapping[str, Any], style: Style, params: SamplingParams, width: int | None) -> Request:
+    wanted = "messages" if style == Style.CHAT else "prompt"
+    if inner.get(wanted) is None:
+        refuse("missing_required_parameter", wanted, f"{wanted} is missing")
+    if style == Style.CHAT:
+        return Request(None, check_messages(inner["messages"]), params)
+    return Request(check_prompt(inner["prompt"], width), None, params)
+
+
+def _missing_prompt(item: Mapping[str, Any]) -> str:
+    if "body" in item:
+        return "no prompt and no messages: an OpenAI batch line in a file whose first row is a plain one"
+    return "no prompt and no messages; name columns with --prompt 'text with {column}' to build prompts from them"
+
+
+def too_long(line: int, limit: int) -> RowError:
+    """The error of a physical line that was skipped because of its length."""
+    return RowError("line_too_long", f"line {line}: longer than {limit:,} bytes, skipped")

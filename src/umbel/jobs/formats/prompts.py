@@ -1,0 +1,78 @@
+"""Checks on what a row asks the model to read: text, token ids or chat messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umbel.ir.limits import check_prompt_ids, check_token_ids, refuse, shown
+from umbel.ir.request import Message
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_MEDIA = frozenset({"image_url", "image", "input_image", "audio_url", "input_audio", "video_url", "video", "file"})
+
+
+def check_prompt(prompt: Any, width: int | None) -> str | list[int]:
+    """A text prompt or a list of token ids, not empty. Raises InvalidRequest."""
+    if isinstance(prompt, str):
+        if not prompt:
+            refuse("empty_prompt", "prompt", "prompt is empty: a row needs at least one token to start from")
+        return prompt
+    if not isinstance(prompt, list):
+        refuse("invalid_type", "prompt", f"prompt={shown(prompt)}: must be a string or a list of token ids")
+    if not prompt:
+        refuse("empty_prompt", "prompt", "prompt is an empty list: a row needs at least one token to start from")
+    if isinstance(prompt[0], (str, list)):
+        _refuse_many(prompt)
+    check_prompt_ids(prompt)
+    if width is not None:
+        check_token_ids(prompt, width)
+    return prompt
+
+
+def check_messages(messages: Any) -> list[Message]:
+    """Chat messages with known roles and text content; lists of text parts are joined. Raises InvalidRequest."""
+    if not isinstance(messages, list):
+        refuse("invalid_type", "messages", f"messages={shown(messages)}: must be a list of messages")
+    if not messages:
+        refuse("empty_array", "messages", "messages is empty: a chat needs at least one message")
+    return [_message(f"messages[{i}]", message) for i, message in enumerate(messages)]
+
+
+def _refuse_many(prompt: list[Any]) -> None:
+    for i, entry in enumerate(prompt):
+        if type(entry) is not type(prompt[0]):
+            refuse("invalid_type", "prompt", f"prompt[{i}] is {shown(entry)}: a prompt is a string or token ids")
+        if isinstance(entry, list):
+            check_prompt_ids(entry)
+    refuse("unsupported_parameter", "prompt", f"prompt holds {len(prompt)} prompts: give each its own row")
+
+
+def _message(where: str, message: Any) -> Message:
+    if not isinstance(message, dict):
+        refuse("invalid_type", where, f"{where}={shown(message)}: must be an object with role and content")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES if isinstance(role, str) else True:
+        code = "missing_required_parameter" if "role" not in message else "invalid_value"
+        refuse(code, f"{where}.role", f"{where}.role={shown(role)}: must be one of {', '.join(sorted(ROLES))}")
+    if message.get("tool_calls") or message.get("function_call"):
+        refuse("unsupported_parameter", f"{where}.tool_calls", f"{where}: tool calls are not supported by this version")
+    if isinstance(content, str):
+        return message
+    if content is None:
+        refuse("missing_required_parameter", f"{where}.content", f"{where} has no content")
+    if not isinstance(content, list):
+        refuse("invalid_type", f"{where}.content", f"{where}.content={shown(content)}: must be text or a list of parts")
+    texts = [_part(f"{where}.content[{i}]", part) for i, part in enumerate(content)]
+    if not texts:
+        refuse("empty_array", f"{where}.content", f"{where}.content is an empty list")
+    return {**message, "content": "\n".join(texts)}  # as vLLM joins parts for templates that expect text
+
+
+def _part(where: str, part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(kind, str) and kind in _MEDIA:
+        refuse("unsupported_content", where, f"{where} is {kind!r}: only text is supported, and nothing is fetched")
+    if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
+        refuse("invalid_value", where, f'{where}={shown(part)}: must be {{"type": "text", "text": "..."}}')
+    text: str = part["text"]
+    return text

@@ -1,0 +1,66 @@
+"""Prompts made from columns: `"Classify: {text}"`, with doubled braces for literal ones and no expressions."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from umbel.config import nearest
+from umbel.errors import UsageError
+from umbel.ir.limits import refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`parts` are (literal text, column name or None after it); names are looked up as they are, never evaluated."""
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Read a template. Raises UsageError with the advice to double braces that are meant literally."""
+        try:
+            fields = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise UsageError(f"--prompt {text!r}: {error}; write {{{{ and }}}} for literal braces") from None
+        for _, name, spec, conversion in fields:
+            if name == "" or spec or conversion:
+                raise UsageError(f"--prompt {text!r}: use {{column}} alone; write {{{{ and }}}} for literal braces")
+        parsed = cls(tuple((literal, name) for literal, name, _, _ in fields))
+        if not parsed.columns:
+            raise UsageError(f"--prompt {text!r}: names no column, so every row would get the same prompt")
+        return parsed
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns it reads."""
+        return frozenset(name for _, name in self.parts if name is not None)
+
+    def check_columns(self, known: Iterable[str]) -> None:
+        """Raise UsageError when a column is not among `known`, naming the nearest."""
+        names = list(known)
+        for name in sorted(self.columns - set(names)):
+            raise UsageError(f"--prompt: no column {name!r}{nearest(name, names)}; the input has {', '.join(names)}")
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """The prompt of one row. Raises InvalidRequest when a column is missing or null."""
+        text: list[str] = []
+        for literal, name in self.parts:
+            text.append(literal)
+            if name is not None:
+                text.append(_cell(row, name))
+        return "".join(text)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, str):
+        return value
+    if value is None:
+        known = "is null" if name in row else f"is missing{nearest(name, row)}"
+        refuse("missing_required_parameter", name, f"column {name!r}, which --prompt uses, {known}")
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

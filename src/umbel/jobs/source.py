@@ -1,0 +1,94 @@
+"""One way in for every input file: the right reader, unique ids, rows in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from umbel.errors import EmptyInput, UsageError
+from umbel.ir.request import RowError
+from umbel.jobs.formats.jsonl import find_endpoint, read_jsonl
+from umbel.jobs.formats.lines import open_bytes
+from umbel.jobs.formats.parse import RowParser
+from umbel.jobs.formats.table import read_csv, read_parquet
+from umbel.jobs.formats.template import Template
+from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
+from umbel.jobs.unique import IdIndex
+
+BATCH_ROWS = 2_048
+
+
+@dataclass(slots=True)
+class Source:
+    """An input file and how to read it; `notes` fills while it is read."""
+
+    path: Path
+    options: ReadOptions = field(default_factory=ReadOptions)
+    notes: ReadNotes = field(default_factory=ReadNotes)
+
+    def rows(self) -> Iterator[InputRow]:
+        """Every row in order, repeated ids made errors. Raises EmptyInput, InputError or UsageError."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self, size: int = BATCH_ROWS) -> Iterator[list[InputRow]]:
+        """The same in lists of up to `size` rows, one list in memory at a time."""
+        ids = _Ids()
+        rows = self._reader()
+        empty = True
+        while batch := list(islice(rows, size)):
+            empty = False
+            yield ids.check(batch)
+        if empty:
+            raise EmptyInput(f"empty_file: {self.path} has no rows")
+
+    def _reader(self) -> Iterator[InputRow]:
+        template = Template.parse(self.options.template) if self.options.template is not None else None
+        kind = _kind(self.path)
+        if kind != "parquet":
+            open_bytes(self.path).close()  # a missing file is a usage error now, not when the first row is asked for
+        parser = RowParser(self.options, self.notes, None, template, sampling=kind != "csv")
+        if kind == "jsonl":
+            parser.endpoint = find_endpoint(self.path) if template is None else None
+            return read_jsonl(self.path, parser)
+        return read_csv(self.path, parser) if kind == "csv" else read_parquet(self.path, parser)
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"input {path}: is a directory; give one file")
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
+
+
+class _Ids:
+    """Makes a row whose id was used before an error row that names both lines."""
+
+    def __init__(self) -> None:
+        self._index = IdIndex()
+        self._any_explicit = False
+
+    def check(self, batch: list[InputRow]) -> list[InputRow]:
+        if not self._any_explicit and not any(row.explicit_id for row in batch):
+            return batch  # row numbers alone cannot clash
+        if not self._any_explicit:
+            self._any_explicit = True
+            self._backfill(batch[0].row)
+        named = [i for i, row in enumerate(batch) if row.custom_id is not None]
+        ids = [batch[i].custom_id or "" for i in named]
+        seen = self._index.add(ids, [batch[i].line for i in named])
+        for at, first in seen.items():
+            batch[named[at]] = _duplicate(batch[named[at]], first)
+        return batch
+
+    def _backfill(self, rows: int) -> None:
+        for start in range(0, rows, BATCH_ROWS):
+            numbers = range(start, min(rows, start + BATCH_ROWS))
+            self._index.add([str(n) for n in numbers], [n + 1 for n in numbers])
+
+
+def _duplicate(row: InputRow, first: int) -> InputRow:
+    message = f"custom_id {row.custom_id!r} on line {row.line} was already used on line {first}"
+    return replace(row, request=None, error=RowError("duplicate_custom_id", message, "custom_id"))
