@@ -35,6 +35,14 @@ class StoreMismatch(UsageError):
     """A job store exists beside the output but belongs to another job."""
 
 
+class StoreBusy(UsageError):
+    """Another process works on the same job."""
+
+
+class StoreDamaged(UmbelError):
+    """The job store was damaged at rest; the message says whether running again mends it."""
+
+
 class DiskFull(UmbelError):
     """Writing failed; what was committed is safe and the job can be resumed."""
 

@@ -30,7 +30,7 @@ def _why(line: bytes, error: orjson.JSONDecodeError) -> str:
         return f"not UTF-8: byte 0x{line[bad.start]:02x} at byte offset {bad.start} of the line"
     if b"\x00" in line:
         return f"not JSON: NUL byte at byte offset {line.index(0)} of the line"
-    if error.msg.startswith("unexpected end") or (error.pos >= len(line.decode().rstrip()) and line.lstrip()[:1] == b"{"):
+    if error.msg.startswith("unexpected end"):
         hint = "" if line.endswith(b"\n") else "; the file ends here without a newline, so it may be truncated"
         return f"not JSON: the object is cut off{hint}"
     if error.msg.startswith("unexpected content after"):

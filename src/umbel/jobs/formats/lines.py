@@ -40,9 +40,7 @@ def read_lines(path: Path, cap: int = MAX_LINE_BYTES) -> Iterator[tuple[int, byt
     with open_bytes(path) as stream:
         try:
             for number, line in enumerate(_bounded(stream, cap), 1):
-                if number == 1 and line is not None and line.startswith(BOM):
-                    line = line[len(BOM) :]
-                yield number, line
+                yield number, line.removeprefix(BOM) if number == 1 and line else line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"input {path}: damaged or cut gzip file ({error})") from error
         except OSError as error:

@@ -117,8 +117,8 @@ def _check_columns(names: Sequence[str], parser: RowParser) -> None:
     if parser.template is not None:
         parser.template.check_columns(names)
     elif not {"prompt", "messages"} & set(names):
-        known = ", ".join(names)
-        raise UsageError(f"no column 'prompt' or 'messages'; build prompts with --prompt '... {{column}}' from: {known}")
+        advice = "build prompts with --prompt '... {column}'"
+        raise UsageError(f"no column 'prompt' or 'messages'; {advice} from: {', '.join(names)}")
 
 
 def _wanted(names: Sequence[str], parser: RowParser) -> list[str]:

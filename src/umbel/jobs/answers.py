@@ -1,0 +1,74 @@
+"""From an answer to its output line: plain objects here, OpenAI's shapes in `openai_answers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.jobs.openai_answers import OpenAIAnswers, TokenTexts
+from umbel.jobs.rows import Style
+from umbel.jobs.store import Result
+
+
+@dataclass(slots=True)
+class Renderer:
+    """Renders rows of a job. `job` and `model` name it in OpenAI lines; `decode` gives the text of token ids, one each.
+
+    A line depends on its row alone: nothing random, no clock, no counter.
+    """
+
+    job: str
+    model: str
+    decode: Callable[[Sequence[int]], list[str]]
+
+    def answer(self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool) -> Result:
+        """The line of a row that ran; `many` says that it asked for more than one completion."""
+        if output.error is not None:
+            return self.failure(row, custom_id, style, output.error)
+        if style == Style.PLAIN:
+            item = _plain(custom_id, output, many=many)
+        else:
+            item = self._openai().answer(row, custom_id, style, output)
+        cut = any(c.finish_reason == "length" for c in output.outputs)
+        return Result(row, orjson.dumps(item), None, output.prompt_tokens, output.output_tokens, cut)
+
+    def failure(self, row: int, custom_id: str | None, style: Style, error: RowError) -> Result:
+        """The line of a row that has no answer."""
+        if style == Style.PLAIN:
+            item: dict[str, Any] = {"custom_id": custom_id, "text": None, "token_ids": None, "finish_reason": None}
+            item |= {"usage": None, "error": error.body()}
+        else:
+            item = self._openai().failure(row, custom_id, error)
+        return Result(row, orjson.dumps(item), error.code, 0, 0, False)
+
+    def _openai(self) -> OpenAIAnswers:
+        return OpenAIAnswers(self.job, self.model, TokenTexts(self.decode))
+
+
+def _plain(custom_id: str | None, output: Output, *, many: bool) -> dict[str, Any]:
+    usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": output.output_tokens}
+    if many:
+        choices = [{"index": c.index, **_completion(c)} for c in output.outputs]
+        return {"custom_id": custom_id, "choices": choices, "usage": usage, "error": None}
+    item = {"custom_id": custom_id, **_completion(output.outputs[0])}
+    item["usage"] = usage
+    if "logprobs" in item:
+        item["logprobs"] = item.pop("logprobs")  # after the short fields
+    item["error"] = None
+    return item
+
+
+def _completion(c: Completion) -> dict[str, Any]:
+    item: dict[str, Any] = {"text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason}
+    if c.logprobs is not None:
+        item["logprobs"] = [_logprob(token) for token in c.logprobs]
+    return item
+
+
+def _logprob(token: TokenLogprobs) -> dict[str, Any]:
+    top = [{"token_id": id, "logprob": value} for id, value in token.top]
+    return {"token_id": token.token_id, "logprob": token.logprob, "top": top}

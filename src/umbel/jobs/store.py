@@ -1,0 +1,247 @@
+"""The durable memory of a job: one SQLite file beside the output, every finished row in it exactly once.
+
+A row's output line is rendered before it is stored, so the output file is a copy of the store in the wanted order and
+a resumed job writes the same bytes as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from umbel.errors import DiskFull, StoreBusy, StoreDamaged, StoreMismatch
+from umbel.jobs.failpoints import FailHook, no_failpoint
+
+SCHEMA = 1
+GROUP_ROWS = 2_048
+GROUP_SECONDS = 1.0
+_APPLICATION_ID = 0x756D6265  # "umbe", so that another SQLite file is not taken for a store
+_TABLES = """
+CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE results (
+    row INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT, prompt_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, cut INTEGER NOT NULL, crc INTEGER NOT NULL, line BLOB NOT NULL
+);
+"""
+_INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row) DO NOTHING"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One finished row: its output `line` (no newline), its error `code` or None, `cut` if it ended by length."""
+
+    row: int
+    line: bytes
+    code: str | None
+    prompt_tokens: int
+    output_tokens: int
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the store holds: rows by outcome, tokens of the rows that have an answer, rows that ended by length."""
+
+    rows: int
+    failed: int
+    prompt_tokens: int
+    output_tokens: int
+    cut: int
+    errors: Mapping[str, int]
+
+
+class JobStore:
+    """Opened for one job by one process; a second one is told so. Results are committed in groups.
+
+    `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit.
+    """
+
+    def __init__(self, path: Path, at: FailHook = no_failpoint, clock: Callable[[], float] = time.monotonic):
+        self.path = path
+        self._at = at
+        self._clock = clock
+        self._pending: list[tuple[object, ...]] = []
+        self._oldest = 0.0
+        self._live: Mapping[str, int] = {}
+        existed = path.exists()
+        if not existed:
+            at("store.create.before")
+        self._db = self._connect()
+        self._seq = self._prepare()
+        if not existed:
+            at("store.create.after")
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._storage():
+            db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until close or death: one process per job
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")  # a commit that returned is on disk
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("COMMIT")  # takes the lock now, not at the first result
+            return db
+
+    def _prepare(self) -> int:
+        """Create the tables in a new file; returns the next commit number."""
+        with self._storage():
+            found = self._db.execute("PRAGMA application_id").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if found not in (0, _APPLICATION_ID) or (found == 0 and tables):
+                raise StoreMismatch(f"{self.path} is an SQLite file, but not a job store of umbel; move it away")
+            if tables == 0:
+                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
+            return int(self._db.execute("SELECT coalesce(max(seq), -1) + 1 FROM results").fetchone()[0])
+
+    def identify(self, fingerprint: Mapping[str, Any]) -> None:
+        """Bind the store to a job, or check that it is this job's. Raises StoreMismatch with the differences."""
+        known = self.get("fingerprint")
+        if known is None:
+            self._at("store.identify.before")
+            self.put(fingerprint=dict(fingerprint))
+            self._at("store.identify.after")
+        elif differences := compare(known, fingerprint):
+            listed = "\n  ".join(differences)
+            raise StoreMismatch(
+                f"{self.path} belongs to another job; what differs (stored -> now):\n  {listed}\n"
+                "Undo the change to resume, use another output, or start again with --fresh"
+            )
+
+    def get(self, name: str) -> Any:
+        """A stored record, or None."""
+        with self._storage():
+            row = self._db.execute("SELECT value FROM job WHERE name = ?", (name,)).fetchone()
+        return None if row is None else orjson.loads(row[0])
+
+    def put(self, **records: Any) -> None:
+        """Store records by name, durably."""
+        with self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            for name, value in records.items():
+                self._db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (name, orjson.dumps(value).decode()))
+            self._db.execute("COMMIT")
+
+    def add(self, result: Result, live: Mapping[str, int]) -> bool:
+        """Take a finished row; True when the group is full or old enough that `commit` is due.
+
+        `live` holds the counters of the whole job so far, kept with the group for the report.
+        """
+        now = self._clock()
+        if not self._pending:
+            self._oldest = now
+        crc = _checksum(result.row, result.line)
+        facts = (result.code, result.prompt_tokens, result.output_tokens, result.cut, crc, result.line)
+        self._pending.append((result.row, self._seq, *facts))
+        self._seq += 1
+        self._live = live
+        return len(self._pending) >= GROUP_ROWS or now - self._oldest >= GROUP_SECONDS
+
+    def commit(self) -> None:
+        """Make the pending rows durable. When it returns they are on disk; when it raises none of them count."""
+        if not self._pending:
+            return
+        self._at("store.commit.before")
+        with self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_INSERT, self._pending)
+            live = orjson.dumps(dict(self._live)).decode()
+            self._db.execute("INSERT OR REPLACE INTO job VALUES ('live', ?)", (live,))
+            self._db.execute("COMMIT")
+        self._pending = []
+        self._at("store.commit.after")
+
+    def done(self) -> bytearray:
+        """1 at the number of each committed row (shorter than the input when its last rows are not done)."""
+        with self._storage():
+            last = self._db.execute("SELECT max(row) FROM results").fetchone()[0]
+            flags = bytearray(0 if last is None else last + 1)
+            for (row,) in self._db.execute("SELECT row FROM results"):
+                flags[row] = 1
+        return flags
+
+    def totals(self) -> Totals:
+        """Sums over the committed rows."""
+        with self._storage():
+            sums = self._db.execute(
+                "SELECT count(*), count(code), total(prompt_tokens), total(output_tokens), total(cut) FROM results"
+            ).fetchone()
+            codes = self._db.execute("SELECT code, count(*) FROM results WHERE code NOT NULL GROUP BY 1 ORDER BY 1")
+            rows, failed, prompt, output, cut = (int(value) for value in sums)
+            return Totals(rows, failed, prompt, output, cut, dict(codes.fetchall()))
+
+    def lines(self, order: str) -> Iterator[bytes]:
+        """Every output line, by row ("input") or as committed ("finish").
+
+        Raises StoreDamaged after dropping the rows whose checksum fails, so that the next run computes them again.
+        """
+        bad: list[int] = []
+        with self._storage():
+            column = "row" if order == "input" else "seq"
+            for row, crc, line in self._db.execute(f"SELECT row, crc, line FROM results ORDER BY {column}"):
+                if crc == _checksum(row, line):
+                    yield line
+                else:
+                    bad.append(row)
+        if bad:
+            self._drop(bad)
+
+    def _drop(self, rows: Sequence[int]) -> None:
+        with self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM results WHERE row = ?", [(row,) for row in rows])
+            self._db.execute("COMMIT")
+        some = ", ".join(map(str, rows[:10]))
+        raise StoreDamaged(f"{self.path}: {len(rows)} rows were damaged at rest ({some}); run again to recompute them")
+
+    def close(self) -> None:
+        """Let go of the file; rows that were not committed are forgotten."""
+        self._db.close()
+
+    def _storage(self) -> _StorageErrors:
+        return _StorageErrors(self.path)
+
+
+class _StorageErrors:
+    """Turns SQLite's failures into errors that say what to do; no retries, since a failed sync may have lost data."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise StoreBusy(f"{self._path}: another process is running this job; wait for it or stop it") from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise StoreDamaged(f"{self._path}: damaged ({error}); start again with --fresh") from error
+        raise DiskFull(
+            f"{self._path}: writing failed ({error}), {_size(self._path):,} bytes on disk; what was committed is safe: "
+            "free space or mend the disk, then run the same command again"
+        ) from error
+
+
+def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The parts of two fingerprints that differ, one line each: 'name: stored -> now'."""
+    names = [*stored, *(name for name in now if name not in stored)]
+    return [f"{n}: {stored.get(n)} -> {now.get(n)}" for n in names if stored.get(n) != now.get(n)]
+
+
+def _checksum(row: int, line: bytes) -> int:
+    return zlib.crc32(line, row & 0xFFFFFFFF)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
