@@ -1,0 +1,108 @@
+"""Reads the small JSON files of a model directory, which come from strangers: typed, bounded, and never executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from umbel.errors import ModelError
+
+Config = Mapping[str, Any]
+
+MAX_CONFIG_BYTES = 4 * 2**20
+MAX_IDS = 1000
+LIMITS = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 1024,
+    "num_key_value_heads": 1024,
+    "head_dim": 1024,
+    "max_position_embeddings": 2**27,
+    "original_max_position_embeddings": 2**27,
+    "sliding_window": 2**27,
+    "max_window_layers": 2**27,
+}
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+PLAIN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
+    """The JSON object in a file of a model directory, None when there is no such file."""
+    path = directory / name
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ModelError(f"{path}: {size:,} bytes; such a file is read up to {max_bytes:,}")
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def refuse_code(config: Config, name: str) -> None:
+    """Raise ModelError when a configuration names code to run, or weights in a form that cannot be read."""
+    for key in CODE_KEYS:
+        if config.get(key):
+            raise ModelError(f"{name} names custom code ({key}); it is never run, so this model is not supported")
+    for key in ATTENTION_KEYS:
+        if config.get(key) and config[key] not in PLAIN_ATTENTION:
+            raise ModelError(
+                f"{name} names attention code ({key}={shorten(config[key])}); it is never run: remove the key"
+            )
+    if config.get("quantization_config"):
+        raise ModelError(f"{name} has quantization_config: quantised checkpoints cannot be read, use the original one")
+
+
+def size_of(config: Config, key: str, default: int | None = None, *, low: int = 1) -> int:
+    """A whole number of at least `low` and at most `LIMITS[key]`; a missing or null key means `default`."""
+    value = config.get(key)
+    value = default if value is None else value
+    if not is_int(value) or not low <= value <= LIMITS[key]:
+        raise ModelError(f"{key}={shorten(value)}: must be a whole number from {low} to {LIMITS[key]:,}")
+    return int(value)
+
+
+def number_of(config: Config, key: str, default: float | None, *, low: float, high: float) -> float:
+    """A number from `low` to `high`; a missing or null key means `default`."""
+    value = config.get(key)
+    value = default if value is None else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise ModelError(f"{key}={shorten(value)}: must be a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def flag_of(config: Config, key: str) -> bool:
+    """A boolean; a missing or null key means False."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ModelError(f"{key}={shorten(value)}: must be true or false")
+    return bool(value)
+
+
+def ids_of(config: Config, key: str, default: int | None = None) -> tuple[int, ...]:
+    """Token ids given as one number or a list; a missing key means `default`, null means none."""
+    value = config.get(key, default)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if len(ids) > MAX_IDS or not all(is_int(i) and i >= 0 for i in ids):
+        raise ModelError(f"{key}={shorten(value)}: must be a token id or a list of at most {MAX_IDS:,}")
+    return tuple(ids)
+
+
+def is_int(value: object) -> bool:
+    """Whether a JSON value is a whole number (true and false are not)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def shorten(value: object) -> str:
+    """A value as error messages show it: never longer than 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

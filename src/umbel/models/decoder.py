@@ -1,0 +1,75 @@
+"""One decoder-only transformer, driven by a spec; attention and its KV memory belong to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from umbel.ir.spec import ModelSpec
+from umbel.models.layers import LayerWeights, inverse_frequencies, linear, mlp, rms_norm, rotary_angles, rotate
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""`attend(layer, q, k, v)`: store k and v (`[rows, n_kv_heads, head_dim]`), attend with q and give the heads' outputs
+(both `[rows, n_heads, head_dim]`); scores are scaled by `head_dim ** -0.5`."""
+
+
+class Decoder:
+    """Runs packed rows, the tokens of any number of sequences, through a range of layers.
+
+    Whole forwards, layer groups and early exits are calls of `forward` with other ranges. Call it under
+    `torch.inference_mode()`. `weights` are what `load_weights` or `dummy_weights` give for the same spec.
+    """
+
+    def __init__(self, spec: ModelSpec, weights: Mapping[str, Tensor], device: torch.device | str = "cpu"):
+        self.spec = spec
+        self.device = torch.device(device)
+        placed = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        self.embedding = placed["embed"]
+        self.final_norm = placed["norm"]
+        self.head = self.embedding if spec.tied_embeddings else placed["head"]
+        self.layers = tuple(_layer_weights(placed, layer) for layer in range(spec.n_layers))
+        self.frequencies = inverse_frequencies(spec).to(self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and hidden states."""
+        return self.embedding.dtype
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
+        return F.embedding(tokens, self.embedding)
+
+    def forward(self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None) -> Tensor:
+        """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden."""
+        cos, sin = rotary_angles(positions, self.frequencies, hidden.dtype)
+        for layer in range(self.spec.n_layers) if layers is None else layers:
+            w = self.layers[layer]
+            hidden = hidden + self._attention(
+                layer, rms_norm(hidden, w.attn_norm, self.spec.rms_norm_eps), cos, sin, attend
+            )
+            hidden = hidden + mlp(rms_norm(hidden, w.mlp_norm, self.spec.rms_norm_eps), w)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`."""
+        return linear(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), self.head).to(torch.float32)
+
+    def _attention(self, layer: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""
+        spec, w = self.spec, self.layers[layer]
+        heads = linear(x, w.qkv, w.qkv_bias).view(x.shape[0], -1, spec.head_dim)
+        q, k, v = heads.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), dim=1)
+        if w.q_norm is not None and w.k_norm is not None:
+            q, k = rms_norm(q, w.q_norm, spec.rms_norm_eps), rms_norm(k, w.k_norm, spec.rms_norm_eps)
+        attended = attend(layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return linear(attended.reshape(x.shape[0], -1), w.o, w.o_bias)
+
+
+def _layer_weights(weights: Mapping[str, Tensor], layer: int) -> LayerWeights:
+    """The tensors named `layers.<layer>.*`."""
+    names = {field.name: f"layers.{layer}.{field.name}" for field in fields(LayerWeights)}
+    return LayerWeights(**{field: weights[name] for field, name in names.items() if name in weights})

@@ -1,0 +1,221 @@
+"""Brings a model's tensors into memory under the engine's own names, from safetensors only, checked before use.
+
+Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down` with `qkv_bias o_bias
+gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are stacked once
+here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from umbel.errors import ModelError
+from umbel.ir.spec import ModelSpec
+from umbel.models.config_file import read_json, shorten
+from umbel.models.safetensors_header import read_header
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_INDEX_BYTES = 64 * 2**20
+FLOATS = ("F16", "BF16", "F32", "F64")
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
+"""Buffers that old checkpoints carry along; they follow from the config."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A checkpoint tensor that becomes (rows of) one of ours."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> torch.dtype:
+    """The type to compute in: as asked, or for "auto" the checkpoint's where the device multiplies in it natively."""
+    if requested != "auto":
+        return TORCH_DTYPES[requested]
+    if torch.device(device).type == "cuda":
+        return TORCH_DTYPES[spec.dtype]
+    native = spec.dtype == "bfloat16" and any(
+        getattr(torch.cpu, probe, lambda: False)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return torch.bfloat16 if native else torch.float32
+
+
+def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
+    """For each of our tensors, the checkpoint's tensors that it stacks (along the first axis), with their shapes."""
+    hidden, vocab = spec.hidden_size, spec.vocab_size
+    found = {
+        "embed": (Part("model.embed_tokens.weight", (vocab, hidden)),),
+        "norm": (Part("model.norm.weight", (hidden,)),),
+    }
+    if not spec.tied_embeddings:
+        found["head"] = (Part("lm_head.weight", (vocab, hidden)),)
+    for layer in range(spec.n_layers):
+        for name, parts in _layer_layout(spec).items():
+            stored = tuple(Part(f"model.layers.{layer}.{part.name}", part.shape) for part in parts)
+            found[f"layers.{layer}.{name}"] = stored
+    return found
+
+
+def load_weights(
+    directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Every tensor of `layout(spec)` from the safetensors files of `directory`, as `dtype` on `device`.
+
+    Raises ModelError for files that are missing, damaged or not safetensors, for tensors that are missing, unexpected,
+    of another shape than the config says or of a type that is no float, and for values that are not finite.
+    """
+    files = _tensor_files(directory)
+    expected = _as_stored(layout(spec), files)
+    _check_names(directory, expected, files, spec)
+    opened = {path: safe_open(path, framework="pt") for path in set(files.values())}
+    try:
+        return _read(expected, lambda name: opened[files[name]].get_tensor(name), dtype, device)
+    except SafetensorError as error:
+        raise ModelError(f"{directory}: {error}") from None
+
+
+def dummy_weights(
+    spec: ModelSpec, dtype: torch.dtype, seed: int = 0, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Seeded random weights for a config without a checkpoint: N(0, 0.02), norms 1, biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, parts in layout(spec).items():
+        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        if len(shape) == 2:
+            weights[name] = torch.empty(shape).normal_(0.0, 0.02, generator=generator).to(device, dtype)
+        else:
+            weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=dtype, device=device)
+    return weights
+
+
+def _layer_layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
+    """The tensors of one layer, names relative to it."""
+    hidden, wide = spec.hidden_size, spec.intermediate_size
+    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
+    products = {
+        "qkv": (("self_attn.q_proj", q, hidden), ("self_attn.k_proj", kv, hidden), ("self_attn.v_proj", kv, hidden)),
+        "o": (("self_attn.o_proj", hidden, q),),
+        "gate_up": (("mlp.gate_proj", wide, hidden), ("mlp.up_proj", wide, hidden)),
+        "down": (("mlp.down_proj", hidden, wide),),
+    }
+    biased = {"qkv": spec.qkv_bias, "o": spec.o_bias, "gate_up": spec.mlp_bias, "down": spec.mlp_bias}
+    norms = {"attn_norm": ("input_layernorm", hidden), "mlp_norm": ("post_attention_layernorm", hidden)}
+    if spec.qk_norm:
+        norms |= {"q_norm": ("self_attn.q_norm", spec.head_dim), "k_norm": ("self_attn.k_norm", spec.head_dim)}
+    found = {name: tuple(Part(f"{p}.weight", (rows, cols)) for p, rows, cols in ps) for name, ps in products.items()}
+    found |= {f"{n}_bias": tuple(Part(f"{p}.bias", (rows,)) for p, rows, _ in products[n]) for n in biased if biased[n]}
+    return found | {name: (Part(f"{stored}.weight", (size,)),) for name, (stored, size) in norms.items()}
+
+
+def _tensor_files(directory: Path) -> dict[str, Path]:
+    """Which file holds each tensor of the checkpoint; every header has been checked."""
+    index = read_json(directory, INDEX_FILE, MAX_INDEX_BYTES)
+    if (directory / SINGLE_FILE).is_file():
+        return dict.fromkeys(read_header(directory / SINGLE_FILE), directory / SINGLE_FILE)
+    if index is None:
+        raise ModelError(_advice_without_safetensors(directory))
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{directory / INDEX_FILE}: no weight_map")
+    return _shard_files(directory, weight_map)
+
+
+def _shard_files(directory: Path, weight_map: Mapping[str, object]) -> dict[str, Path]:
+    """The index, checked against the shards: every shard is there and holds what the index says."""
+    headers: dict[str, set[str]] = {}
+    for shard in sorted({str(shard) for shard in weight_map.values()}):
+        path = directory / shard
+        if path.name != shard or path.suffix != ".safetensors":
+            raise ModelError(
+                f"{directory / INDEX_FILE}: shard {shorten(shard)} must be a file name that ends in .safetensors"
+            )
+        if not path.is_file():
+            raise ModelError(f"{directory}: shard {shard} of {INDEX_FILE} is missing: fetch the model again")
+        headers[shard] = set(read_header(path))
+    for name, shard in weight_map.items():
+        if name not in headers[str(shard)]:
+            raise ModelError(f"{directory}: tensor {shorten(name)} is not in {shard}, where {INDEX_FILE} has it")
+    return {name: directory / str(shard) for name, shard in weight_map.items()}
+
+
+def _advice_without_safetensors(directory: Path) -> str:
+    others = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5"))
+    if not others:
+        return f"{directory}: no {SINGLE_FILE} and no {INDEX_FILE}; for random weights use --load-format dummy"
+    return (
+        f"{directory}: only {', '.join(others[:3])}; such files can run code when loaded or are not read. Convert them: "
+        "transformers' save_pretrained(dir) writes safetensors"
+    )
+
+
+def _as_stored(expected: dict[str, tuple[Part, ...]], files: Mapping[str, Path]) -> dict[str, tuple[Part, ...]]:
+    """The layout, with `embed` taken from the head where a tied checkpoint stores only that one."""
+    (embed,) = expected["embed"]
+    if "head" in expected or embed.name in files or "lm_head.weight" not in files:
+        return expected
+    return expected | {"embed": (Part("lm_head.weight", embed.shape),)}
+
+
+def _check_names(
+    directory: Path, expected: Mapping[str, tuple[Part, ...]], files: Mapping[str, Path], spec: ModelSpec
+) -> None:
+    """Raise ModelError unless the checkpoint holds the expected tensors, in their shapes, and no others."""
+    entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).items()}
+    wanted = {part.name: part.shape for parts in expected.values() for part in parts}
+    missing = [name for name in wanted if name not in files]
+    if missing:
+        raise ModelError(
+            f"{directory}: {len(missing)} tensors are missing, first {missing[0]}: is it a {spec.family} model?"
+        )
+    for name, shape in wanted.items():
+        if entries[name].shape != shape:
+            raise ModelError(
+                f"{directory}: tensor {name} is {list(entries[name].shape)}, config.json makes it {list(shape)}"
+            )
+        if entries[name].dtype not in FLOATS:
+            raise ModelError(
+                f"{directory}: tensor {name} is {entries[name].dtype}; only {', '.join(FLOATS)} can be read"
+            )
+    spare = {"lm_head.weight"} if spec.tied_embeddings else set()
+    unexpected = [name for name in entries if name not in wanted and name not in spare and not HARMLESS.fullmatch(name)]
+    if unexpected:
+        raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
+
+
+def _read(
+    expected: Mapping[str, tuple[Part, ...]],
+    get: Callable[[str], Tensor],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """Fill our tensors part by part; always a copy, as memory of a mapped file is not aligned for the matrix kernels."""
+    weights = {}
+    for name, parts in expected.items():
+        rows = sum(part.shape[0] for part in parts)
+        whole = torch.empty((rows, *parts[0].shape[1:]), dtype=dtype, device=device)
+        at = 0
+        for part in parts:
+            tensor = get(part.name)
+            _check_finite(part.name, tensor)
+            whole[at : at + part.shape[0]].copy_(tensor)
+            at += part.shape[0]
+        weights[name] = whole
+    return weights
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    # The extremes are NaN or infinite if any value is, and need no second copy of the tensor.
+    low, high = torch.aminmax(tensor)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise ModelError(f"tensor {name} has values that are NaN or infinite: the checkpoint is damaged")
