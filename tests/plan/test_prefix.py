@@ -40,7 +40,7 @@ def check(workload: Workload) -> Forest:
         nodes = path(forest, int(forest.leaf[row]))
         below[nodes] += 1
         parts = [workload.prompt(int(forest.source[n]))[forest.start[n] : forest.end[n]].tolist() for n in nodes]
-        assert tuple(sum(parts, [])) == prompt
+        assert tuple(token for part in parts for token in part) == prompt
         assert [forest.start[n] for n in nodes] == [0, *(forest.end[n] for n in nodes[:-1])]
     assert forest.n_tokens == len({p[: i + 1] for p in prompts for i in range(len(p))})
     assert below.tolist() == forest.rows_below.tolist()

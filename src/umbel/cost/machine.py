@@ -57,7 +57,9 @@ def h200() -> Machine:
 
 def a100() -> Machine:
     """One NVIDIA A100 SXM with 80 GB."""
-    return _gpu("a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet")
+    return _gpu(
+        "a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet"
+    )
 
 
 def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:

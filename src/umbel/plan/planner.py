@@ -12,7 +12,7 @@ from umbel.cost.machine import Machine
 from umbel.cost.roofline import Load, Price
 from umbel.cost.shape import Shape, causal_pairs
 from umbel.ir.forest import Forest
-from umbel.ir.plan import Estimates, Level, Plan
+from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.draft import Draft
@@ -38,6 +38,8 @@ def make_plan(
     """
     dtype = spec.dtype if config.dtype == "auto" else config.dtype
     draft = Draft.of(workload, spec, config, Price(Shape.of(spec, dtype), machine, dtype, spec.n_layers))
+    draft = draft.decide(Decision("machine", machine.name, machine.source))
+    draft = draft.decide(Decision("dtype", dtype, "the model's own" if config.dtype == "auto" else "as asked"))
     for run in passes:
         draft = run(draft)
     estimates = _estimate(draft)
@@ -108,4 +110,3 @@ def _saved_seconds(draft: Draft) -> float:
     if not steps:
         return 0.0
     return float(draft.price.each(Load.one(draft.chunk, 0, pairs / steps, 0))[0]) * steps
-

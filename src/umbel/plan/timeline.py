@@ -1,8 +1,8 @@
 """Walks a plan on a clock that counts steps: how full the KV pool gets and what each step has to do.
 
 The walk follows the scheduler's rules (decodes first, then prompts in plan order while tokens and pages last; a shared
-run is held until its last reader is done) but lets tokens and pages flow: it looks at rows when they start and when they
-end, never at single steps, so that its cost grows with the rows and not with their lengths.
+run is held until its last reader is done) but lets tokens and pages flow: it looks at rows when they start and when
+they end, never at single steps, so that its cost grows with the rows and not with their lengths.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from umbel.ir.forest import Forest
 Ints = NDArray[np.int64]
 
 HEADROOM_TOKENS = 32  # growth that admission keeps free for every running sample, as the scheduler does
+LAST_TOKEN, RELEASE = 0, 1  # events of a row; what it holds is released when the step of its last token is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages) and what it holds while it runs."""
+    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages), and what it is like."""
 
     tokens: Ints  # prompt tokens that no earlier row has computed
     pairs: Ints  # of those tokens with the keys they see
@@ -64,13 +65,15 @@ def walk(forest: Forest, order: Ints, rows: Rows, chunk: int, kv_tokens: int, pa
     """Start and finish every row under the chunk and the pool; a row too big for the pool runs alone all the same."""
     state = _Walk(forest, order, rows, chunk, kv_tokens / page_size, page_size)
     for rank in range(len(order)):
-        while state.running and not state.fits(rank):
-            state.finish_next()
+        while state.events and not state.fits(rank):
+            state.next_event()
         state.start(rank)
-    while state.running:
-        state.finish_next()
+    while state.events:
+        state.next_event()
+    steps = ceil(state.now)
+    state.ledger.add(steps - state.now, 0, 0, 0, 0)  # the last step is not full, yet costs its weights
     peak = min(ceil(state.peak), max(kv_tokens // page_size, 1)) * page_size if len(order) else 0
-    return Timeline(state.ledger.load(), ceil(state.now), peak)
+    return Timeline(state.ledger.load(), steps, peak)
 
 
 @dataclass(slots=True)
@@ -89,9 +92,9 @@ class _Ledger:
             self.flush()
 
     def flush(self) -> None:
-        """Close the entry: amounts per step."""
-        steps = self.totals[0]
-        if steps > 0:
+        """Close the entry: amounts per step. What took no time of its own is given a sliver of a step."""
+        if any(self.totals):
+            steps = max(self.totals[0], 1e-6)
             for column, total in zip(self.columns, (steps * steps, *self.totals[1:]), strict=True):
                 column.append(total / steps)
         self.totals = [0.0] * 5
@@ -103,12 +106,17 @@ class _Ledger:
 
 
 class _Walk:
-    """The clock, the running rows and the pages; times are in steps, with fractions."""
+    """The clocks, the running rows and the pages.
+
+    `now` counts steps, with fractions. `progress` counts the tokens that a sample which always ran would have drawn: it
+    falls behind `now` while more samples run than a step has tokens.
+    """
 
     def __init__(self, forest: Forest, order: Ints, rows: Rows, chunk: int, pool: float, page_size: int):
         self.ledger = _Ledger()
-        self.running: list[tuple[float, int]] = []  # heap of (when it ends, rank)
+        self.events: list[tuple[float, int, int]] = []  # heap of (progress when, LAST_TOKEN or RELEASE, rank)
         self.now = 0.0
+        self.progress = 0.0
         self.peak = 0.0
         self.chunk, self.pool, self.page_size = chunk, pool, page_size
         # `.data`: plain numbers out of arrays, without a list of objects
@@ -118,64 +126,84 @@ class _Walk:
         self.tokens, self.pairs, self.pages = rows.tokens.data, rows.pairs.data, rows.pages.data
         self.prompt, self.samples, self.lengths = rows.prompt.data, rows.samples.data, rows.lengths.data
         self.waste = _waste(rows, page_size).data
-        self.held = 0  # pages of prompt nodes
-        self.n_running = 0  # samples
-        self.begun = 0.0  # sum of the times at which running samples began
-        self.context = 0  # sum of their prompts' lengths
+        self.held = 0  # pages of prompt nodes, and of tails that wait for the end of their step
+        # Sums over the samples that run:
+        self.n_running = 0
+        self.begun = 0.0  # progress at which they began
+        self.context = 0  # lengths of their prompts
         self.headroom = 0  # tokens kept free for them
+        self.full = 0  # pages of their tails at full length
         self.unfilled = 0.0  # pages that their tails leave empty
 
     def used(self) -> float:
         """Pages in use now: prompts, and tails with the part of their last pages that is empty."""
-        return self.held + self.grown() / self.page_size + self.unfilled
+        return self.held + min(self.grown() / self.page_size + self.unfilled, self.full)
 
     def grown(self) -> float:
-        """Tokens that running samples have generated so far."""
-        return max(self.n_running * self.now - self.begun, 0.0)
+        """Tokens that running samples have generated after their first ones."""
+        return self.n_running * self.progress - self.begun
 
     def fits(self, rank: int) -> bool:
-        """Whether the next row finds its pages, with some growth for itself and for those that run."""
-        grow = self.samples[rank] * min(HEADROOM_TOKENS, self.lengths[rank])
-        return self.used() + self.pages[rank] + (self.headroom + grow) / self.page_size <= self.pool
+        """Whether the next row finds tokens, and pages with some growth for itself and for those that run."""
+        grow = self.samples[rank] * -(-min(HEADROOM_TOKENS, self.lengths[rank]) // self.page_size)
+        ahead = min(self.used() + self.headroom / self.page_size, self.held + self.full)  # no tail outgrows its length
+        return self.n_running < self.chunk and ahead + self.pages[rank] + grow <= self.pool
 
     def start(self, rank: int) -> None:
         """Compute what the row's prompt lacks, then let its samples run to their length."""
-        tokens, samples, length = self.tokens[rank], self.samples[rank], self.lengths[rank]
+        left, total = float(self.tokens[rank]), self.tokens[rank]
         self.held += self.pages[rank]
-        self._advance(tokens / max(self.chunk - self.n_running, self.chunk / 8), tokens, self.pairs[rank], samples)
-        heapq.heappush(self.running, (ceil(self.now) + length - 1, rank))
+        while left > 0:
+            free = self.chunk - self.n_running
+            steps = left / free
+            if self.events and self.events[0][0] < self.progress + steps:
+                steps = max(self.events[0][0] - self.progress, 0.0)
+                self._advance(steps, 1.0, steps * free, steps * free / total * self.pairs[rank])
+                left -= steps * free
+                self.next_event()
+            else:
+                self._advance(steps, 1.0, left, left / total * self.pairs[rank])
+                left = 0.0
+        self.ledger.add(0.0, 0.0, self.samples[rank], 0.0, 0.0)  # first tokens
+        heapq.heappush(self.events, (self.progress + self.lengths[rank] - 1, LAST_TOKEN, rank))
+        self._count(rank, +1, self.progress)
+        self.peak = max(self.peak, self.used())
+
+    def next_event(self) -> None:
+        """Let the clocks run to the next event: a row draws its last token, or gives back what nobody else needs."""
+        when, event, rank = heapq.heappop(self.events)
+        if when > self.progress:
+            rate = min(1.0, self.chunk / max(self.n_running, 1))
+            self._advance((when - self.progress) / rate, rate, 0.0, 0.0)
+        self.peak = max(self.peak, self.used())
+        tails = self.samples[rank] * -(-(self.lengths[rank] - 1) // self.page_size)
+        if event == LAST_TOKEN:
+            self._count(rank, -1, when - self.lengths[rank] + 1)
+            self.held += tails
+            heapq.heappush(self.events, (ceil(when), RELEASE, rank))
+        else:
+            self.held -= tails
+            self._release(self.leaf[rank])
+
+    def _count(self, rank: int, sign: int, begun: float) -> None:
+        """Add a row to the sums over running samples (+1), or take it out of them (-1)."""
+        samples, length = sign * self.samples[rank], self.lengths[rank]
         self.n_running += samples
-        self.begun += samples * ceil(self.now)
+        self.begun += samples * begun
         self.context += samples * self.prompt[rank]
         self.headroom += samples * min(HEADROOM_TOKENS, length)
-        self.unfilled += self.waste[rank]
-        self.peak = max(self.peak, self.used())
+        self.full += samples * -(-length // self.page_size)
+        self.unfilled += sign * self.waste[rank]
 
-    def finish_next(self) -> None:
-        """Let the clock run to the next end of a row and give back what nobody needs any more."""
-        end, rank = heapq.heappop(self.running)
-        if end > self.now:
-            whole = ceil(self.now)
-            self.ledger.add(whole - self.now, 0, 0, 0, 0)  # the rest of a step that prompts did not fill
-            self.now = float(whole)
-            self._advance(end - self.now, 0, 0, 0)
-        self.peak = max(self.peak, self.used())
-        samples, length = self.samples[rank], self.lengths[rank]
-        self.n_running -= samples
-        self.begun -= samples * (end - length + 1)
-        self.context -= samples * self.prompt[rank]
-        self.headroom -= samples * min(HEADROOM_TOKENS, length)
-        self.unfilled -= self.waste[rank]
-        self._release(self.leaf[rank])
-
-    def _advance(self, steps: float, tokens: int, pairs: int, samples: int) -> None:
-        """Run `steps` steps in which `tokens` prompt tokens are computed and every running sample goes on."""
-        grown = self.grown() + self.n_running * steps / 2  # in the middle of the stretch
-        decoded = self.n_running * steps
-        seen = (self.context + grown) * steps
+    def _advance(self, steps: float, rate: float, tokens: float, pairs: float) -> None:
+        """Run `steps` steps that compute `tokens` prompt tokens and give each running sample `rate` tokens a step."""
+        grown = self.grown() + self.n_running * steps * rate / 2  # in the middle of the stretch
+        decoded = self.n_running * steps * rate
+        seen = (self.context + grown) * steps * rate
         read = (self.held * self.page_size + grown) * steps
-        self.ledger.add(steps, tokens + decoded, samples + decoded, pairs + seen, read)
+        self.ledger.add(steps, tokens + decoded, decoded, pairs + seen, read)
         self.now += steps
+        self.progress += steps * rate
 
     def _release(self, node: int) -> None:
         """One reader of `node` is done; the last one takes the node's pages along, and so on upwards."""

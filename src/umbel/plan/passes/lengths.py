@@ -29,5 +29,6 @@ def assume_lengths(draft: Draft) -> Draft:
     total = int((lengths * samples).sum())
     reason = "every row runs to its max_tokens"
     if guessed:
-        reason = f"{guessed:,} rows set no max_tokens and are taken to write {UNBOUNDED} tokens; others run to theirs"
+        who = "1 row sets" if guessed == 1 else f"{guessed:,} rows set"
+        reason = f"{who} no max_tokens: {UNBOUNDED} tokens assumed, less where the context ends; others run to theirs"
     return draft.decide(Decision("output tokens", total, reason), samples=samples, lengths=lengths)

@@ -23,6 +23,6 @@ def choose_chunk(draft: Draft) -> Draft:
 
 
 def _seconds(draft: Draft, chunk: int, tokens: int) -> float:
-    """All tokens in full steps of `chunk`: what chunks differ in is how often weights are read and layers are called."""
+    """All tokens in full steps of `chunk`: chunks differ in how often weights are read and layers called."""
     each = draft.price.each(Load.one(chunk, 1, 0, 0))
     return float(each[0]) * tokens / chunk

@@ -1,9 +1,9 @@
 """Builds the prefix forest of a workload: every run of tokens that prompts share becomes one node.
 
-The compact trie of BatchLLM (arXiv 2412.03594, section 4) and ChunkAttention (arXiv 2402.15220), built top down on whole
-arrays instead of prompt by prompt: a group of rows that agree so far is compared with its first row, a window at a time,
-up to the first disagreement, and split there. Every shared token is read a small constant number of times, nothing
-recurses, and rows beyond their last shared token are not read at all.
+The compact trie of BatchLLM (arXiv 2412.03594, section 4) and ChunkAttention (arXiv 2402.15220), built top down on
+whole arrays instead of prompt by prompt: a group of rows that agree so far is compared with its first row, a window at
+a time, up to the first disagreement, and split there. Every shared token is read a small constant number of times,
+nothing recurses, and rows beyond their last shared token are not read at all.
 """
 
 from __future__ import annotations

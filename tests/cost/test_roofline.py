@@ -1,0 +1,56 @@
+"""Machines and the roofline: ceilings, intervals, and names that are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from umbel.cost.machine import Machine, available_memory, h200, measure, named
+from umbel.cost.roofline import CEILING, Load, Price
+from umbel.cost.shape import Shape
+from umbel.errors import UsageError
+from umbel.ir.spec import ModelSpec
+
+LLAMA3 = ModelSpec("llama", 128256, 4096, 32, 32, 8, 128, 14336, 8192, 1e-5, 5e5)
+
+
+def price(machine: Machine, dtype: str = "bfloat16") -> Price:
+    return Price(Shape.of(LLAMA3, dtype), machine, dtype, LLAMA3.n_layers)
+
+
+def test_a_decode_is_bound_by_the_weights() -> None:
+    one = price(h200())
+    seconds = float(one.each(Load.one(tokens=1, samples=1, pairs=1000, kv_read=1000), CEILING)[0])
+    weights = one.shape.layer_bytes + one.shape.head_bytes
+    assert seconds == pytest.approx((weights + 1001 * one.shape.kv_bytes) / 4.8e12)
+
+
+def test_a_prefill_is_bound_by_arithmetic() -> None:
+    one = price(h200())
+    load = Load.one(tokens=8192, samples=1, pairs=8192 * 4096, kv_read=8192)
+    flops = 8192 * one.shape.token_flops + 8192 * 4096 * one.shape.pair_flops + one.shape.head_flops
+    assert float(one.each(load, CEILING)[0]) == pytest.approx(flops / 989e12)
+    assert float(price(h200(), "float32").each(load, CEILING)[0]) == pytest.approx(flops / 67e12)
+
+
+def test_interval_is_ordered_and_adds_up() -> None:
+    one = price(h200())
+    load = Load(*(np.array(v, float) for v in ([3, 2.5], [100, 1], [1, 1], [5000, 50], [900, 50])))
+    total = one.total(load)
+    assert 0 < total.low < total.expected < total.high
+    assert total.expected == pytest.approx(float((one.each(load) * load.steps).sum()))
+
+
+def test_this_machine_is_measured() -> None:
+    machine = measure(repeats=1)
+    assert 1e8 < machine.matmul_flops < 1e15
+    assert 1e7 < machine.memory_rate < 1e14
+    assert machine.memory_bytes == pytest.approx(available_memory(), rel=0.5)
+    assert machine.source.startswith("measured: ")
+
+
+def test_machines_have_names() -> None:
+    assert named("h200").flops("bfloat16") == 989e12
+    assert named("a100").with_memory(10).memory_bytes == 10
+    with pytest.raises(UsageError, match=r"did you mean 'h200'\?"):
+        named("h20")

@@ -1,0 +1,129 @@
+"""The passes and the walk: what they decide on workloads whose answer is known by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.plan.workloads import CANONICAL, MACHINE, SPEC, groups, of
+from umbel.config import EngineConfig
+from umbel.errors import CapacityError
+from umbel.ir.params import SamplingParams
+from umbel.ir.plan import Plan
+from umbel.ir.workload import Workload
+from umbel.plan.passes.lengths import UNBOUNDED
+from umbel.plan.planner import PASSES, make_plan
+from umbel.plan.timeline import Rows, walk
+
+
+def plan_of(workload: Workload, **options: int) -> Plan:
+    return make_plan(workload, SPEC, EngineConfig("tiny", **options), MACHINE)
+
+
+def test_estimates_of_groups() -> None:
+    e = plan_of(of(groups(4, 32, 512, 32), max_tokens=4)).estimates
+    assert (e.rows, e.samples, e.prompt_tokens, e.output_tokens) == (128, 128, 128 * 544, 512)
+    assert e.saved_prompt_tokens == e.prompt_tokens - e.computed_prompt_tokens
+    assert sum(level.saved for level in e.levels) == e.saved_prompt_tokens
+    assert sum(level.tokens for level in e.levels) == e.computed_prompt_tokens
+
+
+def test_what_is_asked_is_taken() -> None:
+    plan = plan_of(of(groups(2, 4, 64, 16)), chunk=96, kv_tokens=1600, page_size=32)
+    assert (plan.chunk, plan.kv_tokens, plan.page_size) == (96, 1600, 32)
+    assert plan.decision("chunk").reason == plan.decision("kv_tokens").reason == "as asked"
+
+
+def test_every_decision_has_a_reason() -> None:
+    for make in CANONICAL.values():
+        decisions = plan_of(make()).decisions
+        assert all(d.reason for d in decisions)
+        assert len({d.name for d in decisions}) == len(decisions)
+    with pytest.raises(KeyError):
+        plan_of(of([[1]])).decision("nothing")
+
+
+def test_passes_can_be_left_out() -> None:
+    workload = of(groups(2, 8, 64, 16))
+    without = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE, (PASSES[0], *PASSES[2:]))
+    assert without.estimates.computed_prompt_tokens == len(workload.tokens)
+    assert without.estimates.seconds[1] > plan_of(workload).estimates.seconds[1]
+    assert make_plan(workload, SPEC, EngineConfig("tiny", kv_tokens=160), MACHINE, ()).estimates.rows == 16
+
+
+def test_lengths_are_bounded_by_the_context() -> None:
+    prompts = [[1] * 4090, [2] * 10, [3] * 10]
+    params = [SamplingParams(max_tokens=50), SamplingParams(), SamplingParams(max_tokens=5, n=3)]
+    plan = plan_of(Workload.of(prompts, params))
+    assert plan.lengths.tolist() == [6, UNBOUNDED, 5]
+    assert plan.estimates.output_tokens == 6 + UNBOUNDED + 15
+    assert "1 row " in plan.decision("output tokens").reason
+
+
+def test_duplicates_have_equal_tokens_and_params() -> None:
+    a, b = SamplingParams(max_tokens=4), SamplingParams(max_tokens=4, seed=1)
+    workload = Workload.of([[1, 2], [1, 2], [1, 2], [1], [1, 2]], [a, SamplingParams(max_tokens=4), b, a, b])
+    assert plan_of(workload).estimates.duplicate_rows == 2
+
+
+def test_a_small_machine_gets_a_small_pool() -> None:
+    workload = of(groups(8, 32, 256, 32))
+    small = MACHINE.with_memory(2_000_000)
+    plan = make_plan(workload, SPEC, EngineConfig("tiny"), small)
+    assert plan.kv_tokens < plan_of(workload).kv_tokens
+    assert plan.kv_tokens % plan.page_size == 0
+    assert plan.estimates.kv_peak_tokens <= plan.kv_tokens
+    with pytest.raises(CapacityError, match="largest row needs KV for"):
+        make_plan(of([[1] * 4000]), SPEC, EngineConfig("tiny"), small)
+
+
+@pytest.mark.parametrize(("chunk_price", "chosen"), [(1e-9, 512), (1.0, 2048)])
+def test_chunk_grows_with_the_cost_of_a_step(chunk_price: float, chosen: int) -> None:
+    machine = dataclasses.replace(MACHINE, layer_overhead=chunk_price, memory_rate=1e15)
+    plan = make_plan(of(groups(2, 4, 64, 16)), SPEC, EngineConfig("tiny"), machine)
+    assert plan.chunk == chosen
+    assert len(plan.decision("chunk").alternatives) == 2
+
+
+def timeline(workload: Workload, chunk: int, kv_tokens: int, length: int):
+    forest = plan_of(workload).forest
+    n = len(workload)
+    rows = Rows.of(forest, forest.order, np.ones(n, np.int64), np.full(n, length), 16)
+    return walk(forest, forest.order, rows, chunk, kv_tokens, 16)
+
+
+def test_walk_of_one_row_counts_its_steps() -> None:
+    found = timeline(of([[7] * 100]), chunk=64, kv_tokens=160, length=10)
+    assert found.steps == 2 + 9  # two chunks of prompt, the second gives the first token
+    assert found.kv_peak_tokens == 7 * 16 + 16
+
+
+def test_walk_releases_a_group_before_the_next_needs_its_room() -> None:
+    prompts = groups(10, 8, 160, 16)
+    roomy = timeline(of(prompts), chunk=176, kv_tokens=10**6, length=2)
+    tight = timeline(of(prompts), chunk=176, kv_tokens=800, length=2)
+    assert tight.kv_peak_tokens <= 800
+    assert roomy.kv_peak_tokens < 10 * (160 + 8 * 32)  # the first groups are gone when the last ones come
+    assert tight.steps >= roomy.steps
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=30), min_size=1, max_size=12),
+    st.integers(1, 40),
+    st.integers(1, 20),
+    st.integers(1, 60),
+)
+def test_walk_computes_every_token_once(prompts: list[list[int]], chunk: int, length: int, pages: int) -> None:
+    workload = of(prompts)
+    found = timeline(workload, chunk, pages * 16, length)
+    load = found.load
+    forest = plan_of(workload).forest
+    # Each row draws `length` tokens; all but its first are fed again to draw the next.
+    fed = forest.n_tokens + len(prompts) * (length - 1)
+    assert float((load.tokens * load.steps).sum()) == pytest.approx(fed, rel=1e-6)
+    assert float((load.samples * load.steps).sum()) == pytest.approx(len(prompts) * length, rel=1e-6)
+    assert 0 < found.kv_peak_tokens <= pages * 16
