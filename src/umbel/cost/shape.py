@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from umbel.ir.spec import ModelSpec
 
 Ints = NDArray[np.int64]
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,24 @@
+"""The catalogue is true: every row names a module that exists and a paper, and no row is there twice."""
+
+from __future__ import annotations
+
+import re
+
+from tests.house.source import modules
+from umbel.catalog import CATALOG
+
+
+def test_rows_point_at_code() -> None:
+    assert not [row for row in CATALOG if row.module not in modules()]
+
+
+def test_rows_name_their_paper() -> None:
+    assert not [row for row in CATALOG if not re.search(r"\b\d{4}\.\d{5}\b", row.paper)]
+
+
+def test_rows_are_unique() -> None:
+    assert len({(row.family, row.name) for row in CATALOG}) == len(CATALOG)
+
+
+def test_nothing_lossy_is_built_in_yet() -> None:
+    assert all(row.exact for row in CATALOG)

@@ -1,0 +1,103 @@
+"""Who may import whom (DESIGN, the house): left may import right, never back, lazy and type-only imports counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.house.source import imports, modules
+
+# Each unit and what it may import of the others. `errors` and `config` are open to all (see OPEN).
+CONTROL = {"sched", "cache", "plan"}
+BASE = {"catalog", "cost", "ir"}
+DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
+ENGINE = CONTROL | BASE | DEVICE | {"engine", "tokenizer", "demo"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "config": set(),
+    "demo": set(),
+    "ir": set(),
+    "cost": {"ir"},
+    "catalog": {"cost", "ir"},
+    "registry": {"catalog"},
+    "plan": BASE,
+    "cache": BASE,
+    "sched": BASE | {"cache"},
+    "kernels": BASE,
+    "kv": BASE | {"kernels"},
+    "attention": BASE | {"kernels", "kv"},
+    "linear": BASE | {"kernels", "kv"},
+    "spec": BASE | {"kernels", "kv", "attention"},
+    "models": BASE | {"kernels", "kv", "attention", "linear", "demo"},
+    "runner": BASE | DEVICE,
+    "tokenizer": {"ir"},
+    "engine": ENGINE | {"registry"},
+    "api": ENGINE,
+    "jobs": ENGINE | {"api"},
+    "cluster": ENGINE | {"api", "jobs"},
+    "workflow": ENGINE | {"api", "jobs"},
+    "campaign": ENGINE | {"api", "jobs"},
+    "sim": ENGINE | {"api", "jobs"},
+    "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
+    "cli": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "serve", "registry"},
+}
+OPEN = {"errors", "config"}
+
+PURE_UNITS = {"ir", "cost", "catalog", "plan", "cache", "sched", "sim", "workflow", "config", "errors", "demo"}
+PURE_MODULES = {"umbel.engine.loop", "umbel.engine.state", "umbel.models.families", "umbel.cli.plan"}
+HEAVY = {"torch", "triton", "ray", "transformers"}
+HTTP = {"requests", "httpx", "aiohttp", "urllib3", "http", "fastapi", "starlette", "uvicorn", "sse_starlette"}
+PARSERS = {"argparse", "typer", "click", "optparse", "getopt"}
+
+EACH = pytest.mark.parametrize("name", modules())
+
+
+def found(name: str, roots: set[str]) -> list[str]:
+    """Imports of a module whose first part is one of `roots`, with their lines."""
+    return [f"line {line}: {target}" for target, line in imports()[name].items() if target.split(".")[0] in roots]
+
+
+@EACH
+def test_imports_go_one_way(name: str) -> None:
+    unit = modules()[name].unit
+    if not unit:
+        return  # umbel/__init__.py gathers the public names
+    assert unit in ALLOWED, f"{unit} has no place in the house yet: add it to ALLOWED"
+    for target, line in imports()[name].items():
+        if target.split(".")[0] != "umbel":
+            continue
+        other = modules()[target].unit if target in modules() else target.split(".")[1]
+        assert other, f"{name}:{line} imports the public names of umbel: import the module that has them"
+        assert other in ALLOWED[unit] | OPEN | {unit}, f"{name}:{line}: {unit} must not import {other}"
+
+
+def test_no_cycles() -> None:
+    graph = {name: [t for t in targets if t in modules()] for name, targets in imports().items()}
+    left = dict(graph)
+    while leaves := [name for name, targets in left.items() if not any(t in left for t in targets)]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"import cycle among {sorted(left)}"
+
+
+@EACH
+def test_pure_side_stays_light(name: str) -> None:
+    if modules()[name].unit in PURE_UNITS or name in PURE_MODULES:
+        assert not found(name, HEAVY | HTTP)
+
+
+@EACH
+def test_http_and_ray_and_arguments_have_one_place(name: str) -> None:
+    unit = modules()[name].unit
+    assert unit == "serve" or not found(name, HTTP), "HTTP lives in serve/"
+    assert name == "umbel.cluster.ray" or not found(name, {"ray"}), "Ray lives in cluster/ray.py"
+    assert unit == "cli" or not found(name, PARSERS), "argument parsing lives in cli/"
+
+
+def test_pure_side_loads_without_torch() -> None:
+    pure = [n for n, m in modules().items() if m.unit in PURE_UNITS or n in PURE_MODULES]
+    code = f"import importlib, sys\nfor name in {pure}: importlib.import_module(name)\n"
+    code += f"heavy = {sorted(HEAVY)}\nassert not [n for n in heavy if n in sys.modules], 'heavy imports'"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
