@@ -4,9 +4,10 @@ A step is a slice of the prefix forest. Its nodes stand in depth-first order (pa
 side) and its rows, one per token to compute, stand in the order of their nodes, so the rows below a node are one range:
 
     node            0 (shared)         1 (tail)   2 (tail)
-    row             0 ... 511          512        513
     own rows        [0, 512)           [512,513)  [513,514)
     rows below      [512, 514)         -          -
+
+A tail is the node that one sample of one row grows as it decodes.
 """
 
 from __future__ import annotations
@@ -17,39 +18,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw the samples of a step, one entry per sample.
+
+    `rows`: the row of the step whose logits are drawn from (several samples may share one). `temperature` (0 = greedy),
+    `top_k` (0 = off), `top_p`, `min_p`, as in SamplingParams. `seeds`, `keys`, `samples`, `positions` key the
+    randomness: the row's seed, its number in the input, the sample's index and the position the new token takes.
+    `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only). `banned`: pairs
+    (sample, token ids) that may not be drawn yet (`min_tokens`).
+    """
+
+    rows: Ints
+    temperature: Floats
+    top_k: Ints
+    top_p: Floats
+    min_p: Floats
+    seeds: Ints
+    keys: Ints
+    samples: Ints
+    positions: Ints
+    logprobs: Ints
+    banned: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One forward pass.
 
-    Rows (`[rows]`): `tokens` to feed, `positions` in their sequence.
+    Rows (`[rows]`): `tokens` to feed, `positions` in their sequence, `fresh` (False: the row's KV is already there and
+    must not be written again; only its logits are wanted).
     Nodes (`[nodes]`, depth-first): `parent` (index into the nodes of this step, -1 for a root), `start` and `end`
-    (positions whose KV the node holds once the step has run), `row_begin`, `row_end` (its own rows, of positions
-    `end - (row_end - row_begin) .. end`, or the last held position again when `recompute` is set), `subtree_end`
-    (end of the rows below it), `recompute` (bool: the KV of the row is already there; only its logits are wanted).
-    Pages: node i owns `pages[page_offsets[i]:page_offsets[i + 1]]`; position p of it lives in slot
-    `pages[...][(p - start) // page_size] * page_size + (p - start) % page_size`.
-    Samples (`[samples]`): `sample_rows` (the row whose logits are drawn from), `sample_seqs` (the sequence that gets
-    the token: an index into the sampling table the runner was told about), `sample_positions` (the position the new
-    token will take, which keys its randomness).
+    (positions whose KV the node holds once the step has run), `row_begin`, `row_end` (its own rows: the last
+    `row_end - row_begin` positions it holds), `subtree_end` (end of the range of the rows below it).
+    Pages: position p of node i lives in slot `pages[page_begin[i] + (p - start) // page_size] * page_size +
+    (p - start) % page_size`.
     """
 
     tokens: Ints
     positions: Ints
+    fresh: NDArray[np.bool_]
     parent: Ints
     start: Ints
     end: Ints
     row_begin: Ints
     row_end: Ints
     subtree_end: Ints
-    recompute: NDArray[np.bool_]
     pages: Ints
-    page_offsets: Ints
+    page_begin: Ints
     page_size: int
-    sample_rows: Ints
-    sample_seqs: Ints
-    sample_positions: Ints
+    sampling: Sampling
 
     @property
     def n_rows(self) -> int:
@@ -61,15 +85,15 @@ class Step:
 class StepResult:
     """Sampled ids (`[samples]`), their log-probabilities where asked, and what the step cost.
 
-    `logprobs` (`[samples]`, NaN where not asked) is of the chosen token under the unscaled distribution;
-    `top_ids`/`top_logprobs` (`[samples, k]`, -1 and NaN padded) are there when any sample of the step asks for them.
-    `bad` marks samples whose logits were not finite: their rows end with an error.
+    `logprobs` (`[samples]`) is of the chosen token under the unscaled distribution; `top_ids`, `top_logprobs`
+    (`[samples, k]`) the k most likely; all None when no sample of the step asks for them. `bad` marks samples whose
+    logits were not finite: their rows end with an error. `kv_tokens_read` counts the KV tokens that attention read.
     """
 
     token_ids: Ints
-    logprobs: NDArray[np.float32] | None = None
+    bad: NDArray[np.bool_]
+    logprobs: Floats | None = None
     top_ids: Ints | None = None
-    top_logprobs: NDArray[np.float32] | None = None
-    bad: NDArray[np.bool_] | None = None
+    top_logprobs: Floats | None = None
     seconds: float = 0.0
     kv_tokens_read: int = 0

@@ -1,0 +1,187 @@
+"""Attention over the forest in plain torch, on any device: cells of the position grid, read together where rows share.
+
+The query heads of a KV group are folded into rows: row r and head g of the group become query r * group + g. Partial
+results are merged in float32 by the running maximum and sum of the softmax (Milakov & Gimelshein 2018; the sharing is
+Hydragen's and BatchLLM's). See `layout.py` for why the bits do not depend on what else is in the step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umbel.attention.layout import GRID, Narrow, Wide, lay_out
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
+from umbel.kv.store import KVStore
+from umbel.kv.slots import write_slots
+
+# A matrix product gives a row the same bits for any number of rows from 8 on (measured for MKL's sgemm; below that it
+# changes algorithm), so fewer queries than this are padded.
+MIN_QUERIES = 8
+# Scores held at a time: small enough to stay in cache, large enough to keep the dispatch of torch negligible.
+_BLOCK_SCORES = 1 << 20
+_FLOOR = -1e30  # stands for "saw nothing yet": finite, so that merging two empty results gives no NaN
+
+
+class GridAttention:
+    """The torch backend; `prepare` builds index tensors once, `forward` runs them for each layer."""
+
+    def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
+        self.spec = spec
+        self.store = store
+        self.device = device
+        self.group = spec.group_size
+
+    def prepare(self, step: Step) -> int:
+        """See AttentionBackend."""
+        layout = lay_out(step, -(-MIN_QUERIES // self.group), self.spec.sliding_window)
+        self.writes = self._tensor(write_slots(step, self.store.scratch))
+        self.wide = [self._wide(w) for w in layout.wide]
+        self.narrow = [_NarrowIndex(n, self.group, step.n_rows, self.device) for n in layout.narrow]
+        return layout.kv_tokens_read
+
+    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See AttentionBackend."""
+        self.store.write(layer, self.writes, k, v)
+        rows, heads, dim = q.shape
+        kv_heads = self.spec.n_kv_heads
+        scaled = q.float() * dim**-0.5
+        # [n_kv_heads, rows * group + 1, dim]; the last query is the padding of narrow items.
+        queries = scaled.new_zeros(kv_heads, rows * self.group + 1, dim)
+        queries[:, :-1] = scaled.view(rows, kv_heads, self.group, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
+        merged = _Merged(queries)
+        for begin, end, slots in self.wide:
+            self._read_wide(merged, queries, layer, begin, end, slots)
+        partials = [self._read_narrow(queries, layer, item) for item in self.narrow]
+        for rank in range(max((n.n_ranks for n in self.narrow), default=0)):
+            for item, partial in zip(self.narrow, partials, strict=True):
+                merged.add_narrow(item, partial, rank)
+        out = merged.result()[:, :-1].view(kv_heads, rows, self.group, dim).transpose(0, 1)
+        return out.reshape(rows, heads, dim).to(q.dtype)
+
+    def _wide(self, item: Wide) -> tuple[int, int, slice | Tensor]:
+        """Query range and slots of a wide item; slots that lie side by side become a slice: read in place."""
+        slots: slice | Tensor = self._tensor(item.slots)
+        if (np.diff(item.slots) == 1).all():
+            slots = slice(int(item.slots[0]), int(item.slots[-1]) + 1)
+        return item.begin * self.group, item.end * self.group, slots
+
+    def _read_wide(
+        self, merged: _Merged, queries: Tensor, layer: int, begin: int, end: int, slots: slice | Tensor
+    ) -> None:
+        """All queries `[begin, end)` against the cells of one item, in blocks that fit the cache."""
+        keys = self.store.keys[layer][:, slots].float()  # [kv_heads, cells * GRID, dim], in place for float32 slices
+        values = self.store.values[layer][:, slots].float()
+        height = max(MIN_QUERIES, _BLOCK_SCORES // (GRID * len(keys)))
+        n_blocks = -(-(end - begin) // height)  # of equal height, so that none falls below MIN_QUERIES
+        edges = [begin + (end - begin) * i // n_blocks for i in range(n_blocks + 1)]
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            width = max(1, height // (high - low)) * GRID
+            for k in range(0, keys.shape[1], width):
+                partial = _attend_cells(queries[:, low:high], keys[:, k : k + width], values[:, k : k + width])
+                merged.add_wide(low, high, partial)
+
+    def _read_narrow(self, queries: Tensor, layer: int, item: _NarrowIndex) -> _Partial:
+        keys = self.store.keys[layer][:, item.slots].float()  # [kv_heads, items, k, dim]
+        values = self.store.values[layer][:, item.slots].float()
+        return _attend_items(queries[:, item.queries], keys, values, item.mask)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+
+class _NarrowIndex:
+    """A narrow bucket as tensors: `queries` (`[items, m]`, padding points at the spare query), `slots` (`[items, k]`),
+    `mask` (`[items, m, k]`, added to the scores), and for each rank which results go to which queries."""
+
+    def __init__(self, item: Narrow, group: int, n_rows: int, device: torch.device):
+        m = max(MIN_QUERIES, item.rows.shape[1] * group)
+        spare = n_rows * group
+        folded = np.where(item.rows < 0, spare, item.rows * group)[:, :, None] + np.arange(group)
+        folded = np.where(item.rows[:, :, None] < 0, spare, folded).reshape(len(item.rows), -1)
+        queries = np.full((len(item.rows), m), spare)
+        queries[:, : folded.shape[1]] = folded
+        keys = np.arange(item.slots.shape[1])
+        seen = (keys < item.visible[:, :, None]) & (keys >= item.hidden[:, :, None]) | (item.rows[:, :, None] < 0)
+        mask = np.zeros((len(item.rows), m, len(keys)), np.float32)
+        mask[:, : folded.shape[1]] = np.where(np.repeat(seen, group, axis=1), 0.0, -np.inf)
+        self.queries = torch.from_numpy(queries).to(device)
+        self.slots = torch.from_numpy(item.slots).to(device)
+        self.mask = torch.from_numpy(mask).to(device)
+        self.n_ranks = int(item.rank.max()) + 1
+        self.places = [_places(queries, item.rank == rank, spare, device) for rank in range(self.n_ranks)]
+
+
+def _places(queries: np.ndarray, which: np.ndarray, spare: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flat indices of the results of some items, and the queries they belong to (padding left out)."""
+    at = np.flatnonzero((queries != spare) & which[:, None])
+    return torch.from_numpy(at).to(device), torch.from_numpy(queries.ravel()[at]).to(device)
+
+
+# Softmax over some keys: maximum and sum of weights (`[kv_heads, cells or items, m]`), weighted values (`[..., dim]`).
+_Partial = tuple[Tensor, Tensor, Tensor]
+
+
+def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor) -> _Partial:
+    """Every query against every cell: `queries` `[kv_heads, m, dim]`, `keys`, `values` `[kv_heads, cells * GRID, dim]`."""
+    scores = torch.bmm(queries, keys.transpose(1, 2)).unflatten(2, (-1, GRID))  # [kv_heads, m, cells, GRID]
+    top = scores.amax(-1).clamp_min(_FLOOR)
+    weights = scores.sub_(top.unsqueeze(-1)).exp_()
+    cells = values.unflatten(1, (-1, GRID))
+    mixed = [torch.bmm(weights[:, :, c], cells[:, c]) for c in range(cells.shape[1])]
+    return top.transpose(1, 2), weights.sum(-1).transpose(1, 2), torch.stack(mixed, 1)
+
+
+def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> _Partial:
+    """Each item's queries against its own keys: `queries` `[kv_heads, items, m, dim]`, `keys`, `values` `[kv_heads,
+    items, k, dim]`, `mask` `[items, m, k]`."""
+    heads, items, k, dim = keys.shape
+    m = queries.shape[2]
+    scores = torch.bmm(queries.reshape(-1, m, dim), keys.view(-1, k, dim).transpose(1, 2)).view(heads, items, m, k)
+    scores += mask
+    top = scores.amax(-1).clamp_min(_FLOOR)
+    weights = scores.sub_(top.unsqueeze(-1)).exp_()
+    # Always summed over GRID terms: a shorter sum would associate differently and change the last bit.
+    total = torch.nn.functional.pad(weights, (0, GRID - k)).sum(-1)
+    mixed = torch.bmm(weights.view(-1, m, k), values.view(-1, k, dim))
+    return top, total, mixed.view(heads, items, m, dim)
+
+
+class _Merged:
+    """Running softmax of all queries: `top` and `total` (`[kv_heads, queries]`), `mixed` (`[kv_heads, queries, dim]`)."""
+
+    def __init__(self, queries: Tensor):
+        self.top = torch.full_like(queries[..., 0], _FLOOR)
+        self.total = torch.zeros_like(self.top)
+        self.mixed = torch.zeros_like(queries)
+
+    def add_wide(self, low: int, high: int, partial: _Partial) -> None:
+        """Merge cells read by queries `[low, high)`, one after the other in order of position."""
+        top, total, mixed = self.top[:, low:high], self.total[:, low:high], self.mixed[:, low:high]
+        for cell in range(partial[0].shape[1]):
+            new = _merge((top, total, mixed), tuple(t[:, cell] for t in partial))
+            for old, value in zip((top, total, mixed), new, strict=True):
+                old.copy_(value)
+
+    def add_narrow(self, item: _NarrowIndex, partial: _Partial, rank: int) -> None:
+        """Merge the results of the items of one rank; no query occurs twice among them."""
+        if rank >= item.n_ranks:
+            return
+        at, query = item.places[rank]
+        old = (self.top[:, query], self.total[:, query], self.mixed[:, query])
+        new = _merge(old, tuple(t.flatten(1, 2)[:, at] for t in partial))
+        self.top[:, query], self.total[:, query], self.mixed[:, query] = new
+
+    def result(self) -> Tensor:
+        """The attention output of every query; the spare one, which saw nothing, is garbage."""
+        return self.mixed / self.total.unsqueeze(-1)
+
+
+def _merge(a: _Partial, b: _Partial) -> _Partial:
+    """Two partial softmaxes as one."""
+    top = torch.maximum(a[0], b[0])
+    scale_a, scale_b = torch.exp(a[0] - top), torch.exp(b[0] - top)
+    total = a[1] * scale_a + b[1] * scale_b
+    return top, total, a[2] * scale_a.unsqueeze(-1) + b[2] * scale_b.unsqueeze(-1)

@@ -1,0 +1,123 @@
+"""Which prompt nodes of the forest hold KV: taken when first needed, kept while in use, given up when nothing needs it.
+
+Life of a node:  absent -> taken (pages, `held` grows as its tokens are computed) -> released (the last sample below is
+done) or evicted (not in use and the pool is short; it will be taken and computed again).
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.pages import PagePool
+from umbel.ir.forest import Forest
+
+Ints = NDArray[np.int64]
+
+
+class KVForest:
+    """KV state of every node of a forest: `held` tokens, `users` (running samples below), `waiting` (samples to come)."""
+
+    def __init__(self, forest: Forest, samples_per_row: Ints, pool: PagePool):
+        self.forest = forest
+        self.pool = pool
+        self.length = forest.end - forest.start
+        self.held = np.zeros(forest.n_nodes, np.int64)
+        self.users = np.zeros(forest.n_nodes, np.int64)
+        self.waiting = _sum_below(forest, samples_per_row)
+        self.pages: dict[int, Ints] = {}
+        self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
+        self._idle: list[int] = []  # heap of -node: nodes that hold pages without users; entries may be stale
+        self._idle_pages = 0
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from the root down to `node`."""
+        path = []
+        parent = self.forest.parent
+        while node >= 0:
+            path.append(node)
+            node = int(parent[node])
+        path.reverse()
+        return path
+
+    def pages_missing(self, path: list[int]) -> int:
+        """Pages that must be taken before every node of `path` can be computed."""
+        return sum(self.pool.pages_for(int(self.length[n])) for n in path if n not in self.pages)
+
+    def reclaimable(self, path: list[int]) -> int:
+        """Pages that can be had for work on `path`: the free ones, and idle nodes' outside the path."""
+        kept = sum(len(self.pages[n]) for n in path if n in self.pages and self.users[n] == 0)
+        return self.pool.free + self._idle_pages - kept
+
+    def pin(self, path: list[int]) -> None:
+        """Start using a path: its nodes get pages and stay until `unpin`. The caller has checked `reclaimable`."""
+        for node in path:
+            if self.users[node] == 0:
+                self.in_use[node] = None
+                if node in self.pages:
+                    self._idle_pages -= len(self.pages[node])
+            self.users[node] += 1
+        for node in path:
+            if node not in self.pages:
+                count = self.pool.pages_for(int(self.length[node]))
+                self.make_room(count)
+                self.pages[node] = self.pool.take_run(count)
+
+    def unpin(self, path: list[int], *, done: bool) -> None:
+        """Stop using a path, for good when the sample is `done`; nodes nobody waits for give their pages back."""
+        for node in path:
+            self.users[node] -= 1
+            self.waiting[node] -= done
+            if self.users[node] == 0:
+                del self.in_use[node]
+                self._rest(node)
+
+    def skip(self, path: list[int]) -> None:
+        """A sample below `path` will never run (its row failed before it started)."""
+        for node in path:
+            self.waiting[node] -= 1
+            if self.waiting[node] == 0 and node in self.pages and self.users[node] == 0:
+                self._idle_pages -= len(self.pages[node])
+                self._drop(node)
+
+    def make_room(self, count: int) -> bool:
+        """Evict idle nodes, the one needed last first, until `count` pages are free; False if that is not enough."""
+        while self.pool.free < count and self._idle:
+            node = -heapq.heappop(self._idle)
+            if node in self.pages and self.users[node] == 0:
+                self._idle_pages -= len(self.pages[node])
+                self._drop(node)
+        return self.pool.free >= count
+
+    def check(self) -> None:
+        """Raise AssertionError unless pages, users and idle nodes agree with each other and with the pool."""
+        self.pool.check()
+        idle = [n for n in self.pages if self.users[n] == 0]
+        assert self._idle_pages == sum(len(self.pages[n]) for n in idle)
+        assert set(self.in_use) == set(np.flatnonzero(self.users).tolist())
+        assert all(n in self.pages for n in self.in_use)
+        assert all(self.held[n] == 0 for n in range(self.forest.n_nodes) if n not in self.pages)
+        assert (self.held <= self.length).all() and (self.users <= self.waiting).all()
+        assert all(self.waiting[n] > 0 for n in self.pages)
+
+    def _rest(self, node: int) -> None:
+        if self.waiting[node] == 0:
+            self._drop(node)
+        else:
+            self._idle_pages += len(self.pages[node])
+            # The plan walks the forest in node order, so the highest number is the one needed last.
+            heapq.heappush(self._idle, -node)
+
+    def _drop(self, node: int) -> None:
+        self.pool.give(self.pages.pop(node))
+        self.held[node] = 0
+
+
+def _sum_below(forest: Forest, per_row: Ints) -> Ints:
+    """Sum a figure of the rows over each node's subtree (`[nodes]`); subtrees are ranges, so prefix sums do it."""
+    at_leaf = np.zeros(forest.n_nodes + 1, np.int64)
+    np.add.at(at_leaf, forest.leaf + 1, per_row)
+    total = np.cumsum(at_leaf)
+    return total[forest.subtree_end] - total[:-1]

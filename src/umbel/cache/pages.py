@@ -1,0 +1,63 @@
+"""The pool of KV pages: hands out page numbers, side by side where it can, and takes them back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class PagePool:
+    """`n_pages` pages of `page_size` tokens; knows which are free, not who holds the others."""
+
+    def __init__(self, n_pages: int, page_size: int):
+        self.n_pages = n_pages
+        self.page_size = page_size
+        self._is_free = np.ones(n_pages, bool)
+        self.free = n_pages
+
+    @property
+    def used(self) -> int:
+        """Pages that are handed out."""
+        return self.n_pages - self.free
+
+    def pages_for(self, n_tokens: int) -> int:
+        """Pages that `n_tokens` tokens of one node need."""
+        return -(-n_tokens // self.page_size)
+
+    def take_run(self, count: int) -> Ints:
+        """Hand out `count` pages for one node, side by side if a gap is wide enough, else the lowest free ones."""
+        self._demand(count)
+        free = np.flatnonzero(self._is_free)
+        # In sorted free pages, entry i starts a run of `count` exactly when entry i + count - 1 is count - 1 further on.
+        starts = (
+            np.flatnonzero(free[count - 1 :] - free[: len(free) - count + 1] == count - 1) if count > 1 else free[:0]
+        )
+        first = int(starts[0]) if len(starts) else 0
+        return self._hand_out(free[first : first + count])
+
+    def take_singles(self, count: int) -> Ints:
+        """Hand out `count` pages for `count` growing tails; from the top, so that runs find gaps at the bottom."""
+        self._demand(count)
+        return self._hand_out(np.flatnonzero(self._is_free)[self.free - count :])
+
+    def give(self, pages: Ints) -> None:
+        """Take pages back; raises ValueError if one is free already (it would be handed out twice)."""
+        if len(pages) and (self._is_free[pages].any() or len(np.unique(pages)) != len(pages)):
+            raise ValueError(f"pages given back twice: {sorted(int(p) for p in pages)}")
+        self._is_free[pages] = True
+        self.free += len(pages)
+
+    def check(self) -> None:
+        """Raise AssertionError when the count and the map of free pages disagree."""
+        assert self.free == int(self._is_free.sum()), (self.free, int(self._is_free.sum()))
+
+    def _hand_out(self, pages: Ints) -> Ints:
+        self._is_free[pages] = False
+        self.free -= len(pages)
+        return pages
+
+    def _demand(self, count: int) -> None:
+        if count > self.free:
+            raise ValueError(f"{count} pages asked, {self.free} free: the caller must make room first")

@@ -1,0 +1,27 @@
+"""The device tensors behind the KV pages: one slab of keys and one of values per layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from umbel.ir.spec import ModelSpec
+
+
+class KVStore:
+    """Keys and values, `[n_kv_heads, slots, head_dim]` per layer; slot = page * page_size + offset.
+
+    Heads come first, so that a run of side-by-side pages is one matrix per head. The last page (`scratch`) is nobody's:
+    rows whose KV must not be written are sent there.
+    """
+
+    def __init__(self, spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype, device: torch.device):
+        shape = (spec.n_kv_heads, (n_pages + 1) * page_size, spec.head_dim)
+        self.scratch = n_pages * page_size
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+
+    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Store `k` and `v` (`[rows, n_kv_heads, head_dim]`) of a layer in `slots` (`[rows]`)."""
+        self.keys[layer].index_copy_(1, slots, k.transpose(0, 1))
+        self.values[layer].index_copy_(1, slots, v.transpose(0, 1))

@@ -1,0 +1,56 @@
+"""A runner without a model: tokens from a hash of what a sample could have seen, so that any mix-up changes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from umbel.ir.step import Step, StepResult
+from umbel.kv.slots import row_nodes, slots_of
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class FakeRunner:
+    """Keeps a real table of what was written to each KV slot and answers from what the step's pages really hold.
+
+    The token a row produces is a hash of (position, token) over every position up to its own, read back through the
+    step's pages: a page given away too early, a wrong slot or a node left out changes the answer, as in a real model.
+    """
+
+    def __init__(self, n_pages: int, page_size: int, vocab_size: int):
+        self.slots = np.full(n_pages * page_size, -1, np.int64)  # hash of (position, token) in each slot
+        self.vocab_size = vocab_size
+        self.rows_run = 0
+
+    def run(self, step: Step) -> StepResult:
+        """Write the rows' tokens into their slots, then read each sampled row's whole context back."""
+        node = row_nodes(step)
+        fresh = step.fresh
+        slots = slots_of(step, node, step.positions)
+        marks = _mark(step.positions, step.tokens)
+        if (self.slots[slots[~fresh]] != marks[~fresh]).any():
+            raise AssertionError("a row that must not be written is not in its slot")
+        self.slots[slots[fresh]] = marks[fresh]
+        self.rows_run += step.n_rows
+        draws = [self._draw(step, int(node[r]), int(step.positions[r]), i) for i, r in enumerate(step.sampling.rows)]
+        return StepResult(np.array(draws, np.int64), np.zeros(len(draws), bool))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _draw(self, step: Step, node: int, position: int, sample: int) -> int:
+        total = 0
+        while node >= 0:
+            last = min(int(step.end[node]), position + 1)
+            span = np.arange(step.start[node], last)
+            total += int(self.slots[slots_of(step, np.full(len(span), node), span)].astype(object).sum())
+            node = int(step.parent[node])
+        if step.sampling.temperature[sample] > 0:
+            total += int(step.sampling.samples[sample]) * int(_MIX)
+        return (total * int(_MIX) >> 33) % self.vocab_size
+
+
+def _mark(positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        mixed = (positions.astype(np.uint64) << np.uint64(32) | tokens.astype(np.uint64)) * _MIX
+        return (mixed >> np.uint64(2)).astype(np.int64)

@@ -1,0 +1,40 @@
+"""Runs steps on a torch device: inputs, model, attention, sampling."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from umbel.attention.base import AttentionBackend
+from umbel.ir.step import Step, StepResult
+from umbel.models.decoder import Decoder
+from umbel.runner.sampling import sample
+
+
+class TorchRunner:
+    """One model on one device. The attention backend owns the KV store."""
+
+    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device):
+        self.decoder = decoder
+        self.attention = attention
+        self.device = device
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> StepResult:
+        """Compute one step; logits are made only for rows that are sampled from."""
+        began = time.perf_counter()
+        read = self.attention.prepare(step)
+        tokens = torch.from_numpy(step.tokens).to(self.device)
+        positions = torch.from_numpy(step.positions).to(self.device)
+        hidden = self.decoder.forward(self.decoder.embed(tokens), positions, self.attention.forward)
+        rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
+        logits = self.decoder.logits(hidden[torch.from_numpy(rows).to(self.device)])
+        result = sample(logits, row_of, step.sampling)
+        return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
+
+    def close(self) -> None:
+        """Drop the model and the KV store."""
+        del self.decoder, self.attention

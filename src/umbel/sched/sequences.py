@@ -1,0 +1,110 @@
+"""The sequences that have started, as arrays: one slot per sample of a row, reused when it is done."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_COLUMNS = ("rank", "row", "sample", "leaf", "prompt_len", "n_out", "held", "n_pages", "max_out")
+
+
+class Sequences:
+    """Slots of started samples.
+
+    Per slot: `rank` (place in the plan's order, -1 = free slot), `row`, `sample`, `leaf` (prompt node), `prompt_len`,
+    `n_out` (tokens generated), `held` (generated tokens whose KV its tail holds), `n_pages` (pages of the tail),
+    `max_out` (tokens it may generate), `running` (False while preempted), `primed` (its prompt's KV is complete and its
+    first token is drawn, so it can decode).
+    """
+
+    rank: Ints
+    row: Ints
+    sample: Ints
+    leaf: Ints
+    prompt_len: Ints
+    n_out: Ints
+    held: Ints
+    n_pages: Ints
+    max_out: Ints
+
+    def __init__(self, page_size: int, capacity: int = 64):
+        self.page_size = page_size
+        for name in _COLUMNS:
+            setattr(self, name, np.full(capacity, -1, np.int64))
+        self.running = np.zeros(capacity, bool)
+        self.primed = np.zeros(capacity, bool)
+        self.out = np.zeros((capacity, 16), np.int32)
+        self.pages = np.zeros((capacity, 4), np.int64)
+        self.slot_of: dict[int, int] = {}  # rank -> slot
+        self._free = list(range(capacity))[::-1]
+
+    def start(self, rank: int, row: int, sample: int, leaf: int, prompt_len: int, max_out: int) -> int:
+        """Take a slot for a sample that starts now; returns it."""
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        values = (rank, row, sample, leaf, prompt_len, 0, 0, 0, max_out)
+        for name, value in zip(_COLUMNS, values, strict=True):
+            getattr(self, name)[slot] = value
+        self.running[slot] = True
+        self.primed[slot] = False
+        self.slot_of[rank] = slot
+        return slot
+
+    def end(self, slot: int) -> None:
+        """Free the slot; its pages have been given back by the caller."""
+        del self.slot_of[int(self.rank[slot])]
+        self.rank[slot] = -1
+        self.running[slot] = False
+        self._free.append(slot)
+
+    def runners(self) -> Ints:
+        """Running slots in plan order."""
+        slots = np.flatnonzero(self.running)
+        return slots[np.argsort(self.rank[slots])]
+
+    def generated(self, slot: int) -> NDArray[np.int32]:
+        """Tokens the slot has generated (a view)."""
+        return self.out[slot, : self.n_out[slot]]
+
+    def append(self, slots: Ints, tokens: Ints) -> None:
+        """Record one new token for each of `slots` (each slot at most once)."""
+        self.out = _widen(self.out, int(self.n_out[slots].max(initial=0)) + 1)
+        self.out[slots, self.n_out[slots]] = tokens
+        self.n_out[slots] += 1
+
+    def add_pages(self, slots: Ints, counts: Ints, pages: Ints) -> None:
+        """Give `counts[i]` more pages to `slots[i]`, from the flat list `pages`."""
+        if len(pages) == 0:
+            return
+        self.pages = _widen(self.pages, int((self.n_pages[slots] + counts).max(initial=0)))
+        owner = np.repeat(slots, counts)
+        within = np.arange(len(pages)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.pages[owner, self.n_pages[owner] + within] = pages
+        self.n_pages[slots] += counts
+
+    def take_pages(self, slot: int) -> Ints:
+        """Strip the slot of its tail: returns its pages; nothing of the tail is held any more."""
+        pages = self.pages[slot, : self.n_pages[slot]].copy()
+        self.n_pages[slot] = 0
+        self.held[slot] = 0
+        return pages
+
+    def _grow(self) -> None:
+        old = len(self.rank)
+        for name in (*_COLUMNS, "running", "primed", "out", "pages"):
+            column = getattr(self, name)
+            more = np.zeros_like(column) if column.dtype == bool or column.ndim > 1 else np.full_like(column, -1)
+            setattr(self, name, np.concatenate([column, more]))
+        self._free = list(range(old, 2 * old))[::-1]
+
+
+def _widen(table: NDArray[np.generic], width: int) -> NDArray[np.generic]:
+    """The table with at least `width` columns (doubling, so that growth stays linear)."""
+    if width <= table.shape[1]:
+        return table
+    wider = np.zeros((table.shape[0], max(width, 2 * table.shape[1])), table.dtype)
+    wider[:, : table.shape[1]] = table
+    return wider
