@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -24,6 +24,10 @@ class Renderer:
     job: str
     model: str
     decode: Callable[[Sequence[int]], list[str]]
+    _openai: OpenAIAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._openai = OpenAIAnswers(self.job, self.model, TokenTexts(self.decode))
 
     def answer(self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool) -> Result:
         """The line of a row that ran; `many` says that it asked for more than one completion."""
@@ -32,7 +36,7 @@ class Renderer:
         if style == Style.PLAIN:
             item = _plain(custom_id, output, many=many)
         else:
-            item = self._openai().answer(row, custom_id, style, output)
+            item = self._openai.answer(row, custom_id, style, output)
         cut = any(c.finish_reason == "length" for c in output.outputs)
         return Result(row, orjson.dumps(item), None, output.prompt_tokens, output.output_tokens, cut)
 
@@ -42,11 +46,8 @@ class Renderer:
             item: dict[str, Any] = {"custom_id": custom_id, "text": None, "token_ids": None, "finish_reason": None}
             item |= {"usage": None, "error": error.body()}
         else:
-            item = self._openai().failure(row, custom_id, error)
+            item = self._openai.failure(row, custom_id, error)
         return Result(row, orjson.dumps(item), error.code, 0, 0, False)
-
-    def _openai(self) -> OpenAIAnswers:
-        return OpenAIAnswers(self.job, self.model, TokenTexts(self.decode))
 
 
 def _plain(custom_id: str | None, output: Output, *, many: bool) -> dict[str, Any]:

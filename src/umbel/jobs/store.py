@@ -69,7 +69,7 @@ class JobStore:
         self._clock = clock
         self._pending: list[tuple[object, ...]] = []
         self._oldest = 0.0
-        self._live: Mapping[str, int] = {}
+        self.broken = False
         existed = path.exists()
         if not existed:
             at("store.create.before")
@@ -102,7 +102,7 @@ class JobStore:
     def identify(self, fingerprint: Mapping[str, Any]) -> None:
         """Bind the store to a job, or check that it is this job's. Raises StoreMismatch with the differences."""
         known = self.get("fingerprint")
-        if known is None:
+        if known is None or self.is_new():  # an earlier run that stored no row binds nobody
             self._at("store.identify.before")
             self.put(fingerprint=dict(fingerprint))
             self._at("store.identify.after")
@@ -112,6 +112,11 @@ class JobStore:
                 f"{self.path} belongs to another job; what differs (stored -> now):\n  {listed}\n"
                 "Undo the change to resume, use another output, or start again with --fresh"
             )
+
+    def is_new(self) -> bool:
+        """True while no row was ever committed."""
+        with self._storage():
+            return bool(self._db.execute("SELECT NOT EXISTS (SELECT 1 FROM results)").fetchone()[0])
 
     def get(self, name: str) -> Any:
         """A stored record, or None."""
@@ -127,11 +132,8 @@ class JobStore:
                 self._db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (name, orjson.dumps(value).decode()))
             self._db.execute("COMMIT")
 
-    def add(self, result: Result, live: Mapping[str, int]) -> bool:
-        """Take a finished row; True when the group is full or old enough that `commit` is due.
-
-        `live` holds the counters of the whole job so far, kept with the group for the report.
-        """
+    def add(self, result: Result) -> bool:
+        """Take a finished row; True when the group is full or old enough that `commit` is due."""
         now = self._clock()
         if not self._pending:
             self._oldest = now
@@ -139,21 +141,25 @@ class JobStore:
         facts = (result.code, result.prompt_tokens, result.output_tokens, result.cut, crc, result.line)
         self._pending.append((result.row, self._seq, *facts))
         self._seq += 1
-        self._live = live
         return len(self._pending) >= GROUP_ROWS or now - self._oldest >= GROUP_SECONDS
 
-    def commit(self) -> None:
-        """Make the pending rows durable. When it returns they are on disk; when it raises none of them count."""
+    def commit(self, live: Mapping[str, float] | None = None) -> None:
+        """Make the pending rows durable. When it returns they are on disk; when it raises none of them count.
+
+        `live` holds the counters of the whole job so far, kept with the group for the report.
+        """
         if not self._pending:
             return
+        self.broken = True  # until it has worked: a failed commit is never tried again
         self._at("store.commit.before")
         with self._storage():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(_INSERT, self._pending)
-            live = orjson.dumps(dict(self._live)).decode()
-            self._db.execute("INSERT OR REPLACE INTO job VALUES ('live', ?)", (live,))
+            if live is not None:
+                self._db.execute("INSERT OR REPLACE INTO job VALUES ('live', ?)", (orjson.dumps(dict(live)).decode(),))
             self._db.execute("COMMIT")
         self._pending = []
+        self.broken = False
         self._at("store.commit.after")
 
     def done(self) -> bytearray:

@@ -1,0 +1,68 @@
+"""Puts a job together from what the command line said: model files, tokenizer, limits, fingerprint."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from umbel.config import EngineConfig
+from umbel.errors import UsageError
+from umbel.ir.params import SamplingParams
+from umbel.jobs.fingerprint import fingerprint, hash_model
+from umbel.jobs.formats.template import Template
+from umbel.jobs.job import Engine, Job, JobSpec
+from umbel.jobs.paths import check_paths
+from umbel.jobs.rows import ReadOptions
+from umbel.models.families import read_spec, resolve_model
+from umbel.tokenizer import Tokenizer
+
+
+def build_job(
+    config: EngineConfig,
+    sampling: dict[str, Any],
+    reading: dict[str, Any],
+    source: Path,
+    output: Path,
+    *,
+    order: str,
+    fresh: bool,
+) -> Job:
+    """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
+    defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
+    check_paths(source, output)
+    if not source.exists():
+        raise UsageError(f"input {source}: no such file")
+    directory = resolve_model(config.model)
+    spec = read_spec(directory)
+    names = model_names(config.model, directory, reading["names"])
+    options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
+    engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
+    identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
+    job = JobSpec(source, output, options, identity, names[0], spec.vocab_size, spec.max_positions, order, fresh)
+    return Job(job, Tokenizer.load(directory), lambda: _load(config))
+
+
+def read_options(
+    defaults: SamplingParams, reading: dict[str, Any], width: int | None, models: frozenset[str] | None
+) -> ReadOptions:
+    """Reader settings from the command line's. Raises UsageError for a template that cannot be read."""
+    if reading["template"] is not None:
+        Template.parse(reading["template"])
+    elif reading["chat"]:
+        raise UsageError("--chat: only means something with --prompt")
+    return ReadOptions(defaults, reading["template"], reading["chat"], reading["strict"], width, models)
+
+
+def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:
+    """What rows may call the model, the name shown in answers first: --served-model-name, --model, its last part."""
+    names = [*served, model, directory.resolve().name, model.rstrip("/").rsplit("/", 1)[-1]]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _load(config: EngineConfig) -> Engine:
+    from umbel.api import LLM
+
+    options = {name: getattr(config, name) for name in ("dtype", "device", "threads", "kv_tokens", "chunk", "seed")}
+    engine: Engine = LLM(config.model, **options, load_format=config.load_format)
+    return engine

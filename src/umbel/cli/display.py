@@ -1,0 +1,116 @@
+"""What a running job shows on stderr: a live bar on a terminal, plain lines elsewhere, closing lines at the end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from umbel.jobs.progress import Progress, Reading
+from umbel.jobs.summary import Summary
+
+PLAIN_SECONDS = 5.0
+_PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
+
+
+@contextmanager
+def showing(progress: Progress, *, quiet: bool) -> Iterator[None]:
+    """Show a job's progress while the block runs. Nothing is shown when `quiet`."""
+    if quiet:
+        yield
+    elif sys.stderr.isatty():
+        console = Console(stderr=True)
+        with Live(_Bar(progress), console=console, refresh_per_second=4, transient=True):
+            yield
+    else:
+        with _plain_lines(progress):
+            yield
+
+
+@contextmanager
+def _plain_lines(progress: Progress) -> Iterator[None]:
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(PLAIN_SECONDS):
+            print(line_of(progress.reading()), file=sys.stderr, flush=True)
+
+    teller = threading.Thread(target=tell, name="umbel-progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+class _Bar:
+    """Renders the current reading each time the live display refreshes."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def __rich__(self) -> RenderableType:
+        reading = self._progress.reading()
+        grid = Table.grid(padding=(0, 1))
+        share = ProgressBar(total=max(1, reading.rows), completed=reading.done, width=30, pulse=reading.rows == 0)
+        grid.add_row(share, line_of(reading))
+        return grid
+
+
+def line_of(reading: Reading) -> str:
+    """One reading as one line of text."""
+    if reading.phase not in _PHASES:
+        return "starting"
+    if reading.phase != "run":
+        return _PHASES[reading.phase] + (f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else "")
+    parts = [f"{reading.done:,}/{reading.rows:,} rows", f"{reading.tokens_per_second:,.0f} tokens/s"]
+    if reading.saved_tokens:
+        parts.append(f"{reading.saved_tokens:,} tokens saved by sharing")
+    if reading.failed:
+        parts.append(f"{reading.failed:,} failed")
+    if reading.eta_seconds is not None:
+        parts.append(f"about {duration(reading.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
+    """What a user is told at the end; warnings also when `quiet`."""
+    lines = [] if quiet else [_outcome(result), _tokens(result)]
+    lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
+    return lines + [f"warning: {text}" for text in result.warnings]
+
+
+def _outcome(result: Summary) -> str:
+    rows = f"{result.rows:,} rows: {result.ok:,} answered, {result.failed:,} failed"
+    if result.status == "drained":
+        left = result.rows - result.ok - result.failed
+        return f"stopped on request; {rows}, {left:,} to go; run the same command again to continue"
+    if result.status == "already_complete":
+        return f"already complete, nothing to do; {rows}; {result.output}"
+    kept = f" ({result.resumed:,} kept from an earlier run)" if result.resumed else ""
+    return f"{rows}{kept} in {duration(sum(result.seconds.values()))}; {result.output}"
+
+
+def _tokens(result: Summary) -> str:
+    saved = max(0, result.prompt_tokens - result.computed_prompt_tokens)
+    share = f" ({saved / result.prompt_tokens:.0%} saved by sharing)" if result.prompt_tokens and saved else ""
+    computed = f"{result.computed_prompt_tokens:,} of {result.prompt_tokens:,} prompt tokens computed{share}"
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    return f"{computed}; {result.output_tokens:,} tokens out; {spent}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 12.3 s, 4 min 5 s, 2 h 3 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

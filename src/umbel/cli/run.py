@@ -1,0 +1,112 @@
+"""`umbel run`: a file of prompts in, a file of answers out, resumable at any moment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from umbel.config import EngineConfig
+from umbel.errors import InvalidRequest, UsageError
+
+if TYPE_CHECKING:
+    from umbel.jobs.summary import Summary
+
+_INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too."
+_OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
+
+
+def run_command(
+    file: Annotated[Path | None, typer.Argument(help=_INPUT, show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", "--output-file", help=_OUTPUT)] = None,
+    model: Annotated[str, typer.Option("-m", "--model", help="'demo', a directory, or a hub id.")] = "demo",
+    input_file: Annotated[Path | None, typer.Option("-i", "--input-file", help="The same as FILE.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="For rows that set none [context's end].")] = None,
+    temperature: Annotated[float | None, typer.Option(help="For rows that set none [1.0].")] = None,
+    top_p: Annotated[float | None, typer.Option(help="For rows that set none [1.0].")] = None,
+    top_k: Annotated[int | None, typer.Option(help="For rows that set none [0: all].")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop string for rows that set none; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of rows that set none.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="With --prompt: put it into a user message.")] = False,
+    served_model_name: Annotated[list[str] | None, typer.Option(help="Names that rows may call the model.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Most tokens that one step computes.")] = None,
+    load_format: Annotated[str, typer.Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
+    order: Annotated[Literal["input", "finish"], typer.Option(help="Order of the output.")] = "input",
+    summary: Annotated[Path | None, typer.Option(help="Write the closing figures to this file, as JSON.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
+) -> None:
+    """Run every row of FILE through a model and write one answer per row.
+
+    Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
+    they come: after a crash or a stop, the same command continues. Exit codes: 0 all rows answered, 2 usage, 3 some
+    rows failed, 4 input invalid, 75 stopped by SIGTERM or Ctrl-C (run again to go on).
+    """
+    sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop}
+    engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
+    config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
+    reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
+    paths = _paths(file, input_file, output, summary)
+    raise typer.Exit(_run(config, sampling, reading, paths, order=order, fresh=fresh, quiet=quiet))
+
+
+def _paths(file: Path | None, input_file: Path | None, output: Path | None, summary: Path | None) -> dict[str, Any]:
+    if (file is None) == (input_file is None):
+        raise UsageError("give one input: umbel run FILE -o OUT --model M")
+    if output is None:
+        raise UsageError("no output: add -o OUT")
+    return {"input": file or input_file, "output": output, "summary": summary}
+
+
+def _run(
+    config: EngineConfig,
+    sampling: dict[str, Any],
+    reading: dict[str, Any],
+    paths: dict[str, Any],
+    *,
+    order: str,
+    fresh: bool,
+    quiet: bool,
+) -> int:
+    from umbel.cli.assemble import build_job
+    from umbel.cli.display import closing_lines, showing
+
+    _check_summary_path(paths)
+    try:
+        job = build_job(config, sampling, reading, paths["input"], paths["output"], order=order, fresh=fresh)
+    except InvalidRequest as error:
+        raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
+    with showing(job.progress, quiet=quiet):
+        result = job.run()
+    _write_summary(result, paths["summary"])
+    for line in closing_lines(result, quiet=quiet):
+        print(line, file=sys.stderr)
+    return result.exit_code
+
+
+def _check_summary_path(paths: dict[str, Any]) -> None:
+    from umbel.jobs.paths import same_file
+
+    summary = paths["summary"]
+    if summary is None:
+        return
+    for name in ("input", "output"):
+        if same_file(summary, paths[name]):
+            raise UsageError(f"--summary {summary}: is the {name} file; choose another name")
+    if not summary.parent.is_dir():
+        raise UsageError(f"--summary {summary}: there is no directory {summary.parent}")
+
+
+def _write_summary(result: Summary, path: Path | None) -> None:
+    import orjson
+
+    if path is not None:
+        path.write_bytes(orjson.dumps(result.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")

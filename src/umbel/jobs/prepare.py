@@ -1,0 +1,212 @@
+"""Reads a whole input into a workload: tokenised in bulk, checked against the model, faults kept aside.
+
+Pure of torch: `umbel plan` uses it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.errors import InvalidRequest
+from umbel.ir.limits import check_token_ids
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import Message, RowError
+from umbel.ir.workload import Workload
+from umbel.jobs.rows import InputRow, Style, row_error
+from umbel.jobs.source import Source
+
+
+class TextEncoder(Protocol):
+    """What is needed of a tokenizer here."""
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text."""
+
+    def encode_chat(self, chats: list[Sequence[Message]]) -> list[list[int]]:
+        """Token ids of each chat, rendered by the model's template. Raises InvalidRequest for one it cannot render."""
+
+
+@dataclass(slots=True)
+class RowNames:
+    """Custom ids and dialects of all rows, packed: a byte a row, plus the text of ids that are not the row number."""
+
+    _styles: bytearray = field(default_factory=bytearray)
+    _text: bytearray = field(default_factory=bytearray)
+    _ends: list[NDArray[np.int64]] = field(default_factory=list)
+    _starts: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self._styles)
+
+    def extend(self, batch: Sequence[InputRow]) -> None:
+        """Append the rows of a batch, in order."""
+        names = [b"" if row.custom_id is None else row.custom_id.encode() for row in batch]
+        base = len(self._text)
+        self._text += b"".join(names)
+        self._ends.append(np.cumsum([len(name) for name in names], dtype=np.int64) + base)
+        self._styles += bytes(row.style for row in batch)
+
+    def custom_id(self, row: int) -> str | None:
+        """The id of a row; None where it had none that could be read (ids are never empty)."""
+        if self._starts is None:
+            self._starts = np.concatenate([np.zeros(1, np.int64), *self._ends])
+        start, end = self._starts[row], self._starts[row + 1]
+        return self._text[start:end].decode() if end > start else None
+
+    def style(self, row: int) -> Style:
+        """The dialect of a row."""
+        return Style(self._styles[row])
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job's input: `workload` of the rows to run, `faults` (row, error) of those that cannot, names of all rows.
+
+    `open_ended` counts the rows without `max_tokens`, which may run to the end of the context.
+    """
+
+    workload: Workload
+    faults: list[tuple[int, RowError]]
+    names: RowNames
+    open_ended: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in the input, done or not."""
+        return len(self.names)
+
+
+@dataclass(slots=True)
+class _Builder:
+    width: int
+    context: int
+    tokens: list[NDArray[np.int32]] = field(default_factory=list)
+    lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    faults: list[tuple[int, RowError]] = field(default_factory=list)
+
+    def take(self, rows: Sequence[InputRow], prompts: Sequence[Sequence[int] | InvalidRequest]) -> None:
+        """Append the rows whose prompts can be run, and the errors of the others."""
+        kept: list[Sequence[int]] = []
+        for row, ids in zip(rows, prompts, strict=True):
+            params = row.request.params if row.request is not None else SamplingParams()
+            try:
+                if isinstance(ids, InvalidRequest):
+                    raise ids
+                check_room(len(ids), params, self.context)
+            except InvalidRequest as error:
+                self.faults.append((row.row, row_error(error)))
+                continue
+            kept.append(ids)
+            self.params.append(params)
+            self.keys.append(row.row)
+        self._append(kept)
+
+    def _append(self, kept: list[Sequence[int]]) -> None:
+        lengths = np.fromiter(map(len, kept), np.int64, len(kept))
+        tokens = np.fromiter(chain.from_iterable(kept), np.int32, int(lengths.sum()))
+        if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
+            self._drop_wide(kept)
+            return
+        self.lengths.append(lengths)
+        self.tokens.append(tokens)
+
+    def _drop_wide(self, kept: list[Sequence[int]]) -> None:
+        first = len(self.keys) - len(kept)
+        fine = [ids for ids in kept if max(ids) < self.width]
+        keys, params = self.keys[first:], self.params[first:]
+        del self.keys[first:], self.params[first:]
+        for ids, key, param in zip(kept, keys, params, strict=True):
+            try:
+                check_token_ids(ids, self.width)
+            except InvalidRequest as error:
+                self.faults.append((key, row_error(error)))
+            else:
+                self.keys.append(key)
+                self.params.append(param)
+        self._append(fine)
+
+    def workload(self) -> Workload:
+        """Everything taken so far."""
+        offsets = np.zeros(len(self.keys) + 1, np.int64)
+        if self.keys:
+            np.cumsum(np.concatenate(self.lengths), out=offsets[1:])
+        tokens = np.concatenate(self.tokens) if self.tokens else np.empty(0, np.int32)
+        return Workload(tokens, offsets, self.params, np.asarray(self.keys, np.int64))
+
+
+def check_room(prompt_tokens: int, params: SamplingParams, context: int) -> None:
+    """The prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
+
+    A `max_tokens` beyond the room that is left is no error: the row ends at the context's end, by length.
+    """
+    if prompt_tokens == 0:
+        raise InvalidRequest("empty_prompt", "the prompt has no tokens", "prompt")
+    wanted = max(1, params.min_tokens)
+    if prompt_tokens + wanted > context:
+        message = f"the prompt has {prompt_tokens} tokens and needs room for {wanted} more; the context is {context}"
+        raise InvalidRequest("context_length_exceeded", message, "prompt")
+
+
+def prepare(
+    source: Source, tokenizer: TextEncoder, width: int, context: int, done: bytes | bytearray = b""
+) -> Prepared:
+    """Read and tokenise `source` for a model of vocabulary `width` and `context` positions.
+
+    Rows flagged in `done` are read (their ids count) but neither tokenised nor put into the workload. Raises what
+    reading raises (EmptyInput, InputError, UsageError), never for a single row.
+    """
+    names, builder = RowNames(), _Builder(width, context)
+    for batch in source.batches():
+        names.extend(batch)
+        fresh = [row for row in batch if row.row >= len(done) or not done[row.row]]
+        builder.faults += [(row.row, row.error) for row in fresh if row.error is not None]
+        valid = [row for row in fresh if row.request is not None]
+        builder.take(valid, _tokenise(valid, tokenizer))
+    open_ended = sum(params.max_tokens is None for params in builder.params)
+    return Prepared(builder.workload(), builder.faults, names, open_ended)
+
+
+def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence[int] | InvalidRequest]:
+    """Token ids per row, or why there are none; one call per kind of prompt."""
+    found: list[Sequence[int] | InvalidRequest] = [()] * len(rows)
+    texts: dict[int, str] = {}
+    chats: dict[int, Sequence[Message]] = {}
+    for i, row in enumerate(rows):
+        request = row.request
+        if request is None:
+            continue
+        if isinstance(request.prompt, str):
+            texts[i] = request.prompt
+        elif request.messages is not None:
+            chats[i] = request.messages
+        elif request.prompt is not None:
+            found[i] = request.prompt
+    for i, ids in zip(texts, tokenizer.encode(list(texts.values())) if texts else (), strict=True):
+        found[i] = ids
+    for i, ids_or_error in zip(chats, _encode_chats(list(chats.values()), tokenizer), strict=True):
+        found[i] = ids_or_error
+    return found
+
+
+def _encode_chats(chats: list[Sequence[Message]], tokenizer: TextEncoder) -> Iterator[Sequence[int] | InvalidRequest]:
+    if not chats:
+        return
+    try:
+        together = tokenizer.encode_chat(chats)
+    except InvalidRequest as error:
+        if len(chats) == 1:
+            yield error
+            return
+        half = len(chats) // 2  # halving finds the chats at fault in a few calls
+        yield from _encode_chats(chats[:half], tokenizer)
+        yield from _encode_chats(chats[half:], tokenizer)
+    else:
+        yield from together

@@ -1,0 +1,79 @@
+"""How far a job is: plain numbers that the job writes and a display reads, from any thread, at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from umbel.ir.report import Stats
+
+PHASES = ("plan", "load", "run", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at a job. Rows are of the whole job, tokens and seconds of this run of it.
+
+    `saved_tokens` are prompt tokens of finished rows that did not have to be computed; `eta_seconds` is None until
+    there is something to tell it from.
+    """
+
+    phase: str
+    rows: int
+    done: int
+    failed: int
+    tokens_per_second: float
+    saved_tokens: int
+    output_tokens: int
+    eta_seconds: float | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """Written by the job, read by displays. `seconds` by phase fills as phases end."""
+
+    clock: Callable[[], float] = time.monotonic
+    rows: int = 0
+    done: int = 0
+    failed: int = 0
+    phase: str = ""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    prompt_tokens: int = 0
+    finished_prompt_tokens: int = 0
+    to_run: int = 0
+    ran: int = 0
+    stats: Callable[[], Stats] = Stats
+    _since: float = 0.0
+
+    def enter(self, phase: str) -> None:
+        """Close the current phase's time and begin another ("" for none)."""
+        now = self.clock()
+        if self.phase:
+            self.seconds[self.phase] += now - self._since
+        self.phase, self._since = phase, now
+
+    def reading(self) -> Reading:
+        """The numbers of this moment."""
+        stats = self.stats()
+        elapsed = self.clock() - self._since if self.phase == "run" else self.seconds["run"]
+        computed = stats.computed_prompt_tokens + stats.output_tokens
+        return Reading(
+            phase=self.phase,
+            rows=self.rows,
+            done=self.done,
+            failed=self.failed,
+            tokens_per_second=computed / elapsed if elapsed > 0 else 0.0,
+            saved_tokens=max(0, self.finished_prompt_tokens - stats.computed_prompt_tokens),
+            output_tokens=stats.output_tokens,
+            eta_seconds=self._eta(elapsed, stats.output_tokens),
+        )
+
+    def _eta(self, elapsed: float, output_tokens: int) -> float | None:
+        """By tokens: rows still to run are taken to answer as long as those that ran."""
+        if self.phase != "run" or not self.ran or elapsed <= 0:
+            return None
+        expected = output_tokens / self.ran * self.to_run
+        total = self.prompt_tokens + expected
+        behind = self.finished_prompt_tokens + output_tokens
+        return elapsed * (total - behind) / behind if behind else None

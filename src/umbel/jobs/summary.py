@@ -1,0 +1,71 @@
+"""What a job came to: the record behind the closing lines and `--summary`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from umbel.jobs.rows import ReadNotes
+from umbel.jobs.store import Totals
+
+LENGTH_WARNING_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of rows and tokens over the whole job, its resumed parts included; `seconds` by phase of this run.
+
+    `status` is "complete", "already_complete" or "drained" (stopped on request, to be resumed). `errors` counts failed
+    rows by code. `prompt_tokens` is of the rows that have an answer, as if nothing was shared.
+    """
+
+    status: str
+    rows: int
+    ok: int
+    failed: int
+    resumed: int
+    prompt_tokens: int
+    computed_prompt_tokens: int
+    recomputed_tokens: int
+    output_tokens: int
+    preemptions: int
+    ended_by_length: int
+    seconds: Mapping[str, float]
+    errors: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    output: str = ""
+    sha256: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all rows answered, 3 some failed, 75 stopped on request."""
+        if self.status == "drained":
+            return 75
+        return 3 if self.failed else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        return asdict(self)
+
+
+def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str, ...]:
+    """What a user should know although no row failed for it."""
+    found = []
+    answered = totals.rows - totals.failed
+    if totals.cut > LENGTH_WARNING_SHARE * max(1, answered):
+        share = totals.cut / answered
+        why = "at the end of the context" if open_ended else "raise --max-tokens if answers look cut off"
+        found.append(f"{totals.cut:,} of {answered:,} rows ({share:.1%}) ended by length ({why})")
+    for name, rows in sorted(notes.ignored_fields.items(), key=lambda item: -item[1])[:20]:
+        found.append(f"field {name!r} was ignored in {rows:,} rows{_meant(name)}")
+    return tuple(found)
+
+
+def _meant(name: str) -> str:
+    from difflib import get_close_matches
+
+    from umbel.ir.body import EFFECTIVE_FIELDS
+
+    close = get_close_matches(name, sorted(EFFECTIVE_FIELDS), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,105 @@
+"""A tokenizer, an engine and jobs made of them, so that job tests need neither a model nor torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from umbel.errors import InvalidRequest
+from umbel.ir.params import SamplingParams
+from umbel.ir.report import Stats
+from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.ir.workload import Workload
+from umbel.jobs.failpoints import FailHook, no_failpoint
+from umbel.jobs.fingerprint import fingerprint
+from umbel.jobs.job import Job, JobSpec
+from umbel.jobs.rows import ReadOptions
+
+WIDTH = 512
+CONTEXT = 64
+
+
+class FakeTokenizer:
+    """One token per character, chats joined by role marks; the template knows no role 'function'."""
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return [[ord(c) % (WIDTH - 1) for c in text] for text in texts]
+
+    def encode_chat(self, chats: list[Sequence[dict[str, Any]]]) -> list[list[int]]:
+        for chat in chats:
+            if any(message["role"] == "function" for message in chat):
+                raise InvalidRequest("invalid_value", "the template cannot render role 'function'", "messages")
+        return self.encode(["".join(m["role"][0] + m["content"] for m in chat) for chat in chats])
+
+    def decode_batch(self, ids: list[list[int]]) -> list[str]:
+        return ["".join(chr(33 + i % 90) for i in row) for row in ids]
+
+
+@dataclass
+class FakeEngine:
+    """Answers from the prompt, seed and key alone, in an order of its own; counts what it was asked."""
+
+    seen: list[int] = field(default_factory=list)
+    tokens: int = 0
+    reverse: bool = True
+    tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+
+    def execute(self, workload: Workload) -> Iterator[Output]:
+        rows = range(len(workload))
+        for row in reversed(rows) if self.reverse else rows:
+            self.seen.append(int(workload.keys[row]))
+            yield self._answer(row, workload)
+
+    def _answer(self, row: int, workload: Workload) -> Output:
+        prompt, params = workload.prompt(row), workload.params[row]
+        count = min(params.max_tokens or CONTEXT, CONTEXT - len(prompt), 5)
+        base = int(prompt.sum()) + 7 * int(workload.keys[row]) + (params.seed or 0)
+        outputs = tuple(self._completion(i, base, count, params) for i in range(params.n))
+        self.tokens += sum(len(c.token_ids) for c in outputs)
+        return Output(row, len(prompt), outputs)
+
+    def _completion(self, index: int, base: int, count: int, params: SamplingParams) -> Completion:
+        ids = tuple((base + index * 31 + k) % WIDTH for k in range(count))
+        logprobs = None
+        if params.logprobs is not None:
+            top = tuple((k, -1.5 - k) for k in range(params.logprobs))
+            logprobs = tuple(TokenLogprobs(t, -0.5, top) for t in ids)
+        (text,) = self.tokenizer.decode_batch([list(ids)])
+        reason = "length" if count < 5 else "stop"
+        return Completion(index, text, ids, reason, None, logprobs)
+
+    def stats(self) -> Stats:
+        return Stats(computed_prompt_tokens=3 * len(self.seen), output_tokens=self.tokens, rows_done=len(self.seen))
+
+
+def make_job(
+    source: Path,
+    output: Path,
+    engine: FakeEngine | None = None,
+    at: FailHook = no_failpoint,
+    *,
+    options: ReadOptions | None = None,
+    order: str = "input",
+    fresh: bool = False,
+    version: str = "1",
+) -> Job:
+    """A job over fakes."""
+    options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
+    identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
+    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh)
+    return Job(spec, FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> Path:
+    """JSON lines of `rows`; bytes are written as they are."""
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of an output file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
