@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,40 @@ from typing import Any
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
+from umbel.ir.request import Message
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.formats.template import Template
-from umbel.jobs.job import Engine, Job, JobSpec
+from umbel.jobs.job import Engine, Job, JobSpec, Tokenizer
 from umbel.jobs.paths import check_paths
 from umbel.jobs.rows import ReadOptions
 from umbel.models.families import read_spec, resolve_model
-from umbel.tokenizer import Tokenizer
+
+
+class LateTokenizer:
+    """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._loaded: Tokenizer | None = None
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return self._tokenizer().encode(texts)
+
+    def encode_chat(self, chats: list[Sequence[Message]]) -> list[list[int]]:
+        """Token ids of each chat."""
+        return self._tokenizer().encode_chat(chats)
+
+    def decode_batch(self, ids: list[list[int]]) -> list[str]:
+        """The text of each list of ids."""
+        return self._tokenizer().decode_batch(ids)
+
+    def _tokenizer(self) -> Tokenizer:
+        if self._loaded is None:
+            from umbel import tokenizer
+
+            self._loaded = tokenizer.Tokenizer.load(self._directory)
+        return self._loaded
 
 
 def build_job(
@@ -40,7 +68,7 @@ def build_job(
     engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
     identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
     job = JobSpec(source, output, options, identity, names[0], spec.vocab_size, spec.max_positions, order, fresh)
-    return Job(job, Tokenizer.load(directory), lambda: _load(config))
+    return Job(job, LateTokenizer(directory), lambda: _load(config))
 
 
 def read_options(

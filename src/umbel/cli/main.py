@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _call(name: str, command: Command, arguments: Sequence[str]) -> int:
     import typer
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_CONTEXT)
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=_CONTEXT
+    )
     function: Callable[..., Any] = getattr(import_module(command.module), command.function)
     app.command()(function)
     try:

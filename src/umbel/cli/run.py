@@ -19,9 +19,9 @@ _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
 def run_command(
+    model: Annotated[str, typer.Option("-m", "--model", help="'demo', a directory, or a hub id.")],
+    output: Annotated[Path, typer.Option("-o", "--output", "--output-file", help=_OUTPUT)],
     file: Annotated[Path | None, typer.Argument(help=_INPUT, show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", "--output-file", help=_OUTPUT)] = None,
-    model: Annotated[str, typer.Option("-m", "--model", help="'demo', a directory, or a hub id.")] = "demo",
     input_file: Annotated[Path | None, typer.Option("-i", "--input-file", help="The same as FILE.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="For rows that set none [context's end].")] = None,
     temperature: Annotated[float | None, typer.Option(help="For rows that set none [1.0].")] = None,
@@ -58,11 +58,9 @@ def run_command(
     raise typer.Exit(_run(config, sampling, reading, paths, order=order, fresh=fresh, quiet=quiet))
 
 
-def _paths(file: Path | None, input_file: Path | None, output: Path | None, summary: Path | None) -> dict[str, Any]:
+def _paths(file: Path | None, input_file: Path | None, output: Path, summary: Path | None) -> dict[str, Any]:
     if (file is None) == (input_file is None):
         raise UsageError("give one input: umbel run FILE -o OUT --model M")
-    if output is None:
-        raise UsageError("no output: add -o OUT")
     return {"input": file or input_file, "output": output, "summary": summary}
 
 

@@ -1,0 +1,258 @@
+"""Checks an output file against its input, knowing nothing of how it was made.
+
+Shares no code with the readers, the store or the writers, and uses the standard library's JSON instead of theirs, so
+that one mistake cannot be on both sides.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from umbel.errors import UsageError
+
+MAX_FINDINGS = 20
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the check found: `findings` are faults of the output (at most 20 are kept, `faults` counts all).
+
+    `order` is "input", "other" or "unknown" (too few ids to tell).
+    """
+
+    rows: int = 0
+    answers: int = 0
+    errors: int = 0
+    faults: int = 0
+    order: str = "input"
+    findings: list[str] = field(default_factory=list)
+    codes: Counter[str] = field(default_factory=Counter)
+    input_sha256: str = ""
+    output_sha256: str = ""
+
+    def fault(self, text: str) -> None:
+        """Note a fault of the output."""
+        self.faults += 1
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(text)
+
+    @property
+    def exit_code(self) -> int:
+        """0 sound and all rows answered, 3 sound with error rows, 1 not sound."""
+        if self.faults:
+            return 1
+        return 3 if self.errors else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """One JSON object."""
+        names = ("rows", "answers", "errors", "faults", "order", "findings", "input_sha256", "output_sha256")
+        return {"sound": not self.faults, **{name: getattr(self, name) for name in names}, "codes": dict(self.codes)}
+
+
+def verify(source: Path, output: Path, *, templated: bool = False) -> Verdict:
+    """Hold `output` against `source`. `templated` says that prompts were made from columns. Raises UsageError."""
+    verdict = Verdict(input_sha256=_digest(source), output_sha256=_digest(output))
+    wanted = list(_input_ids(source, templated=templated))
+    found: list[str | None] = []
+    for number, text in enumerate(_output_lines(output), 1):
+        found.append(_check_line(verdict, number, text))
+    verdict.rows = len(wanted)
+    if len(found) != len(wanted):
+        verdict.fault(f"{len(wanted):,} input rows but {len(found):,} output rows")
+    _check_ids(verdict, wanted, found)
+    return verdict
+
+
+def _check_ids(verdict: Verdict, wanted: list[str | None], found: list[str | None]) -> None:
+    if wanted == found:
+        return
+    verdict.order = "other"
+    before, after = Counter(wanted), Counter(found)
+    for name in [name for name in before if before[name] > after[name]]:
+        verdict.fault(f"id {name!r}: {before[name]} in the input, {after[name]} in the output")
+    for name in [name for name in after if after[name] > before[name]]:
+        verdict.fault(f"id {name!r}: {after[name]} in the output, {before[name]} in the input")
+
+
+def _check_line(verdict: Verdict, number: int, text: bytes) -> str | None:
+    """Check one output line by itself; returns its id."""
+    try:
+        item = json.loads(text.decode("utf-8"))
+    except ValueError as error:
+        verdict.fault(f"output line {number}: not JSON ({error})")
+        return None
+    if not isinstance(item, dict) or "custom_id" not in item or "error" not in item:
+        verdict.fault(f"output line {number}: not an object with custom_id and error")
+        return None
+    try:
+        code = _check_openai(item) if "response" in item else _check_plain(item)
+    except (AssertionError, KeyError, TypeError, AttributeError, IndexError) as error:
+        verdict.fault(f"output line {number} (id {item['custom_id']!r}): {error or 'answer and error disagree'}")
+        code = None
+    else:
+        verdict.answers += code is None
+        verdict.errors += code is not None
+    if code is not None:
+        verdict.codes[code] += 1
+    name = item["custom_id"]
+    return name if isinstance(name, str) else None
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise AssertionError(text)
+
+
+def _check_plain(item: dict[str, Any]) -> str | None:
+    """The error code of a plain line, None for an answer. Raises AssertionError or KeyError when it is inconsistent."""
+    if item["error"] is not None:
+        _require(item.get("text") is None and not item.get("choices"), "an error beside an answer")
+        _require(set(item["error"]) == {"message", "type", "param", "code"}, "an error object of another shape")
+        return str(item["error"]["code"])
+    choices = item.get("choices", [item])
+    _require(len(choices) > 0, "no choices")
+    for choice in choices:
+        _require(isinstance(choice["text"], str), "no text")
+        _require(choice["finish_reason"] in ("stop", "length"), f"finish_reason {choice['finish_reason']!r}")
+        logprobs = choice.get("logprobs")
+        _require(
+            logprobs is None or len(logprobs) == len(choice["token_ids"]), "logprobs and token_ids differ in length"
+        )
+    produced = sum(len(choice["token_ids"]) for choice in choices)
+    _require(item["usage"]["completion_tokens"] == produced, f"usage does not count the {produced} token_ids")
+    _require(item["usage"]["prompt_tokens"] > 0, "no prompt tokens")
+    return None
+
+
+def _check_openai(item: dict[str, Any]) -> str | None:
+    response = item["response"]
+    body = response["body"]
+    _require(item["id"].startswith("batch_req_"), f"id {item['id']!r}")
+    if response["status_code"] != 200:
+        _require(item["error"] is not None and body["error"]["code"] == item["error"]["code"], "two different errors")
+        _require("choices" not in body, "an error beside an answer")
+        return str(body["error"]["code"])
+    _require(item["error"] is None and "error" not in body, "status 200 with an error")
+    usage = body["usage"]
+    _require(usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"], "usage does not add up")
+    _require([c["index"] for c in body["choices"]] == list(range(len(body["choices"]))), "choices out of order")
+    for choice in body["choices"]:
+        text = choice["message"]["content"] if body["object"] == "chat.completion" else choice["text"]
+        _require(isinstance(text, str), "no text")
+        _require(choice["finish_reason"] in ("stop", "length"), f"finish_reason {choice['finish_reason']!r}")
+    return None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _open(path: Path) -> BinaryIO:
+    with open(path, "rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path)) if packed else open(path, "rb")
+
+
+def _output_lines(path: Path) -> Iterator[bytes]:
+    if path.suffix == ".parquet":
+        yield from (json.dumps(_from_parquet(item)).encode() for item in _parquet(path))
+        return
+    with _open(path) as stream:
+        yield from stream
+
+
+def _from_parquet(item: dict[str, Any]) -> dict[str, Any]:
+    """The columns that a row fills, as its JSON line would have them."""
+    if item["response"] is not None:
+        response = json.loads(item["response"])
+        return {name: item[name] for name in ("id", "custom_id", "error")} | {"response": response}
+    hidden = {"id", "response"} | {"choices" if item["choices"] is None else "text"}
+    return {name: value for name, value in item.items() if name not in hidden}
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as table:
+        for batch in table.iter_batches(1_024):
+            yield from batch.to_pylist()
+
+
+def _input_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
+    """The id each input row should have in the output: its own, its number if it gives none, null if unreadable."""
+    name = path.name.removesuffix(".gz").lower()
+    if name.endswith((".parquet", ".pq")):
+        yield from (_table_id(item, row) for row, item in enumerate(_parquet(path)))
+    elif name.endswith(".csv"):
+        yield from _csv_ids(path)
+    else:
+        yield from _json_ids(path, templated=templated)
+
+
+def _json_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
+    rows: list[Any] = []
+    with _open(path) as stream:
+        for number, line in enumerate(stream):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+            if text.strip():
+                rows.append(_identity(text))
+    first = next((row for row in rows if isinstance(row, dict)), {})
+    openai = not templated and bool({"body", "url", "method"} & first.keys())
+    for row, item in enumerate(rows):
+        if not isinstance(item, dict):
+            yield None
+        elif "custom_id" not in item:
+            yield None if openai else str(row)
+        else:
+            yield item["custom_id"]
+
+
+def _identity(text: bytes) -> dict[str, Any] | None:
+    """Of a JSON object the keys that tell its id and dialect, None for anything else."""
+    try:
+        item = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(item, dict) or len(text) > 16 * 2**20:
+        return None
+    kept: dict[str, Any] = {name: True for name in ("body", "url", "method") if name in item}
+    if "custom_id" in item:
+        name = item["custom_id"]
+        kept["custom_id"] = name if isinstance(name, str) and name else None
+    return kept
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _csv_ids(path: Path) -> Iterator[str | None]:
+    with io.TextIOWrapper(_open(path), "utf-8-sig", "surrogateescape", newline="") as text:
+        records = (record for record in csv.reader(text) if record)
+        header = next(records, [])
+        for row, cells in enumerate(records):
+            broken = len(cells) != len(header) or any("\udc80" <= c <= "\udcff" for cell in cells for c in cell)
+            yield None if broken else _table_id(dict(zip(header, cells, strict=False)), row)
+
+
+def _table_id(item: dict[str, Any], row: int) -> str | None:
+    value = item.get("custom_id")
+    if value is None:
+        return str(row)
+    return str(value) or None
