@@ -47,7 +47,7 @@ def test_public_things_have_docstrings(module: Module) -> None:
 
 
 def public(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
-    """Functions, classes and methods without a leading underscore; a protocol's bare methods are its class's to explain."""
+    """Functions, classes and methods without a leading underscore; a protocol's class explains its bare methods."""
     for child in node.body:
         named = isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_")
         if named and ast.unparse(child.body[-1]) != "...":

@@ -84,7 +84,7 @@ def test_a_small_machine_gets_a_small_pool() -> None:
 @pytest.mark.parametrize(("chunk_price", "chosen"), [(1e-9, 512), (1.0, 2048)])
 def test_chunk_grows_with_the_cost_of_a_step(chunk_price: float, chosen: int) -> None:
     machine = dataclasses.replace(MACHINE, layer_overhead=chunk_price, memory_rate=1e15)
-    plan = make_plan(of(groups(2, 4, 64, 16)), SPEC, EngineConfig("tiny"), machine)
+    plan = make_plan(of(groups(40, 10, 100, 20)), SPEC, EngineConfig("tiny"), machine)
     assert plan.chunk == chosen
     assert len(plan.decision("chunk").alternatives) == 2
 

@@ -81,7 +81,7 @@ def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
     if faults:
         codes = Counter(error.code for _, error in faults)
         listed = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
-        text += f"and {len(faults):,} row(s) that will be errors: {listed}\n"
+        text += f"not in this plan, as they will be errors: {listed}\n"
     return text
 
 

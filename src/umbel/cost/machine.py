@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -67,37 +68,44 @@ def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, so
     return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 6e-5, (2048, 4096, 8192), source)
 
 
-def measure(repeats: int = 3) -> Machine:
-    """This machine's processor: the best of a few float32 matmuls and large copies, in about a tenth of a second.
+def measure(seconds: float = 0.1) -> Machine:
+    """This machine's processor: the best of some float32 matmuls and of some large copies, `seconds` each.
 
     16-bit matmuls are given the float32 rate: without matrix units for them that is what they reach.
     """
-    flops, rate = _matmul_rate(repeats), _copy_rate(repeats)
+    flops, rate = _matmul_rate(seconds), _copy_rate(seconds)
     source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
     return Machine("this", flops, flops, rate, available_memory(), 0.4, 1.5e-4, (512, 1024, 2048), source)
 
 
-def _matmul_rate(repeats: int, size: int = 512) -> float:
+def _matmul_rate(seconds: float) -> float:
+    """FLOP/s of all cores. Where other work keeps them from starting together, a lone core's rate times their number."""
+    return max(_square_rate(seconds / 2, 384), _square_rate(seconds / 2, 64) * (os.cpu_count() or 1))
+
+
+def _square_rate(seconds: float, size: int) -> float:
+    """FLOP/s of float32 matmuls of one size; libraries run small ones (64) on one core."""
     a = np.full((size, size), 0.5, np.float32)
     out = np.empty_like(a)
-    return 2 * size**3 / _best(lambda: np.matmul(a, a, out=out), repeats)
+    return 2 * size**3 / _best(lambda: np.matmul(a, a, out=out), seconds)
 
 
-def _copy_rate(repeats: int, n_bytes: int = 1 << 25) -> float:
+def _copy_rate(seconds: float, n_bytes: int = 1 << 25) -> float:
     source = np.ones(n_bytes, np.uint8)
     target = np.zeros(n_bytes, np.uint8)
-    return 2 * n_bytes / _best(lambda: np.copyto(target, source), repeats)
+    return 2 * n_bytes / _best(lambda: np.copyto(target, source), seconds)
 
 
-def _best(act: Callable[[], object], repeats: int) -> float:
-    """Shortest of a few runs, after one to warm up."""
+def _best(act: Callable[[], object], seconds: float) -> float:
+    """The shortest of as many runs as fit, after one to warm up; pauses let a busy machine hand out whole slices."""
     act()
-    times = []
-    for _ in range(repeats):
+    best, stop = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < stop:
+        time.sleep(0.002)
         begin = time.perf_counter()
         act()
-        times.append(time.perf_counter() - begin)
-    return max(min(times), 1e-9)
+        best = min(best, time.perf_counter() - begin)
+    return max(best, 1e-9)
 
 
 def available_memory() -> int:

@@ -17,12 +17,12 @@ def choose_chunk(draft: Draft) -> Draft:
     prices = [(chunk, _seconds(draft, chunk, tokens)) for chunk in draft.price.machine.chunks]
     best = min(seconds for _, seconds in prices)
     chunk, seconds = next(pair for pair in prices if pair[1] <= best * NEAR)
-    reason = f"smallest step within 3 % of the best price: {1e6 * seconds / max(tokens, 1):.3g} us a token"
+    reason = f"the smallest within 3 % of the best price, {tokens / seconds:,.0f} tokens/s"
     others = tuple((f"{c:,}", s) for c, s in prices if c != chunk)
     return draft.decide(Decision("chunk", chunk, reason, others), chunk=chunk)
 
 
 def _seconds(draft: Draft, chunk: int, tokens: int) -> float:
-    """All tokens in full steps of `chunk`: chunks differ in how often weights are read and layers called."""
-    each = draft.price.each(Load.one(chunk, 1, 0, 0))
-    return float(each[0]) * tokens / chunk
+    """All tokens in steps as full as they get: chunks differ in how often weights are read and layers called."""
+    steps = max(-(-tokens // chunk), 1)
+    return float(draft.price.each(Load.one(tokens / steps, 1, 0, 0))[0]) * steps

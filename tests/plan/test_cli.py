@@ -1,0 +1,86 @@
+"""`umbel plan` as a user meets it: from a file and a config.json, without torch, weights or a tokenizer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umbel.cli.main import main
+
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    return directory
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    prompts = [[*range(100), i % 8, 7] for i in range(20)]
+    lines = [json.dumps({"prompt": prompt, "max_tokens": 8}) for prompt in prompts]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([*lines, '{"prompt": []}', '{"prompt": [5000]}']) + "\n")
+    return file
+
+
+def test_json(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(rows), "--model", str(model), "--json", "--machine", "a100"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["rows"], plan["invalid_rows"], plan["duplicate_rows"]) == (22, 2, 12)
+    assert (plan["prompt_tokens"], plan["computed_prompt_tokens"]) == (20 * 102, 100 + 8 * 2)
+    assert plan["kv_peak_tokens"] > 116
+    assert plan["seconds"]["low"] < plan["seconds"]["expected"] < plan["seconds"]["high"]
+
+
+def test_text_names_the_rows_that_cannot_run(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(rows), "--model", str(model), "--chunk", "64", "--kv-tokens", "1600"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("PLAN  20 rows, 2,040 prompt tokens in, about 160 out    all exact\n")
+    assert "as asked" in text
+    assert text.endswith("as they will be errors: empty_prompt 1, invalid_token_id 1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--machine", "h20"], "did you mean 'h200'?"),
+        (["--dtype", "float8"], "must be one of auto, float32, bfloat16"),
+        (["--chunk", "0"], "must be a whole number of at least 1"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    model: Path, rows: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(rows), "--model", str(model), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_needs_no_torch_and_starts_fast(model: Path, rows: Path) -> None:
+    code = (
+        "import sys\nfrom umbel.cli.main import main\n"
+        f"assert main(['plan', {str(rows)!r}, '--model', {str(model)!r}, '--json']) == 0\n"
+        "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules), 'heavy imports'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
