@@ -1,0 +1,95 @@
+"""Writes docs/bad_input.md from what a job really does with every bad input: `python -m tests.jobs.bad_doc`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.jobs.bad_cases import CASES, Case, good_row
+from tests.jobs.fakes import make_job, read_rows, write_rows
+
+DOC = Path(__file__).parents[2] / "docs" / "bad_input.md"
+HEAD = """# What bad input becomes
+
+A row that cannot be run becomes an error row; the job goes on, its other rows come out byte for byte as without it, and
+the command ends with exit code 3. This page is written by `python -m tests.jobs.bad_doc` and held to be true by
+`tests/jobs/test_bad_input.py`; the numbers are those of the project's list of sixty bad inputs.
+
+In plain JSON lines the error stands under `error`; in OpenAI batch lines it stands under `response.body.error`, with its
+HTTP status under `response.status_code`, and in short under `error`.
+
+| no. | row | expected | plain | OpenAI | message |
+|--:|---|---|---|---|---|
+"""
+TAIL = """
+## Files
+
+| no. | file | what happens |
+|--:|---|---|
+| 1, 2 | 0 bytes, or blank lines only | `empty_file`, exit code 2, nothing is written |
+| 3 | UTF-8 byte order mark | ignored |
+| 4 | UTF-16 | every line is an `invalid_json_line` row; the message says how to convert the file |
+| 6 | no newline at the end | accepted |
+| 7 | last line cut off | that row is `invalid_json_line`, with a hint that the file may be truncated |
+| 8 | CRLF line ends | the same output bytes as with LF |
+| 9 | blank lines in the middle | skipped; line numbers in messages stay those of an editor |
+| 15 | more than 50,000 rows | no limit |
+| - | damaged gzip or Parquet | exit code 4, nothing is run |
+
+## Rules
+
+- `custom_id` is null in the output where the row has none that can be read. Plain rows without one go by their number.
+- Of rows with the same `custom_id` the first is answered; each later one is an error that names both lines.
+- A row may ask for at most: `n` 16,384, 4 stop strings of 4,096 characters, 1,024 stop token ids, 20 logprobs,
+  a `custom_id` of 512 characters, a line of 16 MB.
+- `max_tokens` beyond the room left in the context is no error: the row ends by length where the context ends.
+- Text that looks like a special token is encoded as the model's tokenizer encodes it.
+- A model name other than that of `--model` (or its last part) is `model_not_found`; `--served-model-name` adds names.
+- With `--strict` a row at fault, or an unknown field, stops the job before the model is loaded, with exit code 4.
+
+Not applicable yet, because the feature is refused as `unsupported_parameter`: 46-48 (grammars), penalties, `logit_bias`,
+tools. Cases 16, 18, 57-59 belong to the server.
+"""
+
+
+def document(directory: Path) -> str:
+    """The page, from jobs run in `directory`."""
+    seen = {dialect: _seen(directory, dialect) for dialect in ("plain", "chat", "completion")}
+    rows: dict[tuple[int, str, str], dict[str, str]] = {}
+    for case in CASES:
+        row = rows.setdefault((case.number, case.what, case.code or "answered"), {"plain": "-", "openai": "-"})
+        code, message = seen[case.dialect][case]
+        row["plain" if case.dialect == "plain" else "openai"] = f"`{code}`"
+        row.setdefault("message", _cell(message))
+    table = [
+        f"| {number} | {_cell(what)} | `{code}` | {row['plain']} | {row['openai']} | {row['message']} |"
+        for (number, what, code), row in rows.items()
+    ]
+    return HEAD + "\n".join(table) + "\n" + TAIL
+
+
+def _seen(directory: Path, dialect: str) -> dict[Case, tuple[str, str]]:
+    found = {}
+    for case in (case for case in CASES if case.dialect == dialect):
+        lines: list[Any] = [good_row(dialect, i) for i in range(5)]
+        source = write_rows(directory / "doc.jsonl", [*lines, case.line])
+        output = directory / "doc.out"
+        make_job(source, output, fresh=output.exists()).run()
+        found[case] = _error(read_rows(output)[5])
+    return found
+
+
+def _error(item: dict[str, Any]) -> tuple[str, str]:
+    error = item["error"]
+    return ("answered", "") if error is None else (error["code"], error["message"])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        DOC.parent.mkdir(exist_ok=True)
+        DOC.write_text(document(Path(place)))

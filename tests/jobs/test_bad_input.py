@@ -1,0 +1,108 @@
+"""Every bad input becomes the error it should, and nothing else in the job notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs.bad_cases import CASES, Case, good_row
+from tests.jobs.bad_doc import DOC, document
+from tests.jobs.fakes import make_job, read_rows, write_rows
+from umbel.ir.params import SamplingParams
+from umbel.jobs.rows import ReadOptions
+from umbel.jobs.summary import Summary
+from umbel.jobs.verify import verify
+
+ROWS, PLACE = 200, 100
+
+
+def run(directory: Path, dialect: str, lines: list[Any]) -> tuple[Summary, Path]:
+    source, output = write_rows(directory / "in.jsonl", lines), directory / "out.jsonl"
+    return make_job(source, output).run(), output
+
+
+@pytest.fixture(scope="module")
+def plain_outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
+    """Output lines of the good rows alone, by dialect."""
+    found = {}
+    for dialect in ("plain", "chat", "completion"):
+        directory = tmp_path_factory.mktemp(dialect)
+        summary, output = run(directory, dialect, [good_row(dialect, i) for i in range(ROWS)])
+        assert summary.exit_code == 0
+        found[dialect] = output.read_bytes().splitlines()
+    return found
+
+
+def code_of(item: dict[str, Any]) -> str | None:
+    """The error code of an output row, None for an answer."""
+    if "response" in item and item["error"] is not None:
+        assert item["response"]["body"]["error"]["code"] == item["error"]["code"]
+        assert item["response"]["status_code"] == (404 if item["error"]["code"] == "model_not_found" else 400)
+    return item["error"]["code"] if item["error"] is not None else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.number}-{c.dialect}-{c.what}"[:60].replace("\x00", ""))
+def test_a_bad_row_is_named_and_its_neighbours_are_untouched(
+    case: Case, plain_outputs: dict[str, list[bytes]], tmp_path: Path
+) -> None:
+    lines: list[Any] = [good_row(case.dialect, i) for i in range(ROWS)]
+    lines[PLACE] = case.line
+    summary, output = run(tmp_path, case.dialect, lines)
+    written = output.read_bytes().splitlines()
+    assert len(written) == ROWS
+    item = read_rows(output)[PLACE]
+    assert code_of(item) == case.code
+    assert item["custom_id"] == case.name
+    assert summary.exit_code == (3 if case.code else 0)
+    del written[PLACE]
+    expected = [line for i, line in enumerate(plain_outputs[case.dialect]) if i != PLACE]
+    assert written == expected
+    assert verify(tmp_path / "in.jsonl", output).faults == 0
+
+
+@pytest.mark.parametrize("number, param", [(14, None), (22, "custom_id"), (36, "n"), (41, "stop")])
+def test_messages_name_the_limit(number: int, param: str | None, tmp_path: Path) -> None:
+    limits = {14: "16,777,216", 22: "512", 36: "16384", 41: "4"}
+    case = next(c for c in CASES if c.number == number and c.dialect == "chat")
+    _, output = run(tmp_path, "chat", [good_row("chat", 0), case.line])
+    error = read_rows(output)[1]["response"]["body"]["error"]
+    assert limits[number] in error["message"]
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_context_errors_show_both_numbers(tmp_path: Path) -> None:
+    _, output = run(tmp_path, "plain", [{"prompt": "x" * 100}, {"prompt": "y" * 63}])
+    failed, answered = read_rows(output)
+    assert "100" in failed["error"]["message"] and "64" in failed["error"]["message"]
+    assert (len(answered["token_ids"]), answered["finish_reason"]) == (1, "length")
+
+
+def test_duplicates_name_both_lines(tmp_path: Path) -> None:
+    rows = [good_row("plain", i) for i in range(90)]
+    rows[89]["custom_id"] = "row-2"
+    _, output = run(tmp_path, "plain", rows)
+    message = read_rows(output)[89]["error"]["message"]
+    assert "line 90" in message and "line 3" in message
+
+
+def test_strict_refuses_unknown_fields_with_the_nearest_name(tmp_path: Path) -> None:
+    from umbel.errors import InputError
+
+    source = write_rows(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": "b", "max_tokns": 3}])
+    options = ReadOptions(SamplingParams(), strict=True)
+    with pytest.raises(InputError, match=r"unknown_parameter: .*'max_tokns'.*'max_tokens'") as caught:
+        make_job(source, tmp_path / "out.jsonl", options=options).run()
+    assert caught.value.exit_code == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+def test_unknown_fields_are_counted(tmp_path: Path) -> None:
+    summary, _ = run(tmp_path, "plain", [{"prompt": "a", "max_tokns": 3}, {"prompt": "b", "max_tokns": 3}])
+    assert any("'max_tokns' was ignored in 2 rows; did you mean 'max_tokens'" in text for text in summary.warnings)
+
+
+def test_the_documented_table_is_what_happens(tmp_path: Path) -> None:
+    assert DOC.read_text() == document(tmp_path), "run: python -m tests.jobs.bad_doc"
