@@ -79,7 +79,7 @@ def measure(seconds: float = 0.1) -> Machine:
 
 
 def _matmul_rate(seconds: float) -> float:
-    """FLOP/s of all cores. Where other work keeps them from starting together, a lone core's rate times their number."""
+    """FLOP/s of all cores; where other work keeps them from starting together, a lone core's rate for each."""
     return max(_square_rate(seconds / 2, 384), _square_rate(seconds / 2, 64) * (os.cpu_count() or 1))
 
 
