@@ -13,7 +13,8 @@ from tests.house.source import imports, modules
 CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
-ENGINE = CONTROL | BASE | DEVICE | {"engine", "tokenizer", "demo"}
+TEXT = {"tokenizer", "tokenizer_files", "chat_template", "detokenizer"}
+ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": BASE | {"kernels", "kv", "attention"},
     "models": BASE | {"kernels", "kv", "attention", "linear", "demo"},
     "runner": BASE | DEVICE,
-    "tokenizer": {"ir"},
+    **dict.fromkeys(TEXT, {"ir", "models"} | TEXT),
     "engine": ENGINE | {"registry"},
     "api": ENGINE,
     "jobs": ENGINE | {"api"},

@@ -14,16 +14,18 @@ from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
     from umbel.ir.plan import Plan
-    from umbel.ir.request import Message, RowError
-    from umbel.jobs.prepare import TextEncoder
+    from umbel.ir.request import RowError
 
 
 def plan_command(
     file: Annotated[Path, typer.Argument(help="Input: JSONL, OpenAI batch lines, Parquet or CSV.")],
-    model: Annotated[str, typer.Option(help='"demo", a model directory or a hub id; its config.json is enough.')],
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="'demo', a directory (config.json is enough), or a hub id.")
+    ],
     prompt: Annotated[str | None, typer.Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put each templated prompt into a user message.")] = False,
     max_tokens: Annotated[int | None, typer.Option(help="Output limit of rows that set none.", min=1)] = None,
+    served_model_name: Annotated[list[str] | None, typer.Option(help="Names that rows may call the model.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Most tokens of one step; derived if not given.")] = None,
@@ -32,10 +34,10 @@ def plan_command(
 ) -> None:
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
+    from umbel.cli.assemble import LateTokenizer, model_names, read_options
     from umbel.cost.machine import named
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
-    from umbel.jobs.rows import ReadOptions
     from umbel.jobs.source import Source
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.planner import make_plan
@@ -44,34 +46,12 @@ def plan_command(
     target = named(machine)
     directory = resolve_model(model)
     spec = read_spec(directory)
-    defaults = SamplingParams(max_tokens=max_tokens)
-    options = ReadOptions(defaults=defaults, template=prompt, chat=chat, width=spec.vocab_size)
-    prepared = prepare(Source(file, options), _LazyTokenizer(directory), spec.vocab_size, spec.max_positions)
+    reading = {"template": prompt, "chat": chat, "strict": False}
+    names = frozenset(model_names(model, directory, served_model_name or ()))
+    options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
+    prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
     plan = make_plan(prepared.workload, spec, config, target)
     typer.echo(_json(plan, prepared.rows, prepared.faults) if as_json else _text(plan, prepared.faults), nl=False)
-
-
-class _LazyTokenizer:
-    """A tokenizer that is loaded when the first text comes: rows of token ids need none."""
-
-    def __init__(self, directory: Path):
-        self._directory = directory
-        self._loaded: TextEncoder | None = None
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text."""
-        return self._tokenizer().encode(texts)
-
-    def encode_chat(self, chats: list[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of each chat."""
-        return self._tokenizer().encode_chat(chats)
-
-    def _tokenizer(self) -> TextEncoder:
-        if self._loaded is None:
-            from umbel.tokenizer import Tokenizer
-
-            self._loaded = Tokenizer(self._directory)
-        return self._loaded
 
 
 def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
