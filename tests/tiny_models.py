@@ -56,7 +56,7 @@ def make_model(directory: Path, family: str = "llama", seed: int = 0, **override
 
 
 def random_tensors(config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Float32 tensors under Hugging Face names; large enough that greedy choices are clear and norms and biases show."""
+    """Float32 tensors under Hugging Face names, so large that greedy choices are clear and norms and biases show."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in tensor_shapes(config).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from umbel.errors import InvalidRequest, ModelError
 
@@ -141,14 +142,17 @@ class _Namespace(jinja2.utils.Namespace):
 
 def _guarded(template: nodes.Template) -> nodes.Template:
     """Insert the guard into loops, macros and assignments; refuse names and numbers that no honest template needs."""
-    for node in template.find_all((nodes.Getattr, nodes.Const)):
-        name = node.attr if isinstance(node, nodes.Getattr) else node.value
-        if isinstance(name, str) and name.startswith("__"):
+    for name in [node.attr for node in template.find_all(nodes.Getattr)]:
+        if name.startswith("__"):
             raise SecurityError(f"it names the Python internal {name!r}")
-        if isinstance(name, int) and abs(name) > MAX_NUMBER:
-            raise LimitError(f"it holds the number {name:,}; at most {MAX_NUMBER:,} is accepted")
-    for body in [node.body for node in template.find_all((nodes.For, nodes.Macro, nodes.CallBlock))]:
-        body.insert(0, _check_call(None))
+    for value in [node.value for node in template.find_all(nodes.Const)]:
+        if isinstance(value, str) and value.startswith("__") and value.endswith("__"):
+            raise SecurityError(f"it names the Python internal {value!r}")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise LimitError(f"it holds the number {value:,}; at most {MAX_NUMBER:,} is accepted")
+    for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
+        for node in template.find_all(kind):
+            node.body.insert(0, _check_call(None))
     _guard_assignments(template)
     return template
 
@@ -174,8 +178,9 @@ def _guard_assignments(node: nodes.Node) -> None:
 def _check_call(argument: nodes.Expr | None) -> nodes.ExprStmt:
     """A call of the guard as a statement; 'environment' is out of a template's reach."""
     arguments = [] if argument is None else [argument]
-    call = nodes.Call(nodes.EnvironmentAttribute("guard_check"), arguments, [], None, None)
-    return nodes.ExprStmt(call).set_lineno(1)
+    statement = nodes.ExprStmt(nodes.Call(nodes.EnvironmentAttribute("guard_check"), arguments, [], None, None))
+    statement.set_lineno(1)
+    return statement
 
 
 def _normalised(message: Message) -> dict[str, Any]:
@@ -203,6 +208,3 @@ def _raise(message: str) -> None:
 def _new_dict(*pairs: Any, **items: Any) -> dict[Any, Any]:
     """`dict(...)` without the class, whose attributes templates should not see."""
     return dict(*pairs, **items)
-
-
-Renderer = Callable[[Sequence[Message]], str]

@@ -66,9 +66,9 @@ def size_of(config: Config, key: str, default: int | None = None, *, low: int = 
     """A whole number of at least `low` and at most `LIMITS[key]`; a missing or null key means `default`."""
     value = config.get(key)
     value = default if value is None else value
-    if not is_int(value) or not low <= value <= LIMITS[key]:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= LIMITS[key]:
         raise ModelError(f"{key}={shorten(value)}: must be a whole number from {low} to {LIMITS[key]:,}")
-    return int(value)
+    return value
 
 
 def number_of(config: Config, key: str, default: float | None, *, low: float, high: float) -> float:

@@ -92,7 +92,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub client raises errors of several HTTP libraries
         raise ModelError(
-            f"model {name!r}: no such directory, and the hub gave no copy ({type(error).__name__}: {shorten(str(error))}). "
+            f"model {name!r}: no such directory, and no copy from the hub ({type(error).__name__}: {shorten(str(error))}). "
             "Check the name and the network (HF_HUB_OFFLINE, HF_TOKEN), or give a directory that holds the model"
         ) from error
 

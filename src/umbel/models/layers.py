@@ -1,7 +1,7 @@
 """The arithmetic of a decoder layer as plain functions over packed rows: one row per token, no batch dimension.
 
-On CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit. Three things
-would break that and are avoided here: small matrix products, the vectorised SiLU, and a norm over more than one axis.
+On CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit. Two things
+would break that and are avoided here: matrix products of few rows, and torch's own SiLU.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Brings a model's tensors into memory under the engine's own names, from safetensors only, checked before use.
 
-Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down` with `qkv_bias o_bias
-gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are stacked once
-here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
+Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down`, with `qkv_bias
+o_bias gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are stacked
+once here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> t
 def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     """For each of our tensors, the checkpoint's tensors that it stacks (along the first axis), with their shapes."""
     hidden, vocab = spec.hidden_size, spec.vocab_size
-    found = {
+    found: dict[str, tuple[Part, ...]] = {
         "embed": (Part("model.embed_tokens.weight", (vocab, hidden)),),
         "norm": (Part("model.norm.weight", (hidden,)),),
     }
@@ -154,8 +154,8 @@ def _advice_without_safetensors(directory: Path) -> str:
     if not others:
         return f"{directory}: no {SINGLE_FILE} and no {INDEX_FILE}; for random weights use --load-format dummy"
     return (
-        f"{directory}: only {', '.join(others[:3])}; such files can run code when loaded or are not read. Convert them: "
-        "transformers' save_pretrained(dir) writes safetensors"
+        f"{directory}: no safetensors, only {', '.join(others[:3])}, which may run code when loaded and is never read. "
+        "Convert it: transformers' save_pretrained(dir) writes safetensors"
     )
 
 
@@ -199,7 +199,7 @@ def _read(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
-    """Fill our tensors part by part; always a copy, as memory of a mapped file is not aligned for the matrix kernels."""
+    """Fill our tensors part by part; always a copy, as a mapped file is not aligned for the matrix kernels."""
     weights = {}
     for name, parts in expected.items():
         rows = sum(part.shape[0] for part in parts)

@@ -1,0 +1,168 @@
+"""Reads a tokenizer from a model directory: tokenizer.json, and what its configuration files change about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+
+from umbel.errors import ModelError
+from umbel.models.config_file import read_json, refuse_code
+
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
+MAX_TOKENIZER_BYTES = 256 * 2**20
+MAX_TEMPLATE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """What the files say: the library's tokenizer, the named special tokens, the chat template, whether to clean up."""
+
+    backend: Tokenizer
+    named_tokens: dict[str, str]
+    template: str | None
+    clean_up: bool
+
+
+def read_tokenizer(directory: Path) -> TokenizerFiles:
+    """The tokenizer of a model directory; raises ModelError when it is missing, damaged or needs code."""
+    backend = _read_backend(directory)
+    try:
+        config = read_json(directory, "tokenizer_config.json", MAX_TEMPLATE_BYTES) or {}
+        refuse_code(config, "tokenizer_config.json")
+        named = _named_tokens(config, read_json(directory, "special_tokens_map.json") or {})
+        if _is_llama_class(directory, backend, config):
+            _use_llama_class(backend, config)
+        _add_missing_tokens(backend, config, named)
+        _set_bos_and_eos(backend, config, named)
+        return TokenizerFiles(
+            backend, named, _template_source(directory, config), bool(config.get("clean_up_tokenization_spaces"))
+        )
+    except ModelError as error:
+        raise ModelError(f"{directory}: {error}") from None
+
+
+def _read_backend(directory: Path) -> Tokenizer:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        others = [name for name in OTHER_FORMATS if (directory / name).is_file()]
+        found = f"only {', '.join(others)}" if others else "and no other tokenizer"
+        raise ModelError(
+            f"{directory}: no tokenizer.json, {found}. Convert once with transformers: "
+            "AutoTokenizer.from_pretrained(dir).save_pretrained(dir)"
+        )
+    if path.stat().st_size > MAX_TOKENIZER_BYTES:
+        raise ModelError(f"{path}: {path.stat().st_size:,} bytes; a tokenizer is read up to {MAX_TOKENIZER_BYTES:,}")
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise ModelError(f"{path}: not a tokenizer that can be read ({str(error)[:200]})") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _is_llama_class(directory: Path, backend: Tokenizer, config: Mapping[str, Any]) -> bool:
+    """Whether transformers would rebuild this tokenizer as its LlamaTokenizer, not take tokenizer.json as it is."""
+    model_type = (read_json(directory, "config.json") or {}).get("model_type")
+    named = str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
+    has_bytes = "ByteLevel" in str(backend.pre_tokenizer) or "ByteLevel" in str(backend.decoder)
+    return named and model_type == "llama" and isinstance(backend.model, BPE) and not has_bytes
+
+
+def _use_llama_class(backend: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Split and join as transformers 5 does for LlamaTokenizer: one leading blank mark, never two."""
+    prefix = config.get("add_prefix_space") is not False
+    scheme = ("always" if config.get("legacy") else "first") if prefix else "never"
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme=scheme, split=False)
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    model = backend.model
+    model.fuse_unk, model.byte_fallback, model.unk_token = True, True, None
+    backend.model = model
+
+
+def _named_tokens(config: Mapping[str, Any], special_tokens_map: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and so on, each written as a string or as an object with `content`."""
+    named = {}
+    for name in NAMED_TOKENS:
+        token = config.get(name, special_tokens_map.get(name))
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is not None and not isinstance(token, str):
+            raise ModelError(f"tokenizer_config.json: {name}={str(token)[:80]!r} must be a string")
+        if token:
+            named[name] = token
+    return named
+
+
+def _add_missing_tokens(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    """Make special what the configuration names: tokens that tokenizer.json lacks or holds as plain ones."""
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    declared = config.get("added_tokens_decoder")
+    fields = [declared[key] for key in sorted(declared, key=_number)] if isinstance(declared, dict) else []
+    listed = [_added_token(field) for field in fields]
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    listed += [_added_token(field) for field in (extra.values() if isinstance(extra, dict) else extra)]
+    listed += [AddedToken(token, special=True) for token in named.values()]
+    for token in listed:
+        if token.content not in known:
+            known.add(token.content)
+            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+
+
+def _number(key: str) -> int:
+    if not key.isdecimal():
+        raise ModelError(f"tokenizer_config.json: added_tokens_decoder has the key {key[:80]!r}, not a token id")
+    return int(key)
+
+
+def _added_token(field: Any) -> AddedToken:
+    if isinstance(field, str):
+        return AddedToken(field, special=True)
+    if not isinstance(field, dict) or not isinstance(field.get("content"), str):
+        raise ModelError(f"tokenizer_config.json: {str(field)[:80]!r} is not a token")
+    flags = {key: bool(field.get(key)) for key in ("single_word", "lstrip", "rstrip", "special")}
+    return AddedToken(field["content"], normalized=bool(field.get("normalized", not flags["special"])), **flags)
+
+
+def _set_bos_and_eos(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    """Where the configuration says whether prompts get bos and eos, that replaces what tokenizer.json does."""
+    if "add_bos_token" not in config and "add_eos_token" not in config:
+        return
+    bos = named.get("bos_token") if config.get("add_bos_token") else None
+    eos = named.get("eos_token") if config.get("add_eos_token") else None
+    around = [(token, backend.token_to_id(token)) for token in (bos, eos) if token is not None]
+    single = [*([f"{bos}:0"] if bos else []), "$A:0", *([f"{eos}:0"] if eos else [])]
+    backend.post_processor = TemplateProcessing(single=single, pair=None, special_tokens=around)
+
+
+def _template_source(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """The chat template: the file of its own first, else the configuration's (the one named default)."""
+    path = directory / "chat_template.jinja"
+    if path.is_file():
+        if path.stat().st_size > MAX_TEMPLATE_BYTES:
+            raise ModelError(f"{path.name}: over {MAX_TEMPLATE_BYTES:,} bytes")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path.name}: not UTF-8 ({error})") from None
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = _named_template(template)
+    if template is not None and not isinstance(template, str):
+        raise ModelError("tokenizer_config.json: chat_template must be a string or a list of named templates")
+    return template
+
+
+def _named_template(templates: Iterable[Any]) -> Any:
+    by_name = {
+        t["name"]: t.get("template") for t in templates if isinstance(t, dict) and isinstance(t.get("name"), str)
+    }
+    return by_name.get("default")
