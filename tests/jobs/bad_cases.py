@@ -1,4 +1,4 @@
-"""The bad inputs of RELIABILITY 4.3 that a job can meet, each with the code it must give; docs/bad_input.md shows them."""
+"""The bad inputs of RELIABILITY 4.3 that a job can meet, each with the code it must give; bad_doc.py prints them."""
 
 from __future__ import annotations
 
@@ -182,7 +182,9 @@ def _requests() -> list[Case]:
         _fields(49, None, {"max_tokns": 3}, what="`max_tokns`, not strict (a warning is counted)"),
         _fields(50, "invalid_tool", {"tools": bad_tool}),
         _fields(50, "unsupported_parameter", {"tools": bad_pattern}),
-        _fields(51, "unsupported_parameter", {"chat_template_kwargs": {"tokenize": True}}, {"chat_template": "{{ x }}"}),
+        _fields(
+            51, "unsupported_parameter", {"chat_template_kwargs": {"tokenize": True}}, {"chat_template": "{{ x }}"}
+        ),
         _fields(55, "unsupported_parameter", {"prompt_embeds": "gASVAAAA"}),
         _fields(56, "model_not_found", {"model": "../../x"}, {"model": "Qwen/Qwen3-0.6B"}),
     ]

@@ -16,8 +16,8 @@ A row that cannot be run becomes an error row; the job goes on, its other rows c
 the command ends with exit code 3. This page is written by `python -m tests.jobs.bad_doc` and held to be true by
 `tests/jobs/test_bad_input.py`; the numbers are those of the project's list of sixty bad inputs.
 
-In plain JSON lines the error stands under `error`; in OpenAI batch lines it stands under `response.body.error`, with its
-HTTP status under `response.status_code`, and in short under `error`.
+In plain JSON lines the error stands under `error`; in OpenAI batch lines it stands under `response.body.error`, with
+its HTTP status under `response.status_code`, and in short under `error`.
 
 | no. | row | expected | plain | OpenAI | message |
 |--:|---|---|---|---|---|
@@ -44,12 +44,14 @@ TAIL = """
 - A row may ask for at most: `n` 16,384, 4 stop strings of 4,096 characters, 1,024 stop token ids, 20 logprobs,
   a `custom_id` of 512 characters, a line of 16 MB.
 - `max_tokens` beyond the room left in the context is no error: the row ends by length where the context ends.
+- A row's chat template sees the day on which the job was first started, also after a resume.
 - Text that looks like a special token is encoded as the model's tokenizer encodes it.
 - A model name other than that of `--model` (or its last part) is `model_not_found`; `--served-model-name` adds names.
 - With `--strict` a row at fault, or an unknown field, stops the job before the model is loaded, with exit code 4.
 
-Not applicable yet, because the feature is refused as `unsupported_parameter`: 46-48 (grammars), penalties, `logit_bias`,
-tools. Cases 16, 18, 57-59 belong to the server.
+Cases 46-48 and 50 (grammars, tools) are refused as `unsupported_parameter` until those features exist, as are penalties
+and `logit_bias` that ask for something. Of case 27 the offline job knows one half: a job runs one model, so a second
+model's name is `model_not_found`. Cases 16, 18, 57-59 belong to the server.
 """
 
 

@@ -25,17 +25,17 @@ CONTEXT = 64
 class FakeTokenizer:
     """One token per character, chats joined by role marks; the template knows no role 'function'."""
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(c) % (WIDTH - 1) for c in text] for text in texts]
 
-    def encode_chat(self, chats: list[Sequence[dict[str, Any]]]) -> list[list[int]]:
-        for chat in chats:
+    def encode_chat(self, conversations: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
+        for chat in conversations:
             if any(message["role"] == "function" for message in chat):
                 raise InvalidRequest("invalid_value", "the template cannot render role 'function'", "messages")
-        return self.encode(["".join(m["role"][0] + m["content"] for m in chat) for chat in chats])
+        return self.encode(["".join(m["role"][0] + m["content"] for m in chat) for chat in conversations])
 
-    def decode_batch(self, ids: list[list[int]]) -> list[str]:
-        return ["".join(chr(33 + i % 90) for i in row) for row in ids]
+    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        return ["".join(chr(33 + i % 90) for i in row) for row in rows]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def make_job(
     options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
     identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
     spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh)
-    return Job(spec, FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
+    return Job(spec, lambda now: FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> Path:

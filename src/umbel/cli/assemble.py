@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
@@ -13,37 +15,42 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.formats.template import Template
-from umbel.jobs.job import Engine, Job, JobSpec, Tokenizer
+from umbel.jobs.job import Engine, Job, JobSpec
 from umbel.jobs.paths import check_paths
 from umbel.jobs.rows import ReadOptions
 from umbel.models.families import read_spec, resolve_model
 
+if TYPE_CHECKING:
+    from umbel.tokenizer import Tokenizer
+
 
 class LateTokenizer:
-    """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it."""
+    """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it.
 
-    def __init__(self, directory: Path):
+    `now` is what chat templates see as today.
+    """
+
+    def __init__(self, directory: Path, now: datetime | None = None):
         self._directory = directory
-        self._loaded: Tokenizer | None = None
+        self._now = now
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
-        return self._tokenizer().encode(texts)
+        return self._loaded.encode(texts)
 
-    def encode_chat(self, chats: list[Sequence[Message]]) -> list[list[int]]:
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each chat."""
-        return self._tokenizer().encode_chat(chats)
+        return self._loaded.encode_chat(conversations)
 
-    def decode_batch(self, ids: list[list[int]]) -> list[str]:
+    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
-        return self._tokenizer().decode_batch(ids)
+        return self._loaded.decode_batch(rows, skip_special_tokens=skip_special_tokens)
 
-    def _tokenizer(self) -> Tokenizer:
-        if self._loaded is None:
-            from umbel import tokenizer
+    @cached_property
+    def _loaded(self) -> Tokenizer:
+        from umbel.tokenizer import Tokenizer
 
-            self._loaded = tokenizer.Tokenizer.load(self._directory)
-        return self._loaded
+        return Tokenizer.load(self._directory, self._now)
 
 
 def build_job(
@@ -68,7 +75,7 @@ def build_job(
     engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
     identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
     job = JobSpec(source, output, options, identity, names[0], spec.vocab_size, spec.max_positions, order, fresh)
-    return Job(job, LateTokenizer(directory), lambda: _load(config))
+    return Job(job, partial(LateTokenizer, directory), lambda: _load(config))
 
 
 def read_options(

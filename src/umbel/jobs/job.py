@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +30,7 @@ from umbel.jobs.summary import Summary, warnings_of
 class Tokenizer(TextEncoder, Protocol):
     """What a job needs of a tokenizer."""
 
-    def decode_batch(self, ids: list[list[int]]) -> list[str]:
+    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
 
 
@@ -60,10 +62,14 @@ class JobSpec:
 
 @dataclass(slots=True)
 class Job:
-    """Runs a `JobSpec`, once. `load` builds the engine and is called only when there are rows to run."""
+    """Runs a `JobSpec`, once.
+
+    `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
+    resume does not change a prompt. `load` builds the engine and is called only when there are rows to run.
+    """
 
     spec: JobSpec
-    tokenizer: Tokenizer
+    load_tokenizer: Callable[[datetime], Tokenizer]
     load: Callable[[], Engine]
     progress: Progress = field(default_factory=Progress)
     at: FailHook = no_failpoint
@@ -110,14 +116,15 @@ class Job:
         """Bring every row into the store; returns how many were there already."""
         done = store.done()
         source = Source(self.spec.input, self.spec.options, self._notes)
-        prepared = prepare(source, self.tokenizer, self.spec.width, self.spec.context, done)
+        tokenizer = self.load_tokenizer(_started(store))
+        prepared = prepare(source, tokenizer, self.spec.width, self.spec.context, done)
         if self.spec.options.strict and prepared.faults:
             raise InputError(_strict_message(prepared))
         self._open_ended = prepared.open_ended
         self._before = store.get("live") or {}
         resumed = store.totals()
         self.progress.rows, self.progress.done, self.progress.failed = prepared.rows, resumed.rows, resumed.failed
-        renderer = Renderer(job_key(self.spec.identity), self.spec.model, self._token_texts)
+        renderer = Renderer(job_key(self.spec.identity), self.spec.model, partial(_token_texts, tokenizer))
         faults = (renderer.failure(row, *_name(prepared, row), error) for row, error in prepared.faults)
         self._keep(store, stop, faults)
         if len(prepared.workload):
@@ -183,9 +190,6 @@ class Job:
             store.put(finished=True)
             self.at("store.finish.after")
 
-    def _token_texts(self, ids: Sequence[int]) -> list[str]:
-        return self.tokenizer.decode_batch([[id] for id in ids])
-
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:
         self.progress.enter("")
         totals = store.totals()
@@ -209,6 +213,17 @@ class Job:
             output=str(self.spec.output),
             sha256=sealed["sha256"] if sealed else None,
         )
+
+
+def _started(store: JobStore) -> datetime:
+    """When the first run of this job began."""
+    if store.get("started") is None or store.is_new():
+        store.put(started=datetime.now().isoformat(timespec="seconds"))
+    return datetime.fromisoformat(store.get("started"))
+
+
+def _token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    return tokenizer.decode_batch([[id] for id in ids], skip_special_tokens=False)
 
 
 def _name(prepared: Prepared, row: int) -> tuple[str | None, Any]:

@@ -5,16 +5,16 @@ Pure of torch: `umbel plan` uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import InvalidRequest
-from umbel.ir.limits import check_token_ids
+from umbel.ir.limits import check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, RowError
 from umbel.ir.workload import Workload
@@ -25,10 +25,10 @@ from umbel.jobs.source import Source
 class TextEncoder(Protocol):
     """What is needed of a tokenizer here."""
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text."""
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text. Raises InvalidRequest for one that cannot be encoded."""
 
-    def encode_chat(self, chats: list[Sequence[Message]]) -> list[list[int]]:
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each chat, rendered by the model's template. Raises InvalidRequest for one it cannot render."""
 
 
@@ -100,7 +100,7 @@ class _Builder:
             try:
                 if isinstance(ids, InvalidRequest):
                     raise ids
-                check_room(len(ids), params, self.context)
+                check_room(len(ids), params.min_tokens, self.context)
             except InvalidRequest as error:
                 self.faults.append((row.row, row_error(error)))
                 continue
@@ -142,19 +142,6 @@ class _Builder:
         return Workload(tokens, offsets, self.params, np.asarray(self.keys, np.int64))
 
 
-def check_room(prompt_tokens: int, params: SamplingParams, context: int) -> None:
-    """The prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
-
-    A `max_tokens` beyond the room that is left is no error: the row ends at the context's end, by length.
-    """
-    if prompt_tokens == 0:
-        raise InvalidRequest("empty_prompt", "the prompt has no tokens", "prompt")
-    wanted = max(1, params.min_tokens)
-    if prompt_tokens + wanted > context:
-        message = f"the prompt has {prompt_tokens} tokens and needs room for {wanted} more; the context is {context}"
-        raise InvalidRequest("context_length_exceeded", message, "prompt")
-
-
 def prepare(
     source: Source, tokenizer: TextEncoder, width: int, context: int, done: bytes | bytearray = b""
 ) -> Prepared:
@@ -189,24 +176,23 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence
             chats[i] = request.messages
         elif request.prompt is not None:
             found[i] = request.prompt
-    for i, ids in zip(texts, tokenizer.encode(list(texts.values())) if texts else (), strict=True):
-        found[i] = ids
-    for i, ids_or_error in zip(chats, _encode_chats(list(chats.values()), tokenizer), strict=True):
-        found[i] = ids_or_error
+    for part, encode in ((texts, tokenizer.encode), (chats, tokenizer.encode_chat)):
+        for i, ids in zip(part, _encode_all(encode, list(part.values())), strict=True):
+            found[i] = ids
     return found
 
 
-def _encode_chats(chats: list[Sequence[Message]], tokenizer: TextEncoder) -> Iterator[Sequence[int] | InvalidRequest]:
-    if not chats:
+def _encode_all(encode: Callable[[Any], list[list[int]]], items: list[Any]) -> Iterator[Sequence[int] | InvalidRequest]:
+    if not items:
         return
     try:
-        together = tokenizer.encode_chat(chats)
+        together = encode(items)
     except InvalidRequest as error:
-        if len(chats) == 1:
+        if len(items) == 1:
             yield error
             return
-        half = len(chats) // 2  # halving finds the chats at fault in a few calls
-        yield from _encode_chats(chats[:half], tokenizer)
-        yield from _encode_chats(chats[half:], tokenizer)
+        half = len(items) // 2  # halving finds the rows at fault in a few calls
+        yield from _encode_all(encode, items[:half])
+        yield from _encode_all(encode, items[half:])
     else:
         yield from together

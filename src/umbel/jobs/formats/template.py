@@ -24,6 +24,10 @@ class Template:
     def parse(cls, text: str) -> Template:
         """Read a template. Raises UsageError with the advice to double braces that are meant literally."""
         try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"--prompt {text!r}: not valid text ({error})") from None
+        try:
             fields = list(string.Formatter().parse(text))
         except ValueError as error:
             raise UsageError(f"--prompt {text!r}: {error}; write {{{{ and }}}} for literal braces") from None
