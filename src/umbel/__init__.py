@@ -1,1 +1,22 @@
-"""Umbel: the batch query engine for large language models."""
+"""Umbel: the batch query engine for large language models; it plans the whole input before it runs."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from umbel.api import LLM, RequestOutput
+    from umbel.ir.params import SamplingParams
+
+__all__ = ["LLM", "RequestOutput", "SamplingParams"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used, so that `umbel plan` and `umbel --help` start without torch.
+    if name in ("LLM", "RequestOutput"):
+        from umbel import api
+
+        return getattr(api, name)
+    if name == "SamplingParams":
+        from umbel.ir.params import SamplingParams
+
+        return SamplingParams
+    raise AttributeError(f"module 'umbel' has no attribute {name!r}")

@@ -109,3 +109,16 @@ def check_prompt_ids(ids: Sequence[Any]) -> None:
         return
     at, bad = next((i, t) for i, t in enumerate(ids) if isinstance(t, bool) or not isinstance(t, (int, np.integer)))
     refuse("invalid_type", "prompt", f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (whole numbers)")
+
+
+def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
+    """The prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
+
+    A `max_tokens` beyond the room that is left is no error: the row ends at the context's end, by length.
+    """
+    if prompt_tokens == 0:
+        refuse("empty_prompt", "prompt", "the prompt has no tokens")
+    wanted = max(1, min_tokens)
+    if prompt_tokens + wanted > context:
+        message = f"the prompt has {prompt_tokens} tokens and needs room for {wanted} more; the context is {context}"
+        refuse("context_length_exceeded", "prompt", message)

@@ -12,7 +12,7 @@ A tail is the node that one sample of one row grows as it decodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,3 +97,14 @@ class StepResult:
     top_logprobs: Floats | None = None
     seconds: float = 0.0
     kv_tokens_read: int = 0
+
+    def only(self, which: NDArray[np.bool_]) -> StepResult:
+        """The result of some of the samples (`which`, `[samples]`)."""
+
+        def pick(column: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
+            return None if column is None else column[which]
+
+        columns = {
+            name: pick(getattr(self, name)) for name in ("token_ids", "bad", "logprobs", "top_ids", "top_logprobs")
+        }
+        return replace(self, **columns)

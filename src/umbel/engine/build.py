@@ -1,0 +1,125 @@
+"""Assembles an engine: the only place that picks and instantiates its parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from umbel.attention.grid import GridAttention
+from umbel.cache.pages import PagePool
+from umbel.config import EngineConfig
+from umbel.cost.machine import Machine, named
+from umbel.engine.loop import Loop
+from umbel.engine.output import Rows
+from umbel.engine.state import LiveState
+from umbel.errors import CapacityError, UsageError
+from umbel.ir.plan import Plan
+from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
+from umbel.kv.store import KVStore
+from umbel.models.decoder import Decoder
+from umbel.models.families import read_spec, resolve_model
+from umbel.models.weights import dummy_weights, load_weights, pick_dtype
+from umbel.plan.planner import make_plan
+from umbel.runner.base import Runner
+from umbel.runner.torch_runner import TorchRunner
+from umbel.sched.assemble import SamplingTable
+from umbel.sched.scheduler import Scheduler
+from umbel.tokenizer import Tokenizer
+
+
+class Model:
+    """A loaded model with what belongs to it: spec, decoder, tokenizer (None when the directory has none), device."""
+
+    def __init__(self, config: EngineConfig):
+        self.directory: Path = resolve_model(config.model)
+        self.spec: ModelSpec = read_spec(self.directory)
+        self.device = pick_device(config.device)
+        self.dtype = pick_dtype(config.dtype, self.spec, self.device)
+        self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
+        self.tokenizer = load_tokenizer(self.directory, self.spec)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        if config.load_format == "dummy":
+            weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
+        else:
+            weights = load_weights(self.directory, self.spec, self.dtype, self.device)
+        self.decoder = Decoder(self.spec, weights, self.device)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device asked for; "auto" is CUDA where there is one. Raises UsageError for one that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device={name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise UsageError(f"device={name!r}: not on this machine; use auto or cpu")
+    return device
+
+
+def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
+    """The directory's tokenizer, or None when it has none (prompts are then token ids)."""
+    if not (directory / "tokenizer.json").exists():
+        return None
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.check_fits(spec.vocab_size)
+    return tokenizer
+
+
+def machine_of(device: torch.device) -> Machine:
+    """Ceilings of the device that the model is on, with the memory that is free on it now."""
+    if device.type == "cpu":
+        return named("this")
+    free, _ = torch.cuda.mem_get_info(device)
+    name = "h200" if "H200" in torch.cuda.get_device_name(device) else "a100"
+    return named(name).with_memory(free)
+
+
+def plan_workload(model: Model, workload: Workload, machine: Machine) -> Plan:
+    """Plan for a model that is loaded; its weights have been taken from the free memory already."""
+    return make_plan(workload, model.spec, model.config, machine)
+
+
+def build_loop(model: Model, workload: Workload, plan: Plan) -> Loop:
+    """Everything that runs a planned workload. Raises CapacityError when the KV pool cannot be allocated."""
+    pool = PagePool(max(1, plan.kv_tokens // plan.page_size), plan.page_size)
+    end_ids = _end_ids(workload, model.spec.eos_token_ids)
+    table = SamplingTable.of(workload, model.config.seed, end_ids)
+    scheduler = Scheduler(workload, plan.forest, table, longest_outputs(workload, model.spec), pool, plan.chunk)
+    state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer)
+    return Loop(scheduler, _build_runner(model, pool), state, Rows(workload, model.tokenizer))
+
+
+def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
+    """Tokens each sample of a row may generate: `max_tokens`, or what the context leaves (`[rows]`)."""
+    room = spec.max_positions - np.diff(workload.offsets)
+    asked = [
+        room_left if p.max_tokens is None else p.max_tokens for p, room_left in zip(workload.params, room, strict=True)
+    ]
+    return np.minimum(room, np.array(asked, np.int64))
+
+
+def _build_runner(model: Model, pool: PagePool) -> Runner:
+    try:
+        store = KVStore(model.spec, pool.n_pages, pool.page_size, model.dtype, model.device)
+    except (RuntimeError, MemoryError) as error:
+        tokens = pool.n_pages * pool.page_size
+        raise CapacityError(
+            f"a KV pool of {tokens:,} tokens does not fit the memory: lower kv_tokens ({error})"
+        ) from None
+    return TorchRunner(model.decoder, GridAttention(model.spec, store, model.device), model.device)
+
+
+def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Ids that end each row: its own stop ids, and the model's end tokens unless it ignores them."""
+    kinds: dict[tuple[tuple[int, ...], bool], tuple[int, ...]] = {}
+    for p in workload.params:
+        kinds.setdefault((p.stop_token_ids, p.ignore_eos), p.stop_token_ids + (() if p.ignore_eos else eos))
+    return tuple(kinds[p.stop_token_ids, p.ignore_eos] for p in workload.params)

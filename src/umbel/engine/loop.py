@@ -1,0 +1,87 @@
+"""The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from umbel.engine.output import Rows
+from umbel.engine.state import LiveState
+from umbel.ir.report import Stats
+from umbel.ir.request import Output, RowError
+from umbel.ir.step import StepResult
+from umbel.runner.base import Runner
+from umbel.sched.scheduler import Ints, Scheduler
+
+
+class Loop:
+    """One workload on its way; `stats` may be read at any time."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, state: LiveState, rows: Rows):
+        self.scheduler = scheduler
+        self.runner = runner
+        self.state = state
+        self.rows = rows
+        self._steps = 0
+        self._kv_read = 0
+        self._prompt_tokens = 0
+        self._rows_done = 0
+
+    def run(self) -> Iterator[Output]:
+        """Every row of the workload once, as they finish."""
+        while True:
+            step = self.scheduler.next()
+            yield from self._count(self._unfit())
+            if step is None:
+                return
+            result = self.runner.run(step)
+            self._steps += 1
+            self._kv_read += result.kv_tokens_read
+            slots = self.scheduler.apply(result)
+            yield from self._count(self._broken(slots, result))
+            yield from self._count(self._finished(slots, result))
+
+    def stats(self) -> Stats:
+        """Totals so far."""
+        s = self.scheduler
+        return Stats(
+            prompt_tokens=self._prompt_tokens,
+            computed_prompt_tokens=s.computed_tokens,
+            recomputed_tokens=s.recomputed_tokens,
+            output_tokens=self.state.output_tokens,
+            preemptions=s.preemptions,
+            steps=self._steps,
+            kv_peak_tokens=s.peak_pages * s.pool.page_size,
+            kv_tokens_read=self._kv_read,
+            rows_done=self._rows_done,
+        )
+
+    def _finished(self, slots: Ints, result: StepResult) -> Iterator[Output]:
+        alive = self.scheduler.seqs.rank[slots] >= 0  # rows that broke in this step have left already
+        ended = self.state.take(slots[alive], result if alive.all() else result.only(alive))
+        for sample in ended:
+            self.scheduler.finish(sample.slot)
+        yield from self.rows.add(ended)
+
+    def _broken(self, slots: Ints, result: StepResult) -> Iterator[Output]:
+        """Rows whose logits were not finite: abandoned, with an error; the others go on."""
+        if not result.bad.any():
+            return
+        for row in dict.fromkeys(self.scheduler.seqs.row[slots[result.bad]].tolist()):
+            yield self._abandon(row, "non_finite_logits", "the model gave logits that are not finite for this row", 500)
+
+    def _unfit(self) -> Iterator[Output]:
+        failed, self.scheduler.failed = self.scheduler.failed, []
+        for row, reason in failed:
+            yield self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
+
+    def _abandon(self, row: int, code: str, message: str, status: int) -> Output:
+        for rank in self.scheduler.ranks_of(row):
+            self.state.forget(rank)
+        self.scheduler.drop_row(row)
+        return self.rows.fail(row, RowError(code, message, type="server_error", status=status))
+
+    def _count(self, outputs: Iterator[Output]) -> Iterator[Output]:
+        for output in outputs:
+            self._rows_done += 1
+            self._prompt_tokens += output.prompt_tokens
+            yield output

@@ -1,0 +1,125 @@
+"""What running samples have said so far: which of them end with this token, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.detokenizer import AnswerStream
+from umbel.ir.request import TokenLogprobs
+from umbel.ir.step import StepResult
+from umbel.ir.workload import Workload
+from umbel.sched.sequences import Sequences
+from umbel.tokenizer import Tokenizer
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sample that is done: its tokens and why; `text` is set when a stop string cut it."""
+
+    slot: int
+    row: int
+    sample: int
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    stop_reason: str | int | None
+    text: str | None
+    logprobs: tuple[TokenLogprobs, ...] | None
+
+
+class LiveState:
+    """Holds per running sample only what its row asked for: its text so far where it has stop strings, its logprobs."""
+
+    def __init__(
+        self, workload: Workload, seqs: Sequences, end_ids: tuple[tuple[int, ...], ...], tokenizer: Tokenizer | None
+    ):
+        self.workload = workload
+        self.seqs = seqs
+        self.end_ids = end_ids
+        self.tokenizer = tokenizer
+        self.output_tokens = 0
+        self._any_end = np.array(sorted({i for ids in set(end_ids) for i in ids}), np.int64)
+        self._has_stops = np.array([bool(p.stop) for p in workload.params], bool)
+        self._has_logprobs = np.array([p.logprobs is not None for p in workload.params], bool)
+        self._texts: dict[int, tuple[AnswerStream, list[str]]] = {}  # by rank; only rows with stop strings
+        self._logprobs: dict[int, list[TokenLogprobs]] = {}  # by rank
+
+    def take(self, slots: Ints, result: StepResult) -> list[Ended]:
+        """Record the tokens that `slots` have just been given; returns the samples that end with them."""
+        seqs, tokens = self.seqs, result.token_ids
+        rows = seqs.row[slots]
+        self.output_tokens += len(slots)
+        for i in np.flatnonzero(self._has_logprobs[rows]).tolist():
+            self._logprobs.setdefault(int(seqs.rank[slots[i]]), []).append(_logprobs_of(result, i, self._k(rows[i])))
+        full = seqs.n_out[slots] >= seqs.max_out[slots]
+        suspects = full | np.isin(tokens, self._any_end) | self._has_stops[rows]
+        found = (self._look(int(slots[i]), int(tokens[i]), full=bool(full[i])) for i in np.flatnonzero(suspects))
+        return [ended for ended in found if ended is not None]
+
+    def forget(self, rank: int) -> None:
+        """Drop what is held for a sample that was abandoned."""
+        self._texts.pop(rank, None)
+        self._logprobs.pop(rank, None)
+
+    def _look(self, slot: int, token: int, *, full: bool) -> Ended | None:
+        """Whether the sample ends: at an end id, at a stop string, or at its limit, in this order."""
+        row = int(self.seqs.row[slot])
+        if token in self.end_ids[row] and self.seqs.n_out[slot] > self.workload.params[row].min_tokens:
+            own = token in self.workload.params[row].stop_token_ids
+            return self._end(slot, "stop", token if own else None)
+        if self._has_stops[row]:
+            stream, text = self._text(slot, row)
+            text.append(stream.push([token]))
+            if stream.stop is not None:
+                return self._end(slot, "stop", stream.stop)
+        return self._end(slot, "length", None) if full else None
+
+    def _text(self, slot: int, row: int) -> tuple[AnswerStream, list[str]]:
+        rank = int(self.seqs.rank[slot])
+        if rank not in self._texts:
+            assert self.tokenizer is not None  # rows with stop strings are refused where there is no tokenizer
+            params = self.workload.params[row]
+            stream = AnswerStream(
+                self.tokenizer,
+                params.stop,
+                include_stop=params.include_stop_str_in_output,
+                skip_special_tokens=params.skip_special_tokens,
+                min_tokens=params.min_tokens,
+            )
+            self._texts[rank] = stream, []
+        return self._texts[rank]
+
+    def _end(self, slot: int, reason: str, stop: str | int | None) -> Ended:
+        rank, seqs = int(self.seqs.rank[slot]), self.seqs
+        text = None
+        if rank in self._texts:
+            stream, parts = self._texts[rank]
+            text = "".join(parts) + stream.finish()
+            if stream.stop is not None:  # also when only the last, held back character completed it
+                reason, stop = "stop", stream.stop
+        logprobs = self._logprobs.get(rank)
+        self.forget(rank)
+        return Ended(
+            slot=slot,
+            row=int(seqs.row[slot]),
+            sample=int(seqs.sample[slot]),
+            token_ids=tuple(seqs.generated(slot).tolist()),
+            finish_reason=reason,
+            stop_reason=stop,
+            text=text,
+            logprobs=None if logprobs is None else tuple(logprobs),
+        )
+
+    def _k(self, row: int) -> int:
+        return int(self.workload.params[row].logprobs or 0)
+
+
+def _logprobs_of(result: StepResult, i: int, k: int) -> TokenLogprobs:
+    """The log-probabilities of sample `i`: its token's, and the `k` most likely ones."""
+    assert result.logprobs is not None and result.top_ids is not None and result.top_logprobs is not None
+    top = zip(result.top_ids[i, :k].tolist(), result.top_logprobs[i, :k].tolist(), strict=True)
+    return TokenLogprobs(int(result.token_ids[i]), float(result.logprobs[i]), tuple(top))
