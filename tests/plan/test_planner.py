@@ -49,10 +49,10 @@ def test_every_decision_has_a_reason() -> None:
 
 def test_passes_can_be_left_out() -> None:
     workload = of(groups(2, 8, 64, 16))
-    without = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE, (PASSES[0], *PASSES[2:]))
+    without = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE, passes=(PASSES[0], *PASSES[2:]))
     assert without.estimates.computed_prompt_tokens == len(workload.tokens)
     assert without.estimates.seconds[1] > plan_of(workload).estimates.seconds[1]
-    assert make_plan(workload, SPEC, EngineConfig("tiny", kv_tokens=160), MACHINE, ()).estimates.rows == 16
+    assert make_plan(workload, SPEC, EngineConfig("tiny", kv_tokens=160), MACHINE, passes=()).estimates.rows == 16
 
 
 def test_lengths_are_bounded_by_the_context() -> None:
@@ -79,6 +79,30 @@ def test_a_small_machine_gets_a_small_pool() -> None:
     assert plan.estimates.kv_peak_tokens <= plan.kv_tokens
     with pytest.raises(CapacityError, match="largest row needs KV for"):
         make_plan(of([[1] * 4000]), SPEC, EngineConfig("tiny"), small)
+
+
+def test_the_pool_holds_a_row_to_the_end_of_its_context() -> None:
+    plan = plan_of(of([[1] * 10], max_tokens=None))
+    assert plan.lengths.tolist() == [UNBOUNDED]
+    assert plan.kv_tokens >= SPEC.max_positions
+
+
+def test_the_pool_is_no_larger_than_rows_at_once_can_use() -> None:
+    plan = plan_of(of([[i % 900, i // 900, 7] for i in range(20_000)]))
+    assert plan.kv_tokens <= (plan.chunk * 2 + 900 * 2 + 1) * 16
+
+
+def test_loaded_weights_are_not_counted_twice() -> None:
+    workload = of(groups(200, 2, 256, 32), max_tokens=400)
+    small = MACHINE.with_memory(4_000_000)
+    plans = [make_plan(workload, SPEC, EngineConfig("tiny"), small, loaded=loaded) for loaded in (False, True)]
+    assert plans[0].kv_tokens < plans[1].kv_tokens < plan_of(workload).kv_tokens
+
+
+@pytest.mark.parametrize(("dtype", "chosen"), [("float32", "float32"), ("bfloat16", "float32")])
+def test_dtype_is_one_the_machine_has(dtype: str, chosen: str) -> None:
+    spec = dataclasses.replace(SPEC, dtype=dtype)
+    assert make_plan(of([[1]]), spec, EngineConfig("tiny"), MACHINE).decision("dtype").value == chosen
 
 
 @pytest.mark.parametrize(("chunk_price", "chosen"), [(1e-9, 512), (1.0, 2048)])

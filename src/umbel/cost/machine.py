@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from umbel.config import nearest
+from umbel.cost.shape import BYTES
 from umbel.errors import UsageError
 
 
@@ -21,7 +22,7 @@ class Machine:
     `matmul_flops` and `matmul_flops_16` (float32, and 16-bit formats) per second, `memory_rate` in bytes per second,
     `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `layer_overhead`
     in seconds that one layer of one step costs however small it is (calls, kernel launches), `chunks` the step sizes
-    worth considering.
+    worth considering, `dtypes` those it multiplies in natively.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Machine:
     kv_fraction: float
     layer_overhead: float
     chunks: tuple[int, ...]
+    dtypes: tuple[str, ...]
     source: str
 
     def flops(self, dtype: str) -> float:
@@ -65,7 +67,7 @@ def a100() -> Machine:
 
 def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
     """A GPU by its dense (not sparse) rates; about six launches a layer, ten microseconds each."""
-    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 6e-5, (2048, 4096, 8192), source)
+    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 6e-5, (2048, 4096, 8192), tuple(BYTES), source)
 
 
 def measure(seconds: float = 0.1) -> Machine:
@@ -75,7 +77,8 @@ def measure(seconds: float = 0.1) -> Machine:
     """
     flops, rate = _matmul_rate(seconds), _copy_rate(seconds)
     source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
-    return Machine("this", flops, flops, rate, available_memory(), 0.4, 1.5e-4, (512, 1024, 2048), source)
+    dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
+    return Machine("this", flops, flops, rate, available_memory(), 0.4, 1.5e-4, (512, 1024, 2048), dtypes, source)
 
 
 def _matmul_rate(seconds: float) -> float:
@@ -106,6 +109,16 @@ def _best(act: Callable[[], object], seconds: float) -> float:
         act()
         best = min(best, time.perf_counter() - begin)
     return max(best, 1e-9)
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor says that it multiplies bfloat16 (Linux on x86; elsewhere no)."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_tile" in flags
 
 
 def available_memory() -> int:

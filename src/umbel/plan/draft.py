@@ -30,17 +30,24 @@ class Draft:
     order: Ints
     samples: Ints  # [rows] completions asked for
     lengths: Ints  # [rows] output tokens assumed per sample
+    limits: Ints  # [rows] output tokens that a sample may reach
     chunk: int
     kv_tokens: int
+    loaded: bool = False  # the weights are in memory already, so that free memory is free for KV
     decisions: tuple[Decision, ...] = ()
 
     @classmethod
-    def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> Draft:
+    def of(
+        cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price, *, loaded: bool = False
+    ) -> Draft:
         """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
         forest = flat_forest(workload)
         ones = np.ones(len(workload), np.int64)
         chunk = config.chunk or price.machine.chunks[0]
-        return cls(workload, spec, config, price, forest, forest.order, ones, ones, chunk, config.kv_tokens or 0)
+        kv_tokens = config.kv_tokens or 0
+        return cls(
+            workload, spec, config, price, forest, forest.order, ones, ones, ones, chunk, kv_tokens, loaded=loaded
+        )
 
     def decide(self, decision: Decision, **changes: Any) -> Draft:
         """The draft with some fields changed, and the reason on record."""

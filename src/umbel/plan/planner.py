@@ -20,7 +20,7 @@ from umbel.plan.passes.lengths import assume_lengths
 from umbel.plan.passes.memory import size_pool
 from umbel.plan.passes.order import order_rows
 from umbel.plan.passes.pack import choose_chunk
-from umbel.plan.passes.prefix import share_prefixes
+from umbel.plan.passes.prefix import share_prefixes, sum_above
 from umbel.plan.timeline import Rows, walk
 
 Ints = NDArray[np.int64]
@@ -30,16 +30,23 @@ PASSES: tuple[Pass, ...] = (assume_lengths, share_prefixes, order_rows, choose_c
 
 
 def make_plan(
-    workload: Workload, spec: ModelSpec, config: EngineConfig, machine: Machine, passes: tuple[Pass, ...] = PASSES
+    workload: Workload,
+    spec: ModelSpec,
+    config: EngineConfig,
+    machine: Machine,
+    *,
+    loaded: bool = False,
+    passes: tuple[Pass, ...] = PASSES,
 ) -> Plan:
     """Plan a workload for a model on a machine.
 
-    `machine.memory_bytes` is what is free for weights and KV together. Raises CapacityError when a row cannot fit.
+    `machine.memory_bytes` is what is free for KV when the weights are `loaded`, for both when they are not. Raises
+    CapacityError when a row cannot fit.
     """
-    dtype = spec.dtype if config.dtype == "auto" else config.dtype
-    draft = Draft.of(workload, spec, config, Price(Shape.of(spec, dtype), machine, dtype, spec.n_layers))
-    draft = draft.decide(Decision("machine", machine.name, machine.source))
-    draft = draft.decide(Decision("dtype", dtype, "the model's own" if config.dtype == "auto" else "as asked"))
+    dtype = _dtype(spec, config, machine)
+    price = Price(Shape.of(spec, str(dtype.value)), machine, str(dtype.value), spec.n_layers)
+    draft = Draft.of(workload, spec, config, price, loaded=loaded)
+    draft = draft.decide(Decision("machine", machine.name, machine.source)).decide(dtype)
     for run in passes:
         draft = run(draft)
     estimates = _estimate(draft)
@@ -53,6 +60,14 @@ def make_plan(
         decisions=draft.decisions,
         estimates=estimates,
     )
+
+
+def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine) -> Decision:
+    if config.dtype != "auto":
+        return Decision("dtype", config.dtype, "as asked")
+    if spec.dtype in machine.dtypes:
+        return Decision("dtype", spec.dtype, "the model's own")
+    return Decision("dtype", "float32", f"this machine has no matmuls in the model's {spec.dtype}")
 
 
 def _estimate(draft: Draft) -> Estimates:
@@ -86,9 +101,7 @@ def duplicate_rows(workload: Workload, forest: Forest) -> int:
 
 def levels(forest: Forest) -> tuple[Level, ...]:
     """The forest by depth, its roots first."""
-    # A node lies below all those whose subtree has begun and not ended: count both in depth-first order.
-    ended = np.cumsum(np.bincount(forest.subtree_end, minlength=forest.n_nodes + 1)[: forest.n_nodes])
-    depth = np.arange(forest.n_nodes) - ended
+    depth = sum_above(forest, np.ones(forest.n_nodes, np.int64)) - 1
     size = forest.end - forest.start
 
     def by_depth(values: Ints) -> list[int]:

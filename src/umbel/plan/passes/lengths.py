@@ -25,10 +25,11 @@ def assume_lengths(draft: Draft) -> Draft:
     samples, limit = pairs[:, 0], pairs[:, 1]
     room = np.maximum(draft.spec.max_positions - np.diff(workload.offsets), 1)
     lengths = np.minimum(np.where(limit > 0, limit, UNBOUNDED), room)
+    limits = np.where(limit > 0, lengths, room)
     guessed = int((limit == 0).sum())
     total = int((lengths * samples).sum())
     reason = "every row runs to its max_tokens"
     if guessed:
         who = "1 row sets" if guessed == 1 else f"{guessed:,} rows set"
         reason = f"{who} no max_tokens: {UNBOUNDED} tokens assumed, less where the context ends; others run to theirs"
-    return draft.decide(Decision("output tokens", total, reason), samples=samples, lengths=lengths)
+    return draft.decide(Decision("output tokens", total, reason), samples=samples, lengths=lengths, limits=limits)

@@ -1,59 +1,65 @@
-"""Sizes the KV pool: what the whole workload could hold at a time, within what the machine leaves."""
+"""Sizes the KV pool: what the workload can ever hold at a time, within what the machine leaves."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from umbel.errors import CapacityError
 from umbel.ir.plan import Decision
 from umbel.plan.draft import Draft
+from umbel.plan.passes.prefix import sum_above
 
 
 def size_pool(draft: Draft) -> Draft:
-    """All rows at once if memory allows, else as much as it does; raises CapacityError when one row does not fit."""
+    """As much as can ever be in use if memory allows, else what it allows; raises CapacityError when a row cannot fit.
+
+    Never more rows run at once than a step has tokens, and none outgrows its limit.
+    """
     asked = draft.config.kv_tokens
     if asked is not None:
         return draft.decide(Decision("kv_tokens", asked, "as asked"), kv_tokens=asked)
     page = draft.config.page_size
-    demand = _demand(draft)
-    room = _room(draft) // page * page
-    least = _largest_row(draft)
+    useful, room, least = _useful_pages(draft) * page, _room(draft) // page * page, _least_pages(draft) * page
     if room < least:
         raise CapacityError(_no_fit(draft, room, least))
-    if demand <= room:
-        reason = f"all {len(draft.workload):,} rows fit at once; memory would allow {room:,}"
-        return draft.decide(Decision("kv_tokens", demand, reason), kv_tokens=demand)
+    at_once = min(draft.chunk, len(draft.workload))
+    if useful <= room:
+        reason = f"the most that {at_once:,} rows at once can hold; memory allows {room:,}"
+        return draft.decide(Decision("kv_tokens", useful, reason), kv_tokens=useful)
     share = draft.price.machine.kv_fraction
-    reason = f"{share:.0%} of the memory that weights leave; all rows at once would hold {demand:,}"
+    reason = f"{share:.0%} of the memory that weights leave; {at_once:,} rows at once could hold {useful:,}"
     return draft.decide(Decision("kv_tokens", room, reason), kv_tokens=room)
 
 
 def _room(draft: Draft) -> int:
     """KV tokens that fit the share of memory which KV may take."""
-    machine, shape = draft.price.machine, draft.price.shape
-    free = max(machine.memory_bytes - shape.weight_bytes, 0)
-    return int(free * machine.kv_fraction) // shape.kv_bytes
+    return int(_free_bytes(draft) * draft.price.machine.kv_fraction) // draft.price.shape.kv_bytes
 
 
-def _demand(draft: Draft) -> int:
-    """Tokens, in whole pages, that every node and every sample hold together; a little more, so that none waits."""
-    page = draft.config.page_size
-    size = draft.forest.end - draft.forest.start
-    nodes = -(-size // page)
-    tails = -(-draft.lengths // page) * draft.samples
-    return (int(nodes.sum()) + int(tails.sum()) + 1) * page
+def _free_bytes(draft: Draft) -> int:
+    weights = 0 if draft.loaded else draft.price.shape.weight_bytes
+    return max(draft.price.machine.memory_bytes - weights, 0)
 
 
-def _largest_row(draft: Draft) -> int:
-    """Tokens that the longest prompt with one sample holds at the least (it may span many short nodes)."""
-    page = draft.config.page_size
-    prompt = draft.workload.offsets[1:] - draft.workload.offsets[:-1]
-    longest = int((prompt + draft.lengths).max(initial=1))
-    return -(-longest // page) * page
+def _useful_pages(draft: Draft) -> int:
+    """All shared runs, and of the rows that may run together those with the most of their own; one page to spare."""
+    forest, page = draft.forest, draft.config.page_size
+    nodes = -(-(forest.end - forest.start) // page)
+    shared = forest.rows_below > 1
+    own = draft.samples * -(-draft.limits // page) + np.where(shared, 0, nodes)[forest.leaf]
+    return int(nodes[shared].sum()) + int(np.sort(own)[-draft.chunk :].sum()) + 1
+
+
+def _least_pages(draft: Draft) -> int:
+    """What the row that needs most holds alone, with one sample of the assumed length."""
+    forest, page = draft.forest, draft.config.page_size
+    path = sum_above(forest, -(-(forest.end - forest.start) // page))
+    return int((path[forest.leaf] - (-draft.lengths // page)).max(initial=1))
 
 
 def _no_fit(draft: Draft, room: int, least: int) -> str:
-    machine, shape = draft.price.machine, draft.price.shape
     return (
-        f"the largest row needs KV for {least:,} tokens, but {machine.memory_bytes / 1e9:.2f} GB of free memory less "
-        f"{shape.weight_bytes / 1e9:.2f} GB of weights leave room for {room:,}; free memory, use --dtype bfloat16, a "
-        "smaller model or a lower --max-tokens, or set --kv-tokens"
+        f"the largest row needs KV for {least:,} tokens, but the memory that is free beside the weights "
+        f"({_free_bytes(draft) / 1e9:.2f} GB, of which KV may take {draft.price.machine.kv_fraction:.0%}) has room for "
+        f"{room:,}; free memory, use --dtype bfloat16, a smaller model or a lower --max-tokens, or set --kv-tokens"
     )

@@ -184,6 +184,13 @@ class _Draft:
         )
 
 
+def sum_above(forest: Forest, values: Ints) -> Ints:
+    """Per node, the sum of `values` (`[nodes]`) over its path from the root, itself included."""
+    # Node j lies above all nodes from itself to the end of its subtree: add there, take off behind.
+    ended = np.bincount(forest.subtree_end, values, forest.n_nodes + 1)[: forest.n_nodes]
+    return np.cumsum(values) - np.cumsum(ended).astype(np.int64)
+
+
 def spans(lo: Ints, hi: Ints) -> Ints:
     """All whole numbers of the ranges `lo[i]:hi[i]`, one range after the other (no range may be empty)."""
     size = hi - lo
