@@ -48,7 +48,8 @@ class Source:
         template = Template.parse(self.options.template) if self.options.template is not None else None
         kind = _kind(self.path)
         if kind != "parquet":
-            open_bytes(self.path).close()  # a missing file is a usage error now, not when the first row is asked for
+            with open_bytes(self.path):
+                pass  # a missing file is a usage error now, not when the first row is asked for
         parser = RowParser(self.options, self.notes, None, template, sampling=kind != "csv")
         if kind == "jsonl":
             parser.endpoint = find_endpoint(self.path) if template is None else None

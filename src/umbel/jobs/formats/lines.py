@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,18 +18,21 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _NEWLINE = 0x0A
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Open an input for reading, unpacked when it is gzip (by content, not by name). Raises UsageError."""
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """An input open for reading, unpacked when it is gzip (by content, not by name). Raises UsageError, InputError."""
     try:
-        raw = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+        raw = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UsageError(f"input {path}: {error.strerror or error}") from error
-    if raw.peek(2)[:2] != _GZIP_MAGIC:
-        if path.suffix == ".gz" and raw.peek(1):
-            raw.close()
+    with raw:
+        if raw.peek(2)[:2] == _GZIP_MAGIC:
+            with io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"), 1 << 18) as unpacked:
+                yield unpacked
+        elif path.suffix == ".gz" and raw.peek(1):
             raise InputError(f"input {path}: named .gz but not a gzip file")
-        return raw
-    return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"), 1 << 18)
+        else:
+            yield raw
 
 
 def read_lines(path: Path, cap: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
