@@ -15,9 +15,9 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from umbel.errors import InvalidRequest, ModelError
@@ -150,9 +150,8 @@ def _guarded(template: nodes.Template) -> nodes.Template:
             raise SecurityError(f"it names the Python internal {value!r}")
         if isinstance(value, int) and abs(value) > MAX_NUMBER:
             raise LimitError(f"it holds the number {value:,}; at most {MAX_NUMBER:,} is accepted")
-    for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
-        for node in template.find_all(kind):
-            node.body.insert(0, _check_call(None))
+    for node in (*template.find_all(nodes.For), *template.find_all(nodes.Macro), *template.find_all(nodes.CallBlock)):
+        node.body.insert(0, _check_call(None))
     _guard_assignments(template)
     return template
 

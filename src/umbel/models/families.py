@@ -55,9 +55,9 @@ def resolve_model(name: str) -> Path:
     if name in ("demo", "draft"):
         return _shipped(name)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelError(f"model {name!r} is a file: give the directory that holds config.json and *.safetensors")
     if not HUB_ID.fullmatch(name):
         raise ModelError(f"model {name!r}: no such directory, and not a hub id (owner/name), 'demo' or 'draft'")
@@ -92,7 +92,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub client raises errors of several HTTP libraries
         raise ModelError(
-            f"model {name!r}: no such directory, and no copy from the hub ({type(error).__name__}: {shorten(str(error))}). "
+            f"model {name!r}: no such directory, no copy from the hub ({type(error).__name__}: {shorten(str(error))}). "
             "Check the name and the network (HF_HUB_OFFLINE, HF_TOKEN), or give a directory that holds the model"
         ) from error
 
@@ -151,10 +151,10 @@ def _head_dim(config: Config, family: Family, hidden_size: int, n_heads: int) ->
 
 def _sliding_window(config: Config, family: Family, n_layers: int) -> int | None:
     """The window of all layers, None for full attention; models whose layers differ are refused."""
-    if family.window == "never" or (family.window == "asks" and not flag_of(config, "use_sliding_window")):
-        window = None
-    else:
-        window = config.get("sliding_window", 4096) and size_of(config, "sliding_window", 4096)
+    counts = family.window == "always" or (family.window == "asks" and flag_of(config, "use_sliding_window"))
+    # Unlike elsewhere, null differs from a missing key: it means that there is no window.
+    has_window = counts and config.get("sliding_window", 4096) is not None
+    window = size_of(config, "sliding_window", 4096) if has_window else None
     if family.window != "asks":
         return window
     n_full = n_layers if window is None else min(n_layers, size_of(config, "max_window_layers", 28, low=0))

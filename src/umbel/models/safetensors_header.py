@@ -27,8 +27,9 @@ BYTES_PER_ELEMENT = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a header: its bytes are `begin .. end` of the data."""
+    """One tensor of a file: its bytes are `begin .. end` of the data behind the header."""
 
+    path: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -40,7 +41,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """The tensors of a safetensors file by name; raises ModelError, naming the file, when anything does not add up."""
     try:
         header, data_bytes = _load(path)
-        entries = [_entry(name, fields) for name, fields in header.items() if name != "__metadata__"]
+        entries = [_entry(path, name, fields) for name, fields in header.items() if name != "__metadata__"]
         _check_metadata(header.get("__metadata__"))
         _check_tiling(entries, data_bytes)
     except ModelError as error:
@@ -77,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(name: str, fields: Any) -> TensorEntry:
+def _entry(path: Path, name: str, fields: Any) -> TensorEntry:
     """One tensor's fields, checked one by one and against each other."""
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise ModelError(f"tensor {shorten(name)} must have exactly dtype, shape and data_offsets")
@@ -91,7 +92,7 @@ def _entry(name: str, fields: Any) -> TensorEntry:
     n_bytes = math.prod(shape) * BYTES_PER_ELEMENT[dtype]
     if n_bytes != offsets[1] - offsets[0]:
         raise ModelError(f"tensor {shorten(name)}: {dtype} {shorten(shape)} does not fill bytes {shorten(offsets)}")
-    return TensorEntry(name, dtype, tuple(shape), *offsets)
+    return TensorEntry(path, name, dtype, tuple(shape), *offsets)
 
 
 def _are_sizes(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """Brings a model's tensors into memory under the engine's own names, from safetensors only, checked before use.
 
 Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down`, with `qkv_bias
-o_bias gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are stacked
-once here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
+o_bias gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are
+stacked once here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from umbel.errors import ModelError
 from umbel.ir.spec import ModelSpec
 from umbel.models.config_file import read_json, shorten
-from umbel.models.safetensors_header import read_header
+from umbel.models.safetensors_header import TensorEntry, read_header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -74,12 +74,12 @@ def load_weights(
     Raises ModelError for files that are missing, damaged or not safetensors, for tensors that are missing, unexpected,
     of another shape than the config says or of a type that is no float, and for values that are not finite.
     """
-    files = _tensor_files(directory)
-    expected = _as_stored(layout(spec), files)
-    _check_names(directory, expected, files, spec)
-    opened = {path: safe_open(path, framework="pt") for path in set(files.values())}
+    stored = _stored_tensors(directory)
+    expected = _as_stored(layout(spec), stored)
+    _check_tensors(directory, expected, stored, spec)
     try:
-        return _read(expected, lambda name: opened[files[name]].get_tensor(name), dtype, device)
+        opened = {path: safe_open(path, framework="pt") for path in {entry.path for entry in stored.values()}}
+        return _read(expected, lambda name: opened[stored[name].path].get_tensor(name), dtype, device)
     except SafetensorError as error:
         raise ModelError(f"{directory}: {error}") from None
 
@@ -118,35 +118,33 @@ def _layer_layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     return found | {name: (Part(f"{stored}.weight", (size,)),) for name, (stored, size) in norms.items()}
 
 
-def _tensor_files(directory: Path) -> dict[str, Path]:
-    """Which file holds each tensor of the checkpoint; every header has been checked."""
-    index = read_json(directory, INDEX_FILE, MAX_INDEX_BYTES)
+def _stored_tensors(directory: Path) -> dict[str, TensorEntry]:
+    """The tensors of the checkpoint by name; every header has been checked."""
     if (directory / SINGLE_FILE).is_file():
-        return dict.fromkeys(read_header(directory / SINGLE_FILE), directory / SINGLE_FILE)
+        return read_header(directory / SINGLE_FILE)
+    index = read_json(directory, INDEX_FILE, MAX_INDEX_BYTES)
     if index is None:
         raise ModelError(_advice_without_safetensors(directory))
     weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{directory / INDEX_FILE}: no weight_map")
-    return _shard_files(directory, weight_map)
-
-
-def _shard_files(directory: Path, weight_map: Mapping[str, object]) -> dict[str, Path]:
-    """The index, checked against the shards: every shard is there and holds what the index says."""
-    headers: dict[str, set[str]] = {}
-    for shard in sorted({str(shard) for shard in weight_map.values()}):
-        path = directory / shard
-        if path.name != shard or path.suffix != ".safetensors":
-            raise ModelError(
-                f"{directory / INDEX_FILE}: shard {shorten(shard)} must be a file name that ends in .safetensors"
-            )
-        if not path.is_file():
-            raise ModelError(f"{directory}: shard {shard} of {INDEX_FILE} is missing: fetch the model again")
-        headers[shard] = set(read_header(path))
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ModelError(f"{directory / INDEX_FILE}: weight_map must give a file for each tensor")
+    shards = {shard: _shard(directory, shard) for shard in sorted(set(weight_map.values()))}
     for name, shard in weight_map.items():
-        if name not in headers[str(shard)]:
+        if name not in shards[shard]:
             raise ModelError(f"{directory}: tensor {shorten(name)} is not in {shard}, where {INDEX_FILE} has it")
-    return {name: directory / str(shard) for name, shard in weight_map.items()}
+    return {name: shards[shard][name] for name, shard in weight_map.items()}
+
+
+def _shard(directory: Path, shard: str) -> dict[str, TensorEntry]:
+    """The tensors of one file that the index names."""
+    path = directory / shard
+    if path.name != shard or path.suffix != ".safetensors":
+        raise ModelError(
+            f"{directory / INDEX_FILE}: shard {shorten(shard)} must be a plain name of a .safetensors file"
+        )
+    if not path.is_file():
+        raise ModelError(f"{directory}: shard {shard} of {INDEX_FILE} is missing: fetch the model again")
+    return read_header(path)
 
 
 def _advice_without_safetensors(directory: Path) -> str:
@@ -159,36 +157,32 @@ def _advice_without_safetensors(directory: Path) -> str:
     )
 
 
-def _as_stored(expected: dict[str, tuple[Part, ...]], files: Mapping[str, Path]) -> dict[str, tuple[Part, ...]]:
+def _as_stored(expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object]) -> dict[str, tuple[Part, ...]]:
     """The layout, with `embed` taken from the head where a tied checkpoint stores only that one."""
     (embed,) = expected["embed"]
-    if "head" in expected or embed.name in files or "lm_head.weight" not in files:
+    if "head" in expected or embed.name in stored or "lm_head.weight" not in stored:
         return expected
     return expected | {"embed": (Part("lm_head.weight", embed.shape),)}
 
 
-def _check_names(
-    directory: Path, expected: Mapping[str, tuple[Part, ...]], files: Mapping[str, Path], spec: ModelSpec
+def _check_tensors(
+    directory: Path, expected: Mapping[str, tuple[Part, ...]], stored: Mapping[str, TensorEntry], spec: ModelSpec
 ) -> None:
     """Raise ModelError unless the checkpoint holds the expected tensors, in their shapes, and no others."""
-    entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).items()}
     wanted = {part.name: part.shape for parts in expected.values() for part in parts}
-    missing = [name for name in wanted if name not in files]
+    missing = [name for name in wanted if name not in stored]
     if missing:
         raise ModelError(
-            f"{directory}: {len(missing)} tensors are missing, first {missing[0]}: is it a {spec.family} model?"
+            f"{directory}: {len(missing)} tensors missing, first {missing[0]}: is it a {spec.family} model?"
         )
     for name, shape in wanted.items():
-        if entries[name].shape != shape:
-            raise ModelError(
-                f"{directory}: tensor {name} is {list(entries[name].shape)}, config.json makes it {list(shape)}"
-            )
-        if entries[name].dtype not in FLOATS:
-            raise ModelError(
-                f"{directory}: tensor {name} is {entries[name].dtype}; only {', '.join(FLOATS)} can be read"
-            )
+        found = stored[name]
+        if found.shape != shape:
+            raise ModelError(f"{directory}: tensor {name} is {list(found.shape)}, config.json makes it {list(shape)}")
+        if found.dtype not in FLOATS:
+            raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(FLOATS)} can be read")
     spare = {"lm_head.weight"} if spec.tied_embeddings else set()
-    unexpected = [name for name in entries if name not in wanted and name not in spare and not HARMLESS.fullmatch(name)]
+    unexpected = [name for name in stored if name not in wanted and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
 

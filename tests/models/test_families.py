@@ -1,0 +1,142 @@
+"""config.json to spec: what each family means, what is refused, and where models are looked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_models import BASE, FAMILIES
+from umbel.errors import ModelError
+from umbel.ir.spec import RopeScaling
+from umbel.models.families import read_spec, resolve_model
+
+LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "layers": ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
+    "head size 0": ("llama", {"head_dim": 0}, "head_dim"),
+    "odd head size": ("llama", {"head_dim": 15}, "even"),
+    "vocabulary": ("llama", {"vocab_size": 2**40}, "vocab_size"),
+    "product": (
+        "llama",
+        {"num_hidden_layers": 1024, "hidden_size": 2**17, "intermediate_size": 2**20, "head_dim": 16},
+        "parameters",
+    ),
+    "negative": ("llama", {"hidden_size": -64}, "hidden_size"),
+    "true is no number": ("llama", {"num_hidden_layers": True}, "num_hidden_layers"),
+    "text is no number": ("llama", {"hidden_size": "64"}, "hidden_size"),
+    "missing size": ("llama", {"hidden_size": None}, "hidden_size"),
+    "NaN": ("llama", {"rope_theta": float("nan")}, "rope_theta"),
+    "heads and groups": ("llama", {"num_key_value_heads": 3}, "multiple"),
+    "heads and hidden": ("llama", {"num_attention_heads": 5, "num_key_value_heads": 5}, "head_dim"),
+    "auto_map": ("llama", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+    "attention code": ("llama", {"_attn_implementation_internal": "evil/kernel"}, "_attn_implementation_internal"),
+    "attention from a hub": ("llama", {"attn_implementation": "kernels-community/x"}, "attn_implementation"),
+    "quantised": ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
+    "unknown family": ("llama", {"model_type": "lama"}, "did you mean 'llama'"),
+    "no family": ("llama", {"model_type": ["llama"]}, "model_type"),
+    "other head": ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
+    "activation": ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+    "eos beyond": ("llama", {"eos_token_id": 300}, "vocab_size"),
+    "eos text": ("llama", {"eos_token_id": "</s>"}, "eos_token_id"),
+    "many eos": ("llama", {"eos_token_id": [1] * 2000}, "eos_token_id"),
+    "yarn": ("llama", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type"),
+    "partial rotary": ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    "rope per layer": ("llama", {"rope_parameters": {"full_attention": {}}}, "rope_parameters"),
+    "rope bounds": ("llama", {"rope_scaling": LLAMA3_ROPE | {"high_freq_factor": 1.0}}, "high_freq_factor"),
+    "rope without factor": ("llama", {"rope_scaling": {"rope_type": "linear"}}, "factor"),
+    "mixed window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "window"),
+    "mixed layer types": ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "window"),
+    "window 0": ("mistral", {"sliding_window": 0}, "sliding_window"),
+    "flag": ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+    "dtype": ("llama", {"torch_dtype": "int4"}, "dtype"),
+}
+
+
+def write_config(directory: Path, family: str, **overrides: Any) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(BASE | {"model_type": family} | FAMILIES[family] | overrides))
+    return directory
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_configs(name: str, tmp_path: Path):
+    family, overrides, named = REFUSED[name]
+    with pytest.raises(ModelError, match=named):
+        read_spec(write_config(tmp_path, family, **overrides))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"a": ' * 100_000, b" " * 5_000_000]
+)
+def test_config_that_is_no_json_object(content: bytes, tmp_path: Path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_spec(tmp_path)
+
+
+def test_what_makes_the_families_differ(tmp_path: Path):
+    llama = read_spec(write_config(tmp_path / "a", "llama", attention_bias=True, mlp_bias=True, sliding_window=9))
+    assert (llama.qkv_bias, llama.o_bias, llama.mlp_bias, llama.qk_norm) == (True, True, True, False)
+    assert (llama.head_dim, llama.sliding_window) == (16, None)
+    qwen2 = read_spec(write_config(tmp_path / "b", "qwen2", sliding_window=8))
+    assert (qwen2.qkv_bias, qwen2.o_bias, qwen2.sliding_window, qwen2.tied_embeddings) == (True, False, None, True)
+    qwen3 = read_spec(write_config(tmp_path / "c", "qwen3", head_dim=None))
+    assert (qwen3.qk_norm, qwen3.head_dim, qwen3.qkv_bias) == (True, 128, False)
+    mistral = read_spec(write_config(tmp_path / "d", "mistral", sliding_window=8))
+    assert (mistral.sliding_window, mistral.head_dim, mistral.group_size) == (8, 24, 2)
+
+
+def test_sliding_window_of_all_layers_or_of_none(tmp_path: Path):
+    on = {"use_sliding_window": True, "sliding_window": 8}
+    assert read_spec(write_config(tmp_path / "a", "qwen2", **on, max_window_layers=0)).sliding_window == 8
+    assert read_spec(write_config(tmp_path / "b", "qwen2", **on, max_window_layers=28)).sliding_window is None
+    both = ["sliding_attention"] * 2
+    assert read_spec(write_config(tmp_path / "c", "qwen3", **on, layer_types=both)).sliding_window == 8
+
+
+def test_rotary_settings_under_old_and_new_names(tmp_path: Path):
+    expected = RopeScaling("llama3", 8.0, 1.0, 4.0, 512)
+    old = read_spec(write_config(tmp_path / "a", "llama", rope_theta=5e5, rope_scaling=LLAMA3_ROPE))
+    new = read_spec(write_config(tmp_path / "b", "llama", rope_parameters=LLAMA3_ROPE | {"rope_theta": 5e5}))
+    assert (old.rope_scaling, old.rope_theta) == (new.rope_scaling, new.rope_theta) == (expected, 5e5)
+    older = read_spec(write_config(tmp_path / "c", "llama", rope_scaling={"type": "linear", "factor": 2}))
+    assert older.rope_scaling == RopeScaling("linear", 2.0)
+    plain = read_spec(
+        write_config(tmp_path / "d", "llama", rope_parameters={"rope_type": "default", "rope_theta": 7.0})
+    )
+    assert (plain.rope_scaling, plain.rope_theta) == (None, 7.0)
+
+
+def test_ends_of_an_answer_come_from_both_files(tmp_path: Path):
+    write_config(tmp_path, "llama", eos_token_id=[2, 5])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert read_spec(tmp_path).eos_token_ids == (2, 5, 7)
+
+
+def test_unknown_harmless_keys_are_ignored(tmp_path: Path):
+    assert read_spec(write_config(tmp_path, "llama", foo=1, _attn_implementation_autoset=True)).n_layers == 2
+
+
+def test_where_models_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert resolve_model(str(tmp_path)) == tmp_path
+    (tmp_path / "file").write_text("")
+    for name in (str(tmp_path / "file"), str(tmp_path / "none"), "../../x", "no-such", "a/b/c", "", "a/../b"):
+        with pytest.raises(ModelError, match="model"):
+            resolve_model(name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        resolve_model("nobody-here/no-such-model-on-any-hub")
+
+
+def test_reading_a_spec_and_a_tokenizer_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys, umbel.models.families, umbel.tokenizer, umbel.detokenizer;"
+        "assert not {'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
