@@ -190,7 +190,7 @@ class JobStore:
         with self._storage():
             column = "row" if order == "input" else "seq"
             for row, crc, line in self._db.execute(f"SELECT row, crc, line FROM results ORDER BY {column}"):
-                if crc == _checksum(row, line):
+                if isinstance(line, bytes) and crc == _checksum(row, line):
                     yield line
                 else:
                     bad.append(row)
