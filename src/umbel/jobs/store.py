@@ -74,18 +74,26 @@ class JobStore:
         if not existed:
             at("store.create.before")
         self._db = self._connect()
-        self._seq = self._prepare()
-        if not existed:
-            at("store.create.after")
+        try:
+            self._seq = self._prepare()
+            if not existed:
+                at("store.create.after")
+        except BaseException:
+            self._db.close()
+            raise
 
     def _connect(self) -> sqlite3.Connection:
         with self._storage():
             db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until close or death: one process per job
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")  # a commit that returned is on disk
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("COMMIT")  # takes the lock now, not at the first result
+            try:
+                db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until close or death: one process per job
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")  # a commit that returned is on disk
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("COMMIT")  # takes the lock now, not at the first result
+            except BaseException:
+                db.close()
+                raise
             return db
 
     def _prepare(self) -> int:
