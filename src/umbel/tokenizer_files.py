@@ -1,4 +1,10 @@
-"""Reads a tokenizer from a model directory: tokenizer.json, and what its configuration files change about it."""
+"""Reads a tokenizer from a model directory: tokenizer.json, and what its configuration files add to it.
+
+tokenizer.json alone decides how text is split and whether bos is put in front, as for transformers'
+PreTrainedTokenizerFast (which ignores `add_bos_token` beside a tokenizer.json). The LlamaTokenizer class of
+transformers 5 splits otherwise than the file says (no second blank mark before a text that begins with a blank, unknown
+characters dropped); models were trained on what the file says, so we keep to it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
+from tokenizers import AddedToken, Tokenizer
 
 from umbel.errors import ModelError
 from umbel.models.config_file import read_json, refuse_code
@@ -37,10 +41,7 @@ def read_tokenizer(directory: Path) -> TokenizerFiles:
         config = read_json(directory, "tokenizer_config.json", MAX_TEMPLATE_BYTES) or {}
         refuse_code(config, "tokenizer_config.json")
         named = _named_tokens(config, read_json(directory, "special_tokens_map.json") or {})
-        if _is_llama_class(directory, backend, config):
-            _use_llama_class(backend, config)
         _add_missing_tokens(backend, config, named)
-        _set_bos_and_eos(backend, config, named)
         return TokenizerFiles(
             backend, named, _template_source(directory, config), bool(config.get("clean_up_tokenization_spaces"))
         )
@@ -66,27 +67,6 @@ def _read_backend(directory: Path) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     return backend
-
-
-def _is_llama_class(directory: Path, backend: Tokenizer, config: Mapping[str, Any]) -> bool:
-    """Whether transformers would rebuild this tokenizer as its LlamaTokenizer, not take tokenizer.json as it is."""
-    model_type = (read_json(directory, "config.json") or {}).get("model_type")
-    named = str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
-    has_bytes = "ByteLevel" in str(backend.pre_tokenizer) or "ByteLevel" in str(backend.decoder)
-    return named and model_type == "llama" and isinstance(backend.model, BPE) and not has_bytes
-
-
-def _use_llama_class(backend: Tokenizer, config: Mapping[str, Any]) -> None:
-    """Split and join as transformers 5 does for LlamaTokenizer: one leading blank mark, never two."""
-    prefix = config.get("add_prefix_space") is not False
-    scheme = ("always" if config.get("legacy") else "first") if prefix else "never"
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme=scheme, split=False)
-    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    model = backend.model
-    model.fuse_unk, model.byte_fallback, model.unk_token = True, True, None
-    backend.model = model
 
 
 def _named_tokens(config: Mapping[str, Any], special_tokens_map: Mapping[str, Any]) -> dict[str, str]:
@@ -130,17 +110,6 @@ def _added_token(field: Any) -> AddedToken:
         raise ModelError(f"tokenizer_config.json: {str(field)[:80]!r} is not a token")
     flags = {key: bool(field.get(key)) for key in ("single_word", "lstrip", "rstrip", "special")}
     return AddedToken(field["content"], normalized=bool(field.get("normalized", not flags["special"])), **flags)
-
-
-def _set_bos_and_eos(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
-    """Where the configuration says whether prompts get bos and eos, that replaces what tokenizer.json does."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    bos = named.get("bos_token") if config.get("add_bos_token") else None
-    eos = named.get("eos_token") if config.get("add_eos_token") else None
-    around = [(token, backend.token_to_id(token)) for token in (bos, eos) if token is not None]
-    single = [*([f"{bos}:0"] if bos else []), "$A:0", *([f"{eos}:0"] if eos else [])]
-    backend.post_processor = TemplateProcessing(single=single, pair=None, special_tokens=around)
 
 
 def _template_source(directory: Path, config: Mapping[str, Any]) -> str | None:
