@@ -1,0 +1,195 @@
+"""Drives a scheduler with the fake runner, checks every step it hands out, and predicts the tokens without either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from umbel.cache.pages import PagePool
+from umbel.ir.forest import Forest
+from umbel.ir.params import SamplingParams
+from umbel.ir.step import Step
+from umbel.ir.workload import Workload
+from umbel.plan.passes.prefix import build_forest
+from umbel.runner.base import Runner
+from umbel.runner.fake import FakeRunner
+from umbel.sched.assemble import SamplingTable
+from umbel.sched.scheduler import Scheduler
+
+VOCAB = 50
+MIX, WORD = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+@dataclass
+class Job:
+    """A workload with what a scheduler needs beside it; `outs` are tokens per sample, one figure per row."""
+
+    prompts: Sequence[Sequence[int]]
+    ns: Sequence[int]
+    outs: Sequence[int]
+    workload: Workload = field(init=False)
+    forest: Forest = field(init=False)
+
+    def __post_init__(self) -> None:
+        params = [SamplingParams(n=n, temperature=1.0 if n > 1 else 0.0) for n in self.ns]
+        self.workload = Workload.of(self.prompts, params)
+        self.forest = build_forest(self.workload)
+
+    @property
+    def samples(self) -> set[tuple[int, int]]:
+        """Every (row, sample) that must be answered."""
+        return {(row, i) for row, n in enumerate(self.ns) for i in range(n)}
+
+    def demand(self, page_size: int) -> int:
+        """Pages that everything together would hold."""
+        nodes = -(-(self.forest.end - self.forest.start) // page_size)
+        return int(nodes.sum()) + sum(n * -(-out // page_size) for n, out in zip(self.ns, self.outs, strict=True))
+
+    def largest_row(self, page_size: int) -> int:
+        """Pages that the largest sample needs when it runs alone."""
+        return max(self.row_pages(row, page_size) for row in range(len(self.ns)))
+
+    def row_pages(self, row: int, page_size: int) -> int:
+        """Pages of one sample of a row: each node of its path, and its tail, in whole pages."""
+        pages, node = -(-self.outs[row] // page_size), int(self.forest.leaf[row])
+        while node >= 0:
+            pages += -(-int(self.forest.end[node] - self.forest.start[node]) // page_size)
+            node = int(self.forest.parent[node])
+        return pages
+
+
+S = TypeVar("S", bound=Scheduler)
+
+
+def scheduler_of(job: Job, n_pages: int, page_size: int, chunk: int, kind: type[S] = Scheduler) -> S:
+    """A scheduler over a pool of its own."""
+    table = SamplingTable.of(job.workload, 0, tuple(() for _ in job.prompts))
+    return kind(job.workload, job.forest, table, np.array(job.outs), PagePool(n_pages, page_size), chunk)
+
+
+@dataclass
+class Run:
+    """What happened: tokens per (row, sample), rows reported as unfit, how many steps, preemptions by (row, sample)."""
+
+    scheduler: Scheduler
+    tokens: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    steps: int = 0
+    rows_run: int = 0
+    fresh_run: int = 0
+    idle: int = 0  # most steps in a row without a new token
+
+
+def drive(
+    job: Job,
+    n_pages: int,
+    page_size: int,
+    chunk: int,
+    *,
+    runner: Runner | None = None,
+    scheduler: Scheduler | None = None,
+    check: bool = True,
+    seen: Callable[[Scheduler, Step, np.ndarray], None] | None = None,
+) -> Run:
+    """Run a job to its end; `seen` is told of every step once its result has been applied."""
+    scheduler = scheduler or scheduler_of(job, n_pages, page_size, chunk)
+    runner = runner or FakeRunner(n_pages, page_size, VOCAB)
+    run, quiet = Run(scheduler), 0
+    while (step := scheduler.next()) is not None:
+        if check:
+            check_step(step, n_pages, chunk)
+        slots = scheduler.apply(runner.run(step))
+        run.steps += 1
+        run.rows_run += step.n_rows
+        run.fresh_run += int(step.fresh.sum())
+        quiet = 0 if len(slots) else quiet + 1
+        run.idle = max(run.idle, quiet)
+        if seen is not None:
+            seen(scheduler, step, slots)
+        finish_full(scheduler, slots, run.tokens)
+        if check:
+            scheduler.check()
+    run.failed = {row for row, _ in scheduler.failed}
+    scheduler.check()
+    assert_clean(scheduler)
+    return run
+
+
+def finish_full(scheduler: Scheduler, slots: np.ndarray, tokens: dict[tuple[int, int], list[int]]) -> None:
+    """Finish the samples that have all their tokens, and note these."""
+    seqs = scheduler.seqs
+    for slot in slots[seqs.n_out[slots] == seqs.max_out[slots]].tolist():
+        tokens[int(seqs.row[slot]), int(seqs.sample[slot])] = seqs.generated(slot).tolist()
+        scheduler.finish(slot)
+
+
+def assert_clean(scheduler: Scheduler) -> None:
+    """Nothing is held any more by anyone."""
+    kv, seqs = scheduler.kv, scheduler.seqs
+    assert scheduler.pool.free == scheduler.pool.n_pages
+    assert not kv.pages and not kv.in_use and not seqs.slot_of and not seqs.running.any()
+    assert not kv.waiting.any() and not kv.users.any() and not kv.held.any()
+    assert len(scheduler.seqs.runners()) == 0 and not scheduler._paths and not scheduler._preempted
+
+
+def expected(job: Job, row: int, sample: int) -> list[int]:
+    """What the fake runner must answer, from the prompt alone: each token a hash of all (position, token) before it."""
+    sequence = list(job.prompts[row])
+    total = sum(_mark(p, t) for p, t in enumerate(sequence))
+    salt = sample * MIX if job.ns[row] > 1 else 0
+    answer: list[int] = []
+    while len(answer) < job.outs[row]:
+        token = ((total + salt) * MIX >> 33) % VOCAB
+        total += _mark(len(sequence) + len(answer), token)
+        answer.append(token)
+    return answer
+
+
+def _mark(position: int, token: int) -> int:
+    return ((position << 32 | token) * MIX & WORD) >> 2
+
+
+def check_step(step: Step, n_pages: int, chunk: int) -> None:
+    """Everything that ir.step promises about a step, by plain loops."""
+    n_nodes, page_size = len(step.parent), step.page_size
+    assert 1 <= step.n_rows <= chunk
+    assert step.row_begin.tolist() == [0, *step.row_end[:-1].tolist()] and step.row_end[-1] == step.n_rows
+    below = step.row_end.copy()
+    for node in range(n_nodes - 1, -1, -1):
+        if (parent := int(step.parent[node])) >= 0:
+            below[parent] = max(below[parent], below[node])
+    assert step.subtree_end.tolist() == below.tolist()
+    assert (step.subtree_end > step.row_begin).all(), "a node without rows in its subtree has no business here"
+    open_path: list[int] = []
+    for node in range(n_nodes):
+        parent = int(step.parent[node])
+        while open_path and open_path[-1] != parent:
+            open_path.pop()
+        assert parent == -1 or open_path, "not depth-first: the parent's subtree was left before"
+        assert step.start[node] == (step.end[parent] if parent >= 0 else 0)
+        open_path.append(node)
+        own = np.arange(step.row_begin[node], step.row_end[node])
+        assert step.start[node] < step.end[node] and step.end[node] - len(own) >= step.start[node]
+        assert step.positions[own].tolist() == list(range(int(step.end[node]) - len(own), int(step.end[node])))
+    _check_pages(step, n_pages)
+    last_rows = set((step.row_end[step.row_end > step.row_begin] - 1).tolist())
+    assert set(step.sampling.rows.tolist()) <= last_rows, "only the last row of a node can be sampled from"
+    assert set(np.flatnonzero(~step.fresh).tolist()) <= set(step.sampling.rows.tolist())
+    drawn = list(zip(step.sampling.keys.tolist(), step.sampling.samples.tolist(), strict=True))
+    assert len(drawn) == len(set(drawn)), "a sample draws twice"
+    assert page_size >= 1
+
+
+def _check_pages(step: Step, n_pages: int) -> None:
+    """Every position has a page, and no page belongs to two nodes."""
+    used = [
+        page
+        for node in range(len(step.parent))
+        for page in step.pages[step.page_begin[node] :][: -(-int(step.end[node] - step.start[node]) // step.page_size)]
+    ]
+    assert len(used) == sum(-(-int(e - s) // step.page_size) for s, e in zip(step.start, step.end, strict=True))
+    assert len(set(used)) == len(used) and all(0 <= page < n_pages for page in used)
+    assert len(set(step.pages.tolist())) == len(step.pages)

@@ -1,0 +1,92 @@
+"""The same answers whatever the pool and the chunk, few preemptions, progress always (RELIABILITY goal 13)."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from tests.sched.drive import Job, drive, expected, scheduler_of
+from umbel.sched.scheduler import Scheduler
+
+PAGE = 4
+
+
+def groups(seed: int, n_rows: int = 30) -> Job:
+    """Rows in a few groups with a shared beginning of two levels, own ends, and answers of mixed length."""
+    rng = random.Random(seed)
+    heads = [[rng.randrange(40) for _ in range(rng.randrange(20, 60))] for _ in range(4)]
+    middles = {g: [[rng.randrange(40) for _ in range(12)] for _ in range(3)] for g in range(4)}
+    prompts, ns, outs = [], [], []
+    for _ in range(n_rows):
+        g = rng.randrange(4)
+        prompts.append(heads[g] + rng.choice(middles[g]) + [rng.randrange(40) for _ in range(rng.randrange(1, 30))])
+        ns.append(rng.choice((1, 1, 1, 3)))
+        outs.append(rng.randrange(1, 48))
+    return Job(prompts, ns, outs)
+
+
+def long_answers(seed: int) -> Job:
+    """Short prompts and answers far longer than the room that admission keeps for each."""
+    rng = random.Random(seed)
+    prompts = [[i, *(rng.randrange(40) for _ in range(rng.randrange(1, 20)))] for i in range(16)]
+    return Job(prompts, [1] * 16, [rng.randrange(60, 160) for _ in prompts])
+
+
+JOBS = {"groups": groups(0), "other groups": groups(1), "long answers": long_answers(2)}
+
+
+def answers(job: Job) -> dict[tuple[int, int], list[int]]:
+    return {key: expected(job, *key) for key in job.samples}
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("percent", [100, 50, 25, 10, 5])
+def test_answers_do_not_depend_on_the_pool(name: str, percent: int) -> None:
+    job = JOBS[name]
+    pages = max(job.demand(PAGE) * percent // 100, job.largest_row(PAGE))
+    run = drive(job, pages, PAGE, chunk=64)
+    assert run.tokens == answers(job) and not run.failed
+    assert run.idle <= 100
+    if percent == 100:
+        assert run.scheduler.preemptions == 0 and run.scheduler.recomputed_tokens <= len(job.samples)
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("chunk", [1, 7, 16, 512, 2048])
+def test_answers_do_not_depend_on_the_chunk(name: str, chunk: int) -> None:
+    job = JOBS[name]
+    run = drive(job, max(job.demand(PAGE) // 4, job.largest_row(PAGE)), PAGE, chunk, check=chunk > 1)
+    assert run.tokens == answers(job) and not run.failed
+
+
+class Counting(Scheduler):
+    """Counts how often each sample (by its rank) is preempted."""
+
+    counts: Counter[int]
+
+    def _preempt_last(self) -> bool:
+        before = set(self._preempted)
+        found = super()._preempt_last()
+        self.counts.update(set(self._preempted) - before)
+        return found
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("chunk", [16, 64, 512])
+def test_preemptions_stay_rare_at_a_quarter_of_the_demand(name: str, chunk: int) -> None:
+    job = JOBS[name]
+    scheduler = scheduler_of(job, max(job.demand(PAGE) // 4, job.largest_row(PAGE)), PAGE, chunk, Counting)
+    scheduler.counts = Counter()
+    run = drive(job, scheduler.pool.n_pages, PAGE, chunk, scheduler=scheduler, check=False)
+    assert run.tokens == answers(job)
+    assert scheduler.counts.total() == scheduler.preemptions
+    assert max(scheduler.counts.values(), default=0) <= 3, scheduler.counts.most_common(5)
+
+
+def test_a_row_that_cannot_fit_is_reported_and_the_others_are_answered() -> None:
+    job = Job([[1, 2, 3], [1, 2, 4] * 30, [5]], [1, 2, 1], [4, 4, 60])
+    run = drive(job, 10, PAGE, chunk=16)
+    assert run.failed == {1, 2}  # 90 prompt tokens; 60 generated ones
+    assert run.tokens == {(0, 0): expected(job, 0, 0)}
