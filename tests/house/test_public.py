@@ -1,0 +1,15 @@
+"""What users rely on by name: the public Python names, and the commands."""
+
+from __future__ import annotations
+
+import umbel
+from umbel.cli.main import COMMANDS
+
+
+def test_public_names() -> None:
+    assert umbel.__all__ == ["LLM", "RequestOutput", "SamplingParams"]
+    assert all(getattr(umbel, name) for name in umbel.__all__)
+
+
+def test_commands() -> None:
+    assert list(COMMANDS) == ["run", "plan", "verify"]
