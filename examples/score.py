@@ -1,6 +1,6 @@
 """Compares answers of `umbel run` with the labels of examples/labels.jsonl: the share that is right, per task.
 
-    python examples/score.py answers.jsonl examples/labels.jsonl [--least 0.9]
+python examples/score.py answers.jsonl examples/labels.jsonl [--least 0.9]
 """
 
 import argparse
