@@ -106,7 +106,8 @@ def test_a_row_does_not_depend_on_its_neighbours_to_the_last_bit(name: str, thre
 
     with torch.inference_mode():
         hidden, logits = run(0, 300)
-        for size in (1, 2, 3, 5, 8, 11, 12, 15, 16, 17, 33, 64, 299):
+        # Two threads take long on a busy machine, so they get fewer sizes.
+        for size in (1, 2, 3, 5, 8, 11, 12, 15, 16, 17, 33, 64, 299) if threads == 1 else (1, 6, 11, 299):
             for begin in (0, 1, 300 - size):
                 part, part_logits = run(begin, begin + size)
                 assert torch.equal(part, hidden[begin : begin + size]), (size, begin)

@@ -168,7 +168,7 @@ def open_model(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_directory_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("umbel.chat_template.MAX_SECONDS", 0.2)
+    monkeypatch.setattr("umbel.chat_template.MAX_PROBE_SECONDS", 0.2)
     spoil, named = MALFORMED[name]
     make_model(tmp_path)
     open_model(tmp_path)
