@@ -152,8 +152,11 @@ def _guarded(template: nodes.Template) -> nodes.Template:
             raise SecurityError(f"it names the Python internal {value!r}")
         if isinstance(value, int) and abs(value) > MAX_NUMBER:
             raise LimitError(f"it holds the number {value:,}; at most {MAX_NUMBER:,} is accepted")
-    for node in (*template.find_all(nodes.For), *template.find_all(nodes.Macro), *template.find_all(nodes.CallBlock)):
-        node.body.insert(0, _check_call(None))
+    bodies = [loop.body for loop in template.find_all(nodes.For)]
+    bodies += [macro.body for macro in template.find_all(nodes.Macro)]
+    bodies += [call.body for call in template.find_all(nodes.CallBlock)]
+    for body in bodies:
+        body.insert(0, _check_call(None))
     _guard_assignments(template)
     return template
 
