@@ -1,4 +1,4 @@
-"""Goal 2: a process killed at any durable act, or failing there, loses and doubles nothing and writes the same bytes."""
+"""Goal 2: killed or failing at any durable act, a job loses and doubles no row and writes the same bytes."""
 
 from __future__ import annotations
 

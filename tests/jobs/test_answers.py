@@ -1,0 +1,104 @@
+"""Output lines in each dialect, in each kind of file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from tests.jobs.fakes import make_job, read_rows, write_rows
+
+CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+TEXT = {"model": "fake", "prompt": "hi", "max_tokens": 2}
+PLAIN = {"custom_id": "a", "prompt": "hi", "max_tokens": 2}
+
+
+def answers(directory: Path, rows: list[Any], name: str = "out.jsonl") -> list[dict[str, Any]]:
+    make_job(write_rows(directory / "in.jsonl", rows), directory / name).run()
+    return read_rows(directory / name)
+
+
+def envelope(body: dict[str, Any], url: str = "/v1/chat/completions", name: str = "a") -> dict[str, Any]:
+    return {"custom_id": name, "method": "POST", "url": url, "body": body}
+
+
+def test_plain(tmp_path: Path) -> None:
+    (row,) = answers(tmp_path, [PLAIN])
+    assert list(row) == ["custom_id", "text", "token_ids", "finish_reason", "usage", "error"]
+    assert row["usage"] == {"prompt_tokens": 2, "completion_tokens": 2}
+    assert (len(row["token_ids"]), row["finish_reason"], row["error"]) == (2, "length", None)
+
+
+def test_plain_logprobs_when_asked(tmp_path: Path) -> None:
+    rows = answers(tmp_path, [PLAIN | {"logprobs": 2}, PLAIN | {"custom_id": "b", "logprobs": 0}])
+    first = rows[0]["logprobs"]
+    assert [entry["token_id"] for entry in first] == rows[0]["token_ids"]
+    assert first[0]["top"] == [{"token_id": 0, "logprob": -1.5}, {"token_id": 1, "logprob": -2.5}]
+    assert rows[1]["logprobs"][0]["top"] == []
+
+
+def test_plain_samples(tmp_path: Path) -> None:
+    (row,) = answers(tmp_path, [PLAIN | {"n": 3, "logprobs": 1}])
+    assert list(row) == ["custom_id", "choices", "usage", "error"]
+    assert [choice["index"] for choice in row["choices"]] == [0, 1, 2]
+    assert row["usage"]["completion_tokens"] == sum(len(choice["token_ids"]) for choice in row["choices"]) == 6
+    assert len(row["choices"][2]["logprobs"]) == 2
+
+
+def test_chat_completion(tmp_path: Path) -> None:
+    (row,) = answers(tmp_path, [envelope(CHAT | {"n": 2, "logprobs": True, "top_logprobs": 1})])
+    assert row["error"] is None and row["response"]["status_code"] == 200
+    body = row["response"]["body"]
+    assert (body["object"], body["created"], body["model"]) == ("chat.completion", 0, "fake")
+    assert [choice["message"]["role"] for choice in body["choices"]] == ["assistant", "assistant"]
+    (first, _) = body["choices"][0]["logprobs"]["content"]
+    assert first["bytes"] == list(first["token"].encode()) and len(first["top_logprobs"]) == 1
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+def test_text_completion(tmp_path: Path) -> None:
+    (row,) = answers(tmp_path, [envelope(TEXT | {"logprobs": 2}, "/v1/completions")])
+    body = row["response"]["body"]
+    assert body["object"] == "text_completion"
+    logprobs = body["choices"][0]["logprobs"]
+    assert "".join(logprobs["tokens"]) == body["choices"][0]["text"]
+    assert logprobs["text_offset"] == [0, 1]
+    assert len(logprobs["top_logprobs"][0]) == 2 and logprobs["token_logprobs"] == [-0.5, -0.5]
+
+
+def test_ids_belong_to_the_row_alone(tmp_path: Path) -> None:
+    alone = answers(tmp_path, [envelope(CHAT)])[0]
+    beside = answers(tmp_path, [envelope(CHAT), envelope(CHAT, name="b"), b"{"], "two.jsonl")
+    assert beside[0] == alone
+    assert len({row["id"] for row in beside}) == 3
+    assert beside[2]["custom_id"] is None and beside[2]["error"]["code"] == "invalid_json_line"
+
+
+def test_gzip_output_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    rows = [PLAIN | {"custom_id": f"r{i}"} for i in range(50)]
+    plain = answers(tmp_path, rows)
+    for name in ("one.jsonl.gz", "two.jsonl.gz"):
+        make_job(tmp_path / "in.jsonl", tmp_path / name).run()
+    packed = (tmp_path / "one.jsonl.gz").read_bytes()
+    assert packed == (tmp_path / "two.jsonl.gz").read_bytes()
+    assert [json.loads(line) for line in gzip.decompress(packed).splitlines()] == plain
+
+
+def test_parquet_output(tmp_path: Path) -> None:
+    rows = [PLAIN | {"logprobs": 1}, PLAIN | {"custom_id": "b", "n": 2}, {"custom_id": "c", "prompt": ""}]
+    make_job(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").run()
+    one, two, bad = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (len(one["token_ids"]), one["error"], one["choices"]) == (2, None, None)
+    assert [choice["index"] for choice in two["choices"]] == [0, 1] and two["text"] is None
+    assert bad["error"]["code"] == "empty_prompt" and bad["usage"] is None
+
+
+def test_parquet_output_of_openai_rows(tmp_path: Path) -> None:
+    rows = [envelope(CHAT), envelope(CHAT | {"n": 0}, name="b")]
+    make_job(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").run()
+    good, bad = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert json.loads(good["response"])["body"]["object"] == "chat.completion" and good["error"] is None
+    assert json.loads(bad["response"])["status_code"] == 400 and bad["error"]["code"] == "invalid_value"
