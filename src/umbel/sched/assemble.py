@@ -107,7 +107,8 @@ def _nodes_of(draft: Draft, seqs: Sequences, kv: KVForest) -> tuple[Ints, Ints]:
     # A node stays when the next node with rows, counted from itself, lies in its subtree.
     following = np.searchsorted(roots, in_use)
     nodes = in_use[np.append(roots, kv.forest.n_nodes)[following] < kv.forest.subtree_end[in_use]]
-    counts = np.array([draft.nodes.get(n, 0) + (n in draft.again) for n in nodes.tolist()], np.int64)
+    counts = np.zeros(len(nodes), np.int64)
+    counts[np.searchsorted(nodes, with_rows)] = [*draft.nodes.values(), *(1 for _ in draft.again)]
     return nodes, counts
 
 
@@ -127,7 +128,11 @@ def _tokens_of(
     workload: Workload,
 ) -> Ints:
     """Token ids of the rows: runs of the nodes, then single tokens of the tails, brought into entry order."""
-    parts = [_run(int(n), int(c), n in draft.again, kv, workload) for n, c in zip(nodes, counts, strict=True)]
+    own = np.flatnonzero(counts)
+    parts = [
+        _run(n, c, n in draft.again, kv, workload)
+        for n, c in zip(nodes[own].tolist(), counts[own].tolist(), strict=True)
+    ]
     owner = np.repeat(tails, tail_counts)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(tail_counts) - tail_counts, tail_counts)
     flat = np.concatenate([*parts, seqs.out[owner, seqs.held[owner] + within]]).astype(np.int64)

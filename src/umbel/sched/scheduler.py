@@ -230,8 +230,7 @@ class Scheduler:
     def drop_row(self, row: int) -> None:
         """Abandon every sample of a row, in whatever state it is."""
         path = self.kv.path(int(self.kv.forest.leaf[row]))
-        first = int(self._first_rank[row])
-        for rank in range(first, first + int(self.table.n[row])):
+        for rank in self.ranks_of(row):
             slot = self.seqs.slot_of.get(rank)
             if slot is not None and self.seqs.running[slot]:
                 self.finish(slot)
@@ -243,6 +242,11 @@ class Scheduler:
             elif rank >= self._cursor and rank not in self._dropped:
                 self._dropped.add(rank)
                 self.kv.skip(path)
+
+    def ranks_of(self, row: int) -> range:
+        """The places of a row's samples in plan order."""
+        first = int(self._first_rank[row])
+        return range(first, first + int(self.table.n[row]))
 
     # -- what happened -------------------------------------------------------------------------------------------
 
