@@ -1,0 +1,58 @@
+"""What a running job shows."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from umbel.cli.display import _Bar, closing_lines, duration, line_of
+from umbel.ir.report import Stats
+from umbel.jobs.progress import Progress
+from umbel.jobs.summary import Summary
+
+
+def half_done() -> Progress:
+    now = [100.0]
+    progress = Progress(clock=lambda: now[0])
+    progress.enter("run")
+    now[0] = 110.0
+    progress.rows, progress.done, progress.failed, progress.ran, progress.to_run = 10, 5, 1, 4, 8
+    progress.prompt_tokens, progress.finished_prompt_tokens = 800, 400
+    progress.stats = lambda: Stats(computed_prompt_tokens=150, output_tokens=100)
+    return progress
+
+
+def test_a_line_shows_rows_rate_savings_and_eta() -> None:
+    reading = half_done().reading()
+    assert reading.tokens_per_second == 25
+    assert reading.saved_tokens == 250
+    assert reading.eta_seconds == 10  # 500 of 1,000 expected tokens in 10 s
+    wanted = "5/10 rows · 25 tokens/s · 250 tokens saved by sharing · 1 failed · about 10.0 s left"
+    assert line_of(reading) == wanted
+
+
+def test_the_bar_renders() -> None:
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(_Bar(half_done()))
+        assert "5/10 rows" in console.export_text()
+
+
+def test_phases_have_names() -> None:
+    progress = Progress()
+    assert line_of(progress.reading()) == "starting"
+    progress.enter("load")
+    assert line_of(progress.reading()) == "loading the model"
+
+
+def test_closing_lines_say_what_happened_and_warn() -> None:
+    seconds = {"plan": 1.0, "load": 2.0, "run": 70.0, "write": 0.0}
+    result = Summary("complete", 10, 9, 1, 2, 800, 150, 0, 100, 0, 3, seconds, {"empty_prompt": 1}, ("look",), "out")
+    lines = closing_lines(result, quiet=False)
+    assert lines[0] == "10 rows: 9 answered, 1 failed (2 kept from an earlier run) in 1 min 13 s; out"
+    assert "150 of 800 prompt tokens computed (81% saved by sharing); 100 tokens out" in lines[1]
+    assert lines[2:] == ["  1 x empty_prompt", "warning: look"]
+    assert closing_lines(result, quiet=True) == ["warning: look"]
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0.04, 59.9, 61, 7_380)] == ["0.0 s", "59.9 s", "1 min 1 s", "2 h 3 min"]
