@@ -24,9 +24,11 @@ class StoppingEngine(FakeEngine):
     """Gives `rows` answers, then does `act`."""
 
     rows = 10
+    signals: tuple[int, ...] = (signal.SIGTERM,)
 
     def act(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        for number in self.signals:
+            os.kill(os.getpid(), number)
 
     def execute(self, workload: Workload) -> Iterator[Output]:
         for i, output in enumerate(super().execute(workload)):
@@ -68,8 +70,28 @@ def test_order_finish_writes_rows_as_they_came(source: Path, expected: bytes, tm
     assert (tmp_path / "out").read_bytes().splitlines() == expected.splitlines()[::-1]
 
 
-def test_sigterm_drains_and_the_next_run_goes_on(source: Path, expected: bytes, tmp_path: Path) -> None:
-    first = make_job(source, tmp_path / "out", StoppingEngine()).run()
+class TwiceInterruptedEngine(StoppingEngine):
+    """The first Ctrl-C arrives while something holds it off, the second right behind it."""
+
+    def act(self) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_loses_nothing(source: Path, expected: bytes, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make_job(source, tmp_path / "out", TwiceInterruptedEngine()).run()
+    make_job(source, tmp_path / "out").run()
+    assert (tmp_path / "out").read_bytes() == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_drains_and_the_next_run_goes_on(number: int, source: Path, expected: bytes, tmp_path: Path) -> None:
+    engine = StoppingEngine()
+    engine.signals = (number,)
+    first = make_job(source, tmp_path / "out", engine).run()
     assert (first.status, first.exit_code, first.ok) == ("drained", 75, 10)
     assert not (tmp_path / "out").exists()
     engine = FakeEngine()
