@@ -1,0 +1,71 @@
+"""Real steps for attention tests: random forests through the scheduler, with poisoned memory and tiny decoders."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from tests.sched.drive import VOCAB, Job, finish_full, scheduler_of
+from umbel.cache.pages import PagePool
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
+from umbel.kv.store import KVStore
+from umbel.runner.fake import FakeRunner
+from umbel.sched.scheduler import Scheduler
+
+CPU = torch.device("cpu")
+BORDERS = (1, 15, 16, 17, 100, 127, 128, 129, 140, 255, 256, 257, 300)
+
+
+def spec_of(n_kv_heads: int, group: int, head_dim: int, window: int | None = None) -> ModelSpec:
+    """Enough of a model for attention: one layer."""
+    return ModelSpec(
+        "qwen3", 97, 48, 1, n_kv_heads * group, n_kv_heads, head_dim, 64, 4096, 1e-6, 1e4, sliding_window=window
+    )
+
+
+def random_job(rng: random.Random, n_rows: int, longest: int = 300, out: int = 12) -> Job:
+    """Rows that fork from a few long bases at grid, page and odd positions; some equal, some with several samples."""
+    bases = [[rng.randrange(VOCAB) for _ in range(longest)] for _ in range(2)]
+    prompts = []
+    for _ in range(n_rows):
+        cut = rng.choice([length for length in BORDERS if length <= longest])
+        prompts.append(rng.choice(bases)[:cut] + [rng.randrange(VOCAB) for _ in range(rng.choice((0, 1, 3, 40, 130)))])
+    return Job(prompts, [rng.choice((1, 1, 1, 3)) for _ in prompts], [rng.randrange(1, out) for _ in prompts])
+
+
+def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tuple[Scheduler, Step]]:
+    """Every step of a job, before its result is applied."""
+    scheduler = scheduler_of(job, n_pages, page_size, chunk)
+    runner = FakeRunner(n_pages, page_size, VOCAB)
+    while (step := scheduler.next()) is not None:
+        yield scheduler, step
+        finish_full(scheduler, scheduler.apply(runner.run(step)), {})
+
+
+def poisoned_store(spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32) -> KVStore:
+    """A store full of NaN, so that reading what nobody wrote shows."""
+    store = KVStore(spec, n_pages, page_size, dtype, CPU)
+    for tensor in store.keys + store.values:
+        tensor.fill_(torch.nan)
+    return store
+
+
+def poison_free_pages(pool: PagePool, *stores: KVStore) -> None:
+    """NaN into every page that is free now: a later reader of a page given up sees it."""
+    free = np.flatnonzero(pool._is_free)
+    slots = torch.from_numpy((free[:, None] * pool.page_size + np.arange(pool.page_size)).ravel())
+    for store in stores:
+        for tensor in store.keys + store.values:
+            tensor[:, slots] = torch.nan
+
+
+def random_qkv(spec: ModelSpec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Queries, keys and values of a step; some scores are large, so that the running maximum matters."""
+    heads = (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads)
+    scale = (4.0, 1.0, 1.0)
+    shapes = [(rows, h, spec.head_dim) for h in heads]
+    return [(torch.randn(s, generator=generator) * c).to(dtype) for s, c in zip(shapes, scale, strict=True)]
