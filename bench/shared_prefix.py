@@ -3,7 +3,7 @@
     python bench/shared_prefix.py [--repeats 3] [--threads 2] [--dtype float32] [--json OUT]
 
 Both engines run the same random model (SmolLM2-135M's shape) on the same prompts, threads and dtype, in turn, after a
-warm-up. Workloads: A = 4 groups x 32 rows, 512 shared + 32 own tokens, 4 out; B = 1 group x 64 rows, 1,024 + 32, 32 out.
+warm-up. Workloads: A = 4 groups x 32 rows, 512 shared + 32 own tokens, 4 out; B = 64 rows, 1,024 + 32 tokens, 32 out.
 The peer's batch size is the best of those probed on one batch each. Greedy tokens are compared row by row.
 """
 
@@ -66,7 +66,7 @@ def make_prompts(groups: int, rows: int, shared: int, own: int, seed: int) -> Pr
 
 def run_peer(model: LlamaForCausalLM, prompts: Prompts, out: int, batch: int) -> Prompts:
     """Transformers, one padded batch after the other (the prompts are of equal length, so nothing is padded)."""
-    config = GenerationConfig(max_new_tokens=out, min_new_tokens=out, do_sample=False, pad_token_id=1, eos_token_id=None)
+    config = GenerationConfig(max_new_tokens=out, min_new_tokens=out, do_sample=False, pad_token_id=1)
     answers = []
     for at in range(0, len(prompts), batch):
         ids = torch.tensor(prompts[at : at + batch])

@@ -7,6 +7,8 @@ Hydragen's and BatchLLM's). See `layout.py` for why the bits do not depend on wh
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +16,8 @@ from torch import Tensor
 from umbel.attention.layout import GRID, Narrow, Wide, lay_out
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
-from umbel.kv.store import KVStore
 from umbel.kv.slots import write_slots
+from umbel.kv.store import KVStore
 
 # A matrix product gives a row the same bits for any number of rows from 8 on (measured for MKL's sgemm; below that it
 # changes algorithm), so fewer queries than this are padded.
@@ -77,7 +79,7 @@ class GridAttention:
         height = max(MIN_QUERIES, _BLOCK_SCORES // (GRID * len(keys)))
         n_blocks = -(-(end - begin) // height)  # of equal height, so that none falls below MIN_QUERIES
         edges = [begin + (end - begin) * i // n_blocks for i in range(n_blocks + 1)]
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             width = max(1, height // (high - low)) * GRID
             for k in range(0, keys.shape[1], width):
                 partial = _attend_cells(queries[:, low:high], keys[:, k : k + width], values[:, k : k + width])
@@ -125,7 +127,7 @@ _Partial = tuple[Tensor, Tensor, Tensor]
 
 
 def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor) -> _Partial:
-    """Every query against every cell: `queries` `[kv_heads, m, dim]`, `keys`, `values` `[kv_heads, cells * GRID, dim]`."""
+    """Every query (`[kv_heads, m, dim]`) against every cell of `keys`, `values` (`[kv_heads, cells * GRID, dim]`)."""
     scores = torch.bmm(queries, keys.transpose(1, 2)).unflatten(2, (-1, GRID))  # [kv_heads, m, cells, GRID]
     top = scores.amax(-1).clamp_min(_FLOOR)
     weights = scores.sub_(top.unsqueeze(-1)).exp_()
@@ -150,7 +152,7 @@ def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
 
 
 class _Merged:
-    """Running softmax of all queries: `top` and `total` (`[kv_heads, queries]`), `mixed` (`[kv_heads, queries, dim]`)."""
+    """Running softmax of all queries: `top`, `total` (`[kv_heads, queries]`), `mixed` (`[kv_heads, queries, dim]`)."""
 
     def __init__(self, queries: Tensor):
         self.top = torch.full_like(queries[..., 0], _FLOOR)

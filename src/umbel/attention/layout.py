@@ -1,8 +1,8 @@
 """Which keys each row of a step attends to, as work over a fixed grid of positions; numpy only.
 
-Every sequence is cut at positions 0, G, 2G ... into grid cells, whatever the forest looks like. A row's attention is the
-merge, in order of position, of one partial result per cell. So the bits of an answer do not depend on which other rows
-run, where prompts fork, how they were chunked or what was preempted: sharing only decides who reads a cell together.
+Every sequence is cut at positions 0, G, 2G ... into grid cells, whatever the forest looks like. A row's attention is
+the merge, in order of position, of one partial result per cell. So the bits of an answer do not depend on which other
+rows run, where prompts fork, how they were chunked or what was preempted: sharing only decides who reads a cell together.
 
 - A *wide* item is a range of rows that all see all of some consecutive cells: their KV is read once for all of them.
 - A *narrow* item is a few rows of one sequence and one cell: read per item, with a mask by position.
@@ -90,13 +90,12 @@ def lay_out(step: Step, min_wide_rows: int, window: int | None = None) -> Layout
 
 
 def _groups(step: Step) -> _Groups:
-    """All (cells, rows that see them whole): for most nodes one group, for nodes being prefilled one per own cell too."""
+    """All (cells, rows that read them whole): one group for most nodes, one more per own cell for nodes in prefill."""
     first = step.start // GRID
     last = step.end // GRID  # cells first .. last - 1 end inside the node
     own_from = step.end - (step.row_end - step.row_begin)  # position of the node's first row
-    past = np.clip(
-        own_from // GRID, first, last
-    )  # cells before the one the first own row stands in: all rows read them
+    # Cells before the one that the first own row stands in: all rows of the subtree read them.
+    past = np.clip(own_from // GRID, first, last)
     whole = (past > first) & (step.subtree_end > step.row_begin)
     node = np.flatnonzero(whole)
     parts = [(node, first[node], (past - first)[node], step.row_begin[node], step.subtree_end[node])]

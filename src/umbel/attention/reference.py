@@ -7,8 +7,8 @@ from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
-from umbel.kv.store import KVStore
 from umbel.kv.slots import path_slots, row_nodes, write_slots
+from umbel.kv.store import KVStore
 
 
 class ReferenceAttention:

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 
 class KVForest:
-    """KV state of every node of a forest: `held` tokens, `users` (running samples below), `waiting` (samples to come)."""
+    """KV state of every node: `held` tokens, `users` (running samples below), `waiting` (samples not done yet)."""
 
     def __init__(self, forest: Forest, samples_per_row: Ints, pool: PagePool):
         self.forest = forest

@@ -69,7 +69,7 @@ class PagePool:
     def _any_gap(self, count: int) -> Ints:
         """The lowest gap of `count` pages, or the lowest free pages when there is no such gap."""
         free = np.flatnonzero(self._is_free)
-        # In sorted free pages, entry i starts a gap of `count` exactly when entry i + count - 1 is count - 1 further on.
+        # In sorted free pages, entry i starts a gap of `count` when entry i + count - 1 is just count - 1 further on.
         starts = np.flatnonzero(free[count - 1 :] - free[: len(free) - count + 1] == count - 1)
         first = int(starts[0]) if len(starts) else 0
         return free[first : first + count]

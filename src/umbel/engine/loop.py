@@ -1,4 +1,4 @@
-"""The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out as they finish."""
+"""The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out when done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the fields of a request body (OpenAI's and vLLM's names) to sampling parameters: the one validator of all entries.
+"""From the fields of a request body (OpenAI's and vLLM's names) to sampling parameters: one validator for all ways in.
 
 Order matters: a field is first held to its range (`invalid_value`, `invalid_type`), then refused as
 `unsupported_parameter` when it asks for something the engine does not do. A field that asks for nothing (null, or the

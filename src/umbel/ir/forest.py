@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 class Forest:
     """Nodes in depth-first order (a parent before its children, each subtree side by side), as arrays.
 
-    Per node: `parent` (-1 for a root), `start` and `end` (token positions it covers; `start` equals the parent's `end`),
+    Per node: `parent` (-1 for a root), `start` and `end` (token positions it covers; `start` is the parent's `end`),
     `source` (a row whose prompt holds the node's tokens: `prompt(source)[start:end]`), `subtree_end` (one past the last
     node of its subtree), `rows_below` (rows whose prompt ends in its subtree). Per row: `leaf` (node where its prompt
     ends: `end[leaf]` is the prompt's length). `order` lists the rows as a depth-first walk meets them.

@@ -100,11 +100,11 @@ class StepResult:
 
     def only(self, which: NDArray[np.bool_]) -> StepResult:
         """The result of some of the samples (`which`, `[samples]`)."""
-
-        def pick(column: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-            return None if column is None else column[which]
-
-        columns = {
-            name: pick(getattr(self, name)) for name in ("token_ids", "bad", "logprobs", "top_ids", "top_logprobs")
-        }
-        return replace(self, **columns)
+        return replace(
+            self,
+            token_ids=self.token_ids[which],
+            bad=self.bad[which],
+            logprobs=None if self.logprobs is None else self.logprobs[which],
+            top_ids=None if self.top_ids is None else self.top_ids[which],
+            top_logprobs=None if self.top_logprobs is None else self.top_logprobs[which],
+        )

@@ -13,9 +13,9 @@ from umbel.ir.params import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Tokenised rows: row i is `tokens[offsets[i]:offsets[i + 1]]`, sampled as `params[i]`, known outside as `keys[i]`.
+    """Tokenised rows: row i is `tokens[offsets[i]:offsets[i + 1]]`, sampled as `params[i]`, known as `keys[i]`.
 
-    `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the row's randomness, so that a row's answer
+    `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the row's randomness, so that its answer
     does not depend on which other rows are run with it. Rows that are invalid are never in a workload.
     """
 

@@ -32,6 +32,6 @@ def path_slots(step: Step, node: Ints, positions: Ints) -> Ints:
 
 
 def write_slots(step: Step, scratch: int) -> Ints:
-    """Where each row's KV is written (`[rows]`); rows that are not fresh write to the slot `scratch`, read by no one."""
+    """Where each row's KV is written (`[rows]`); rows that are not fresh write to `scratch`, which no one reads."""
     slots = slots_of(step, row_nodes(step), step.positions)
     return np.where(step.fresh, slots, scratch)

@@ -1,7 +1,7 @@
 """From logits to tokens, in bulk: greedy, temperature, min-p, top-k, top-p, log-probabilities.
 
-Order of the filters: temperature, min-p, top-k, top-p (as in vLLM), each on what the one before left. Ties are broken by
-token id, the lower first, in every filter, in greedy choice and in the top log-probabilities.
+Order of the filters: temperature, min-p, top-k, top-p (as in vLLM), each on what the one before left. Ties are broken
+by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities.
 """
 
 from __future__ import annotations

@@ -81,9 +81,10 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
     last = np.concatenate([after, place[len(nodes) :] + 1])[entry]
     subtree_end = np.append(row_begin, rows.sum())[last]
     pages, page_begin = _pages_of(nodes, tails, seqs, kv)
+    tokens = np.concatenate([_node_tokens(draft, nodes, counts, kv, workload), _tail_tokens(tails, tail_counts, seqs)])
     positions = np.arange(rows.sum()) - np.repeat(row_begin, rows) + np.repeat(end - rows, rows)
     return Step(
-        tokens=_tokens_of(draft, nodes, counts, tails, tail_counts, entry, seqs, kv, workload),
+        tokens=_in_order(tokens, np.concatenate([counts, tail_counts]), entry),
         positions=positions,
         fresh=~np.repeat(np.concatenate([_again_mask(nodes, draft), np.zeros(len(tails), bool)])[entry], rows),
         parent=parent,
@@ -116,27 +117,24 @@ def _again_mask(nodes: Ints, draft: Draft) -> NDArray[np.bool_]:
     return np.isin(nodes, np.fromiter(draft.again, np.int64, len(draft.again)))
 
 
-def _tokens_of(
-    draft: Draft,
-    nodes: Ints,
-    counts: Ints,
-    tails: Ints,
-    tail_counts: Ints,
-    entry: Ints,
-    seqs: Sequences,
-    kv: KVForest,
-    workload: Workload,
-) -> Ints:
-    """Token ids of the rows: runs of the nodes, then single tokens of the tails, brought into entry order."""
+def _node_tokens(draft: Draft, nodes: Ints, counts: Ints, kv: KVForest, workload: Workload) -> Ints:
+    """Token ids that the prompt nodes feed, node after node."""
     own = np.flatnonzero(counts)
-    parts = [
-        _run(n, c, n in draft.again, kv, workload)
-        for n, c in zip(nodes[own].tolist(), counts[own].tolist(), strict=True)
-    ]
-    owner = np.repeat(tails, tail_counts)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(tail_counts) - tail_counts, tail_counts)
-    flat = np.concatenate([*parts, seqs.out[owner, seqs.held[owner] + within]]).astype(np.int64)
-    sizes = np.concatenate([counts, tail_counts])
+    runs = zip(nodes[own].tolist(), counts[own].tolist(), strict=True)
+    parts = [_run(node, count, node in draft.again, kv, workload) for node, count in runs]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _tail_tokens(tails: Ints, counts: Ints, seqs: Sequences) -> Ints:
+    """Generated token ids that the tails feed, tail after tail."""
+    owner = np.repeat(tails, counts)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    tokens: Ints = seqs.out[owner, seqs.held[owner] + within].astype(np.int64)
+    return tokens
+
+
+def _in_order(flat: Ints, sizes: Ints, entry: Ints) -> Ints:
+    """Runs of `sizes` in `flat`, laid out in the order `entry`."""
     begin = (np.cumsum(sizes) - sizes)[entry]
     sizes = sizes[entry]
     return flat[np.repeat(begin - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(flat))]

@@ -94,7 +94,8 @@ class Scheduler:
     def _pages_short(self, slots: Ints, more: Ints) -> Ints:
         """Pages each slot lacks to hold `more` further tokens in its tail."""
         held = self.seqs.held[slots] + more
-        return np.maximum(-(-held // self.pool.page_size) - self.seqs.n_pages[slots], 0)
+        short: Ints = np.maximum(-(-held // self.pool.page_size) - self.seqs.n_pages[slots], 0)
+        return short
 
     def _continue_prompts(self, draft: Draft) -> None:
         """(2) Samples that are not primed yet compute what their prompts still lack."""
@@ -137,7 +138,7 @@ class Scheduler:
         draft.add_tail(slot, tokens)
 
     def _admit(self, draft: Draft) -> None:
-        """(3) Start waiting samples in plan order; one that costs no tokens now (a twin) may start on an empty budget."""
+        """(3) Start waiting samples in plan order; one that costs no tokens now (a twin) may start without budget."""
         headroom = self._headroom()
         while (rank := self._next_rank()) is not None:
             slot = self.seqs.slot_of.get(rank, -1)
@@ -156,7 +157,7 @@ class Scheduler:
             self._advance(draft, self._start(rank, slot, path))
 
     def _completes(self, draft: Draft, leaf: int) -> bool:
-        return draft.nodes.get(leaf, -1) == self.kv.length[leaf] - self.kv.held[leaf]
+        return draft.nodes.get(leaf, -1) == int(self.kv.length[leaf] - self.kv.held[leaf])
 
     def _headroom(self) -> int:
         """Pages to keep free for the samples that run now."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+
+Whole = TypeVar("Whole", np.int32, np.int64)
 
 _COLUMNS = ("rank", "row", "sample", "leaf", "prompt_len", "n_out", "held", "n_pages", "max_out")
 
@@ -101,7 +105,7 @@ class Sequences:
         self._free = list(range(old, 2 * old))[::-1]
 
 
-def _widen(table: NDArray[np.generic], width: int) -> NDArray[np.generic]:
+def _widen(table: NDArray[Whole], width: int) -> NDArray[Whole]:
     """The table with at least `width` columns (doubling, so that growth stays linear)."""
     if width <= table.shape[1]:
         return table
