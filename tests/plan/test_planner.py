@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.plan.workloads import CANONICAL, MACHINE, SPEC, groups, of
+from tests.plan.workloads import CANONICAL, MACHINE, SPEC, groups, of, run
 from umbel.config import EngineConfig
 from umbel.errors import CapacityError
 from umbel.ir.params import SamplingParams
@@ -133,6 +133,16 @@ def test_walk_releases_a_group_before_the_next_needs_its_room() -> None:
     assert tight.kv_peak_tokens <= 800
     assert roomy.kv_peak_tokens < 10 * (160 + 8 * 32)  # the first groups are gone when the last ones come
     assert tight.steps >= roomy.steps
+
+
+def test_very_many_rows_are_walked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = of([[i % 20, i // 20, *run(i, 12)] for i in range(3_000)], max_tokens=24)
+    exact = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
+    monkeypatch.setattr("umbel.plan.timeline.EXACT_ROWS", 300)
+    rough = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
+    assert rough.steps == pytest.approx(exact.steps, rel=0.05)
+    assert rough.kv_peak_tokens == pytest.approx(exact.kv_peak_tokens, rel=0.05)
+    assert rough.seconds[1] == pytest.approx(exact.seconds[1], rel=0.05)
 
 
 @given(

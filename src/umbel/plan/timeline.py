@@ -2,7 +2,8 @@
 
 The walk follows the scheduler's rules (decodes first, then prompts in plan order while tokens and pages last; a shared
 run is held until its last reader is done) but lets tokens and pages flow: it looks at rows when they start and when
-they end, never at single steps, so that its cost grows with the rows and not with their lengths.
+they end, never at single steps, so that its cost grows with the rows and not with their lengths. Among very many rows,
+neighbours that are small beside a step and the pool start and end as one.
 """
 
 from __future__ import annotations
@@ -34,16 +35,23 @@ class Timeline:
     kv_peak_tokens: int
 
 
+EXACT_ROWS = 20_000  # from here on, neighbours are walked together
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages), and what it is like."""
+    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages), and what it is like.
+
+    An entry may stand for several neighbours: then it has their sums, and the mean of their lengths.
+    """
 
     tokens: Ints  # prompt tokens that no earlier row has computed
     pairs: Ints  # of those tokens with the keys they see
     pages: Ints  # of the nodes it is the first to need
-    prompt: Ints  # length of its whole prompt
+    prompt: Ints  # length of the whole prompt, per sample
     samples: Ints
     lengths: Ints
+    first: Ints  # place in the order of the entry's first row
 
     @classmethod
     def of(
@@ -58,13 +66,33 @@ class Rows:
             return np.bincount(first, cost, len(order)).astype(np.int64)
 
         prompt = forest.end[forest.leaf[order]]
-        return cls(charge(size), charge(pairs), charge(-(-size // page_size)), prompt, samples[order], lengths[order])
+        pages = charge(-(-size // page_size))
+        return cls(charge(size), charge(pairs), pages, prompt, samples[order], lengths[order], np.arange(len(order)))
+
+    def together(self, chunk: int, pool: float) -> Rows:
+        """Join neighbours while they take less than a quarter of a step and a 64th of the pool's pages."""
+        if len(self.first) <= EXACT_ROWS:
+            return self
+        share = np.full(len(self.first), EXACT_ROWS / len(self.first))
+        for amount, limit in ((self.tokens, chunk / 4), (self.samples, chunk / 16), (self.pages, pool / 64)):
+            share = np.maximum(share, amount / limit)
+        part = np.floor(np.cumsum(np.minimum(share, 1.0)))
+        first = np.flatnonzero(np.diff(part, prepend=-1.0))
+
+        def total(values: Ints) -> Ints:
+            return np.add.reduceat(values, first)
+
+        samples = total(self.samples)
+        prompt, lengths = (total(v * self.samples) // samples for v in (self.prompt, self.lengths))
+        tokens, pairs, pages = (total(v) for v in (self.tokens, self.pairs, self.pages))
+        return Rows(tokens, pairs, pages, prompt, samples, lengths, first)
 
 
 def walk(forest: Forest, order: Ints, rows: Rows, chunk: int, kv_tokens: int, page_size: int) -> Timeline:
     """Start and finish every row under the chunk and the pool; a row too big for the pool runs alone all the same."""
+    rows = rows.together(chunk, kv_tokens / page_size)
     state = _Walk(forest, order, rows, chunk, kv_tokens / page_size, page_size)
-    for rank in range(len(order)):
+    for rank in range(len(rows.first)):
         while state.events and not state.fits(rank):
             state.next_event()
         state.start(rank)
@@ -126,6 +154,7 @@ class _Walk:
         self.tokens, self.pairs, self.pages = rows.tokens.data, rows.pairs.data, rows.pages.data
         self.prompt, self.samples, self.lengths = rows.prompt.data, rows.samples.data, rows.lengths.data
         self.waste = _waste(rows, page_size).data
+        self.first = np.append(rows.first, len(order)).data
         self.held = 0  # pages of prompt nodes, and of tails that wait for the end of their step
         # Sums over the samples that run:
         self.n_running = 0
@@ -183,7 +212,8 @@ class _Walk:
             heapq.heappush(self.events, (ceil(when), RELEASE, rank))
         else:
             self.held -= tails
-            self._release(self.leaf[rank])
+            for place in range(self.first[rank], self.first[rank + 1]):
+                self._release(self.leaf[place])
 
     def _count(self, rank: int, sign: int, begun: float) -> None:
         """Add a row to the sums over running samples (+1), or take it out of them (-1)."""
