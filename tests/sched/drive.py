@@ -131,7 +131,7 @@ def assert_clean(scheduler: Scheduler) -> None:
     kv, seqs = scheduler.kv, scheduler.seqs
     assert scheduler.pool.free == scheduler.pool.n_pages
     assert not kv.pages and not kv.in_use and not seqs.slot_of and not seqs.running.any()
-    assert not kv.waiting.any() and not kv.users.any() and not kv.held.any()
+    assert not any(kv.waiting) and not any(kv.users) and not kv.held.any()
     assert len(scheduler.seqs.runners()) == 0 and not scheduler._paths and not scheduler._preempted
 
 

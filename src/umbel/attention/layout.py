@@ -2,7 +2,7 @@
 
 Every sequence is cut at positions 0, G, 2G ... into grid cells, whatever the forest looks like. A row's attention is
 the merge, in order of position, of one partial result per cell. So the bits of an answer do not depend on which other
-rows run, where prompts fork, how they were chunked or what was preempted: sharing only decides who reads a cell together.
+rows run, where prompts fork, how they were chunked or what was preempted: sharing only decides who reads what together.
 
 - A *wide* item is a range of rows that all see all of some consecutive cells: their KV is read once for all of them.
 - A *narrow* item is a few rows of one sequence and one cell: read per item, with a mask by position.

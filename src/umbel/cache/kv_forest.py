@@ -23,10 +23,12 @@ class KVForest:
     def __init__(self, forest: Forest, samples_per_row: Ints, pool: PagePool):
         self.forest = forest
         self.pool = pool
-        self.length = forest.end - forest.start
         self.held = np.zeros(forest.n_nodes, np.int64)
-        self.users = np.zeros(forest.n_nodes, np.int64)
-        self.waiting = _sum_below(forest, samples_per_row)
+        # Lists where single entries are read and changed for every sample: several times faster than arrays there.
+        self.parent: list[int] = forest.parent.tolist()
+        self.length: list[int] = (forest.end - forest.start).tolist()
+        self.users: list[int] = [0] * forest.n_nodes
+        self.waiting: list[int] = _sum_below(forest, samples_per_row).tolist()
         self.pages: dict[int, Ints] = {}
         self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
         self._idle: list[int] = []  # heap of -node: nodes that hold pages without users; entries may be stale
@@ -35,16 +37,15 @@ class KVForest:
     def path(self, node: int) -> list[int]:
         """Nodes from the root down to `node`."""
         path = []
-        parent = self.forest.parent
         while node >= 0:
             path.append(node)
-            node = int(parent[node])
+            node = self.parent[node]
         path.reverse()
         return path
 
     def pages_missing(self, path: list[int]) -> int:
         """Pages that must be taken before every node of `path` can be computed."""
-        return sum(self.pool.pages_for(int(self.length[n])) for n in path if n not in self.pages)
+        return sum(self.pool.pages_for(self.length[n]) for n in path if n not in self.pages)
 
     def reclaimable(self, path: list[int]) -> int:
         """Pages that can be had for work on `path`: the free ones, and idle nodes' outside the path."""
@@ -61,7 +62,7 @@ class KVForest:
             self.users[node] += 1
         for node in path:
             if node not in self.pages:
-                count = self.pool.pages_for(int(self.length[node]))
+                count = self.pool.pages_for(self.length[node])
                 self.make_room(count)
                 self.pages[node] = self.pool.take_run(count)
 
@@ -96,10 +97,11 @@ class KVForest:
         self.pool.check()
         idle = [n for n in self.pages if self.users[n] == 0]
         assert self._idle_pages == sum(len(self.pages[n]) for n in idle)
-        assert set(self.in_use) == set(np.flatnonzero(self.users).tolist())
+        assert set(self.in_use) == {n for n, users in enumerate(self.users) if users}
         assert all(n in self.pages for n in self.in_use)
         assert all(self.held[n] == 0 for n in range(self.forest.n_nodes) if n not in self.pages)
-        assert (self.held <= self.length).all() and (self.users <= self.waiting).all()
+        assert (self.held <= np.array(self.length)).all()
+        assert all(users <= waiting for users, waiting in zip(self.users, self.waiting, strict=True))
         assert all(self.waiting[n] > 0 for n in self.pages)
 
     def _rest(self, node: int) -> None:

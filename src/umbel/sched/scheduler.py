@@ -107,7 +107,7 @@ class Scheduler:
         """Move one unprimed sample on: its path top down, then its first token or its lost tail."""
         path = self._paths[slot]
         for node in path:
-            lacking = int(self.kv.length[node] - self.kv.held[node])
+            lacking = self.kv.length[node] - int(self.kv.held[node])
             if lacking and node not in draft.nodes:
                 if draft.budget == 0:
                     return
@@ -157,7 +157,7 @@ class Scheduler:
             self._advance(draft, self._start(rank, slot, path))
 
     def _completes(self, draft: Draft, leaf: int) -> bool:
-        return draft.nodes.get(leaf, -1) == int(self.kv.length[leaf] - self.kv.held[leaf])
+        return draft.nodes.get(leaf, -1) == self.kv.length[leaf] - int(self.kv.held[leaf])
 
     def _headroom(self) -> int:
         """Pages to keep free for the samples that run now."""

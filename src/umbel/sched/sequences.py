@@ -49,9 +49,9 @@ class Sequences:
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        values = (rank, row, sample, leaf, prompt_len, 0, 0, 0, max_out)
-        for name, value in zip(_COLUMNS, values, strict=True):
-            getattr(self, name)[slot] = value
+        self.rank[slot], self.row[slot], self.sample[slot], self.leaf[slot] = rank, row, sample, leaf
+        self.prompt_len[slot], self.max_out[slot] = prompt_len, max_out
+        self.n_out[slot] = self.held[slot] = self.n_pages[slot] = 0
         self.running[slot] = True
         self.primed[slot] = False
         self.slot_of[rank] = slot
