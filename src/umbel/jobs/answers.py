@@ -33,12 +33,13 @@ class Renderer:
         """The line of a row that ran; `many` says that it asked for more than one completion."""
         if output.error is not None:
             return self.failure(row, custom_id, style, output.error)
+        produced = output.output_tokens
         if style == Style.PLAIN:
-            item = _plain(custom_id, output, many=many)
+            item = _plain(custom_id, output, produced, many=many)
         else:
             item = self._openai.answer(row, custom_id, style, output)
-        cut = any(c.finish_reason == "length" for c in output.outputs)
-        return Result(row, orjson.dumps(item), None, output.prompt_tokens, output.output_tokens, cut)
+        cut = "length" in [c.finish_reason for c in output.outputs]
+        return Result(row, orjson.dumps(item), None, output.prompt_tokens, produced, cut)
 
     def failure(self, row: int, custom_id: str | None, style: Style, error: RowError) -> Result:
         """The line of a row that has no answer."""
@@ -50,8 +51,8 @@ class Renderer:
         return Result(row, orjson.dumps(item), error.code, 0, 0, False)
 
 
-def _plain(custom_id: str | None, output: Output, *, many: bool) -> dict[str, Any]:
-    usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": output.output_tokens}
+def _plain(custom_id: str | None, output: Output, produced: int, *, many: bool) -> dict[str, Any]:
+    usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": produced}
     if many:
         choices = [{"index": c.index, **_completion(c)} for c in output.outputs]
         return {"custom_id": custom_id, "choices": choices, "usage": usage, "error": None}

@@ -55,8 +55,8 @@ def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str,
     answered = totals.rows - totals.failed
     if totals.cut > LENGTH_WARNING_SHARE * max(1, answered):
         share = totals.cut / answered
-        why = "at the end of the context" if open_ended else "raise --max-tokens if answers look cut off"
-        found.append(f"{totals.cut:,} of {answered:,} rows ({share:.1%}) ended by length ({why})")
+        free = f"; {open_ended:,} rows set no max_tokens and may run to the context's end" if open_ended else ""
+        found.append(f"{totals.cut:,} of {answered:,} rows ({share:.1%}) ended by length, so may be cut off{free}")
     for name, rows in sorted(notes.ignored_fields.items(), key=lambda item: -item[1])[:20]:
         found.append(f"field {name!r} was ignored in {rows:,} rows{_meant(name)}")
     return tuple(found)
