@@ -1,0 +1,63 @@
+"""Sampling columns for tests, and a slow sampler to hold the fast one to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from umbel.ir.step import Sampling
+from umbel.runner.random import uniform
+
+DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "logprobs": -1}
+
+
+def sampling_of(n: int, *, banned: tuple[tuple[int, tuple[int, ...]], ...] = (), **columns: Any) -> Sampling:
+    """`n` samples of row 0, keyed by their number; single values stand for all samples."""
+    floats = ("temperature", "top_p", "min_p")
+    values = DEFAULTS | {"rows": 0, "seeds": 1, "keys": np.arange(n), "samples": 0, "positions": 5} | columns
+    wide = {
+        k: np.broadcast_to(np.asarray(v, float if k in floats else np.int64), (n,)).copy() for k, v in values.items()
+    }
+    return Sampling(**wide, banned=banned)
+
+
+def kept(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
+    """Which ids the filters leave, one filter after the other, by sorting pairs (larger first, then lower id)."""
+    scaled = logits.astype(np.float64) / temperature
+    p = np.exp(scaled - scaled.max())
+    alive = p >= min_p * p.max()
+    order = sorted(range(len(p)), key=lambda i: (-p[i], i))
+    if top_k:
+        alive[[i for i in order if alive[i]][top_k:]] = False
+    left = [i for i in order if alive[i]]
+    total, before = p[left].sum(), 0.0
+    for place, i in enumerate(left):
+        if place and before >= top_p * total:
+            alive[i] = False
+        before += p[i]
+    return alive
+
+
+def slow_sample(logits: np.ndarray, sampling: Sampling, i: int) -> int:
+    """The id of sample `i`, from the definition: filters, then the distribution function at its uniform number."""
+    row = logits[sampling.rows[i]].astype(np.float64)
+    for sample, ids in sampling.banned:
+        if sample == i:
+            row = row.copy()
+            row[list(ids)] = -np.inf
+    heat = sampling.temperature[i]
+    if heat == 0:
+        return int(np.flatnonzero(row == row.max())[0])
+    alive = kept(row, heat, int(sampling.top_k[i]), float(sampling.top_p[i]), float(sampling.min_p[i]))
+    p = np.where(alive, np.exp((row - row.max()) / heat), 0.0)
+    filtered = sampling.top_k[i] > 0 or sampling.top_p[i] < 1 or sampling.min_p[i] > 0
+    order = sorted(range(len(p)), key=lambda j: (-p[j], j)) if filtered else list(range(len(p)))
+    key = (sampling.seeds, sampling.keys, sampling.samples, sampling.positions)
+    target = float(uniform(*(column[i : i + 1] for column in key))[0]) * p.sum()
+    reached = 0.0
+    for j in order:
+        reached += p[j]
+        if reached > target:
+            return j
+    return [j for j in order if p[j] > 0][-1]
