@@ -9,7 +9,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 
-MACHINE = Machine("test", 1e11, 2e11, 1e10, 2 * 10**9, 0.4, 1e-4, (512, 1024, 2048), ("float32",), "round numbers")
+MACHINE = Machine("test", 1e11, 2e11, 1e10, 2 * 10**9, 0.4, 0.0, 1e-4, (512, 1024, 2048), ("float32",), "round numbers")
 SPEC = ModelSpec("llama", 1000, 64, 2, 4, 2, 16, 128, 4096, 1e-5, 1e4, tied_embeddings=True)
 
 

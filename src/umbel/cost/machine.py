@@ -20,9 +20,10 @@ class Machine:
     """Ceilings of one device, and where they come from (`source`).
 
     `matmul_flops` and `matmul_flops_16` (float32, and 16-bit formats) per second, `memory_rate` in bytes per second,
-    `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `layer_overhead`
-    in seconds that one layer of one step costs however small it is (calls, kernel launches), `chunks` the step sizes
-    worth considering, `dtypes` those it multiplies in natively.
+    `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `step_overhead`
+    and `layer_overhead` in seconds that a step and each of its layers cost however small they are (calls, kernel
+    launches; measured on one core with tiny models, estimated for GPUs), `chunks` the step sizes worth
+    considering, `dtypes` those it multiplies in natively.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Machine:
     memory_rate: float
     memory_bytes: int
     kv_fraction: float
+    step_overhead: float
     layer_overhead: float
     chunks: tuple[int, ...]
     dtypes: tuple[str, ...]
@@ -66,8 +68,8 @@ def a100() -> Machine:
 
 
 def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
-    """A GPU by its dense (not sparse) rates; about six launches a layer, ten microseconds each."""
-    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 6e-5, (2048, 4096, 8192), tuple(BYTES), source)
+    """A GPU by its dense (not sparse) rates; about thirty launches a layer, ten microseconds each."""
+    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 2e-3, 3e-4, (2048, 4096, 8192), tuple(BYTES), source)
 
 
 def measure(seconds: float = 0.1) -> Machine:
@@ -78,7 +80,7 @@ def measure(seconds: float = 0.1) -> Machine:
     flops, rate = _matmul_rate(seconds), _copy_rate(seconds)
     source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
     dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
-    return Machine("this", flops, flops, rate, available_memory(), 0.4, 1.5e-4, (512, 1024, 2048), dtypes, source)
+    return Machine("this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, (512, 1024, 2048), dtypes, source)
 
 
 def _matmul_rate(seconds: float) -> float:

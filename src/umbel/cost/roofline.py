@@ -83,7 +83,7 @@ class Price:
         """Seconds per step."""
         arithmetic = self.flops(load) / (self.machine.flops(self.dtype) * efficiency.arithmetic)
         traffic = self.n_bytes(load) / (self.machine.memory_rate * efficiency.memory)
-        overhead = self.machine.layer_overhead * self.n_layers * efficiency.overhead
+        overhead = (self.machine.step_overhead + self.machine.layer_overhead * self.n_layers) * efficiency.overhead
         return np.asarray(np.maximum(arithmetic, traffic) + overhead)
 
     def total(self, load: Load) -> Seconds:
