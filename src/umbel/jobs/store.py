@@ -19,17 +19,16 @@ import orjson
 from umbel.errors import DiskFull, StoreBusy, StoreDamaged, StoreMismatch
 from umbel.jobs.failpoints import FailHook, no_failpoint
 
-SCHEMA = 1
 GROUP_ROWS = 2_048
 GROUP_SECONDS = 1.0
+MAX_ROWS = 2**33  # beyond any input: a larger row number is damage
 _APPLICATION_ID = 0x756D6265  # "umbe", so that another SQLite file is not taken for a store
-_TABLES = """
-CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE results (
-    row INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT, prompt_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL, cut INTEGER NOT NULL, crc INTEGER NOT NULL, line BLOB NOT NULL
-);
-"""
+_TABLES = (
+    "CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE results (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT, prompt_tokens INTEGER NOT NULL, "
+    "output_tokens INTEGER NOT NULL, cut INTEGER NOT NULL, crc INTEGER NOT NULL, line BLOB NOT NULL)",
+)
+_RECORD = "INSERT OR REPLACE INTO job VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row) DO NOTHING"
 
 
@@ -97,14 +96,19 @@ class JobStore:
             return db
 
     def _prepare(self) -> int:
-        """Create the tables in a new file; returns the next commit number."""
+        """Create the tables in a new file, look over those of an old one; returns the next commit number."""
         with self._storage():
-            found = self._db.execute("PRAGMA application_id").fetchone()[0]
-            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if found not in (0, _APPLICATION_ID) or (found == 0 and tables):
+            owner = self._db.execute("PRAGMA application_id").fetchone()[0]
+            tables = tuple(text for (text,) in self._db.execute("SELECT sql FROM sqlite_master ORDER BY rootpage"))
+            if not tables and owner in (0, _APPLICATION_ID):
+                statements = "; ".join((*_TABLES, f"PRAGMA application_id = {_APPLICATION_ID}"))
+                self._db.executescript(f"BEGIN; {statements}; COMMIT;")
+            elif owner != _APPLICATION_ID:
                 raise StoreMismatch(f"{self.path} is an SQLite file, but not a job store of umbel; move it away")
-            if tables == 0:
-                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
+            else:
+                whole = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if tables != _TABLES or whole != "ok":
+                    raise StoreDamaged(f"{self.path}: damaged ({whole}); start again with --fresh")
             return int(self._db.execute("SELECT coalesce(max(seq), -1) + 1 FROM results").fetchone()[0])
 
     def identify(self, fingerprint: Mapping[str, Any]) -> None:
@@ -129,15 +133,19 @@ class JobStore:
     def get(self, name: str) -> Any:
         """A stored record, or None."""
         with self._storage():
-            row = self._db.execute("SELECT value FROM job WHERE name = ?", (name,)).fetchone()
-        return None if row is None else orjson.loads(row[0])
+            found = self._db.execute("SELECT value, crc FROM job WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            return None
+        if found[1] != zlib.crc32(str(found[0]).encode()):
+            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --fresh")
+        return orjson.loads(found[0])
 
     def put(self, **records: Any) -> None:
         """Store records by name, durably."""
         with self._storage():
             self._db.execute("BEGIN IMMEDIATE")
             for name, value in records.items():
-                self._db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (name, orjson.dumps(value).decode()))
+                self._db.execute(_RECORD, _record(name, value))
             self._db.execute("COMMIT")
 
     def add(self, result: Result) -> bool:
@@ -145,9 +153,9 @@ class JobStore:
         now = self._clock()
         if not self._pending:
             self._oldest = now
-        crc = _checksum(result.row, result.line)
-        facts = (result.code, result.prompt_tokens, result.output_tokens, result.cut, crc, result.line)
-        self._pending.append((result.row, self._seq, *facts))
+        facts = (result.row, result.code, result.prompt_tokens, result.output_tokens, int(result.cut))
+        row, *others = facts
+        self._pending.append((row, self._seq, *others, _checksum(facts, result.line), result.line))
         self._seq += 1
         return len(self._pending) >= GROUP_ROWS or now - self._oldest >= GROUP_SECONDS
 
@@ -164,7 +172,7 @@ class JobStore:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(_INSERT, self._pending)
             if live is not None:
-                self._db.execute("INSERT OR REPLACE INTO job VALUES ('live', ?)", (orjson.dumps(dict(live)).decode(),))
+                self._db.execute(_RECORD, _record("live", dict(live)))
             self._db.execute("COMMIT")
         self._pending = []
         self.broken = False
@@ -173,7 +181,9 @@ class JobStore:
     def done(self) -> bytearray:
         """1 at the number of each committed row (shorter than the input when its last rows are not done)."""
         with self._storage():
-            last = self._db.execute("SELECT max(row) FROM results").fetchone()[0]
+            first, last = self._db.execute("SELECT min(row), max(row) FROM results").fetchone()
+            if first is not None and not 0 <= first <= last < MAX_ROWS:
+                raise StoreDamaged(f"{self.path}: damaged (row numbers {first} to {last}); start again with --fresh")
             flags = bytearray(0 if last is None else last + 1)
             for (row,) in self._db.execute("SELECT row FROM results"):
                 flags[row] = 1
@@ -197,11 +207,12 @@ class JobStore:
         bad: list[int] = []
         with self._storage():
             column = "row" if order == "input" else "seq"
-            for row, crc, line in self._db.execute(f"SELECT row, crc, line FROM results ORDER BY {column}"):
-                if isinstance(line, bytes) and crc == _checksum(row, line):
+            facts = "row, code, prompt_tokens, output_tokens, cut"
+            for *found, crc, line in self._db.execute(f"SELECT {facts}, crc, line FROM results ORDER BY {column}"):
+                if isinstance(line, bytes) and crc == _checksum(tuple(found), line):
                     yield line
                 else:
-                    bad.append(row)
+                    bad.append(found[0])
         if bad:
             self._drop(bad)
 
@@ -231,6 +242,8 @@ class _StorageErrors:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UnicodeDecodeError):  # what the sqlite3 module makes of damaged names
+            raise StoreDamaged(f"{self._path}: damaged; start again with --fresh") from error
         if not isinstance(error, sqlite3.Error):
             return
         name = getattr(error, "sqlite_errorname", "") or ""
@@ -250,8 +263,13 @@ def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{n}: {stored.get(n)} -> {now.get(n)}" for n in names if stored.get(n) != now.get(n)]
 
 
-def _checksum(row: int, line: bytes) -> int:
-    return zlib.crc32(line, row & 0xFFFFFFFF)
+def _record(name: str, value: object) -> tuple[str, str, int]:
+    text = orjson.dumps(value)
+    return name, text.decode(), zlib.crc32(text)
+
+
+def _checksum(facts: tuple[object, ...], line: bytes) -> int:
+    return zlib.crc32(line, zlib.crc32(repr(facts).encode()))
 
 
 def _size(path: Path) -> int:
