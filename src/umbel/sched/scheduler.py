@@ -23,8 +23,11 @@ from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
 
-# Tokens of growth that admission keeps free for each running sample, so that preemption stays rare.
+# Tokens of growth that admission keeps free for each running sample, so that preemption stays rare; so many times more
+# with each time that a sample was preempted, so that none is again and again.
 HEADROOM_TOKENS = 32
+PATIENCE = 4
+_MOST_PATIENT = 8
 
 
 class Scheduler:
@@ -139,7 +142,7 @@ class Scheduler:
 
     def _admit(self, draft: Draft) -> None:
         """(3) Start waiting samples in plan order; one that costs no tokens now (a twin) may start without budget."""
-        headroom = self._headroom()
+        headroom, least = 0, -1
         while (rank := self._next_rank()) is not None:
             slot = self.seqs.slot_of.get(rank, -1)
             leaf = int(self.kv.forest.leaf[self._rows[rank]])
@@ -148,7 +151,11 @@ class Scheduler:
             free_ride = n_out == 0 and (leaf in draft.again or self._completes(draft, leaf))
             if draft.budget == 0 and not free_ride:
                 return
-            growth = self._growth(rank, n_out)
+            losses = int(self.seqs.losses[slot]) if slot >= 0 else 0
+            ahead = HEADROOM_TOKENS * PATIENCE ** min(losses, _MOST_PATIENT)
+            if ahead != least:
+                headroom, least = self._headroom(ahead), ahead
+            growth = self._growth(rank, n_out, ahead)
             needed = self.kv.pages_missing(path) + growth
             busy = len(self._paths) > 0
             if needed + (headroom if busy else 0) > self.kv.reclaimable(path):
@@ -159,18 +166,19 @@ class Scheduler:
     def _completes(self, draft: Draft, leaf: int) -> bool:
         return draft.nodes.get(leaf, -1) == self.kv.length[leaf] - int(self.kv.held[leaf])
 
-    def _headroom(self) -> int:
-        """Pages to keep free for the samples that run now."""
+    def _headroom(self, least: int) -> int:
+        """Pages to keep free for the samples that run now: `least` tokens for each, more for one preempted before."""
         slots = np.flatnonzero(self.seqs.running)
-        ahead = np.minimum(self.seqs.n_out[slots] + HEADROOM_TOKENS, self.seqs.max_out[slots])
-        return int(np.maximum(-(-ahead // self.pool.page_size) - self.seqs.n_pages[slots], 0).sum())
+        ahead = np.maximum(HEADROOM_TOKENS * PATIENCE ** np.minimum(self.seqs.losses[slots], _MOST_PATIENT), least)
+        upto = np.minimum(self.seqs.n_out[slots] + ahead, self.seqs.max_out[slots])
+        return int(np.maximum(-(-upto // self.pool.page_size) - self.seqs.n_pages[slots], 0).sum())
 
-    def _growth(self, rank: int, n_out: int) -> int:
-        """Pages that admitting a sample must find for its tail: what it had, and its headroom."""
-        ahead = min(n_out + HEADROOM_TOKENS, int(self.max_out[self._rows[rank]]))
+    def _growth(self, rank: int, n_out: int, ahead: int) -> int:
+        """Pages that admitting a sample must find for its tail: what it had, and `ahead` tokens more."""
+        tokens = min(n_out + ahead, int(self.max_out[self._rows[rank]]))
         if not self._paths:
-            ahead = max(n_out, 1)  # alone, it may try with what there is
-        return self.pool.pages_for(ahead)
+            tokens = max(n_out, 1)  # alone, it may try with what there is
+        return self.pool.pages_for(tokens)
 
     def _next_rank(self) -> int | None:
         """The waiting sample that is first in plan order: preempted ones come before those that never started."""
@@ -206,6 +214,7 @@ class Scheduler:
         self.pool.give(self.seqs.take_pages(slot))
         self.seqs.running[slot] = False
         self.seqs.primed[slot] = False
+        self.seqs.losses[slot] += 1
         self.kv.unpin(self._paths.pop(slot), done=False)
         heapq.heappush(self._preempted, int(self.seqs.rank[slot]))
         self.preemptions += 1

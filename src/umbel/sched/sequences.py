@@ -11,7 +11,7 @@ Ints = NDArray[np.int64]
 
 Whole = TypeVar("Whole", np.int32, np.int64)
 
-_COLUMNS = ("rank", "row", "sample", "leaf", "prompt_len", "n_out", "held", "n_pages", "max_out")
+_COLUMNS = ("rank", "row", "sample", "leaf", "prompt_len", "n_out", "held", "n_pages", "max_out", "losses")
 
 
 class Sequences:
@@ -19,8 +19,8 @@ class Sequences:
 
     Per slot: `rank` (place in the plan's order, -1 = free slot), `row`, `sample`, `leaf` (prompt node), `prompt_len`,
     `n_out` (tokens generated), `held` (generated tokens whose KV its tail holds), `n_pages` (pages of the tail),
-    `max_out` (tokens it may generate), `running` (False while preempted), `primed` (its prompt's KV is complete and its
-    first token is drawn, so it can decode).
+    `max_out` (tokens it may generate), `losses` (times it was preempted), `running` (False while preempted), `primed`
+    (its prompt's KV is complete and its first token is drawn, so it can decode).
     """
 
     rank: Ints
@@ -32,6 +32,7 @@ class Sequences:
     held: Ints
     n_pages: Ints
     max_out: Ints
+    losses: Ints
 
     def __init__(self, page_size: int, capacity: int = 64):
         self.page_size = page_size
@@ -51,7 +52,7 @@ class Sequences:
         slot = self._free.pop()
         self.rank[slot], self.row[slot], self.sample[slot], self.leaf[slot] = rank, row, sample, leaf
         self.prompt_len[slot], self.max_out[slot] = prompt_len, max_out
-        self.n_out[slot] = self.held[slot] = self.n_pages[slot] = 0
+        self.n_out[slot] = self.held[slot] = self.n_pages[slot] = self.losses[slot] = 0
         self.running[slot] = True
         self.primed[slot] = False
         self.slot_of[rank] = slot
