@@ -11,7 +11,7 @@ import numpy as np
 from umbel.cache.pages import PagePool
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
-from umbel.ir.step import Step
+from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
@@ -150,6 +150,15 @@ def expected(job: Job, row: int, sample: int) -> list[int]:
 
 def _mark(position: int, token: int) -> int:
     return ((position << 32 | token) * MIX & WORD) >> 2
+
+
+class Zeros:
+    """Answers 0 to everything, for tests of counts and of the scheduler's own time."""
+
+    def run(self, step: Step) -> StepResult:
+        return StepResult(np.zeros(len(step.sampling), np.int64), np.zeros(len(step.sampling), bool))
+
+    def close(self) -> None: ...
 
 
 def check_step(step: Step, n_pages: int, chunk: int) -> None:

@@ -5,23 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-import numpy as np
 import pytest
 
-from tests.sched.drive import Job, Run, drive
-from umbel.ir.step import Step, StepResult
+from tests.sched.drive import Job, Run, Zeros, drive
 
 PAGE = 16
 FULL = int(os.environ.get("UMBEL_ADVERSARIAL_ROWS", "10000"))
-
-
-class Zeros:
-    """Answers 0 to everything, so that only the scheduler's time counts."""
-
-    def run(self, step: Step) -> StepResult:
-        return StepResult(np.zeros(len(step.sampling), np.int64), np.zeros(len(step.sampling), bool))
-
-    def close(self) -> None: ...
 
 
 def equal_prompts(n: int) -> Job:

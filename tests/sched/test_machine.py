@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.sched.drive import VOCAB, Job, assert_clean, check_step, expected, scheduler_of
 from umbel.runner.fake import FakeRunner
 
-# RELIABILITY goal 14; UMBEL_MACHINE_EXAMPLES=100000 is the nightly size.
-EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "400"))
+# RELIABILITY goal 14: UMBEL_MACHINE_EXAMPLES=2000 per release, 100000 by night.
+EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "300"))
 MOVES = 50
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sched.drive import Job, drive, expected, scheduler_of
+from tests.sched.drive import Job, Zeros, drive, expected, scheduler_of
 from umbel.sched.scheduler import Scheduler
 
 PAGE = 4
@@ -83,6 +83,24 @@ def test_preemptions_stay_rare_at_a_quarter_of_the_demand(name: str, chunk: int)
     assert run.tokens == answers(job)
     assert scheduler.counts.total() == scheduler.preemptions
     assert max(scheduler.counts.values(), default=0) <= 3, scheduler.counts.most_common(5)
+
+
+@pytest.mark.parametrize(("rows", "shortest", "longest"), [(40, 1000, 1000), (60, 500, 2000)])
+@pytest.mark.parametrize("percent", [25, 10])
+def test_preemptions_stay_rare_with_answers_of_a_thousand_tokens(
+    rows: int, shortest: int, longest: int, percent: int
+) -> None:
+    """Answers that outgrow the headroom many times over; only counts matter, so every token is 0."""
+    rng = random.Random(rows)
+    prompts = [[i, *(rng.randrange(40) for _ in range(rng.randrange(1, 40)))] for i in range(rows)]
+    job = Job(prompts, [1] * rows, [rng.randint(shortest, longest) for _ in prompts])
+    pages = max(job.demand(16) * percent // 100, job.largest_row(16))
+    scheduler = scheduler_of(job, pages, 16, 512, Counting)
+    scheduler.counts = Counter()
+    run = drive(job, pages, 16, 512, scheduler=scheduler, runner=Zeros(), check=False)
+    assert set(run.tokens) == job.samples
+    assert max(scheduler.counts.values(), default=0) <= 3, scheduler.counts.most_common(5)
+    assert scheduler.recomputed_tokens < 0.7 * sum(job.outs)
 
 
 def test_a_row_that_cannot_fit_is_reported_and_the_others_are_answered() -> None:
