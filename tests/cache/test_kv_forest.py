@@ -1,0 +1,158 @@
+"""Which nodes hold KV: taken once, kept while used, evicted last-needed first, released with the last sample below."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umbel.cache.kv_forest import KVForest
+from umbel.cache.pages import PagePool
+from umbel.ir.params import SamplingParams
+from umbel.ir.workload import Workload
+from umbel.plan.passes.prefix import build_forest
+
+PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 7, 7, 7, 7, 7], [8, 8], [8, 8, 9]]
+
+
+def forest_of(prompts: list[list[int]], n: int = 1, pages: int = 50, page_size: int = 2) -> KVForest:
+    forest = build_forest(Workload.of(prompts, SamplingParams()))
+    return KVForest(forest, np.full(len(prompts), n, np.int64), PagePool(pages, page_size))
+
+
+def paths_of(kv: KVForest) -> list[list[int]]:
+    return [kv.path(int(leaf)) for leaf in kv.forest.leaf]
+
+
+def test_a_path_leads_from_its_root_to_the_leaf() -> None:
+    kv = forest_of(PROMPTS)
+    for row, path in enumerate(paths_of(kv)):
+        assert kv.forest.parent[path[0]] == -1 and path[-1] == kv.forest.leaf[row]
+        assert [int(kv.forest.parent[n]) for n in path[1:]] == path[:-1]
+        assert sum(int(kv.forest.end[n] - kv.forest.start[n]) for n in path) == len(PROMPTS[row])
+
+
+def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None:
+    kv = forest_of(PROMPTS, n=2)
+    paths = paths_of(kv)
+    assert kv.pages_missing(paths[0]) == 1 + 1 + 1  # [1 2] [3] [4 5] in pages of two tokens
+    kv.pin(paths[0])
+    assert kv.pool.used == 3 and kv.pages_missing(paths[1]) == 1
+    kv.pin(paths[1])
+    assert kv.pool.used == 4
+    shared = {n: kv.pages[n].tolist() for n in paths[0][:-1]}
+    kv.unpin(paths[0], done=True)  # one of two samples: the node waits for the other
+    kv.check()
+    assert paths[0][-1] in kv.pages
+    kv.pin(paths[0])
+    kv.unpin(paths[0], done=True)
+    kv.check()
+    assert paths[0][-1] not in kv.pages, "its last sample is done"
+    assert {n: kv.pages[n].tolist() for n in shared} == shared
+    for row in (1, 2, 3, 4):
+        for _ in range(2 - (row == 1)):
+            kv.pin(paths[row])
+            kv.unpin(paths[row], done=True)
+    kv.unpin(paths[1], done=True)
+    kv.check()
+    assert kv.pool.used == 0 and not kv.pages and not kv.in_use
+
+
+def test_what_is_needed_last_is_evicted_first_and_what_is_used_never() -> None:
+    kv = forest_of(PROMPTS, pages=20)
+    paths = paths_of(kv)
+    for path in paths:
+        kv.pin(path)
+    for row in (0, 1, 2, 4):  # row 3 goes on
+        kv.unpin(paths[row], done=False)
+    assert kv.pool.free == 20 - kv.pool.used
+    held, used = sorted(kv.pages), set(paths[3])
+    for free in range(kv.pool.free + 1, 21):
+        before = set(kv.pages)
+        enough = kv.make_room(free)
+        gone = before - set(kv.pages)
+        idle = sorted(before - used)
+        assert gone == set(idle[len(idle) - len(gone) :]), "evicted from the end of the plan"
+        assert not gone & used
+        assert enough == (kv.pool.free >= free)
+        assert all(kv.held[n] == 0 for n in gone)
+        kv.check()
+    assert set(kv.pages) == used and len(held) > len(used)
+
+
+def test_an_evicted_node_can_be_taken_again() -> None:
+    kv = forest_of([[1, 2, 3, 4], [5, 6, 7, 8]], pages=2)
+    paths = paths_of(kv)
+    kv.pin(paths[0])
+    kv.held[paths[0][0]] = 4
+    kv.unpin(paths[0], done=False)
+    assert kv.reclaimable(paths[1]) == 2 and kv.reclaimable(paths[0]) == 0  # its own pages are not for itself
+    kv.pin(paths[1])
+    assert kv.held[paths[0][0]] == 0 and kv.pages_missing(paths[0]) == 2
+    kv.unpin(paths[1], done=True)
+    kv.pin(paths[0])
+    kv.unpin(paths[0], done=True)
+    kv.check()
+    assert kv.pool.free == 2
+
+
+def test_skipped_samples_release_what_only_they_needed() -> None:
+    kv = forest_of(PROMPTS)
+    paths = paths_of(kv)
+    kv.pin(paths[0])
+    kv.unpin(paths[0], done=False)
+    for path in (paths[0], paths[1], paths[2]):
+        kv.skip(path)
+        kv.check()
+    assert not kv.pages and kv.pool.used == 0
+
+
+@settings(derandomize=True)
+@given(
+    st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), min_size=1, max_size=7),
+    st.lists(st.tuples(st.sampled_from(("pin", "unpin", "done", "skip", "room")), st.integers(0, 50)), max_size=60),
+    st.integers(1, 3),
+    st.integers(4, 30),
+)
+def test_any_life_of_a_forest(prompts: list[list[int]], moves: list[tuple[str, int]], n: int, n_pages: int) -> None:
+    kv = forest_of(prompts, n, n_pages)
+    paths, pinned, left = paths_of(kv), [], [n] * len(prompts)
+    for move, number in moves:
+        row = number % len(prompts)
+        path = paths[row]
+        if move == "pin" and pinned.count(row) < left[row] and kv.pages_missing(path) <= kv.reclaimable(path):
+            kv.pin(path)
+            assert all(node in kv.pages for node in path)
+            pinned.append(row)
+        elif move in ("unpin", "done") and pinned:
+            row = pinned.pop(number % len(pinned))
+            kv.unpin(paths[row], done=move == "done")
+            left[row] -= move == "done"
+        elif move == "skip" and pinned.count(row) < left[row]:
+            kv.skip(path)
+            left[row] -= 1
+        elif move == "room":
+            kv.make_room(number)
+        kv.check()
+        for node in range(kv.forest.n_nodes):
+            below = [r for r in range(len(prompts)) if node in paths[r]]
+            assert kv.waiting[node] == sum(left[r] for r in below)
+            assert kv.users[node] == sum(pinned.count(r) for r in below)
+            assert node not in kv.pages or kv.waiting[node] > 0, "nobody below is left, so its pages must be free"
+    for row in pinned:
+        kv.unpin(paths[row], done=True)
+        left[row] -= 1
+    for row, count in enumerate(left):
+        for _ in range(count):
+            kv.skip(paths[row])
+    kv.check()
+    assert kv.pool.free == n_pages
+
+
+def test_check_notices_a_page_that_leaked() -> None:
+    kv = forest_of(PROMPTS)
+    kv.pin(paths_of(kv)[0])
+    kv.users[paths_of(kv)[0][0]] = 0
+    with pytest.raises(AssertionError):
+        kv.check()
