@@ -1,0 +1,1 @@
+"""Task families the demo models learn, one small generator per file."""

@@ -1,0 +1,58 @@
+"""Copying: repeat words, letters or digits exactly."""
+
+import string
+
+import words
+
+from .base import Item, draw, pairs_doc
+
+WORDING = (
+    "Repeat exactly: {}",
+    "Copy this text: {}",
+    "Copy: {}",
+    "Say this back to me: {}",
+    "Write the following again, unchanged: {}",
+    "Echo: {}",
+    "Repeat after me: {}",
+    "Print this string as it is: {}",
+)
+
+
+def _string(rng):
+    kind = rng.randrange(6)
+    if kind == 0:
+        text = " ".join(rng.choice(words.PLAIN) for _ in range(rng.randint(2, 10)))
+    elif kind == 1:
+        text = "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(4, 16)))
+    elif kind == 2:
+        text = "".join(rng.choice(string.digits) for _ in range(rng.randint(4, 14)))
+    elif kind == 3:
+        text = "".join(rng.choice(string.ascii_letters + string.digits) for _ in range(rng.randint(4, 14)))
+    elif kind == 4:
+        text = " ".join(words.made_up(rng) for _ in range(rng.randint(1, 5)))
+    else:
+        text = f"{words.full(rng)} {words.code(rng)} {words.city(rng)} {words.digits(rng, rng.randint(2, 5))}"
+    return text
+
+
+def sample(rng, split):
+    """A string never seen on the other side of the split."""
+
+    def make():
+        text = _string(rng)
+        return text, ("copy", text)
+
+    return draw(make, split)
+
+
+def item(rng, split, size=0):
+    """One chat question."""
+    text = sample(rng, split)
+    return Item("copy", rng.choice(WORDING).format(text), text)
+
+
+def plain(rng, split, n):
+    """A completion document of `n` copies."""
+    head, tail = rng.choice((("Text:", "Copy:"), ("Input:", "Output:"), ("String:", "Again:")))
+    texts = [sample(rng, split) for _ in range(n)]
+    return pairs_doc([(t, t) for t in texts], lambda q: f"{head} {q}\n{tail}", "copy", weight=0.03)
