@@ -1,0 +1,78 @@
+"""What a job costs outside the model (read, tokenise, plan, store, write): `python bench/job_overhead.py [--rows N]`.
+
+The engine is replaced by one that plans for real and then answers each row at once, so what is measured is everything
+around the model. Prints microseconds per row, of processor time and of wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from umbel.cli.assemble import build_job
+from umbel.config import EngineConfig
+from umbel.cost.machine import named
+from umbel.ir.report import Stats
+from umbel.ir.request import Completion, Output
+from umbel.ir.workload import Workload
+from umbel.models.families import read_spec, resolve_model
+from umbel.plan.planner import make_plan
+
+
+class InstantEngine:
+    """Plans the workload, then answers every row with the same four tokens."""
+
+    def __init__(self, model: str):
+        self.config = EngineConfig(model)
+        self.spec = read_spec(resolve_model(model))
+        self.machine = named("a100")  # from a data sheet: measuring this one is start-up, not work per row
+
+    def execute(self, workload: Workload) -> Iterator[Output]:
+        """Outputs in plan order."""
+        plan = make_plan(workload, self.spec, self.config, self.machine)
+        sizes = (workload.offsets[1:] - workload.offsets[:-1]).tolist()
+        for row in plan.order.tolist():
+            yield Output(row, sizes[row], (Completion(0, " a b c d", (10, 11, 12, 13), "length"),))
+
+    def stats(self) -> Stats:
+        """Nothing to report."""
+        return Stats()
+
+
+def write_rows(path: Path, rows: int, *, ids: bool) -> None:
+    """Short rows: 'Is <number> even or odd?'."""
+    with path.open("w") as out:
+        for i in range(rows):
+            name = {"custom_id": f"row-{i}"} if ids else {}
+            out.write(json.dumps({**name, "prompt": f"Is {i * 7919} even or odd?", "max_tokens": 4}) + "\n")
+
+
+def main() -> None:
+    """Measure with and without custom ids."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--model", default="demo")
+    asked = parser.parse_args()
+    for ids in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+            write_rows(source, asked.rows, ids=ids)
+            reading = {"template": None, "chat": False, "strict": False, "names": ()}
+            job = build_job(EngineConfig(asked.model), {}, reading, source, output, order="input", fresh=False)
+            job.load = lambda: InstantEngine(asked.model)
+            wall, cpu = time.perf_counter(), time.process_time()
+            summary = job.run()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            phases = {name: round(seconds / asked.rows * 1e6, 1) for name, seconds in summary.seconds.items()}
+            each = (
+                f"{cpu / asked.rows * 1e6:.1f} us of processor and {wall / asked.rows * 1e6:.1f} us of wall time a row"
+            )
+            print(f"{asked.rows:,} rows, custom ids {'yes' if ids else 'no'}: {each}; by phase (wall): {phases}")
+
+
+if __name__ == "__main__":
+    main()
