@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from umbel.config import EngineConfig
 from umbel.engine.build import Model, build_loop, machine_of, plan_workload
@@ -21,6 +23,8 @@ from umbel.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Mapping[str, Any]]
+
+_PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,11 @@ class LLM:
         if isinstance(prompt, Mapping):
             if "messages" in prompt:
                 return self.tokenizer.encode_chat([prompt["messages"]])[0]
-            return self._ids(prompt["prompt_token_ids"] if "prompt_token_ids" in prompt else prompt["prompt"])
+            return self._ids(_inner_prompt(prompt))
+        if isinstance(prompt, np.ndarray):
+            return cast("list[int]", prompt.tolist())
+        if not isinstance(prompt, Sequence):
+            raise InvalidRequest("invalid_type", f"the prompt is a {type(prompt).__name__}: {_PROMPT_KINDS}", "prompt")
         return prompt
 
     def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
@@ -156,7 +164,7 @@ class _Batch:
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     """One prompt as a list of one."""
-    if isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int)):
+    if isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], (int, np.integer))):
         return [prompts]
     return prompts
 
@@ -169,6 +177,14 @@ def _params_for(
     if len(params) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
     return params
+
+
+def _inner_prompt(prompt: Mapping[str, Any]) -> Any:
+    """The token ids or else the text of a prompt given as an object."""
+    for name in ("prompt_token_ids", "prompt"):
+        if name in prompt:
+            return prompt[name]
+    raise InvalidRequest("missing_required_parameter", f"the prompt has no text: {_PROMPT_KINDS}", "prompt")
 
 
 def _text_of(prompt: Prompt) -> str | None:

@@ -47,7 +47,7 @@ def fresh(size, seed=0):
 
 @torch.no_grad()
 def borrow_embedding(model, rows):
-    """Start the token table from the leading directions of another model's table [vocabulary, width], at half its scale.
+    """Start the token table from the leading directions of another's table [vocabulary, width], at half its scale.
 
     Half, because a fresh model repeats its input at first, and would do so with too much confidence.
     """

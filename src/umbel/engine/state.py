@@ -68,14 +68,15 @@ class LiveState:
     def _look(self, slot: int, token: int, *, full: bool) -> Ended | None:
         """Whether the sample ends: at an end id, at a stop string, or at its limit, in this order."""
         row = int(self.seqs.row[slot])
-        if token in self.end_ids[row] and self.seqs.n_out[slot] > self.workload.params[row].min_tokens:
-            own = token in self.workload.params[row].stop_token_ids
-            return self._end(slot, "stop", token if own else None)
+        stream = None
         if self._has_stops[row]:
             stream, text = self._text(slot, row)
             text.append(stream.push([token]))
-            if stream.stop is not None:
-                return self._end(slot, "stop", stream.stop)
+        if token in self.end_ids[row] and self.seqs.n_out[slot] > self.workload.params[row].min_tokens:
+            own = token in self.workload.params[row].stop_token_ids
+            return self._end(slot, "stop", token if own else None)
+        if stream is not None and stream.stop is not None:
+            return self._end(slot, "stop", stream.stop)
         return self._end(slot, "length", None) if full else None
 
     def _text(self, slot: int, row: int) -> tuple[AnswerStream, list[str]]:

@@ -107,8 +107,9 @@ def check_prompt_ids(ids: Sequence[Any]) -> None:
     """A prompt given as numbers holds whole numbers only (the width of the vocabulary is checked elsewhere)."""
     if set(map(type, ids)) <= {int}:  # the common case at C speed; a bool's type is not int
         return
-    at, bad = next((i, t) for i, t in enumerate(ids) if isinstance(t, bool) or not isinstance(t, (int, np.integer)))
-    refuse("invalid_type", "prompt", f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (whole numbers)")
+    for at, bad in enumerate(ids):
+        if isinstance(bad, bool) or not isinstance(bad, (int, np.integer)):
+            refuse("invalid_type", "prompt", f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (integers)")
 
 
 def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
