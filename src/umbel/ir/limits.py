@@ -109,7 +109,8 @@ def check_prompt_ids(ids: Sequence[Any]) -> None:
         return
     for at, bad in enumerate(ids):
         if isinstance(bad, bool) or not isinstance(bad, (int, np.integer)):
-            refuse("invalid_type", "prompt", f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (integers)")
+            message = f"prompt[{at}] is {shown(bad)}: a list prompt holds token ids (whole numbers)"
+            refuse("invalid_type", "prompt", message)
 
 
 def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
