@@ -16,8 +16,8 @@ def half_done() -> Progress:
     progress.enter("run")
     now[0] = 110.0
     progress.rows, progress.done, progress.failed, progress.ran, progress.to_run = 10, 5, 1, 4, 8
-    progress.prompt_tokens, progress.finished_prompt_tokens = 800, 400
-    progress.stats = lambda: Stats(computed_prompt_tokens=150, output_tokens=100)
+    progress.finished_prompt_tokens = 400
+    progress.stats = lambda: Stats(planned_prompt_tokens=300, computed_prompt_tokens=150, output_tokens=100)
     return progress
 
 
@@ -25,7 +25,7 @@ def test_a_line_shows_rows_rate_savings_and_eta() -> None:
     reading = half_done().reading()
     assert reading.tokens_per_second == 25
     assert reading.saved_tokens == 250
-    assert reading.eta_seconds == 10  # 500 of 1,000 expected tokens in 10 s
+    assert reading.eta_seconds == 10  # 250 of 500 expected tokens in 10 s
     wanted = "5/10 rows · 25 tokens/s · 250 tokens saved by sharing · 1 failed · about 10.0 s left"
     assert line_of(reading) == wanted
 

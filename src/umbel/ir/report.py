@@ -9,12 +9,13 @@ from dataclasses import dataclass
 class Stats:
     """Totals of one engine, in tokens unless the name says otherwise; live, so progress can be read from it.
 
-    `prompt_tokens` counts every finished row's prompt as if nothing was shared; `computed_prompt_tokens` the prompt
-    tokens that went through the model for the first time; `recomputed_tokens` those that went through again, because
+    `prompt_tokens` counts every finished row's prompt as if nothing was shared; `planned_prompt_tokens` the distinct
+    prompt tokens of everything that was asked to run; `computed_prompt_tokens` the prompt tokens that went through the model for the first time; `recomputed_tokens` those that went through again, because
     their KV had been given up.
     """
 
     prompt_tokens: int = 0
+    planned_prompt_tokens: int = 0
     computed_prompt_tokens: int = 0
     recomputed_tokens: int = 0
     output_tokens: int = 0

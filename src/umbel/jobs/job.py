@@ -137,7 +137,7 @@ class Job:
     def _execute(self, store: JobStore, stop: StopSignal, prepared: Prepared, renderer: Renderer) -> None:
         progress, workload = self.progress, prepared.workload
         progress.enter("load")
-        progress.prompt_tokens, progress.to_run = len(workload.tokens), len(workload)
+        progress.to_run = len(workload)
         engine = self.load()
         progress.stats = engine.stats
         progress.enter("run")

@@ -39,7 +39,6 @@ class Progress:
     failed: int = 0
     phase: str = ""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    prompt_tokens: int = 0
     finished_prompt_tokens: int = 0
     to_run: int = 0
     ran: int = 0
@@ -66,14 +65,14 @@ class Progress:
             tokens_per_second=computed / elapsed if elapsed > 0 else 0.0,
             saved_tokens=max(0, self.finished_prompt_tokens - stats.computed_prompt_tokens),
             output_tokens=stats.output_tokens,
-            eta_seconds=self._eta(elapsed, stats.output_tokens),
+            eta_seconds=self._eta(elapsed, stats),
         )
 
-    def _eta(self, elapsed: float, output_tokens: int) -> float | None:
-        """By tokens: rows still to run are taken to answer as long as those that ran."""
+    def _eta(self, elapsed: float, stats: Stats) -> float | None:
+        """By tokens to compute: rows still to run are taken to answer as long as those that ran."""
         if self.phase != "run" or not self.ran or elapsed <= 0:
             return None
-        expected = output_tokens / self.ran * self.to_run
-        total = self.prompt_tokens + expected
-        behind = self.finished_prompt_tokens + output_tokens
-        return elapsed * (total - behind) / behind if behind else None
+        expected = stats.output_tokens / self.ran * self.to_run
+        total = stats.planned_prompt_tokens + expected
+        behind = stats.computed_prompt_tokens + stats.output_tokens
+        return elapsed * max(0.0, total - behind) / behind if behind else None
