@@ -10,8 +10,8 @@ class Stats:
     """Totals of one engine, in tokens unless the name says otherwise; live, so progress can be read from it.
 
     `prompt_tokens` counts every finished row's prompt as if nothing was shared; `planned_prompt_tokens` the distinct
-    prompt tokens of everything that was asked to run; `computed_prompt_tokens` the prompt tokens that went through the model for the first time; `recomputed_tokens` those that went through again, because
-    their KV had been given up.
+    prompt tokens of all that was asked to run; `computed_prompt_tokens` the prompt tokens that went through the model
+    for the first time; `recomputed_tokens` those that went through again, because their KV had been given up.
     """
 
     prompt_tokens: int = 0
