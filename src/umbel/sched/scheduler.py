@@ -277,7 +277,8 @@ class Scheduler:
             self.recomputed_tokens += tokens - new
             self._seen[node] = max(held, int(self._seen[node]))
             self.kv.held[node] = held
-        self.recomputed_tokens += len(draft.again) + int(draft.tail_tokens.sum()) - len(draft.tails)
+        decoded = len(slots) - len(draft.firsts)  # tails that reach their end feed one new token each
+        self.recomputed_tokens += len(draft.again) + int(draft.tail_tokens.sum()) - decoded
         self.seqs.held[draft.tails] += draft.tail_tokens
         self.seqs.append(slots, result.token_ids)
         self.seqs.primed[np.array(draft.firsts, np.int64)] = True
