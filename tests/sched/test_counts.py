@@ -90,6 +90,18 @@ def test_counters_tell_new_tokens_from_repeated_ones_under_pressure() -> None:
     assert run.scheduler.peak_pages <= run.scheduler.pool.n_pages
 
 
+@pytest.mark.parametrize(("rows", "groups", "out", "spare"), [(4, 3, 90, 6), (1, 6, 90, 6), (2, 4, 150, 30)])
+def test_what_is_lost_and_computed_again_is_counted(rows: int, groups: int, out: int, spare: int) -> None:
+    """Tails are preempted (the first case) and prompts evicted too (the others); every row that ran is accounted for."""
+    prompts = [[g, *[3] * 30, i, *[4] * 9] for g in range(groups) for i in range(rows)]
+    job = Job(prompts, [1] * len(prompts), [out] * len(prompts))
+    run = drive(job, job.largest_row(4) + spare, 4, chunk=32)
+    again = run.rows_run - job.forest.n_tokens - len(prompts) * (out - 1)
+    assert run.scheduler.computed_tokens == job.forest.n_tokens and run.scheduler.preemptions > 0
+    assert run.scheduler.recomputed_tokens == again > 0
+    assert all(run.tokens[key] == expected(job, *key) for key in job.samples)
+
+
 def test_a_shared_run_is_released_with_its_last_reader() -> None:
     """Two groups, one after the other: the first group's pages are free before the second is done."""
     rng = random.Random(0)
