@@ -92,7 +92,7 @@ def test_counters_tell_new_tokens_from_repeated_ones_under_pressure() -> None:
 
 @pytest.mark.parametrize(("rows", "groups", "out", "spare"), [(4, 3, 90, 6), (1, 6, 90, 6), (2, 4, 150, 30)])
 def test_what_is_lost_and_computed_again_is_counted(rows: int, groups: int, out: int, spare: int) -> None:
-    """Tails are preempted (the first case) and prompts evicted too (the others); every row that ran is accounted for."""
+    """Tails are preempted (first case), prompts evicted too (the others); every row that ran is accounted for."""
     prompts = [[g, *[3] * 30, i, *[4] * 9] for g in range(groups) for i in range(rows)]
     job = Job(prompts, [1] * len(prompts), [out] * len(prompts))
     run = drive(job, job.largest_row(4) + spare, 4, chunk=32)
