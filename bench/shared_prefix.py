@@ -27,7 +27,6 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from umbel import LLM, SamplingParams
 
 WORKLOADS = {"A": (4, 32, 512, 32, 4), "B": (1, 64, 1024, 32, 32)}  # groups, rows, shared, own, out
-PROBED = (4, 8, 16, 32)
 Prompts = list[list[int]]
 
 
@@ -89,18 +88,18 @@ def timed(act: Callable[[], Prompts]) -> tuple[float, Prompts]:
     return time.perf_counter() - begin, answers
 
 
-def best_batch(model: LlamaForCausalLM, prompts: Prompts, out: int) -> int:
+def best_batch(model: LlamaForCausalLM, prompts: Prompts, out: int, sizes: list[int]) -> int:
     """The probed batch size with the most rows per second, on one batch each."""
-    rates = {b: b / timed(lambda b=b: run_peer(model, prompts[:b], out, b))[0] for b in PROBED}
+    rates = {b: b / timed(lambda b=b: run_peer(model, prompts[:b], out, b))[0] for b in sizes}
     print("  peer, rows/s by batch size:", {b: round(r, 2) for b, r in rates.items()}, file=sys.stderr)
     return max(rates, key=lambda b: rates[b])
 
 
-def measure(name: str, llm: LLM, model: LlamaForCausalLM, repeats: int) -> dict[str, object]:
+def measure(name: str, llm: LLM, model: LlamaForCausalLM, repeats: int, sizes: list[int]) -> dict[str, object]:
     """Both engines in turn, `repeats` times, with fresh content each time."""
     groups, rows, shared, own, out = WORKLOADS[name]
     run_umbel(llm, make_prompts(1, 4, 64, 8, 99), 2)
-    batch = best_batch(model, make_prompts(groups, rows, shared, own, 100), out)
+    batch = best_batch(model, make_prompts(groups, rows, shared, own, 100), out, sizes)
     ours, peers, equal = [], [], []
     for repeat in range(repeats):
         prompts = make_prompts(groups, rows, shared, own, 101 + repeat)
@@ -130,6 +129,7 @@ def main() -> None:
     """Run both workloads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", default="4,8,16,32", help="batch sizes of the peer to try")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--workloads", default="A,B")
@@ -139,7 +139,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder), getattr(torch, asked.dtype))
         llm = LLM(folder, dtype=asked.dtype, threads=asked.threads, device="cpu")
-        results = [measure(name, llm, model, asked.repeats) for name in asked.workloads.split(",")]
+        sizes = [int(size) for size in asked.batches.split(",")]
+        results = [measure(name, llm, model, asked.repeats, sizes) for name in asked.workloads.split(",")]
     report = {
         "peer": f"transformers {transformers.__version__} generate, sdpa",
         "torch": torch.__version__,
