@@ -75,7 +75,6 @@ def test_chats(llm: LLM) -> None:
     assert good.outputs == wanted and bad.error is not None
 
 
-@pytest.mark.xfail(reason="only jobs check messages; check_messages must move below the API", strict=True)
 @pytest.mark.parametrize("message", [{"role": "user"}, {"role": "wizard", "content": "x"}, {"content": "x"}], ids=str)
 def test_a_bad_message_is_an_error_row(llm: LLM, message: dict[str, str]) -> None:
     good = [{"role": "user", "content": "Classify the text"}]

@@ -15,6 +15,7 @@ from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
+from umbel.ir.prompts import check_messages
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.spec import ModelSpec
@@ -136,7 +137,7 @@ class LLM:
             return self.tokenizer.encode([prompt])[0]
         if isinstance(prompt, Mapping):
             if "messages" in prompt:
-                return self.tokenizer.encode_chat([prompt["messages"]])[0]
+                return self.tokenizer.encode_chat([check_messages(prompt["messages"])])[0]
             return self._ids(_inner_prompt(prompt))
         if isinstance(prompt, np.ndarray):
             return cast("list[int]", prompt.tolist())

@@ -65,11 +65,13 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; ids that the tokenizer does not know give nothing."""
-        return self._cleaned(self.backend.decode(ids, skip_special_tokens=skip_special_tokens))
+        return self.decode_batch([ids], skip_special_tokens=skip_special_tokens)[0]
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each row of token ids."""
-        texts = self.backend.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+        if skip_special_tokens:  # the library would show those that are marked as normalised
+            rows = [[i for i in ids if i not in self.special_ids] for ids in rows]
+        texts = self.backend.decode_batch(rows, skip_special_tokens=False)
         return [self._cleaned(text) for text in texts] if self.cleans_up else texts
 
     def token_text(self, token_id: int) -> str | None:

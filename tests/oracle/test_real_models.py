@@ -77,10 +77,10 @@ def test_text_prompts_give_the_golden_ids_and_text(model: str) -> None:
     assert compared >= 0.8 * len(rows)
 
 
-@pytest.mark.xfail(reason="the tokenizers library shows special tokens that are marked as normalised", strict=True)
-def test_the_end_token_is_not_shown(model: str) -> None:
-    if model != "tinystories-656k":
-        pytest.xfail("only tinystories-656k has golden rows that end by its end token")
+def test_the_end_token_is_not_shown() -> None:
+    model = "tinystories-656k"  # the only one with golden rows that end by its end token
+    if not (MODELS / model / "golden_greedy.jsonl").is_file():
+        pytest.skip(f"../shared/data/models/{model} is not here")
     (row,) = (row for row in golden(model, "golden_greedy.jsonl") if row["stop"] == "eos")
     llm = LLM(str(MODELS / model), dtype="float32", device="cpu", threads=1)
     (output,) = llm.generate([row["prompt"]], SamplingParams(temperature=0.0, max_tokens=20))

@@ -12,8 +12,8 @@ from umbel.errors import InvalidRequest
 from umbel.ir import body as wire
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
+from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request, RowError
-from umbel.jobs.formats.prompts import check_messages, check_prompt
 from umbel.jobs.formats.template import Template
 from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, Style, row_error
 
