@@ -136,7 +136,7 @@ def test_shared_tokenizers_equal_transformers(name: str):
     inputs = [*texts(1000), *(row["prompt"] for row in golden)]
     ids = tokenizer.encode(inputs)
     assert ids == expected(inputs)["input_ids"]
-    # transformers shows special tokens that are marked as normalised even when asked to skip them; they are skipped here.
+    # transformers shows special tokens that are marked as normalised even when asked to skip them; here none shows.
     plain = [[i for i in row if i not in tokenizer.special_ids] for row in ids]
     assert tokenizer.decode_batch(ids) == expected.batch_decode(plain, skip_special_tokens=True)
 

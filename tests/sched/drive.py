@@ -132,7 +132,7 @@ def assert_clean(scheduler: Scheduler) -> None:
     assert scheduler.pool.free == scheduler.pool.n_pages
     assert not kv.pages and not kv.in_use and not seqs.slot_of and not seqs.running.any()
     assert not any(kv.waiting) and not any(kv.users) and not kv.held.any()
-    assert len(scheduler.seqs.runners()) == 0 and not scheduler._paths and not scheduler._preempted
+    assert len(scheduler.seqs.runners()) == 0 and not scheduler._paths and not scheduler.waiting._preempted
 
 
 def expected(job: Job, row: int, sample: int) -> list[int]:

@@ -67,9 +67,9 @@ class Counting(Scheduler):
     counts: Counter[int]
 
     def _preempt_last(self) -> bool:
-        before = set(self._preempted)
+        before = set(self.waiting._preempted)
         found = super()._preempt_last()
-        self.counts.update(set(self._preempted) - before)
+        self.counts.update(set(self.waiting._preempted) - before)
         return found
 
 

@@ -84,7 +84,7 @@ def machine_of(device: torch.device) -> Machine:
 
 def plan_workload(model: Model, workload: Workload, machine: Machine) -> Plan:
     """Plan for a model that is loaded; its weights have been taken from the free memory already."""
-    return make_plan(workload, model.spec, model.config, machine)
+    return make_plan(workload, model.spec, model.config, machine, loaded=True)
 
 
 def build_loop(model: Model, workload: Workload, plan: Plan) -> Loop:

@@ -76,7 +76,7 @@ class Loop:
             yield self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
 
     def _abandon(self, row: int, code: str, message: str, status: int) -> Output:
-        for rank in self.scheduler.ranks_of(row):
+        for rank in self.scheduler.waiting.ranks_of(row):
             self.state.forget(rank)
         self.scheduler.drop_row(row)
         return self.rows.fail(row, RowError(code, message, type="server_error", status=status))

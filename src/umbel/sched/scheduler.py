@@ -7,8 +7,6 @@ evicted; if that is not enough the sample that is last in plan order gives its t
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +18,7 @@ from umbel.ir.workload import Workload
 from umbel.sched.assemble import SamplingTable, assemble
 from umbel.sched.draft import Draft
 from umbel.sched.sequences import Sequences
+from umbel.sched.waiting import Waiting
 
 Ints = NDArray[np.int64]
 
@@ -48,14 +47,7 @@ class Scheduler:
         self.computed_tokens = 0
         self.recomputed_tokens = 0
         self.peak_pages = 0
-        counts = table.n[forest.order]
-        self._rows = np.repeat(forest.order, counts)  # per rank: row, sample
-        self._samples = np.arange(len(self._rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self._first_rank = np.empty(len(workload), np.int64)
-        self._first_rank[forest.order] = np.cumsum(counts) - counts
-        self._cursor = 0  # ranks from here on have never started
-        self._preempted: list[int] = []  # heap of ranks
-        self._dropped: set[int] = set()  # ranks ahead of the cursor whose row has failed
+        self.waiting = Waiting(forest.order, table.n)
         self._seen = np.zeros(forest.n_nodes, np.int64)  # tokens of each node computed at least once
         self._draft = Draft(0)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
@@ -143,9 +135,9 @@ class Scheduler:
     def _admit(self, draft: Draft) -> None:
         """(3) Start waiting samples in plan order; one that costs no tokens now (a twin) may start without budget."""
         headroom, least = 0, -1
-        while (rank := self._next_rank()) is not None:
+        while (rank := self.waiting.first()) is not None:
             slot = self.seqs.slot_of.get(rank, -1)
-            leaf = int(self.kv.forest.leaf[self._rows[rank]])
+            leaf = int(self.kv.forest.leaf[self.waiting.rows[rank]])
             path = self.kv.path(leaf)
             n_out = int(self.seqs.n_out[slot]) if slot >= 0 else 0
             free_ride = n_out == 0 and (leaf in draft.again or self._completes(draft, leaf))
@@ -175,31 +167,21 @@ class Scheduler:
 
     def _growth(self, rank: int, n_out: int, ahead: int) -> int:
         """Pages that admitting a sample must find for its tail: what it had, and `ahead` tokens more."""
-        tokens = min(n_out + ahead, int(self.max_out[self._rows[rank]]))
+        tokens = min(n_out + ahead, int(self.max_out[self.waiting.rows[rank]]))
         if not self._paths:
             tokens = max(n_out, 1)  # alone, it may try with what there is
         return self.pool.pages_for(tokens)
 
-    def _next_rank(self) -> int | None:
-        """The waiting sample that is first in plan order: preempted ones come before those that never started."""
-        if self._preempted:
-            return self._preempted[0]
-        while self._cursor in self._dropped:
-            self._dropped.discard(self._cursor)
-            self._cursor += 1
-        return self._cursor if self._cursor < len(self._rows) else None
-
     def _start(self, rank: int, slot: int, path: list[int]) -> int:
         """Pin the path and give the sample a slot (its old one when it was preempted)."""
         self.kv.pin(path)
+        self.waiting.take_first()
         if slot >= 0:
-            heapq.heappop(self._preempted)
             self.seqs.running[slot] = True
         else:
-            self._cursor += 1
-            row = int(self._rows[rank])
+            row, sample = int(self.waiting.rows[rank]), int(self.waiting.samples[rank])
             prompt_len = int(self.kv.forest.end[path[-1]])
-            slot = self.seqs.start(rank, row, int(self._samples[rank]), path[-1], prompt_len, int(self.max_out[row]))
+            slot = self.seqs.start(rank, row, sample, path[-1], prompt_len, int(self.max_out[row]))
         self._paths[slot] = path
         return slot
 
@@ -216,17 +198,17 @@ class Scheduler:
         self.seqs.primed[slot] = False
         self.seqs.losses[slot] += 1
         self.kv.unpin(self._paths.pop(slot), done=False)
-        heapq.heappush(self._preempted, int(self.seqs.rank[slot]))
+        self.waiting.put_back(int(self.seqs.rank[slot]))
         self.preemptions += 1
         return True
 
     def _drop_unfit(self) -> bool:
         """Nothing could be scheduled: report the row in front as one that cannot fit; False when none is left."""
         slots = self.seqs.runners()
-        rank = int(self.seqs.rank[slots[0]]) if len(slots) else self._next_rank()
+        rank = int(self.seqs.rank[slots[0]]) if len(slots) else self.waiting.first()
         if rank is None:
             return False
-        row = int(self._rows[rank])
+        row = int(self.waiting.rows[rank])
         tokens = int(self.kv.forest.end[self.kv.forest.leaf[row]])
         slot = self.seqs.slot_of.get(rank)
         made = int(self.seqs.n_out[slot]) if slot is not None else 0
@@ -240,23 +222,14 @@ class Scheduler:
     def drop_row(self, row: int) -> None:
         """Abandon every sample of a row, in whatever state it is."""
         path = self.kv.path(int(self.kv.forest.leaf[row]))
-        for rank in self.ranks_of(row):
+        for rank in self.waiting.ranks_of(row):
             slot = self.seqs.slot_of.get(rank)
             if slot is not None and self.seqs.running[slot]:
                 self.finish(slot)
-            elif slot is not None:
-                self._preempted.remove(rank)
-                heapq.heapify(self._preempted)
-                self.seqs.end(slot)
+            elif self.waiting.drop(rank):
                 self.kv.skip(path)
-            elif rank >= self._cursor and rank not in self._dropped:
-                self._dropped.add(rank)
-                self.kv.skip(path)
-
-    def ranks_of(self, row: int) -> range:
-        """The places of a row's samples in plan order."""
-        first = int(self._first_rank[row])
-        return range(first, first + int(self.table.n[row]))
+                if slot is not None:
+                    self.seqs.end(slot)
 
     # -- what happened -------------------------------------------------------------------------------------------
 
