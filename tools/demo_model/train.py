@@ -59,6 +59,7 @@ def arguments():
         help="steps with many repeats, to learn looking back",
     )
     p.add_argument("--teacher", type=Path, help="HF folder to distil from")
+    p.add_argument("--start-from", type=Path, help="HF folder whose weights a new run starts from")
     p.add_argument(
         "--embedding-from", type=Path, help="HF folder whose token table a fresh model starts from, projected"
     )
@@ -88,6 +89,9 @@ class Run:
     def __init__(self, args):
         self.args, self.step, self.tokens, self.minutes = args, 0, 0, 0.0
         self.model = shapes.fresh(args.size, args.seed).to(args.device)
+        if args.start_from:
+            weights = load_file(args.start_from / "model.safetensors", device=args.device)
+            self.model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
         if args.embedding_from:
             table = load_file(args.embedding_from / "model.safetensors", device=args.device)
             shapes.borrow_embedding(self.model, table["model.embed_tokens.weight"])
