@@ -26,6 +26,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "kill_test.py"
 def command(place: Path, output: str) -> list[str]:
     given = [str(place / "in.jsonl"), "-o", str(place / output), "--model", str(place / "tiny"), "--dtype", "float32"]
     given += ["--threads", "1", "--temperature", "0.8", "--summary", str(place / f"{output}.summary")]
+    given += ["--chunk", "8", "--kv-tokens", "512"]  # few rows at a time: several commits on the fastest machine
     return [sys.executable, "-m", "umbel.cli.main", "run", *given]
 
 
