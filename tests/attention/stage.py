@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 
 from tests.sched.drive import VOCAB, Job, finish_full, scheduler_of
+from umbel.attention.base import AttentionBackend
+from umbel.attention.grid import GridAttention
+from umbel.attention.native import NativeAttention
 from umbel.cache.pages import PagePool
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.kv.store import KVStore
 from umbel.runner.fake import FakeRunner
 from umbel.sched.scheduler import Scheduler
 
 CPU = torch.device("cpu")
+Backend = Callable[[ModelSpec, KVStore], AttentionBackend]
+# Every backend that this machine can run: plain torch, and the compiled kernels of each instruction set it has.
+BACKENDS: Mapping[str, Backend] = {"torch": lambda spec, store: GridAttention(spec, store, CPU)} | {
+    name: lambda spec, store, name=name: NativeAttention(spec, store, Native(name)) for name in INSTRUCTION_SETS
+}
 BORDERS = (1, 15, 16, 17, 100, 127, 128, 129, 140, 255, 256, 257, 300)
 
 
@@ -43,7 +52,7 @@ def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tup
     runner = FakeRunner(n_pages, page_size, VOCAB)
     while (step := scheduler.next()) is not None:
         yield scheduler, step
-        finish_full(scheduler, scheduler.apply(runner.run(step)), {})
+        finish_full(job, scheduler, scheduler.apply(runner.run(step)), {})
 
 
 def poisoned_store(spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32) -> KVStore:

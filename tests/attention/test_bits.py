@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.attention.stage import BORDERS, CPU, poisoned_store
-from umbel.attention.grid import GridAttention
+from tests.attention.stage import BACKENDS, BORDERS, CPU, poisoned_store
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
@@ -44,6 +43,7 @@ class Case:
     prompts: list[list[int]]
     params: list[SamplingParams]
     outs: list[int]
+    backend: str = "torch"
 
     def demand(self, page_size: int) -> int:
         """Pages that all rows together hold."""
@@ -79,9 +79,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(CASES))
+@pytest.fixture(scope="module", params=[(backend, name) for backend in BACKENDS for name in CASES], ids=" ".join)
 def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]()
+    backend, name = request.param
+    return replace(CASES[name](), backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
     pool = PagePool(pages, page_size)
     scheduler = Scheduler(workload, build_forest(workload), table, outs, pool, chunk)
     store = poisoned_store(case.spec, pages, page_size)
-    runner = TorchRunner(case.decoder, GridAttention(case.spec, store, CPU), CPU)
+    runner = TorchRunner(case.decoder, BACKENDS[case.backend](case.spec, store), CPU)
     seqs, answers, logprobs, steps = scheduler.seqs, Answers(), {}, 0
     while (step := scheduler.next()) is not None:
         result = runner.run(step)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
-from umbel.models.layers import LayerWeights, inverse_frequencies, linear, mlp, rms_norm, rotary_angles, rotate
+from umbel.kernels.rows import add_rms_norm, rms_norm, turn_heads
+from umbel.models.layers import LayerWeights, inverse_frequencies, linear, mlp, rotary_angles
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`attend(layer, q, k, v)`: store k and v (`[rows, n_kv_heads, head_dim]`), attend with q and give the heads' outputs
@@ -45,27 +46,31 @@ class Decoder:
 
     def forward(self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden."""
-        cos, sin = rotary_angles(positions, self.frequencies, hidden.dtype)
+        eps = self.spec.rms_norm_eps
+        angles = rotary_angles(positions, self.frequencies, hidden.dtype)
+        delta = None  # what the block before adds to `hidden`: added where the next block norms it
         for layer in range(self.spec.n_layers) if layers is None else layers:
             w = self.layers[layer]
-            hidden = hidden + self._attention(
-                layer, rms_norm(hidden, w.attn_norm, self.spec.rms_norm_eps), cos, sin, attend
-            )
-            hidden = hidden + mlp(rms_norm(hidden, w.mlp_norm, self.spec.rms_norm_eps), w)
-        return hidden
+            if delta is None:
+                normed = rms_norm(hidden, w.attn_norm, eps)
+            else:
+                hidden, normed = add_rms_norm(hidden, delta, w.attn_norm, eps)
+            attended = self._attention(layer, normed, angles, attend)
+            hidden, normed = add_rms_norm(hidden, attended, w.mlp_norm, eps)
+            delta = mlp(normed, w)
+        return hidden if delta is None else hidden + delta
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`."""
         return linear(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), self.head).to(torch.float32)
 
-    def _attention(self, layer: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""
         spec, w = self.spec, self.layers[layer]
         heads = linear(x, w.qkv, w.qkv_bias).view(x.shape[0], -1, spec.head_dim)
-        q, k, v = heads.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), dim=1)
-        if w.q_norm is not None and w.k_norm is not None:
-            q, k = rms_norm(q, w.q_norm, spec.rms_norm_eps), rms_norm(k, w.k_norm, spec.rms_norm_eps)
-        attended = attend(layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
+        q, k, v = turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
+        attended = attend(layer, q, k, v)
         return linear(attended.reshape(x.shape[0], -1), w.o, w.o_bias)
 
 

@@ -1,7 +1,7 @@
 """The arithmetic of a decoder layer as plain functions over packed rows: one row per token, no batch dimension.
 
-On CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit. Two things
-would break that and are avoided here: matrix products of few rows, and torch's own SiLU.
+On CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit. Matrix
+products of few rows would break that and are avoided here; `kernels/rows.py` has the other operations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec, RopeScaling
+from umbel.kernels.rows import gated_silu
 
 MANY_ROWS = 12
 
@@ -48,24 +49,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(padded, weight, bias)[:rows]
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Scale the last axis to unit mean square, in float32, then cast back before the weight, as Hugging Face does."""
-    wide = x.to(torch.float32)
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * wide.to(x.dtype)
-
-
-def gated_silu(gate_up: Tensor) -> Tensor:
-    """`silu(gate) * up`: [rows, 2 * intermediate] -> [rows, intermediate]."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    if gate.is_cuda or gate.dtype != torch.float32:
-        return F.silu(gate) * up
-    # F.silu uses one exp for full vectors and another for what is left over at the end of a thread's share, so the
-    # last bit would depend on the number of rows. torch.exp does not, and the rest is exactly rounded.
-    denominator = torch.neg(gate).exp_().add_(1.0)
-    return torch.div(gate, denominator, out=denominator).mul_(up)
-
-
 def mlp(x: Tensor, w: LayerWeights) -> Tensor:
     """The feed-forward block: [rows, hidden] -> [rows, hidden]."""
     return linear(gated_silu(linear(x, w.gate_up, w.gate_up_bias)), w.down, w.down_bias)
@@ -98,9 +81,3 @@ def rotary_angles(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) ->
     """Cosine and sine of each row's rotary angles, computed in float32: two of [rows, 1, head_dim / 2]."""
     angles = positions.to(torch.float32)[:, None, None] * frequencies
     return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + head_dim / 2) of each head by the row's angles: [rows, heads, head_dim], same shape."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -1,4 +1,4 @@
-"""The grid backend against the reference on random steps, in memory poisoned with NaN."""
+"""Every backend against the reference on random steps, in memory poisoned with NaN."""
 
 from __future__ import annotations
 
@@ -9,76 +9,88 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.attention.stage import CPU, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import BACKENDS, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
 from tests.sched.drive import Job
-from umbel.attention.grid import GridAttention
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
 
 torch.set_num_threads(1)
+EACH = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def compare(
-    spec: ModelSpec, seed: int, page_size: int, chunk: int, n_rows: int, dtype: torch.dtype, longest: int
+    backend: str, spec: ModelSpec, seed: int, page_size: int, chunk: int, n_rows: int, dtype: torch.dtype, longest: int
 ) -> float:
     """Largest difference between the two backends over all steps of a random job."""
     rng = random.Random(seed)
     job = random_job(rng, n_rows, longest, out=6)
     pages = max(job.demand(page_size) // rng.choice((1, 2, 4)), job.largest_row(page_size))
     mine, theirs = (poisoned_store(spec, pages, page_size, dtype) for _ in range(2))
-    grid, reference = GridAttention(spec, mine, CPU), ReferenceAttention(spec, theirs)
+    tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
     for scheduler, step in steps_of(job, pages, page_size, chunk):
         poison_free_pages(scheduler.pool, mine, theirs)
         q, k, v = random_qkv(spec, step.n_rows, generator, dtype)
-        grid.prepare(step), reference.prepare(step)
-        got, wanted = grid.forward(0, q, k, v), reference.forward(0, q, k, v)
+        tested.prepare(step), reference.prepare(step)
+        got, wanted = tested.forward(0, q, k, v), reference.forward(0, q, k, v)
         assert got.shape == wanted.shape and got.dtype == q.dtype
         assert torch.isfinite(wanted).all() and torch.isfinite(got).all()
         worst = max(worst, float((got.double() - wanted.double()).abs().max()))
     return worst
 
 
+@EACH
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 10**6),
     n_kv_heads=st.integers(1, 3),
-    group=st.integers(1, 8),
-    head_dim=st.sampled_from((16, 24, 32, 64, 80, 128)),
+    group=st.integers(1, 16),
+    head_dim=st.sampled_from((8, 16, 20, 24, 36, 64, 80, 128)),
     page_size=st.sampled_from((1, 4, 16)),
     chunk=st.sampled_from((30, 64, 128, 500, 5000)),
     window=st.sampled_from((None, None, None, 1, 50, 128, 200)),
     n_rows=st.integers(1, 8),
 )
-def test_grid_means_the_reference(
-    seed: int, n_kv_heads: int, group: int, head_dim: int, page_size: int, chunk: int, window: int | None, n_rows: int
+def test_backends_mean_the_reference(
+    backend: str,
+    seed: int,
+    n_kv_heads: int,
+    group: int,
+    head_dim: int,
+    page_size: int,
+    chunk: int,
+    window: int | None,
+    n_rows: int,
 ) -> None:
     spec = spec_of(n_kv_heads, group, head_dim, window)
-    assert compare(spec, seed, page_size, chunk, n_rows, torch.float32, longest=200) < 2e-5
+    assert compare(backend, spec, seed, page_size, chunk, n_rows, torch.float32, longest=200) < 2e-5
 
 
+@EACH
 @pytest.mark.parametrize("window", [None, 150])
-def test_long_contexts(window: int | None) -> None:
-    assert compare(spec_of(2, 3, 32, window), 7, 16, 333, 10, torch.float32, longest=300) < 2e-5
+def test_long_contexts(backend: str, window: int | None) -> None:
+    assert compare(backend, spec_of(2, 3, 32, window), 7, 16, 333, 10, torch.float32, longest=300) < 2e-5
 
 
-def test_bfloat16_stays_near_the_reference() -> None:
+@EACH
+def test_bfloat16_stays_near_the_reference(backend: str) -> None:
     """Keys, values and outputs in bfloat16: the result is the float64 one, rounded, give or take one rounding."""
-    assert compare(spec_of(2, 4, 64), 3, 16, 200, 6, torch.bfloat16, longest=257) < 0.04
+    assert compare(backend, spec_of(2, 4, 64), 3, 16, 200, 6, torch.bfloat16, longest=257) < 0.04
 
 
+@EACH
 @pytest.mark.parametrize("window", [16, 127, 128, 129])
-def test_lengths_around_the_window(window: int) -> None:
+def test_lengths_around_the_window(backend: str, window: int) -> None:
     """Sequences of W - 1, W, W + 1 and 2 W tokens: the classic off-by-one."""
     rng = random.Random(window)
     prompts = [[rng.randrange(50) for _ in range(n)] for n in (1, window - 1, window, window + 1, 2 * window)]
     spec = spec_of(1, 2, 16, window)
     job = Job(prompts, [1] * 5, [3] * 5)
     mine, theirs = (poisoned_store(spec, job.demand(4), 4) for _ in range(2))
-    grid, reference = GridAttention(spec, mine, CPU), ReferenceAttention(spec, theirs)
+    tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
     generator = torch.Generator().manual_seed(0)
     for _, step in steps_of(job, job.demand(4), 4, 50):
         qkv = random_qkv(spec, step.n_rows, generator, torch.float32)
-        grid.prepare(step), reference.prepare(step)
-        torch.testing.assert_close(grid.forward(0, *qkv), reference.forward(0, *qkv), atol=1e-5, rtol=1e-5)
+        tested.prepare(step), reference.prepare(step)
+        torch.testing.assert_close(tested.forward(0, *qkv), reference.forward(0, *qkv), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,53 @@
+"""Which kernels run on this machine: the compiled ones where they were built, plain torch otherwise.
+
+The environment variable UMBEL_NATIVE turns them off (`0`) or names an instruction set (`generic`, `avx2`, `avx512`).
+UMBEL_OPENMP=0 gives them threads of their own instead of torch's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from umbel.kernels.native.calls import INSTRUCTION_SETS, WHY_NOT, Native
+
+VARIABLE = "UMBEL_NATIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The kernels of this process: `native` is None for plain torch; `reason` says why, for people."""
+
+    native: Native | None
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """ "torch", or the instruction set of the compiled kernels."""
+        return "torch" if self.native is None else self.native.instruction_set
+
+
+@cache
+def kernels() -> Choice:
+    """The kernels of this process, chosen at the first call."""
+    return choose(os.environ.get(VARIABLE, ""))
+
+
+def choose(asked: str) -> Choice:
+    """The kernels for a value of UMBEL_NATIVE ('' = the best there are)."""
+    if asked == "0":
+        return Choice(None, f"compiled kernels are turned off by {VARIABLE}=0")
+    if not INSTRUCTION_SETS:
+        return Choice(
+            None, f"no compiled kernels: they are built at install time where there is a compiler ({WHY_NOT})"
+        )
+    name = INSTRUCTION_SETS[0] if asked in ("", "1") else asked
+    if name not in INSTRUCTION_SETS:
+        return Choice(None, f"{VARIABLE}={asked}: not on this processor, which has {', '.join(INSTRUCTION_SETS)}")
+    why = "the best that this processor has" if name == INSTRUCTION_SETS[0] else f"asked for by {VARIABLE}"
+    native = Native(name)
+    return Choice(native, f"compiled kernels for {name}: {why}; on {_THREADS[native.threads]}")
+
+
+_THREADS = {"openmp": "torch's threads", "threads": "threads of their own"}

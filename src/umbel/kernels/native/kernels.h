@@ -1,0 +1,76 @@
+// What the compiled kernels are told and give; plain C types only, so that each instruction set has its own copy.
+#pragma once
+
+#include <cstdint>
+
+namespace umbel {
+
+constexpr int kGrid = 128;  // positions of a cell: see umbel/attention/layout.py
+
+// A run of keys in one node, as part of a cell: rows [row_begin, row_end) read keys [key_begin, key_end) of the cell,
+// whose slots are slots[slot_at], slots[slot_at + 1] ...
+struct Piece {
+  int32_t row_begin, row_end, key_begin, key_end;
+  int64_t slot_at;
+};
+
+// Positions [first, first + kGrid) as the rows [row_begin, row_end) see them; pieces in depth-first order.
+struct Cell {
+  int32_t row_begin, row_end, piece_begin, piece_end;
+  int64_t first;
+};
+
+// A step, laid out. Block b is rows [block_rows[b], block_rows[b + 1]) and reads the cells block_cells[i] for i from
+// block_begin[b] to block_begin[b + 1], in order of position for each row.
+struct Layout {
+  const Cell* cells;
+  const Piece* pieces;
+  const int32_t* slots;
+  const int64_t* positions;
+  const int32_t* block_rows;
+  const int32_t* block_begin;
+  const int32_t* block_cells;
+};
+
+enum class Kind : int32_t { kFloat32 = 0, kBfloat16 = 1 };
+
+// Queries and outputs are [rows, kv heads * group, dim], rows `q_stride` and `out_stride` apart; keys and values
+// [kv heads, slots, dim], heads `head_stride` apart. All strides count elements.
+struct Attention {
+  const void* q;
+  void* out;
+  const void* keys;
+  const void* values;
+  int64_t q_stride, out_stride, head_stride;
+  int32_t dim, group;
+  int64_t window;  // 0: none
+  Kind q_kind, kv_kind;
+  float scale;
+};
+
+struct Kernels {
+  const char* name;
+  // Floats of scratch that `attend` needs for a block of so many queries.
+  int64_t (*attend_scratch)(int64_t queries, int32_t dim);
+  // Attention of one block of rows for one KV head.
+  void (*attend)(const Attention& a, const Layout& layout, int32_t block, int32_t kv_head, float* scratch);
+  // out = weight * x / rms(x) over rows [begin, end); with `delta`, of total = x + delta instead of x.
+  void (*rms_norm)(const float* x, const float* delta, float* total, const float* weight, float* out, int64_t begin,
+                   int64_t end, int64_t width, float eps);
+  // out[r] = silu(x[r, :width]) * x[r, width:]
+  void (*gated_silu)(const float* x, float* out, int64_t begin, int64_t end, int64_t width);
+  // Norm (where the weights are given) and turn, in place, the first n_q + n_k heads of rows of `heads` heads.
+  void (*rotate)(float* x, const float* cos, const float* sin, const float* q_norm, const float* k_norm, int64_t begin,
+                 int64_t end, int64_t heads, int64_t n_q, int64_t n_k, int64_t dim, float eps);
+  // The first place of the largest value of rows of x, and whether that value is finite.
+  void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
+                 int64_t width);
+};
+
+const Kernels& generic_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+}  // namespace umbel

@@ -1,0 +1,7 @@
+// The kernels for AVX2 with FMA.
+#define UMBEL_AVX2
+#define UMBEL_KERNELS avx2_kernels
+#define UMBEL_NAME "avx2"
+#include "attend.inc"
+#include "rows.inc"
+#include "table.inc"

@@ -1,0 +1,7 @@
+// The kernels for AVX-512 (F, BW, DQ, VL).
+#define UMBEL_AVX512
+#define UMBEL_KERNELS avx512_kernels
+#define UMBEL_NAME "avx512"
+#include "attend.inc"
+#include "rows.inc"
+#include "table.inc"

@@ -1,0 +1,6 @@
+// The kernels for any processor: SSE2 on x86-64, NEON on ARM.
+#define UMBEL_KERNELS generic_kernels
+#define UMBEL_NAME "generic"
+#include "attend.inc"
+#include "rows.inc"
+#include "table.inc"

@@ -1,0 +1,198 @@
+// The Python module `umbel.kernels.native._umbel`. Tensors come as addresses of contiguous memory, with their sizes:
+// the Python side (native/__init__.py) checks shapes, types and strides.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "forest.h"
+#include "kernels.h"
+#include "team.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using namespace umbel;
+using Longs = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bools = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Address = uintptr_t;
+
+constexpr int64_t kWorthAThread = 1 << 15;  // values below which a second thread costs more than it brings
+
+float* floats(Address at) { return reinterpret_cast<float*>(at); }
+
+struct Scratch {
+  void* memory;
+  explicit Scratch(size_t bytes) : memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+    if (memory == nullptr) throw std::bad_alloc();
+  }
+  ~Scratch() { std::free(memory); }
+  Scratch(const Scratch&) = delete;
+};
+
+const Kernels* find_kernels(const std::string& name) {
+  if (name == "generic") return &generic_kernels();
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2_kernels();
+  if (name == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return &avx512_kernels();
+#endif
+  return nullptr;
+}
+
+// Instruction sets that this processor has, the best one first.
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> found;
+  for (const char* name : {"avx512", "avx2", "generic"})
+    if (find_kernels(name) != nullptr) found.push_back(name);
+  return found;
+}
+
+// The kernels of one instruction set on so many threads.
+class Native {
+ public:
+  Native(const std::string& name) : kernels_(find_kernels(name)) {
+    if (kernels_ == nullptr) throw std::invalid_argument("no kernels named " + name + " for this processor");
+  }
+
+  std::string name() const { return kernels_->name; }
+
+  void attend(const Forest& forest, const Attention& a, int64_t kv_heads, int threads) const {
+    const Layout layout = forest.layout();
+    const int32_t blocks = forest.blocks();
+    const int64_t each = (kernels_->attend_scratch(forest.most_rows() * a.group, a.dim) + 15) / 16 * 16;
+    if (forest.pairs() * kv_heads * a.group * a.dim < 4 * kWorthAThread) threads = 1;
+    Scratch scratch(sizeof(float) * each * threads);
+    // The last blocks first: in a prompt they read most.
+    share(blocks * kv_heads, threads, [&](int64_t task, int worker) {
+      const auto block = static_cast<int32_t>(blocks - 1 - task / kv_heads);
+      kernels_->attend(a, layout, block, static_cast<int32_t>(task % kv_heads),
+                       static_cast<float*>(scratch.memory) + each * worker);
+    });
+  }
+
+  void rms_norm(Address x, Address delta, Address total, Address weight, Address out, int64_t rows, int64_t width,
+                float eps, int threads) const {
+    split(rows, width, threads, [=](int64_t begin, int64_t end) {
+      kernels_->rms_norm(floats(x), floats(delta), floats(total), floats(weight), floats(out), begin, end, width, eps);
+    });
+  }
+
+  void gated_silu(Address x, Address out, int64_t rows, int64_t width, int threads) const {
+    split(rows, 4 * width, threads, [=](int64_t begin, int64_t end) {
+      kernels_->gated_silu(floats(x), floats(out), begin, end, width);
+    });
+  }
+
+  void rotate(Address x, Address cos, Address sin, Address q_norm, Address k_norm, int64_t rows, int64_t heads,
+              int64_t n_q, int64_t n_k, int64_t dim, float eps, int threads) const {
+    split(rows, (n_q + n_k) * dim, threads, [=](int64_t begin, int64_t end) {
+      kernels_->rotate(floats(x), floats(cos), floats(sin), floats(q_norm), floats(k_norm), begin, end, heads, n_q,
+                       n_k, dim, eps);
+    });
+  }
+
+  void argmax(Address x, Longs rows, int64_t width, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids,
+              nb::ndarray<bool, nb::ndim<1>, nb::c_contig> bad, int threads) const {
+    const int64_t n = static_cast<int64_t>(rows.shape(0));
+    const int64_t* from = rows.data();
+    int64_t* to = ids.data();
+    bool* sick = bad.data();
+    nb::gil_scoped_release release;
+    split(n, width, threads, [=](int64_t begin, int64_t end) {
+      kernels_->argmax(floats(x), from, to, sick, begin, end, width);
+    });
+  }
+
+ private:
+  template <class Act>
+  static void split(int64_t rows, int64_t width, int threads, Act act) {
+    const int64_t pieces = rows * width < kWorthAThread ? 1 : std::min<int64_t>(rows, threads);
+    share(pieces, threads, [&](int64_t i, int) { act(rows * i / pieces, rows * (i + 1) / pieces); });
+  }
+
+  const Kernels* kernels_;
+};
+
+Forest make_forest(Longs positions, Bools fresh, Longs parent, Longs start, Longs end, Longs row_begin, Longs row_end,
+                   Longs subtree_end, Longs pages, Longs page_begin, int64_t page_size, int64_t scratch, int64_t group,
+                   int64_t kv_heads, int64_t threads, int64_t window) {
+  const StepArrays step = {positions.data(),
+                           parent.data(),
+                           start.data(),
+                           end.data(),
+                           row_begin.data(),
+                           row_end.data(),
+                           subtree_end.data(),
+                           pages.data(),
+                           page_begin.data(),
+                           fresh.data(),
+                           static_cast<int64_t>(positions.shape(0)),
+                           static_cast<int64_t>(parent.shape(0)),
+                           page_size};
+  return Forest(step, {group, kv_heads, threads, window}, scratch);
+}
+
+// Stores k and v of the step's rows, then attends.
+void forward(const Native& native, const Forest& forest, Address q, Address k, Address v, Address out, Address keys,
+             Address values, int64_t q_stride, int64_t kv_stride, int64_t slots, int64_t kv_heads, int32_t group,
+             int32_t dim, int64_t window, bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
+  const size_t size = kv_is_bfloat16 ? 2 : 4;
+  const auto& writes = forest.writes();
+  auto store = [&](Address from, Address to, int64_t head) {
+    for (int64_t row = 0; row < forest.rows(); row++)
+      std::memcpy(reinterpret_cast<char*>(to) + (head * slots + writes[row]) * dim * size,
+                  reinterpret_cast<const char*>(from) + (row * kv_stride + head * dim) * size, dim * size);
+  };
+  share(2 * kv_heads, forest.rows() * kv_heads * dim < kWorthAThread ? 1 : threads, [&](int64_t task, int) {
+    task % 2 == 0 ? store(k, keys, task / 2) : store(v, values, task / 2);
+  });
+  Attention a;
+  a.q = reinterpret_cast<const void*>(q);
+  a.out = reinterpret_cast<void*>(out);
+  a.keys = reinterpret_cast<const void*>(keys);
+  a.values = reinterpret_cast<const void*>(values);
+  a.q_stride = q_stride;
+  a.out_stride = kv_heads * group * dim;
+  a.head_stride = slots * dim;
+  a.dim = dim;
+  a.group = group;
+  a.window = window;
+  a.q_kind = q_is_bfloat16 ? Kind::kBfloat16 : Kind::kFloat32;
+  a.kv_kind = kv_is_bfloat16 ? Kind::kBfloat16 : Kind::kFloat32;
+  a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
+  native.attend(forest, a, kv_heads, threads);
+}
+
+}  // namespace
+
+NB_MODULE(_umbel, m) {
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  m.def("instruction_sets", &instruction_sets);
+  m.def("team_kind", &team_kind);
+  nb::class_<Forest>(m, "Forest")
+      .def_prop_ro("tokens_read", &Forest::tokens_read)
+      .def_prop_ro("blocks", &Forest::blocks)
+      .def_prop_ro("rows", &Forest::rows);
+  m.def("make_forest", &make_forest);
+  nb::class_<Native>(m, "Native")
+      .def(nb::init<const std::string&>())
+      .def_prop_ro("name", &Native::name)
+      .def("rms_norm", &Native::rms_norm, unlocked)
+      .def("gated_silu", &Native::gated_silu, unlocked)
+      .def("rotate", &Native::rotate, unlocked)
+      .def("argmax", &Native::argmax)
+      .def("forward", &forward, unlocked);
+}

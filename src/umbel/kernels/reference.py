@@ -1,0 +1,39 @@
+"""The meaning of the kernels on rows, in plain torch: what runs where there are no compiled ones, and what they equal.
+
+On a CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale the last axis to unit mean square, in float32, then cast back before the weight, as Hugging Face does."""
+    wide = x.to(torch.float32)
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * wide.to(x.dtype)
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up`: [rows, 2 * intermediate] -> [rows, intermediate]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    if gate.is_cuda or gate.dtype != torch.float32:
+        return F.silu(gate) * up
+    # F.silu uses one exp for full vectors and another for what is left over at the end of a thread's share, so the
+    # last bit would depend on the number of rows. torch.exp does not, and the rest is exactly rounded.
+    denominator = torch.neg(gate).exp_().add_(1.0)
+    return torch.div(gate, denominator, out=denominator).mul_(up)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + head_dim / 2) of each head by the row's angles: [rows, heads, head_dim], same shape."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row, where its largest value is, the first of equal ones, and whether it is not finite (`[rows]`)."""
+    return logits.argmax(-1), ~torch.isfinite(logits.amax(-1))

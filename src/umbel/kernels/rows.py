@@ -1,0 +1,59 @@
+"""Small operations on rows, by the kernels that `dispatch` chose: compiled for float32 on a CPU, else plain torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.dispatch import kernels
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`weight * x / rms(x)` along the last axis."""
+    native = kernels().native
+    if native is None or not native.takes(x, weight):
+        return reference.rms_norm(x, weight, eps)
+    return native.rms_norm(x, weight, eps)
+
+
+def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x + delta`, and its `rms_norm`."""
+    native = kernels().native
+    if native is None or not native.takes(x, delta, weight):
+        total = x + delta
+        return total, reference.rms_norm(total, weight, eps)
+    return native.add_rms_norm(x, delta, weight, eps)
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up`: [rows, 2 * intermediate] -> [rows, intermediate]."""
+    native = kernels().native
+    if native is None or not native.takes(gate_up):
+        return reference.gated_silu(gate_up)
+    return native.gated_silu(gate_up)
+
+
+def turn_heads(
+    heads: Tensor, n_q: int, n_k: int, angles: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor] | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of `heads` ([rows, n_q + 2 * n_k, head_dim], may be overwritten), the first two normed
+    with the weights in `norms`, where given, and turned by `angles` (cosines and sines, [rows, 1, head_dim / 2])."""
+    native = kernels().native
+    if native is not None and native.takes(heads, *angles, *(norms or ())):
+        native.rotate(heads, (n_q, n_k), angles, norms, eps)
+        return heads.split((n_q, n_k, n_k), dim=1)
+    q, k, v = heads.split((n_q, n_k, n_k), dim=1)
+    if norms is not None:
+        q, k = reference.rms_norm(q, norms[0], eps), reference.rms_norm(k, norms[1], eps)
+    return reference.rotate(q, *angles), reference.rotate(k, *angles), v
+
+
+def largest(logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of some rows (`[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is not
+    finite."""
+    native = kernels().native
+    if native is not None and native.takes(logits):
+        return native.argmax(logits, rows)
+    ids, bad = reference.largest(logits)
+    return ids.cpu().numpy()[rows], bad.cpu().numpy()[rows]

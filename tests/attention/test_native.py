@@ -1,0 +1,80 @@
+"""What the compiled attention reads, and that how its work is cut changes no bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from tests.attention.stage import poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.sched.drive import Job
+from umbel.attention.native import NativeAttention
+from umbel.ir.spec import ModelSpec
+from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+
+if not INSTRUCTION_SETS:
+    pytest.skip("no compiled kernels here", allow_module_level=True)
+NATIVE = Native(INSTRUCTION_SETS[0])
+
+
+def backend_of(spec: ModelSpec, pages: int, page_size: int, dtype: torch.dtype = torch.float32) -> NativeAttention:
+    return NativeAttention(spec, poisoned_store(spec, pages, page_size, dtype), NATIVE)
+
+
+@pytest.mark.parametrize("page_size", [1, 16])
+def test_every_run_is_read_once(page_size: int) -> None:
+    """Whatever forks where: the tokens of the step's nodes, each once, not once per row."""
+    job = random_job(random.Random(page_size), 12)
+    backend = backend_of(spec_of(1, 2, 16), job.demand(page_size), page_size)
+    for _, step in steps_of(job, job.demand(page_size), page_size, 200):
+        assert backend.prepare(step) == int((step.end - step.start).sum())
+
+
+def test_a_window_bounds_what_is_read() -> None:
+    prompts = [[i % 50 for i in range(2000)]]
+    job = Job(prompts, [1], [5])
+    backend = backend_of(spec_of(1, 2, 16, window=200), job.demand(16), 16)
+    for _, step in steps_of(job, job.demand(16), 16, 100):
+        assert backend.prepare(step) <= 200 + step.n_rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("group", [1, 3, 16])
+def test_threads_and_blocks_change_no_bit(group: int, dtype: torch.dtype) -> None:
+    spec = spec_of(2, group, 40)
+    job = random_job(random.Random(group), 9)
+    one, many = (backend_of(spec, job.demand(16), 16, dtype) for _ in range(2))
+    generator = torch.Generator().manual_seed(group)
+    before = torch.get_num_threads()
+    try:
+        for _, step in steps_of(job, job.demand(16), 16, 300):
+            qkv = random_qkv(spec, step.n_rows, generator, dtype)
+            torch.set_num_threads(1)
+            one.prepare(step)
+            wanted = one.forward(0, *qkv)
+            torch.set_num_threads(7)
+            many.prepare(step)
+            assert many.forest.blocks >= min(step.n_rows, 2)
+            assert torch.equal(many.forward(0, *qkv), wanted)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_wrong_shapes_are_refused() -> None:
+    spec = spec_of(2, 2, 16)
+    job = Job([[1, 2, 3]], [1], [2])
+    backend = backend_of(spec, job.demand(16), 16)
+    _, step = next(steps_of(job, job.demand(16), 16, 100))
+    q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
+    backend.prepare(step)
+    with pytest.raises(ValueError, match="rows"):
+        backend.forward(0, q[:1], k, v)
+    with pytest.raises(ValueError, match="rows"):
+        backend.forward(0, q, k[:, :1], v[:, :1])
+    with pytest.raises(TypeError, match="store"):
+        backend.forward(0, q, k.bfloat16(), v.bfloat16())
+    # A query that is part of a wider tensor, as after one matmul for q, k and v, is read in place.
+    wide = torch.cat((q, k, v), 1)
+    parts = wide.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), 1)
+    assert torch.equal(backend.forward(0, *parts), backend.forward(0, q, k, v))

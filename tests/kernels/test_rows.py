@@ -1,0 +1,137 @@
+"""Operations on rows: compiled kernels against their meaning in torch, and the bits of a row alone and among others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.models.layers import rotary_angles
+
+EACH = pytest.mark.parametrize("name", INSTRUCTION_SETS)
+SHAPES = given(rows=st.integers(1, 40), width=st.integers(1, 70), seed=st.integers(0, 10**6))
+EPS = 1e-6
+
+
+def values(*shape: int, seed: int, scale: float = 3.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def close(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got, wanted, rtol=2e-6, atol=2e-6)
+
+
+@EACH
+@settings(max_examples=60, derandomize=True)
+@SHAPES
+def test_norms(name: str, rows: int, width: int, seed: int) -> None:
+    x, delta, weight = values(rows, width, seed=seed), values(rows, width, seed=seed + 1), values(width, seed=seed + 2)
+    close(Native(name).rms_norm(x, weight, EPS), reference.rms_norm(x, weight, EPS))
+    total, normed = Native(name).add_rms_norm(x, delta, weight, EPS)
+    assert torch.equal(total, x + delta)
+    close(normed, reference.rms_norm(x + delta, weight, EPS))
+
+
+@EACH
+@settings(max_examples=60, derandomize=True)
+@SHAPES
+def test_gated_activation(name: str, rows: int, width: int, seed: int) -> None:
+    gate_up = values(rows, 2 * width, seed=seed, scale=8.0)
+    close(Native(name).gated_silu(gate_up), reference.gated_silu(gate_up))
+
+
+@EACH
+def test_activation_of_extremes(name: str) -> None:
+    gate = torch.tensor([[-1e30, -200.0, -90.0, -0.0, 0.0, 90.0, 200.0, 1e30, torch.inf, torch.nan]])
+    got = Native(name).gated_silu(torch.cat((gate, torch.ones_like(gate)), 1))
+    wanted = reference.gated_silu(torch.cat((gate, torch.ones_like(gate)), 1))
+    torch.testing.assert_close(got[:, 3:], wanted[:, 3:], equal_nan=True)
+    assert (got[:, :3].abs() < 1e-7).all()
+
+
+@EACH
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(("heads", "dim"), [((4, 2), 64), ((9, 3), 24), ((1, 1), 2), ((16, 8), 128)])
+def test_heads_are_turned(name: str, heads: tuple[int, int], dim: int, normed: bool) -> None:
+    n_q, n_k = heads
+    x = values(11, n_q + 2 * n_k, dim, seed=dim)
+    angles = rotary_angles(torch.arange(11) * 37, 10.0 ** -torch.linspace(0, 4, dim // 2), torch.float32)
+    norms = (values(dim, seed=1), values(dim, seed=2)) if normed else None
+    q, k, v = x.split((n_q, n_k, n_k), 1)
+    if norms is not None:
+        q, k = reference.rms_norm(q, norms[0], EPS), reference.rms_norm(k, norms[1], EPS)
+    got = x.clone()
+    Native(name).rotate(got, heads, angles, norms, EPS)
+    close(got, torch.cat((reference.rotate(q, *angles), reference.rotate(k, *angles), v), 1))
+
+
+@EACH
+@settings(max_examples=60, derandomize=True)
+@given(rows=st.integers(1, 9), width=st.integers(1, 3000), seed=st.integers(0, 10**6), few=st.booleans())
+def test_largest(name: str, rows: int, width: int, seed: int, few: bool) -> None:
+    logits = values(rows, width, seed=seed)
+    if few:  # many equal values: the first counts
+        logits = logits.round()
+    which = np.random.default_rng(seed).integers(0, rows, 12)
+    ids, bad = Native(name).argmax(logits, which)
+    wanted = [int(np.flatnonzero(row == row.max())[0]) for row in logits.numpy()[which]]
+    assert ids.tolist() == wanted and not bad.any()
+
+
+@EACH
+@pytest.mark.parametrize("width", [1, 7, 600, 5000])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_largest_of_broken_rows(name: str, width: int, value: float) -> None:
+    for at in {0, width // 2, width - 1}:
+        logits = values(3, width, seed=at)
+        logits[1, at] = value
+        _, bad = Native(name).argmax(logits, np.arange(3))
+        assert bad.tolist() == (~torch.isfinite(logits.amax(-1))).tolist()
+    _, bad = Native(name).argmax(torch.full((1, width), -torch.inf), np.zeros(1, np.int64))
+    assert bad.all()
+
+
+@EACH
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", [48, 61, 576])
+def test_a_row_does_not_depend_on_its_neighbours(name: str, width: int, threads: int) -> None:
+    native = Native(name)
+    weight, x, delta = values(width, seed=1), values(300, width, seed=2), values(300, width, seed=3)
+    half = width // 2
+    acts: list[Callable[[slice], Tensor]] = [
+        lambda at: native.rms_norm(x[at], weight, EPS),
+        lambda at: native.add_rms_norm(x[at], delta[at], weight, EPS)[1],
+        lambda at: native.gated_silu(x[at][:, : 2 * half].contiguous()),
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for act in acts:
+            whole = act(slice(None))
+            for begin, end in ((0, 1), (3, 5), (100, 133), (1, 300)):
+                assert torch.equal(act(slice(begin, end)), whole[begin:end])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_shapes_are_checked() -> None:
+    if not INSTRUCTION_SETS:
+        pytest.skip("no compiled kernels here")
+    native = Native(INSTRUCTION_SETS[0])
+    x = torch.zeros(3, 8)
+    with pytest.raises(ValueError):
+        native.rms_norm(x, torch.zeros(7), EPS)
+    with pytest.raises(ValueError):
+        native.add_rms_norm(x, torch.zeros(2, 8), torch.zeros(8), EPS)
+    with pytest.raises(IndexError):
+        native.argmax(x, np.array([3]))
+    with pytest.raises(ValueError):
+        native.rotate(torch.zeros(3, 4, 8), (4, 1), (torch.zeros(3, 4), torch.zeros(3, 4)), None, EPS)
+    assert not native.takes(x.t()) and not native.takes(x.bfloat16()) and native.takes(x)
