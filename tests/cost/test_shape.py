@@ -35,7 +35,8 @@ def test_costs_of_a_small_model_by_hand() -> None:
     assert shape.pair_flops == 4 * 3 * 4 * 2
     assert shape.head_flops == 2 * 100 * 8
     assert shape.kv_bytes == 2 * 3 * 2 * 2 * 4
-    assert shape.layer_bytes == 4 * (3 * (dense + 16) + 8)
+    assert shape.layer_bytes == 4 * 3 * (dense + 16)
+    assert shape.head_bytes == 4 * (100 * 8 + 8)
 
 
 def test_biases_count() -> None:

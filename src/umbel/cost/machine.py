@@ -42,6 +42,10 @@ class Machine:
         """Matmul ceiling for a dtype."""
         return self.matmul_flops if dtype == "float32" else self.matmul_flops_16
 
+    def choose_dtype(self, asked: str, own: str) -> str:
+        """The dtype to compute in: as asked, or for "auto" the model's own where this machine multiplies in it."""
+        return asked if asked != "auto" else own if own in self.dtypes else "float32"
+
     def with_memory(self, n_bytes: int) -> Machine:
         """The same machine with another amount of free memory."""
         return replace(self, memory_bytes=n_bytes)
@@ -57,17 +61,17 @@ def named(name: str) -> Machine:
 
 def h200() -> Machine:
     """One NVIDIA H200 SXM."""
-    return _gpu("h200", flops=67e12, flops_16=989e12, rate=4.8e12, n_bytes=141 * 10**9, source="NVIDIA H200 data sheet")
+    return gpu("h200", flops=67e12, flops_16=989e12, rate=4.8e12, n_bytes=141 * 10**9, source="NVIDIA H200 data sheet")
 
 
 def a100() -> Machine:
     """One NVIDIA A100 SXM with 80 GB."""
-    return _gpu(
+    return gpu(
         "a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet"
     )
 
 
-def _gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
+def gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
     """A GPU by its dense (not sparse) rates; about thirty launches a layer, ten microseconds each."""
     return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 2e-3, 3e-4, (2048, 4096, 8192), tuple(BYTES), source)
 

@@ -11,29 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cost.calibration import Calibration
+from umbel.cost.load import Load
 from umbel.cost.machine import Machine
 from umbel.cost.shape import Shape
 
+__all__ = ["CEILING", "ORDINARY", "POOR", "Efficiency", "Load", "Price", "Seconds"]
+
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Steps of the same kind, one entry each: what one such step does, and how many there are (`steps`).
-
-    Per step: `tokens` computed, `samples` drawn, `pairs` of query and key, `kv_read` tokens whose KV is read.
-    """
-
-    steps: Floats
-    tokens: Floats
-    samples: Floats
-    pairs: Floats
-    kv_read: Floats
-
-    @classmethod
-    def one(cls, tokens: float, samples: float, pairs: float, kv_read: float) -> Load:
-        """A single step."""
-        return cls(*(np.array([float(value)]) for value in (1, tokens, samples, pairs, kv_read)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +43,32 @@ CEILING = Efficiency(arithmetic=1.0, memory=1.0, overhead=0.0)
 ORDINARY = Efficiency(arithmetic=0.6, memory=0.6, overhead=1.0)
 POOR = Efficiency(arithmetic=0.25, memory=0.3, overhead=3.0)
 
+_DRAW = 5e-6  # seconds to draw one sample and note it, beside its logits
+_GATHER = 4.0  # times that KV passes through memory when rows gather it: read, written side by side, read twice
+_CELLS = 512  # keys of context whose merging costs about as much as the rest of a layer's overhead
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One model on one machine in one dtype."""
+    """One model on one machine in one dtype.
+
+    With a `calibration`, seconds are those that steps were measured to take, else what the ceilings say. FLOPs and
+    bytes are the useful ones, that answers need. What the engine executes beyond them (shape.executed_rows, whole grid
+    cells of attention) shows in measured seconds only.
+    """
 
     shape: Shape
     machine: Machine
     dtype: str
     n_layers: int
+    calibration: Calibration | None = None
+
+    @property
+    def source(self) -> str:
+        """Where its seconds come from."""
+        if self.calibration is None:
+            return self.machine.source
+        return f"{self.machine.source}; {self.calibration.source}"
 
     def flops(self, load: Load) -> Floats:
         """Per step: dense layers, attention, output head."""
@@ -80,13 +82,34 @@ class Price:
         return shape.layer_bytes + head + (load.kv_read + load.tokens) * shape.kv_bytes
 
     def each(self, load: Load, efficiency: Efficiency = ORDINARY) -> Floats:
-        """Seconds per step."""
+        """Seconds per step; `efficiency` means something only where nothing was measured."""
+        if self.calibration is not None:
+            return self.calibration.each(load)
         arithmetic = self.flops(load) / (self.machine.flops(self.dtype) * efficiency.arithmetic)
         traffic = self.n_bytes(load) / (self.machine.memory_rate * efficiency.memory)
-        overhead = (self.machine.step_overhead + self.machine.layer_overhead * self.n_layers) * efficiency.overhead
-        return np.asarray(np.maximum(arithmetic, traffic) + overhead)
+        return np.asarray(np.maximum(arithmetic, traffic) + self._overhead() * efficiency.overhead)
 
     def total(self, load: Load) -> Seconds:
         """Seconds of all steps together."""
+        if self.calibration is not None:
+            expected = float((self.calibration.each(load) * load.steps).sum())
+            low, high = self.calibration.interval(expected)
+            return Seconds(low, expected, high)
         low, expected, high = (float((self.each(load, e) * load.steps).sum()) for e in (CEILING, ORDINARY, POOR))
         return Seconds(low, expected, high)
+
+    def prior(self) -> Floats:
+        """What the ceilings say of each feature that a calibration fits (`[features]`, seconds): where fits start."""
+        shape, efficiency = self.shape, ORDINARY
+        per_flop = 1.0 / (self.machine.flops(self.dtype) * efficiency.arithmetic)
+        per_byte = 1.0 / (self.machine.memory_rate * efficiency.memory)
+        token = shape.token_flops * per_flop + shape.kv_bytes * per_byte
+        sample = shape.head_flops * per_flop + _DRAW
+        read, pair = _GATHER * shape.kv_bytes * per_byte, shape.pair_flops * per_flop
+        merge = self.machine.layer_overhead * self.n_layers / _CELLS
+        step = self._overhead() + shape.layer_bytes * per_byte
+        return np.array([step, token, token, sample, pair, read, merge, sample])
+
+    def _overhead(self) -> float:
+        """Seconds of a step however small it is."""
+        return self.machine.step_overhead + self.machine.layer_overhead * self.n_layers

@@ -12,6 +12,8 @@ from umbel.ir.spec import ModelSpec
 
 Ints = NDArray[np.int64]
 
+READ_CELL = 128  # positions whose KV attention reads at once for all rows that share them (attention.layout.GRID)
+
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -55,8 +57,8 @@ class Shape:
     """Costs of one model in one dtype.
 
     FLOPs: `token_flops` (dense layers, per token), `pair_flops` (attention, per query token and key it sees),
-    `head_flops` (output head, per sample). Bytes: `layer_bytes` (weights of all layers), `head_bytes` (output head),
-    `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
+    `head_flops` (output head, per sample). Bytes: `layer_bytes` (weights of all layers), `head_bytes` (last norm and
+    output head), `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
     """
 
     token_flops: int
@@ -79,20 +81,26 @@ class Shape:
             pair_flops=4 * spec.n_layers * spec.n_heads * spec.head_dim,  # query times key, weight times value
             head_flops=2 * table,
             layer_bytes=layers * width,
-            head_bytes=table * width,
-            weight_bytes=(layers + table * (1 if spec.tied_embeddings else 2)) * width,
+            head_bytes=(table + spec.hidden_size) * width,
+            weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width,
             kv_bytes=2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * width,
         )
 
 
 def _small_weights(spec: ModelSpec) -> int:
-    """Norm weights and biases of all layers, and the last norm."""
+    """Norm weights and biases of all layers."""
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     layer = 2 * spec.hidden_size
     layer += 2 * spec.head_dim * spec.qk_norm
     layer += (q + 2 * kv) * spec.qkv_bias + spec.hidden_size * spec.o_bias
     layer += (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
-    return layer * spec.n_layers + spec.hidden_size
+    return layer * spec.n_layers
+
+
+def executed_rows(rows: int, dtype: str = "float32") -> int:
+    """Rows that a dense layer multiplies on a processor to give `rows`: thin float32 products are padded with zeros to
+    a multiple of four, so that a row's bits never depend on how many others there are (models/layers.py)."""
+    return rows + (-rows % 4 if dtype == "float32" and rows < 12 else 0)
 
 
 def causal_pairs(start: Ints, end: Ints, window: int | None = None) -> Ints:

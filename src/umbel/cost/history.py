@@ -1,0 +1,130 @@
+"""What earlier runs taught, on disk: measured seconds of steps by machine and shape, lengths of answers by model.
+
+A small JSON file each, in `$UMBEL_CACHE`, `$XDG_CACHE_HOME/umbel` or `~/.cache/umbel`; `UMBEL_CACHE=off` keeps nothing.
+Plans get better with it and answers never depend on it, so whatever goes wrong here ends in a plan without history.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from umbel.cost.calibration import Calibration, Floats
+from umbel.cost.kept_file import change_json, read_json
+from umbel.cost.known import Known
+from umbel.cost.lengths import LengthCurve
+from umbel.cost.load import Load
+from umbel.cost.machine import Machine
+from umbel.ir.spec import ModelSpec
+
+FORMAT = 1
+LEAST_STEPS, LEAST_SECONDS = 3, 0.02  # less of a run teaches nothing about seconds
+MOST_TEMPLATES = 256  # the last ones seen are kept
+MOST_ANSWERS = 4096.0  # of a template; beyond that, earlier ones fade as later ones come
+_NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions")
+
+
+def cache_folder() -> Path | None:
+    """Where histories lie; None when they are switched off."""
+    asked = os.environ.get("UMBEL_CACHE", "")
+    if asked.lower() == "off":
+        return None
+    if asked:
+        return Path(asked).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "umbel"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The history of one model on one machine; `steps` and `lengths` are its files, None when nothing is kept."""
+
+    steps: Path | None
+    lengths: Path | None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, directory: Path, dtype: str, machine: Machine, threads: int | None = None) -> History:
+        """Seconds belong to a shape, dtype, machine and number of threads; lengths to the model in `directory`."""
+        folder = cache_folder()
+        if folder is None:
+            return cls(None, None)
+        where = {"machine": machine_name(machine), "threads": threads or default_threads(), "dtype": dtype}
+        shape = {name: value for name, value in asdict(spec).items() if name not in _NOT_SHAPE}
+        model = {"model": str(directory.resolve())}
+        return cls(folder / f"steps-{_digest(where | shape)}.json", folder / f"lengths-{_digest(model)}.json")
+
+    def load(self) -> Known:
+        """All that is known; nothing where there is no history, or one that cannot be read (then with a warning)."""
+        return Known(read_json(self.lengths, _curves) or {}, read_json(self.steps, Calibration.of_dict))
+
+    def learn_steps(self, load: Load, seconds: Floats, prior: Floats, *, afresh: bool = False) -> None:
+        """Add measured steps (see Calibration.learn); `prior` is where a first fit starts, or any one `afresh`."""
+
+        def change() -> dict[str, Any]:
+            known = None if afresh else read_json(self.steps, Calibration.of_dict)
+            return (known or Calibration.start(prior)).learn(load, seconds).as_dict()
+
+        if load.steps.sum() >= LEAST_STEPS and (load.steps * seconds).sum() >= LEAST_SECONDS:
+            change_json(self.steps, change)
+
+    def learn_lengths(self, seen: Mapping[str, LengthCurve]) -> None:
+        """Add the lengths of finished answers, by template."""
+        if seen:
+            change_json(self.lengths, lambda: _plain(_joined(read_json(self.lengths, _curves) or {}, seen)))
+
+
+def machine_name(machine: Machine) -> str:
+    """What tells a machine from others in a history: its processor and cores, or the accelerator's name."""
+    if machine.name != "this":
+        return machine.name
+    return f"{platform.machine()} {processor_name()} x{os.cpu_count()}"
+
+
+def default_threads() -> int:
+    """Threads that torch takes when none are asked for, as far as can be told without it."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Name, family, model and stepping of the first core, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            pairs = [line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line]
+    except OSError:
+        return platform.processor()
+    found = {name.strip(): value.strip() for name, value in pairs}
+    return " ".join(found.get(name, "") for name in ("model name", "cpu family", "model", "stepping"))
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    return sha256(json.dumps([FORMAT, parts], sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _curves(values: Mapping[str, Any]) -> dict[str, LengthCurve]:
+    """Length curves out of JSON. Raises on anything that is not one."""
+    return {str(name): LengthCurve.of_json(one) for name, one in values["templates"].items()}
+
+
+def _plain(curves: Mapping[str, LengthCurve]) -> dict[str, Any]:
+    return {"templates": {name: curve.to_json() for name, curve in curves.items()}}
+
+
+def _joined(old: Mapping[str, LengthCurve], new: Mapping[str, LengthCurve]) -> dict[str, LengthCurve]:
+    """Both together, those seen last at the end, the oldest left out when there are too many."""
+    kept = {name: curve for name, curve in old.items() if name not in new}
+    both = kept | {name: _sum(old[name], curve) if name in old else curve for name, curve in new.items()}
+    return dict(list(both.items())[-MOST_TEMPLATES:])
+
+
+def _sum(old: LengthCurve, new: LengthCurve) -> LengthCurve:
+    """Answers of both; the old ones fade so that they never weigh more than `MOST_ANSWERS` less the new ones."""
+    return old.scaled(max(MOST_ANSWERS - new.answers, 0.0)).joined(new)

@@ -1,0 +1,65 @@
+"""Small JSON files that several processes read and write at once: whole or not at all, and never needed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_LEVEL = 4  # warnings name the caller's caller: the code that asked for a history
+
+
+def read_json(path: Path | None, parse: Callable[[Mapping[str, Any]], T]) -> T | None:
+    """What `parse` makes of a file; None when there is none, or, with a warning, when it is damaged."""
+    if path is None:
+        return None
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        warnings.warn(f"{path}: ignored, as it cannot be read ({_shown(error)})", stacklevel=_LEVEL)
+        return None
+
+
+def change_json(path: Path | None, change: Callable[[], Mapping[str, Any]]) -> None:
+    """Replace a file by what `change` returns, while no other process changes it.
+
+    Nothing is kept, and nothing said, where files may not be written; a warning says what else went wrong.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            try:
+                part.write_text(json.dumps(change(), allow_nan=False))
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return
+        warnings.warn(f"{path}: not saved ({_shown(error)})", stacklevel=_LEVEL)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the lock; without it where the file system has none, as then a lost update is all that can happen."""
+    with open(path, "w") as held:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)  # given back when the file is closed, also by a process that dies
+        yield
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,0 +1,23 @@
+"""What earlier runs have taught about a model on a machine: how long its answers are, and how long its steps take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from umbel.cost.calibration import Calibration
+from umbel.cost.lengths import LengthCurve
+
+
+def _nothing() -> Mapping[str, LengthCurve]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`lengths`: output lengths by template (as in ir.plan.Plan.templates; "" for all rows together). `calibration`:
+    measured seconds of steps; None where nothing was measured."""
+
+    lengths: Mapping[str, LengthCurve] = field(default_factory=_nothing)
+    calibration: Calibration | None = None

@@ -1,0 +1,194 @@
+"""How long answers are: a distribution learned from finished ones, read at what is already produced.
+
+The past of Past-Future scheduling (LightLLM, arXiv 2507.10150), with two changes. Answers that were stopped by their
+limit, and those that are still being written, count as "at least so long" (Kaplan and Meier 1958) instead of as so
+long or not at all: otherwise the first answers to end, which are the short ones, would pass for all. And a group of
+rows with few answers of its own leans on all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LEAN = 8.0  # answers that all rows together count for in a group
+ENOUGH = (
+    100.0  # from so many answers on, none is expected to be longer than the longest; an earlier run counts as so many
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCurve:
+    """Output lengths seen: distinct `lengths` (ascending), and how many answers ended there (`counts`).
+
+    `cut` counts answers that their limit stopped there, so that all that is known is that they are longer (None: no
+    answer was).
+    """
+
+    lengths: Ints
+    counts: Floats
+    cut: Floats | None = None
+
+    @classmethod
+    def none(cls) -> LengthCurve:
+        """Of no answers."""
+        return cls(np.zeros(0, np.int64), np.zeros(0))
+
+    @classmethod
+    def of(cls, ended: Ints, cut: Ints | None = None) -> LengthCurve:
+        """Of answers that ended at `ended` and others that were stopped at `cut` (`[answers]`, tokens)."""
+        stopped = np.zeros(0, np.int64) if cut is None else cut
+        lengths, place = np.unique(np.concatenate([ended, stopped]), return_inverse=True)
+        counts = np.bincount(place[: len(ended)], minlength=len(lengths)).astype(float)
+        return cls(lengths, counts, np.bincount(place[len(ended) :], minlength=len(lengths)).astype(float))
+
+    @property
+    def answers(self) -> float:
+        """Answers seen, stopped ones included."""
+        return float(self.counts.sum() + self.stopped.sum())
+
+    @property
+    def stopped(self) -> Floats:
+        """Answers stopped at each length (`[lengths]`)."""
+        return np.zeros(len(self.lengths)) if self.cut is None else self.cut
+
+    def survival(self, tokens: Ints | int) -> Floats:
+        """Share of answers that go on after so many tokens; beyond all that was seen, as at the last length seen."""
+        return np.append(1.0, self._after())[np.searchsorted(self.lengths, tokens, "right")]
+
+    def mean(self, limit: Ints | int, produced: Ints | int = 0) -> Floats:
+        """Expected length of an answer that has produced so many tokens and goes on, when `limit` stops it.
+
+        An answer that has outlived all that were seen is taken to run to its limit.
+        """
+        alive = self.survival(produced)
+        more = (self._moment(limit, 1) - self._moment(produced, 1)) / np.where(alive > 0, alive, 1.0)
+        return np.where(alive > 0, np.minimum(produced + more, limit), limit)
+
+    def variance(self, limit: Ints | int) -> Floats:
+        """Of the length of an answer that `limit` stops."""
+        return np.asarray(np.maximum(self._moment(limit, 2) - self._moment(limit, 1) ** 2, 0.0))
+
+    def quantile(self, share: Floats | float, limit: Ints | int, produced: Ints | int = 0) -> Ints:
+        """The length that this share of the answers does not exceed, given as in `mean`."""
+        goal = np.asarray((1.0 - share) * self.survival(produced) + 1e-12)
+        at = np.searchsorted(-self._after(), -goal)  # the first length after which no more than `goal` go on
+        found = np.append(self.lengths, np.iinfo(np.int64).max)[at]
+        return np.asarray(np.minimum(np.maximum(found, np.asarray(produced) + 1), limit))
+
+    def scaled(self, most: float) -> LengthCurve:
+        """The same curve, with the weight of at most so many answers."""
+        factor = min(1.0, most / max(self.answers, 1.0))
+        return LengthCurve(self.lengths, self.counts * factor, self.stopped * factor)
+
+    def joined(self, other: LengthCurve) -> LengthCurve:
+        """The answers of both."""
+        lengths, place = np.unique(np.concatenate([self.lengths, other.lengths]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([self.counts, other.counts]), len(lengths))
+        cut = np.bincount(place, np.concatenate([self.stopped, other.stopped]), len(lengths))
+        return LengthCurve(lengths, counts.astype(float), cut.astype(float))
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Plain lists."""
+        return {"lengths": self.lengths.tolist(), "counts": self.counts.tolist(), "cut": self.stopped.tolist()}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> LengthCurve:
+        """From `to_json`'s lists; raises ValueError for anything that is not a curve."""
+        lengths = np.array(values["lengths"], np.int64)
+        counts, cut = (np.array(values[name], float) for name in ("counts", "cut"))
+        if not lengths.shape == counts.shape == cut.shape == (len(lengths),):
+            raise ValueError(f"a curve of {len(lengths)} lengths has {counts.shape} counts and {cut.shape} cut ones")
+        if (np.diff(lengths, prepend=0) <= 0).any() or not (
+            np.isfinite(counts + cut) & (counts >= 0) & (cut >= 0)
+        ).all():
+            raise ValueError("lengths must be positive and ascend, counts must be finite and not negative")
+        return cls(lengths, counts, cut)
+
+    def _moment(self, tokens: Ints | int, power: int) -> Floats:
+        """Mean of min(length, tokens) to a power: each token of an answer adds its own step, while it goes on."""
+        edges, levels = np.append(0, self.lengths), np.append(1.0, self._after())
+        below = np.append(0.0, np.cumsum(np.diff(edges**power) * levels[:-1]))
+        at = np.searchsorted(edges, tokens, "right") - 1
+        return np.asarray(below[at] + levels[at] * (np.asarray(tokens) ** power - edges[at] ** power))
+
+    def _after(self) -> Floats:
+        """Share of answers that go on after each length (`[lengths]`), by Kaplan and Meier's product."""
+        both = self.counts + self.stopped
+        at_risk = np.cumsum(both[::-1])[::-1]
+        return np.cumprod(1.0 - self.counts / np.maximum(at_risk, 1e-300), dtype=np.float64)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Answers of one group: length -> how many ended there, and how many were stopped there."""
+
+    ended: dict[int, float] = field(default_factory=dict)
+    cut: dict[int, float] = field(default_factory=dict)
+    answers: float = 0.0
+
+    def add(self, tokens: int, *, cut: bool) -> None:
+        """Count one."""
+        counts = self.cut if cut else self.ended
+        counts[tokens] = counts.get(tokens, 0.0) + 1.0
+        self.answers += 1.0
+
+    def curve(self) -> LengthCurve:
+        """As a curve."""
+        lengths = np.array(sorted({*self.ended, *self.cut}), np.int64)
+        counts, cut = (np.array([d.get(n, 0.0) for n in lengths.tolist()]) for d in (self.ended, self.cut))
+        return LengthCurve(lengths, counts, cut)
+
+
+class LengthBook:
+    """Lengths of answers by group of rows: what was known before (`seeds`) and what is learned as samples end.
+
+    `groups` (`[rows]`) are numbers of groups; `seeds` are curves of earlier runs by group, `common` of all rows.
+    """
+
+    def __init__(self, groups: Ints, seeds: Mapping[int, LengthCurve] | None = None, common: LengthCurve | None = None):
+        self.groups = groups
+        self.learned = 0  # answers added so far
+        self._seeds = {group: curve.scaled(ENOUGH) for group, curve in (seeds or {}).items()}
+        self._common = (common or LengthCurve.none()).scaled(ENOUGH)
+        self._tallies: dict[int, _Tally] = {}
+        self._all = _Tally()
+
+    @classmethod
+    def of(cls, groups: Ints, templates: tuple[str, ...], known: Mapping[str, LengthCurve]) -> LengthBook:
+        """The book of a plan: `groups` and `templates` as in ir.plan.Plan, `known` as in cost.known.Known.lengths."""
+        seeds = {group: known[name] for group, name in enumerate(templates) if name and name in known}
+        return cls(groups, seeds, known.get(""))
+
+    def add(self, group: int, tokens: int, *, cut: bool = False) -> None:
+        """An answer of the group has ended after so many tokens; `cut` when its limit stopped it."""
+        if group not in self._tallies:
+            self._tallies[group] = _Tally()
+        self._tallies[group].add(tokens, cut=cut)
+        self._all.add(tokens, cut=cut)
+        self.learned += 1
+
+    def own(self, group: int) -> LengthCurve:
+        """What is known of one group alone, from before and from now."""
+        seed = self._seeds.get(group, LengthCurve.none())
+        return seed.joined(self._tallies[group].curve()) if group in self._tallies else seed
+
+    def everyone(self) -> LengthCurve:
+        """What is known of all rows together."""
+        return self._common.joined(self._all.curve())
+
+    def curve(self, group: int) -> LengthCurve:
+        """What is known of a group, leaning on all rows as if these were a few answers of its own."""
+        return self.own(group).joined(self.everyone().scaled(LEAN))
+
+    def learned_curves(self, templates: tuple[str, ...]) -> dict[str, LengthCurve]:
+        """What was learned now, without what was known before, by template; "" for all rows together."""
+        named = {templates[g]: tally.curve() for g, tally in self._tallies.items() if templates[g]}
+        return {**named, "": self._all.curve()} if self.learned else {}

@@ -1,0 +1,68 @@
+"""Counts what every step did and how long it took, in bounded memory, for fitting prices and for reports."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cost.load import Load
+from umbel.ir.step import Step
+
+Floats = NDArray[np.float64]
+
+ENTRIES = 4096
+_COLUMNS = 7  # steps, tokens, samples, pairs, kv tokens read, random draws, seconds
+
+
+class Meter:
+    """Steps in the order they ran; when the room for entries is used up, neighbours become one, so nothing is lost but
+    detail. `window` is the model's sliding window, if it has one."""
+
+    def __init__(self, window: int | None = None, entries: int = ENTRIES):
+        self._window = window
+        self._table = np.zeros((entries + entries % 2, _COLUMNS))  # sums over the steps of an entry
+        self._n = 0
+        self._each = 1  # steps that make an entry
+        self._open = np.zeros(_COLUMNS)
+
+    def add(self, step: Step, kv_read: int, seconds: float) -> None:
+        """Count a step that has run; `seconds` is all that the engine spent on it."""
+        sums = self._open
+        draws = int(np.count_nonzero(step.sampling.temperature))
+        sums += (1.0, step.n_rows, len(step.sampling), self._pairs(step), kv_read, draws, seconds)
+        if sums[0] < self._each:
+            return
+        self._table[self._n] = sums
+        sums[:] = 0.0
+        self._n += 1
+        if self._n == len(self._table):
+            half = self._n // 2
+            self._table[:half] = self._table[0::2] + self._table[1::2]
+            self._n, self._each = half, 2 * self._each
+
+    def load(self) -> Load:
+        """What the steps did."""
+        return Load(*self._means()[:-1])
+
+    def seconds(self) -> Floats:
+        """Per entry of `load`: seconds of one step."""
+        return self._means()[-1]
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all steps together."""
+        return float(self._table[: self._n, -1].sum() + self._open[-1])
+
+    def _means(self) -> tuple[Floats, ...]:
+        """Columns of the entries, a step's mean each (`steps` apart)."""
+        rows = self._table[: self._n]
+        if self._open[0]:
+            rows = np.concatenate([rows, self._open[None]])
+        steps = rows[:, 0]
+        return steps.copy(), *(rows[:, i] / steps for i in range(1, _COLUMNS))
+
+    def _pairs(self, step: Step) -> int:
+        """Keys that the step's tokens see, each itself and what is before it in its window."""
+        if self._window is None:
+            return int(step.positions.sum()) + step.n_rows
+        return int(np.minimum(step.positions + 1, self._window).sum())

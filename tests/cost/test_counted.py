@@ -1,0 +1,137 @@
+"""The price list against counters on real steps of real decoders: FLOPs, weight bytes, KV bytes, attention pairs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.attention.stage import CPU, random_job, steps_of
+from tests.cost.counting import Counting, tensors_of
+from tests.sched.drive import VOCAB
+from tests.tiny_models import make_model
+from umbel.attention.grid import MIN_QUERIES, GridAttention
+from umbel.attention.layout import lay_out
+from umbel.attention.reference import ReferenceAttention
+from umbel.cost.load import Load
+from umbel.cost.machine import h200
+from umbel.cost.meter import Meter
+from umbel.cost.roofline import Price
+from umbel.cost.shape import Shape, executed_rows
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
+from umbel.kernels import rows
+from umbel.kernels.dispatch import Choice
+from umbel.kv.store import KVStore
+from umbel.models.decoder import Decoder
+from umbel.models.families import read_spec
+from umbel.models.weights import dummy_weights
+from umbel.runner.torch_runner import TorchRunner
+
+PAGES, PAGE, CHUNK = 200, 16, 80
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama tied": ("llama", {"tie_word_embeddings": True}),
+    "llama biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "qwen2 biases": ("qwen2", {}),
+    "qwen2 untied": ("qwen2", {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+    "qwen3 normed heads": ("qwen3", {}),
+    "mistral": ("mistral", {"num_hidden_layers": 3}),
+    "mistral window": ("mistral", {"sliding_window": 50}),
+}
+
+
+def steps() -> Iterator[Step]:
+    """Prompts and decodes, apart and shared, of one token to a full chunk."""
+    for seed in (3, 4):
+        for _, step in steps_of(random_job(random.Random(seed), 6, longest=140, out=6), PAGES, PAGE, CHUNK):
+            yield step
+
+
+class Stage:
+    """One decoder with a runner and its prices."""
+
+    def __init__(self, folder: Path, name: str, dtype: str):
+        family, overrides = SHAPES[name]
+        self.spec: ModelSpec = read_spec(make_model(folder, family, vocab_size=VOCAB, **overrides))
+        kind = getattr(torch, dtype)
+        self.dtype = dtype
+        self.decoder = Decoder(self.spec, dummy_weights(self.spec, kind))
+        self.store = KVStore(self.spec, PAGES, PAGE, kind, CPU)
+        for slab in (*self.store.keys, *self.store.values):
+            slab.zero_()
+        self.runner = TorchRunner(self.decoder, GridAttention(self.spec, self.store, CPU), CPU)
+        self.shape = Shape.of(self.spec, dtype)
+        self.price = Price(self.shape, h200(), dtype, self.spec.n_layers)
+
+    def count(self, step: Step) -> Counting:
+        with Counting(self.decoder) as counting:
+            self.runner.run(step)
+        return counting
+
+    def pairs(self, step: Step) -> int:
+        """Query-key pairs by brute force: the contexts that the reference backend would gather."""
+        return ReferenceAttention(self.spec, self.store).prepare(step)
+
+    def cells(self, step: Step) -> int:
+        """Pairs that grid attention multiplies: whole cells, and items padded to like sizes."""
+        group = self.spec.group_size
+        layout = lay_out(step, -(-MIN_QUERIES // group), self.spec.sliding_window)
+        wide = sum((w.end - w.begin) * group * len(w.slots) for w in layout.wide)
+        narrow = (len(n.rows) * max(MIN_QUERIES, n.rows.shape[1] * group) * n.slots.shape[1] for n in layout.narrow)
+        return wide + sum(narrow)
+
+
+@pytest.fixture(autouse=True)
+def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted are torch's operations: compiled kernels do the same work where the count cannot see it."""
+    monkeypatch.setattr(rows, "kernels", lambda: Choice(None, "operations are counted"))
+
+
+@pytest.fixture(params=SHAPES)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "model", request.param, "float32")
+
+
+def check(stage: Stage, step: Step) -> tuple[int, int]:
+    """One step against the price list; gives its useful and its executed dense FLOPs."""
+    counted, shape = stage.count(step), stage.shape
+    samples = len(np.unique(step.sampling.rows))
+    rows, drawn = executed_rows(step.n_rows, stage.dtype), executed_rows(samples, stage.dtype)
+    assert counted.dense == rows * shape.token_flops + drawn * shape.head_flops
+    assert counted.stored == step.n_rows * shape.kv_bytes
+    # two products a layer, with all heads of all queries
+    assert counted.batched == stage.cells(step) * shape.pair_flops // stage.spec.group_size
+    meter = Meter(stage.spec.sliding_window)
+    meter.add(step, 0, 1.0)
+    pairs = stage.pairs(step)
+    assert meter.load().pairs.tolist() == [pairs]
+    useful = Load.one(step.n_rows, samples, pairs, 0)
+    assert stage.price.flops(useful)[0] <= counted.dense + counted.batched
+    dense = int(stage.price.flops(Load.one(step.n_rows, samples, 0, 0))[0])
+    assert sum(counted.weights.values()) == shape.layer_bytes + (shape.head_bytes if samples else 0)
+    assert int(stage.price.n_bytes(useful)[0]) == sum(counted.weights.values()) + counted.stored
+    return dense, counted.dense
+
+
+def test_operators_cost_what_the_price_list_says(stage: Stage) -> None:
+    """Dense layers and head exactly; what is executed beyond the useful is the padding of thin products, no more."""
+    pairs = [check(stage, step) for step in steps()]
+    assert len(pairs) > 10
+    assert any(useful == executed for useful, executed in pairs)
+    assert any(useful < executed for useful, executed in pairs)
+
+
+def test_sixteen_bits_are_not_padded(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "model", "llama", "bfloat16")
+    assert all(useful == executed for useful, executed in (check(stage, step) for step in steps()))
+
+
+def test_all_that_is_loaded_is_priced(stage: Stage) -> None:
+    tensors = tensors_of(stage.decoder)
+    assert sum({id(t): t.nbytes for t in tensors}.values()) == stage.shape.weight_bytes
