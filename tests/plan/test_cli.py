@@ -62,6 +62,15 @@ def test_text_names_the_rows_that_cannot_run(model: Path, rows: Path, capsys: py
     assert text.endswith("as they will be errors: empty_prompt 1, invalid_token_id 1\n")
 
 
+def test_page(model: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "plan.html"
+    assert main(["plan", str(rows), "--model", str(model), "--machine", "a100", "--html", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "Plan of rows.jsonl" in html and html.count("<svg") == 3
+    assert capsys.readouterr().out.startswith("PLAN  20 rows")  # the text is printed all the same
+    assert "as they will be errors: empty_prompt 1, invalid_token_id 1" in html
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.plan.workloads import CANONICAL, MACHINE, SPEC
+from tests.plan.workloads import CANONICAL, MACHINE, SPEC, of, run
 from umbel.config import EngineConfig
+from umbel.ir.plan import Decision, Refusal
 from umbel.plan.explain import duration, explain, to_json
+from umbel.plan.page import plan_page
+from umbel.plan.page_svg import short, ticks
 from umbel.plan.planner import make_plan
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -26,7 +32,67 @@ def test_printed_plan(name: str) -> None:
     if os.environ.get("UMBEL_WRITE_SNAPSHOTS"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
-    assert max(len(line) for line in text.splitlines()) <= 160
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+KEYS = (
+    "rows samples duplicate_rows twins prompt_tokens computed_prompt_tokens saved_prompt_tokens output_tokens "
+    "output_range steps chunk kv_tokens kv_peak_tokens page_size seconds saved_seconds batches decisions refusals "
+    "levels tree curve"
+)
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_json_is_complete_and_its_tree_adds_up(name: str) -> None:
+    plan = make_plan(CANONICAL[name](), SPEC, EngineConfig("tiny"), MACHINE)
+    found = json.loads(json.dumps(to_json(plan), allow_nan=False))
+    assert list(found) == KEYS.split()
+    tops = [line for line in found["tree"] if line["parent"] == -1]
+    assert sum(line["rows"] for line in tops) == found["rows"]
+    assert sum(line["saved_tokens"] for line in found["tree"]) == found["saved_prompt_tokens"]
+    assert sum(line["tokens"] for line in found["tree"]) == found["computed_prompt_tokens"]
+    assert all(line["parent"] < i for i, line in enumerate(found["tree"]))
+    assert len({len(column) for column in found["curve"].values()}) == 1
+
+
+def test_a_plan_of_very_many_rows_is_printed_on_a_page_or_two() -> None:
+    prompts = [[i % 50, 60 + i % 7, *run(i % 350, 6), i % 900, i] for i in range(4_000)]
+    plan = make_plan(of(prompts), SPEC, EngineConfig("tiny"), MACHINE)
+    text, record = explain(plan), to_json(plan)
+    assert len(text.splitlines()) < 200
+    assert len(record["tree"]) <= 160
+    assert len(plan_page(record, text, "many")) < 150_000
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_a_page_loads_nothing_and_trusts_no_text(name: str) -> None:
+    plan = make_plan(CANONICAL[name](), SPEC, EngineConfig("tiny"), MACHINE)
+    hostile = Decision("<b>", "</dl>", "<script>alert(1)</script>", (("<i>", 1.0),))
+    plan = replace(plan, decisions=(*plan.decisions, hostile), refusals=(Refusal("<u>", None, "&"),))
+    html = plan_page(to_json(plan), explain(plan), "</title><script>")
+    assert not re.search(r"(src|href)=|https?://|@import|url\(|<script|<u>", html)
+    assert "&lt;script&gt;alert(1)" in html
+    pictures = re.findall(r"<svg.*?</svg>", html, re.S)
+    assert len(pictures) == 3
+    for picture in pictures:
+        root = ElementTree.fromstring(picture)
+        numbers = [float(v) for part in root for k, v in part.attrib.items() if k in ("x", "y", "width", "height")]
+        assert all(0 <= value <= 720 for value in numbers)  # nothing outside the picture
+
+
+def test_ticks_are_round_and_lie_within() -> None:
+    assert ticks(0, 1_000) == [0, 200, 400, 600, 800, 1_000]
+    assert ticks(0, 0.037, 4) == pytest.approx([0, 0.01, 0.02, 0.03])
+    assert ticks(0, 0) == [0]
+    assert [short(v) for v in (0, 0.25, 5, 1_500, 20_000, 3_400_000, 2e9)] == [
+        "0",
+        "0.25",
+        "5",
+        "1,500",
+        "20k",
+        "3.4M",
+        "2G",
+    ]
 
 
 def test_json_has_the_names_that_others_rely_on() -> None:
@@ -39,7 +105,15 @@ def test_json_has_the_names_that_others_rely_on() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.01234, "0.0123 s"), (59.94, "59.9 s"), (75, "1 min 15 s"), (3 * 3600 + 60, "3 h 1 min"), (200_000, "2 d 7 h")],
+    [
+        (0.01234, "12.3 ms"),
+        (0.25, "0.25 s"),
+        (-2, "-2 s"),
+        (59.94, "59.9 s"),
+        (75, "1 min 15 s"),
+        (3 * 3600 + 60, "3 h 1 min"),
+        (200_000, "2 d 7 h"),
+    ],
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text

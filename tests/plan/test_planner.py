@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from tests.plan.workloads import CANONICAL, MACHINE, SPEC, groups, of, run
 from umbel.config import EngineConfig
-from umbel.errors import CapacityError
+from umbel.errors import CapacityError, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.passes.lengths import UNBOUNDED
 from umbel.plan.planner import PASSES, make_plan
-from umbel.plan.timeline import Rows, walk
+from umbel.plan.timeline import Limits, walk
+from umbel.plan.timeline_rows import Rows
 
 
 def plan_of(workload: Workload, **options: int) -> Plan:
@@ -49,10 +50,13 @@ def test_every_decision_has_a_reason() -> None:
 
 def test_passes_can_be_left_out() -> None:
     workload = of(groups(2, 8, 64, 16))
-    without = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE, passes=(PASSES[0], *PASSES[2:]))
+    without = make_plan(workload, SPEC, EngineConfig("tiny", skip=("prefix",)), MACHINE)
     assert without.estimates.computed_prompt_tokens == len(workload.tokens)
     assert without.estimates.seconds[1] > plan_of(workload).estimates.seconds[1]
-    assert make_plan(workload, SPEC, EngineConfig("tiny", kv_tokens=160), MACHINE, passes=()).estimates.rows == 16
+    bare = make_plan(workload, SPEC, EngineConfig("tiny", kv_tokens=160, skip=tuple(PASSES)), MACHINE)
+    assert (bare.estimates.rows, bare.admission) == (16, "aggressive")
+    with pytest.raises(UsageError, match="did you mean 'prefix'"):
+        make_plan(workload, SPEC, EngineConfig("tiny", skip=("prefixes",)), MACHINE)
 
 
 def test_lengths_are_bounded_by_the_context() -> None:
@@ -117,7 +121,7 @@ def timeline(workload: Workload, chunk: int, kv_tokens: int, length: int):
     forest = plan_of(workload).forest
     n = len(workload)
     rows = Rows.of(forest, forest.order, np.ones(n, np.int64), np.full(n, length), 16)
-    return walk(forest, forest.order, rows, chunk, kv_tokens, 16)
+    return walk(forest, rows, Limits(chunk, kv_tokens, 16))
 
 
 def test_walk_of_one_row_counts_its_steps() -> None:
@@ -138,7 +142,7 @@ def test_walk_releases_a_group_before_the_next_needs_its_room() -> None:
 def test_very_many_rows_are_walked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = of([[i % 20, i // 20, *run(i, 12)] for i in range(3_000)], max_tokens=24)
     exact = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
-    monkeypatch.setattr("umbel.plan.timeline.EXACT_ROWS", 300)
+    monkeypatch.setattr("umbel.plan.timeline_rows.EXACT_SAMPLES", 300)
     rough = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
     assert rough.steps == pytest.approx(exact.steps, rel=0.05)
     assert rough.kv_peak_tokens == pytest.approx(exact.kv_peak_tokens, rel=0.05)

@@ -52,4 +52,5 @@ CANONICAL: dict[str, Callable[[], Workload]] = {
     "samples": lambda: of(groups(1, 6, 200, 40), max_tokens=64, n=8),
     "no_limit": lambda: of(groups(2, 10, 100, 30), max_tokens=None),
     "deep_chain": deep_chain,
+    "twins": lambda: Workload.of([run(i % 4, 48) for i in range(40)], SamplingParams(max_tokens=24, temperature=0.0)),
 }

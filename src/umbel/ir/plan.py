@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from umbel.ir.forest import Forest
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,36 @@ class Decision:
     value: int | str
     reason: str
     alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A technique that is not used: the seconds that using it would add (negative: save), None if unknown, and why."""
+
+    technique: str
+    seconds: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How a run is expected to go, one entry per stretch of steps (`[stretches]`), for pictures and reports.
+
+    `steps` and `seconds` since the start, at the stretch's end; in it, per step: `tokens` computed and samples
+    `running`; `kv_tokens` held in the pool, in whole pages.
+    """
+
+    steps: Floats
+    seconds: Floats
+    tokens: Floats
+    running: Floats
+    kv_tokens: Floats
+
+    @classmethod
+    def flat(cls) -> Curve:
+        """Of nothing."""
+        none = np.zeros(0)
+        return cls(none, none, none, none, none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +83,8 @@ class Estimates:
     seconds: tuple[float, float, float]
     saved_seconds: float
     levels: tuple[Level, ...]
+    curve: Curve
+    output_range: tuple[int, int]  # output tokens of all rows, low and high
 
     @property
     def saved_prompt_tokens(self) -> int:
@@ -63,7 +96,10 @@ class Estimates:
 class Plan:
     """How a workload is run: its forest, the `order` of its rows, tokens per step (`chunk`), the KV pool's size.
 
-    `lengths` (`[rows]`) are the output tokens assumed per sample. `decisions` say why, one per choice.
+    `lengths` (`[rows]`) are the output tokens assumed per sample. `groups` (`[rows]`) are the rows taken to answer at
+    like lengths, and `templates` their names (a digest of the group's common beginning; "" for rows without one).
+    `same_as` (`[rows]`) is the row whose answer a row gets: itself, or an identical one. `admission` is the rule by
+    which rows may start. `decisions` say why, one per choice, and `refusals` what was not chosen.
     """
 
     forest: Forest
@@ -72,7 +108,12 @@ class Plan:
     kv_tokens: int
     page_size: int
     lengths: Ints
+    groups: Ints
+    templates: tuple[str, ...]
+    same_as: Ints
+    admission: str
     decisions: tuple[Decision, ...]
+    refusals: tuple[Refusal, ...]
     estimates: Estimates
 
     def decision(self, name: str) -> Decision:

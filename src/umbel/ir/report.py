@@ -12,6 +12,8 @@ class Stats:
     `prompt_tokens` counts every finished row's prompt as if nothing was shared; `planned_prompt_tokens` the distinct
     prompt tokens of all that was asked to run; `computed_prompt_tokens` the prompt tokens that went through the model
     for the first time; `recomputed_tokens` those that went through again, because their KV had been given up.
+    `evicted_rows` are rows of which a sample was preempted at least once; `kv_token_steps` are the tokens' worth of
+    pages in use, summed over the steps: divided by `steps`, the mean occupancy of the pool.
     """
 
     prompt_tokens: int = 0
@@ -24,3 +26,5 @@ class Stats:
     kv_peak_tokens: int = 0
     kv_tokens_read: int = 0
     rows_done: int = 0
+    evicted_rows: int = 0
+    kv_token_steps: int = 0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.known import Known
 from umbel.cost.roofline import Price
 from umbel.ir.forest import Forest
-from umbel.ir.plan import Decision
+from umbel.ir.plan import Decision, Refusal
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 
@@ -30,28 +31,52 @@ class Draft:
     order: Ints
     samples: Ints  # [rows] completions asked for
     lengths: Ints  # [rows] output tokens assumed per sample
+    walked: Ints  # [rows] the same for walks of the plan: not the mean of each, but spread as answers are
     limits: Ints  # [rows] output tokens that a sample may reach
+    groups: Ints  # [rows] which of `templates` a row belongs to
+    same_as: Ints  # [rows] the row whose answer a row gets
     chunk: int
     kv_tokens: int
+    admission: str  # which rows may start (config.ADMISSIONS)
+    templates: tuple[str, ...] = ("",)
+    output_spread: float = 0.0  # half the interval of all output tokens, as a share of them
+    known: Known = field(default_factory=Known)  # what earlier runs have taught
     loaded: bool = False  # the weights are in memory already, so that free memory is free for KV
     decisions: tuple[Decision, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
 
     @classmethod
-    def of(
-        cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price, *, loaded: bool = False
-    ) -> Draft:
+    def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> Draft:
         """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
         forest = flat_forest(workload)
-        ones = np.ones(len(workload), np.int64)
+        ones, rows = np.ones(len(workload), np.int64), np.arange(len(workload))
         chunk = config.chunk or price.machine.chunks[0]
         kv_tokens = config.kv_tokens or 0
         return cls(
-            workload, spec, config, price, forest, forest.order, ones, ones, ones, chunk, kv_tokens, loaded=loaded
+            workload=workload,
+            spec=spec,
+            config=config,
+            price=price,
+            forest=forest,
+            order=forest.order,
+            samples=ones,
+            lengths=ones,
+            walked=ones,
+            limits=ones,
+            groups=np.zeros_like(rows),
+            same_as=rows,
+            chunk=chunk,
+            kv_tokens=kv_tokens,
+            admission=config.admission,
         )
 
     def decide(self, decision: Decision, **changes: Any) -> Draft:
         """The draft with some fields changed, and the reason on record."""
         return replace(self, decisions=(*self.decisions, decision), **changes)
+
+    def refuse(self, *refusals: Refusal) -> Draft:
+        """The draft with techniques on record that it does not use."""
+        return replace(self, refusals=(*self.refusals, *refusals))
 
 
 def flat_forest(workload: Workload) -> Forest:

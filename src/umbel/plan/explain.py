@@ -2,72 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from textwrap import wrap
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from umbel.ir.plan import Plan
+from umbel.plan.explain_record import to_json
 
-from umbel.ir.forest import Forest
-from umbel.ir.plan import Decision, Plan
+__all__ = ["count", "duration", "explain", "head_lines", "to_json"]
 
-Ints = NDArray[np.int64]
-
-MAX_BRANCHES = 5  # branches printed below one node; the rest is summed up in one line
-MAX_DEPTH = 4
 MAX_LEVELS = 8
-WORTH = 0.02  # branches that save less than this share of the whole saving are summed up
+WIDTH = 118  # of a line; longer reasons go on below
+_NAMES = 14  # width of the names
+_PLACE = MappingProxyType({"end": 0, "run": 1, "own": 2, "rest": 2})  # among siblings
+Record = Mapping[str, Any]
 
 
 def explain(plan: Plan) -> str:
     """The plan as text, a few dozen lines whatever its size; ends with a newline."""
-    e = plan.estimates
-    low, expected, high = (duration(s) for s in e.seconds)
-    tokens = f"{e.prompt_tokens:,} prompt tokens in, about {e.output_tokens:,} out"
+    return text_of(to_json(plan))
+
+
+def text_of(record: Record) -> str:
+    """The text of a plan that `to_json` wrote."""
     lines = [
-        f"PLAN  {_count(e.rows, 'row')}, {tokens}    all exact",
-        _line("time", f"{expected} ({low} to {high}) in {_count(e.steps, 'step')}"),
-        _line("compute", f"{e.computed_prompt_tokens:,} prompt tokens; {_saving(plan)}"),
-        _line("kv peak", f"{e.kv_peak_tokens:,} tokens of a pool of {plan.kv_tokens:,}"),
-        _line("duplicates", f"{_count(e.duplicate_rows, 'row')} like an earlier one" if e.duplicate_rows else "none"),
+        *_head(record),
         "decisions",
-        *(_decision(d) for d in plan.decisions),
-        *_levels(plan),
-        *_tree(plan.forest),
+        *decision_lines(record["decisions"]),
+        *refusal_lines(record["refusals"]),
+        *level_lines(record["levels"]),
+        "forest",
+        *tree_lines(record["tree"], branch),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object: estimates under the names of ir.plan.Estimates, then decisions and levels."""
-    e = plan.estimates
-    low, expected, high = e.seconds
-    return {
-        "rows": e.rows,
-        "samples": e.samples,
-        "duplicate_rows": e.duplicate_rows,
-        "prompt_tokens": e.prompt_tokens,
-        "computed_prompt_tokens": e.computed_prompt_tokens,
-        "saved_prompt_tokens": e.saved_prompt_tokens,
-        "output_tokens": e.output_tokens,
-        "steps": e.steps,
-        "chunk": plan.chunk,
-        "kv_tokens": plan.kv_tokens,
-        "kv_peak_tokens": e.kv_peak_tokens,
-        "page_size": plan.page_size,
-        "seconds": {"low": low, "expected": expected, "high": high},
-        "saved_seconds": e.saved_seconds,
-        "levels": [{"nodes": v.nodes, "rows": v.rows, "tokens": v.tokens, "saved": v.saved} for v in e.levels],
-        "decisions": [
-            {"name": d.name, "value": d.value, "reason": d.reason, "alternatives": dict(d.alternatives)}
-            for d in plan.decisions
-        ],
-    }
+def head_lines(plan: Plan) -> list[str]:
+    """What a run is about to do, in six lines at most."""
+    record = to_json(plan)
+    _, time, compute, _, kv, *_ = _head(record)
+    rows = _line("plan", f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}")
+    return [rows, compute, time, kv]
 
 
 def duration(seconds: float) -> str:
     """A time for people: three digits below a minute, then the two largest units."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
@@ -77,98 +61,143 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
-def _count(n: int, noun: str) -> str:
+def count(n: int, noun: str) -> str:
+    """A number of things: 1 row, 1,000 rows."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _line(name: str, text: str) -> str:
-    return f"  {name:<14}{text}"
+    return f"  {name:<{_NAMES}}{text}"
 
 
-def _saving(plan: Plan) -> str:
-    e = plan.estimates
-    if not e.saved_prompt_tokens:
+def _lines(name: str, text: str) -> Iterator[str]:
+    """A name and a text that may be long."""
+    first, *others = wrap(text, WIDTH - _NAMES - 2, break_on_hyphens=False) or [""]
+    yield _line(name, first)
+    yield from (_line("", other) for other in others)
+
+
+def _head(record: Record) -> list[str]:
+    """Title, time, compute, batches, KV, duplicates."""
+    seconds = record["seconds"]
+    low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
+    return [
+        f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
+        "    all exact",
+        _line("time", f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}"),
+        _line("compute", f"{record['computed_prompt_tokens']:,} prompt tokens; {_saving(record)}"),
+        _line("batches", _batches(record)),
+        _line("kv peak", _kv(record)),
+        _line("duplicates", _duplicates(record)),
+    ]
+
+
+def _output(record: Record) -> str:
+    low, high = record["output_range"]["low"], record["output_range"]["high"]
+    interval = f" ({low:,} to {high:,})" if high > low else ""
+    return f"about {record['output_tokens']:,} out{interval}"
+
+
+def _saving(record: Record) -> str:
+    saved = record["saved_prompt_tokens"]
+    if not saved:
         return "nothing is shared"
-    share = e.saved_prompt_tokens / e.prompt_tokens
-    return f"sharing saves {e.saved_prompt_tokens:,} ({share:.1%}), about {duration(e.saved_seconds)}"
+    share = saved / record["prompt_tokens"]
+    return f"sharing saves {saved:,} ({share:.1%}), about {duration(record['saved_seconds'])}"
 
 
-def _decision(decision: Decision) -> str:
-    value = f"{decision.value:,}" if isinstance(decision.value, int) else decision.value
-    text = f"{value}: {decision.reason}"
-    if decision.alternatives:
-        text += "; instead " + ", ".join(f"{name} {duration(s)}" for name, s in decision.alternatives)
-    return _line(decision.name, text)
+def _batches(record: Record) -> str:
+    shape = record["batches"]
+    if not record["steps"]:
+        return "none"
+    tokens, running = (_round(shape[name]) for name in ("tokens", "running"))
+    chunk, most = record["chunk"], _round(shape["running_peak"])
+    return f"{tokens} of {chunk:,} tokens a step on average, {running} samples running (at most {most})"
 
 
-def _levels(plan: Plan) -> Iterator[str]:
-    levels = plan.estimates.levels
+def _round(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def _kv(record: Record) -> str:
+    peak, pool = record["kv_peak_tokens"], record["kv_tokens"]
+    share = f" ({peak / pool:.0%})" if pool else ""
+    return f"{peak:,} tokens of a pool of {pool:,}{share}"
+
+
+def _duplicates(record: Record) -> str:
+    n, twins = record["duplicate_rows"], record["twins"]
+    if not n:
+        return "none"
+    text = f"{count(n, 'row')} like an earlier one"
+    if twins:
+        return f"{text}; {twins:,} of them answered by it" if twins < n else f"{text}, answered by it"
+    return text
+
+
+def _twins(record: Record) -> str:
+    return f", {record['twins']:,} answered by a twin" if record["twins"] else ""
+
+
+def decision_lines(decisions: Sequence[Record]) -> Iterator[str]:
+    """One line for each choice: value, reason, what else it would have cost."""
+    for decision in decisions:
+        value = f"{decision['value']:,}" if isinstance(decision["value"], int) else decision["value"]
+        text = f"{value}: {decision['reason']}"
+        if decision["alternatives"]:
+            text += "; instead " + ", ".join(f"{n} {duration(s)}" for n, s in decision["alternatives"].items())
+        yield from _lines(decision["name"], text)
+
+
+def refusal_lines(refusals: Sequence[Record]) -> Iterator[str]:
+    """One line for each technique that is not used: what it would cost, and why."""
+    if refusals:
+        yield "refused"
+    for refusal in refusals:
+        seconds = refusal["seconds"]
+        cost = "" if not seconds else f"{'saves' if seconds < 0 else 'adds'} {duration(abs(seconds))}; "
+        family, _, name = refusal["technique"].rpartition(": ")
+        yield from _lines(family, f"{name}: {cost}{refusal['reason']}")
+
+
+def level_lines(levels: Sequence[Record]) -> Iterator[str]:
+    """A table of the forest by depth, the deepest levels summed up."""
     yield f"{'levels':<8}{'runs':>12}{'rows':>12}{'tokens':>14}{'saved':>14}"
-    for depth, level in enumerate(levels[:MAX_LEVELS]):
-        yield f"  {depth:<6}{level.nodes:>12,}{level.rows:>12,}{level.tokens:>14,}{level.saved:>14,}"
+    for depth, v in enumerate(levels[:MAX_LEVELS]):
+        yield f"  {depth:<6}{v['nodes']:>12,}{v['rows']:>12,}{v['tokens']:>14,}{v['saved']:>14,}"
     rest = levels[MAX_LEVELS:]
     if rest:
-        nodes, tokens, saved = (sum(v) for v in zip(*((r.nodes, r.tokens, r.saved) for r in rest), strict=True))
-        yield f"  {'deeper':<6}{nodes:>12,}{rest[0].rows:>12,}{tokens:>14,}{saved:>14,}"
+        nodes, tokens, saved = (sum(v[name] for v in rest) for name in ("nodes", "tokens", "saved"))
+        yield f"  {'deeper':<6}{nodes:>12,}{rest[0]['rows']:>12,}{tokens:>14,}{saved:>14,}"
 
 
-def _tree(forest: Forest) -> Iterator[str]:
-    """The branches that save most, in plan order; lesser ones are summed up."""
-    yield "forest"
-    yield from _branches(_Tree.of(forest), -1, "", 0)
+def tree_lines(tree: Sequence[Record], describe: Callable[[Record], str]) -> Iterator[str]:
+    """The lines of a tree with their branches drawn; `describe` gives the text of one."""
+    kids: dict[int, list[int]] = {}
+    for i, line in enumerate(tree):
+        kids.setdefault(line["parent"], []).append(i)
+    for below in kids.values():
+        below.sort(key=lambda i: _PLACE[tree[i]["kind"]])
+    todo = [(i, "", i == kids[-1][-1]) for i in reversed(kids.get(-1, []))]
+    while todo:
+        at, indent, last = todo.pop()
+        yield f"{indent}{'└─' if last else '├─'} {describe(tree[at])}"
+        below = kids.get(at, [])
+        inner = indent + ("   " if last else "│  ")
+        todo += [(i, inner, i == below[-1]) for i in reversed(below)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """A forest with figures per node: `size` in tokens, and of the whole subtree `tokens` and `saved` tokens."""
-
-    forest: Forest
-    size: Ints
-    tokens: Ints
-    saved: Ints
-    total: int
-
-    @classmethod
-    def of(cls, forest: Forest) -> _Tree:
-        """Subtrees are ranges, so running sums give their totals."""
-
-        def below(values: Ints) -> Ints:
-            total = np.concatenate(([0], np.cumsum(values)))
-            return np.asarray(total[forest.subtree_end] - total[:-1])
-
-        size = forest.end - forest.start
-        saved = size * (forest.rows_below - 1)
-        return cls(forest, size, below(size), below(saved), int(saved.sum()))
-
-    def branch(self, node: int) -> str:
-        """One line for a shared run."""
-        rows, size = int(self.forest.rows_below[node]), int(self.size[node])
-        return f"{_count(size, 'token')} x {rows:,} rows, saves {self.saved[node]:,}"
-
-    def best(self, nodes: Ints) -> list[int]:
-        """The few of these nodes that save most, in plan order."""
-        worth = nodes[(self.forest.rows_below[nodes] > 1) & (self.saved[nodes] >= WORTH * self.total)]
-        return [int(n) for n in np.sort(worth[np.argsort(-self.saved[worth], kind="stable")[:MAX_BRANCHES]])]
-
-    def others(self, nodes: Ints) -> str:
-        """One line for all branches that are not shown."""
-        rows, tokens = int(self.forest.rows_below[nodes].sum()), int(self.tokens[nodes].sum())
-        if rows == len(nodes):
-            return f"{_count(rows, 'row')} of {'its' if rows == 1 else 'their'} own, {_count(tokens, 'token')}"
-        branches = f"{len(nodes):,} other branch{'' if len(nodes) == 1 else 'es'}"
-        return f"{branches} of {rows:,} rows, {tokens:,} tokens, saving {int(self.saved[nodes].sum()):,}"
-
-
-def _branches(tree: _Tree, parent: int, indent: str, depth: int) -> Iterator[str]:
-    forest = tree.forest
-    kids = np.flatnonzero(forest.parent == parent)
-    shown = tree.best(kids) if depth < MAX_DEPTH else []
-    rest = np.setdiff1d(kids, shown)
-    ends = int(forest.rows_below[parent] - forest.rows_below[kids].sum()) if parent >= 0 else 0
-    lines = [(-1, f"{_count(ends, 'row')} ending here")] if ends and len(kids) else []
-    lines += [(node, tree.branch(node)) for node in shown] + ([(-1, tree.others(rest))] if len(rest) else [])
-    for i, (node, text) in enumerate(lines):
-        last = i == len(lines) - 1
-        yield f"{indent}{'└─' if last else '├─'} {text}"
-        if node >= 0:
-            yield from _branches(tree, node, indent + ("   " if last else "│  "), depth + 1)
+def branch(line: Record) -> str:
+    """What one line of the tree stands for."""
+    rows, tokens, kind = line["rows"], count(line["tokens"], "token"), line["kind"]
+    if kind == "end":
+        return f"{count(rows, 'row')} ending here"
+    if kind == "own":
+        return f"{count(rows, 'row')} of {'its' if rows == 1 else 'their'} own, {tokens}"
+    saving = f"saves {line['saved_tokens']:,}" if kind == "run" else f"saving {line['saved_tokens']:,}"
+    if line["saved_seconds"]:
+        saving += f", {duration(line['saved_seconds'])}"
+    if kind == "run":
+        return f"{tokens} x {count(rows, 'row')}, {saving}"
+    n = line["branches"]
+    return f"{n:,} other branch{'' if n == 1 else 'es'} of {count(rows, 'row')}, {tokens}, {saving}"

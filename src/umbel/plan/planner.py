@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.config import EngineConfig
+from umbel.config import EngineConfig, nearest
+from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.roofline import Load, Price
 from umbel.cost.shape import Shape, causal_pairs
+from umbel.errors import UsageError
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.plan.distinct import Distinct
 from umbel.plan.draft import Draft
+from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.lengths import assume_lengths
 from umbel.plan.passes.memory import size_pool
 from umbel.plan.passes.order import order_rows
 from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
-from umbel.plan.timeline import Rows, walk
+from umbel.plan.passes.techniques import weigh_techniques
+from umbel.plan.pricing import run_draft
 
 Ints = NDArray[np.int64]
 Pass = Callable[[Draft], Draft]
 
-PASSES: tuple[Pass, ...] = (assume_lengths, share_prefixes, order_rows, choose_chunk, size_pool)
+PASSES: Mapping[str, Pass] = MappingProxyType(
+    {
+        "prefix": share_prefixes,
+        "lengths": assume_lengths,
+        "dedupe": answer_once,
+        "pack": choose_chunk,
+        "memory": size_pool,
+        "order": order_rows,  # late: it prices whole runs
+        "techniques": weigh_techniques,
+    }
+)
+
+
+def _forget(draft: Draft) -> Draft:
+    """The lengths pass left out: rows run to their limits, whatever earlier runs have taught."""
+    return PASSES["lengths"](replace(draft, known=replace(draft.known, lengths={})))
+
+
+def _admit_all(draft: Draft) -> Draft:
+    """The memory pass left out: the pool is sized, but rows start while there is room now."""
+    return PASSES["memory"](replace(draft, admission="aggressive"))
+
+
+# Passes without which there is no plan: what is done instead when they are left out.
+_INSTEAD: Mapping[str, Pass] = MappingProxyType({"lengths": _forget, "memory": _admit_all})
 
 
 def make_plan(
@@ -36,18 +67,19 @@ def make_plan(
     machine: Machine,
     *,
     loaded: bool = False,
-    passes: tuple[Pass, ...] = PASSES,
+    known: Known | None = None,
 ) -> Plan:
     """Plan a workload for a model on a machine.
 
     `machine.memory_bytes` is what is free for KV when the weights are `loaded`, for both when they are not. Raises
-    CapacityError when a row cannot fit.
+    CapacityError when a row cannot fit, UsageError when `config.skip` names a pass that is not there. `known` is what
+    earlier runs have taught.
     """
-    dtype = _dtype(spec, config, machine)
-    price = Price(Shape.of(spec, str(dtype.value)), machine, str(dtype.value), spec.n_layers)
-    draft = Draft.of(workload, spec, config, price, loaded=loaded)
-    draft = draft.decide(Decision("machine", machine.name, machine.source)).decide(dtype)
-    for run in passes:
+    dtype, known = _dtype(spec, config, machine), known or Known()
+    price = Price(Shape.of(spec, str(dtype.value)), machine, str(dtype.value), spec.n_layers, known.calibration)
+    draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
+    draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
+    for run in _chosen(config.skip):
         draft = run(draft)
     estimates = _estimate(draft)
     return Plan(
@@ -57,9 +89,25 @@ def make_plan(
         kv_tokens=draft.kv_tokens,
         page_size=config.page_size,
         lengths=draft.lengths,
+        groups=draft.groups,
+        templates=draft.templates,
+        same_as=draft.same_as,
+        admission=draft.admission,
         decisions=draft.decisions,
+        refusals=draft.refusals,
         estimates=estimates,
     )
+
+
+def _chosen(skip: tuple[str, ...]) -> Iterator[Pass]:
+    for name in skip:
+        if name not in PASSES:
+            raise UsageError(f"skip={name!r}: must be one of {', '.join(PASSES)}{nearest(name, PASSES)}")
+    for name, run in PASSES.items():
+        if name not in skip:
+            yield run
+        elif name in _INSTEAD:
+            yield _INSTEAD[name]
 
 
 def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine) -> Decision:
@@ -71,32 +119,31 @@ def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine) -> Decision:
 
 
 def _estimate(draft: Draft) -> Estimates:
-    forest, page = draft.forest, draft.config.page_size
-    rows = Rows.of(forest, draft.order, draft.samples, draft.lengths, page, draft.spec.sliding_window)
-    timeline = walk(forest, draft.order, rows, draft.chunk, draft.kv_tokens, page)
-    time = draft.price.total(timeline.load)
+    forest = draft.forest
+    timeline, load = run_draft(draft)
+    time = draft.price.total(load)
+    output = int((draft.samples * draft.lengths)[draft.order].sum())
     return Estimates(
         rows=len(draft.workload),
         samples=int(draft.samples.sum()),
         duplicate_rows=duplicate_rows(draft.workload, forest),
         prompt_tokens=len(draft.workload.tokens),
         computed_prompt_tokens=forest.n_tokens,
-        output_tokens=int((draft.samples * draft.lengths).sum()),
+        output_tokens=output,
         kv_peak_tokens=timeline.kv_peak_tokens,
         steps=timeline.steps,
         seconds=(time.low, time.expected, time.high),
         saved_seconds=_saved_seconds(draft),
         levels=levels(forest),
+        curve=timeline.curve(draft.price.each(load)),
+        output_range=(int(output * (1 - draft.output_spread)), int(output * (1 + draft.output_spread))),
     )
 
 
 def duplicate_rows(workload: Workload, forest: Forest) -> int:
     """Rows with the tokens and the parameters of an earlier row; equal prompts end at the same leaf."""
-    numbers: dict[object, int] = {}
-    params = np.array([numbers.setdefault(p, len(numbers)) for p in workload.params], np.int64)
-    if not len(params):
-        return 0
-    return len(params) - len(np.unique(forest.leaf * len(numbers) + params))
+    params, kinds = Distinct.of(workload.params).by_value()
+    return len(params) - len(np.unique(forest.leaf * kinds + params))
 
 
 def levels(forest: Forest) -> tuple[Level, ...]:

@@ -1,29 +1,32 @@
 """Walks a plan on a clock that counts steps: how full the KV pool gets and what each step has to do.
 
-The walk follows the scheduler's rules (decodes first, then prompts in plan order while tokens and pages last; a shared
-run is held until its last reader is done) but lets tokens and pages flow: it looks at rows when they start and when
-they end, never at single steps, so that its cost grows with the rows and not with their lengths. Among very many rows,
-neighbours that are small beside a step and the pool start and end as one.
+The walk follows the scheduler's rules (decodes first, then prompts in plan order while tokens last and the predicted
+peak fits the pool; a shared run is held until its last reader is done) but lets tokens flow: it looks at samples when
+they start and when they end, never at single steps, so that its cost grows with the samples and not with their lengths.
+Among very many, neighbours that are small beside a step and the pool start and end as one.
 """
 
 from __future__ import annotations
 
 import heapq
-from array import array
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load
-from umbel.cost.shape import causal_pairs
 from umbel.ir.forest import Forest
+from umbel.ir.plan import Curve
+from umbel.plan.timeline_bundles import bundle
+from umbel.plan.timeline_forecast import Forecast
+from umbel.plan.timeline_ledger import Ledger
+from umbel.plan.timeline_rows import Rows
 
-Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 HEADROOM_TOKENS = 32  # growth that admission keeps free for every running sample, as the scheduler does
-LAST_TOKEN, RELEASE = 0, 1  # events of a row; what it holds is released when the step of its last token is over
+LAST_TOKEN, RELEASE = 0, 1  # events of a sample; what it holds is released when the step of its last token is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,155 +36,118 @@ class Timeline:
     load: Load
     steps: int
     kv_peak_tokens: int
+    ledger: Ledger
+    page_size: int
 
-
-EXACT_ROWS = 20_000  # from here on, neighbours are walked together
+    def curve(self, seconds: Floats) -> Curve:
+        """The run as a bounded number of stretches, given the `seconds` of one step of each of the load's kinds."""
+        return self.ledger.curve(seconds, self.page_size, self.kv_peak_tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Per row, in plan order: what starting it adds (tokens, attention pairs, pages), and what it is like.
+class Limits:
+    """What bounds a run: tokens of a step (`chunk`), the pool's size, the rule by which samples start, keys seen.
 
-    An entry may stand for several neighbours: then it has their sums, and the mean of their lengths.
+    And what bounds its walk: of more than `detail` samples (None: of very many) neighbours are walked together.
     """
 
-    tokens: Ints  # prompt tokens that no earlier row has computed
-    pairs: Ints  # of those tokens with the keys they see
-    pages: Ints  # of the nodes it is the first to need
-    prompt: Ints  # length of the whole prompt, per sample
-    samples: Ints
-    lengths: Ints
-    first: Ints  # place in the order of the entry's first row
-
-    @classmethod
-    def of(
-        cls, forest: Forest, order: Ints, samples: Ints, lengths: Ints, page_size: int, window: int | None = None
-    ) -> Rows:
-        """Charge every node to the first row below it."""
-        first = np.searchsorted(forest.leaf[order], np.arange(forest.n_nodes))
-        size = forest.end - forest.start
-        pairs = causal_pairs(forest.start, forest.end, window)
-
-        def charge(cost: Ints) -> Ints:
-            return np.bincount(first, cost, len(order)).astype(np.int64)
-
-        prompt = forest.end[forest.leaf[order]]
-        pages = charge(-(-size // page_size))
-        return cls(charge(size), charge(pairs), pages, prompt, samples[order], lengths[order], np.arange(len(order)))
-
-    def together(self, chunk: int, pool: float) -> Rows:
-        """Join neighbours while they take less than a quarter of a step and a 64th of the pool's pages."""
-        if len(self.first) <= EXACT_ROWS:
-            return self
-        share = np.full(len(self.first), EXACT_ROWS / len(self.first))
-        for amount, limit in ((self.tokens, chunk / 4), (self.samples, chunk / 16), (self.pages, pool / 64)):
-            share = np.maximum(share, amount / limit)
-        part = np.floor(np.cumsum(np.minimum(share, 1.0)))
-        first = np.flatnonzero(np.diff(part, prepend=-1.0))
-
-        def total(values: Ints) -> Ints:
-            return np.add.reduceat(values, first)
-
-        samples = total(self.samples)
-        prompt, lengths = (total(v * self.samples) // samples for v in (self.prompt, self.lengths))
-        tokens, pairs, pages = (total(v) for v in (self.tokens, self.pairs, self.pages))
-        return Rows(tokens, pairs, pages, prompt, samples, lengths, first)
+    chunk: int
+    kv_tokens: int
+    page_size: int
+    admission: str = "past-future"  # config.ADMISSIONS
+    window: int | None = None
+    detail: int | None = None
 
 
-def walk(forest: Forest, order: Ints, rows: Rows, chunk: int, kv_tokens: int, page_size: int) -> Timeline:
-    """Start and finish every row under the chunk and the pool; a row too big for the pool runs alone all the same."""
-    rows = rows.together(chunk, kv_tokens / page_size)
-    state = _Walk(forest, order, rows, chunk, kv_tokens / page_size, page_size)
-    for rank in range(len(rows.first)):
+def walk(forest: Forest, rows: Rows, limits: Limits) -> Timeline:
+    """Start and finish every sample within the limits; one too big for the pool runs alone all the same."""
+    page_size, pool = limits.page_size, limits.kv_tokens // limits.page_size
+    forest, rows = bundle(forest, rows.together(limits.chunk, pool, limits.detail), page_size)
+    state = _Walk(forest, rows, limits)
+    for rank in range(len(rows.tokens)):
         while state.events and not state.fits(rank):
-            state.next_event()
+            state.wait()
         state.start(rank)
     while state.events:
         state.next_event()
-    steps = ceil(state.now)
-    state.ledger.add(steps - state.now, 0, 0, 0, 0)  # the last step is not full, yet costs its weights
-    peak = min(ceil(state.peak), max(kv_tokens // page_size, 1)) * page_size if len(order) else 0
-    return Timeline(state.ledger.load(), steps, peak)
-
-
-@dataclass(slots=True)
-class _Ledger:
-    """Collects what happens between row events into entries of at least one step."""
-
-    totals: list[float] = field(default_factory=lambda: [0.0] * 5)  # steps, tokens, samples, pairs, kv tokens read
-    columns: tuple[array[float], ...] = field(default_factory=lambda: tuple(array("d") for _ in range(5)))
-
-    def add(self, steps: float, *amounts: float) -> None:
-        """Count `steps` steps that do these amounts in total."""
-        self.totals[0] += steps
-        for i, amount in enumerate(amounts, 1):
-            self.totals[i] += amount
-        if self.totals[0] >= 1.0:
-            self.flush()
-
-    def flush(self) -> None:
-        """Close the entry: amounts per step. What took no time of its own is given a sliver of a step."""
-        if any(self.totals):
-            steps = max(self.totals[0], 1e-6)
-            for column, total in zip(self.columns, (steps * steps, *self.totals[1:]), strict=True):
-                column.append(total / steps)
-        self.totals = [0.0] * 5
-
-    def load(self) -> Load:
-        """All entries."""
-        self.flush()
-        return Load(*(np.frombuffer(column) if column else np.zeros(0) for column in self.columns))
+    steps = ceil(state.now - 1e-9)
+    state.ledger.add(steps - state.now, state.used(), 0, 0, 0, 0)  # the last step is not full, yet costs its weights
+    peak = min(ceil(state.peak), max(pool, 1)) * page_size if len(rows.leaf) else 0
+    return Timeline(state.ledger.load(), steps, peak, state.ledger, page_size)
 
 
 class _Walk:
-    """The clocks, the running rows and the pages.
+    """The clocks, the running samples and the pages.
 
     `now` counts steps, with fractions. `progress` counts the tokens that a sample which always ran would have drawn: it
     falls behind `now` while more samples run than a step has tokens.
     """
 
-    def __init__(self, forest: Forest, order: Ints, rows: Rows, chunk: int, pool: float, page_size: int):
-        self.ledger = _Ledger()
+    def __init__(self, forest: Forest, rows: Rows, limits: Limits):
+        self.ledger = Ledger()
+        self.forecast = Forecast(forest, rows, limits.page_size)
         self.events: list[tuple[float, int, int]] = []  # heap of (progress when, LAST_TOKEN or RELEASE, rank)
         self.now = 0.0
         self.progress = 0.0
         self.peak = 0.0
-        self.chunk, self.pool, self.page_size = chunk, pool, page_size
+        self.limits, self.chunk, self.page_size = limits, limits.chunk, limits.page_size
+        self.pool = limits.kv_tokens // limits.page_size
+        self.window = inf if limits.window is None else limits.window
         # `.data`: plain numbers out of arrays, without a list of objects
-        self.leaf, self.parent = forest.leaf[order].data, forest.parent.data
-        self.node_pages = (-(-(forest.end - forest.start) // page_size)).data
-        self.open = _readers(forest).data
+        self.leaf, self.parent = rows.leaf.data, forest.parent.data
+        self.node_pages = (-(-(forest.end - forest.start) // limits.page_size)).data
+        self.open = rows.readers(forest).data
         self.tokens, self.pairs, self.pages = rows.tokens.data, rows.pairs.data, rows.pages.data
         self.prompt, self.samples, self.lengths = rows.prompt.data, rows.samples.data, rows.lengths.data
-        self.waste = _waste(rows, page_size).data
-        self.first = np.append(rows.first, len(order)).data
+        self.first = rows.first.data
+        self.alone, self.cells, self.node_cells = rows.alone.data, rows.cells.data, rows.node_cells.data
+        self.common = 0  # tokens held whose KV is read together
         self.held = 0  # pages of prompt nodes, and of tails that wait for the end of their step
         # Sums over the samples that run:
         self.n_running = 0
         self.begun = 0.0  # progress at which they began
         self.context = 0  # lengths of their prompts
+        self.apart = 0  # tokens of these whose KV each reads by itself
         self.headroom = 0  # tokens kept free for them
         self.full = 0  # pages of their tails at full length
-        self.unfilled = 0.0  # pages that their tails leave empty
+        # The same for their tails' pages: where each began in the page of progress it did, and pages before that.
+        self.phases = [0] * self.page_size
+        self.pages_before = 0
 
-    def used(self) -> float:
-        """Pages in use now: prompts, and tails with the part of their last pages that is empty."""
-        return self.held + min(self.grown() / self.page_size + self.unfilled, self.full)
+    def used(self) -> int:
+        """Pages in use now: prompts, and tails, each of whose pages is taken with its first token."""
+        whole, part = divmod(self.progress, self.page_size)
+        return self.held + self.n_running * int(whole) + sum(self.phases[: ceil(part)]) - self.pages_before
 
     def grown(self) -> float:
         """Tokens that running samples have generated after their first ones."""
         return self.n_running * self.progress - self.begun
 
     def fits(self, rank: int) -> bool:
-        """Whether the next row finds tokens, and pages with some growth for itself and for those that run."""
-        grow = self.samples[rank] * -(-min(HEADROOM_TOKENS, self.lengths[rank]) // self.page_size)
-        ahead = min(self.used() + self.headroom / self.page_size, self.held + self.full)  # no tail outgrows its length
-        return self.n_running < self.chunk and ahead + self.pages[rank] + grow <= self.pool
+        """Whether the next entry finds tokens, and pages by the rule of admission."""
+        if self.n_running >= self.chunk:
+            return False
+        samples, length = self.samples[rank], self.lengths[rank]
+        room = self.pool - self.pages[rank]
+        if self.held + self.full + samples * -(-length // self.page_size) <= room:
+            return True  # even if all grow to their full length at once
+        if self.used() + samples > room:
+            return False
+        rule = self.limits.admission
+        if rule == "past-future":
+            return self.forecast.peak(self.progress, self.held, samples, length, self.pages[rank]) <= self.pool
+        if rule == "headroom":
+            grow = samples * -(-min(HEADROOM_TOKENS, length) // self.page_size)
+            ahead = min(self.used() + self.headroom / self.page_size, self.held + self.full)  # none outgrows its length
+            return ahead + grow <= room
+        return rule == "aggressive"
 
     def start(self, rank: int) -> None:
         """Compute what the row's prompt lacks, then let its samples run to their length."""
         left, total = float(self.tokens[rank]), self.tokens[rank]
         self.held += self.pages[rank]
+        self.common += self.cells[rank]
+        self.ledger.see(self.used())
         while left > 0:
             free = self.chunk - self.n_running
             steps = left / free
@@ -193,21 +159,33 @@ class _Walk:
             else:
                 self._advance(steps, 1.0, left, left / total * self.pairs[rank])
                 left = 0.0
-        self.ledger.add(0.0, 0.0, self.samples[rank], 0.0, 0.0)  # first tokens
-        heapq.heappush(self.events, (self.progress + self.lengths[rank] - 1, LAST_TOKEN, rank))
+        self.ledger.add(
+            0.0, self.used(), 0.0, self.samples[rank], 0.0, self.samples[rank] * self.alone[rank]
+        )  # first ones
+        end = self.progress + self.lengths[rank] - 1
+        heapq.heappush(self.events, (end, LAST_TOKEN, rank))
+        self.forecast.start(self.first[rank], self.first[rank + 1], self.progress, end, self.samples[rank])
         self._count(rank, +1, self.progress)
-        self.peak = max(self.peak, self.used())
+        self._look()
+
+    def wait(self) -> None:
+        """Let the clocks run to the next event, or for a page's worth of tokens: a later start ends with less."""
+        later = self.progress + self.page_size
+        if self.limits.admission == "past-future" and self.events[0][0] > later:
+            self._advance_to(later)
+        else:
+            self.next_event()
 
     def next_event(self) -> None:
         """Let the clocks run to the next event: a row draws its last token, or gives back what nobody else needs."""
         when, event, rank = heapq.heappop(self.events)
-        if when > self.progress:
-            rate = min(1.0, self.chunk / max(self.n_running, 1))
-            self._advance((when - self.progress) / rate, rate, 0.0, 0.0)
-        self.peak = max(self.peak, self.used())
+        self._advance_to(when)
+        self._look()
         tails = self.samples[rank] * -(-(self.lengths[rank] - 1) // self.page_size)
         if event == LAST_TOKEN:
-            self._count(rank, -1, when - self.lengths[rank] + 1)
+            begun = when - self.lengths[rank] + 1
+            self.forecast.end(self.samples[rank], begun, when)
+            self._count(rank, -1, begun)
             self.held += tails
             heapq.heappush(self.events, (ceil(when), RELEASE, rank))
         else:
@@ -215,25 +193,38 @@ class _Walk:
             for place in range(self.first[rank], self.first[rank + 1]):
                 self._release(self.leaf[place])
 
+    def _look(self) -> None:
+        used = self.used()
+        self.ledger.see(used)
+        self.peak = max(self.peak, used)
+
     def _count(self, rank: int, sign: int, begun: float) -> None:
         """Add a row to the sums over running samples (+1), or take it out of them (-1)."""
         samples, length = sign * self.samples[rank], self.lengths[rank]
         self.n_running += samples
         self.begun += samples * begun
         self.context += samples * self.prompt[rank]
+        self.apart += samples * self.alone[rank]
         self.headroom += samples * min(HEADROOM_TOKENS, length)
         self.full += samples * -(-length // self.page_size)
-        self.unfilled += sign * self.waste[rank]
+        before, phase = divmod(ceil(begun), self.page_size)  # the step of the first token ends at a whole number
+        self.phases[phase] += samples
+        self.pages_before += samples * before
+
+    def _advance_to(self, when: float) -> None:
+        if when > self.progress:
+            rate = min(1.0, self.chunk / max(self.n_running, 1))
+            self._advance((when - self.progress) / rate, rate, 0.0, 0.0)
 
     def _advance(self, steps: float, rate: float, tokens: float, pairs: float) -> None:
         """Run `steps` steps that compute `tokens` prompt tokens and give each running sample `rate` tokens a step."""
         grown = self.grown() + self.n_running * steps * rate / 2  # in the middle of the stretch
         decoded = self.n_running * steps * rate
-        seen = (self.context + grown) * steps * rate
-        read = (self.held * self.page_size + grown) * steps
-        self.ledger.add(steps, tokens + decoded, decoded, pairs + seen, read)
+        seen = min(self.context + grown, self.n_running * self.window) * steps * rate
+        read = (self.common + min(self.apart + grown, self.n_running * self.window) * rate) * steps
         self.now += steps
         self.progress += steps * rate
+        self.ledger.add(steps, self.used(), tokens + decoded, decoded, pairs + seen, read)
 
     def _release(self, node: int) -> None:
         """One reader of `node` is done; the last one takes the node's pages along, and so on upwards."""
@@ -242,20 +233,6 @@ class _Walk:
             if self.open[node]:
                 return
             self.held -= self.node_pages[node]
+            self.common -= self.node_cells[node]
+            self.forecast.free(node)
             node = self.parent[node]
-
-
-def _readers(forest: Forest) -> Ints:
-    """Per node: rows that end there and children, which all have to be done before it is."""
-    ends = np.bincount(forest.leaf, minlength=forest.n_nodes)
-    inner = forest.parent[forest.parent >= 0]
-    return ends + np.bincount(inner, minlength=forest.n_nodes)
-
-
-def _waste(rows: Rows, page_size: int) -> NDArray[np.float64]:
-    """Per row: pages' worth of room that its tails leave empty, on average over their lives."""
-    last = np.maximum(rows.lengths - 1, 0)  # the last token's KV is never stored
-    full = last // page_size
-    whole_pages = page_size * full * (full + 1) // 2 + (last - full * page_size) * (full + 1)  # over all tail lengths
-    empty = whole_pages - last * (last + 1) / 2 / page_size
-    return np.asarray(rows.samples * empty / np.maximum(last, 1))

@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 
+from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
 from umbel.ir.plan import Decision
 from umbel.plan.draft import Draft
+from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.prefix import sum_above
+
+Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
+Z_INTERVAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # of the interval that the lengths pass gives
 
 
 def size_pool(draft: Draft) -> Draft:
     """As much as can ever be in use if memory allows, else what it allows; raises CapacityError when a row cannot fit.
 
-    Never more rows run at once than a step has tokens, and none outgrows its limit.
+    Never more rows run at once than a step has tokens, and none outgrows its limit. A pool that cannot hold as much as
+    that needs a rule by which rows are admitted: `draft.admission`.
     """
-    asked = draft.config.kv_tokens
-    if asked is not None:
-        return draft.decide(Decision("kv_tokens", asked, "as asked"), kv_tokens=asked)
     page = draft.config.page_size
-    useful, room, least = _useful_pages(draft) * page, _room(draft) // page * page, _least_pages(draft) * page
+    decision = _pool(draft, page)
+    draft = draft.decide(decision, kv_tokens=int(decision.value))
+    if draft.kv_tokens >= useful_pages(draft) * page:
+        return draft
+    return draft.decide(Decision("admission", draft.admission, _rule(draft)))
+
+
+def _pool(draft: Draft, page: int) -> Decision:
+    if draft.config.kv_tokens is not None:
+        return Decision("kv_tokens", draft.config.kv_tokens, "as asked")
+    useful, room, least = useful_pages(draft) * page, _room(draft) // page * page, _least_pages(draft) * page
     if room < least:
         raise CapacityError(_no_fit(draft, room, least))
     at_once = min(draft.chunk, len(draft.workload))
     if useful <= room:
-        reason = f"the most that {at_once:,} rows at once can hold; memory allows {room:,}"
-        return draft.decide(Decision("kv_tokens", useful, reason), kv_tokens=useful)
+        return Decision("kv_tokens", useful, f"the most that {at_once:,} rows at once can hold; memory allows {room:,}")
     share = draft.price.machine.kv_fraction
     reason = f"{share:.0%} of the memory that weights leave; {at_once:,} rows at once could hold {useful:,}"
-    return draft.decide(Decision("kv_tokens", room, reason), kv_tokens=room)
+    return Decision("kv_tokens", room, reason)
+
+
+def _rule(draft: Draft) -> str:
+    """What the rule of admission does with the pool, in words."""
+    return {
+        "past-future": _past_future(draft),
+        "headroom": "a row starts when everyone could still write a little more; who outgrows that is evicted",
+        "conservative": "a row starts when everyone could get to their limit; nobody is ever evicted",
+        "aggressive": "a row starts when its prompt fits; when the pool overflows, the last one is evicted",
+    }[draft.admission]
+
+
+def _past_future(draft: Draft) -> str:
+    """The pool less what is kept free, as the rows of a full pool differ from what is expected of them."""
+    reason = f"a row starts when the fullest step to come overflows with probability {OVERFLOW:g} at most"
+    if draft.output_spread == 0:
+        return f"{reason}; expected ceiling {draft.kv_tokens:,} tokens, with lengths learned as rows end"
+    output = draft.samples * draft.lengths
+    own = np.where(draft.forest.rows_below == 1, draft.forest.end - draft.forest.start, 0)[draft.forest.leaf]
+    at_once = min(max(draft.kv_tokens / max(float((own + output / 2).mean()), 1.0), 1.0), len(output))
+    # The spread of all rows' total, as a share of it, is that of a part of the rows by the root of their numbers.
+    spread = draft.output_spread * (len(output) / at_once) ** 0.5 * Z_OVERFLOW / Z_INTERVAL
+    ceiling = draft.kv_tokens - min(spread * at_once * float(output.mean()) / 2, draft.kv_tokens / 2)
+    return f"{reason}; expected ceiling {ceiling:,.0f} tokens"
 
 
 def _room(draft: Draft) -> int:
@@ -41,13 +79,13 @@ def _free_bytes(draft: Draft) -> int:
     return max(draft.price.machine.memory_bytes - weights, 0)
 
 
-def _useful_pages(draft: Draft) -> int:
+def useful_pages(draft: Draft) -> int:
     """All shared runs, and of the rows that may run together those with the most of their own; one page to spare."""
     forest, page = draft.forest, draft.config.page_size
     nodes = -(-(forest.end - forest.start) // page)
     shared = forest.rows_below > 1
     own = draft.samples * -(-draft.limits // page) + np.where(shared, 0, nodes)[forest.leaf]
-    return int(nodes[shared].sum()) + int(np.sort(own)[-draft.chunk :].sum()) + 1
+    return int(nodes[shared].sum()) + int(np.sort(own[draft.order])[-draft.chunk :].sum()) + 1
 
 
 def _least_pages(draft: Draft) -> int:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from umbel.cost.roofline import Load
 from umbel.ir.plan import Decision
 from umbel.plan.draft import Draft
+from umbel.plan.pricing import run_seconds
 
 NEAR = 1.03  # a smaller chunk is taken when its price is within 3 % of the best
 
 
 def choose_chunk(draft: Draft) -> Draft:
-    """The smallest candidate whose full steps cost nearly as little per token as the best one's."""
+    """The smallest candidate with which the whole run costs nearly as little as with the best one.
+
+    There is no cap on the rows at work: tokens and KV memory are the only limits (BatchLLM, 2412.03594, section 4.3).
+    """
     if draft.config.chunk is not None:
         return draft.decide(Decision("chunk", draft.config.chunk, "as asked"), chunk=draft.config.chunk)
-    tokens = draft.forest.n_tokens + int((draft.samples * draft.lengths).sum())
-    prices = [(chunk, _seconds(draft, chunk, tokens)) for chunk in draft.price.machine.chunks]
+    prices = [(chunk, run_seconds(draft, chunk=chunk)) for chunk in draft.price.machine.chunks]
     best = min(seconds for _, seconds in prices)
     chunk, seconds = next(pair for pair in prices if pair[1] <= best * NEAR)
-    reason = f"the smallest within 3 % of the best price, {tokens / seconds:,.0f} tokens/s"
+    tokens = draft.forest.n_tokens + int((draft.samples * draft.lengths)[draft.order].sum())
+    pace = f", {tokens / seconds:,.0f} tokens/s" if seconds else ""
     others = tuple((f"{c:,}", s) for c, s in prices if c != chunk)
+    reason = f"the smallest whose whole run is within 3 % of the fastest{pace}; decodes first, no cap on rows"
     return draft.decide(Decision("chunk", chunk, reason, others), chunk=chunk)
-
-
-def _seconds(draft: Draft, chunk: int, tokens: int) -> float:
-    """All tokens in steps as full as they get: chunks differ in how often weights are read and layers called."""
-    steps = max(-(-tokens // chunk), 1)
-    return float(draft.price.each(Load.one(tokens / steps, 1, 0, 0))[0]) * steps

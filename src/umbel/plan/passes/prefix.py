@@ -8,15 +8,21 @@ nothing recurses, and rows beyond their last shared token are not read at all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isclose
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.ir.plan import Decision
+from umbel.ir.plan import Decision, Refusal
 from umbel.ir.workload import Workload
-from umbel.plan.draft import Draft
+from umbel.plan.draft import Draft, flat_forest
+from umbel.plan.passes.grouping import best_groups, every_fork, paper_groups, paying_forks
+from umbel.plan.passes.grouping_forest import regroup
+from umbel.plan.passes.grouping_price import price_runs
 
 Ints = NDArray[np.int64]
 
@@ -24,13 +30,63 @@ FIRST_WINDOW = 16  # tokens compared before a group has agreed on anything; doub
 BLOCK = 1 << 20  # tokens compared at once: bounds the scratch memory, about 40 bytes each
 
 
+# The modes of EngineConfig.prefix, as plans name them.
+MODES: Mapping[str, str] = MappingProxyType(
+    {
+        "none": "no sharing",
+        "paper": "one level (paper)",
+        "one-level": "one level (optimum)",
+        "every-fork": "every fork",
+        "forest": "the forks that pay",
+    }
+)
+
+
 def share_prefixes(draft: Draft) -> Draft:
-    """Compute every shared run once, at all levels."""
-    forest = build_forest(draft.workload)
-    total, once = len(draft.workload.tokens), forest.n_tokens
-    value = f"{total - once:,} tokens shared"
-    reason = f"{total:,} prompt tokens hold {once:,} distinct ones, in {forest.n_nodes:,} runs"
-    return draft.decide(Decision("prefix", value, reason), forest=forest, order=forest.order)
+    """Compute shared runs once: by default those, at all levels, whose sharing pays; else as `config.prefix` says."""
+    mode, page = draft.config.prefix, draft.config.page_size
+    full = build_forest(draft.workload)
+    costs = price_runs(draft, full)
+    groupings = {
+        "paper": paper_groups(full, page, own_token=True),
+        "one-level": best_groups(full, page),
+        "every-fork": every_fork(full),
+        "forest": paying_forks(full, costs),
+    }
+    priced = {name: costs.total(full, grouping) for name, grouping in groupings.items()}
+    priced["none"] = costs.alone(full)
+    forest = flat_forest(draft.workload) if mode == "none" else regroup(full, groupings[mode])
+    others = (_refusal(name, priced[name], priced[mode]) for name in MODES if name != mode)
+    value = f"{len(draft.workload.tokens) - forest.n_tokens:,} tokens shared"
+    reason = _reason(mode, priced, {name: int(grouping.opened.sum()) for name, grouping in groupings.items()})
+    return draft.decide(Decision("prefix", value, reason), forest=forest, order=forest.order).refuse(*others)
+
+
+def _refusal(name: str, other: tuple[int, float], chosen: tuple[int, float]) -> Refusal:
+    """Why another mode is not used; sums in another order differ in their last digits, which is no difference."""
+    if other[0] == chosen[0] and isclose(other[1], chosen[1], rel_tol=1e-9):
+        return Refusal(f"prefix: {MODES[name]}", 0.0, "comes to the same here")
+    return Refusal(f"prefix: {MODES[name]}", other[1] - chosen[1], f"computes {other[0]:,} prompt tokens")
+
+
+def _reason(mode: str, priced: Mapping[str, tuple[int, float]], opened: Mapping[str, int]) -> str:
+    """What is computed, what became of the forks, and what one level of groups would compute."""
+    (total, _), (once, seconds), forks = priced["none"], priced[mode], opened["every-fork"]
+    if not forks:
+        return (
+            f"no prompt is the beginning of another or begins like one: {once:,} of {total:,} prompt tokens to compute"
+        )
+    text = f"{once:,} of {total:,} prompt tokens to compute, {seconds:.3g} s with reading and upkeep"
+    kept, spared = opened["forest"], priced["every-fork"][1] - seconds
+    again = once - priced["every-fork"][0]
+    if mode == "forest" and kept < forks:
+        text += f"; {kept:,} of {forks:,} forks are kept, the others folded into their branches: {again:,} tokens "
+        text += f"computed again, {spared:.2g} s spared"
+    elif mode == "forest":
+        text += f"; all {forks:,} forks pay" if forks > 1 else "; the only fork pays"
+    elif mode in ("paper", "one-level"):
+        text += f"; {opened[mode]:,} groups of one level, for {forks:,} forks"
+    return text + f"; in one level of groups {priced['one-level'][0]:,}, by the published rule {priced['paper'][0]:,}"
 
 
 def build_forest(workload: Workload) -> Forest:

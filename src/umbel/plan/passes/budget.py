@@ -1,0 +1,123 @@
+"""What fits a budget: rows ordered so that most are answered in it, groups together, each with its share of time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.budget import Budget
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Curve, Plan
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Rows in the `order` that answers most of them soonest; per place in it what that row is expected to take:
+    `seconds`, output `tokens`, and the most tokens that it may generate (`limits`)."""
+
+    order: Ints
+    seconds: Floats
+    tokens: Ints
+    limits: Ints
+
+    def rows(self, budget: Budget) -> int:
+        """How many rows are expected to be answered within the budget."""
+        count = len(self.order)
+        if budget.seconds is not None:
+            count = min(count, int(np.searchsorted(np.cumsum(self.seconds), budget.seconds, "right")))
+        if budget.output_tokens is not None:
+            count = min(count, int(np.searchsorted(np.cumsum(self.tokens), budget.output_tokens, "right")))
+        return count
+
+
+def fit(plan: Plan, workload: Workload, context: int, *, tokens_only: bool = False) -> Fit:
+    """Share the plan's expected seconds out to its rows, and order groups by what a row of theirs costs.
+
+    A group are the rows below one run; each of its rows pays the same part of what it shares. Rows that another row
+    answers cost nothing and come right after it. `context` is the most tokens of a row; with `tokens_only` each row
+    goes by the most it may generate, as time does not matter.
+    """
+    samples = np.array([p.n for p in workload.params], np.int64)
+    asked = np.array([p.max_tokens or context for p in workload.params], np.int64)
+    runs = plan.same_as == np.arange(len(workload))
+    expected = samples * plan.lengths * runs
+    limits = samples * np.minimum(asked, np.maximum(context - np.diff(workload.offsets), 1))
+    seconds = _weighted(plan, _own_share(plan.forest) * runs, expected)
+    order = _cheapest_groups(plan, limits if tokens_only else seconds, apart=tokens_only)
+    return Fit(order, seconds[order], expected[order], limits[order])
+
+
+def fits_of(plan: Plan, workload: Workload, context: int, budget: Budget) -> dict[str, Any]:
+    """What is expected to fit a budget, for JSON: `rows` of `of_rows`, their `output_tokens` and `seconds` to run."""
+    found = fit(plan, workload, context, tokens_only=budget.seconds is None)
+    rows = found.rows(budget)
+    return {
+        "deadline_seconds": budget.seconds,
+        "max_output_tokens_total": budget.output_tokens,
+        "rows": rows,
+        "of_rows": len(found.order),
+        "output_tokens": int(found.tokens[:rows].sum()),
+        "seconds": float(found.seconds[:rows].sum()),
+    }
+
+
+def fits_text(fits: Mapping[str, Any]) -> str:
+    """The same as a line of text."""
+    limits = [] if fits["deadline_seconds"] is None else [f"{fits['deadline_seconds']:,g} s of running"]
+    limits += [] if fits["max_output_tokens_total"] is None else [f"{fits['max_output_tokens_total']:,} tokens out"]
+    expected = f"{fits['rows']:,} of {fits['of_rows']:,} rows are expected to fit"
+    return f"budget of {' and '.join(limits)}: {expected}, with {fits['output_tokens']:,} tokens out\n"
+
+
+def _own_share(forest: Forest) -> Floats:
+    """Per row: the tokens of its path, each shared out among the rows below."""
+    share = (forest.end - forest.start) / np.maximum(forest.rows_below, 1)
+    ended = np.bincount(forest.subtree_end, share, forest.n_nodes + 1)[: forest.n_nodes]
+    path = np.cumsum(share) - np.cumsum(ended)  # node j lies above all from itself to the end of its subtree
+    return np.maximum(path[forest.leaf], 0.0)
+
+
+def _weighted(plan: Plan, prompt: Floats, output: Ints) -> Floats:
+    """Per row: its part of the plan's expected seconds, at what the plan takes a prompt and an output token to cost."""
+    prompt_cost, output_cost = _prices(plan.estimates.curve)
+    cost = prompt * prompt_cost + output * output_cost
+    total = float(cost.sum())
+    return cost * (plan.estimates.seconds[1] / total) if total else cost
+
+
+def _prices(curve: Curve) -> tuple[float, float]:
+    """Relative cost of a token computed and of one drawn, by least squares over the stretches of the plan's walk."""
+    if len(curve.steps) < 2:
+        return 1.0, 1.0
+    steps, seconds = np.diff(curve.steps, prepend=0.0), np.diff(curve.seconds, prepend=0.0)
+    terms = np.stack([curve.tokens * steps, curve.running * steps], axis=1)
+    found = np.linalg.lstsq(terms, seconds, rcond=None)[0]
+    token, drawn = found.tolist()
+    if not 0.0 < token < np.inf:  # too few stretches, or too much alike, to tell one from the other
+        return 1.0, 1.0
+    return token, token + max(0.0, drawn)  # a token drawn is computed as well
+
+
+def _cheapest_groups(plan: Plan, cost: Floats | Ints, *, apart: bool) -> Ints:
+    """All rows, groups by their mean cost a row, inside a group as planned; twins stay with the row they copy.
+
+    With `apart` each row is a group, its twins left with it.
+    """
+    forest, rows = plan.forest, np.arange(len(cost))
+    leaf = forest.leaf[plan.same_as]
+    above = forest.parent[leaf]
+    group = plan.same_as if apart else np.where((forest.rows_below[leaf] > 1) | (above < 0), leaf, above)
+    _, group = np.unique(group, return_inverse=True)
+    mean = np.bincount(group, cost) / np.bincount(group)
+    place = np.empty(len(cost), np.int64)
+    place[plan.order] = np.arange(len(plan.order))
+    place = place[plan.same_as]
+    return np.lexsort((rows, place, group, mean[group]))

@@ -1,0 +1,82 @@
+"""Answers identical rows once: where equal tokens and parameters make equal answers certain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Decision
+from umbel.plan.distinct import Distinct
+from umbel.plan.draft import Draft
+from umbel.plan.passes.grouping_forest import rows_below
+from umbel.plan.passes.prefix import build_forest
+
+Ints = NDArray[np.int64]
+
+
+def answer_once(draft: Draft) -> Draft:
+    """Let every greedy row take the answer of the first row with its tokens and parameters.
+
+    Rows that draw are never twins, even with the same seed: draws are keyed by the row's number in the input beside the
+    seed, sample and position, so that rows with one seed answer differently. Greedy rows (temperature 0) have one
+    answer, with its log-probabilities; all of their `n` samples are alike and go over together. Twins leave the order
+    and the forest's counts, so that runs are released when the last row that runs is done. Runs after `prefix`, whose
+    forest ends equal prompts at one node. Linear in the rows.
+    """
+    same_as = find_twins(draft)
+    twins = same_as != np.arange(len(same_as))
+    again = int(twins.sum())
+    if not again:
+        return draft.decide(Decision("dedupe", "0 rows", "no greedy row has the tokens and parameters of another"))
+    forest = without_twins(draft.forest, same_as)
+    answered = int((draft.samples * draft.lengths)[twins].sum())
+    read = int(np.diff(draft.workload.offsets)[twins].sum())
+    reason = f"greedy, with the tokens and parameters of an earlier row: {read:,} prompt tokens not read again, about "
+    reason += f"{answered:,} output tokens not generated again"
+    value = f"{again:,} row{'s' if again > 1 else ''}"
+    return draft.decide(Decision("dedupe", value, reason), forest=forest, order=forest.order, same_as=same_as)
+
+
+def find_twins(draft: Draft) -> Ints:
+    """Per row, the first greedy row with the same tokens and parameters; rows that draw stand for themselves."""
+    params = Distinct.of(draft.workload.params)
+    greedy = np.flatnonzero(params.column(lambda p: p.temperature == 0))
+    numbers, n_params = params.by_value()
+    keys = (_prompts(draft) * n_params + numbers)[greedy]
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    same_as = np.arange(len(numbers))
+    same_as[greedy] = greedy[first[which]]
+    return same_as
+
+
+def without_twins(forest: Forest, same_as: Ints) -> Forest:
+    """The forest with only the rows that run in its order and counts; nodes that none of them needs are taken out."""
+    leaf = forest.leaf[same_as]
+    order = forest.order[same_as[forest.order] == forest.order]
+    below = rows_below(leaf[order], forest.subtree_end)
+    used = below > 0
+    if used.all():
+        return replace(forest, rows_below=below, leaf=leaf, order=order)
+    before = np.concatenate([[0], np.cumsum(used)])  # used nodes before each
+    number = np.append(before[:-1], -1)  # parent -1 finds the last entry
+    return Forest(
+        parent=number[forest.parent[used]],
+        start=forest.start[used],
+        end=forest.end[used],
+        source=forest.source[used],
+        subtree_end=before[forest.subtree_end[used]],
+        rows_below=below[used],
+        leaf=number[leaf],
+        order=order,
+    )
+
+
+def _prompts(draft: Draft) -> Ints:
+    """Per row a number that is the same for equal prompts: the node where they end, unless nothing is shared."""
+    forest = draft.forest
+    if forest.n_nodes < len(forest.leaf) or (forest.parent >= 0).any():
+        return forest.leaf
+    return build_forest(draft.workload).leaf  # one run a row: also what sharing switched off looks like

@@ -1,0 +1,39 @@
+"""Prices a draft as it stands: a walk over the whole run on the clock, and what its steps are expected to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from umbel.cost.roofline import Load
+from umbel.plan.distinct import Distinct
+from umbel.plan.draft import Draft
+from umbel.plan.timeline import Limits, Timeline, walk
+from umbel.plan.timeline_rows import Rows
+
+ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
+
+
+def run_draft(draft: Draft, detail: int | None = None) -> tuple[Timeline, Load]:
+    """The walk of a draft and the load of its steps; a pool that is not sized yet holds everything.
+
+    Of more than `detail` samples (None: of very many) neighbours are walked together.
+    """
+    page, window = draft.config.page_size, draft.spec.sliding_window
+    rows = Rows.of(draft.forest, draft.order, draft.samples, draft.walked, page, window)
+    everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
+    limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
+    timeline = walk(draft.forest, rows, limits)
+    return timeline, timeline.load.drawing(random_share(draft))
+
+
+def run_seconds(draft: Draft, **changes: object) -> float:
+    """Expected seconds of the whole run, with some fields of the draft changed; to be compared with their like only."""
+    changed = replace(draft, **changes)  # type: ignore[arg-type]
+    return changed.price.total(run_draft(changed, ROUGH_SAMPLES)[1]).expected
+
+
+def random_share(draft: Draft) -> float:
+    """Share of the output tokens that are drawn at random; the others are greedy, which takes less time."""
+    drawn = Distinct.of(draft.workload.params).column(lambda p: p.temperature > 0)
+    tokens = draft.samples * draft.lengths
+    return float((tokens * drawn).sum() / max(tokens.sum(), 1))

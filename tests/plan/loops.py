@@ -1,0 +1,62 @@
+"""The engine's own loop on runners that compute nothing: what a plan expects is held against what happens there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from umbel.cache.pages import PagePool
+from umbel.engine.loop import Loop
+from umbel.engine.output import Rows
+from umbel.engine.state import LiveState
+from umbel.ir.plan import Plan
+from umbel.ir.step import Step, StepResult
+from umbel.ir.workload import Workload
+from umbel.runner.base import Runner
+from umbel.sched.assemble import SamplingTable
+from umbel.sched.policies.policy import Policy
+from umbel.sched.scheduler import Scheduler
+
+END = 1  # the token that ends an answer, where a runner draws it
+
+
+class ZeroRunner:
+    """Every sample draws token 0."""
+
+    def run(self, step: Step) -> StepResult:
+        n = len(step.sampling)
+        return StepResult(np.zeros(n, np.int64), np.zeros(n, bool))
+
+    def close(self) -> None:
+        pass
+
+
+class FadingRunner(ZeroRunner):
+    """Samples end where their row's number and their position say; a step takes a millisecond, and a little a token."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def run(self, step: Step) -> StepResult:
+        self.seconds += 1e-3 + 2e-6 * len(step.tokens)
+        drawn = step.sampling
+        ends = (drawn.keys * 31 + drawn.samples * 17 + drawn.positions * 7) % 19 == 0
+        return StepResult(np.where(ends, END, 0), np.zeros(len(drawn), bool))
+
+
+def loop_of(workload: Workload, plan: Plan, runner: Runner, ends: tuple[int, ...] = ()) -> Loop:
+    """The production loop for a plan; samples end at their planned lengths, or where `ends` are drawn."""
+    end_ids = (ends,) * len(workload)
+    table = SamplingTable.of(workload, 0, end_ids)
+    pool = PagePool(plan.kv_tokens // plan.page_size, plan.page_size)
+    scheduler = Scheduler(
+        workload,
+        plan.forest,
+        table,
+        plan.lengths,
+        pool,
+        plan.chunk,
+        order=plan.order,
+        policy=Policy(admission=plan.admission),
+    )
+    state = LiveState(workload, scheduler.seqs, end_ids, None)
+    return Loop(scheduler, runner, state, Rows(workload, None, plan.same_as))
