@@ -17,9 +17,16 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
 from umbel.runner.fake import FakeRunner
 from umbel.sched.assemble import SamplingTable
+from umbel.sched.policies.policy import ADMISSIONS, KEEPS, QUEUES, Policy
 from umbel.sched.scheduler import Scheduler
 
 VOCAB = 50
+POLICIES = [
+    Policy(queue=queue, keep=keep, admission=admission, max_running=cap)
+    for queue in QUEUES
+    for keep in KEEPS
+    for admission, cap in (*((name, None) for name in ADMISSIONS), ("aggressive", 3))
+]
 MIX, WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
@@ -64,10 +71,22 @@ class Job:
 S = TypeVar("S", bound=Scheduler)
 
 
-def scheduler_of(job: Job, n_pages: int, page_size: int, chunk: int, kind: type[S] = Scheduler) -> S:
-    """A scheduler over a pool of its own."""
-    table = SamplingTable.of(job.workload, 0, tuple(() for _ in job.prompts))
-    return kind(job.workload, job.forest, table, np.array(job.outs), PagePool(n_pages, page_size), chunk)
+def scheduler_of(
+    job: Job,
+    n_pages: int,
+    page_size: int,
+    chunk: int,
+    kind: type[S] = Scheduler,
+    *,
+    order: np.ndarray | None = None,
+    policy: Policy | None = None,
+    loose: int = 1,
+) -> S:
+    """A scheduler over a pool of its own; `loose` > 1: so many times further off are the limits, which none reaches."""
+    ends = () if loose == 1 else (VOCAB,)
+    table, pool = SamplingTable.of(job.workload, 0, (ends,) * len(job.prompts)), PagePool(n_pages, page_size)
+    limits = np.array(job.outs) * loose
+    return kind(job.workload, job.forest, table, limits, pool, chunk, order=order, policy=policy)
 
 
 @dataclass
@@ -109,7 +128,7 @@ def drive(
         run.idle = max(run.idle, quiet)
         if seen is not None:
             seen(scheduler, step, slots)
-        finish_full(scheduler, slots, run.tokens)
+        finish_full(job, scheduler, slots, run.tokens)
         if check:
             scheduler.check()
     run.failed = {row for row, _ in scheduler.failed}
@@ -118,17 +137,19 @@ def drive(
     return run
 
 
-def finish_full(scheduler: Scheduler, slots: np.ndarray, tokens: dict[tuple[int, int], list[int]]) -> None:
+def finish_full(job: Job, scheduler: Scheduler, slots: np.ndarray, tokens: dict[tuple[int, int], list[int]]) -> None:
     """Finish the samples that have all their tokens, and note these."""
     seqs = scheduler.seqs
-    for slot in slots[seqs.n_out[slots] == seqs.max_out[slots]].tolist():
+    for slot in slots[seqs.n_out[slots] == np.array(job.outs)[seqs.row[slots]]].tolist():
         tokens[int(seqs.row[slot]), int(seqs.sample[slot])] = seqs.generated(slot).tolist()
         scheduler.finish(slot)
 
 
 def assert_clean(scheduler: Scheduler) -> None:
-    """Nothing is held any more by anyone."""
+    """Nothing is held any more by anyone, except what a cache retains: that can all be had back."""
     kv, seqs = scheduler.kv, scheduler.seqs
+    if scheduler.policy.keep == "lru":
+        assert kv.make_room(scheduler.pool.n_pages)
     assert scheduler.pool.free == scheduler.pool.n_pages
     assert not kv.pages and not kv.in_use and not seqs.slot_of and not seqs.running.any()
     assert not any(kv.waiting) and not any(kv.users) and not kv.held.any()

@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.sched.drive import Job, drive, expected
+from tests.sched.drive import Job, drive, expected, scheduler_of
 from umbel.ir.step import Step
+from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 
 PAGE = 16
@@ -95,7 +96,9 @@ def test_what_is_lost_and_computed_again_is_counted(rows: int, groups: int, out:
     """Tails are preempted (first case), prompts evicted too (the others); every row that ran is accounted for."""
     prompts = [[g, *[3] * 30, i, *[4] * 9] for g in range(groups) for i in range(rows)]
     job = Job(prompts, [1] * len(prompts), [out] * len(prompts))
-    run = drive(job, job.largest_row(4) + spare, 4, chunk=32)
+    pages = job.largest_row(4) + spare
+    scheduler = scheduler_of(job, pages, 4, 32, policy=Policy(admission="headroom"))
+    run = drive(job, pages, 4, 32, scheduler=scheduler)
     again = run.rows_run - job.forest.n_tokens - len(prompts) * (out - 1)
     assert run.scheduler.computed_tokens == job.forest.n_tokens and run.scheduler.preemptions > 0
     assert run.scheduler.recomputed_tokens == again > 0

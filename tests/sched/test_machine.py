@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.sched.drive import VOCAB, Job, assert_clean, check_step, expected, scheduler_of
+from tests.sched.drive import POLICIES, VOCAB, Job, assert_clean, check_step, expected, scheduler_of
 from umbel.runner.fake import FakeRunner
+from umbel.sched.policies.policy import Policy
 
 # RELIABILITY goal 14: UMBEL_MACHINE_EXAMPLES=2000 per release, 100000 by night.
 EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "300"))
@@ -39,7 +41,10 @@ class SchedulerLife(RuleBasedStateMachine):
         least, most = 1, job.demand(page_size) + 1
         self.job, self.chunk, self.page_size = job, chunk, page_size
         self.n_pages = data.draw(st.one_of(st.integers(least, most), st.just(job.largest_row(page_size))))
-        self.scheduler = scheduler_of(job, self.n_pages, page_size, chunk)
+        rows = range(len(job.ns))
+        order = data.draw(st.none() | st.permutations(rows).map(lambda found: np.array(found, np.int64)))
+        policy, loose = data.draw(st.just(Policy()) | st.sampled_from(POLICIES)), data.draw(st.sampled_from((1, 30)))
+        self.scheduler = scheduler_of(job, self.n_pages, page_size, chunk, order=order, policy=policy, loose=loose)
         self.runner = FakeRunner(self.n_pages, page_size, VOCAB)
         self.answers = {key: expected(job, *key) for key in job.samples}
         self.open = set(job.samples)
@@ -77,7 +82,7 @@ class SchedulerLife(RuleBasedStateMachine):
         for node in range(self.job.forest.n_nodes):
             below = sum(node <= leaf < self.job.forest.subtree_end[node] for leaf in leaves)
             assert kv.waiting[node] == below, "samples below a node are counted wrongly: it is freed too soon or never"
-            assert node not in kv.pages or below
+            assert node not in kv.pages or below or self.scheduler.policy.keep == "lru"
 
     def teardown(self) -> None:
         for _ in range(20_000):

@@ -1,7 +1,8 @@
 """Which prompt nodes of the forest hold KV: taken when first needed, kept while in use, given up when nothing needs it.
 
 Life of a node:  absent -> taken (pages, `held` grows as its tokens are computed) -> released (the last sample below is
-done) or evicted (not in use and the pool is short; it will be taken and computed again).
+done) or evicted (not in use and the pool is short; it will be taken and computed again). A forest that is to `retain`
+releases nothing by itself: it is a prefix cache as servers have it, which cannot know that nobody will come.
 """
 
 from __future__ import annotations
@@ -18,12 +19,26 @@ Ints = NDArray[np.int64]
 
 
 class KVForest:
-    """KV state of every node: `held` tokens, `users` (running samples below), `waiting` (samples not done yet)."""
+    """KV state of every node: `held` tokens, `users` (running samples below), `waiting` (samples not done yet).
 
-    def __init__(self, forest: Forest, samples_per_row: Ints, pool: PagePool):
+    `samples_per_row` (`[rows]`) is 0 for rows that will not run. Of the nodes not in use, the one needed last is
+    evicted first: the highest number, where rows run in the forest's order. Where they do not (`recent`), or where
+    nodes stay though nobody waits for them (`retain`), it is the one used least recently, of a path its deeper end.
+    """
+
+    def __init__(
+        self,
+        forest: Forest,
+        samples_per_row: Ints,
+        pool: PagePool,
+        *,
+        recent: bool = False,
+        retain: bool = False,
+    ):
         self.forest = forest
         self.pool = pool
         self.held = np.zeros(forest.n_nodes, np.int64)
+        self.sizes: Ints = -(-(forest.end - forest.start) // pool.page_size)  # pages of each node
         # Lists where single entries are read and changed for every sample: several times faster than arrays there.
         self.parent: list[int] = forest.parent.tolist()
         self.length: list[int] = (forest.end - forest.start).tolist()
@@ -31,8 +46,11 @@ class KVForest:
         self.waiting: list[int] = _sum_below(forest, samples_per_row).tolist()
         self.pages: dict[int, Ints] = {}
         self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
-        self._idle: list[int] = []  # heap of -node: nodes that hold pages without users; entries may be stale
-        self._idle_pages = 0
+        self.idle_pages = 0  # pages of nodes without users
+        self._recent, self._retain = recent or retain, retain
+        self._idle: dict[int, int] = {}  # nodes that hold pages without users -> their key in the heap
+        self._heap: list[tuple[int, int]] = []  # (key, node), lowest key evicted first; entries may be stale
+        self._clock = 0
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root down to `node`."""
@@ -49,16 +67,16 @@ class KVForest:
 
     def reclaimable(self, path: list[int]) -> int:
         """Pages that can be had for work on `path`: the free ones, and idle nodes' outside the path."""
-        kept = sum(len(self.pages[n]) for n in path if n in self.pages and self.users[n] == 0)
-        return self.pool.free + self._idle_pages - kept
+        kept = sum(len(self.pages[n]) for n in path if n in self._idle)
+        return self.pool.free + self.idle_pages - kept
 
     def pin(self, path: list[int]) -> None:
         """Start using a path: its nodes get pages and stay until `unpin`. The caller has checked `reclaimable`."""
         for node in path:
             if self.users[node] == 0:
                 self.in_use[node] = None
-                if node in self.pages:
-                    self._idle_pages -= len(self.pages[node])
+                if self._idle.pop(node, None) is not None:
+                    self.idle_pages -= len(self.pages[node])
             self.users[node] += 1
         for node in path:
             if node not in self.pages:
@@ -68,49 +86,55 @@ class KVForest:
 
     def unpin(self, path: list[int], *, done: bool) -> None:
         """Stop using a path, for good when the sample is `done`; nodes nobody waits for give their pages back."""
-        for node in path:
+        self._clock += len(path)
+        for depth, node in enumerate(path):
             self.users[node] -= 1
             self.waiting[node] -= done
             if self.users[node] == 0:
                 del self.in_use[node]
-                self._rest(node)
+                # The plan walks the forest in node order, so the highest number is the one needed last.
+                self._rest(node, self._clock - depth if self._recent else -node)
 
     def skip(self, path: list[int]) -> None:
         """A sample below `path` will never run (its row failed before it started)."""
         for node in path:
             self.waiting[node] -= 1
-            if self.waiting[node] == 0 and node in self.pages and self.users[node] == 0:
-                self._idle_pages -= len(self.pages[node])
-                self._drop(node)
+            if self.waiting[node] == 0 and node in self._idle and not self._retain:
+                self._evict(node)
 
     def make_room(self, count: int) -> bool:
-        """Evict idle nodes, the one needed last first, until `count` pages are free; False if that is not enough."""
-        while self.pool.free < count and self._idle:
-            node = -heapq.heappop(self._idle)
-            if node in self.pages and self.users[node] == 0:
-                self._idle_pages -= len(self.pages[node])
-                self._drop(node)
+        """Evict idle nodes until `count` pages are free; False if that is not enough."""
+        while self.pool.free < count and self._heap:
+            key, node = heapq.heappop(self._heap)
+            if self._idle.get(node) == key:
+                self._evict(node)
         return self.pool.free >= count
 
     def check(self) -> None:
         """Raise AssertionError unless pages, users and idle nodes agree with each other and with the pool."""
         self.pool.check()
-        idle = [n for n in self.pages if self.users[n] == 0]
-        assert self._idle_pages == sum(len(self.pages[n]) for n in idle)
+        assert set(self._idle) == {n for n in self.pages if self.users[n] == 0}
+        assert self.idle_pages == sum(len(self.pages[n]) for n in self._idle)
         assert set(self.in_use) == {n for n, users in enumerate(self.users) if users}
         assert all(n in self.pages for n in self.in_use)
         assert all(self.held[n] == 0 for n in range(self.forest.n_nodes) if n not in self.pages)
         assert (self.held <= np.array(self.length)).all()
         assert all(users <= waiting for users, waiting in zip(self.users, self.waiting, strict=True))
-        assert all(self.waiting[n] > 0 for n in self.pages)
+        assert self._retain or all(self.waiting[n] > 0 for n in self.pages)
+        assert all(self.parent[n] < 0 or self.parent[n] in self.pages for n in self.pages), "a path without its top"
 
-    def _rest(self, node: int) -> None:
-        if self.waiting[node] == 0:
+    def _rest(self, node: int, key: int) -> None:
+        if self.waiting[node] == 0 and not self._retain:
             self._drop(node)
         else:
-            self._idle_pages += len(self.pages[node])
-            # The plan walks the forest in node order, so the highest number is the one needed last.
-            heapq.heappush(self._idle, -node)
+            self.idle_pages += len(self.pages[node])
+            self._idle[node] = key
+            heapq.heappush(self._heap, (key, node))
+
+    def _evict(self, node: int) -> None:
+        self.idle_pages -= len(self.pages[node])
+        del self._idle[node]
+        self._drop(node)
 
     def _drop(self, node: int) -> None:
         self.pool.give(self.pages.pop(node))

@@ -3,6 +3,7 @@
 Each call of `next` drafts one step: running samples extend their tails (1), prompts of running samples go on (2), and
 samples are admitted in plan order while budget and pages last (3). When pages run out, prompts that nobody runs on are
 evicted; if that is not enough the sample that is last in plan order gives its tail up and is computed again later.
+Which sample is next, what stays in the pool and what may start are rules of a Policy.
 """
 
 from __future__ import annotations
@@ -10,47 +11,69 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
 from umbel.cache.pages import PagePool
+from umbel.cost.lengths import LengthBook
 from umbel.ir.forest import Forest
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.sched.assemble import SamplingTable, assemble
 from umbel.sched.draft import Draft
+from umbel.sched.policies.admission import Candidate
+from umbel.sched.policies.build import build_admission, build_cache, build_queue, ends_at_limit
+from umbel.sched.policies.policy import Policy
 from umbel.sched.sequences import Sequences
-from umbel.sched.waiting import Waiting
 
 Ints = NDArray[np.int64]
 
-# Tokens of growth that admission keeps free for each running sample, so that preemption stays rare; so many times more
-# with each time that a sample was preempted, so that none is again and again.
-HEADROOM_TOKENS = 32
-PATIENCE = 4
-_MOST_PATIENT = 8
-
 
 class Scheduler:
-    """Decides steps over one workload; `failed` collects (row, reason) of rows that can never fit the pool."""
+    """Decides steps over one workload; `failed` collects (row, reason) of rows that can never fit the pool.
 
-    def __init__(
-        self, workload: Workload, forest: Forest, table: SamplingTable, max_out: Ints, pool: PagePool, chunk: int
+    `max_out` (`[rows]`) are the tokens that each sample of a row may generate, `order` the rows to run (default: the
+    forest's walk); those it leaves out are nobody's concern. `lengths` is what is known of how long answers are; it
+    learns from every sample that ends. Counters: `preemptions`, of `evicted_rows` different rows; prompt tokens
+    computed for the first time, and tokens computed again; `peak_pages` and `peak_running` of any step;
+    `occupied_pages`, the pages in use (cached ones without a user left out) summed over `steps`.
+    """
+
+    def __init__(  # noqa: PLR0913 (what a step is decided from, each of it made by someone else)
+        self,
+        workload: Workload,
+        forest: Forest,
+        table: SamplingTable,
+        max_out: Ints,
+        pool: PagePool,
+        chunk: int,
+        *,
+        order: Ints | None = None,
+        policy: Policy | None = None,
+        lengths: LengthBook | None = None,
     ):
         self.workload = workload
         self.table = table
         self.pool = pool
         self.chunk = chunk
-        self.max_out = max_out  # per row: tokens each sample may generate
-        self.kv = KVForest(forest, table.n, pool)
+        self.max_out = max_out
+        self.policy = policy = policy or Policy()
+        order = forest.order if order is None else order
+        self.kv = build_cache(policy, forest, order, table.n, pool)
         self.seqs = Sequences(pool.page_size)
+        self.waiting = build_queue(policy, order, table.n, self.kv)
+        self.lengths = lengths or LengthBook(np.zeros(len(workload), np.int64))
+        certain = ends_at_limit(workload.params, table.end_ids)
+        self.admission = build_admission(policy, self.kv, self.seqs, self.lengths, certain)
         self.failed: list[tuple[int, str]] = []
-        self.preemptions = 0
-        self.computed_tokens = 0
-        self.recomputed_tokens = 0
-        self.peak_pages = 0
-        self.waiting = Waiting(forest.order, table.n)
+        self.steps = self.preemptions = self.computed_tokens = self.recomputed_tokens = 0
+        self.peak_pages = self.peak_running = self.occupied_pages = 0
+        self._evicted: set[int] = set()  # rows that were ever preempted
         self._seen = np.zeros(forest.n_nodes, np.int64)  # tokens of each node computed at least once
         self._draft = Draft(0)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
+
+    @property
+    def evicted_rows(self) -> int:
+        """Rows of which a sample was preempted at least once."""
+        return len(self._evicted)
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
@@ -66,8 +89,15 @@ class Scheduler:
             if not self._drop_unfit():
                 return None
         self._draft = draft
-        self.peak_pages = max(self.peak_pages, self.pool.used)
+        self._note()
         return assemble(draft, self.seqs, self.kv, self.workload, self.table)
+
+    def _note(self) -> None:
+        """Count what the step holds."""
+        self.steps += 1
+        self.peak_pages = max(self.peak_pages, self.pool.used)
+        self.peak_running = max(self.peak_running, len(self._paths))
+        self.occupied_pages += self.pool.used - self.kv.idle_pages
 
     def _extend_tails(self, draft: Draft) -> None:
         """(1) Every primed sample goes on, as far as the budget reaches; pages are found or victims are."""
@@ -133,49 +163,31 @@ class Scheduler:
         draft.add_tail(slot, tokens)
 
     def _admit(self, draft: Draft) -> None:
-        """(3) Start waiting samples in plan order; one that costs no tokens now (a twin) may start without budget."""
-        headroom, least = 0, -1
-        while (rank := self.waiting.first()) is not None:
+        """(3) Start waiting samples in their order; one that costs no tokens now (a twin) may start without budget."""
+        self.admission.begin()
+        most = self.policy.max_running
+        while (rank := self.waiting.first()) is not None and (most is None or len(self._paths) < most):
             slot = self.seqs.slot_of.get(rank, -1)
-            leaf = int(self.kv.forest.leaf[self.waiting.rows[rank]])
-            path = self.kv.path(leaf)
-            n_out = int(self.seqs.n_out[slot]) if slot >= 0 else 0
+            row = int(self.waiting.rows[rank])
+            leaf = int(self.kv.forest.leaf[row])
+            n_out, losses = (int(self.seqs.n_out[slot]), int(self.seqs.losses[slot])) if slot >= 0 else (0, 0)
             free_ride = n_out == 0 and (leaf in draft.again or self._completes(draft, leaf))
             if draft.budget == 0 and not free_ride:
                 return
-            losses = int(self.seqs.losses[slot]) if slot >= 0 else 0
-            ahead = HEADROOM_TOKENS * PATIENCE ** min(losses, _MOST_PATIENT)
-            if ahead != least:
-                headroom, least = self._headroom(ahead), ahead
-            growth = self._growth(rank, n_out, ahead)
-            needed = self.kv.pages_missing(path) + growth
-            busy = len(self._paths) > 0
-            if needed + (headroom if busy else 0) > self.kv.reclaimable(path):
+            sample = Candidate(row, self.kv.path(leaf), n_out, losses, int(self.max_out[row]))
+            # Alone, it may try with what there is.
+            fits = self.admission.admits if self._paths else self.admission.fits_now
+            if not fits(sample):
                 return
-            headroom += growth
-            self._advance(draft, self._start(rank, slot, path))
+            self._advance(draft, self._start(rank, slot, sample.path))
 
     def _completes(self, draft: Draft, leaf: int) -> bool:
         return draft.nodes.get(leaf, -1) == self.kv.length[leaf] - int(self.kv.held[leaf])
 
-    def _headroom(self, least: int) -> int:
-        """Pages to keep free for the samples that run now: `least` tokens for each, more for one preempted before."""
-        slots = np.flatnonzero(self.seqs.running)
-        ahead = np.maximum(HEADROOM_TOKENS * PATIENCE ** np.minimum(self.seqs.losses[slots], _MOST_PATIENT), least)
-        upto = np.minimum(self.seqs.n_out[slots] + ahead, self.seqs.max_out[slots])
-        return int(np.maximum(-(-upto // self.pool.page_size) - self.seqs.n_pages[slots], 0).sum())
-
-    def _growth(self, rank: int, n_out: int, ahead: int) -> int:
-        """Pages that admitting a sample must find for its tail: what it had, and `ahead` tokens more."""
-        tokens = min(n_out + ahead, int(self.max_out[self.waiting.rows[rank]]))
-        if not self._paths:
-            tokens = max(n_out, 1)  # alone, it may try with what there is
-        return self.pool.pages_for(tokens)
-
     def _start(self, rank: int, slot: int, path: list[int]) -> int:
         """Pin the path and give the sample a slot (its old one when it was preempted)."""
         self.kv.pin(path)
-        self.waiting.take_first()
+        self.waiting.take(rank)
         if slot >= 0:
             self.seqs.running[slot] = True
         else:
@@ -200,6 +212,7 @@ class Scheduler:
         self.kv.unpin(self._paths.pop(slot), done=False)
         self.waiting.put_back(int(self.seqs.rank[slot]))
         self.preemptions += 1
+        self._evicted.add(int(self.seqs.row[slot]))
         return True
 
     def _drop_unfit(self) -> bool:
@@ -225,7 +238,7 @@ class Scheduler:
         for rank in self.waiting.ranks_of(row):
             slot = self.seqs.slot_of.get(rank)
             if slot is not None and self.seqs.running[slot]:
-                self.finish(slot)
+                self._end(slot)
             elif self.waiting.drop(rank):
                 self.kv.skip(path)
                 if slot is not None:
@@ -250,6 +263,7 @@ class Scheduler:
             self.recomputed_tokens += tokens - new
             self._seen[node] = max(held, int(self._seen[node]))
             self.kv.held[node] = held
+            self.waiting.cached(node)
         decoded = len(slots) - len(draft.firsts)  # tails that reach their end feed one new token each
         self.recomputed_tokens += len(draft.again) + int(draft.tail_tokens.sum()) - decoded
         self.seqs.held[draft.tails] += draft.tail_tokens
@@ -259,7 +273,12 @@ class Scheduler:
         return slots
 
     def finish(self, slot: int) -> None:
-        """A running sample is done: its tail and, where it was the last reader, its prompt nodes are released."""
+        """A running sample is done: its length is learned, its tail and what nobody else reads are released."""
+        row, tokens = int(self.seqs.row[slot]), int(self.seqs.n_out[slot])
+        self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.max_out[row])
+        self._end(slot)
+
+    def _end(self, slot: int) -> None:
         self.pool.give(self.seqs.take_pages(slot))
         self.kv.unpin(self._paths.pop(slot), done=True)
         self.seqs.end(slot)

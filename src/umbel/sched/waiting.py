@@ -11,35 +11,30 @@ Ints = NDArray[np.int64]
 
 
 class Waiting:
-    """A sample is known by its rank, its place in plan order; `rows` and `samples` say whose it is (`[ranks]`)."""
+    """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`)."""
 
     def __init__(self, order: Ints, samples_per_row: Ints):
         counts = samples_per_row[order]
         first = np.cumsum(counts) - counts
         self.rows = np.repeat(order, counts)
         self.samples = np.arange(len(self.rows)) - np.repeat(first, counts)
-        self._samples_per_row = samples_per_row
-        self._first = np.empty(len(order), np.int64)  # per row: the rank of its first sample
-        self._first[order] = first
-        self._cursor = 0  # ranks from here on have never started
+        # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
+        self._first, self._count = np.zeros((2, len(samples_per_row)), np.int64)
+        self._first[order], self._count[order] = first, counts
         self._preempted: list[int] = []  # heap
-        self._dropped: set[int] = set()  # ranks from the cursor on that will not start
+        self._started = np.zeros(len(self.rows) + 1, bool)  # by rank, or dropped; the last entry stays False
+        self._cursor = 0  # all ranks before this one have started
 
     def first(self) -> int | None:
         """The rank whose turn it is, None when none waits."""
-        if self._preempted:
-            return self._preempted[0]
-        while self._cursor in self._dropped:
-            self._dropped.discard(self._cursor)
-            self._cursor += 1
-        return self._cursor if self._cursor < len(self.rows) else None
+        return self._preempted[0] if self._preempted else self._first_new()
 
-    def take_first(self) -> None:
+    def take(self, rank: int) -> None:
         """The rank whose turn it is starts."""
         if self._preempted:
             heapq.heappop(self._preempted)
         else:
-            self._cursor += 1
+            self._leave(rank)
 
     def put_back(self, rank: int) -> None:
         """A sample was preempted; it comes before those that never started."""
@@ -51,12 +46,22 @@ class Waiting:
             self._preempted.remove(rank)
             heapq.heapify(self._preempted)
             return True
-        if rank < self._cursor or rank in self._dropped:
+        if self._started[rank]:
             return False
-        self._dropped.add(rank)
+        self._leave(rank)
         return True
 
+    def cached(self, node: int) -> None:
+        """More of a prompt node is in the cache than before; of no account in plan order."""
+
     def ranks_of(self, row: int) -> range:
-        """The ranks of a row's samples."""
-        first = int(self._first[row])
-        return range(first, first + int(self._samples_per_row[row]))
+        """The ranks of a row's samples; none for a row that the order leaves out."""
+        return range(int(self._first[row]), int(self._first[row] + self._count[row]))
+
+    def _first_new(self) -> int | None:
+        while self._started[self._cursor]:
+            self._cursor += 1
+        return self._cursor if self._cursor < len(self.rows) else None
+
+    def _leave(self, rank: int) -> None:
+        self._started[rank] = True

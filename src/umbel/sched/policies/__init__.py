@@ -1,0 +1,1 @@
+"""What a scheduler may do differently: which row is next, what stays cached, what may start."""

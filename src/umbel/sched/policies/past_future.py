@@ -1,0 +1,145 @@
+"""Admits a sample when the pages predicted for every future step fit the pool (Past-Future, arXiv 2507.10150).
+
+The past: curves of answer lengths, learned as samples end. The future: sched.policies.forecast. While nothing is known
+of a group, its answers are taken to run to their limits, but to no more than survival.UNKNOWN tokens or twice what they
+have: full limits would leave the pool idle for rows without `max_tokens`, whose limit is the model's whole context.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.kv_forest import KVForest
+from umbel.cost.lengths import LengthBook
+from umbel.cost.survival import Survival
+from umbel.sched.policies.admission import Admission, Candidate
+from umbel.sched.policies.forecast import Forecast, Runs, Samples
+from umbel.sched.sequences import Sequences
+
+Ints = NDArray[np.int64]
+
+_SMALL = 128  # samples at work for each step of pause after a refusal, though someone has ended
+CAUTION = 4.0  # the accepted probability is divided by this for each time that the sample was preempted before
+
+
+class PastFuture(Admission):
+    """`certain` (`[rows]`) are rows that end only at their limits; `overflow` the probability of too few pages that is
+    accepted for the fullest future step."""
+
+    def __init__(self, kv: KVForest, seqs: Sequences, book: LengthBook, certain: NDArray[np.bool_], overflow: float):
+        super().__init__(kv, seqs)
+        self._book = book
+        self._certain = certain
+        self._overflow = overflow
+        self._curves: Survival | None = None
+        self._until = 0  # the step in which the curves are read anew
+        self._step = 0
+        self._refused = (
+            -kv.pool.page_size,
+            -1,
+        )  # when a sample was refused last: the step, and answers learned by then
+        self._at_limits = -1.0  # pages when everyone gets to their limit; -1 when not worked out yet
+        self._forecast: Forecast | None = None
+        # Candidates are often alike: the group, tokens, limit and certainty of the one added last, and its curve.
+        self._like: tuple[tuple[int, int, int, bool] | None, Samples] = None, Samples.none()
+
+    def begin(self) -> None:
+        """A new step: what has been worked out for the last one is of no use any more."""
+        self._step += 1
+        self._at_limits = -1.0
+        self._forecast = None
+        self._like = None, self._like[1]
+
+    def admits(self, candidate: Candidate) -> bool:
+        """Whether the predicted peak, this sample included, fits."""
+        if self._pauses() or not self.fits_now(candidate):
+            return False
+        new = [n for n in candidate.path if self.kv.users[n] == 0]
+        if self._forecast is None and self._all_fit(candidate, new):
+            return True
+        if self._forecast is None:
+            self._forecast = self._foresee(candidate)
+        else:
+            self._add(candidate, new)
+        z = NormalDist().inv_cdf(1 - self._overflow / CAUTION**candidate.losses)
+        if self._forecast.peak(z) <= self.kv.pool.n_pages + 1e-6:
+            return True
+        self._refused = self._step, self._book.learned
+        return False
+
+    def _pauses(self) -> bool:
+        """Whether to ask again is too early: nobody has ended since, or so few of so many that nothing has changed."""
+        since, learned = self._refused
+        several = min(self.page_size // 4, int(self.seqs.running.sum()) // _SMALL)
+        return self._step - since < (self.page_size if learned == self._book.learned else several)
+
+    def _all_fit(self, candidate: Candidate, new: list[int]) -> bool:
+        """The short way: whether everyone, this one included, could get to their limit."""
+        if self._at_limits < 0:
+            slots, pool = np.flatnonzero(self.seqs.running), self.kv.pool
+            prompts = pool.used - self.kv.idle_pages - int(self.seqs.n_pages[slots].sum())
+            self._at_limits = prompts + int((-(-(self.seqs.max_out[slots] - 1) // self.page_size)).sum())
+        self._at_limits += int(self.kv.sizes[new].sum()) + self.pages_for(candidate.limit - 1)
+        return self._at_limits <= self.kv.pool.n_pages
+
+    def _foresee(self, candidate: Candidate) -> Forecast:
+        """The forecast for all that run, and the candidate."""
+        seqs, kv = self.seqs, self.kv
+        slots = np.flatnonzero(seqs.running)
+        leaf = np.append(seqs.leaf[slots], candidate.path[-1])
+        order = np.argsort(leaf, kind="stable")
+        rows = np.append(seqs.row[slots], candidate.row)[order]
+        n_out = np.append(seqs.n_out[slots], candidate.n_out)[order]
+        limit = np.append(seqs.max_out[slots], candidate.limit)[order]
+        nodes = np.fromiter({**kv.in_use, **dict.fromkeys(candidate.path)}, np.int64)
+        first, stop = (np.searchsorted(leaf[order], edge) for edge in (nodes, kv.forest.subtree_end[nodes]))
+        # Whoever waits for a node and does not read it now will come for it.
+        awaited = np.fromiter(map(kv.waiting.__getitem__, nodes.tolist()), np.int64, len(nodes)) > stop - first
+        runs = Runs(kv.sizes[nodes][~awaited], first[~awaited], stop[~awaited])
+        samples = self._samples(rows, n_out, limit)
+        assert self._curves is not None
+        return Forecast(samples, runs, int(kv.sizes[nodes][awaited].sum()), self._curves, self.page_size)
+
+    def _add(self, candidate: Candidate, new: list[int]) -> None:
+        """One more candidate in the same step. Others wait for the nodes that are in use: at least this one did."""
+        assert self._forecast is not None
+        curves = self._curves
+        key = (
+            int(self._book.groups[candidate.row]),
+            candidate.n_out,
+            candidate.limit,
+            bool(self._certain[candidate.row]),
+        )
+        if key != self._like[0]:
+            one = (np.array([v]) for v in (candidate.row, candidate.n_out, candidate.limit))
+            self._like = key, self._samples(*one)
+        if curves is not self._curves:  # its group was not in the table
+            self._forecast = self._foresee(candidate)
+            return
+        awaited = [n for n in new if self.kv.waiting[n] > 1]
+        for_good = int(self.kv.sizes[awaited].sum())
+        self._forecast.add(self._like[1], int(self.kv.sizes[new].sum()) - for_good, for_good)
+
+    def _samples(self, rows: Ints, n_out: Ints, limit: Ints) -> Samples:
+        """Samples with what the curves say of them."""
+        group, curves = self._read_curves(self._book.groups[rows])
+        bound = np.where(self._certain[rows], limit, curves.bound(group, n_out, limit))
+        width = curves.share.shape[1]
+        first, last = (curves.share[group, np.minimum(n, width - 1)] for n in (n_out, bound - 1))
+        return Samples(n_out, bound, group, self._certain[rows] | (first == last))
+
+    def _read_curves(self, groups: Ints) -> tuple[Ints, Survival]:
+        """Where the groups are in a table of curves that is not older than a page's worth of steps."""
+        at = None
+        if self._curves is not None and self._step < self._until:
+            at = self._curves.find(groups)
+        if at is None or self._curves is None:
+            started = np.flatnonzero(self.seqs.rank >= 0)
+            of = self._book.groups[self.seqs.row[started]]
+            self._curves = Survival.of(self._book, np.union1d(of, groups), of, self.seqs.n_out[started])
+            self._until = self._step + max(self.page_size, 2 * len(self._curves.groups))
+            at = np.searchsorted(self._curves.groups, groups)
+        return at, self._curves

@@ -1,0 +1,43 @@
+"""Names the rules of a scheduler: one record, so that other engines can be played on the same loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from umbel.config import nearest
+from umbel.cost.survival import OVERFLOW
+from umbel.errors import UsageError
+
+QUEUES = ("plan", "longest-prefix")
+KEEPS = ("last-reader", "lru")
+ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which waiting row is next (`queue`), what of the prompts stays cached (`keep`), what may start (`admission`).
+
+    `queue`: "plan" follows the order given; "longest-prefix" takes the row most of whose prompt is cached, ties in
+    order (SGLang, arXiv 2312.07104). `keep`: "last-reader" gives a shared run up when no row of the order needs it any
+    more; "lru" cannot know that and keeps all prompts until their pages are wanted, the least recently used first
+    (vLLM, arXiv 2309.06180; generated tokens are not kept). `admission` is a rule of sched.policies.admission, and
+    `overflow` the probability that "past-future" accepts of needing more pages than there are. `max_running` caps the
+    samples at work (None: only pages do).
+    """
+
+    name: str = "umbel"
+    queue: str = "plan"
+    keep: str = "last-reader"
+    admission: str = "past-future"
+    max_running: int | None = None
+    overflow: float = OVERFLOW
+
+    def __post_init__(self) -> None:
+        for field, known in (("queue", QUEUES), ("keep", KEEPS), ("admission", ADMISSIONS)):
+            value = getattr(self, field)
+            if value not in known:
+                raise UsageError(f"{field}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
+        if self.max_running is not None and self.max_running < 1:
+            raise UsageError(f"max_running={self.max_running}: must be at least 1, or None for no cap")
+        if not 0 < self.overflow < 0.5:
+            raise UsageError(f"overflow={self.overflow}: must be a probability between 0 and 0.5")

@@ -1,0 +1,1 @@
+"""The production loop on a virtual clock: what a plan, or another engine's rules, would do on a machine."""

@@ -1,0 +1,106 @@
+"""One question to the simulator: which rows, how long their answers really are, on which model and machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.config import EngineConfig
+from umbel.cost.known import Known
+from umbel.cost.machine import Machine
+from umbel.cost.roofline import Price
+from umbel.cost.shape import Shape
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Plan
+from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
+from umbel.plan.passes.prefix import build_forest
+from umbel.plan.planner import make_plan
+from umbel.sim.forests import in_pieces, whole_blocks
+from umbel.sim.runner import END
+
+Ints = NDArray[np.int64]
+
+PIECE = 256  # tokens of a shared run that an LRU cache loses at a time, in whole blocks
+
+
+class Case:
+    """A workload with its true `lengths` (`[rows]`; None: as the plan assumes), a model and a machine.
+
+    Everything that policies have in common is worked out once: the plan, the forests.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        spec: ModelSpec,
+        machine: Machine,
+        config: EngineConfig,
+        lengths: Ints | None = None,
+        known: Known | None = None,
+    ):
+        self.workload = workload
+        self.spec = spec
+        self.machine = machine
+        self.config = config
+        self.known = known or Known()
+        self._lengths = lengths
+
+    def planned(self, **changes: object) -> Plan:
+        """The plan, with some settings changed."""
+        config = replace(self.config, **changes)  # type: ignore[arg-type]
+        return make_plan(self.workload, self.spec, config, self.machine, known=self.known)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Our plan for these rows."""
+        return self.planned()
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """Tokens that each sample of a row says (`[rows]`), as many as it may where nothing ends it before."""
+        given = self.plan.lengths if self._lengths is None else self._lengths
+        ignore = np.array([not ends for ends in self.ends], bool)
+        return np.where(ignore, self.limits, np.clip(given, 1, self.limits))
+
+    @cached_property
+    def limits(self) -> Ints:
+        """Tokens that each sample of a row may say (`[rows]`): its `max_tokens`, or what the context leaves."""
+        room = self.spec.max_positions - np.diff(self.workload.offsets)
+        most: dict[int, int] = {}  # one look at each params object, however many rows share it
+        for params in self.workload.params:
+            most.setdefault(id(params), self.spec.max_positions if params.max_tokens is None else params.max_tokens)
+        asked = np.array([most[id(params)] for params in self.workload.params], np.int64)
+        return np.asarray(np.maximum(np.minimum(room, asked), 1))
+
+    @cached_property
+    def ends(self) -> tuple[tuple[int, ...], ...]:
+        """Per row, what ends it before its limit: nothing where it ignores end tokens."""
+        return tuple(() if params.ignore_eos else (END,) for params in self.workload.params)
+
+    @cached_property
+    def price(self) -> Price:
+        """Seconds of steps, in the dtype that the plan decides."""
+        dtype = str(self.plan.decision("dtype").value)
+        return Price(Shape.of(self.spec, dtype), self.machine, dtype, self.spec.n_layers, self.known.calibration)
+
+    @cached_property
+    def forest(self) -> Forest:
+        """All sharing there is, token by token."""
+        return build_forest(self.workload)
+
+    @cached_property
+    def blocks(self) -> Forest:
+        """All sharing that a cache of whole blocks finds, in the pieces that it loses at a time."""
+        page = self.config.page_size
+        return in_pieces(whole_blocks(self.forest, page), max(PIECE // page, 1) * page)
+
+    @cached_property
+    def sorted_rows(self) -> Ints:
+        """Rows by their prompts in lexicographic order."""
+        workload = self.workload
+        keys = [workload.prompt(row).astype(">u4").tobytes() for row in range(len(workload))]
+        return np.array(sorted(range(len(workload)), key=keys.__getitem__), np.int64)

@@ -1,0 +1,143 @@
+"""How each engine would run a case, as settings of one scheduler: vLLM's rules, SGLang's, BatchLLM's, ours.
+
+The baselines have vLLM's limits of the time (0.6.4, as BatchLLM compares with): 256 running requests, 2,048 tokens a
+step, admission by current use alone, every sequence reading its whole context, a block cache that gives up what was
+used least recently, finished requests' blocks included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.config import nearest
+from umbel.cost.lengths import LengthBook
+from umbel.errors import UsageError
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Plan
+from umbel.sched.policies.policy import Policy
+from umbel.sim.case import Case
+
+Ints = NDArray[np.int64]
+
+CAP, CHUNK = 256, 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One policy on one case: the forest that it shares by, its rows in order, and the scheduler's settings.
+
+    `shared_reads` as in SimRunner. `same_as` (`[rows]`) is the row whose answer a row gets. `lengths` is what is known
+    of answers before the first has ended (None: nothing).
+    """
+
+    forest: Forest
+    order: Ints
+    chunk: int
+    policy: Policy
+    shared_reads: bool
+    same_as: Ints
+    lengths: LengthBook | None = None
+
+
+def setup(case: Case, name: str) -> Setup:
+    """The settings of a policy of `POLICIES` or `ABLATIONS`; raises UsageError for another name."""
+    check_name(name)
+    return {**POLICIES, **ABLATIONS}[name](case)
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError unless there is a policy of that name."""
+    known = [*POLICIES, *ABLATIONS]
+    if name not in known:
+        raise UsageError(f"policy {name!r}: must be one of {', '.join(known)}{nearest(name, known)}")
+
+
+def _fcfs(case: Case) -> Setup:
+    return _cached(case, "fcfs-lru", np.arange(len(case.workload)))
+
+
+def _sorted(case: Case) -> Setup:
+    return _cached(case, "sorted-lru", case.sorted_rows)
+
+
+def _longest_prefix(case: Case) -> Setup:
+    made = _cached(case, "longest-prefix", np.arange(len(case.workload)))
+    return replace(made, policy=replace(made.policy, queue="longest-prefix"))
+
+
+def _cached(case: Case, name: str, order: Ints) -> Setup:
+    policy = Policy(name=name, queue="plan", keep="lru", admission="aggressive", max_running=CAP)
+    return Setup(case.blocks, order, CHUNK, policy, False, np.arange(len(order)))
+
+
+def _batchllm(case: Case) -> Setup:
+    """One level of sharing by the published rule; groups by rising prefill, as their answers are taken to be alike.
+
+    A group's prefix is computed before its remainders and held until the last of them is done; nothing caps the
+    requests at work; attention reads a prefix once for its group.
+    """
+    forest = case.planned(prefix="paper").forest
+    order = smallest_prefill_first(forest)
+    policy = Policy(name="batchllm", admission="aggressive")
+    return Setup(forest, order, CHUNK, policy, True, np.arange(len(order)))
+
+
+def smallest_prefill_first(forest: Forest) -> Ints:
+    """All rows tree by tree, those with the fewest tokens first; ties, and rows of a tree, as the forest has them."""
+    roots = np.flatnonzero(forest.parent < 0)
+    tree = np.searchsorted(roots, forest.leaf, side="right") - 1
+    done = np.concatenate([[0], np.cumsum(forest.end - forest.start)])
+    total = done[forest.subtree_end[roots]] - done[roots]
+    return np.lexsort((forest.leaf, total[tree]))
+
+
+def _umbel(case: Case) -> Setup:
+    return _ours(case, case.plan)
+
+
+def _ours(case: Case, plan: Plan) -> Setup:
+    lengths = LengthBook.of(plan.groups, plan.templates, case.known.lengths)
+    return Setup(plan.forest, plan.order, plan.chunk, Policy(admission=plan.admission), True, plan.same_as, lengths)
+
+
+def _no_prefix(case: Case) -> Setup:
+    return _ours(case, case.planned(prefix="none"))
+
+
+def _no_order(case: Case) -> Setup:
+    made = _umbel(case)
+    return replace(made, order=np.sort(made.order))
+
+
+def _no_pack(case: Case) -> Setup:
+    made = _umbel(case)
+    return replace(made, chunk=CHUNK, policy=replace(made.policy, max_running=CAP))
+
+
+def _no_memory(case: Case) -> Setup:
+    made = _umbel(case)
+    return replace(made, policy=replace(made.policy, admission="aggressive"))
+
+
+POLICIES: Mapping[str, Callable[[Case], Setup]] = MappingProxyType(
+    {
+        "fcfs-lru": _fcfs,
+        "sorted-lru": _sorted,
+        "longest-prefix": _longest_prefix,
+        "batchllm": _batchllm,
+        "umbel": _umbel,
+    }
+)
+ABLATIONS: Mapping[str, Callable[[Case], Setup]] = MappingProxyType(
+    {
+        "umbel-no-prefix": _no_prefix,
+        "umbel-no-order": _no_order,
+        "umbel-no-pack": _no_pack,
+        "umbel-no-memory": _no_memory,
+    }
+)

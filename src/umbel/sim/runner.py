@@ -1,0 +1,121 @@
+"""A runner without a model: every step takes the seconds that the price list says, and answers end at given lengths.
+
+It stands where a device would, so scheduler, KV forest and loop run as they do in production, on a clock of their own.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cost.roofline import Load, Price
+from umbel.ir.step import Step, StepResult
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+FILLER, END = -2, -1  # a token within an answer, and the one that ends it; no prompt holds them
+
+
+class SimRunner:
+    """Prices steps instead of computing them.
+
+    `lengths` (`[rows]`, at least 1) are the tokens that each sample of a row says, its end token included. With
+    `shared_reads` attention reads the KV of every node once a step (prefix-shared attention); without it each sequence
+    reads its whole context, as engines with one attention call a sequence do.
+
+    `seconds` is the virtual clock. `prompt_tokens`, `answer_tokens` and `again` count the rows of all steps: prompt
+    tokens and answer tokens whose KV was computed (recomputed ones included), and those fed again for their logits.
+    """
+
+    def __init__(
+        self,
+        price: Price,
+        workload: Workload,
+        lengths: Ints,
+        *,
+        shared_reads: bool = True,
+        window: int | None = None,
+    ):
+        self.price = price
+        self.shared_reads = shared_reads
+        self.window = window
+        by_key = np.argsort(workload.keys)
+        self._keys = workload.keys[by_key]
+        last = np.diff(workload.offsets) + lengths - 1
+        self._last: Ints = last[by_key]  # the position that the end token takes
+        self._steps = tuple(array("d") for _ in range(7))
+        self._fed = np.zeros(3, np.int64)
+
+    def run(self, step: Step) -> StepResult:
+        """Let the step's seconds pass; samples that are as long as they get draw `END`."""
+        fed = step.tokens != FILLER
+        again = int(step.n_rows - step.fresh.sum())
+        self._fed += (int(fed.sum()) - again, int(step.n_rows - fed.sum()), again)
+        kv_read = _read_once(step) if self.shared_reads else _read_by_each(step)
+        amounts = self._amounts(step, kv_read)
+        seconds = float(self.price.each(Load(*(np.array([float(value)]) for value in amounts)))[0])
+        for column, value in zip(self._steps, (*amounts, seconds), strict=True):
+            column.append(value)
+        return StepResult(
+            self._draw(step), np.zeros(len(step.sampling), bool), seconds=seconds, kv_tokens_read=int(kv_read)
+        )
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    @property
+    def seconds(self) -> float:
+        """Virtual time since the start."""
+        return float(self.seconds_of_steps.sum())
+
+    @property
+    def seconds_of_steps(self) -> Floats:
+        """Virtual seconds of every step so far (`[steps]`)."""
+        return np.array(self._steps[-1])
+
+    @property
+    def load(self) -> Load:
+        """What every step so far had to do."""
+        return Load(*(np.array(column) for column in self._steps[:-1]))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens computed, those computed again included."""
+        return int(self._fed[0])
+
+    @property
+    def answer_tokens(self) -> int:
+        """Answer tokens fed, those of rebuilt answers included."""
+        return int(self._fed[1])
+
+    @property
+    def again(self) -> int:
+        """Prompt tokens fed once more although their KV was there, for their logits."""
+        return int(self._fed[2])
+
+    def _amounts(self, step: Step, kv_read: int) -> tuple[int, ...]:
+        """The columns of a Load, of this one step."""
+        seen = step.positions + 1
+        pairs = int((seen if self.window is None else np.minimum(seen, self.window)).sum())
+        sampling = step.sampling
+        return 1, step.n_rows, len(sampling), pairs, kv_read, int((sampling.temperature > 0).sum())
+
+    def _draw(self, step: Step) -> Ints:
+        sampling = step.sampling
+        last = self._last[np.searchsorted(self._keys, sampling.keys)]
+        return np.where(sampling.positions >= last, END, FILLER)
+
+
+def _read_once(step: Step) -> int:
+    """KV tokens of all nodes in the step: every row reads its own path, paths are read together."""
+    return int((step.end - step.start).sum())
+
+
+def _read_by_each(step: Step) -> int:
+    """KV tokens when every sequence reads its whole context: the ends of the nodes below which no other row stands."""
+    ends = (step.row_end > step.row_begin) & (step.subtree_end == step.row_end)
+    return int(step.end[ends].sum())

@@ -1,0 +1,124 @@
+"""Runs a case under a policy to its end, on the production loop, and says what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from umbel.cache.pages import PagePool
+from umbel.engine.loop import Loop
+from umbel.engine.output import Rows
+from umbel.engine.state import LiveState
+from umbel.sched.assemble import SamplingTable
+from umbel.sched.scheduler import Scheduler
+from umbel.sim.case import Case
+from umbel.sim.policies import Setup, setup
+from umbel.sim.runner import SimRunner
+
+Watch = Callable[[str, int, int], None]  # policy, rows done, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a policy took for a case.
+
+    `computed_prompt_tokens` counts prompt tokens as often as they were computed: what a cache lost and computed again
+    is in it. `saving` = 1 - computed_prompt_tokens / prompt_tokens of the rows that were answered. `recomputed_tokens`
+    are all tokens computed more than once, answers of preempted rows included. `seconds` is the virtual clock.
+    """
+
+    policy: str
+    rows: int
+    failed_rows: int
+    prompt_tokens: int
+    computed_prompt_tokens: int
+    saving: float
+    recomputed_tokens: int
+    output_tokens: int
+    seconds: float
+    rows_per_second: float
+    steps: int
+    chunk: int
+    preemptions: int
+    evicted_rows: int
+    kv_tokens: int
+    kv_peak_tokens: int
+    kv_mean_tokens: float
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """The fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A policy on a case, ready to go: the production loop over a simulated device."""
+
+    name: str
+    loop: Loop
+    runner: SimRunner
+    setup: Setup
+
+    @classmethod
+    def of(cls, case: Case, name: str) -> Run:
+        """Put the loop together. Raises UsageError for a policy that does not exist."""
+        made = setup(case, name)
+        table = SamplingTable.of(case.workload, case.config.seed, case.ends)
+        page = case.config.page_size
+        pool = PagePool(max(1, case.plan.kv_tokens // page), page)
+        scheduler = Scheduler(
+            case.workload,
+            made.forest,
+            table,
+            case.limits,
+            pool,
+            made.chunk,
+            order=made.order,
+            policy=made.policy,
+            lengths=made.lengths,
+        )
+        runner = SimRunner(
+            case.price, case.workload, case.lengths, shared_reads=made.shared_reads, window=case.spec.sliding_window
+        )
+        state = LiveState(case.workload, scheduler.seqs, case.ends, None)
+        return cls(name, Loop(scheduler, runner, state, Rows(case.workload, None, made.same_as)), runner, made)
+
+    def outcome(self, watch: Watch | None = None) -> Outcome:
+        """Run to the end."""
+        rows = len(self.loop.state.workload)
+        done = failed = prompt_tokens = 0
+        for output in self.loop.run():
+            done += 1
+            failed += output.error is not None
+            prompt_tokens += output.prompt_tokens if output.error is None else 0
+            if watch is not None:
+                watch(self.name, done, rows)
+        return self._outcome(done, failed, prompt_tokens)
+
+    def _outcome(self, done: int, failed: int, prompt_tokens: int) -> Outcome:
+        stats, seconds, scheduler = self.loop.stats(), self.runner.seconds, self.loop.scheduler
+        computed = self.runner.prompt_tokens
+        return Outcome(
+            policy=self.name,
+            rows=done,
+            failed_rows=failed,
+            prompt_tokens=prompt_tokens,
+            computed_prompt_tokens=computed,
+            saving=1 - computed / max(prompt_tokens, 1),
+            recomputed_tokens=stats.recomputed_tokens,
+            output_tokens=stats.output_tokens,
+            seconds=seconds,
+            rows_per_second=(done - failed) / seconds if seconds else 0.0,
+            steps=stats.steps,
+            chunk=self.setup.chunk,
+            preemptions=stats.preemptions,
+            evicted_rows=scheduler.evicted_rows,
+            kv_tokens=scheduler.pool.n_pages * scheduler.pool.page_size,
+            kv_peak_tokens=stats.kv_peak_tokens,
+            kv_mean_tokens=float(scheduler.occupied_pages) * scheduler.pool.page_size / max(stats.steps, 1),
+        )
+
+
+def simulate(case: Case, name: str, watch: Watch | None = None) -> Outcome:
+    """What the policy `name` takes for a case. Raises UsageError for a policy that does not exist."""
+    return Run.of(case, name).outcome(watch)
