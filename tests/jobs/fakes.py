@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from umbel.config import EngineConfig
+from umbel.cost.machine import named
 from umbel.errors import InvalidRequest
 from umbel.ir.params import SamplingParams
+from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job, JobSpec
 from umbel.jobs.rows import ReadOptions
+from umbel.plan.planner import make_plan
 
 WIDTH = 512
 CONTEXT = 64
+SPEC = ModelSpec("llama", WIDTH, 64, 2, 4, 2, 16, 128, CONTEXT, 1e-5, 10_000.0)
+CONFIG = EngineConfig("fake", dtype="float32", kv_tokens=65_536, chunk=512, skip=("order", "pack"))
 
 
 class FakeTokenizer:
@@ -43,11 +50,16 @@ class FakeEngine:
     """Answers from the prompt, seed and key alone, in an order of its own; counts what it was asked."""
 
     seen: list[int] = field(default_factory=list)
+    planned: list[int] = field(default_factory=list)
     tokens: int = 0
     reverse: bool = True
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
-    def execute(self, workload: Workload) -> Iterator[Output]:
+    def plan_for(self, workload: Workload) -> Plan:
+        self.planned.append(len(workload))
+        return make_plan(workload, SPEC, CONFIG, named("a100"))
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         rows = range(len(workload))
         for row in reversed(rows) if self.reverse else rows:
             self.seen.append(int(workload.keys[row]))
@@ -85,11 +97,12 @@ def make_job(
     order: str = "input",
     fresh: bool = False,
     version: str = "1",
+    **more: Any,
 ) -> Job:
     """A job over fakes."""
     options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
     identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
-    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh)
+    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, **more)
     return Job(spec, lambda now: FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
 
 

@@ -87,7 +87,8 @@ def test_killed_at_a_failpoint(
     repeats = "commit" in name  # the other acts happen once a run, so they are met again by killing the resumed run
     kills = 1 if repeats else n
     for _ in range(kills):
-        status = in_child(make_job(source, output, at=Nth(name, n if repeats else 1, die)).run)
+        again = "forget" in name
+        status = in_child(make_job(source, output, at=Nth(name, n if repeats else 1, die), retry_failed=again).run)
         assert status in (signal.SIGKILL, 0)  # acts that only the first run does are not met again
         assert not output.exists() or output.read_bytes() == expected
     engine = finish(source, output)
@@ -103,7 +104,7 @@ def test_failing_at_a_failpoint(name: str, reference: tuple[Path, bytes], tmp_pa
     source, expected = reference
     output = tmp_path / "out"
     with pytest.raises((UmbelError, OSError)):
-        make_job(source, output, at=Nth(name, 1, fail)).run()
+        make_job(source, output, at=Nth(name, 1, fail), retry_failed="forget" in name).run()
     assert not output.exists() or output.read_bytes() == expected
     finish(source, output)
     assert output.read_bytes() == expected
@@ -122,5 +123,5 @@ def test_ten_kills_in_one_job(reference: tuple[Path, bytes], tmp_path: Path, sma
 
 def test_every_failpoint_is_passed(reference: tuple[Path, bytes], tmp_path: Path) -> None:
     reached: list[str] = []
-    make_job(reference[0], tmp_path / "out", at=reached.append).run()
+    make_job(reference[0], tmp_path / "out", at=reached.append, retry_failed=True).run()
     assert set(reached) == set(FAILPOINTS)

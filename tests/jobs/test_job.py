@@ -11,6 +11,7 @@ import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, read_rows, write_rows
 from umbel.errors import DiskFull, StoreBusy, StoreMismatch, UmbelError, UsageError
+from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
@@ -30,8 +31,8 @@ class StoppingEngine(FakeEngine):
         for number in self.signals:
             os.kill(os.getpid(), number)
 
-    def execute(self, workload: Workload) -> Iterator[Output]:
-        for i, output in enumerate(super().execute(workload)):
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        for i, output in enumerate(super().execute(workload, plan)):
             if i == self.rows:
                 self.act()
             yield output
@@ -43,7 +44,7 @@ class FailingEngine(StoppingEngine):
 
 
 class ForgetfulEngine(FakeEngine):
-    def execute(self, workload: Workload) -> Iterator[Output]:
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         return (output for output in super().execute(workload) if output.row)
 
 

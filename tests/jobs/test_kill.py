@@ -47,9 +47,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop_after_a_commit(place: Path, output: str, number: int) -> int:
     """Start the job, send signal `number` once results are committed; returns the exit code."""
-    journal = place / f"{output}.umbel-wal"
+    journal, planned = place / f"{output}.umbel-wal", 0
     with subprocess.Popen(command(place, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 30_000):
+        while process.poll() is None:
+            size = journal.stat().st_size if journal.exists() else 0
+            planned = planned or (size if size > 30_000 else 0)  # the plan is stored first, then results are
+            if planned and size > planned + 4_096:
+                break
             time.sleep(0.01)
         process.send_signal(number)
         return process.wait(timeout=60)

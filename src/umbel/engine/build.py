@@ -9,25 +9,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from umbel.attention.base import AttentionBackend
 from umbel.attention.grid import GridAttention
+from umbel.attention.native import NativeAttention
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
+from umbel.cost.known import Known
+from umbel.cost.lengths import LengthBook
 from umbel.cost.machine import Machine, named
+from umbel.cost.meter import Meter
 from umbel.engine.loop import Loop
 from umbel.engine.output import Rows
+from umbel.engine.speed import measure_gpu
 from umbel.engine.state import LiveState
 from umbel.errors import CapacityError, UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.kernels.dispatch import kernels
 from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import dummy_weights, load_weights, pick_dtype
 from umbel.plan.planner import make_plan
-from umbel.runner.base import Runner
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.assemble import SamplingTable
+from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 from umbel.tokenizer import Tokenizer
 
@@ -78,23 +85,38 @@ def machine_of(device: torch.device) -> Machine:
     if device.type == "cpu":
         return named("this")
     free, _ = torch.cuda.mem_get_info(device)
-    name = "h200" if "H200" in torch.cuda.get_device_name(device) else "a100"
-    return named(name).with_memory(free)
+    name = torch.cuda.get_device_name(device)
+    known = next((sheet for sheet in ("h200", "a100") if sheet in name.lower()), None)
+    return measure_gpu(device, name, free) if known is None else named(known).with_memory(free)
 
 
-def plan_workload(model: Model, workload: Workload, machine: Machine) -> Plan:
+def plan_workload(model: Model, workload: Workload, machine: Machine, known: Known | None = None) -> Plan:
     """Plan for a model that is loaded; its weights have been taken from the free memory already."""
-    return make_plan(workload, model.spec, model.config, machine, loaded=True)
+    return make_plan(workload, model.spec, model.config, machine, loaded=True, known=known)
 
 
-def build_loop(model: Model, workload: Workload, plan: Plan) -> Loop:
-    """Everything that runs a planned workload. Raises CapacityError when the KV pool cannot be allocated."""
+def build_loop(model: Model, workload: Workload, plan: Plan, known: Known | None = None) -> Loop:
+    """Everything that runs a planned workload; `known` seeds the lengths that admission expects.
+
+    Raises CapacityError when the KV pool cannot be allocated.
+    """
     pool = PagePool(max(1, plan.kv_tokens // plan.page_size), plan.page_size)
     end_ids = _end_ids(workload, model.spec.eos_token_ids)
     table = SamplingTable.of(workload, model.config.seed, end_ids)
-    scheduler = Scheduler(workload, plan.forest, table, longest_outputs(workload, model.spec), pool, plan.chunk)
+    scheduler = Scheduler(
+        workload,
+        plan.forest,
+        table,
+        longest_outputs(workload, model.spec),
+        pool,
+        plan.chunk,
+        order=plan.order,
+        policy=Policy(admission=plan.admission),
+        lengths=LengthBook.of(plan.groups, plan.templates, known.lengths if known else {}),
+    )
     state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer)
-    return Loop(scheduler, _build_runner(model, pool), state, Rows(workload, model.tokenizer))
+    rows, meter = Rows(workload, model.tokenizer, plan.same_as), Meter(model.spec.sliding_window)
+    return Loop(scheduler, build_runner(model, pool), state, rows, meter)
 
 
 def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
@@ -106,7 +128,8 @@ def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
     return np.minimum(room, np.array(asked, np.int64))
 
 
-def _build_runner(model: Model, pool: PagePool) -> Runner:
+def build_runner(model: Model, pool: PagePool) -> TorchRunner:
+    """The runner of a model, with a KV store for the pool. Raises CapacityError when that cannot be allocated."""
     try:
         store = KVStore(model.spec, pool.n_pages, pool.page_size, model.dtype, model.device)
     except (RuntimeError, MemoryError) as error:
@@ -114,7 +137,15 @@ def _build_runner(model: Model, pool: PagePool) -> Runner:
         raise CapacityError(
             f"a KV pool of {tokens:,} tokens does not fit the memory: lower kv_tokens ({error})"
         ) from None
-    return TorchRunner(model.decoder, GridAttention(model.spec, store, model.device), model.device)
+    return TorchRunner(model.decoder, _attention(model, store), model.device)
+
+
+def _attention(model: Model, store: KVStore) -> AttentionBackend:
+    """Compiled kernels on a CPU that has them, else plain torch."""
+    native = kernels().native
+    if native is None or model.device.type != "cpu":
+        return GridAttention(model.spec, store, model.device)
+    return NativeAttention(model.spec, store, native)
 
 
 def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

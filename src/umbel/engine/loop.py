@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
 from umbel.engine.state import LiveState
 from umbel.ir.report import Stats
@@ -14,13 +16,19 @@ from umbel.sched.scheduler import Ints, Scheduler
 
 
 class Loop:
-    """One workload on its way; `stats` may be read at any time."""
+    """One workload on its way; `stats` may be read at any time.
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, state: LiveState, rows: Rows):
+    `meter` has the load of every step and its seconds: all that the loop does from one step to the next (scheduling,
+    running, state, texts), but not the time that whoever takes the outputs keeps it waiting.
+    """
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, state: LiveState, rows: Rows, meter: Meter | None = None):
         self.scheduler = scheduler
         self.runner = runner
         self.state = state
         self.rows = rows
+        self.meter = meter or Meter()
+        self._away = 0.0  # seconds spent with whoever takes the outputs
         self._steps = 0
         self._kv_read = 0
         self._prompt_tokens = 0
@@ -29,6 +37,7 @@ class Loop:
     def run(self) -> Iterator[Output]:
         """Every row of the workload once, as they finish."""
         while True:
+            began, away = time.perf_counter(), self._away
             step = self.scheduler.next()
             yield from self._count(self._unfit())
             if step is None:
@@ -39,6 +48,7 @@ class Loop:
             slots = self.scheduler.apply(result)
             yield from self._count(self._broken(slots, result))
             yield from self._count(self._finished(slots, result))
+            self.meter.add(step, result.kv_tokens_read, time.perf_counter() - began - (self._away - away))
 
     def stats(self) -> Stats:
         """Totals so far."""
@@ -54,6 +64,8 @@ class Loop:
             kv_peak_tokens=s.peak_pages * s.pool.page_size,
             kv_tokens_read=self._kv_read,
             rows_done=self._rows_done,
+            evicted_rows=s.evicted_rows,
+            kv_token_steps=s.occupied_pages * s.pool.page_size,
         )
 
     def _finished(self, slots: Ints, result: StepResult) -> Iterator[Output]:
@@ -68,14 +80,14 @@ class Loop:
         if not result.bad.any():
             return
         for row in dict.fromkeys(self.scheduler.seqs.row[slots[result.bad]].tolist()):
-            yield self._abandon(row, "non_finite_logits", "the model gave logits that are not finite for this row", 500)
+            yield from self._abandon(row, "non_finite_logits", "the model gave logits that are not finite", 500)
 
     def _unfit(self) -> Iterator[Output]:
         failed, self.scheduler.failed = self.scheduler.failed, []
         for row, reason in failed:
-            yield self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
+            yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
 
-    def _abandon(self, row: int, code: str, message: str, status: int) -> Output:
+    def _abandon(self, row: int, code: str, message: str, status: int) -> Iterator[Output]:
         for rank in self.scheduler.waiting.ranks_of(row):
             self.state.forget(rank)
         self.scheduler.drop_row(row)
@@ -85,4 +97,6 @@ class Loop:
         for output in outputs:
             self._rows_done += 1
             self._prompt_tokens += output.prompt_tokens
+            left = time.perf_counter()
             yield output
+            self._away += time.perf_counter() - left

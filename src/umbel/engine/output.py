@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from umbel.engine.state import Ended
 from umbel.ir.request import Completion, Output, RowError
@@ -11,12 +15,16 @@ from umbel.tokenizer import Tokenizer
 
 
 class Rows:
-    """Gathers the samples of each row; a row comes out once, complete or failed."""
+    """Gathers the samples of each row; a row comes out once, complete or failed, and its twins right after it.
 
-    def __init__(self, workload: Workload, tokenizer: Tokenizer | None):
+    `same_as` (`[rows]`) is the row whose answer a row gets (ir.plan.Plan); None when all run.
+    """
+
+    def __init__(self, workload: Workload, tokenizer: Tokenizer | None, same_as: NDArray[np.int64] | None = None):
         self.workload = workload
         self.tokenizer = tokenizer
         self._partial: dict[int, list[Completion]] = {}
+        self._twins = _twins_of(same_as)
 
     def add(self, ended: Sequence[Ended]) -> Iterator[Output]:
         """Take in samples that ended; yields the rows that are complete with them."""
@@ -25,12 +33,17 @@ class Rows:
             parts.append(_completion(sample, text))
             if len(parts) == self.workload.params[sample.row].n:
                 outputs = tuple(sorted(self._partial.pop(sample.row), key=lambda c: c.index))
-                yield Output(sample.row, self._prompt_tokens(sample.row), outputs)
+                yield from self._fan_out(Output(sample.row, self._prompt_tokens(sample.row), outputs))
 
-    def fail(self, row: int, error: RowError) -> Output:
+    def fail(self, row: int, error: RowError) -> Iterator[Output]:
         """The row's one output is an error; samples it had are dropped."""
         self._partial.pop(row, None)
-        return Output(row, self._prompt_tokens(row), error=error)
+        yield from self._fan_out(Output(row, self._prompt_tokens(row), error=error))
+
+    def _fan_out(self, output: Output) -> Iterator[Output]:
+        yield output
+        for twin in self._twins.get(output.row, ()):
+            yield replace(output, row=twin)
 
     def _prompt_tokens(self, row: int) -> int:
         return int(self.workload.offsets[row + 1] - self.workload.offsets[row])
@@ -49,6 +62,15 @@ class Rows:
 
     def _skips(self, ended: Ended) -> bool:
         return self.workload.params[ended.row].skip_special_tokens
+
+
+def _twins_of(same_as: NDArray[np.int64] | None) -> dict[int, list[int]]:
+    """Per row that answers for others, those others."""
+    twins: dict[int, list[int]] = {}
+    if same_as is not None:
+        for row in np.flatnonzero(same_as != np.arange(len(same_as))).tolist():
+            twins.setdefault(int(same_as[row]), []).append(row)
+    return twins
 
 
 def _completion(ended: Ended, text: str) -> Completion:

@@ -9,6 +9,7 @@ FailHook = Callable[[str], None]
 ACTS = (
     "store.create",
     "store.identify",
+    "store.forget",
     "store.commit",
     "output.open",
     "output.write",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -10,21 +12,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from umbel.errors import InputError, UmbelError, UsageError
-from umbel.ir.report import Stats
-from umbel.ir.request import Output
-from umbel.ir.workload import Workload
+from umbel.ir.budget import Budget
+from umbel.jobs.ahead import Ahead, Halt
 from umbel.jobs.answers import Renderer
+from umbel.jobs.execution import Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key
-from umbel.jobs.paths import SEALED, check_output, check_paths, remove_store, store_path
-from umbel.jobs.prepare import Prepared, TextEncoder, prepare
+from umbel.jobs.partial import partial_lines, writing_seconds
+from umbel.jobs.paths import REPLACED, SEALED, check_output, check_paths, is_final, remove_store, store_path
+from umbel.jobs.prepare import TextEncoder, Window, WindowBuilder
 from umbel.jobs.progress import Progress
-from umbel.jobs.rows import ReadNotes, ReadOptions
-from umbel.jobs.signals import Drain, StopSignal
+from umbel.jobs.report import report_of
+from umbel.jobs.report_sums import fold
+from umbel.jobs.rounds import Rounds
+from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
+from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.sink import digest_file, place_output, write_output
 from umbel.jobs.source import Source
-from umbel.jobs.store import JobStore, Result
+from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
+from umbel.jobs.windows import Feed, open_feed
+
+RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded")  # what another run, or one with more memory, may answer
 
 
 class Tokenizer(TextEncoder, Protocol):
@@ -34,20 +43,11 @@ class Tokenizer(TextEncoder, Protocol):
         """The text of each list of ids."""
 
 
-class Engine(Protocol):
-    """What a job needs of `umbel.api.LLM`."""
-
-    def execute(self, workload: Workload) -> Iterator[Output]:
-        """Outputs of the workload's rows as they finish; closing the iterator abandons the rest."""
-
-    def stats(self) -> Stats:
-        """Live totals."""
-
-
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run. `identity` is the job's fingerprint, `model` the name in OpenAI answers, `width` and `context` the
-    model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run."""
+    model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run;
+    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run."""
 
     input: Path
     output: Path
@@ -58,6 +58,8 @@ class JobSpec:
     context: int
     order: str = "input"
     fresh: bool = False
+    retry_failed: bool = False
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ class Job:
     """Runs a `JobSpec`, once.
 
     `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
-    resume does not change a prompt. `load` builds the engine and is called only when there are rows to run.
+    resume does not change a prompt. `load` builds the engine and is called only when there are rows to run; `warm` does
+    what `load` can do before that is known, while a large file is scanned. `began` is when the process did, on the
+    clock of `time.monotonic`; `last` says that it ends with the job.
     """
 
     spec: JobSpec
@@ -73,12 +77,16 @@ class Job:
     load: Callable[[], Engine]
     progress: Progress = field(default_factory=Progress)
     at: FailHook = no_failpoint
+    warm: Callable[[], object] = lambda: None
+    feed: Callable[..., Feed] = open_feed
+    began: float = field(default_factory=time.monotonic)
+    last: bool = False
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _open_ended: int = 0
-    _before: Mapping[str, float] = field(default_factory=dict)
 
     def run(self) -> Summary:
-        """The whole job. Raises UmbelError; SIGTERM and Ctrl-C end it early with status "drained"."""
+        """The whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
+        "budget"."""
         check_paths(self.spec.input, self.spec.output)
         self.progress.enter("plan")
         path = store_path(self.spec.output)
@@ -87,7 +95,7 @@ class Job:
             remove_store(path)
         store = JobStore(path, self.at)
         try:
-            with StopSignal() as stop:
+            with StopSignal(last=self.last) as stop:
                 return self._run(store, stop)
         except (InputError, UsageError):
             if store.is_new():
@@ -102,102 +110,116 @@ class Job:
         try:
             store.identify(self.spec.identity)
             in_place = check_output(store, self.spec.output, fresh=self.spec.fresh)
-            if in_place and store.get(SEALED)["order"] == self.spec.order:
+            if self.spec.retry_failed:
+                sealed = store.get(SEALED)
+                store.forget(RETRYABLE, **({SEALED: {**sealed, "partial": True}} if sealed else {}))
+            if in_place and is_final(store.get(SEALED), self.spec.order):
                 return self._summary(store, "already_complete", store.totals().rows)
-            resumed = self._collect(store, stop)
-            self.progress.enter("write")
-            self._publish(store, stop)
-            return self._summary(store, "complete", resumed)
+            return self._collect_and_publish(store, stop)
         except Drain:
-            finished = store.get("finished") is not None  # the stop came in the very last moment
-            return self._summary(store, "complete" if finished else "drained", 0)
+            store.put(ended="drained")
+            return self._summary(store, "drained", 0)
 
-    def _collect(self, store: JobStore, stop: StopSignal) -> int:
-        """Bring every row into the store; returns how many were there already."""
-        done = store.done()
-        source = Source(self.spec.input, self.spec.options, self._notes)
-        tokenizer = self.load_tokenizer(_started(store))
-        prepared = prepare(source, tokenizer, self.spec.width, self.spec.context, done)
-        if self.spec.options.strict and prepared.faults:
-            raise InputError(_strict_message(prepared))
-        self._open_ended = prepared.open_ended
-        self._before = store.get("live") or {}
+    def _collect_and_publish(self, store: JobStore, stop: StopSignal) -> Summary:
+        done, renderer_of = store.done(), self._renderer(store)
         resumed = store.totals()
-        self.progress.rows, self.progress.done, self.progress.failed = prepared.rows, resumed.rows, resumed.failed
-        renderer = Renderer(job_key(self.spec.identity), self.spec.model, partial(_token_texts, tokenizer))
-        faults = (renderer.failure(row, *_name(prepared, row), error) for row, error in prepared.faults)
-        self._keep(store, stop, faults)
-        if len(prepared.workload):
-            self._execute(store, stop, prepared, renderer)
-        missing = prepared.rows - store.totals().rows
+        store.get("plan"), store.get("live")  # a record that was damaged is found now, not when the output is there
+        self.progress.done, self.progress.failed = resumed.rows, resumed.failed
+        try:
+            whole = self._collect(store, stop, done, *renderer_of)
+        except OutOfTime:
+            whole = False
+        stop.limit(None)
+        self.progress.enter("write")
+        if whole:
+            self._publish(store, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
+            return self._summary(store, "complete", resumed.rows)
+        source = Source(self.spec.input, self.spec.options)
+        lines = partial_lines(store, source, renderer_of[1], self.spec.order)
+        self._publish(store, stop, lines, partial=True)
+        return self._summary(store, "budget", resumed.rows)
+
+    def _renderer(self, store: JobStore) -> tuple[Tokenizer, Renderer]:
+        tokenizer = self.load_tokenizer(_started(store))
+        return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, partial(_token_texts, tokenizer))
+
+    def _collect(
+        self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: Tokenizer, renderer: Renderer
+    ) -> bool:
+        """Bring every row into the store; False when the budget was spent before that."""
+        budget, halt = self.spec.budget, Halt()
+        ends = None if budget.seconds is None else self.began + budget.seconds
+        self._limit(stop, ends, 0)
+        builder = partial(WindowBuilder, tokenizer, self.spec.width, self.spec.context, halt.check)
+        source = Source(self.spec.input, self.spec.options, self._notes)
+        feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
+        rounds = Rounds(budget, self.progress, self.spec.context, ends)
+        execution = Execution(store, stop, self.progress, renderer, self.load, rounds)
+        if feed.rows is not None:
+            self._tell_rows(feed.rows, done)
+            self._limit(stop, ends, feed.rows)
+        windows = execution.planned(self._checked(feed) if self.spec.options.strict else feed.windows())
+        with nullcontext(windows) if feed.whole else Ahead(windows, halt) as coming:
+            for window, plan in coming:
+                self.progress.starved_seconds = getattr(coming, "starved_seconds", 0.0)
+                self._tell_rows(feed.rows, done)
+                execution.run(window, plan)
+                self._open_ended = execution.open_ended
+                if rounds.spent:
+                    return False
+        self._tell_rows(feed.rows, done)
+        missing = self.progress.rows - store.totals().rows
         if missing:
             raise UmbelError(f"the engine gave no answer for {missing} rows; run the same command again to retry them")
-        return resumed.rows
+        return True
 
-    def _execute(self, store: JobStore, stop: StopSignal, prepared: Prepared, renderer: Renderer) -> None:
-        progress, workload = self.progress, prepared.workload
-        progress.enter("load")
-        progress.to_run = len(workload)
-        engine = self.load()
-        progress.stats = engine.stats
-        progress.enter("run")
-        outputs = engine.execute(workload)
-        try:
-            self._keep(store, stop, self._rendered(outputs, prepared, renderer))
-        finally:
-            close = getattr(outputs, "close", None)
-            if close is not None:
-                close()
+    def _limit(self, stop: StopSignal, ends: float | None, rows: int) -> None:
+        """Stop in time to write an output of so many rows."""
+        if ends is not None and self.spec.budget.seconds is not None:
+            stop.limit(ends - time.monotonic() - writing_seconds(rows, self.spec.budget.seconds))
 
-    def _rendered(self, outputs: Iterator[Output], prepared: Prepared, renderer: Renderer) -> Iterator[Result]:
-        workload, progress = prepared.workload, self.progress
-        for output in outputs:
-            row = int(workload.keys[output.row])
-            many = workload.params[output.row].n > 1
-            yield renderer.answer(row, *_name(prepared, row), output, many=many)
-            progress.ran += 1
-            progress.finished_prompt_tokens += output.prompt_tokens
+    def _tell_rows(self, rows: int | None, done: bytearray) -> None:
+        if rows is not None:
+            self.progress.rows = rows
+            self.progress.to_run = rows - done.count(1)
 
-    def _keep(self, store: JobStore, stop: StopSignal, results: Iterator[Result]) -> None:
-        """Commit results in groups; what is finished is committed also when the source fails or a stop is asked for."""
-        try:
-            for result in results:
-                due = store.add(result)
-                self.progress.done += 1
-                self.progress.failed += result.code is not None
-                if due:
-                    with stop.shielded():
-                        store.commit(self._live())
-        finally:
-            if not store.broken:
-                store.commit(self._live())
+    def _checked(self, feed: Feed) -> Iterator[Window]:
+        """All windows, after a look at every row. Raises InputError when one is at fault."""
+        faults: list[InputRow] = []
+        kept: list[Window] = []
+        for window in feed.windows():
+            faults += window.faults
+            if feed.whole:
+                kept.append(window)
+        if faults:
+            raise InputError(_strict_message(faults, feed.rows or 0))
+        return iter(kept) if feed.whole else feed.windows()
 
-    def _live(self) -> dict[str, float]:
-        """Counters over all runs of this job."""
-        stats, before = self.progress.stats(), self._before
-        names = ("computed_prompt_tokens", "recomputed_tokens", "preemptions", "steps")
-        return {name: before.get(name, 0) + getattr(stats, name) for name in names}
-
-    def _publish(self, store: JobStore, stop: StopSignal) -> None:
-        """Write the output from the store and put it into place; what it will be is on record before it appears."""
-        part = write_output(self.spec.output, store.lines(self.spec.order), self.at)
+    def _publish(self, store: JobStore, stop: StopSignal, lines: Iterator[bytes], *, partial: bool) -> None:
+        """Write the output and put it into place; what it will be is on record before it appears."""
+        part = write_output(self.spec.output, lines, self.at)
         with stop.shielded():
+            records: dict[str, Any] = {SEALED: {**digest_file(part), "order": self.spec.order, "partial": partial}}
+            if self.spec.output.exists():  # ours, as was checked; it stays ours if we die before the new one is there
+                records[REPLACED] = digest_file(self.spec.output)
             self.at("store.seal.before")
-            store.put(**{SEALED: {**digest_file(part), "order": self.spec.order}})
+            store.put(**records)
             self.at("store.seal.after")
             place_output(part, self.spec.output, self.at)
             self.at("store.finish.before")
-            store.put(finished=True)
+            store.put(finished=not partial, ended="budget" if partial else "complete")
             self.at("store.finish.after")
+            stop.settle()
 
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:
         self.progress.enter("")
         totals = store.totals()
         live = store.get("live") or {}
+        rows = max(totals.rows, self.progress.rows)
         sealed = store.get(SEALED) if status != "drained" else None
         return Summary(
             status=status,
-            rows=max(totals.rows, self.progress.rows),
+            rows=rows,
             ok=totals.rows - totals.failed,
             failed=totals.failed,
             resumed=resumed,
@@ -212,6 +234,9 @@ class Job:
             warnings=warnings_of(totals, self._notes, self._open_ended),
             output=str(self.spec.output),
             sha256=sealed["sha256"] if sealed else None,
+            left=rows - totals.rows,
+            starved_seconds=round(self.progress.starved_seconds, 4),
+            against_plan=report_of(fold(store.get("plan"), live))["figures"],
         )
 
 
@@ -226,11 +251,8 @@ def _token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return tokenizer.decode_batch([[id] for id in ids], skip_special_tokens=False)
 
 
-def _name(prepared: Prepared, row: int) -> tuple[str | None, Any]:
-    return prepared.names.custom_id(row), prepared.names.style(row)
-
-
-def _strict_message(prepared: Prepared) -> str:
-    listed = "\n  ".join(f"row {row}: {error.code}: {error.message}" for row, error in prepared.faults[:10])
-    more = f"\n  ... and {len(prepared.faults) - 10} more" if len(prepared.faults) > 10 else ""
-    return f"--strict: {len(prepared.faults)} of {prepared.rows} rows are at fault, nothing was run:\n  {listed}{more}"
+def _strict_message(faults: Sequence[InputRow], rows: int) -> str:
+    found = sorted((row.row, row.error) for row in faults if row.error is not None)
+    listed = "\n  ".join(f"row {row}: {error.code}: {error.message}" for row, error in found[:10])
+    more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"--strict: {len(found)} of {rows} rows are at fault, nothing was run:\n  {listed}{more}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from umbel.errors import UsageError
 from umbel.jobs.sink import digest_file
 from umbel.jobs.store import JobStore
 
-SEALED = "output"
-REPLACED = "replaces"
+SEALED = "output"  # size, digest and order of the output in place or about to be; `partial` when rows are lacking
+REPLACED = "replaces"  # size and digest of a file that the output may replace
 
 
 def store_path(output: Path) -> Path:
@@ -56,6 +58,11 @@ def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
         why = "was changed after this job wrote it" if written else "exists, and no job store beside it made it"
         raise UsageError(f"output {output}: {why}; choose another name, move it away, or replace it with --fresh")
     return False
+
+
+def is_final(sealed: Mapping[str, Any] | None, order: str) -> bool:
+    """Whether a sealed output has every row, in the wanted order."""
+    return sealed is not None and sealed["order"] == order and not sealed.get("partial")
 
 
 def remove_store(path: Path) -> None:

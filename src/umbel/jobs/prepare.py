@@ -1,4 +1,4 @@
-"""Reads a whole input into a workload: tokenised in bulk, checked against the model, faults kept aside.
+"""From rows to workloads: tokenised in bulk, checked against the model, faults kept aside.
 
 Pure of torch: `umbel plan` uses it too.
 """
@@ -6,7 +6,7 @@ Pure of torch: `umbel plan` uses it too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -34,12 +34,12 @@ class TextEncoder(Protocol):
 
 @dataclass(slots=True)
 class RowNames:
-    """Custom ids and dialects of all rows, packed: a byte a row, plus the text of ids that are not the row number."""
+    """Custom ids and dialects of rows, packed: a byte a row, plus the text of the ids."""
 
     _styles: bytearray = field(default_factory=bytearray)
     _text: bytearray = field(default_factory=bytearray)
     _ends: list[NDArray[np.int64]] = field(default_factory=list)
-    _starts: NDArray[np.int64] | None = None
+    _starts: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self._styles)
@@ -52,113 +52,140 @@ class RowNames:
         self._ends.append(np.cumsum([len(name) for name in names], dtype=np.int64) + base)
         self._styles += bytes(row.style for row in batch)
 
-    def custom_id(self, row: int) -> str | None:
-        """The id of a row; None where it had none that could be read (ids are never empty)."""
-        if self._starts is None:
-            self._starts = np.concatenate([np.zeros(1, np.int64), *self._ends])
-        start, end = self._starts[row], self._starts[row + 1]
+    def custom_id(self, i: int) -> str | None:
+        """The id of the i-th row; None where it had none that could be read (ids are never empty)."""
+        if len(self._starts) <= i + 1:
+            self._starts = np.concatenate([np.zeros(1, np.int64), *self._ends]).tolist()
+        start, end = self._starts[i], self._starts[i + 1]
         return self._text[start:end].decode() if end > start else None
 
-    def style(self, row: int) -> Style:
-        """The dialect of a row."""
-        return Style(self._styles[row])
+    def style(self, i: int) -> Style:
+        """The dialect of the i-th row."""
+        return Style(self._styles[i])
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A job's input: `workload` of the rows to run, `faults` (row, error) of those that cannot, names of all rows.
+class Window:
+    """Rows that are run together: `workload` of those that can be, `names` of these, `faults` (rows that cannot).
 
-    `open_ended` counts the rows without `max_tokens`, which may run to the end of the context.
+    `rows` counts both. `open_ended` counts the rows without `max_tokens`, which may run to the end of the context.
     """
 
     workload: Workload
-    faults: list[tuple[int, RowError]]
     names: RowNames
+    faults: list[InputRow]
     open_ended: int
 
     @property
     def rows(self) -> int:
-        """Rows in the input, done or not."""
-        return len(self.names)
+        """Rows in it, those at fault included."""
+        return len(self.workload) + len(self.faults)
 
 
 @dataclass(slots=True)
-class _Builder:
+class WindowBuilder:
+    """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window."""
+
+    tokenizer: TextEncoder
     width: int
     context: int
-    tokens: list[NDArray[np.int32]] = field(default_factory=list)
-    lengths: list[NDArray[np.int64]] = field(default_factory=list)
-    params: list[SamplingParams] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
-    faults: list[tuple[int, RowError]] = field(default_factory=list)
+    check: Callable[[], None] = lambda: None  # called now and then; may raise to end the work
+    n_tokens: int = 0
+    _tokens: list[NDArray[np.int32]] = field(default_factory=list)
+    _lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    _params: list[SamplingParams] = field(default_factory=list)
+    _keys: list[int] = field(default_factory=list)
+    _names: RowNames = field(default_factory=RowNames)
+    _faults: list[InputRow] = field(default_factory=list)
 
-    def take(self, rows: Sequence[InputRow], prompts: Sequence[Sequence[int] | InvalidRequest]) -> None:
-        """Append the rows whose prompts can be run, and the errors of the others."""
-        kept: list[Sequence[int]] = []
-        for row, ids in zip(rows, prompts, strict=True):
+    @property
+    def rows(self) -> int:
+        """Rows taken so far."""
+        return len(self._keys) + len(self._faults)
+
+    def take(self, rows: Sequence[InputRow]) -> None:
+        """Append rows: those whose prompts can be run to the workload, the others to the faults."""
+        self.check()
+        self._faults += [row for row in rows if row.request is None]
+        valid = [row for row in rows if row.request is not None]
+        prompts = _tokenise(valid, self.tokenizer)
+        tokens = _flat(prompts)
+        if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
+            prompts = [_checked(ids, self.width) for ids in prompts]
+        kept: list[InputRow] = []
+        lengths: list[int] = []
+        for row, ids in zip(valid, prompts, strict=True):
             params = row.request.params if row.request is not None else SamplingParams()
             try:
                 if isinstance(ids, InvalidRequest):
                     raise ids
                 check_room(len(ids), params.min_tokens, self.context)
             except InvalidRequest as error:
-                self.faults.append((row.row, row_error(error)))
+                self._faults.append(replace(row, request=None, error=row_error(error)))
                 continue
-            kept.append(ids)
-            self.params.append(params)
-            self.keys.append(row.row)
-        self._append(kept)
+            kept.append(row)
+            lengths.append(len(ids))
+            self._params.append(params)
+        if len(kept) < len(valid):
+            fine = {row.row for row in kept}
+            tokens = _flat([ids for row, ids in zip(valid, prompts, strict=True) if row.row in fine])
+        self._keys += [row.row for row in kept]
+        self._names.extend(kept)
+        self._lengths.append(np.array(lengths, np.int64))
+        self._tokens.append(tokens)
+        self.n_tokens += len(tokens)
 
-    def _append(self, kept: list[Sequence[int]]) -> None:
-        lengths = np.fromiter(map(len, kept), np.int64, len(kept))
-        tokens = np.fromiter(chain.from_iterable(kept), np.int32, int(lengths.sum()))
-        if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
-            self._drop_wide(kept)
-            return
-        self.lengths.append(lengths)
-        self.tokens.append(tokens)
-
-    def _drop_wide(self, kept: list[Sequence[int]]) -> None:
-        first = len(self.keys) - len(kept)
-        fine = [ids for ids in kept if max(ids) < self.width]
-        keys, params = self.keys[first:], self.params[first:]
-        del self.keys[first:], self.params[first:]
-        for ids, key, param in zip(kept, keys, params, strict=True):
-            try:
-                check_token_ids(ids, self.width)
-            except InvalidRequest as error:
-                self.faults.append((key, row_error(error)))
-            else:
-                self.keys.append(key)
-                self.params.append(param)
-        self._append(fine)
-
-    def workload(self) -> Workload:
-        """Everything taken so far."""
-        offsets = np.zeros(len(self.keys) + 1, np.int64)
-        if self.keys:
-            np.cumsum(np.concatenate(self.lengths), out=offsets[1:])
-        tokens = np.concatenate(self.tokens) if self.tokens else np.empty(0, np.int32)
-        return Workload(tokens, offsets, self.params, np.asarray(self.keys, np.int64))
+    def build(self) -> Window:
+        """Everything taken so far; the builder is empty again."""
+        offsets = np.zeros(len(self._keys) + 1, np.int64)
+        if self._keys:
+            np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
+        tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
+        workload = Workload(tokens, offsets, self._params, np.asarray(self._keys, np.int64))
+        open_ended = sum(params.max_tokens is None for params in self._params)
+        window = Window(workload, self._names, self._faults, open_ended)
+        self.n_tokens, self._names = 0, RowNames()
+        self._tokens, self._lengths, self._params, self._keys, self._faults = [], [], [], [], []
+        return window
 
 
-def prepare(
-    source: Source, tokenizer: TextEncoder, width: int, context: int, done: bytes | bytearray = b""
-) -> Prepared:
-    """Read and tokenise `source` for a model of vocabulary `width` and `context` positions.
+def _flat(prompts: Sequence[Sequence[int] | InvalidRequest]) -> NDArray[np.int32]:
+    ids = [ids for ids in prompts if not isinstance(ids, InvalidRequest)]
+    return np.fromiter(chain.from_iterable(ids), np.int32, sum(map(len, ids)))
 
-    Rows flagged in `done` are read (their ids count) but neither tokenised nor put into the workload. Raises what
-    reading raises (EmptyInput, InputError, UsageError), never for a single row.
+
+def _checked(ids: Sequence[int] | InvalidRequest, width: int) -> Sequence[int] | InvalidRequest:
+    if not isinstance(ids, InvalidRequest):
+        try:
+            check_token_ids(ids, width)
+        except InvalidRequest as error:
+            return error
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A whole input: `workload` of the rows that can run, `faults` (row, error) of the others."""
+
+    workload: Workload
+    faults: list[tuple[int, RowError]]
+
+    @property
+    def rows(self) -> int:
+        """Rows in the input."""
+        return len(self.workload) + len(self.faults)
+
+
+def prepare(source: Source, tokenizer: TextEncoder, width: int, context: int) -> Prepared:
+    """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions.
+
+    Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
-    names, builder = RowNames(), _Builder(width, context)
+    builder = WindowBuilder(tokenizer, width, context)
     for batch in source.batches():
-        names.extend(batch)
-        fresh = [row for row in batch if row.row >= len(done) or not done[row.row]]
-        builder.faults += [(row.row, row.error) for row in fresh if row.error is not None]
-        valid = [row for row in fresh if row.request is not None]
-        builder.take(valid, _tokenise(valid, tokenizer))
-    open_ended = sum(params.max_tokens is None for params in builder.params)
-    return Prepared(builder.workload(), builder.faults, names, open_ended)
+        builder.take(batch)
+    window = builder.build()
+    return Prepared(window.workload, [(row.row, row.error) for row in window.faults if row.error is not None])
 
 
 def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence[int] | InvalidRequest]:

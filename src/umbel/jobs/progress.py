@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 
 PHASES = ("plan", "load", "run", "write")
@@ -31,7 +32,10 @@ class Reading:
 
 @dataclass(slots=True)
 class Progress:
-    """Written by the job, read by displays. `seconds` by phase fills as phases end."""
+    """Written by the job, read by displays. `seconds` by phase fills as phases end.
+
+    Of this run: `to_run` rows in all (0: not known yet), `begun` those handed to the engine, `ran` those finished.
+    """
 
     clock: Callable[[], float] = time.monotonic
     rows: int = 0
@@ -41,9 +45,13 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     finished_prompt_tokens: int = 0
     to_run: int = 0
+    begun: int = 0
     ran: int = 0
+    starved_seconds: float = 0.0
     stats: Callable[[], Stats] = Stats
+    planned: Callable[[Plan], None] = lambda plan: None
     _since: float = 0.0
+    _told: bool = False
 
     def enter(self, phase: str) -> None:
         """Close the current phase's time and begin another ("" for none)."""
@@ -51,6 +59,12 @@ class Progress:
         if self.phase:
             self.seconds[self.phase] += now - self._since
         self.phase, self._since = phase, now
+
+    def tell_plan(self, plan: Plan) -> None:
+        """Hand the plan to `planned`, once: of a job in windows the first one's."""
+        if not self._told:
+            self._told = True
+            self.planned(plan)
 
     def reading(self) -> Reading:
         """The numbers of this moment."""
@@ -69,10 +83,10 @@ class Progress:
         )
 
     def _eta(self, elapsed: float, stats: Stats) -> float | None:
-        """By tokens to compute: rows still to run are taken to answer as long as those that ran."""
-        if self.phase != "run" or not self.ran or elapsed <= 0:
+        """By tokens to compute: rows to run are taken to be like those begun, and to answer like those that ran."""
+        if self.phase != "run" or not self.ran or not self.to_run or elapsed <= 0:
             return None
-        expected = stats.output_tokens / self.ran * self.to_run
-        total = stats.planned_prompt_tokens + expected
+        prompts = stats.planned_prompt_tokens * (max(self.to_run, self.begun) / max(1, self.begun))
+        total = prompts + stats.output_tokens / self.ran * self.to_run
         behind = stats.computed_prompt_tokens + stats.output_tokens
         return elapsed * max(0.0, total - behind) / behind if behind else None

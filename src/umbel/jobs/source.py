@@ -10,7 +10,7 @@ from pathlib import Path
 from umbel.errors import EmptyInput, UsageError
 from umbel.ir.request import RowError
 from umbel.jobs.formats.jsonl import find_endpoint, read_jsonl
-from umbel.jobs.formats.lines import open_bytes
+from umbel.jobs.formats.lines import is_packed, open_bytes
 from umbel.jobs.formats.parse import RowParser
 from umbel.jobs.formats.table import read_csv, read_parquet
 from umbel.jobs.formats.template import Template
@@ -44,7 +44,16 @@ class Source:
         if empty:
             raise EmptyInput(f"empty_file: {self.path} has no rows")
 
-    def _reader(self) -> Iterator[InputRow]:
+    @property
+    def seekable(self) -> bool:
+        """Whether single rows can be read alone: JSON lines that are not packed."""
+        if _kind(self.path) != "jsonl":
+            return False
+        with open_bytes(self.path) as stream:
+            return stream.seekable() and not is_packed(stream)
+
+    def parser(self) -> RowParser:
+        """What makes rows of objects. Raises UsageError when the file cannot be opened."""
         template = Template.parse(self.options.template) if self.options.template is not None else None
         kind = _kind(self.path)
         if kind != "parquet":
@@ -53,6 +62,11 @@ class Source:
         parser = RowParser(self.options, self.notes, None, template, sampling=kind != "csv")
         if kind == "jsonl":
             parser.endpoint = find_endpoint(self.path) if template is None else None
+        return parser
+
+    def _reader(self) -> Iterator[InputRow]:
+        parser, kind = self.parser(), _kind(self.path)
+        if kind == "jsonl":
             return read_jsonl(self.path, parser)
         return read_csv(self.path, parser) if kind == "csv" else read_parquet(self.path, parser)
 
@@ -81,7 +95,7 @@ class _Ids:
         ids = [batch[i].custom_id or "" for i in named]
         seen = self._index.add(ids, [batch[i].line for i in named])
         for at, first in seen.items():
-            batch[named[at]] = _duplicate(batch[named[at]], first)
+            batch[named[at]] = repeated(batch[named[at]], first)
         return batch
 
     def _backfill(self, rows: int) -> None:
@@ -90,6 +104,7 @@ class _Ids:
             self._index.add([str(n) for n in numbers], [n + 1 for n in numbers])
 
 
-def _duplicate(row: InputRow, first: int) -> InputRow:
+def repeated(row: InputRow, first: int) -> InputRow:
+    """The row as an error row, its id having been given on line `first` already."""
     message = f"custom_id {row.custom_id!r} on line {row.line} was already used on line {first}"
     return replace(row, request=None, error=RowError("duplicate_custom_id", message, "custom_id"))

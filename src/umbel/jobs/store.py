@@ -159,7 +159,7 @@ class JobStore:
         self._seq += 1
         return len(self._pending) >= GROUP_ROWS or now - self._oldest >= GROUP_SECONDS
 
-    def commit(self, live: Mapping[str, float] | None = None) -> None:
+    def commit(self, live: Mapping[str, Any] | None = None) -> None:
         """Make the pending rows durable. When it returns they are on disk; when it raises none of them count.
 
         `live` holds the counters of the whole job so far, kept with the group for the report.
@@ -199,8 +199,21 @@ class JobStore:
             rows, failed, prompt, output, cut = (int(value) for value in sums)
             return Totals(rows, failed, prompt, output, cut, dict(codes.fetchall()))
 
-    def lines(self, order: str) -> Iterator[bytes]:
-        """Every output line, by row ("input") or as committed ("finish").
+    def forget(self, codes: Sequence[str], **records: Any) -> int:
+        """Drop the rows that failed with one of `codes`, and store records with that; returns how many there were."""
+        self._at("store.forget.before")
+        with self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            marks = ", ".join("?" * len(codes))
+            dropped = self._db.execute(f"DELETE FROM results WHERE code IN ({marks})", tuple(codes)).rowcount
+            for name, value in records.items() if dropped else ():
+                self._db.execute(_RECORD, _record(name, value))
+            self._db.execute("COMMIT")
+        self._at("store.forget.after")
+        return int(dropped)
+
+    def lines(self, order: str) -> Iterator[tuple[int, bytes]]:
+        """Every row with its output line, by row ("input") or as committed ("finish").
 
         Raises StoreDamaged after dropping the rows whose checksum fails, so that the next run computes them again.
         """
@@ -210,7 +223,7 @@ class JobStore:
             facts = "row, code, prompt_tokens, output_tokens, cut"
             for *found, crc, line in self._db.execute(f"SELECT {facts}, crc, line FROM results ORDER BY {column}"):
                 if isinstance(line, bytes) and crc == _checksum(tuple(found), line):
-                    yield line
+                    yield found[0], line
                 else:
                     bad.append(found[0])
         if bad:

@@ -16,8 +16,11 @@ LENGTH_WARNING_SHARE = 0.01
 class Summary:
     """Counts of rows and tokens over the whole job, its resumed parts included; `seconds` by phase of this run.
 
-    `status` is "complete", "already_complete" or "drained" (stopped on request, to be resumed). `errors` counts failed
-    rows by code. `prompt_tokens` is of the rows that have an answer, as if nothing was shared.
+    `status` is "complete", "already_complete", "drained" (stopped on request, to be resumed) or "budget" (stopped by
+    its deadline or token budget, to be resumed). `errors` counts failed rows by code, `left` the rows that have no
+    result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
+    time in which the engine waited for rows to be tokenised. `against_plan` holds figures of the whole job beside
+    those of its plan, as jobs.report does.
     """
 
     status: str
@@ -36,13 +39,15 @@ class Summary:
     warnings: tuple[str, ...] = ()
     output: str = ""
     sha256: str | None = None
+    left: int = 0
+    starved_seconds: float = 0.0
+    against_plan: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """0 all rows answered, 3 some failed, 75 stopped on request."""
-        if self.status == "drained":
-            return 75
-        return 3 if self.failed else 0
+        """0 all rows answered, 3 some failed, 5 stopped by its budget, 75 stopped on request."""
+        early = {"drained": 75, "budget": 5}
+        return early.get(self.status, 3 if self.failed else 0)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as one JSON object."""

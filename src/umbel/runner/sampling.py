@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from umbel.ir.step import Sampling, StepResult
+from umbel.kernels.rows import largest
 from umbel.runner.random import uniform
 
 # Samples handled at a time: n samples of one row share its logits, and a copy for each would fill the memory.
@@ -19,6 +20,8 @@ _BLOCK = 64
 
 def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult:
     """Draw one token for each sample. `logits` `[rows, vocab]` float32; sample i draws from row `row_of[i]`."""
+    if _plain(sampling):
+        return StepResult(*largest(logits, row_of))
     count = len(sampling)
     k = int(sampling.logprobs.max(initial=-1))
     ids = np.empty(count, np.int64)
@@ -37,6 +40,11 @@ def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult
         if chosen is not None and (sampling.logprobs[at] >= 0).any():
             chosen[at], top_ids[at], top[at] = _logprobs(raw, ids[at], k)
     return StepResult(ids, bad, chosen, top_ids, top)
+
+
+def _plain(sampling: Sampling) -> bool:
+    """Greedy choices and nothing else: no copy of the logits is needed."""
+    return not sampling.banned and not (sampling.temperature > 0).any() and not (sampling.logprobs >= 0).any()
 
 
 def _without_banned(logits: Tensor, bans: dict[int, tuple[int, ...]]) -> Tensor:

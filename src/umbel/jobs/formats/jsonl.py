@@ -40,15 +40,17 @@ def read_jsonl(path: Path, parser: RowParser, cap: int = MAX_LINE_BYTES) -> Iter
     """One `InputRow` per line that is not blank; broken lines become error rows."""
     row = 0
     for number, line in read_lines(path, cap):
-        if line is None:
-            yield replace(parser.broken(row, number, InvalidRequest("line_too_long", "")), error=too_long(number, cap))
-        elif not line.strip():
-            continue
-        else:
-            try:
-                item = decode_object(line, number)
-            except InvalidRequest as error:
-                yield parser.broken(row, number, error)
-            else:
-                yield parser.parse(row, number, item)
-        row += 1
+        if line is None or line.strip():
+            yield parse_line(parser, row, number, line, cap)
+            row += 1
+
+
+def parse_line(parser: RowParser, row: int, number: int, line: bytes | None, cap: int = MAX_LINE_BYTES) -> InputRow:
+    """Physical line `number`, the row of number `row`; None stands for a line of more than `cap` bytes."""
+    if line is None:
+        return replace(parser.broken(row, number, InvalidRequest("line_too_long", "")), error=too_long(number, cap))
+    try:
+        item = decode_object(line, number)
+    except InvalidRequest as error:
+        return parser.broken(row, number, error)
+    return parser.parse(row, number, item)

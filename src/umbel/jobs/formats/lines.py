@@ -35,6 +35,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             yield raw
 
 
+def is_packed(stream: BinaryIO) -> bool:
+    """Whether an open input is being unpacked while it is read."""
+    return isinstance(getattr(stream, "raw", None), gzip.GzipFile)
+
+
 def read_lines(path: Path, cap: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
     """Physical lines with their numbers from 1, line ends included; None stands for a line of more than `cap` bytes.
 

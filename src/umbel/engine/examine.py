@@ -1,0 +1,95 @@
+"""A model under examination: its shape with random weights on the real runner, to learn how long its steps take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.pages import PagePool
+from umbel.config import EngineConfig
+from umbel.cost.calibration import Calibration
+from umbel.cost.known import Known
+from umbel.cost.machine import available_memory
+from umbel.cost.roofline import Price
+from umbel.cost.shape import Shape
+from umbel.engine.build import Model, build_loop, build_runner, machine_of, pick_device, plan_workload
+from umbel.engine.lessons import Lessons
+from umbel.engine.probe import PAGE_SIZE, Timed, fitting, time_probes
+from umbel.errors import CapacityError
+from umbel.ir.params import SamplingParams
+from umbel.ir.workload import Workload
+from umbel.models.families import read_spec
+
+HELD_OUT = 4  # one probe of so many is not fitted but foretold
+KV_SHARE = 8  # of the free memory, KV for probes may take one part in so many
+SMALL_JOB = (16, 12)  # rows, and tokens that each of them says
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Timed steps: `expected` seconds of each (`[probes]`), by a fit to those that are not `held` out; and of a small
+    job, with prompts that share a beginning, what a plan expected by a fit to all of them and what it took."""
+
+    timed: Timed
+    held: NDArray[np.bool_]
+    expected: NDArray[np.float64]
+    job_expected: float
+    job_seconds: float
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Relative errors of the steps held out."""
+        return np.abs(self.expected / self.timed.seconds - 1)[self.held]
+
+
+class Patient:
+    """Loads the shape of the model that `config` names. Raises CapacityError when it does not fit the memory."""
+
+    def __init__(self, config: EngineConfig, directory: Path):
+        spec = read_spec(directory)
+        needed = Shape.of(spec, "float32" if config.dtype == "auto" else config.dtype).weight_bytes
+        if pick_device(config.device).type == "cpu" and needed > available_memory():
+            raise CapacityError(f"the weights take {needed / 1e9:.1f} GB; {available_memory() / 1e9:.1f} GB are free")
+        self.model = Model(replace(config, load_format="dummy"))
+        self.machine = machine_of(self.model.device)
+        self.lessons = Lessons(self.model, self.machine)
+        dtype = self.model.config.dtype
+        self.price = Price(Shape.of(spec, dtype), self.machine, dtype, spec.n_layers)
+
+    def examine(self, seconds: float) -> Findings:
+        """Time probes for about `seconds`, fit them, foretell those held out and a small job; what was learned is kept,
+        in place of what was known before."""
+        timed, prior = self._time(seconds), self.price.prior()
+        held = np.arange(len(timed.probes)) % HELD_OUT == HELD_OUT // 2
+        start = Calibration.start(prior)
+        fitted = timed.pick(~held)
+        expected = start.learn(fitted.load, fitted.seconds).each(timed.load)
+        self.lessons.history.learn_steps(timed.load, timed.seconds, prior, afresh=True)
+        job = self._run_job(start.learn(timed.load, timed.seconds))
+        return Findings(timed, held, expected, *job)
+
+    def _time(self, seconds: float) -> Timed:
+        spec, kv_bytes = self.model.spec, self.price.shape.kv_bytes
+        pages = self.machine.memory_bytes // KV_SHARE // (kv_bytes * PAGE_SIZE)
+        probes = fitting(spec, self.price, pages, seconds)
+        runner = build_runner(self.model, PagePool(max(p.pages for p in probes), PAGE_SIZE))
+        for slab in (*runner.attention.store.keys, *runner.attention.store.values):
+            slab.zero_()  # what lies in fresh memory may be numbers that processors are slow with
+        return time_probes(runner, probes, spec, seconds)
+
+    def _run_job(self, fit: Calibration) -> tuple[float, float]:
+        """Plan and run the small job: (expected, measured) seconds."""
+        rows, tokens = SMALL_JOB
+        width = self.model.spec.vocab_size
+        own = [[(r * 31 + i) * 7 % width for i in range(10 + 3 * r)] for r in range(rows)]
+        params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+        workload = Workload.of([[i % width for i in range(64)] + each for each in own], params)
+        plan = plan_workload(self.model, workload, self.machine, Known(calibration=fit))
+        loop = build_loop(self.model, workload, plan)
+        for _ in loop.run():
+            pass  # only the time counts
+        self.lessons.history.learn_steps(loop.meter.load(), loop.meter.seconds(), self.price.prior())
+        return plan.estimates.seconds[1], loop.meter.total_seconds

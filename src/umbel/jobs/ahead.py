@@ -1,0 +1,75 @@
+"""Prepares the next window in a thread while the engine runs the one before, and counts the seconds it made it wait."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+SWITCH_SECONDS = 0.0005
+
+
+class Halt:
+    """Tells a thread to stop, at the next moment it looks."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def ask(self) -> None:
+        """From now on `check` raises."""
+        self._asked.set()
+
+    def check(self) -> None:
+        """Raise Halted once a halt was asked for."""
+        if self._asked.is_set():
+            raise Halted
+
+
+class Halted(Exception):
+    """The thread's work is no longer wanted; never seen outside of it."""
+
+
+class Ahead(Generic[T]):
+    """Iterates over `items`, each made in a thread while the one before is used.
+
+    `starved_seconds` is the time waited for items after the first. Leaving the context asks `halt`, which what makes
+    the items looks at, and waits for the thread.
+    """
+
+    def __init__(self, items: Iterator[T], halt: Halt, clock: Callable[[], float] = time.monotonic):
+        self.starved_seconds = 0.0
+        self._items = items
+        self._halt = halt
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="umbel-ahead")
+        self._interval = sys.getswitchinterval()
+
+    def __enter__(self) -> Ahead[T]:
+        # The engine's steps are many short calls; after each it would wait 5 ms for a thread that computes in Python.
+        sys.setswitchinterval(min(self._interval, SWITCH_SECONDS))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setswitchinterval(self._interval)
+        self._halt.ask()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[T]:
+        """The items in turn; raises what making them raised."""
+        coming = self._begin()
+        item = coming.result()
+        while item is not None:
+            coming = self._begin()
+            yield item
+            began = self._clock()
+            item = coming.result()
+            if item is not None:
+                self.starved_seconds += self._clock() - began
+
+    def _begin(self) -> Future[T | None]:
+        return self._pool.submit(next, self._items, None)

@@ -1,0 +1,135 @@
+"""Brings the rows of a job into its store: window after window, part after part, committed in groups as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from umbel.ir.plan import Plan
+from umbel.ir.report import Stats
+from umbel.ir.request import Output
+from umbel.ir.workload import Workload
+from umbel.jobs.actuals import Recording
+from umbel.jobs.answers import Renderer
+from umbel.jobs.prepare import Window
+from umbel.jobs.progress import Progress
+from umbel.jobs.rounds import Part, Rounds
+from umbel.jobs.signals import StopSignal
+from umbel.jobs.store import JobStore, Result
+
+
+class Engine(Protocol):
+    """What a job needs of `umbel.api.LLM`."""
+
+    def plan_for(self, workload: Workload) -> Plan:
+        """The plan by which `execute` would run the workload; may be called while another one is run."""
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        """Outputs of the workload's rows as they finish; closing the iterator abandons the rest."""
+
+    def stats(self) -> Stats:
+        """Live totals."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """The running part of a job. `load` builds the engine, once, when the first row is to be run."""
+
+    store: JobStore
+    stop: StopSignal
+    progress: Progress
+    renderer: Renderer
+    load: Callable[[], Engine]
+    rounds: Rounds
+    engine: Engine | None = None
+    open_ended: int = 0
+    _recording: Recording | None = None
+    _starved: float = field(default=0.0)
+
+    def planned(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Plan | None]]:
+        """Windows with their plans, as soon as there is an engine to plan for."""
+        for window in windows:
+            engine = self.engine
+            ready = engine is not None and len(window.workload) > 0
+            yield window, engine.plan_for(window.workload) if ready and engine is not None else None
+
+    def run(self, window: Window, plan: Plan | None = None) -> None:
+        """Bring the rows of a window into the store, or those that the budget has room for."""
+        self.open_ended += window.open_ended
+        self._keep(self._refused(window))
+        if not len(window.workload):
+            return
+        engine = self._ready()
+        self.progress.begun += len(window.workload)
+        plan = plan or engine.plan_for(window.workload)
+        for part in self.rounds.parts(window.workload, plan, engine):
+            self._run_part(engine, window, part)
+
+    def _refused(self, window: Window) -> Iterator[Result]:
+        for row in window.faults:
+            if row.error is not None:
+                yield self.renderer.failure(row.row, row.custom_id, row.style, row.error)
+
+    def _ready(self) -> Engine:
+        if self.engine is None:
+            self.progress.enter("load")
+            self.engine = self.load()
+            self.progress.stats = self.engine.stats
+            self.rounds.begin(self.engine.stats())
+            self.progress.enter("run")
+        return self.engine
+
+    def _run_part(self, engine: Engine, window: Window, part: Part) -> None:
+        """Run some rows of a window by a plan, recording what happens to them."""
+        self._record(engine, part)
+        outputs = engine.execute(part.workload, part.plan)
+        watched = outputs if self._recording is None else self._recording.watch(outputs)
+        try:
+            self._keep(self._rendered(watched, window, part))
+        finally:
+            close = getattr(outputs, "close", None)
+            if close is not None:
+                close()
+            self._recording = None
+
+    def _record(self, engine: Engine, part: Part) -> None:
+        store = self.store
+        record, live = store.get("plan"), store.get("live")
+        self._recording = Recording(part.plan, part.workload, engine.stats(), record=record, live=live)
+        started = {"plan": self._recording.plan_record(), "live": self._recording.as_dict(engine.stats())}
+        store.put(**started, ended=None)  # until the job says how it ended
+        self.progress.tell_plan(part.plan)
+
+    def _rendered(self, outputs: Iterator[Output], window: Window, part: Part) -> Iterator[Result]:
+        keys, params, names, progress = part.workload.keys.tolist(), part.workload.params, window.names, self.progress
+        places = part.places
+        for output in outputs:
+            i = output.row if places is None else places[output.row]
+            many = params[output.row].n > 1
+            yield self.renderer.answer(keys[output.row], names.custom_id(i), names.style(i), output, many=many)
+            progress.ran += 1
+            progress.finished_prompt_tokens += output.prompt_tokens
+
+    def _keep(self, results: Iterator[Result]) -> None:
+        """Commit results in groups; what is finished is committed also when the source fails or a stop is asked for."""
+        store, progress = self.store, self.progress
+        try:
+            for result in results:
+                due = store.add(result)
+                progress.done += 1
+                progress.failed += result.code is not None
+                if due:
+                    with self.stop.shielded():
+                        store.commit(self.live())
+        finally:
+            if not store.broken:
+                store.commit(self.live())
+
+    def live(self) -> Mapping[str, object] | None:
+        """Counters over all runs of this job, None where there is nothing new to count."""
+        if self._recording is None or self.engine is None:
+            return None
+        starved, self._starved = self.progress.starved_seconds - self._starved, self.progress.starved_seconds
+        self._recording.starved_seconds += starved
+        return self._recording.as_dict(self.engine.stats())

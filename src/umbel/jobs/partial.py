@@ -1,0 +1,43 @@
+"""The output of a job that ran out of its budget: what is done, and an error line for each row that is not."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import chain
+
+from umbel.ir.request import RowError
+from umbel.jobs.answers import Renderer
+from umbel.jobs.source import Source
+from umbel.jobs.store import JobStore
+
+NOT_RUN = RowError(
+    "budget_exceeded",
+    "not run: the budget of the job was spent before this row; run the same command again to go on",
+    type="budget_exceeded",
+    status=429,
+)
+_ROW_SECONDS = 2e-5  # to read a row that was not run and to write its line
+_MOST_SHARE = 0.25
+
+
+def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: str) -> Iterator[bytes]:
+    """One line for each row of the input, the committed ones first when `order` is that of finishing.
+
+    A row that cannot be run says so already here, as far as reading it tells. Nothing of this is kept in the store.
+    """
+    done, lacking = store.lines(order), _lacking(store.done(), source, renderer)
+    both = heapq.merge(done, lacking, key=lambda item: item[0]) if order == "input" else chain(done, lacking)
+    for _, line in both:
+        yield line
+
+
+def _lacking(done: bytearray, source: Source, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+    for row in source.rows():
+        if row.row >= len(done) or not done[row.row]:
+            yield row.row, renderer.failure(row.row, row.custom_id, row.style, row.error or NOT_RUN).line
+
+
+def writing_seconds(rows: int, seconds: float) -> float:
+    """How long before a deadline, `seconds` after the start, to stop so that the output is written by then."""
+    return min(rows * _ROW_SECONDS, seconds * _MOST_SHARE)

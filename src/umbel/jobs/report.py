@@ -1,0 +1,131 @@
+"""What a job came to, held against its plans: read from the store beside the output, whatever became of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umbel.errors import UsageError
+from umbel.jobs.paths import store_path
+from umbel.jobs.report_sums import DONE_SUMS, LINE_SUMS, fold
+from umbel.jobs.store import JobStore
+
+COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")
+COUNTED = ("preemptions", "evicted_rows", "recomputed_tokens", "starved_seconds")
+MAX_RUNS = 40  # of the tree of a report; the others are summed up
+
+Sums = dict[str, Any]
+
+
+def read_report(output: Path) -> Sums:
+    """The report of the job that writes `output`: keys as in docs, all of JSON's kinds.
+
+    Raises UsageError when there is no store beside it, StoreBusy while the job runs.
+    """
+    path = store_path(output)
+    if not path.exists():
+        raise UsageError(f"output {output}: there is no {path.name} beside it, so no job to report on")
+    store = JobStore(path)
+    try:
+        records = {name: store.get(name) for name in ("plan", "live", "finished", "ended")}
+        totals = store.totals()
+    finally:
+        store.close()
+    sums = fold(records["plan"], records["live"])
+    rows = {"stored": totals.rows, "answered": totals.rows - totals.failed, "failed": totals.failed, "cut": totals.cut}
+    return {
+        "output": str(output),
+        "status": records["ended"] or ("complete" if records["finished"] else "killed"),
+        "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
+        "errors": dict(totals.errors),
+        **report_of(sums),
+    }
+
+
+def report_of(sums: Mapping[str, Any]) -> Sums:
+    """What `fold` gives as the figures of a report; all of it empty when nothing was planned."""
+    if not sums:
+        return {"parts": 0, "cut_short": 0, "figures": {}, "counts": {}, "tree": [], "curve": {}, "course": []}
+    actual = sums["actual"]
+    return {
+        "parts": sums["parts"],
+        "cut_short": sums["cut_short"],
+        "figures": {name: _figure(sums, name) for name in COMPARED},
+        "counts": {name: actual[name] for name in COUNTED if name in actual},
+        "seconds_range": [sums["due"]["seconds_low"], sums["due"]["seconds_high"]],
+        "tree": pruned(sums["lines"]),
+        **{name: sums[name] for name in ("curve", "course", "chunk", "kv_tokens", "decisions", "refusals")},
+    }
+
+
+def error_percent(actual: float, due: float) -> float | None:
+    """How much more than expected, in percent of what was expected; None when nothing was."""
+    return 100 * (actual / due - 1) if due else None
+
+
+def _figure(sums: Mapping[str, Any], name: str) -> Sums:
+    planned, due, actual = (sums[part][name] for part in ("planned", "due", "actual"))
+    return {"planned": planned, "due": due, "actual": actual, "error_percent": error_percent(actual, due)}
+
+
+def pruned(lines: list[Sums]) -> list[Sums]:
+    """The tree with the runs that save most; the others are summed up in a line of kind "rest" each; with errors."""
+    runs = sorted((i for i, v in enumerate(lines) if v["kind"] == "run"), key=lambda i: -lines[i]["saved_tokens"])
+    keep = set(runs[:MAX_RUNS])
+    for i in runs[:MAX_RUNS]:
+        keep |= set(_above(lines, i))
+    kept = _Kept([], {-1: -1}, {}, {})
+    for i, line in enumerate(lines):
+        if line["parent"] in kept.summed_up:
+            kept.add_tokens(i, line)
+        elif line["kind"] == "run" and i not in keep:
+            kept.sum_up(i, line)
+        else:
+            kept.take(i, line)
+    return [{**line, "error_percent": error_percent(line["output"], line["expected"])} for line in kept.lines]
+
+
+def _above(lines: list[Sums], i: int) -> Iterator[int]:
+    while (i := lines[i]["parent"]) >= 0:
+        yield i
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The lines of a pruned tree so far: what each old line became, which sum up others, and in which old ones went."""
+
+    lines: list[Sums]
+    became: dict[int, int]
+    rest: dict[int, int]
+    summed_up: dict[int, int]
+
+    def take(self, i: int, line: Mapping[str, Any]) -> None:
+        """A line that stays; there is one "rest" below a run."""
+        parent = self.became[line["parent"]]
+        if line["kind"] in ("own", "rest"):
+            if parent in self.rest:
+                self.sum_up(i, line)
+                return
+            self.rest[parent] = len(self.lines)
+        self.became[i] = len(self.lines)
+        self.lines.append({**line, "parent": parent})
+
+    def sum_up(self, i: int, line: Mapping[str, Any]) -> None:
+        """A line, and with it all rows below it, goes into the rest of its parent."""
+        parent = self.became[line["parent"]]
+        at = self.rest.setdefault(parent, len(self.lines))
+        if at == len(self.lines):
+            nothing = dict.fromkeys((*LINE_SUMS, *DONE_SUMS), 0)
+            self.lines.append({"kind": "rest", "parent": parent, "end": 0, **nothing})
+        self.lines[at]["kind"] = "rest"
+        for name in (*LINE_SUMS, *DONE_SUMS):
+            self.lines[at][name] += line[name]
+        self.summed_up[i] = at
+
+    def add_tokens(self, i: int, line: Mapping[str, Any]) -> None:
+        """A line below one that was summed up: its rows are counted there already, its own tokens are not."""
+        at = self.summed_up[i] = self.summed_up[line["parent"]]
+        for name in ("tokens", "saved_tokens", "saved_seconds"):
+            self.lines[at][name] += line[name]

@@ -1,0 +1,32 @@
+"""Ceilings of devices: measured where no data sheet names them, and kept apart from those that one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from umbel.cost.history import machine_name
+from umbel.engine import build
+from umbel.engine.build import machine_of
+from umbel.engine.speed import copy_rate, matmul_rate, measure_gpu
+
+CPU = torch.device("cpu")
+
+
+def test_rates_are_plausible() -> None:
+    for rate in (matmul_rate(torch.float32, CPU, 0.01), copy_rate(CPU, 0.01)):
+        assert 1e6 < rate.usual <= rate.best < 1e16
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA L40S", "NVIDIA L40S")],
+)
+def test_a_gpu_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, name: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * 10**9, 48 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(build, "measure_gpu", lambda device, name, free: measure_gpu(CPU, name, free, 0.01))
+    machine = machine_of(torch.device("cuda"))
+    assert (machine.name, machine.memory_bytes) == (expected, 40 * 10**9)
+    assert machine_name(machine) == expected
+    assert ("measured" in machine.source) == (expected == name)
