@@ -15,7 +15,8 @@ def half_done() -> Progress:
     progress = Progress(clock=lambda: now[0])
     progress.enter("run")
     now[0] = 110.0
-    progress.rows, progress.done, progress.failed, progress.ran, progress.to_run = 10, 5, 1, 4, 8
+    progress.rows, progress.done, progress.failed, progress.ran = 10, 5, 1, 4
+    progress.to_run = progress.begun = 8
     progress.finished_prompt_tokens = 400
     progress.stats = lambda: Stats(planned_prompt_tokens=300, computed_prompt_tokens=150, output_tokens=100)
     return progress

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.jobs.fakes import FakeEngine, write_rows
 from tests.tiny_models import make_model
 from umbel.cli import assemble
 from umbel.cli.main import main
+from umbel.cli.run import process_start
 
 ROWS = [{"custom_id": f"r{i}", "prompt": f"text {i}", "max_tokens": 3} for i in range(4)]
 
@@ -24,6 +28,14 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
     monkeypatch.setattr(assemble, "_load", lambda config: fake)
     return fake
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command ends its process deaf to SIGTERM; this process goes on."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -58,6 +70,23 @@ def test_failed_rows_give_3_and_a_second_run_does_nothing(
     assert "already complete" in capsys.readouterr().err
 
 
+def test_a_budget_gives_5_and_the_same_command_goes_on(
+    place: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = ["--max-output-tokens-total", "7", "--deadline", "1h"]
+    assert run(place, *budget) == 5
+    assert "stopped by its budget; 4 rows: 2 answered, 0 failed, 2 to go" in capsys.readouterr().err
+    assert main(["verify", str(place / "in.jsonl"), str(place / "out.jsonl")]) == 3
+    assert run(place, *budget) == 0
+    assert run(place, "--retry-failed") == 0
+    assert len(engine.seen) == 4
+
+
+def test_the_process_is_known_to_have_begun(place: Path) -> None:
+    now = time.monotonic()
+    assert now - 86_400 < process_start() <= now
+
+
 def test_vllms_names_work(place: Path, engine: FakeEngine) -> None:
     paths = ["-i", str(place / "in.jsonl"), "--output-file", str(place / "out")]
     assert main(["run", *paths, "-m", str(place / "tiny")]) == 0
@@ -85,6 +114,8 @@ def test_rows_may_name_the_model(place: Path, engine: FakeEngine) -> None:
         (["--dtype", "float31"], "did you mean 'float32'"),
         (["--order", "sideways"], "input"),
         (["--chunk", "0"], "chunk=0"),
+        (["--deadline", "soon"], "--deadline 'soon': give seconds"),
+        (["--max-output-tokens-total", "0"], "must be at least 1"),
         (["--chat"], "--chat: only means something with --prompt"),
         (["--prompt", "no column"], "names no column"),
         (["--prompt", "{txt}", "--fresh"], None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
+from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
+from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.formats.template import Template
-from umbel.jobs.job import Engine, Job, JobSpec
+from umbel.jobs.job import Job, JobSpec
 from umbel.jobs.paths import check_paths
 from umbel.jobs.rows import ReadOptions
 from umbel.models.families import read_spec, resolve_model
@@ -62,6 +65,8 @@ def build_job(
     *,
     order: str,
     fresh: bool,
+    retry_failed: bool = False,
+    budget: Budget | None = None,
 ) -> Job:
     """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
     defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
@@ -74,8 +79,20 @@ def build_job(
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
     engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
     identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
-    job = JobSpec(source, output, options, identity, names[0], spec.vocab_size, spec.max_positions, order, fresh)
-    return Job(job, partial(LateTokenizer, directory), lambda: _load(config))
+    job = JobSpec(
+        input=source,
+        output=output,
+        options=options,
+        identity=identity,
+        model=names[0],
+        width=spec.vocab_size,
+        context=spec.max_positions,
+        order=order,
+        fresh=fresh,
+        retry_failed=retry_failed,
+        budget=budget or Budget(),
+    )
+    return Job(job, partial(LateTokenizer, directory), lambda: _load(config), warm=_import_engine)
 
 
 def read_options(
@@ -95,9 +112,14 @@ def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]
     return list(dict.fromkeys(name for name in names if name))
 
 
+def _import_engine() -> None:
+    """The imports that loading needs, which take seconds."""
+    import umbel.api  # noqa: F401
+
+
 def _load(config: EngineConfig) -> Engine:
     from umbel.api import LLM
 
-    options = {name: getattr(config, name) for name in ("dtype", "device", "threads", "kv_tokens", "chunk", "seed")}
-    engine: Engine = LLM(config.model, **options, load_format=config.load_format)
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "model"}
+    engine: Engine = LLM(config.model, **options)
     return engine

@@ -6,22 +6,31 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
+from umbel.jobs.report_text import verdict
 from umbel.jobs.summary import Summary
+from umbel.plan.explain import head_lines
 
 PLAIN_SECONDS = 5.0
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
 
 
+_EARLY = MappingProxyType({"drained": "stopped on request", "budget": "stopped by its budget"})
+
+
 @contextmanager
 def showing(progress: Progress, *, quiet: bool) -> Iterator[None]:
-    """Show a job's progress while the block runs. Nothing is shown when `quiet`."""
+    """Show a job's plan and progress while the block runs. Nothing is shown when `quiet`."""
+    if not quiet:
+        progress.planned = show_plan
     if quiet:
         yield
     elif sys.stderr.isatty():
@@ -48,6 +57,12 @@ def _plain_lines(progress: Progress) -> Iterator[None]:
     finally:
         over.set()
         teller.join()
+
+
+def show_plan(plan: Plan) -> None:
+    """What is about to happen, in a few lines."""
+    for line in head_lines(plan):
+        print(line, file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -82,16 +97,15 @@ def line_of(reading: Reading) -> str:
 
 def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
     """What a user is told at the end; warnings also when `quiet`."""
-    lines = [] if quiet else [_outcome(result), _tokens(result)]
+    lines = [] if quiet else [_outcome(result), _tokens(result), *_truth(result)]
     lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
     return lines + [f"warning: {text}" for text in result.warnings]
 
 
 def _outcome(result: Summary) -> str:
     rows = f"{result.rows:,} rows: {result.ok:,} answered, {result.failed:,} failed"
-    if result.status == "drained":
-        left = result.rows - result.ok - result.failed
-        return f"stopped on request; {rows}, {left:,} to go; run the same command again to continue"
+    if result.status in _EARLY:
+        return f"{_EARLY[result.status]}; {rows}, {result.left:,} to go; run the same command again to continue"
     if result.status == "already_complete":
         return f"already complete, nothing to do; {rows}; {result.output}"
     kept = f" ({result.resumed:,} kept from an earlier run)" if result.resumed else ""
@@ -103,7 +117,15 @@ def _tokens(result: Summary) -> str:
     share = f" ({saved / result.prompt_tokens:.0%} saved by sharing)" if result.prompt_tokens and saved else ""
     computed = f"{result.computed_prompt_tokens:,} of {result.prompt_tokens:,} prompt tokens computed{share}"
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    if result.starved_seconds >= 0.1:
+        spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
     return f"{computed}; {result.output_tokens:,} tokens out; {spent}"
+
+
+def _truth(result: Summary) -> list[str]:
+    """How near the plan came; said only of a job that ran."""
+    told = verdict(result.against_plan) if result.status != "already_complete" else ""
+    return [told] if told else []
 
 
 def duration(seconds: float) -> str:

@@ -29,6 +29,9 @@ COMMANDS = MappingProxyType(
     {
         "run": Command("umbel.cli.run", "run_command", "Run a file of prompts through a model; resumable."),
         "plan": Command("umbel.cli.plan", "plan_command", "Show what a run would compute, hold in memory and take."),
+        "sim": Command("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
+        "doctor": Command("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),
+        "report": Command("umbel.cli.report", "report_command", "Hold what a run did against what its plan expected."),
         "verify": Command("umbel.cli.verify", "verify_command", "Check an output file against its input."),
     }
 )

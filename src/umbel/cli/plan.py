@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from umbel.config import EngineConfig
+from umbel.ir.budget import Budget
 
 if TYPE_CHECKING:
     from umbel.ir.plan import Plan
@@ -27,22 +28,33 @@ def plan_command(
     max_tokens: Annotated[int | None, typer.Option(help="Output limit of rows that set none.", min=1)] = None,
     served_model_name: Annotated[list[str] | None, typer.Option(help="Names that rows may call the model.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads that the run will take.")] = None,
     kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Most tokens of one step; derived if not given.")] = None,
+    prefix: Annotated[str, typer.Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
+    admission: Annotated[str, typer.Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
+    skip_pass: Annotated[list[str] | None, typer.Option(help="Leave out a pass of the planner; repeatable.")] = None,
     machine: Annotated[str, typer.Option(help="this (measured now), h200 or a100.")] = "this",
+    deadline: Annotated[str | None, typer.Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
+    max_output_tokens_total: Annotated[int | None, typer.Option(help="Say what fits into so many tokens.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
 ) -> None:
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
     from umbel.cli.assemble import LateTokenizer, model_names, read_options
+    from umbel.cost.history import History
     from umbel.cost.machine import named
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
     from umbel.models.families import read_spec, resolve_model
+    from umbel.plan.passes.budget import fits_of, fits_text
     from umbel.plan.planner import make_plan
 
-    config = EngineConfig.of(model, dtype=dtype, kv_tokens=kv_tokens, chunk=chunk)
+    budget = Budget.of(deadline, max_output_tokens_total)
+    asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
+    config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
     target = named(machine)
     directory = resolve_model(model)
     spec = read_spec(directory)
@@ -50,8 +62,13 @@ def plan_command(
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
     prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
-    plan = make_plan(prepared.workload, spec, config, target)
-    typer.echo(_json(plan, prepared.rows, prepared.faults) if as_json else _text(plan, prepared.faults), nl=False)
+    known = History.of(spec, directory, target.choose_dtype(config.dtype, spec.dtype), target, config.threads).load()
+    plan = make_plan(prepared.workload, spec, config, target, known=known)
+    fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
+    text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
+    if html is not None:
+        _write_page(html, plan, file.name, text)
+    typer.echo(_json(plan, prepared.rows, prepared.faults, fits) if as_json else text, nl=False)
 
 
 def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
@@ -65,8 +82,18 @@ def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
     return text
 
 
-def _json(plan: Plan, rows: int, faults: Sequence[tuple[int, RowError]]) -> str:
-    """The plan's object; `rows` counts all rows of the input, `invalid_rows` those that cannot run."""
+def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
+    from umbel.cli.page import write_page
+    from umbel.plan.explain import to_json
+    from umbel.plan.page import plan_page
+
+    write_page(html, plan_page(to_json(plan), text, f"Plan of {name}"))
+
+
+def _json(plan: Plan, rows: int, faults: Sequence[tuple[int, RowError]], fits: Mapping[str, object]) -> str:
+    """The plan's object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `budget` says what
+    fits one."""
     from umbel.plan.explain import to_json
 
-    return json.dumps({**to_json(plan), "rows": rows, "invalid_rows": len(faults)}, indent=2) + "\n"
+    more = {"rows": rows, "invalid_rows": len(faults), **({"budget": fits} if fits else {})}
+    return json.dumps({**to_json(plan), **more}, indent=2) + "\n"

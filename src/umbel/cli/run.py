@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,11 +12,13 @@ import typer
 
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.budget import Budget
 
 if TYPE_CHECKING:
     from umbel.jobs.summary import Summary
 
 _INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too."
+_RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
@@ -37,25 +41,35 @@ def run_command(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Most tokens that one step computes.")] = None,
+    prefix: Annotated[str, typer.Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
+    admission: Annotated[str, typer.Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
+    skip_pass: Annotated[list[str] | None, typer.Option(help="Leave out a pass of the planner; repeatable.")] = None,
     load_format: Annotated[str, typer.Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
+    deadline: Annotated[str | None, typer.Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
+    max_output_tokens_total: Annotated[int | None, typer.Option(help="Generate no more tokens in this run.")] = None,
     order: Annotated[Literal["input", "finish"], typer.Option(help="Order of the output.")] = "input",
     summary: Annotated[Path | None, typer.Option(help="Write the closing figures to this file, as JSON.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help=_RETRY)] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
 ) -> None:
     """Run every row of FILE through a model and write one answer per row.
 
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
     they come: after a crash or a stop, the same command continues. Exit codes: 0 all rows answered, 2 usage, 3 some
-    rows failed, 4 input invalid, 75 stopped by SIGTERM or Ctrl-C (run again to go on).
+    rows failed, 4 input invalid, 5 stopped by --deadline or --max-output-tokens-total (the output has an error row for
+    each row that was not run; run again to go on), 75 stopped by SIGTERM or Ctrl-C (run again to go on).
     """
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop}
     engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
+    engine |= {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
     paths = _paths(file, input_file, output, summary)
-    raise typer.Exit(_run(config, sampling, reading, paths, order=order, fresh=fresh, quiet=quiet))
+    how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
+    budget = Budget.of(deadline, max_output_tokens_total)
+    raise typer.Exit(_run(config, sampling, reading, paths, how, budget, quiet=quiet))
 
 
 def _paths(file: Path | None, input_file: Path | None, output: Path, summary: Path | None) -> dict[str, Any]:
@@ -69,9 +83,9 @@ def _run(
     sampling: dict[str, Any],
     reading: dict[str, Any],
     paths: dict[str, Any],
+    how: dict[str, Any],
+    budget: Budget,
     *,
-    order: str,
-    fresh: bool,
     quiet: bool,
 ) -> int:
     from umbel.cli.assemble import build_job
@@ -79,15 +93,26 @@ def _run(
 
     _check_summary_path(paths)
     try:
-        job = build_job(config, sampling, reading, paths["input"], paths["output"], order=order, fresh=fresh)
+        job = build_job(config, sampling, reading, paths["input"], paths["output"], **how, budget=budget)
     except InvalidRequest as error:
         raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
+    job.began, job.last = process_start(), True
     with showing(job.progress, quiet=quiet):
         result = job.run()
     _write_summary(result, paths["summary"])
     for line in closing_lines(result, quiet=quiet):
         print(line, file=sys.stderr)
     return result.exit_code
+
+
+def process_start() -> float:
+    """When this process began, on the clock of `time.monotonic`; now, where the system does not tell."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = 0.0
+    return time.monotonic() - max(0.0, age)
 
 
 def _check_summary_path(paths: dict[str, Any]) -> None:

@@ -1,0 +1,96 @@
+"""What `umbel doctor` looks at besides a model: versions, hardware, the speed of plain operations, the cache folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from umbel.cost.history import cache_folder, processor_name
+from umbel.cost.machine import available_memory
+from umbel.engine.speed import copy_rate, matmul_rate
+from umbel.kernels.dispatch import kernels
+
+PACKAGES = ("umbel", "torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "pyarrow", "orjson")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that matter; those that are missing are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, threads, load, free memory, and the accelerator if there is one."""
+    found: dict[str, Any] = {
+        "device": str(device),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "free_memory_bytes": available_memory(),
+    }
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        found |= {"gpu": torch.cuda.get_device_name(device), "gpu_free_bytes": free, "gpu_total_bytes": total}
+    return found
+
+
+def kernels_used(device: torch.device) -> dict[str, str]:
+    """Which kernels a model on this device would use, and why."""
+    if device.type != "cpu":
+        return {"name": "torch", "reason": "plain torch: compiled kernels are for CPUs"}
+    choice = kernels()
+    return {"name": choice.name, "reason": choice.reason}
+
+
+def ceilings(device: torch.device, seconds: float = 0.4) -> dict[str, dict[str, float]]:
+    """Best and usual rates of matmuls in each dtype (FLOP/s) and of large copies (bytes/s); `seconds` for each."""
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    rates = {f"matmul {name}": matmul_rate(dtype, device, seconds) for name, dtype in dtypes.items()}
+    return {name: asdict(rate) for name, rate in {**rates, "copy": copy_rate(device, seconds)}.items()}
+
+
+def cache() -> dict[str, Any]:
+    """Where histories are kept, and whether that works; the folder is None when they are switched off."""
+    folder = cache_folder()
+    if folder is None:
+        return {"folder": None, "writable": False, "histories": 0}
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    count = len(list(folder.glob("steps-*.json"))) if folder.is_dir() else 0
+    return {"folder": str(folder), "writable": writable, "histories": count}
+
+
+def advice(found: dict[str, Any]) -> list[str]:
+    """What could be better, one sentence each; `found` is the report so far (its model part may be missing)."""
+    machine, rates, model = found["machine"], found["ceilings"], found.get("model")
+    lines = []
+    if machine["device"] == "cpu" and machine["threads"] > machine["cores"]:
+        lines.append(f"{machine['threads']} threads on {machine['cores']} cores slow each other down: use fewer.")
+    if machine["device"] == "cpu" and machine["load"] > 0.6 * machine["cores"]:
+        lines.append(f"Other work is running (load {machine['load']}): figures are low, and runs will vary with it.")
+    shaky = [name for name, rate in rates.items() if rate["best"] > 2.5 * rate["usual"]]
+    if shaky:
+        lines.append(f"Speed varies by more than 2.5 times ({', '.join(shaky)}): cores are shared with other work.")
+    slow = rates["matmul float32"]["usual"] / rates["matmul bfloat16"]["usual"]
+    if model is not None and model["dtype"] == "bfloat16" and slow > 1.2:
+        lines.append(f"bfloat16 matmuls are {slow:.1f} times slower than float32 here: use --dtype float32.")
+    if model is not None and model["dtype"] == "float32" and model["own_dtype"] == "bfloat16" and slow < 0.7:
+        lines.append(
+            f"bfloat16 matmuls are {1 / slow:.1f} times faster than float32 here: --dtype bfloat16 is quicker."
+        )
+    if found["cache"]["folder"] is None:
+        lines.append("UMBEL_CACHE=off: plans start from ceilings each time, and nothing that runs teach is kept.")
+    elif not found["cache"]["writable"]:
+        lines.append(f"{found['cache']['folder']} cannot be written: set UMBEL_CACHE to a folder that can.")
+    return lines

@@ -1,0 +1,31 @@
+"""`umbel report`: what a job came to, held against its plan; for finished, stopped and killed jobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report_command(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output of a run.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+) -> None:
+    """Hold what the job of OUT did against what its plan expected.
+
+    Everything is read from OUT.umbel, the job's store: whether the job finished, was stopped or was killed, and in
+    however many runs it was done. Exit codes: 0, 2 usage.
+    """
+    from umbel.jobs.report import read_report
+    from umbel.jobs.report_text import report_text
+
+    report = read_report(output)
+    if html is not None:
+        from umbel.cli.page import write_page
+        from umbel.jobs.report_page import report_page
+
+        write_page(html, report_page(report, report_text(report)))
+    typer.echo(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), nl=False)

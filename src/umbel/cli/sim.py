@@ -1,0 +1,184 @@
+"""`umbel sim`: what a job would take on a machine, under other engines' policies and under ours; needs no weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umbel.config import EngineConfig
+from umbel.errors import UsageError
+
+if TYPE_CHECKING:
+    from umbel.cost.known import Known
+    from umbel.cost.machine import Machine
+    from umbel.ir.spec import ModelSpec
+    from umbel.sim.case import Case
+    from umbel.sim.simulate import Outcome
+
+_FILE = "Input as for plan, a trace (--trace), or synthetic:prefix=2000,remainder=200,degree=16,rows=6400,output=100"
+_MODEL = "A directory with config.json, that file, 'demo', or a shape such as llama-3.1-8b."
+_POLICIES = "Which, by commas [fcfs-lru,sorted-lru,longest-prefix,batchllm,umbel]; also umbel-no-prefix and the like."
+
+
+def sim_command(
+    file: Annotated[str, typer.Argument(help=_FILE, show_default=False)],
+    model: Annotated[str, typer.Option("-m", "--model", metavar="CONFIG", help=_MODEL)],
+    machine: Annotated[str, typer.Option(help="this (measured now), h200 or a100.")] = "this",
+    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
+    policies: Annotated[str | None, typer.Option(help=_POLICIES)] = None,
+    ablations: Annotated[bool, typer.Option("--ablations", help="Ours with each part switched off, too.")] = False,
+    trace: Annotated[str | None, typer.Option(help="Kind of trace: mooncake, blocks16, lengths or agent.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of a trace to take.", min=1)] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Directory of tokenizer.json, for text [the model's].")] = None,
+    prompt: Annotated[str | None, typer.Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put each templated prompt into a user message.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Output limit of rows that set none.", min=1)] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads that the run would take.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object a policy.")] = False,
+) -> None:
+    """Simulate a job on a virtual clock under several policies.
+
+    Runs the production scheduler; only the model is replaced, by its price. Saving is 1 - computed / prompt tokens,
+    where what a cache lost and computed again counts as computed.
+    """
+    from umbel.cost.machine import named
+    from umbel.sim.case import Case
+    from umbel.sim.model import find_model
+    from umbel.sim.simulate import simulate
+
+    names = _names(policies, ablations=ablations)
+    config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens)
+    target = named(machine)
+    spec, directory = find_model(model)
+    texts = _Texts(tokenizer or directory, model)
+    reading = {"template": prompt, "chat": chat, "strict": False, "max_tokens": max_tokens}
+    workload, lengths = _read(file, trace, rows, spec, texts, reading)
+    known = None if directory is None else _known(spec, directory, target, config)
+    case = Case(workload, spec, target, config, lengths, known)
+    progress = _Progress()
+    outcomes = [simulate(case, name, progress) for name in names]
+    progress.clear()
+    typer.echo(json.dumps([o.as_dict() for o in outcomes], indent=2) if as_json else _table(case, outcomes))
+
+
+def _known(spec: ModelSpec, directory: Path, machine: Machine, config: EngineConfig) -> Known:
+    """What runs of this model have taught on this machine, as `umbel plan` takes it."""
+    from umbel.cost.history import History
+
+    return History.of(spec, directory, machine.choose_dtype(config.dtype, spec.dtype), machine, config.threads).load()
+
+
+def _names(policies: str | None, *, ablations: bool) -> list[str]:
+    from umbel.sim.policies import ABLATIONS, POLICIES, check_name
+
+    names = list(POLICIES) if policies is None else [name.strip() for name in policies.split(",") if name.strip()]
+    if ablations:
+        names += ABLATIONS
+    for name in names:
+        check_name(name)
+    if not names:
+        raise UsageError(f"--policies: name at least one of {', '.join(POLICIES)}")
+    return list(dict.fromkeys(names))
+
+
+def _read(
+    file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The workload, and how long answers are where that is known."""
+    from umbel.sim.synthetic import PREFIX, Synthetic
+    from umbel.sim.traces import read_trace
+
+    if file.startswith(PREFIX):
+        return Synthetic.parse(file).workload(), None
+    if trace is not None:
+        read = read_trace(Path(file), trace, spec.max_positions, texts, rows)
+        if read.dropped:
+            _say(f"{read.dropped:,} rows left out: empty, or longer than the model's {spec.max_positions:,} positions")
+        return read.workload, read.lengths
+    return _read_job(Path(file), spec, texts, reading), None
+
+
+def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]) -> Any:
+    """The rows of a job that could run, as `umbel plan` reads them."""
+    from umbel.cli.assemble import read_options
+    from umbel.ir.params import SamplingParams
+    from umbel.jobs.prepare import prepare
+    from umbel.jobs.source import Source
+
+    options = read_options(SamplingParams(max_tokens=reading["max_tokens"]), reading, spec.vocab_size, None)
+    prepared = prepare(Source(file, options), texts, spec.vocab_size, spec.max_positions)
+    if prepared.faults:
+        _say(f"{len(prepared.faults):,} rows left out: they would be errors (umbel plan lists them)")
+    return prepared.workload
+
+
+class _Texts:
+    """The tokenizer of a directory, loaded when the first text comes; a shape alone has none."""
+
+    def __init__(self, directory: Path | None, model: str):
+        from umbel.cli.assemble import LateTokenizer
+
+        self._found = None if directory is None else LateTokenizer(directory)
+        self._model = model
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text. Raises UsageError where there is no tokenizer."""
+        return self._loaded().encode(texts)
+
+    def encode_chat(self, conversations: Sequence[Any]) -> list[list[int]]:
+        """Token ids of each chat. Raises UsageError where there is no tokenizer."""
+        return self._loaded().encode_chat(conversations)
+
+    def _loaded(self) -> Any:
+        if self._found is None:
+            raise UsageError(
+                f"--model {self._model} is a shape without a tokenizer: give token ids, or --tokenizer DIR"
+            )
+        return self._found
+
+
+class _Progress:
+    """Says on a terminal how far a simulation is, when it takes longer than a moment."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + 2.0
+        self._shown = False
+
+    def __call__(self, policy: str, done: int, rows: int) -> None:
+        """Called after every row."""
+        if time.monotonic() >= self._next and sys.stderr.isatty():
+            self._next = time.monotonic() + 0.5
+            self._shown = True
+            print(f"\r{policy}: {done:,} of {rows:,} rows\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _table(case: Case, outcomes: Sequence[Outcome]) -> str:
+    width = max(len(o.policy) for o in outcomes)
+    head = f"{len(case.workload):,} rows, {len(case.workload.tokens):,} prompt tokens; {case.machine.name}, "
+    head += f"{case.price.dtype}, KV pool of {outcomes[0].kv_tokens:,} tokens"
+    titles = f"{'policy':<{width}}{'computed':>15}{'saving':>9}{'rows/s':>10}{'seconds':>11}"
+    lines = [head, titles + f"{'kv peak':>12}{'recomputed':>14}{'steps':>9}{'preempted':>11}"]
+    for o in outcomes:
+        line = f"{o.policy:<{width}}{o.computed_prompt_tokens:>15,}{o.saving:>9.1%}{o.rows_per_second:>10,.2f}"
+        line += f"{o.seconds:>11,.1f}{o.kv_peak_tokens:>12,}{o.recomputed_tokens:>14,}{o.steps:>9,}{o.preemptions:>11,}"
+        lines.append(line)
+    failed = max(o.failed_rows for o in outcomes)
+    if failed:
+        lines.append(f"up to {failed:,} rows do not fit the KV pool; they are not in these figures")
+    return "\n".join(lines)
+
+
+def _say(message: str) -> None:
+    print(f"umbel: {message}", file=sys.stderr)
