@@ -38,13 +38,16 @@ class Trial:
     @property
     def good(self) -> bool:
         """Same bytes, sound, and the stop came as promised (unless the run had ended by then)."""
-        # A stop can also come when the run has ended: after the last row, while the interpreter shuts down.
-        codes = {"KILL": (-9, 0), "TERM": (75, 0, -15)}[self.signal]
+        # The run may have ended by then; a TERM that comes before Python has begun to listen ends it the hard way.
+        codes = {"KILL": (-9, 0), "TERM": (75, 0) if self.kept_rows else (75, 0, -15), "TIME": (5, 0)}[self.signal]
         return self.equal and self.sound and self.resumed_rc == 0 and self.stopped_rc in codes and self.stop_s <= 10
 
 
-def make_input(path: Path, rows: int, seed: int) -> None:
-    """Rows with shared beginnings, own seeds and lengths; a few samples and a few chats among them."""
+def make_input(path: Path, rows: int, seed: int, padding: int) -> None:
+    """Rows with shared beginnings, own seeds and lengths; a few samples and a few chats among them.
+
+    `padding` bytes of a field that nobody reads make each row longer, and a file of some size run in windows.
+    """
     rng = random.Random(seed)
     with open(path, "w", encoding="utf-8") as stream:
         for i in range(rows):
@@ -53,6 +56,8 @@ def make_input(path: Path, rows: int, seed: int) -> None:
             row |= {"messages": [{"role": "user", "content": text}]} if i % 5 == 0 else {"prompt": text}
             if i % 17 == 0:
                 row["n"] = 3
+            if padding:
+                row["note"] = "x" * padding
             stream.write(json.dumps(row) + "\n")
 
 
@@ -91,6 +96,22 @@ def trial(name: str, after: float, source: Path, expected: bytes, output: Path, 
     return Trial(name, after, stopped, stop_s, summary["resumed"], resumed, equal, sound)
 
 
+def timed_trial(seconds: float, source: Path, expected: bytes, output: Path, arguments: argparse.Namespace) -> Trial:
+    """End a run by its own deadline, look at what it left, resume it, compare."""
+    began = time.monotonic()
+    run = [*command(source, output, arguments), "--deadline", f"{seconds:.1f}"]
+    stopped = subprocess.run(run, capture_output=True, check=False).returncode
+    late = time.monotonic() - began - seconds
+    check = [sys.executable, "-m", "umbel.cli.main", "verify", str(source), str(output)]
+    partial = subprocess.run(check, capture_output=True, check=False).returncode
+    resumed, _ = finish(source, output, arguments)
+    summary = json.loads(Path(f"{output}.summary").read_text())
+    sound = subprocess.run(check, capture_output=True, check=False).returncode == 0
+    sound = sound and partial == (3 if stopped == 5 else 0)
+    equal = output.exists() and output.read_bytes() == expected
+    return Trial("TIME", seconds, stopped, max(0.0, late), summary["resumed"], resumed, equal, sound)
+
+
 def show(number: int, t: Trial) -> None:
     """One line of the table."""
     told = f"{number:>3}  {t.signal:<4}  {t.after_s:>7.2f}  {t.stopped_rc:>4}  {t.stop_s:>6.2f}  {t.kept_rows:>6}"
@@ -106,6 +127,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--terms", type=int, default=5)
+    parser.add_argument("--deadlines", type=int, default=2)
+    parser.add_argument("--padding", type=int, default=0, help="bytes that make each row longer; 9000: windows")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lead-in", type=float, default=0.0, help="seconds at the start in which no kill falls")
@@ -121,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
         source, whole = directory / "in.jsonl", directory / "whole.jsonl"
-        make_input(source, options.rows, options.seed)
+        make_input(source, options.rows, options.seed, options.padding)
         code, seconds = finish(source, whole, options)
         if code != 0:
             print(f"the uninterrupted run ended with {code}", file=sys.stderr)
@@ -129,14 +152,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.rows} rows, uninterrupted in {seconds:.1f} s; {whole.stat().st_size:,} bytes")
         print(" no  stop  after s    rc  took s  kept     resume  output   sound")
         good = 0
-        for number, name in enumerate(["KILL"] * options.kills + ["TERM"] * options.terms, 1):
-            output = directory / f"out-{number}.jsonl"
-            result = trial(
-                name, rng.uniform(options.lead_in, seconds * options.last), source, whole.read_bytes(), output, options
-            )
+        names = ["KILL"] * options.kills + ["TERM"] * options.terms + ["TIME"] * options.deadlines
+        for number, name in enumerate(names, 1):
+            output, after = directory / f"out-{number}.jsonl", rng.uniform(options.lead_in, seconds * options.last)
+            if name == "TIME":
+                result = timed_trial(max(1.0, after), source, whole.read_bytes(), output, options)
+            else:
+                result = trial(name, after, source, whole.read_bytes(), output, options)
             show(number, result)
             good += result.good
-    total = options.kills + options.terms
+    total = len(names)
     print(f"{good} of {total} good")
     return 0 if good == total else 1
 
