@@ -10,6 +10,7 @@ import numpy as np
 
 from umbel.config import EngineConfig
 from umbel.engine.build import Model, build_loop, machine_of, plan_workload
+from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
@@ -51,6 +52,7 @@ class LLM:
         self.config = EngineConfig.of(model, **options)
         self._model = Model(self.config)
         self._machine = machine_of(self._model.device)
+        self._lessons = Lessons(self._model, self._machine)
         self._loop: Loop | None = None
         self._past = Stats()
 
@@ -98,18 +100,24 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> Plan:
         """What `generate` would do: forest, order, budgets with their reasons, estimates."""
-        return plan_workload(self._model, self._tokenise(_as_list(prompts), params).workload, self._machine)
+        return self.plan_for(self._tokenise(_as_list(prompts), params).workload)
 
-    def execute(self, workload: Workload) -> Iterator[Output]:
-        """Run a tokenised workload whose rows are valid; Outputs come as rows finish. One workload at a time."""
+    def plan_for(self, workload: Workload) -> Plan:
+        """What `execute` would do with a tokenised workload."""
+        return plan_workload(self._model, workload, self._machine, self._lessons.known())
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
         if len(workload) == 0:
             return
-        loop = build_loop(self._model, workload, plan_workload(self._model, workload, self._machine))
+        plan = plan or self.plan_for(workload)
+        loop = build_loop(self._model, workload, plan, self._lessons.known())
         self._loop = loop
         try:
             yield from loop.run()
         finally:
             self._past, self._loop = _sum(self._past, loop.stats()), None
+            self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

@@ -11,6 +11,8 @@ from umbel.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
+PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
+ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -24,7 +26,9 @@ class EngineConfig:
     """Engine settings as asked; None means that the plan derives the value and says why.
 
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
-    of a KV page, `seed` the one that rows without their own are sampled with.
+    of a KV page, `seed` the one that rows without their own are sampled with. `prefix` and `admission` name techniques
+    of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
+    `allow_lossy` lets the plan choose techniques that may change answers.
     """
 
     model: str
@@ -36,10 +40,16 @@ class EngineConfig:
     page_size: int = 16
     seed: int = 0
     load_format: str = "auto"
+    prefix: str = "forest"
+    admission: str = "past-future"
+    skip: tuple[str, ...] = ()
+    allow_lossy: bool = False
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("load_format", self.load_format, LOAD_FORMATS)
+        _one_of("prefix", self.prefix, PREFIX_MODES)
+        _one_of("admission", self.admission, ADMISSIONS)
         for name in ("threads", "kv_tokens", "chunk", "page_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

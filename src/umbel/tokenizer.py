@@ -18,8 +18,10 @@ from tokenizers.models import BPE
 from umbel.chat_template import ChatTemplate, Message
 from umbel.errors import InvalidRequest, ModelError
 from umbel.tokenizer_files import TokenizerFiles, read_tokenizer
+from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
 
 CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
+CHECKED = 16
 CLEAN_UP_MORE = ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 
 
@@ -31,6 +33,9 @@ class Tokenizer:
         self.special_tokens = files.named_tokens
         self.cleans_up = files.clean_up and not isinstance(files.backend.model, BPE)
         self._template_source = files.template
+        breaks = breaks_of(files.backend)
+        self._shared = None if breaks is None else SharedBeginnings(breaks, self._encode_plain)
+        self._shared_checked = False
         self._template = None if files.template is None else ChatTemplate(files.template, files.named_tokens, now)
 
     @classmethod
@@ -61,7 +66,19 @@ class Tokenizer:
 
     def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each conversation; the template writes the special tokens itself, so none are added."""
-        return self.encode([self.render(messages) for messages in conversations], add_special_tokens=False)
+        texts = [self.render(messages) for messages in conversations]
+        if self._shared is None:
+            return self._encode_plain(texts)
+        found = self._shared.encode(texts)
+        if not self._shared_checked:  # what was reasoned about the tokenizer is held to the first texts it gets
+            self._shared_checked = True
+            if found[:CHECKED] != self._encode_plain(texts[:CHECKED]):
+                self._shared = None
+                return self._encode_plain(texts)
+        return found
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.encode(texts, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; ids that the tokenizer does not know give nothing."""

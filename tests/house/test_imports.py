@@ -13,7 +13,7 @@ from tests.house.source import imports, modules
 CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
-TEXT = {"tokenizer", "tokenizer_files", "chat_template", "detokenizer"}
+TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "chat_template", "detokenizer"}
 ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 OPEN = {"errors", "config"}
 
 PURE_UNITS = {"ir", "cost", "catalog", "plan", "cache", "sched", "sim", "workflow", "config", "errors", "demo"}
-PURE_MODULES = {"umbel.engine.loop", "umbel.engine.state", "umbel.models.families", "umbel.cli.plan"}
+PURE_MODULES = {"umbel.engine.loop", "umbel.engine.state", "umbel.models.families", "umbel.cli.plan", "umbel.cli.sim"}
 HEAVY = {"torch", "triton", "ray", "transformers"}
 HTTP = {"requests", "httpx", "aiohttp", "urllib3", "http", "fastapi", "starlette", "uvicorn", "sse_starlette"}
 PARSERS = {"argparse", "typer", "click", "optparse", "getopt"}
