@@ -143,7 +143,8 @@ def test_dummy_weights_are_seeded(tmp_path: Path) -> None:
 def test_a_plan_runs_nothing(llm: LLM) -> None:
     steps = llm.stats().steps
     plan = llm.plan([[5, 6, 7], [5, 6, 8], [5, 6, 8]], GREEDY)
-    assert plan.estimates.rows == 3 and plan.estimates.computed_prompt_tokens == 4
+    # Two tokens are shared: whether that pays is a question of this machine's prices.
+    assert plan.estimates.rows == 3 and plan.estimates.computed_prompt_tokens in (4, 6)
     assert plan.estimates.duplicate_rows == 1 and llm.stats().steps == steps
 
 
