@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from umbel.cli.arguments import Option
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
 
 def doctor_command(
     model: Annotated[
-        str | None, typer.Option("-m", "--model", help="Time its steps too: 'demo', a directory, or a hub id.")
+        str | None, Option("-m", "--model", help="Time its steps too: 'demo', a directory, or a hub id.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
-    seconds: Annotated[float, typer.Option(help="Time to spend on the model's steps, about.", min=1)] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, Option(help="CPU threads.", min=1)] = None,
+    seconds: Annotated[float, Option(help="Time to spend on the model's steps, about.", min=1)] = 30.0,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check the installation and measure this machine.
 
@@ -44,7 +43,7 @@ def doctor_command(
     if model is not None:
         found["model"] = _examine(config, seconds)
     found["advice"] = advice(found)
-    typer.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    print(json.dumps(found, indent=2) if as_json else _text(found))
 
 
 def _examine(config: EngineConfig, seconds: float) -> dict[str, Any]:

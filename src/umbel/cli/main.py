@@ -6,9 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any
 
 from umbel.config import nearest
 from umbel.errors import UmbelError
@@ -44,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if given else USAGE
     if given[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
         print(f"umbel {version('umbel')}")
         return 0
     command = COMMANDS.get(given[0])
@@ -54,21 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(name: str, command: Command, arguments: Sequence[str]) -> int:
-    import typer
+    from umbel.cli.arguments import call
 
-    app = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=_CONTEXT
-    )
-    function: Callable[..., Any] = getattr(import_module(command.module), command.function)
-    app.command()(function)
     try:
-        app(args=list(arguments), prog_name=f"umbel {name}")
-    except SystemExit as end:
+        return call(getattr(import_module(command.module), command.function), arguments, f"umbel {name}")
+    except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else INTERNAL
-    return 0
-
-
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def _guarded(act: Callable[[], int]) -> int:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.ir.budget import Budget
 
@@ -19,26 +18,24 @@ if TYPE_CHECKING:
 
 
 def plan_command(
-    file: Annotated[Path, typer.Argument(help="Input: JSONL, OpenAI batch lines, Parquet or CSV.")],
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="'demo', a directory (config.json is enough), or a hub id.")
-    ],
-    prompt: Annotated[str | None, typer.Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Put each templated prompt into a user message.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Output limit of rows that set none.", min=1)] = None,
-    served_model_name: Annotated[list[str] | None, typer.Option(help="Names that rows may call the model.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads that the run will take.")] = None,
-    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
-    chunk: Annotated[int | None, typer.Option(help="Most tokens of one step; derived if not given.")] = None,
-    prefix: Annotated[str, typer.Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
-    admission: Annotated[str, typer.Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    skip_pass: Annotated[list[str] | None, typer.Option(help="Leave out a pass of the planner; repeatable.")] = None,
-    machine: Annotated[str, typer.Option(help="this (measured now), h200 or a100.")] = "this",
-    deadline: Annotated[str | None, typer.Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
-    max_output_tokens_total: Annotated[int | None, typer.Option(help="Say what fits into so many tokens.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    file: Annotated[Path, Argument(help="Input: JSONL, OpenAI batch lines, Parquet or CSV.")],
+    model: Annotated[str, Option("-m", "--model", help="'demo', a directory (config.json is enough), or a hub id.")],
+    prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
+    chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
+    max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
+    served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
+    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, Option(help="CPU threads that the run will take.")] = None,
+    kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
+    chunk: Annotated[int | None, Option(help="Most tokens of one step; derived if not given.")] = None,
+    prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
+    admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
+    skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
+    machine: Annotated[str, Option(help="this (measured now), h200 or a100.")] = "this",
+    deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
+    max_output_tokens_total: Annotated[int | None, Option(help="Say what fits into so many tokens.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
 ) -> None:
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
@@ -68,7 +65,7 @@ def plan_command(
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
     if html is not None:
         _write_page(html, plan, file.name, text)
-    typer.echo(_json(plan, prepared.rows, prepared.faults, fits) if as_json else text, nl=False)
+    print(_json(plan, prepared.rows, prepared.faults, fits) if as_json else text, end="")
 
 
 def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:

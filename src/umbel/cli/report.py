@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from umbel.cli.arguments import Argument, Option
 
 
 def report_command(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output of a run.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    output: Annotated[Path, Argument(metavar="OUT", help="The output of a run.")],
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
 ) -> None:
     """Hold what the job of OUT did against what its plan expected.
 
@@ -28,4 +28,4 @@ def report_command(
         from umbel.jobs.report_page import report_page
 
         write_page(html, report_page(report, report_text(report)))
-    typer.echo(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), nl=False)
+    print(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), end="")

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
+from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.budget import Budget
@@ -23,37 +22,37 @@ _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
 def run_command(
-    model: Annotated[str, typer.Option("-m", "--model", help="'demo', a directory, or a hub id.")],
-    output: Annotated[Path, typer.Option("-o", "--output", "--output-file", help=_OUTPUT)],
-    file: Annotated[Path | None, typer.Argument(help=_INPUT, show_default=False)] = None,
-    input_file: Annotated[Path | None, typer.Option("-i", "--input-file", help="The same as FILE.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="For rows that set none [context's end].")] = None,
-    temperature: Annotated[float | None, typer.Option(help="For rows that set none [1.0].")] = None,
-    top_p: Annotated[float | None, typer.Option(help="For rows that set none [1.0].")] = None,
-    top_k: Annotated[int | None, typer.Option(help="For rows that set none [0: all].")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop string for rows that set none; repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of rows that set none.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="With --prompt: put it into a user message.")] = False,
-    served_model_name: Annotated[list[str] | None, typer.Option(help="Names that rows may call the model.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens.")] = None,
-    chunk: Annotated[int | None, typer.Option(help="Most tokens that one step computes.")] = None,
-    prefix: Annotated[str, typer.Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
-    admission: Annotated[str, typer.Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    skip_pass: Annotated[list[str] | None, typer.Option(help="Leave out a pass of the planner; repeatable.")] = None,
-    load_format: Annotated[str, typer.Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
-    deadline: Annotated[str | None, typer.Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
-    max_output_tokens_total: Annotated[int | None, typer.Option(help="Generate no more tokens in this run.")] = None,
-    order: Annotated[Literal["input", "finish"], typer.Option(help="Order of the output.")] = "input",
-    summary: Annotated[Path | None, typer.Option(help="Write the closing figures to this file, as JSON.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help=_RETRY)] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
-) -> None:
+    model: Annotated[str, Option("-m", "--model", help="'demo', a directory, or a hub id.")],
+    output: Annotated[Path, Option("-o", "--output", "--output-file", help=_OUTPUT)],
+    file: Annotated[Path | None, Argument(help=_INPUT)] = None,
+    input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None,
+    max_tokens: Annotated[int | None, Option(help="For rows that set none [context's end].")] = None,
+    temperature: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
+    top_p: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
+    top_k: Annotated[int | None, Option(help="For rows that set none [0: all].")] = None,
+    stop: Annotated[list[str] | None, Option(help="Stop string for rows that set none; repeatable.")] = None,
+    seed: Annotated[int, Option(help="Seed of rows that set none.")] = 0,
+    prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
+    chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False,
+    served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
+    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, Option(help="CPU threads.")] = None,
+    kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens.")] = None,
+    chunk: Annotated[int | None, Option(help="Most tokens that one step computes.")] = None,
+    prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
+    admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
+    skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
+    load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
+    deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
+    max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
+    order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input",
+    summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None,
+    strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
+    retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
+) -> int:
     """Run every row of FILE through a model and write one answer per row.
 
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
@@ -69,7 +68,7 @@ def run_command(
     paths = _paths(file, input_file, output, summary)
     how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
     budget = Budget.of(deadline, max_output_tokens_total)
-    raise typer.Exit(_run(config, sampling, reading, paths, how, budget, quiet=quiet))
+    return _run(config, sampling, reading, paths, how, budget, quiet=quiet)
 
 
 def _paths(file: Path | None, input_file: Path | None, output: Path, summary: Path | None) -> dict[str, Any]:

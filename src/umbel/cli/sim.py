@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 
@@ -27,21 +26,21 @@ _POLICIES = "Which, by commas [fcfs-lru,sorted-lru,longest-prefix,batchllm,umbel
 
 
 def sim_command(
-    file: Annotated[str, typer.Argument(help=_FILE, show_default=False)],
-    model: Annotated[str, typer.Option("-m", "--model", metavar="CONFIG", help=_MODEL)],
-    machine: Annotated[str, typer.Option(help="this (measured now), h200 or a100.")] = "this",
-    kv_tokens: Annotated[int | None, typer.Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
-    policies: Annotated[str | None, typer.Option(help=_POLICIES)] = None,
-    ablations: Annotated[bool, typer.Option("--ablations", help="Ours with each part switched off, too.")] = False,
-    trace: Annotated[str | None, typer.Option(help="Kind of trace: mooncake, blocks16, lengths or agent.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Rows of a trace to take.", min=1)] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Directory of tokenizer.json, for text [the model's].")] = None,
-    prompt: Annotated[str | None, typer.Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Put each templated prompt into a user message.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Output limit of rows that set none.", min=1)] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads that the run would take.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object a policy.")] = False,
+    file: Annotated[str, Argument(help=_FILE)],
+    model: Annotated[str, Option("-m", "--model", metavar="CONFIG", help=_MODEL)],
+    machine: Annotated[str, Option(help="this (measured now), h200 or a100.")] = "this",
+    kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
+    policies: Annotated[str | None, Option(help=_POLICIES)] = None,
+    ablations: Annotated[bool, Option("--ablations", help="Ours with each part switched off, too.")] = False,
+    trace: Annotated[str | None, Option(help="Kind of trace: mooncake, blocks16, lengths or agent.")] = None,
+    rows: Annotated[int | None, Option(help="Rows of a trace to take.", min=1)] = None,
+    tokenizer: Annotated[Path | None, Option(help="Directory of tokenizer.json, for text [the model's].")] = None,
+    prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
+    chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
+    max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
+    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, Option(help="CPU threads that the run would take.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON list, one object a policy.")] = False,
 ) -> None:
     """Simulate a job on a virtual clock under several policies.
 
@@ -65,7 +64,7 @@ def sim_command(
     progress = _Progress()
     outcomes = [simulate(case, name, progress) for name in names]
     progress.clear()
-    typer.echo(json.dumps([o.as_dict() for o in outcomes], indent=2) if as_json else _table(case, outcomes))
+    print(json.dumps([o.as_dict() for o in outcomes], indent=2) if as_json else _table(case, outcomes))
 
 
 def _known(spec: ModelSpec, directory: Path, machine: Machine, config: EngineConfig) -> Known:

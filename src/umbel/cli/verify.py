@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from umbel.cli.arguments import Argument, Option
 
 if TYPE_CHECKING:
     from umbel.jobs.verify import Verdict
 
 
 def verify_command(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="The file that was run.", show_default=False)],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file that came out.", show_default=False)],
-    templated: Annotated[bool, typer.Option("--templated", help="The run used --prompt.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+    source: Annotated[Path, Argument(metavar="INPUT", help="The file that was run.")],
+    output: Annotated[Path, Argument(metavar="OUTPUT", help="The file that came out.")],
+    templated: Annotated[bool, Option("--templated", help="The run used --prompt.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+) -> int:
     """Check that OUTPUT has one sound row for each row of INPUT, and print digests of both.
 
     Exit codes: 0 sound and every row answered, 3 sound but some rows are errors, 1 not sound, 2 usage.
@@ -26,7 +26,7 @@ def verify_command(
 
     verdict = verify(source, output, templated=templated)
     print(json.dumps(verdict.as_dict(), indent=2) if as_json else _text(verdict))
-    raise typer.Exit(verdict.exit_code)
+    return verdict.exit_code
 
 
 def _text(verdict: Verdict) -> str:

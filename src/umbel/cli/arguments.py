@@ -1,0 +1,120 @@
+"""Reads a command line by the signature of a command: names, types, defaults and help stand beside each parameter.
+
+A parameter is `name: Annotated[type, Option(...)] = default` or `Argument(...)`; types are str, int, float, Path, bool
+(a flag), a Literal (a choice) and list[str] (may be repeated), each of them also `| None`. Built on argparse, which is
+there in milliseconds: `umbel plan` and `umbel --help` answer before a larger library would have been imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, cleandoc, signature
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from umbel.config import nearest
+from umbel.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """Something given by its place: what it is, and what stands for it in the usage line."""
+
+    help: str
+    metavar: str | None = None
+
+
+class Option:
+    """Something given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number."""
+
+    def __init__(self, *names: str, help: str, min: float | None = None, metavar: str | None = None):
+        self.names = names
+        self.help = help
+        self.min = min
+        self.metavar = metavar
+
+
+def call(command: Callable[..., int | None], arguments: Sequence[str], name: str) -> int:
+    """Call a command with what the command line says; returns its exit code. Raises UsageError for a mistake in it;
+    `--help` prints the help and raises SystemExit."""
+    about = cleandoc(command.__doc__ or "")
+    parser = _Parser(name, description=about, allow_abbrev=False, add_help=False, formatter_class=_Help)
+    parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
+    hints, parameters = get_type_hints(command, include_extras=True), signature(command).parameters
+    actions = [_add(parser, parameter, hints[parameter.name]) for parameter in parameters.values()]
+    parser.usage = f"{name} [OPTIONS]" + "".join(f" {a.metavar}" for a in actions if not a.option_strings)
+    # Options may stand before, behind and between the places of arguments.
+    found, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:  # said before what is missing, which may be what was misspelt
+        what = "option" if unknown[0].startswith("-") else "argument"
+        known = [option for action in actions for option in action.option_strings]
+        parser.error(f"no {what} {unknown[0]!r}{nearest(unknown[0].split('=')[0], known)}")
+    for action, parameter in zip(actions, parameters.values(), strict=True):
+        if parameter.default is Parameter.empty and getattr(found, parameter.name) is None:
+            parser.error(f"{'/'.join(action.option_strings) or action.metavar} is missing")
+    return command(**vars(found)) or 0
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Room for our longer names beside what they mean."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all of umbel does, without the usage of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+_METAVARS = MappingProxyType({str: "TEXT", int: "N", float: "X", Path: "PATH"})
+
+
+def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> argparse.Action:
+    """Tell the parser about one parameter."""
+    kind, told = get_args(hint)
+    default = None if parameter.default is Parameter.empty else parameter.default
+    more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
+    if isinstance(told, Argument):
+        metavar = told.metavar or parameter.name.upper()
+        return parser.add_argument(parameter.name, type=_plain(kind), nargs="?", metavar=metavar, **more)
+    plain = _plain(kind)
+    if plain is bool:
+        more["action"] = "store_true"
+    elif get_origin(plain) is Literal:
+        more["choices"] = get_args(plain)
+    elif get_origin(plain) is list:
+        more |= {"action": "append", "metavar": told.metavar or "TEXT"}
+    else:
+        more["type"] = plain if told.min is None else _at_least(plain, told.min)
+        more["metavar"] = told.metavar or _METAVARS[plain]
+    if default not in (None, False):
+        more["help"] += f" [{default}]"
+    names = told.names or (f"--{parameter.name.replace('_', '-')}",)
+    return parser.add_argument(*names, dest=parameter.name, **more)
+
+
+def _plain(kind: Any) -> Any:
+    """The type without `| None`."""
+    if get_origin(kind) is not UnionType:
+        return kind
+    (plain,) = (part for part in get_args(kind) if part is not type(None))
+    return plain
+
+
+def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    """Reads a number and refuses one below `least`."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be at least {least:g}")
+        return value
+
+    read.__name__ = getattr(kind, "__name__", "number")  # argparse names the type by it: "invalid int value"
+    return read
