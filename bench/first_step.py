@@ -45,13 +45,13 @@ def run_until_first_step(arguments: list[str]) -> None:
         from umbel.engine import build
         from umbel.runner.torch_runner import TorchRunner
 
-        load_weights, run = build.load_weights, TorchRunner.run
+        decoder, run = build.Decoder, TorchRunner.run
 
-        def timed_weights(*given: Any) -> Any:
+        def timed_decoder(*given: Any) -> Any:
             start = time.monotonic()
-            weights = load_weights(*given)
+            made = decoder(*given)
             times["of it loading weights"] = time.monotonic() - start
-            return weights
+            return made
 
         def last_run(runner: TorchRunner, step: Any) -> Any:
             times["first window planned"] = time.monotonic() - began
@@ -64,7 +64,7 @@ def run_until_first_step(arguments: list[str]) -> None:
             os._exit(0)
             return result
 
-        build.load_weights, TorchRunner.run = timed_weights, last_run  # type: ignore[method-assign]
+        build.Decoder, TorchRunner.run = timed_decoder, last_run  # type: ignore[method-assign]
         engine = load(config)
         times["loaded"] = time.monotonic() - began
         return engine

@@ -58,5 +58,11 @@ class Counting(TorchDispatchMode):
 
 def tensors_of(decoder: Decoder) -> list[Tensor]:
     """Every weight, each once."""
-    layers = [t for layer in decoder.layers for name in layer.__slots__ if (t := getattr(layer, name)) is not None]
-    return [decoder.embedding, decoder.final_norm, decoder.head, *layers]
+    parts = [decoder.embedding, decoder.final_norm, decoder.head]
+    parts += [getattr(layer, name) for layer in decoder.layers for name in layer.__slots__]
+    tensors = [t for part in parts for t in ([part] if isinstance(part, Tensor) else _slots(part))]
+    return [t for t in tensors if isinstance(t, Tensor)]
+
+
+def _slots(part: Any) -> list[Any]:
+    return [getattr(part, name) for name in getattr(part, "__slots__", ())]

@@ -52,7 +52,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     """A model whose embedding of id 29 is NaN: rows that hold it break, in the middle of the batch."""
     directory = make_model(tmp_path_factory.mktemp("nan") / "llama", "llama", seed=3)
     llm = LLM(str(directory), dtype="float32", device="cpu", threads=1, chunk=16, kv_tokens=1024)
-    llm._model.decoder.embedding[29] = torch.nan
+    llm._model.decoder.embedding.weight[29] = torch.nan
     return llm
 
 

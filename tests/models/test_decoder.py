@@ -11,9 +11,12 @@ import torch
 
 from tests.models.dense import DenseAttention, dense_logits, greedy
 from tests.tiny_models import make_model
+from umbel.kernels.native.calls import INSTRUCTION_SETS
+from umbel.kernels.native.products import has_bfloat16
+from umbel.linear.bfloat16 import PackedMethod
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
-from umbel.models.weights import load_weights
+from umbel.models.weights import StoredWeights
 
 SHARED_MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 LLAMA3_ROPE = {
@@ -46,9 +49,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def load(directory: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+def load(directory: Path, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> Decoder:
     spec = read_spec(directory)
-    return Decoder(spec, load_weights(directory, spec, dtype))
+    if packed and (not INSTRUCTION_SETS or not has_bfloat16(INSTRUCTION_SETS[0])):
+        pytest.skip("the processor does not multiply in bfloat16, or nothing was compiled")
+    method = PackedMethod(INSTRUCTION_SETS[0]) if packed else None
+    return Decoder(spec, StoredWeights(directory, spec, dtype), method=method)
 
 
 def reference_logits(
@@ -76,22 +82,35 @@ def test_logits_equal_transformers(name: str, tmp_path: Path):
         assert (logits - expected).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_bfloat16_agrees_on_the_best_token(family: str, tmp_path: Path):
+@pytest.mark.parametrize("packed", [False, True], ids=["torch", "packed"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_bfloat16_agrees_on_the_best_token(family: str, packed: bool, tmp_path: Path):
     make_model(tmp_path, family)
     (prompt,) = random_prompts((200,))
     (expected,) = reference_logits(tmp_path, [prompt], torch.bfloat16)
-    logits = dense_logits(load(tmp_path, torch.bfloat16), prompt)
+    logits = dense_logits(load(tmp_path, torch.bfloat16, packed=packed), prompt)
     gap = expected.topk(2).values.diff().abs().squeeze(-1)
     differ = logits.argmax(-1) != expected.argmax(-1)
     assert differ.sum() <= 4
     assert (gap[differ] <= 0.1).all()
 
 
-@pytest.mark.parametrize(("name", "threads"), [("llama-biased-tied", 1), ("qwen3", 1), ("mistral", 2)])
-def test_a_row_does_not_depend_on_its_neighbours_to_the_last_bit(name: str, threads: int, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "threads", "dtype"),
+    [
+        ("llama-biased-tied", 1, torch.float32),
+        ("qwen3", 1, torch.float32),
+        ("mistral", 2, torch.float32),
+        ("llama-biased-tied", 1, torch.bfloat16),
+        ("qwen3", 2, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_a_row_does_not_depend_on_its_neighbours_to_the_last_bit(
+    name: str, threads: int, dtype: torch.dtype, tmp_path: Path
+):
     family, overrides = VARIANTS[name]
-    decoder = load(make_model(tmp_path, family, **overrides))
+    decoder = load(make_model(tmp_path, family, **overrides), dtype, packed=dtype == torch.bfloat16)
     torch.set_num_threads(threads)
     (tokens,) = random_prompts((300,), seed=1)
     positions = torch.arange(300) * 7 % 500
@@ -148,5 +167,5 @@ def test_bfloat16_checkpoint_holds_the_values_of_its_float32_twin():
     if not SHARED_MODELS.is_dir():
         pytest.skip(f"{SHARED_MODELS} is not on this machine")
     one, other = load(SHARED_MODELS / "tinystories-656k"), load(SHARED_MODELS / "tinystories-656k-bf16")
-    assert torch.equal(one.embedding, other.embedding)
-    assert torch.equal(one.layers[1].gate_up, other.layers[1].gate_up)
+    assert torch.equal(one.embedding.weight, other.embedding.weight)
+    assert torch.equal(one.layers[1].gate_up.weight, other.layers[1].gate_up.weight)

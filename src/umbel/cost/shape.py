@@ -99,7 +99,7 @@ def _small_weights(spec: ModelSpec) -> int:
 
 def executed_rows(rows: int, dtype: str = "float32") -> int:
     """Rows that a dense layer multiplies on a processor to give `rows`: thin float32 products are padded with zeros to
-    a multiple of four, so that a row's bits never depend on how many others there are (models/layers.py)."""
+    a multiple of four, so that a row's bits never depend on how many others there are (linear/dense.py)."""
     return rows + (-rows % 4 if dtype == "float32" and rows < 12 else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,14 @@ from umbel.ir.plan import Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kernels.dispatch import kernels
+from umbel.kernels.native.products import has_bfloat16
 from umbel.kv.store import KVStore
+from umbel.linear.base import LinearMethod
+from umbel.linear.bfloat16 import PackedMethod
+from umbel.linear.dense import DenseMethod
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
-from umbel.models.weights import dummy_weights, load_weights, pick_dtype
+from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.assemble import SamplingTable
@@ -52,10 +57,10 @@ class Model:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         if config.load_format == "dummy":
-            weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
+            weights: Mapping[str, torch.Tensor] = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
-            weights = load_weights(self.directory, self.spec, self.dtype, self.device)
-        self.decoder = Decoder(self.spec, weights, self.device)
+            weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
+        self.decoder = Decoder(self.spec, weights, self.device, pick_linear(self.dtype, self.device))
 
 
 def pick_device(name: str) -> torch.device:
@@ -69,6 +74,14 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
         raise UsageError(f"device={name!r}: not on this machine; use auto or cpu")
     return device
+
+
+def pick_linear(dtype: torch.dtype, device: torch.device) -> LinearMethod:
+    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch."""
+    native = kernels().native
+    if native is None or device.type != "cpu" or dtype != torch.bfloat16 or not has_bfloat16(native.instruction_set):
+        return DenseMethod()
+    return PackedMethod(native.instruction_set)
 
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

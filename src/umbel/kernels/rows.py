@@ -1,8 +1,9 @@
-"""Small operations on rows, by the kernels that `dispatch` chose: compiled for float32 on a CPU, else plain torch."""
+"""Small operations on rows, by the kernels that `dispatch` chose: compiled on a CPU, else plain torch."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from umbel.kernels import reference
@@ -53,7 +54,7 @@ def largest(logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of some rows (`[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is not
     finite."""
     native = kernels().native
-    if native is not None and native.takes(logits):
+    if native is not None and logits.dtype == torch.float32 and native.takes(logits):
         return native.argmax(logits, rows)
     ids, bad = reference.largest(logits)
     return ids.cpu().numpy()[rows], bad.cpu().numpy()[rows]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.rows import add_rms_norm, rms_norm, turn_heads
-from umbel.models.layers import LayerWeights, inverse_frequencies, linear, mlp, rotary_angles
+from umbel.linear.base import LinearMethod
+from umbel.linear.dense import DenseMethod
+from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`attend(layer, q, k, v)`: store k and v (`[rows, n_kv_heads, head_dim]`), attend with q and give the heads' outputs
@@ -22,27 +22,36 @@ class Decoder:
     """Runs packed rows, the tokens of any number of sequences, through a range of layers.
 
     Whole forwards, layer groups and early exits are calls of `forward` with other ranges. Call it under
-    `torch.inference_mode()`. `weights` are what `load_weights` or `dummy_weights` give for the same spec.
+    `torch.inference_mode()`. `weights` are what `StoredWeights` or `dummy_weights` hold for the same spec; each
+    is asked for once and converted by `method`.
     """
 
-    def __init__(self, spec: ModelSpec, weights: Mapping[str, Tensor], device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        method: LinearMethod | None = None,
+    ):
         self.spec = spec
         self.device = torch.device(device)
-        placed = {name: tensor.to(self.device) for name, tensor in weights.items()}
-        self.embedding = placed["embed"]
-        self.final_norm = placed["norm"]
-        self.head = self.embedding if spec.tied_embeddings else placed["head"]
-        self.layers = tuple(_layer_weights(placed, layer) for layer in range(spec.n_layers))
+        method = method or DenseMethod()
+        self.final_norm = weights["norm"].to(self.device)
+        self.layers = tuple(LayerWeights.of(self._of_layer(weights, layer), method) for layer in range(spec.n_layers))
+        self.embedding = method.convert_table(weights["embed"].to(self.device))
+        self.head = self.embedding
+        if not spec.tied_embeddings:
+            self.head = method.convert_table(weights["head"].to(self.device))
         self.frequencies = inverse_frequencies(spec).to(self.device)
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of weights and hidden states."""
-        return self.embedding.dtype
+        return self.final_norm.dtype
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
-        return F.embedding(tokens, self.embedding)
+        return self.embedding.rows(tokens)
 
     def forward(self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden."""
@@ -57,24 +66,23 @@ class Decoder:
                 hidden, normed = add_rms_norm(hidden, delta, w.attn_norm, eps)
             attended = self._attention(layer, normed, angles, attend)
             hidden, normed = add_rms_norm(hidden, attended, w.mlp_norm, eps)
-            delta = mlp(normed, w)
+            delta = w.down.apply(w.gate_up.apply(normed))
         return hidden if delta is None else hidden + delta
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`."""
-        return linear(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), self.head).to(torch.float32)
+        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps))
 
     def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""
         spec, w = self.spec, self.layers[layer]
-        heads = linear(x, w.qkv, w.qkv_bias).view(x.shape[0], -1, spec.head_dim)
+        heads = w.qkv.apply(x).view(x.shape[0], -1, spec.head_dim)
         norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
         q, k, v = turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
         attended = attend(layer, q, k, v)
-        return linear(attended.reshape(x.shape[0], -1), w.o, w.o_bias)
+        return w.o.apply(attended.reshape(x.shape[0], -1))
 
-
-def _layer_weights(weights: Mapping[str, Tensor], layer: int) -> LayerWeights:
-    """The tensors named `layers.<layer>.*`."""
-    names = {field.name: f"layers.{layer}.{field.name}" for field in fields(LayerWeights)}
-    return LayerWeights(**{field: weights[name] for field, name in names.items() if name in weights})
+    def _of_layer(self, weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+        """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""
+        prefix = f"layers.{layer}."
+        return {n.removeprefix(prefix): weights[n].to(self.device) for n in weights if n.startswith(prefix)}

@@ -1,57 +1,48 @@
-"""The arithmetic of a decoder layer as plain functions over packed rows: one row per token, no batch dimension.
+"""The weights of a decoder layer, and the angles of its rotary embedding.
 
-On CPU in float32 the result of a row never depends on how many other rows are in the call, to the last bit. Matrix
-products of few rows would break that and are avoided here; `kernels/rows.py` has the other operations.
+Layers work on packed rows: one row per token, no batch dimension. `linear/` has their products, `kernels/rows.py` the
+other operations.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec, RopeScaling
-from umbel.kernels.rows import gated_silu
-
-MANY_ROWS = 12
+from umbel.linear.base import Linear, LinearMethod
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """The tensors of one layer; `[out, in]` as in a checkpoint, q, k, v and gate, up stacked along `out`."""
+    """One layer: q, k, v are one product, gate, up and the gate between them another; norms `[width]`."""
 
     attn_norm: Tensor
-    qkv: Tensor
-    o: Tensor
+    qkv: Linear
+    o: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-    qkv_bias: Tensor | None = None
-    o_bias: Tensor | None = None
-    gate_up_bias: Tensor | None = None
-    down_bias: Tensor | None = None
+    gate_up: Linear
+    down: Linear
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
 
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`: [rows, in] -> [rows, out]."""
-    rows = x.shape[0]
-    n_missing = -rows % 4 if rows < MANY_ROWS else 0
-    if n_missing == 0 or x.is_cuda or x.dtype != torch.float32:
-        return F.linear(x, weight, bias)
-    # MKL's sgemm sums in another order for 1, 2, 3, 5, 6, 7, 9, 10 and 11 rows than for 4, 8, 12 and more (measured for
-    # 1 to 4 threads). Rows of zeros cost little, as a product this thin waits for the weights anyway.
-    padded = F.pad(x, (0, 0, 0, n_missing))
-    return F.linear(padded, weight, bias)[:rows]
-
-
-def mlp(x: Tensor, w: LayerWeights) -> Tensor:
-    """The feed-forward block: [rows, hidden] -> [rows, hidden]."""
-    return linear(gated_silu(linear(x, w.gate_up, w.gate_up_bias)), w.down, w.down_bias)
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor], method: LinearMethod) -> LayerWeights:
+        """From the tensors of one layer as a checkpoint has them, named as in `weights.py`."""
+        return cls(
+            attn_norm=named["attn_norm"],
+            qkv=method.convert(named["qkv"], named.get("qkv_bias")),
+            o=method.convert(named["o"], named.get("o_bias")),
+            mlp_norm=named["mlp_norm"],
+            gate_up=method.convert_gated(named["gate_up"], named.get("gate_up_bias")),
+            down=method.convert(named["down"], named.get("down_bias")),
+            q_norm=named.get("q_norm"),
+            k_norm=named.get("k_norm"),
+        )
 
 
 def inverse_frequencies(spec: ModelSpec) -> Tensor:

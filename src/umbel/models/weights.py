@@ -8,7 +8,7 @@ stacked once here so that each is one matrix product. A tied `head` is `embed` i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,22 +66,51 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     return found
 
 
+class StoredWeights(Mapping[str, Tensor]):
+    """Every tensor of `layout(spec)`, as `dtype` on `device`; read from the mapped files when it is asked for.
+
+    Making one raises ModelError for files that are missing, damaged or not safetensors, and for tensors that are
+    missing, unexpected, of another shape than the config says or of a type that is no float; reading a tensor does for
+    values that are not finite.
+    """
+
+    def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
+        self.directory, self.dtype, self.device = directory, dtype, device
+        self._stored = _stored_tensors(directory)
+        self._expected = _as_stored(layout(spec), self._stored)
+        _check_tensors(directory, self._expected, self._stored, spec)
+        paths = {entry.path for entry in self._stored.values()}
+        try:
+            self._opened = {path: safe_open(path, framework="pt") for path in paths}
+        except SafetensorError as error:
+            raise ModelError(f"{directory}: {error}") from None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One tensor, its parts stacked; always a copy, as a mapped file is not aligned for the matrix kernels."""
+        parts, at = self._expected[name], 0
+        whole = torch.empty((sum(p.shape[0] for p in parts), *parts[0].shape[1:]), dtype=self.dtype, device=self.device)
+        for part in parts:
+            try:
+                tensor = self._opened[self._stored[part.name].path].get_tensor(part.name)
+            except SafetensorError as error:
+                raise ModelError(f"{self.directory}: {error}") from None
+            _check_finite(part.name, tensor)
+            whole[at : at + part.shape[0]].copy_(tensor)
+            at += part.shape[0]
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._expected)
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+
 def load_weights(
     directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Every tensor of `layout(spec)` from the safetensors files of `directory`, as `dtype` on `device`.
-
-    Raises ModelError for files that are missing, damaged or not safetensors, for tensors that are missing, unexpected,
-    of another shape than the config says or of a type that is no float, and for values that are not finite.
-    """
-    stored = _stored_tensors(directory)
-    expected = _as_stored(layout(spec), stored)
-    _check_tensors(directory, expected, stored, spec)
-    try:
-        opened = {path: safe_open(path, framework="pt") for path in {entry.path for entry in stored.values()}}
-        return _read(expected, lambda name: opened[stored[name].path].get_tensor(name), dtype, device)
-    except SafetensorError as error:
-        raise ModelError(f"{directory}: {error}") from None
+    """All `StoredWeights`, read."""
+    return dict(StoredWeights(directory, spec, dtype, device))
 
 
 def dummy_weights(
@@ -185,27 +214,6 @@ def _check_tensors(
     unexpected = [name for name in stored if name not in wanted and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
-
-
-def _read(
-    expected: Mapping[str, tuple[Part, ...]],
-    get: Callable[[str], Tensor],
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> dict[str, Tensor]:
-    """Fill our tensors part by part; always a copy, as a mapped file is not aligned for the matrix kernels."""
-    weights = {}
-    for name, parts in expected.items():
-        rows = sum(part.shape[0] for part in parts)
-        whole = torch.empty((rows, *parts[0].shape[1:]), dtype=dtype, device=device)
-        at = 0
-        for part in parts:
-            tensor = get(part.name)
-            _check_finite(part.name, tensor)
-            whole[at : at + part.shape[0]].copy_(tensor)
-            at += part.shape[0]
-        weights[name] = whole
-    return weights
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

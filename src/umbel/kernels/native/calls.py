@@ -18,6 +18,7 @@ except ImportError as error:
 
 
 _CPU = torch.device("cpu")
+_KINDS = (torch.float32, torch.bfloat16)
 
 
 class Native:
@@ -31,8 +32,9 @@ class Native:
         self.threads = _umbel.team_kind()  # "openmp": torch's own; "threads": ours
 
     def takes(self, *tensors: Tensor) -> bool:
-        """Whether the operations on rows below can work on these: float32, on the CPU, contiguous."""
-        return all(t.dtype == torch.float32 and t.is_contiguous() and t.device == _CPU for t in tensors)
+        """Whether the operations on rows below can work on these: all float32 or bfloat16, on the CPU, contiguous."""
+        kind = tensors[0].dtype
+        return kind in _KINDS and all(t.dtype == kind and t.is_contiguous() and t.device == _CPU for t in tensors)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`weight * x / rms(x)` along the last axis."""
@@ -40,7 +42,7 @@ class Native:
         out = torch.empty_like(x)
         rows = x.numel() // width
         addresses = x.data_ptr(), 0, 0, weight.data_ptr(), out.data_ptr()
-        self._kernels.rms_norm(*addresses, rows, width, eps, torch.get_num_threads())
+        self._kernels.rms_norm(*addresses, rows, width, eps, _is_narrow(x), torch.get_num_threads())
         return out
 
     def add_rms_norm(self, x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -50,14 +52,15 @@ class Native:
             raise ValueError(f"delta {tuple(delta.shape)} does not fit x {tuple(x.shape)}")
         total, out = torch.empty_like(x), torch.empty_like(x)
         addresses = x.data_ptr(), delta.data_ptr(), total.data_ptr(), weight.data_ptr(), out.data_ptr()
-        self._kernels.rms_norm(*addresses, x.numel() // width, width, eps, torch.get_num_threads())
+        self._kernels.rms_norm(*addresses, x.numel() // width, width, eps, _is_narrow(x), torch.get_num_threads())
         return total, out
 
     def gated_silu(self, gate_up: Tensor) -> Tensor:
         """`silu(gate) * up`: [rows, 2 * width] -> [rows, width]."""
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         out = gate_up.new_empty(rows, width)
-        self._kernels.gated_silu(gate_up.data_ptr(), out.data_ptr(), rows, width, torch.get_num_threads())
+        addresses = gate_up.data_ptr(), out.data_ptr()
+        self._kernels.gated_silu(*addresses, rows, width, _is_narrow(gate_up), torch.get_num_threads())
         return out
 
     def rotate(
@@ -77,11 +80,14 @@ class Native:
             raise ValueError("norms do not fit the heads")
         weights = (0, 0) if norms is None else (norms[0].data_ptr(), norms[1].data_ptr())
         addresses = heads.data_ptr(), angles[0].data_ptr(), angles[1].data_ptr(), *weights
-        self._kernels.rotate(*addresses, rows, n_heads, *n_turned, dim, eps, torch.get_num_threads())
+        sizes = rows, n_heads, *n_turned, dim
+        self._kernels.rotate(*addresses, *sizes, eps, _is_narrow(heads), torch.get_num_threads())
 
     def argmax(self, logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of `rows` (int64 `[k]`) of `logits` ([rows, width]): the place of the largest value, the first of
-        equal ones, and whether the row holds a NaN or its largest value is not finite."""
+        equal ones, and whether the row holds a NaN or its largest value is not finite. Float32 only."""
+        if logits.dtype != torch.float32:
+            raise TypeError(f"logits are {logits.dtype}, not float32")
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(logits):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(logits)}")
         ids, bad = np.empty(len(rows), np.int64), np.empty(len(rows), bool)
@@ -119,6 +125,10 @@ class Native:
             q.dtype == torch.bfloat16, keys.dtype == torch.bfloat16, torch.get_num_threads(),
         )  # fmt: skip
         return out
+
+
+def _is_narrow(t: Tensor) -> bool:
+    return t.dtype == torch.bfloat16
 
 
 def _same_width(x: Tensor, weight: Tensor) -> int:

@@ -48,20 +48,38 @@ struct Attention {
   float scale;
 };
 
+// out = weight * x / rms(x) for rows of `width`; with `delta`, of total = x + delta instead of x.
+struct Norm {
+  const void *x, *delta;
+  void* total;
+  const void* weight;
+  void* out;
+  int64_t width;
+  float eps;
+  Kind kind;
+};
+
+// Norm (where the weights are given) and turn, in place, the first n_q + n_k of the `heads` heads of each row of x;
+// cosines and sines are [rows][dim / 2].
+struct Turn {
+  void* x;
+  const void *cos, *sin, *q_norm, *k_norm;
+  int64_t heads, n_q, n_k, dim;
+  float eps;
+  Kind kind;
+};
+
 struct Kernels {
   const char* name;
   // Floats of scratch that `attend` needs for a block of so many queries.
   int64_t (*attend_scratch)(int64_t queries, int32_t dim);
   // Attention of one block of rows for one KV head.
   void (*attend)(const Attention& a, const Layout& layout, int32_t block, int32_t kv_head, float* scratch);
-  // out = weight * x / rms(x) over rows [begin, end); with `delta`, of total = x + delta instead of x.
-  void (*rms_norm)(const float* x, const float* delta, float* total, const float* weight, float* out, int64_t begin,
-                   int64_t end, int64_t width, float eps);
+  // Over rows [begin, end): see the records.
+  void (*rms_norm)(const Norm& a, int64_t begin, int64_t end);
   // out[r] = silu(x[r, :width]) * x[r, width:]
-  void (*gated_silu)(const float* x, float* out, int64_t begin, int64_t end, int64_t width);
-  // Norm (where the weights are given) and turn, in place, the first n_q + n_k heads of rows of `heads` heads.
-  void (*rotate)(float* x, const float* cos, const float* sin, const float* q_norm, const float* k_norm, int64_t begin,
-                 int64_t end, int64_t heads, int64_t n_q, int64_t n_k, int64_t dim, float eps);
+  void (*gated_silu)(Kind kind, const void* x, void* out, int64_t begin, int64_t end, int64_t width);
+  void (*rotate)(const Turn& a, int64_t begin, int64_t end);
   // The first place of the largest value of rows of x, and whether that value is finite.
   void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
                  int64_t width);

@@ -20,6 +20,10 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+namespace umbel {
+void bind_products(nb::module_& m);  // products.cpp
+}
+
 namespace {
 
 using namespace umbel;
@@ -29,7 +33,9 @@ using Address = uintptr_t;
 
 constexpr int64_t kWorthAThread = 1 << 15;  // values below which a second thread costs more than it brings
 
-float* floats(Address at) { return reinterpret_cast<float*>(at); }
+void* at(Address address) { return reinterpret_cast<void*>(address); }
+
+Kind kind(bool narrow) { return narrow ? Kind::kBfloat16 : Kind::kFloat32; }
 
 struct Scratch {
   void* memory;
@@ -84,24 +90,21 @@ class Native {
   }
 
   void rms_norm(Address x, Address delta, Address total, Address weight, Address out, int64_t rows, int64_t width,
-                float eps, int threads) const {
-    split(rows, width, threads, [=](int64_t begin, int64_t end) {
-      kernels_->rms_norm(floats(x), floats(delta), floats(total), floats(weight), floats(out), begin, end, width, eps);
-    });
+                float eps, bool narrow, int threads) const {
+    const Norm a = {at(x), at(delta), at(total), at(weight), at(out), width, eps, kind(narrow)};
+    split(rows, width, threads, [&](int64_t begin, int64_t end) { kernels_->rms_norm(a, begin, end); });
   }
 
-  void gated_silu(Address x, Address out, int64_t rows, int64_t width, int threads) const {
+  void gated_silu(Address x, Address out, int64_t rows, int64_t width, bool narrow, int threads) const {
     split(rows, 4 * width, threads, [=](int64_t begin, int64_t end) {
-      kernels_->gated_silu(floats(x), floats(out), begin, end, width);
+      kernels_->gated_silu(kind(narrow), at(x), at(out), begin, end, width);
     });
   }
 
   void rotate(Address x, Address cos, Address sin, Address q_norm, Address k_norm, int64_t rows, int64_t heads,
-              int64_t n_q, int64_t n_k, int64_t dim, float eps, int threads) const {
-    split(rows, (n_q + n_k) * dim, threads, [=](int64_t begin, int64_t end) {
-      kernels_->rotate(floats(x), floats(cos), floats(sin), floats(q_norm), floats(k_norm), begin, end, heads, n_q,
-                       n_k, dim, eps);
-    });
+              int64_t n_q, int64_t n_k, int64_t dim, float eps, bool narrow, int threads) const {
+    const Turn a = {at(x), at(cos), at(sin), at(q_norm), at(k_norm), heads, n_q, n_k, dim, eps, kind(narrow)};
+    split(rows, (n_q + n_k) * dim, threads, [&](int64_t begin, int64_t end) { kernels_->rotate(a, begin, end); });
   }
 
   void argmax(Address x, Longs rows, int64_t width, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids,
@@ -112,7 +115,7 @@ class Native {
     bool* sick = bad.data();
     nb::gil_scoped_release release;
     split(n, width, threads, [=](int64_t begin, int64_t end) {
-      kernels_->argmax(floats(x), from, to, sick, begin, end, width);
+      kernels_->argmax(static_cast<const float*>(at(x)), from, to, sick, begin, end, width);
     });
   }
 
@@ -182,6 +185,7 @@ NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
+  bind_products(m);
   nb::class_<Forest>(m, "Forest")
       .def_prop_ro("tokens_read", &Forest::tokens_read)
       .def_prop_ro("blocks", &Forest::blocks)

@@ -1,0 +1,116 @@
+// What Python calls for products with packed weights; see products.h for the layout.
+#include "products.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "team.h"
+
+namespace nb = nanobind;
+
+namespace umbel {
+
+const Products* bfloat16_products(const char* instruction_set) {
+#if defined(__x86_64__) && defined(UMBEL_HAS_AVX512_BF16)
+  __builtin_cpu_init();
+  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512bf16"))
+    return &bfloat16_products_avx512();
+#endif
+  (void)instruction_set;
+  return nullptr;
+}
+
+namespace {
+
+using Address = uintptr_t;
+constexpr int64_t kChunk = 512;               // rows that pass a panel before the next panel's turn
+constexpr int64_t kWorthAThread = 1 << 16;    // multiplications below which a second thread costs more than it brings
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// The row of the weights in column `lane` of a panel, or none: see Form::kGated.
+const uint8_t* source(const uint8_t* from, int64_t rows, int64_t row_bytes, int64_t panel, int64_t lane, bool gated) {
+  const int64_t half = kPanel / 2, in_half = panel * half + lane % half;
+  const int64_t row = gated ? (lane < half ? in_half : rows / 2 + in_half) : panel * kPanel + lane;
+  const bool there = gated ? in_half < rows / 2 : row < rows;
+  return there ? from + row * row_bytes : nullptr;
+}
+
+void pack_panel(const uint8_t* from, uint32_t* to, int64_t rows, int64_t dwords, int64_t panel, bool gated) {
+  to += panel * dwords * kPanel;
+  constexpr int64_t kSome = 16;
+  for (int64_t first = 0; first < dwords; first += kSome)
+    for (int64_t lane = 0; lane < kPanel; lane++) {
+      const uint8_t* row = source(from, rows, dwords * 4, panel, lane, gated);
+      for (int64_t k = first; k < std::min(first + kSome, dwords); k++) {
+        uint32_t value = 0;
+        if (row != nullptr) std::memcpy(&value, row + k * 4, 4);
+        to[k * kPanel + lane] = value;
+      }
+    }
+}
+
+// Weights [rows][dwords] as panels.
+void pack(Address from, Address to, int64_t rows, int64_t dwords, bool gated, int threads) {
+  const int64_t panels = ((gated ? rows / 2 : rows) * (gated ? 2 : 1) + kPanel - 1) / kPanel;
+  share(panels, threads, [&](int64_t panel, int) {
+    pack_panel(at<const uint8_t>(from), at<uint32_t>(to), rows, dwords, panel, gated);
+  });
+}
+
+// Rows `ids` of the weights that were packed, as they were.
+void unpack(Address packed, Address ids, Address out, int64_t n, int64_t dwords, int threads) {
+  share(n, n * dwords < kWorthAThread ? 1 : threads, [&](int64_t i, int) {
+    const int64_t id = at<const int64_t>(ids)[i];
+    const uint32_t* from = at<const uint32_t>(packed) + id / kPanel * dwords * kPanel + id % kPanel;
+    uint32_t* to = at<uint32_t>(out) + i * dwords;
+    for (int64_t k = 0; k < dwords; k++) to[k] = from[k * kPanel];
+  });
+}
+
+void multiply(const Products& kernels, const Product& p, int threads) {
+  const int64_t width = p.form == Form::kGated ? kPanel / 2 : kPanel;
+  const int64_t panels = (p.outputs + width - 1) / width, chunks = (p.rows + kChunk - 1) / kChunk;
+  if (p.rows * p.dwords * p.outputs < kWorthAThread) threads = 1;
+  share(panels * chunks, threads, [&](int64_t task, int) {
+    const int64_t chunk = task / panels, panel = task % panels, next = panel + threads;
+    const uint32_t* ahead = next < panels ? p.weights + next * p.dwords * kPanel : nullptr;
+    kernels.multiply(p, panel, ahead, p.rows * chunk / chunks, p.rows * (chunk + 1) / chunks);
+  });
+}
+
+struct Bfloat16 {
+  const Products* kernels;
+  explicit Bfloat16(const std::string& instruction_set) : kernels(bfloat16_products(instruction_set.c_str())) {
+    if (kernels == nullptr) throw std::invalid_argument("no bfloat16 products for " + instruction_set);
+  }
+  void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
+           int form, int threads) const {
+    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
+                       rows,  dwords,  outputs,  static_cast<Form>(form),  nullptr,  nullptr,  nullptr};
+    multiply(*kernels, p, threads);
+  }
+};
+
+}  // namespace
+
+void bind_products(nb::module_& m) {
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  m.def("has_bfloat16_products", [](const std::string& set) { return bfloat16_products(set.c_str()) != nullptr; });
+  m.def("pack", &pack, unlocked);
+  m.def("unpack", &unpack, unlocked);
+  nb::class_<Bfloat16>(m, "Bfloat16Products")
+      .def(nb::init<const std::string&>())
+      .def("multiply", &Bfloat16::run, unlocked);
+}
+
+}  // namespace umbel

@@ -1,0 +1,47 @@
+// Matrix products with weights that were packed once: what the kernels are told and give.
+//
+// A row of the inputs and of the weights is a run of dwords: two bfloat16 or four int8. Packed weights are panels of 64
+// output columns, [panels][dwords][64], so that one step along the inputs reads one run of 256 bytes. Each output sums
+// over the inputs in their order and by itself: its bits do not depend on how many rows or threads there are.
+#pragma once
+
+#include <cstdint>
+
+namespace umbel {
+
+constexpr int kPanel = 64;
+
+enum class Form : int32_t {
+  kBfloat16 = 0,
+  kFloat32 = 1,
+  kGated = 2,  // silu(first half) * second half, in bfloat16; the columns of both halves lie side by side in each panel
+};
+
+struct Product {
+  const uint8_t* x;  // [rows][dwords]
+  const uint32_t* weights;
+  void* out;          // [rows][outputs]
+  const float* bias;  // [panels][64], or none
+  int64_t rows, dwords, outputs;
+  Form form;
+  // int8 only: what one unit of a row and of a column is worth, and -128 times the sum of a column's weights.
+  const float* row_scale;
+  const float* column_scale;
+  const int32_t* correction;
+};
+
+struct Products {
+  // Rows [begin, end) of one panel; `next` is a panel that may be wanted soon, or none.
+  void (*multiply)(const Product& p, int64_t panel, const uint32_t* next, int64_t begin, int64_t end);
+  // int8 only: rows as 128 + round(x / scale) with scale = max |x| / 127.
+  void (*quantise)(const uint16_t* x, uint8_t* out, float* scale, int64_t begin, int64_t end, int64_t width);
+};
+
+// Null where the processor lacks the instructions; `instruction_set` is that of the other kernels.
+const Products* bfloat16_products(const char* instruction_set);
+
+#if defined(__x86_64__)
+const Products& bfloat16_products_avx512();
+#endif
+
+}  // namespace umbel

@@ -1,0 +1,92 @@
+"""The compiled matrix products with packed weights: what Python calls, with shapes and types checked before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from umbel.kernels.native.calls import INSTRUCTION_SETS
+
+if INSTRUCTION_SETS:
+    from umbel.kernels.native import _umbel
+
+PANEL = 64  # columns of a panel
+
+
+class Form(IntEnum):
+    """What becomes of the sums, as `products.h` numbers it."""
+
+    BFLOAT16 = 0
+    FLOAT32 = 1
+    GATED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Weights `[outputs, inputs]` as panels (int32 `[panels, dwords, 64]`, see `native/products.h`). `gated`: the two
+    halves of the outputs lie side by side in each panel."""
+
+    panels: Tensor
+    outputs: int
+    inputs: int
+    gated: bool
+
+
+def has_bfloat16(instruction_set: str) -> bool:
+    """Whether `Bfloat16Products` exist for an instruction set on this processor."""
+    return instruction_set in INSTRUCTION_SETS and bool(_umbel.has_bfloat16_products(instruction_set))
+
+
+def pack(weight: Tensor, *, gated: bool = False) -> Packed:
+    """Copy weights (`[outputs, inputs]`, contiguous, rows of whole dwords) into panels."""
+    outputs, inputs = weight.shape
+    dwords = inputs * weight.element_size() // 4
+    if not weight.is_contiguous() or dwords * 4 != inputs * weight.element_size() or (gated and outputs % 2):
+        raise ValueError(f"weights {tuple(weight.shape)} of {weight.dtype} cannot be packed")
+    panels = torch.empty((-(-outputs // PANEL), dwords, PANEL), dtype=torch.int32)
+    _umbel.pack(weight.data_ptr(), panels.data_ptr(), outputs, dwords, gated, torch.get_num_threads())
+    return Packed(panels, outputs, inputs, gated)
+
+
+def unpack(packed: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows (int64 `[n]`) of weights as they were before packing: `[n, inputs]`."""
+    if packed.gated or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < packed.outputs):
+        raise IndexError(f"rows {rows.tolist()[:8]} of {packed.outputs}")
+    out = torch.empty((len(rows), packed.inputs), dtype=dtype)
+    addresses = packed.panels.data_ptr(), rows.contiguous().data_ptr(), out.data_ptr()
+    _umbel.unpack(*addresses, len(rows), packed.panels.shape[1], torch.get_num_threads())
+    return out
+
+
+class Bfloat16Products:
+    """Products of bfloat16 rows with packed bfloat16 weights, summed in float32 in the order of the inputs: a row's
+    bits depend neither on the other rows nor on the number of threads."""
+
+    def __init__(self, instruction_set: str):
+        self._kernels = _umbel.Bfloat16Products(instruction_set)
+
+    def multiply(self, x: Tensor, weight: Packed, bias: Tensor | None, form: Form) -> Tensor:
+        """`x @ weight.T + bias`: `[rows, inputs]` -> `[rows, outputs]`, or half as many when `form` is gated; `bias`
+        is float32 `[outputs]` in the order of the panels (`panel_order`)."""
+        if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is Form.GATED):
+            raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
+        x = x.contiguous()
+        outputs = weight.outputs // 2 if weight.gated else weight.outputs
+        out = x.new_empty((len(x), outputs), dtype=torch.float32 if form is Form.FLOAT32 else torch.bfloat16)
+        addresses = x.data_ptr(), weight.panels.data_ptr(), bias.data_ptr() if bias is not None else 0, out.data_ptr()
+        sizes = len(x), weight.panels.shape[1], outputs
+        self._kernels.multiply(*addresses, *sizes, int(form), torch.get_num_threads())
+        return out
+
+
+def panel_order(values: Tensor, *, gated: bool = False) -> Tensor:
+    """Float32 copies of what belongs to each output, `[outputs]` -> `[panels * 64]`, in the order of the panels."""
+    n = len(values)
+    if not gated:
+        return torch.nn.functional.pad(values.to(torch.float32), (0, -n % PANEL))
+    halves = values.to(torch.float32).view(2, n // 2)
+    halves = torch.nn.functional.pad(halves, (0, -(n // 2) % (PANEL // 2)))
+    return halves.view(2, -1, PANEL // 2).transpose(0, 1).reshape(-1)

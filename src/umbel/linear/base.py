@@ -1,0 +1,43 @@
+"""The seam of matrix products: a method converts a model's weights once, and then applies them to rows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Linear(Protocol):
+    """Weights as a method keeps them."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """`[rows, inputs]` -> `[rows, outputs]`."""
+        ...
+
+
+class Table(Protocol):
+    """Weights `[vocab, hidden]` that are looked up row by row, multiplied with as the output head, or both."""
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The weights of `ids` (int64 `[n]`): `[n, hidden]`."""
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`[rows, hidden]` -> float32 `[rows, vocab]`."""
+        ...
+
+
+class LinearMethod(Protocol):
+    """Converts weights as a checkpoint has them, `[outputs, inputs]`; what it was given may be dropped afterwards."""
+
+    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        """A product: `x @ weight.T + bias`."""
+        ...
+
+    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        """A product and the gate behind it, `silu(first half) * second half`, so that it has half the outputs."""
+        ...
+
+    def convert_table(self, weight: Tensor) -> Table:
+        """The embedding, the head, or both in one."""
+        ...

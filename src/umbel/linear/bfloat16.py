@@ -1,0 +1,64 @@
+"""Products in bfloat16 by compiled kernels, with weights packed once in the order in which they are read.
+
+Sums are in float32, and logits stay there. The result of a row never depends on how many other rows are in the call,
+to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from umbel.kernels.native.products import Bfloat16Products, Form, Packed, pack, panel_order, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLinear:
+    """See Linear."""
+
+    kernels: Bfloat16Products
+    weight: Packed
+    bias: Tensor | None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See Linear."""
+        form = Form.GATED if self.weight.gated else Form.BFLOAT16
+        return self.kernels.multiply(x, self.weight, self.bias, form)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTable:
+    """See Table; single rows are picked out of the panels, so that one copy serves both ends of a model."""
+
+    kernels: Bfloat16Products
+    weight: Packed
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """See Table."""
+        return unpack(self.weight, ids, torch.bfloat16)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See Table."""
+        return self.kernels.multiply(x, self.weight, None, Form.FLOAT32)
+
+
+class PackedMethod:
+    """See LinearMethod."""
+
+    def __init__(self, instruction_set: str):
+        self.kernels = Bfloat16Products(instruction_set)
+
+    def convert(self, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
+        """See LinearMethod."""
+        return PackedLinear(self.kernels, pack(weight), None if bias is None else panel_order(bias))
+
+    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
+        """See LinearMethod."""
+        bias = None if bias is None else panel_order(bias, gated=True)
+        return PackedLinear(self.kernels, pack(weight, gated=True), bias)
+
+    def convert_table(self, weight: Tensor) -> PackedTable:
+        """See LinearMethod."""
+        return PackedTable(self.kernels, pack(weight))

@@ -1,0 +1,149 @@
+"""Every method of matrix products: against float64, rows that do not know their neighbours, tables at both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.native.calls import INSTRUCTION_SETS
+from umbel.kernels.native.products import has_bfloat16, pack, panel_order, unpack
+from umbel.linear.base import LinearMethod
+from umbel.linear.bfloat16 import PackedMethod
+from umbel.linear.dense import DenseMethod
+
+PACKED = next((name for name in INSTRUCTION_SETS if has_bfloat16(name)), None)
+LACKING = "the processor does not multiply in bfloat16, or nothing was compiled"
+NEEDS_PACKED = pytest.mark.skipif(PACKED is None, reason=LACKING)
+METHODS = [
+    pytest.param("dense", torch.float32, id="dense-float32"),
+    pytest.param("dense", torch.bfloat16, id="dense-bfloat16"),
+    pytest.param("packed", torch.bfloat16, id="packed-bfloat16", marks=NEEDS_PACKED),
+]
+EACH = pytest.mark.parametrize(("name", "dtype"), METHODS)
+# (outputs, inputs): parts of a panel, one panel and a bit, the shapes of a real model's layer
+SHAPES = [(2, 2), (34, 30), (64, 128), (130, 66), (1000, 576), (2048, 1024)]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def make(name: str) -> LinearMethod:
+    return DenseMethod() if name == "dense" else PackedMethod(PACKED or "")
+
+
+def values(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def check(got: Tensor, truth: Tensor, scale: Tensor, dtype: torch.dtype) -> None:
+    """Within the rounding of the result and of a float32 sum of terms whose sizes add up to `scale`."""
+    step = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-23
+    assert ((got.double() - truth).abs() <= step * truth.abs() + 2.0**-19 * scale + 1e-30).all()
+
+
+@EACH
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+@pytest.mark.parametrize("biased", [False, True])
+def test_products(name: str, dtype: torch.dtype, outputs: int, inputs: int, biased: bool) -> None:
+    weight, x = values(outputs, inputs, seed=1, dtype=dtype), values(23, inputs, seed=2, dtype=dtype)
+    bias = values(outputs, seed=3, dtype=dtype) if biased else None
+    got = make(name).convert(weight, bias).apply(x)
+    extra = bias.double() if bias is not None else torch.zeros(outputs, dtype=torch.float64)
+    assert got.dtype == dtype
+    scale = x.double().abs() @ weight.double().abs().T + extra.abs()
+    check(got, x.double() @ weight.double().T + extra, scale, dtype)
+
+
+@EACH
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_a_gate_behind_the_product_rounds_like_one_apart(
+    name: str, dtype: torch.dtype, outputs: int, inputs: int
+) -> None:
+    weight, x = values(outputs, inputs, seed=1, dtype=dtype), values(9, inputs, seed=2, dtype=dtype)
+    bias, method = values(outputs, seed=3, dtype=dtype), make(name)
+    got = method.convert_gated(weight, bias).apply(x)
+    wanted = reference.gated_silu(method.convert(weight, bias).apply(x))
+    assert got.shape == (9, outputs // 2)
+    torch.testing.assert_close(got, wanted, rtol=2.0**-7 if dtype == torch.bfloat16 else 2e-6, atol=1e-6)
+
+
+@EACH
+def test_tables_are_looked_up_and_multiplied_with(name: str, dtype: torch.dtype) -> None:
+    weight, x = values(1003, 64, seed=1, dtype=dtype), values(5, 64, seed=2, dtype=dtype)
+    table, ids = make(name).convert_table(weight), torch.tensor([0, 1002, 63, 64, 65, 7, 7])
+    assert torch.equal(table.rows(ids), weight[ids])
+    logits = table.logits(x)
+    assert logits.dtype == torch.float32 and logits.shape == (5, 1003)
+    check(logits, x.double() @ weight.double().T, x.double().abs() @ weight.double().abs().T, dtype)
+    assert table.logits(x[:0]).shape == (0, 1003) and table.rows(ids[:0]).shape == (0, 64)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [p for p in METHODS if p.id != "dense-bfloat16"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("outputs", "inputs"), [(130, 66), (1024, 512)])
+def test_a_row_does_not_depend_on_its_neighbours(
+    name: str, dtype: torch.dtype, threads: int, outputs: int, inputs: int
+) -> None:
+    """To the last bit; torch promises it for float32 only."""
+    method, weight = make(name), values(outputs, inputs, seed=1, dtype=dtype)
+    acts = [method.convert(weight).apply, method.convert_gated(weight).apply, method.convert_table(weight).logits]
+    x = values(1100, inputs, seed=2, dtype=dtype)
+    torch.set_num_threads(1)
+    whole = [act(x) for act in acts]
+    torch.set_num_threads(threads)
+    sizes = (*range(1, 20), 31, 64, 129, 511, 513, 1023) if name == "packed" or threads == 1 else (1, 6, 11, 513)
+    for size in sizes:
+        for begin in (0, 1, 1100 - size):
+            for act, all_rows in zip(acts, whole, strict=True):
+                assert torch.equal(act(x[begin : begin + size]), all_rows[begin : begin + size]), (size, begin)
+
+
+@NEEDS_PACKED
+@settings(max_examples=40, derandomize=True)
+@given(outputs=st.integers(1, 200), inputs=st.integers(1, 40), seed=st.integers(0, 999), gated=st.booleans())
+def test_packing_keeps_every_weight_once(outputs: int, inputs: int, seed: int, gated: bool) -> None:
+    weight = values(2 * outputs, 2 * inputs, seed=seed, dtype=torch.bfloat16)
+    packed = pack(weight, gated=gated)
+    kept, given_ = (t.view(torch.int16).flatten().sort().values for t in (packed.panels, weight))
+    assert torch.equal(kept[kept != 0], given_[given_ != 0])
+    if not gated:
+        assert torch.equal(unpack(packed, torch.arange(2 * outputs), torch.bfloat16), weight)
+    order = panel_order(torch.arange(1, 2 * outputs + 1), gated=gated)
+    assert len(order) == packed.panels.shape[0] * 64 and sorted(order[order > 0].tolist()) == list(
+        range(1, 2 * outputs + 1)
+    )
+
+
+@NEEDS_PACKED
+def test_values_that_are_not_finite_stay_in_their_row() -> None:
+    weight, x = values(70, 34, seed=1, dtype=torch.bfloat16), values(14, 34, seed=2, dtype=torch.bfloat16)
+    linear = make("packed").convert(weight)
+    whole = linear.apply(x)
+    x[3, 5], x[8, 0] = torch.nan, torch.inf
+    got = linear.apply(x)
+    assert got[3].isnan().all() and not got[8].isfinite().any()
+    others = [i for i in range(14) if i not in (3, 8)]
+    assert torch.equal(got[others], whole[others])
+
+
+@NEEDS_PACKED
+def test_what_does_not_fit_is_refused() -> None:
+    method = make("packed")
+    with pytest.raises(ValueError, match="cannot be packed"):
+        method.convert(torch.zeros(4, 3, dtype=torch.bfloat16))
+    linear = method.convert(torch.zeros(4, 6, dtype=torch.bfloat16))
+    for wrong in (torch.zeros(2, 6), torch.zeros(2, 4, dtype=torch.bfloat16)):
+        with pytest.raises(ValueError, match="does not fit"):
+            linear.apply(wrong)
+    with pytest.raises(IndexError):
+        method.convert_table(torch.zeros(4, 6, dtype=torch.bfloat16)).rows(torch.tensor([4]))
