@@ -41,8 +41,9 @@ ALLOWED: dict[str, set[str]] = {
     "workflow": ENGINE | {"api", "jobs"},
     "campaign": ENGINE | {"api", "jobs"},
     "sim": ENGINE | {"api", "jobs"},
+    "bench": ENGINE | {"api", "jobs"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
-    "cli": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "serve", "registry"},
+    "cli": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench", "registry"},
 }
 OPEN = {"errors", "config"}
 

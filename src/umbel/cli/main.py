@@ -30,6 +30,7 @@ COMMANDS = MappingProxyType(
         "sim": Command("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
         "doctor": Command("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),
         "report": Command("umbel.cli.report", "report_command", "Hold what a run did against what its plan expected."),
+        "bench": Command("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
         "verify": Command("umbel.cli.verify", "verify_command", "Check an output file against its input."),
     }
 )

@@ -1,0 +1,142 @@
+"""`umbel bench`: Umbel and its peers on the same workloads, in turn, checked and held against the floors."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from umbel.cli.arguments import Option
+from umbel.errors import UsageError
+
+if TYPE_CHECKING:
+    from umbel.bench.record import Record
+
+_ENGINES = "By commas: umbel, vllm, llama-cpp, openvino, hf-static, hf-continuous; NAME-sorted; NAME:setting=value+..."
+_WORKLOADS = "By commas: W1-W5 (W: all), L1-L3 (L), D512-D8192, MMLU, BANKING77, or files of rows; NAME@64: 64 rows."
+_PEER = "A peer's interpreter, as vllm=/path/to/python; repeatable."
+_PEER_MODEL = "A model that a peer reads instead, as llama-cpp=FILE.gguf; repeatable."
+_PATIENCE = "Run a pair of engine and workload once only, if that took more seconds than this."
+_CHECK = "Rows of each workload that transformers answers, too, to compare tokens; 0: none."
+_WHOLE = "Time whole commands as well, so often: start of the process to the last row on disk."
+_OUT = "Folder of the results, of logs, and of models in peers' own forms."
+_FROM = "Show these results instead of measuring; repeatable."
+
+
+def bench_command(
+    model: Annotated[str | None, Option("-m", "--model", help="A directory, 'demo' or a hub id.")] = None,
+    engines: Annotated[str, Option(help=_ENGINES)] = "umbel",
+    workloads: Annotated[str, Option(help=_WORKLOADS)] = "W",
+    repeats: Annotated[int, Option(help="Rounds, each with fresh content.", min=0)] = 5,
+    seed: Annotated[int, Option(help="Of the first round's content; the warm-up has the one before.")] = 101,
+    threads: Annotated[int, Option(help="Of every engine.", min=1)] = 2,
+    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    out: Annotated[Path, Option(help=_OUT)] = Path("bench-out"),
+    peer: Annotated[list[str] | None, Option(help=_PEER)] = None,
+    peer_model: Annotated[list[str] | None, Option(help=_PEER_MODEL)] = None,
+    data: Annotated[Path | None, Option(help="Folder of the task files of L3, MMLU and BANKING77.")] = None,
+    tokenizer: Annotated[Path | None, Option(help="Folder of the tokenizer for them [the model's].")] = None,
+    check_rows: Annotated[int, Option(help=_CHECK, min=0)] = 8,
+    whole_command: Annotated[int, Option(help=_WHOLE, min=0)] = 0,
+    patience: Annotated[float, Option(help=_PATIENCE)] = math.inf,
+    timeout: Annotated[float, Option(help="Seconds after which a load or a run is given up.")] = 1200.0,
+    page: Annotated[Path | None, Option(help="Write the tables into this Markdown page, too.")] = None,
+    from_result: Annotated[list[str] | None, Option("--from", help=_FROM)] = None,
+    as_json: Annotated[bool, Option("--json", help="Print the results as JSON, not Markdown.")] = False,
+) -> None:
+    """Run engines on workloads in rounds and compare them.
+
+    Results go to OUT as bench-DATE.json, .md and .svg. An engine that is missing or fails is named, and the others go
+    on. Peers run in their own virtual environments; docs/benchmarks.md says how to make them.
+    """
+    # Imported when the command runs, so that --help is quick.
+    from umbel.bench.record import read_record
+    from umbel.bench.rounds import Schedule
+    from umbel.bench.session import Options, run_bench
+
+    if from_result:
+        _show([read_record(Path(path)) for path in from_result], page, as_json=as_json)
+        return
+    if model is None:
+        raise UsageError("give a model: umbel bench --model DIR")
+    peers, models = _named("--peer", peer or ()), _named("--peer-model", peer_model or ())
+    options = Options(
+        model, engines, workloads, Schedule(repeats, seed, patience), out, dtype, threads, peers, models, data,
+        tokenizer, check_rows, whole_command, timeout, ["umbel", *_typed()],
+    )  # fmt: skip
+    record = run_bench(options, _say())
+    _write(record)
+    _show([record], page, as_json=as_json)
+
+
+def _typed() -> Sequence[str]:
+    """This command's line, without the path of the program."""
+    return sys.argv[1:]
+
+
+def _named(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE pairs; raises UsageError for what is none, or names no peer."""
+    from umbel.bench.engines import BASES
+    from umbel.config import nearest
+
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not value:
+            raise UsageError(f"{option} {pair}: give it as NAME=PATH")
+        if name not in BASES:
+            raise UsageError(f"{option} {pair}: no engine {name!r}{nearest(name, BASES)}; known: {', '.join(BASES)}")
+        found[name] = value
+    return found
+
+
+def _say() -> Callable[[str], None]:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        print(f"{minutes:3d}:{seconds:02d}  {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def _write(record: Record) -> None:
+    """The tables and the chart beside the results."""
+    from umbel.bench.chart import chart
+    from umbel.bench.page import markdown
+    from umbel.bench.summary import lines
+
+    assert record.path is not None  # a run has one
+    picture, found = record.path.with_suffix(".svg"), lines(record)
+    if found:
+        picture.write_text(chart(found, _title(record)), encoding="utf-8")
+    text = markdown(record, picture.name if found else None)
+    record.path.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def _show(records: Sequence[Record], page: Path | None, *, as_json: bool) -> None:
+    """Print the results, and put them into a page with a chart beside it."""
+    from umbel.bench.chart import chart
+    from umbel.bench.page import markdown, write_between
+    from umbel.bench.summary import lines
+
+    if page is not None:
+        sections = []
+        for i, record in enumerate(records, 1):
+            picture = page.with_name(f"{page.stem}-{i}.svg")
+            found = lines(record)
+            if found:
+                picture.write_text(chart(found, _title(record)), encoding="utf-8")
+            sections.append(markdown(record, picture.name if found else None))
+        write_between(page, "\n".join(sections))
+    text = [json.dumps(record.as_dict()) if as_json else markdown(record) for record in records]
+    print("\n".join(text))
+
+
+def _title(record: Record) -> str:
+    model = record.about["model"]
+    return f"{model['name']}, {model['dtype']}, {record.about['settings']['threads']} threads"

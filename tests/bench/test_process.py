@@ -1,0 +1,89 @@
+"""One engine's process: answers, errors, lateness, pauses, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.bench.fakes import SCRIPT
+from umbel.bench.process import EngineError, EngineProcess
+
+
+def start(folder: Path, code: str | None = None) -> EngineProcess:
+    command = [sys.executable, SCRIPT] if code is None else [sys.executable, "-c", code]
+    return EngineProcess("fake", command, os.environ, folder / "fake.log")
+
+
+def test_asks_and_ends(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    assert process.ask({"do": "measure"}, 20)["matmul"] == 1e9
+    process.stop()
+    assert not process.alive
+
+
+def test_an_error_is_raised_and_the_process_goes_on(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    process.ask({"do": "load", "settings": {"fail": True}}, 20)
+    with pytest.raises(EngineError, match="fake: run: out of ideas"):
+        process.ask({"do": "run"}, 20)
+    assert process.alive
+    process.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "timeout", "said"), [({"die": True}, 20, "ended"), ({"hang": True}, 0.3, "took more")]
+)
+def test_the_dead_and_the_late_are_ended(tmp_path: Path, settings: dict[str, bool], timeout: float, said: str) -> None:
+    process = start(tmp_path)
+    process.ask({"do": "load", "settings": settings}, 20)
+    with pytest.raises(EngineError, match=said):
+        process.ask({"do": "run"}, timeout)
+    assert not process.alive
+
+
+def test_what_cannot_be_started_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot be started"):
+        EngineProcess("fake", [str(tmp_path / "python")], {}, tmp_path / "fake.log")
+
+
+COUNTING = """
+import json, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+for line in sys.stdin:
+    print(json.dumps({"child": child.pid, "time": time.monotonic()}), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_the_whole_group_pauses_and_ends(tmp_path: Path) -> None:
+    process = start(tmp_path, COUNTING)
+    child = process.ask({}, 20)["child"]
+    assert process.memory()[1] > 1 << 20
+    process.pause()
+    assert until(lambda: state(child) == "T")
+    process.resume()
+    assert until(lambda: state(child) != "T")
+    assert process.ask({}, 20)["child"] == child
+    process.pause()
+    process.stop(0.1)  # it does not listen
+    assert until(lambda: state(child) in ("", "Z", "X"))
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def until(happens: object) -> bool:
+    for _ in range(200):
+        if happens():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
