@@ -108,7 +108,6 @@ def sdpa(
 
     def attend(q: Tensor) -> Tensor:
         keys, values = dense  # [rows, kv heads, last, dim]
-        q = q.to(keys.dtype)
         if case.new == 1:
             folded = q.view(case.rows, spec.n_kv_heads, spec.group_size, spec.head_dim)
             return F.scaled_dot_product_attention(folded, keys, values).reshape(q.shape)
@@ -140,7 +139,7 @@ def measure(
     store = KVStore(spec, len(step.pages), PAGE, dtype, CPU)
     for tensor in store.keys + store.values:
         tensor.normal_()
-    q = torch.randn(step.n_rows, spec.n_heads, spec.head_dim)
+    q = torch.randn(step.n_rows, spec.n_heads, spec.head_dim).to(dtype)
     k, v = (torch.randn(step.n_rows, spec.n_kv_heads, spec.head_dim).to(dtype) for _ in range(2))
     compiled, grid = NativeAttention(spec, store, native), GridAttention(spec, store, CPU)
     gather, dense = sdpa(step, case, spec, store)
@@ -164,12 +163,12 @@ def measure(
     return figures
 
 
-def ceilings(clock: Callable[[], float]) -> tuple[float, float]:
-    """GFLOP/s of a large float32 matmul and GB/s of reading, on torch's threads."""
-    a, x = torch.randn(1024, 1024), torch.randn(32_000_000)
+def ceilings(dtype: torch.dtype, clock: Callable[[], float]) -> tuple[float, float]:
+    """GFLOP/s of a large matmul and GB/s of reading, on torch's threads."""
+    a, x = torch.randn(2048, 2048).to(dtype), torch.randn(32_000_000)
     matmul = min(milliseconds(lambda: a @ a, clock) for _ in range(5))
     read = min(milliseconds(x.sum, clock) for _ in range(5))
-    return 2 * 1.024**3 / matmul * 1e3, 0.128 / read * 1e3
+    return 2 * 2.048**3 / matmul * 1e3, 0.128 / read * 1e3
 
 
 def main() -> None:
@@ -187,7 +186,7 @@ def main() -> None:
     asked = parser.parse_args()
     clock = time.process_time if asked.cpu_time else time.perf_counter
     torch.set_num_threads(asked.threads)
-    rate, bandwidth = ceilings(clock)
+    rate, bandwidth = ceilings(getattr(torch, asked.kv), clock)
     print(f"{kernels().reason}; matmul {rate:.0f} GFLOP/s, read {bandwidth:.1f} GB/s\n")
     head = ("shape", "case", "native", "grid", "sdpa", "gather", "floor", "of floor", "GFLOP/s", "lay out", "(grid)")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")

@@ -26,6 +26,32 @@ Backend = Callable[[ModelSpec, KVStore], AttentionBackend]
 BACKENDS: Mapping[str, Backend] = {"torch": lambda spec, store: GridAttention(spec, store, CPU)} | {
     name: lambda spec, store, name=name: NativeAttention(spec, store, Native(name)) for name in INSTRUCTION_SETS
 }
+NARROW = "bfloat16 "  # before the name of a backend that is at work in bfloat16
+
+
+class Narrowed:
+    """A backend in bfloat16 under a model that computes in float32."""
+
+    def __init__(self, backend: AttentionBackend):
+        self.backend = backend
+
+    def prepare(self, step: Step) -> int:
+        """See AttentionBackend."""
+        return self.backend.prepare(step)
+
+    def forward(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See AttentionBackend."""
+        return self.backend.forward(layer, q.bfloat16(), k.bfloat16(), v.bfloat16()).float()
+
+
+def poisoned_backend(name: str, spec: ModelSpec, n_pages: int, page_size: int) -> AttentionBackend:
+    """The backend of that name over memory full of NaN."""
+    if not name.startswith(NARROW):
+        return BACKENDS[name](spec, poisoned_store(spec, n_pages, page_size))
+    store = poisoned_store(spec, n_pages, page_size, torch.bfloat16)
+    return Narrowed(BACKENDS[name.removeprefix(NARROW)](spec, store))
+
+
 BORDERS = (1, 15, 16, 17, 100, 127, 128, 129, 140, 255, 256, 257, 300)
 
 

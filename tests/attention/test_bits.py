@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.attention.stage import BACKENDS, BORDERS, CPU, poisoned_store
+from tests.attention.stage import BACKENDS, BORDERS, CPU, NARROW, poisoned_backend
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.kernels.native.calls import INSTRUCTION_SETS
 from umbel.models.decoder import Decoder
 from umbel.models.weights import dummy_weights
 from umbel.plan.passes.prefix import build_forest
@@ -79,7 +80,11 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=[(backend, name) for backend in BACKENDS for name in CASES], ids=" ".join)
+# All backends in float32, and the best of the compiled ones in bfloat16 too.
+CHOICES = [*BACKENDS, *(NARROW + name for name in INSTRUCTION_SETS[:1])]
+
+
+@pytest.fixture(scope="module", params=[(backend, name) for backend in CHOICES for name in CASES], ids=" ".join)
 def case(request: pytest.FixtureRequest) -> Case:
     backend, name = request.param
     return replace(CASES[name](), backend=backend)
@@ -110,8 +115,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
     table = SamplingTable.of(workload, 0, tuple(() for _ in rows))
     pool = PagePool(pages, page_size)
     scheduler = Scheduler(workload, build_forest(workload), table, outs, pool, chunk)
-    store = poisoned_store(case.spec, pages, page_size)
-    runner = TorchRunner(case.decoder, BACKENDS[case.backend](case.spec, store), CPU)
+    runner = TorchRunner(case.decoder, poisoned_backend(case.backend, case.spec, pages, page_size), CPU)
     seqs, answers, logprobs, steps = scheduler.seqs, Answers(), {}, 0
     while (step := scheduler.next()) is not None:
         result = runner.run(step)

@@ -89,6 +89,7 @@ const Kernels& generic_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512_bf16_kernels();  // where the compiler knows them: UMBEL_HAS_AVX512_BF16
 #endif
 
 }  // namespace umbel

@@ -37,13 +37,27 @@ void* at(Address address) { return reinterpret_cast<void*>(address); }
 
 Kind kind(bool narrow) { return narrow ? Kind::kBfloat16 : Kind::kFloat32; }
 
-struct Scratch {
-  void* memory;
-  explicit Scratch(size_t bytes) : memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    if (memory == nullptr) throw std::bad_alloc();
+// Memory that a thread keeps for its next call: new pages would have to be cleared every time.
+class Scratch {
+ public:
+  static float* floats(size_t n) {
+    static thread_local Scratch mine;
+    if (n > mine.floats_) mine.grow((n + 15) / 16 * 16);
+    return mine.memory_;
   }
-  ~Scratch() { std::free(memory); }
-  Scratch(const Scratch&) = delete;
+  ~Scratch() { std::free(memory_); }
+
+ private:
+  void grow(size_t n) {
+    std::free(memory_);
+    floats_ = 0;
+    memory_ = static_cast<float*>(std::aligned_alloc(64, sizeof(float) * n));
+    if (memory_ == nullptr) throw std::bad_alloc();
+    floats_ = n;
+  }
+
+  float* memory_ = nullptr;
+  size_t floats_ = 0;
 };
 
 const Kernels* find_kernels(const std::string& name) {
@@ -54,6 +68,10 @@ const Kernels* find_kernels(const std::string& name) {
   if (name == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return &avx512_kernels();
+#if defined(UMBEL_HAS_AVX512_BF16)
+  if (name == "avx512_bf16" && find_kernels("avx512") != nullptr && __builtin_cpu_supports("avx512bf16"))
+    return &avx512_bf16_kernels();
+#endif
 #endif
   return nullptr;
 }
@@ -61,7 +79,7 @@ const Kernels* find_kernels(const std::string& name) {
 // Instruction sets that this processor has, the best one first.
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* name : {"avx512", "avx2", "generic"})
+  for (const char* name : {"avx512_bf16", "avx512", "avx2", "generic"})
     if (find_kernels(name) != nullptr) found.push_back(name);
   return found;
 }
@@ -80,12 +98,12 @@ class Native {
     const int32_t blocks = forest.blocks();
     const int64_t each = (kernels_->attend_scratch(forest.most_rows() * a.group, a.dim) + 15) / 16 * 16;
     if (forest.pairs() * kv_heads * a.group * a.dim < 4 * kWorthAThread) threads = 1;
-    Scratch scratch(sizeof(float) * each * threads);
+    float* scratch = Scratch::floats(each * threads);
     // The last blocks first: in a prompt they read most.
     share(blocks * kv_heads, threads, [&](int64_t task, int worker) {
       const auto block = static_cast<int32_t>(blocks - 1 - task / kv_heads);
       kernels_->attend(a, layout, block, static_cast<int32_t>(task % kv_heads),
-                       static_cast<float*>(scratch.memory) + each * worker);
+                       scratch + each * worker);
     });
   }
 
