@@ -10,8 +10,10 @@ import numpy as np
 
 from umbel.config import EngineConfig
 from umbel.engine.build import Model, build_loop, machine_of, plan_workload
+from umbel.engine.heard import heard_by
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
+from umbel.engine.recorder import Recorder
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
@@ -45,16 +47,18 @@ class LLM:
     """A loaded model.
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the
-    plan derives them. Raises UsageError for an unknown option and ModelError for a model that cannot be loaded.
+    plan derives them; `profile` is told what the time goes into, which makes GPUs slower. Raises UsageError for an
+    unknown option and ModelError for a model that cannot be loaded.
     """
 
-    def __init__(self, model: str, **options: Any):
+    def __init__(self, model: str, profile: Recorder | None = None, **options: Any):
         self.config = EngineConfig.of(model, **options)
         self._model = Model(self.config)
         self._machine = machine_of(self._model.device)
         self._lessons = Lessons(self._model, self._machine)
         self._loop: Loop | None = None
         self._past = Stats()
+        self._spans = heard_by(profile, self._model)
 
     @property
     def spec(self) -> ModelSpec:
@@ -111,13 +115,14 @@ class LLM:
         if len(workload) == 0:
             return
         plan = plan or self.plan_for(workload)
-        loop = build_loop(self._model, workload, plan, self._lessons.known())
+        lap = self._spans.lap
+        loop = lap("building", build_loop(self._model, workload, plan, self._lessons.known(), self._spans))
         self._loop = loop
         try:
             yield from loop.run()
         finally:
             self._past, self._loop = _sum(self._past, loop.stats()), None
-            self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
+            lap("learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates)))
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

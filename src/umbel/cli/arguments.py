@@ -28,13 +28,17 @@ class Argument:
 
 
 class Option:
-    """Something given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number."""
+    """Something given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number. The value of a
+    `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it."""
 
-    def __init__(self, *names: str, help: str, min: float | None = None, metavar: str | None = None):
+    def __init__(
+        self, *names: str, help: str, min: float | None = None, metavar: str | None = None, bare: bool = False
+    ):
         self.names = names
         self.help = help
         self.min = min
         self.metavar = metavar
+        self.bare = bare
 
 
 def call(command: Callable[..., int | None], arguments: Sequence[str], name: str) -> int:
@@ -46,8 +50,9 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
     hints, parameters = get_type_hints(command, include_extras=True), signature(command).parameters
     actions = [_add(parser, parameter, hints[parameter.name]) for parameter in parameters.values()]
     parser.usage = f"{name} [OPTIONS]" + "".join(f" {a.metavar}" for a in actions if not a.option_strings)
+    bare = {f"--{name}" for name in parameters if getattr(get_args(hints[name])[1], "bare", False)}
     # Options may stand before, behind and between the places of arguments.
-    found, unknown = parser.parse_known_intermixed_args(arguments)
+    found, unknown = parser.parse_known_intermixed_args([f"{w}=" if w in bare else w for w in arguments])
     if unknown:  # said before what is missing, which may be what was misspelt
         what = "option" if unknown[0].startswith("-") else "argument"
         known = [option for action in actions for option in action.option_strings]

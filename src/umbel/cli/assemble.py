@@ -15,6 +15,7 @@ from umbel.errors import UsageError
 from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
+from umbel.ir.spans import UNHEARD
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.formats.template import Template
@@ -24,6 +25,7 @@ from umbel.jobs.rows import ReadOptions
 from umbel.models.families import read_spec, resolve_model
 
 if TYPE_CHECKING:
+    from umbel.engine.recorder import Recorder
     from umbel.tokenizer import Tokenizer
 
 
@@ -67,6 +69,7 @@ def build_job(
     fresh: bool,
     retry_failed: bool = False,
     budget: Budget | None = None,
+    profile: Recorder | None = None,
 ) -> Job:
     """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
     defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
@@ -92,7 +95,9 @@ def build_job(
         retry_failed=retry_failed,
         budget=budget or Budget(),
     )
-    return Job(job, partial(LateTokenizer, directory), lambda: _load(config), warm=_import_engine)
+    spans = UNHEARD if profile is None else profile
+    load = partial(_load, config, profile)
+    return Job(job, partial(LateTokenizer, directory), load, warm=_import_engine, spans=spans)
 
 
 def read_options(
@@ -117,9 +122,9 @@ def _import_engine() -> None:
     import umbel.api  # noqa: F401
 
 
-def _load(config: EngineConfig) -> Engine:
+def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
     from umbel.api import LLM
 
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "model"}
-    engine: Engine = LLM(config.model, **options)
+    engine: Engine = LLM(config.model, profile, **options)
     return engine

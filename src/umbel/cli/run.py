@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
+_PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
 _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
@@ -48,6 +49,7 @@ def run_command(
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
     order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input",
     summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None,
+    profile: Annotated[str | None, Option(help=_PROFILE, metavar="PATH", bare=True)] = None,
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
     fresh: Annotated[bool, Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
     retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False,
@@ -66,6 +68,7 @@ def run_command(
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
     paths = _paths(file, input_file, output, summary)
+    paths["trace"] = _trace_path(profile, paths)
     how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
     budget = Budget.of(deadline, max_output_tokens_total)
     return _run(config, sampling, reading, paths, how, budget, quiet=quiet)
@@ -91,17 +94,36 @@ def _run(
     from umbel.cli.display import closing_lines, showing
 
     _check_summary_path(paths)
+    recorder, began = None, process_start()
+    if paths["trace"] is not None:
+        from umbel.engine.recorder import Recorder
+
+        recorder = Recorder(int(began * 1e9))
     try:
-        job = build_job(config, sampling, reading, paths["input"], paths["output"], **how, budget=budget)
+        job = build_job(
+            config, sampling, reading, paths["input"], paths["output"], **how, budget=budget, profile=recorder
+        )
     except InvalidRequest as error:
         raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
-    job.began, job.last = process_start(), True
+    job.began, job.last = began, True
     with showing(job.progress, quiet=quiet):
         result = job.run()
     _write_summary(result, paths["summary"])
     for line in closing_lines(result, quiet=quiet):
         print(line, file=sys.stderr)
+    if recorder is not None:
+        from umbel.cli.profile import show_profile
+
+        show_profile(recorder, paths["trace"])
     return result.exit_code
+
+
+def _trace_path(asked: str | None, paths: dict[str, Any]) -> Path | None:
+    if asked is None:
+        return None
+    from umbel.cli.profile import trace_path
+
+    return trace_path(asked, paths["output"], (paths["input"], paths["summary"]))
 
 
 def process_start() -> float:

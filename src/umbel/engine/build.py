@@ -25,6 +25,7 @@ from umbel.engine.speed import measure_gpu
 from umbel.engine.state import LiveState
 from umbel.errors import CapacityError, UsageError
 from umbel.ir.plan import Plan
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kernels.dispatch import kernels
@@ -108,7 +109,9 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
     return make_plan(workload, model.spec, model.config, machine, loaded=True, known=known)
 
 
-def build_loop(model: Model, workload: Workload, plan: Plan, known: Known | None = None) -> Loop:
+def build_loop(
+    model: Model, workload: Workload, plan: Plan, known: Known | None = None, spans: Spans = UNHEARD
+) -> Loop:
     """Everything that runs a planned workload; `known` seeds the lengths that admission expects.
 
     Raises CapacityError when the KV pool cannot be allocated.
@@ -129,7 +132,7 @@ def build_loop(model: Model, workload: Workload, plan: Plan, known: Known | None
     )
     state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer)
     rows, meter = Rows(workload, model.tokenizer, plan.same_as), Meter(model.spec.sliding_window)
-    return Loop(scheduler, build_runner(model, pool), state, rows, meter)
+    return Loop(scheduler, build_runner(model, pool, spans), state, rows, meter, spans)
 
 
 def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
@@ -141,7 +144,7 @@ def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
     return np.minimum(room, np.array(asked, np.int64))
 
 
-def build_runner(model: Model, pool: PagePool) -> TorchRunner:
+def build_runner(model: Model, pool: PagePool, spans: Spans = UNHEARD) -> TorchRunner:
     """The runner of a model, with a KV store for the pool. Raises CapacityError when that cannot be allocated."""
     try:
         store = KVStore(model.spec, pool.n_pages, pool.page_size, model.dtype, model.device)
@@ -150,7 +153,7 @@ def build_runner(model: Model, pool: PagePool) -> TorchRunner:
         raise CapacityError(
             f"a KV pool of {tokens:,} tokens does not fit the memory: lower kv_tokens ({error})"
         ) from None
-    return TorchRunner(model.decoder, _attention(model, store), model.device)
+    return TorchRunner(model.decoder, _attention(model, store), model.device, spans)
 
 
 def _attention(model: Model, store: KVStore) -> AttentionBackend:

@@ -10,6 +10,7 @@ from umbel.engine.output import Rows
 from umbel.engine.state import LiveState
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import StepResult
 from umbel.runner.base import Runner
 from umbel.sched.scheduler import Ints, Scheduler
@@ -22,12 +23,21 @@ class Loop:
     running, state, texts), but not the time that whoever takes the outputs keeps it waiting.
     """
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, state: LiveState, rows: Rows, meter: Meter | None = None):
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        state: LiveState,
+        rows: Rows,
+        meter: Meter | None = None,
+        spans: Spans = UNHEARD,
+    ):
         self.scheduler = scheduler
         self.runner = runner
         self.state = state
         self.rows = rows
         self.meter = meter or Meter()
+        self.spans = spans
         self._away = 0.0  # seconds spent with whoever takes the outputs
         self._steps = 0
         self._kv_read = 0
@@ -38,17 +48,19 @@ class Loop:
         """Every row of the workload once, as they finish."""
         while True:
             began, away = time.perf_counter(), self._away
-            step = self.scheduler.next()
+            self.spans.open()
+            step = self.spans.lap("scheduling", self.scheduler.next())
             yield from self._count(self._unfit())
             if step is None:
                 return
             result = self.runner.run(step)
             self._steps += 1
             self._kv_read += result.kv_tokens_read
-            slots = self.scheduler.apply(result)
+            slots = self.spans.lap("scheduling", self.scheduler.apply(result))
             yield from self._count(self._broken(slots, result))
             yield from self._count(self._finished(slots, result))
             self.meter.add(step, result.kv_tokens_read, time.perf_counter() - began - (self._away - away))
+            self.spans.close(step, result.kv_tokens_read)
 
     def stats(self) -> Stats:
         """Totals so far."""
@@ -97,6 +109,7 @@ class Loop:
         for output in outputs:
             self._rows_done += 1
             self._prompt_tokens += output.prompt_tokens
-            left = time.perf_counter()
+            left = self.spans.lap("texts", time.perf_counter())
             yield output
-            self._away += time.perf_counter() - left
+            self._away += self.spans.lap("answers", time.perf_counter()) - left
+        self.spans.lap("texts", None)

@@ -23,9 +23,9 @@ class Rate:
     usual: float
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float) -> Rate:
-    """FLOP/s of large matmuls."""
-    size = MATMUL[device.type]
+def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float, size: int | None = None) -> Rate:
+    """FLOP/s of large matmuls, of `size` rows and columns where given."""
+    size = size or MATMUL[device.type]
     a = torch.full((size, size), 0.5, dtype=dtype, device=device)
     return _rate(lambda: a @ a, 2 * size**3, seconds, device)
 
@@ -35,6 +35,12 @@ def copy_rate(device: torch.device, seconds: float) -> Rate:
     source = torch.ones(COPY[device.type], dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     return _rate(lambda: target.copy_(source), 2 * len(source), seconds, device)
+
+
+def read_rate(device: torch.device, seconds: float) -> Rate:
+    """Bytes/s of large sums, which only read."""
+    source = torch.ones(COPY[device.type], dtype=torch.float32, device=device)
+    return _rate(source.sum, source.nbytes, seconds, device)
 
 
 def measure_gpu(device: torch.device, name: str, n_bytes: int, seconds: float = 0.1) -> Machine:

@@ -9,6 +9,7 @@ from typing import Protocol
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.workload import Workload
 from umbel.jobs.actuals import Recording
 from umbel.jobs.answers import Renderer
@@ -42,6 +43,7 @@ class Execution:
     renderer: Renderer
     load: Callable[[], Engine]
     rounds: Rounds
+    spans: Spans = UNHEARD
     engine: Engine | None = None
     open_ended: int = 0
     _recording: Recording | None = None
@@ -62,7 +64,7 @@ class Execution:
             return
         engine = self._ready()
         self.progress.begun += len(window.workload)
-        plan = plan or engine.plan_for(window.workload)
+        plan = self.spans.lap("planning", plan or engine.plan_for(window.workload))
         for part in self.rounds.parts(window.workload, plan, engine):
             self._run_part(engine, window, part)
 
@@ -74,7 +76,7 @@ class Execution:
     def _ready(self) -> Engine:
         if self.engine is None:
             self.progress.enter("load")
-            self.engine = self.load()
+            self.engine = self.spans.lap("loading the model", self.load())
             self.progress.stats = self.engine.stats
             self.rounds.begin(self.engine.stats())
             self.progress.enter("run")
@@ -121,10 +123,15 @@ class Execution:
                 progress.failed += result.code is not None
                 if due:
                     with self.stop.shielded():
-                        store.commit(self.live())
+                        self._commit()
         finally:
             if not store.broken:
-                store.commit(self.live())
+                self._commit()
+
+    def _commit(self) -> None:
+        self.spans.lap("answers", None)
+        self.store.commit(self.live())
+        self.spans.lap("store", None)
 
     def live(self) -> Mapping[str, object] | None:
         """Counters over all runs of this job, None where there is nothing new to count."""

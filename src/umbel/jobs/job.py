@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from umbel.errors import InputError, UmbelError, UsageError
 from umbel.ir.budget import Budget
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.jobs.ahead import Ahead, Halt
 from umbel.jobs.answers import Renderer
 from umbel.jobs.execution import Engine, Execution
@@ -69,7 +70,7 @@ class Job:
     `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
     resume does not change a prompt. `load` builds the engine and is called only when there are rows to run; `warm` does
     what `load` can do before that is known, while a large file is scanned. `began` is when the process did, on the
-    clock of `time.monotonic`; `last` says that it ends with the job.
+    clock of `time.monotonic`; `last` says that it ends with the job. `spans` hears where the time goes.
     """
 
     spec: JobSpec
@@ -81,6 +82,7 @@ class Job:
     feed: Callable[..., Feed] = open_feed
     began: float = field(default_factory=time.monotonic)
     last: bool = False
+    spans: Spans = UNHEARD
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _open_ended: int = 0
 
@@ -88,6 +90,7 @@ class Job:
         """The whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
         check_paths(self.spec.input, self.spec.output)
+        self.spans.lap("starting", None)
         self.progress.enter("plan")
         path = store_path(self.spec.output)
         if self.spec.fresh and path.exists():
@@ -154,13 +157,14 @@ class Job:
         source = Source(self.spec.input, self.spec.options, self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
-        execution = Execution(store, stop, self.progress, renderer, self.load, rounds)
+        execution = Execution(store, stop, self.progress, renderer, self.load, rounds, self.spans)
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
         windows = execution.planned(self._checked(feed) if self.spec.options.strict else feed.windows())
         with nullcontext(windows) if feed.whole else Ahead(windows, halt) as coming:
             for window, plan in coming:
+                self.spans.lap("reading and tokenising", None)
                 self.progress.starved_seconds = getattr(coming, "starved_seconds", 0.0)
                 self._tell_rows(feed.rows, done)
                 execution.run(window, plan)
@@ -197,6 +201,7 @@ class Job:
 
     def _publish(self, store: JobStore, stop: StopSignal, lines: Iterator[bytes], *, partial: bool) -> None:
         """Write the output and put it into place; what it will be is on record before it appears."""
+        self.spans.lap("reading and tokenising", None)
         part = write_output(self.spec.output, lines, self.at)
         with stop.shielded():
             records: dict[str, Any] = {SEALED: {**digest_file(part), "order": self.spec.order, "partial": partial}}
@@ -210,6 +215,7 @@ class Job:
             store.put(finished=not partial, ended="budget" if partial else "complete")
             self.at("store.finish.after")
             stop.settle()
+        self.spans.lap("writing the output", None)
 
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:
         self.progress.enter("")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.rows import add_rms_norm, rms_norm, turn_heads
 from umbel.linear.base import LinearMethod
@@ -53,34 +54,36 @@ class Decoder:
         """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
         return self.embedding.rows(tokens)
 
-    def forward(self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None, spans: Spans = UNHEARD
+    ) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden."""
-        eps = self.spec.rms_norm_eps
-        angles = rotary_angles(positions, self.frequencies, hidden.dtype)
+        eps, lap = self.spec.rms_norm_eps, spans.lap
+        angles = lap("rotary", rotary_angles(positions, self.frequencies, hidden.dtype))
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
         for layer in range(self.spec.n_layers) if layers is None else layers:
             w = self.layers[layer]
             if delta is None:
-                normed = rms_norm(hidden, w.attn_norm, eps)
+                normed = lap("norms", rms_norm(hidden, w.attn_norm, eps))
             else:
-                hidden, normed = add_rms_norm(hidden, delta, w.attn_norm, eps)
-            attended = self._attention(layer, normed, angles, attend)
-            hidden, normed = add_rms_norm(hidden, attended, w.mlp_norm, eps)
-            delta = w.down.apply(w.gate_up.apply(normed))
-        return hidden if delta is None else hidden + delta
+                hidden, normed = lap("norms", add_rms_norm(hidden, delta, w.attn_norm, eps))
+            attended = self._attention(layer, normed, angles, attend, spans)
+            hidden, normed = lap("norms", add_rms_norm(hidden, attended, w.mlp_norm, eps))
+            delta = lap("down", w.down.apply(lap("gate_up", w.gate_up.apply(normed))))
+        return hidden if delta is None else lap("norms", hidden + delta)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`."""
         return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps))
 
-    def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, spans: Spans) -> Tensor:
         """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""
-        spec, w = self.spec, self.layers[layer]
-        heads = w.qkv.apply(x).view(x.shape[0], -1, spec.head_dim)
+        spec, w, lap = self.spec, self.layers[layer], spans.lap
+        heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)
         norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
-        q, k, v = turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
-        attended = attend(layer, q, k, v)
-        return w.o.apply(attended.reshape(x.shape[0], -1))
+        q, k, v = lap("rotary", turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps))
+        attended = lap("attention", attend(layer, q, k, v))
+        return lap("o", w.o.apply(attended.reshape(x.shape[0], -1)))
 
     def _of_layer(self, weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""

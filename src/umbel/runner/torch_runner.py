@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from umbel.attention.base import AttentionBackend
+from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
 from umbel.models.decoder import Decoder
 from umbel.runner.sampling import sample
@@ -17,22 +18,24 @@ from umbel.runner.sampling import sample
 class TorchRunner:
     """One model on one device. The attention backend owns the KV store."""
 
-    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device):
+    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = UNHEARD):
         self.decoder = decoder
         self.attention = attention
         self.device = device
+        self.spans = spans
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
         """Compute one step; logits are made only for rows that are sampled from."""
-        began = time.perf_counter()
-        read = self.attention.prepare(step)
+        began, spans = time.perf_counter(), self.spans
+        read = spans.lap("layout", self.attention.prepare(step))
         tokens = torch.from_numpy(step.tokens).to(self.device)
         positions = torch.from_numpy(step.positions).to(self.device)
-        hidden = self.decoder.forward(self.decoder.embed(tokens), positions, self.attention.forward)
+        hidden = spans.lap("embedding", self.decoder.embed(tokens))
+        hidden = self.decoder.forward(hidden, positions, self.attention.forward, spans=spans)
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
-        logits = self.decoder.logits(hidden[torch.from_numpy(rows).to(self.device)])
-        result = sample(logits, row_of, step.sampling)
+        logits = spans.lap("head", self.decoder.logits(hidden[torch.from_numpy(rows).to(self.device)]))
+        result = spans.lap("sampling", sample(logits, row_of, step.sampling))
         return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
 
     def close(self) -> None:

@@ -1,0 +1,137 @@
+"""What each operator of a step must compute and move at least, and how long that takes at a machine's ceilings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from umbel.cost.shape import BYTES, Shape
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
+
+PREFILL, MIXED, DECODE = "prefill-bound", "mixed", "decode-bound"
+KINDS = (PREFILL, MIXED, DECODE)
+MOST = 0.9  # of a step's arithmetic, to be called after it
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one step does: `tokens` computed, `pairs` of query and key, `logit_rows` that pass the head, `samples` drawn
+    from them, `kv_tokens` read or written by each layer. `decoding` of the tokens, with `decoding_pairs`, are those
+    alone in their node and sampled from; `in_use` KV tokens stand below the rows."""
+
+    tokens: int
+    pairs: int
+    logit_rows: int
+    samples: int
+    kv_tokens: int
+    decoding: int
+    decoding_pairs: int
+    in_use: int
+
+    @classmethod
+    def of(cls, step: Step, kv_read: int, window: int | None = None) -> Work:
+        """Count a step in which each layer read `kv_read` KV tokens; `window` is the model's, if it has one."""
+        seen = step.positions + 1 if window is None else np.minimum(step.positions + 1, window)
+        alone = step.row_begin[step.row_end - step.row_begin == 1]
+        sampled = np.unique(step.sampling.rows)
+        decoding = alone[np.isin(alone, sampled)]
+        return cls(
+            tokens=step.n_rows,
+            pairs=int(seen.sum()),
+            logit_rows=len(sampled),
+            samples=len(step.sampling),
+            kv_tokens=kv_read + int(np.count_nonzero(step.fresh)),
+            decoding=len(decoding),
+            decoding_pairs=int(seen[decoding].sum()),
+            in_use=int((step.end - step.start).sum()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator in all its uses in a step.
+
+    FLOPs per token, per pair and per row of logits; bytes of weights per step (`head`: only of steps with logits), of
+    KV per token read or written, of activations per token, of logits per sample. Activations are counted only where an
+    operator does nothing else than pass over them; between others they can stay in a cache.
+    """
+
+    name: str
+    token_flops: int = 0
+    pair_flops: int = 0
+    logit_flops: int = 0
+    weight_bytes: int = 0
+    kv_bytes: int = 0
+    activation_bytes: int = 0
+    logit_bytes: int = 0
+
+    def flops(self, work: Work) -> int:
+        """Multiplications and additions that the answers need."""
+        per_logits = work.logit_rows * self.logit_flops
+        return work.tokens * self.token_flops + work.pairs * self.pair_flops + per_logits
+
+    def n_bytes(self, work: Work) -> int:
+        """Bytes that must pass between processor and memory."""
+        weights = self.weight_bytes if work.logit_rows or not self.logit_flops else 0
+        kv, logits = work.kv_tokens * self.kv_bytes, work.samples * self.logit_bytes
+        return weights + kv + logits + work.tokens * self.activation_bytes
+
+
+def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
+    """The operators of a model that have a floor, in the order in which a token meets them.
+
+    `norms` adds residuals too; `rotary` has the norms of query and key heads with it, `gate_up` the
+    activation, `head` the last norm; biases belong to their product.
+    """
+    width, layers, hidden, inner = BYTES[dtype], spec.n_layers, spec.hidden_size, spec.intermediate_size
+    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
+    shape = Shape.of(spec, dtype)
+
+    def dense(name: str, inputs: int, outputs: int, *, bias: bool) -> Operator:
+        weights = inputs * outputs + outputs * bias
+        return Operator(name, 2 * inputs * outputs * layers, weight_bytes=weights * layers * width)
+
+    def passes(name: str, values: int, weights: int = 0) -> Operator:
+        return Operator(name, weight_bytes=weights * layers * width, activation_bytes=values * layers * width)
+
+    return (
+        Operator("embedding", activation_bytes=2 * hidden * width),
+        passes("norms", 8 * hidden, 2 * hidden),  # twice a layer: two read, their sum and its norm written
+        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias),
+        passes("rotary", 2 * (q + kv), 2 * spec.head_dim * spec.qk_norm),
+        Operator("attention", pair_flops=shape.pair_flops, kv_bytes=shape.kv_bytes),
+        dense("o", q, hidden, bias=spec.o_bias),
+        dense("gate_up", hidden, 2 * inner, bias=spec.mlp_bias),
+        dense("down", inner, hidden, bias=spec.mlp_bias),
+        Operator("head", logit_flops=shape.head_flops, weight_bytes=shape.head_bytes),
+        Operator("sampling", logit_bytes=4 * spec.vocab_size),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What a device does at most, in FLOP/s (of one dtype) and bytes/s, and how the first is known."""
+
+    flops: float
+    memory_rate: float
+    source: str
+
+    def with_flops(self, flops: float, source: str) -> Ceilings:
+        """The same memory, other arithmetic."""
+        return replace(self, flops=flops, source=source)
+
+    def or_better(self, other: Ceilings) -> Ceilings:
+        """The higher of each: a device that other work disturbs seems slower than it is, never faster."""
+        best = self if self.flops >= other.flops else other
+        return replace(best, memory_rate=max(self.memory_rate, other.memory_rate))
+
+
+def kind_of(work: Work, all_operators: tuple[Operator, ...]) -> str:
+    """What a step is bound by: prompts or decoding rows where these have more than 90 % of the arithmetic of layers."""
+    token = sum(o.token_flops for o in all_operators)
+    pair = sum(o.pair_flops for o in all_operators)
+    total = work.tokens * token + work.pairs * pair
+    share = (work.decoding * token + work.decoding_pairs * pair) / total if total else 1.0
+    return DECODE if share > MOST else PREFILL if share < 1 - MOST else MIXED

@@ -1,0 +1,37 @@
+"""Prepares a recorder for a loaded model: what its device does at most, measured now, and how to wait for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from umbel.cost.operators import Ceilings
+from umbel.engine.build import Model
+from umbel.engine.recorder import Recorder
+from umbel.engine.speed import copy_rate, matmul_rate, read_rate
+from umbel.ir.spans import UNHEARD, Spans
+
+SIZES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}  # of the products that are timed
+SECONDS = 0.3  # for each figure
+
+
+def heard_by(recorder: Recorder | None, model: Model) -> Spans:
+    """Who is told where the time of a model's steps goes; for a recorder, ceilings are measured first."""
+    if recorder is None:
+        return UNHEARD
+    on_gpu = model.device.type == "cuda"
+    wait = partial(torch.cuda.synchronize, model.device) if on_gpu else None
+    recorder.lap("loading the model", None)
+    recorder.meet(model.spec, model.config.dtype, partial(ceilings, model.dtype, model.device), wait)
+    recorder.lap("measuring the machine", None)
+    return recorder
+
+
+def ceilings(dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> Ceilings:
+    """The best rates of products of some sizes, and of reading and copying."""
+    sizes = SIZES[device.type]
+    flops = max(matmul_rate(dtype, device, seconds / len(sizes), size).best for size in sizes)
+    rate = max(read_rate(device, seconds).best, copy_rate(device, seconds).best)
+    name = str(dtype).removeprefix("torch.")
+    return Ceilings(flops, rate, f"large {name} products beside the run")
