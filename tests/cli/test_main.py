@@ -26,7 +26,7 @@ ROWS = [{"custom_id": f"r{i}", "prompt": f"text {i}", "max_tokens": 3} for i in 
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """Stands in for the model; `seen` tells what it was asked."""
     fake = FakeEngine()
-    monkeypatch.setattr(assemble, "_load", lambda config: fake)
+    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
     return fake
 
 

@@ -96,8 +96,8 @@ def build_job(
         budget=budget or Budget(),
     )
     spans = UNHEARD if profile is None else profile
-    load = partial(_load, config, profile)
-    return Job(job, partial(LateTokenizer, directory), load, warm=_import_engine, spans=spans)
+    tokenizer = partial(LateTokenizer, directory)
+    return Job(job, tokenizer, lambda: _load(config, profile), warm=_import_engine, spans=spans)
 
 
 def read_options(

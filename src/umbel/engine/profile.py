@@ -179,7 +179,7 @@ def _raised(ceilings: Ceilings, tallies: Mapping[str, Tally]) -> Ceilings:
     """Ceilings that no operator exceeds in arithmetic, on the average of the steps of a kind."""
     for kind, tally in tallies.items():
         for name, count in tally.counts.items():
-            if count.flops > ceilings.flops * count.nanoseconds / 1e9:
-                rate = count.flops / (count.nanoseconds / 1e9)
+            rate = count.flops / (count.nanoseconds / 1e9) if count.nanoseconds else 0.0
+            if rate > ceilings.flops:
                 ceilings = ceilings.with_flops(rate, f"reached by {name} in {kind} steps")
     return ceilings

@@ -1,0 +1,104 @@
+"""Operators add up to the price list, and what a step does is counted as a plain reading of it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import make_model
+from umbel.cost.load import Load
+from umbel.cost.machine import h200
+from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, Work, kind_of, operators
+from umbel.cost.roofline import Price
+from umbel.cost.shape import Shape
+from umbel.engine.probe import Probe, make_step
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
+from umbel.models.families import read_spec
+
+MODELS = {
+    "llama": ("llama", {}),
+    "llama tied, biases": ("llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+    "mistral window": ("mistral", {"sliding_window": 50}),
+}
+PROBES = (Probe(1, 15), Probe(16, 40, shared=96), Probe(1, 0, 64), Probe(3, 10, 7, shared=33), Probe(1, 100, 90))
+
+
+@pytest.fixture(params=MODELS)
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> ModelSpec:
+    family, overrides = MODELS[request.param]
+    return read_spec(make_model(tmp_path / "model", family, **overrides))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("probe", PROBES, ids=str)
+def test_operators_add_up_to_the_price_list(spec: ModelSpec, dtype: str, probe: Probe) -> None:
+    work = Work.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, spec.sliding_window)
+    price = Price(Shape.of(spec, dtype), h200(), dtype, spec.n_layers)
+    load = Load.one(work.tokens, work.logit_rows, work.pairs, kv_read)
+    every = operators(spec, dtype)
+    assert sum(o.flops(work) for o in every) == price.flops(load)[0]
+    only_memory = [replace(o, activation_bytes=0, logit_bytes=0) for o in every]  # those may stay in a cache
+    assert sum(o.n_bytes(work) for o in only_memory) == price.n_bytes(load)[0]
+    silent = replace(work, logit_rows=0, samples=0)
+    assert sum(o.n_bytes(silent) for o in only_memory) == price.n_bytes(replace(load, samples=np.zeros(1)))[0]
+
+
+def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:
+    """Pairs, decoding rows and their pairs, row by row."""
+    pairs = decoding = decoding_pairs = 0
+    for begin, end in zip(step.row_begin.tolist(), step.row_end.tolist(), strict=True):
+        for row in range(begin, end):
+            seen = min(int(step.positions[row]) + 1, window or 10**9)
+            pairs += seen
+            if end - begin == 1 and row in step.sampling.rows:
+                decoding += 1
+                decoding_pairs += seen
+    return pairs, decoding, decoding_pairs
+
+
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("probe", PROBES, ids=str)
+def test_work_is_counted(probe: Probe, window: int | None) -> None:
+    step = make_step(probe, 300)
+    work = Work.of(step, 11, window)
+    assert (work.pairs, work.decoding, work.decoding_pairs) == read_plainly(step, window)
+    assert (work.tokens, work.samples, work.logit_rows) == (probe.tokens, probe.count, probe.count)
+    assert work.kv_tokens == 11 + probe.tokens
+    assert work.in_use == probe.shared + int((probe.pasts + probe.new).sum())
+
+
+def test_rows_that_only_want_logits_write_no_kv_and_samples_of_a_row_share_them() -> None:
+    step = make_step(Probe(4, 10), 300)
+    again = replace(step, fresh=np.array([True, False, True, False]))
+    assert Work.of(again, 0).kv_tokens == 2
+    shared = replace(step, sampling=replace(step.sampling, rows=np.zeros(4, np.int64)))
+    assert (Work.of(shared, 0).samples, Work.of(shared, 0).logit_rows, Work.of(shared, 0).decoding) == (4, 1, 1)
+
+
+def test_kinds_follow_the_arithmetic(spec: ModelSpec) -> None:
+    every = operators(spec, "float32")
+
+    def kind(tokens: int, pairs: int, decoding: int, decoding_pairs: int) -> str:
+        return kind_of(Work(tokens, pairs, 1, 1, 0, decoding, decoding_pairs, 0), every)
+
+    assert kind(64, 640, 64, 640) == DECODE
+    assert kind(64, 640, 0, 0) == PREFILL
+    assert kind(64, 640, 32, 320) == MIXED
+    assert kind(100, 0, 5, 0) == PREFILL
+    assert kind(100, 0, 95, 0) == DECODE
+    # A few rows with long contexts can outweigh many new tokens.
+    token, pair = (sum(getattr(o, name) for o in every) for name in ("token_flops", "pair_flops"))
+    long = 100 * token // pair
+    assert kind(101, long, 1, long) == MIXED
+    assert kind(101, 20 * long, 1, 20 * long) == DECODE
+
+
+def test_ceilings_keep_the_better_of_each() -> None:
+    low, high = Ceilings(1e9, 5e9, "first"), Ceilings(2e9, 4e9, "second")
+    assert low.or_better(high) == high.or_better(low) == Ceilings(2e9, 5e9, "second")
