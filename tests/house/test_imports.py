@@ -48,7 +48,15 @@ ALLOWED: dict[str, set[str]] = {
 OPEN = {"errors", "config"}
 
 PURE_UNITS = {"ir", "cost", "catalog", "plan", "cache", "sched", "sim", "workflow", "config", "errors", "demo"}
-PURE_MODULES = {"umbel.engine.loop", "umbel.engine.state", "umbel.models.families", "umbel.cli.plan", "umbel.cli.sim"}
+PURE_MODULES = {
+    "umbel.engine.loop",
+    "umbel.engine.state",
+    "umbel.engine.recorder",
+    "umbel.engine.trace",
+    "umbel.models.families",
+    "umbel.cli.plan",
+    "umbel.cli.sim",
+}
 HEAVY = {"torch", "triton", "ray", "transformers"}
 HTTP = {"requests", "httpx", "aiohttp", "urllib3", "http", "fastapi", "starlette", "uvicorn", "sse_starlette"}
 PARSERS = {"argparse", "typer", "click", "optparse", "getopt"}
