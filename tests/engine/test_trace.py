@@ -60,10 +60,11 @@ def check(trace: dict[str, Any]) -> list[tuple[Event, Event | None]]:
         assert isinstance(event["name"], str) and event["name"]
         assert isinstance(event["pid"], int) and isinstance(event["tid"], int)
         assert isinstance(event["args"], dict)
+        assert isinstance(event["cat"], str), "some readers insist on a category"
+        assert isinstance(event["ts"], int) and event["ts"] >= 0
         if event["ph"] == "M":
             assert event["name"] in ("process_name", "thread_name") and isinstance(event["args"]["name"], str)
             continue
-        assert isinstance(event["ts"], int) and event["ts"] >= 0
         if event["ph"] == "X":
             assert isinstance(event["dur"], int) and event["dur"] >= 0
         else:

@@ -41,8 +41,9 @@ def kept(timeline: Timeline) -> str:
 
 def events(timeline: Timeline) -> Iterator[dict[str, Any]]:
     """All events, by time; of slices that begin together the outer one comes first."""
-    yield {"ph": "M", "name": "process_name", "pid": _JOB, "tid": _JOB, "args": {"name": "umbel run"}}
-    yield {"ph": "M", "name": "thread_name", "pid": _JOB, "tid": _JOB, "args": {"name": "job"}}
+    for name, value in (("process_name", "umbel run"), ("thread_name", "job")):
+        named = {"ph": "M", "cat": "__metadata", "name": name, "ts": 0, "args": {"name": value}}
+        yield named | {"pid": _JOB, "tid": _JOB}
     found = sorted(_timed(timeline), key=lambda pair: pair[0])
     start = found[0][1]["ts"] if found else 0
     for _, event in found:
@@ -77,7 +78,8 @@ def _step(number: int, step: StepSlice) -> Iterator[Timed]:
         "KV tokens": {"in use": work.in_use, "moved a layer": work.kv_tokens},
     }
     for name, values in counters.items():
-        yield (step.begin, 0, 3), {"ph": "C", "name": name, "ts": step.begin // 1000, "args": values}
+        event = {"ph": "C", "cat": "counter", "name": name, "ts": step.begin // 1000, "args": values}
+        yield (step.begin, 0, 3), event
 
 
 _LAYERED = ("qkv", "rotary", "attention", "o", "gate_up", "down")
