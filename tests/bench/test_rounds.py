@@ -97,11 +97,15 @@ def test_a_full_memory_ends_the_quickest_to_start(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fleet, "available_memory", lambda: 1 << 50 if len(here[0].fleet.running) < 2 else 0)
     cases = [fakes.case("W1"), fakes.case("W3")]
     record = fakes.record(cases)
-    engines = [fakes.engine(name) for name in "abc"]
+    diary = str(tmp_path / "diary")
+    engines = [fakes.engine(name, diary=diary) for name in "abc"]
     here.append(Rounds(cases, engines, fakes.setup(tmp_path), record, lambda line: None))
     here[0].run(Schedule(repeats=1))
     assert [(m["engine"], m["case"]) for m in record.measurements] == [(e, c) for e in "abc" for c in ("W1", "W3")]
-    assert sum(len(facts["load_s"]) for facts in here[0].fleet.facts.values()) > 3
+    starts = sum(len(facts["load_s"]) for facts in here[0].fleet.facts.values())
+    runs = [entry["ask"] for entry in diary_of(diary) if entry["ask"]["do"] == "run"]
+    assert starts > 3
+    assert len(runs) == 3 * 2 + 3 * 2 + (starts - 3)  # measured, warm-ups, and the smallest workload once more
 
 
 def test_slow_engines_warm_up_with_less(tmp_path: Path) -> None:

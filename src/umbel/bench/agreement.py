@@ -76,7 +76,7 @@ def _lead_lost(got: Sequence[int], row: int, truth: Truth) -> float | None:
 
 
 def against_each_other(answers: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
-    """For each pair of engines, over the rows they both have."""
+    """For each pair of engines, named "a = b", over the rows they both have."""
     names = list(answers)
     return {f"{a} = {b}": _counts(answers[a], answers[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
 

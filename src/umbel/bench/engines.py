@@ -64,7 +64,7 @@ BASES: Mapping[str, Base] = MappingProxyType(
         "hf-static": Base(
             "run_transformers.py",
             "transformers, padded batches",
-            {"mode": "static", "batch": 32, **_HF},
+            {"mode": "static", "batch": 32, "cells": 49152, **_HF},
             warm_every=16,
             own_python=False,
         ),

@@ -51,9 +51,9 @@ class Loaded:
 
 
 class Fleet:
-    """Processes by name. `warm` is called once with each new one and its engine."""
+    """Processes by name. `warm` is called with each new one, its engine, and whether there was one like it before."""
 
-    def __init__(self, setup: Setup, say: Say, warm: Callable[[Engine, EngineProcess], None]):
+    def __init__(self, setup: Setup, say: Say, warm: Callable[[Engine, EngineProcess, bool], None]):
         self.setup, self._say, self._warm = setup, say, warm
         self.running: dict[str, Loaded] = {}
         self.facts: dict[str, dict[str, Any]] = {}  # by process: versions, seconds to load, peak memory
@@ -102,7 +102,7 @@ class Fleet:
         try:
             loaded = load(process, engine, self.setup)
             self._say(f"{engine.process}: loaded in {loaded.load_s:.1f} s")
-            self._warm(engine, process)
+            self._warm(engine, process, "load_s" in self.facts.get(engine.process, {}))
         except BaseException:
             process.stop()
             raise

@@ -27,7 +27,7 @@ def markdown(record: Record, picture: str | None = None) -> str:
     if record.whole:
         parts += ["### Whole commands, start of the process to the last row on disk", _whole(record)]
     if record.agreement:
-        parts += ["### Tokens", _agreement(record.agreement)]
+        parts += ["### Tokens", _agreement(record.agreement, reference(record))]
     parts += ["### Engines", _engines(record), "### Not measured", _failures(record)]
     return "\n\n".join(parts) + "\n"
 
@@ -126,7 +126,7 @@ def _whole(record: Record) -> str:
     return table(["workload", "engine", "seconds", f"times {ours}"], rows)
 
 
-def _agreement(found: Mapping[str, Any]) -> str:
+def _agreement(found: Mapping[str, Any], ours: str | None) -> str:
     head = ["workload", "engine", "rows", "first token equal", "all tokens equal", "largest lead lost"]
     rows = [
         [case, engine, c["rows"], c["first_equal"], c["all_equal"], _lead(c["largest_lead_lost"])]
@@ -141,10 +141,11 @@ def _agreement(found: Mapping[str, Any]) -> str:
         [case, pair, c["rows"], c["first_equal"], c["all_equal"]]
         for case, counts in found.get("pairs", {}).items()
         for pair, c in counts.items()
+        if pair.startswith(f"{ours} = ")
     ]
     between = table(["workload", "engines", "rows", "first token equal", "all tokens equal"], pairs)
     return "\n\n".join(
-        [note, table(head, rows), "Against each other, over all greedy rows of the first round:", between]
+        [note, table(head, rows), f"{ours} against the others, over all greedy rows of the first round:", between]
     )
 
 

@@ -119,10 +119,11 @@ class Rounds:
         matmul, read = found["matmul"] / 1e9, found["read"] / 1e9
         self._say(f"  machine: {matmul:,.0f} GFLOP/s, {read:.1f} GB/s")
 
-    def _warm(self, engine: Engine, process: EngineProcess) -> None:
-        """Run each workload once with content of its own, or a part of it where nothing is compiled at first use."""
+    def _warm(self, engine: Engine, process: EngineProcess, again: bool) -> None:
+        """Run each workload once with content of its own, or a part of it where nothing is compiled at first use; only
+        the smallest of them in a process that is there again."""
         every = engine.base.warm_every
-        for case in self.cases:
+        for case in [self._smallest()] if again else self.cases:
             rows = case.rows(self._seed - 1)[::every]
             if every >= 16:
                 rows = [replace(row, max_tokens=min(row.max_tokens, WARM_TOKENS)) for row in rows]
@@ -139,6 +140,10 @@ class Rounds:
                     raise
             finally:
                 out.unlink(missing_ok=True)
+
+    def _smallest(self) -> Case:
+        """The workload of the least arithmetic."""
+        return min(self.cases, key=lambda case: self.record.cases[self.cases.index(case)]["flops"])
 
     def _fail(self, engine: Engine, case: Case | None, why: str) -> None:
         """Report by name and go on."""

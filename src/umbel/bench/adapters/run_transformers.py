@@ -58,8 +58,12 @@ class Engine:
         answers: list[list[list[int]]] = [[] for _ in rows]
         samples = [i for i, row in enumerate(rows) for _ in range(row["n"])]
         samples.sort(key=lambda i: (rows[i]["max_tokens"] // 16, len(rows[i]["prompt"])))
-        for at in range(0, len(samples), self.settings["batch"]):
+        at = 0
+        while at < len(samples):
             part = samples[at : at + self.settings["batch"]]
+            width = max(len(rows[i]["prompt"]) + rows[i]["max_tokens"] for i in part)
+            part = part[: max(1, self.settings["cells"] // width)]  # the cache of longer rows would not fit the memory
+            at += len(part)
             for i, tokens in zip(part, self.batch([rows[i] for i in part]), strict=True):
                 answers[i].append(tokens[: rows[i]["max_tokens"]])
         return answers
