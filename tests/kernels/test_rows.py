@@ -132,6 +132,55 @@ def test_largest_of_broken_rows(name: str, width: int, value: float) -> None:
     assert bad.all()
 
 
+def draw_all(native: Native, logits: Tensor, which: np.ndarray, heat: np.ndarray, dice: np.ndarray) -> np.ndarray:
+    return native.draw(logits, which, native.argmax(logits, which)[0], heat, dice)
+
+
+@EACH
+@settings(max_examples=60, derandomize=True)
+@given(rows=st.integers(1, 5), width=st.integers(1, 3000), seed=st.integers(0, 10**6), hot=st.booleans())
+def test_draws_invert_the_distribution_function(name: str, rows: int, width: int, seed: int, hot: bool) -> None:
+    """Against float64: the id drawn is the one whose share of the distribution function holds the dice."""
+    rng, logits = np.random.default_rng(seed), values(rows, width, seed=seed, scale=4.0)
+    logits[torch.from_numpy(rng.random((rows, width)) < 0.1)] = -torch.inf
+    logits[:, rng.integers(width)] = 1.0
+    which = rng.integers(0, rows, 20)
+    heat, dice = rng.choice([0.2, 0.7, 1.0, 3.0] if hot else [1.0], 20), rng.random(20) * 0.999 + 1e-6
+    dice[:2] = 2.0**-54, 1 - 2.0**-53
+    ids = draw_all(Native(name), logits, which, heat, dice)
+    for i, row in enumerate(which):
+        weights = np.exp((logits[row].double().numpy() - logits[row].max().item()) / heat[i])
+        summed = np.cumsum(weights) / weights.sum()
+        assert weights[ids[i]] > 0
+        before = summed[ids[i]] - weights[ids[i]] / weights.sum()
+        assert before - 1e-6 <= dice[i] <= summed[ids[i]] + 1e-6, (i, ids[i], dice[i])
+
+
+@EACH
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_draw_does_not_depend_on_the_others(name: str, threads: int) -> None:
+    native, logits, rng = Native(name), values(40, 5000, seed=0), np.random.default_rng(0)
+    which, heat, dice = rng.integers(0, 40, 64), rng.choice([0.5, 1.0, 1.3], 64), rng.random(64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = draw_all(native, logits, which, heat, dice)
+        for begin, end in ((0, 1), (3, 9), (17, 64)):
+            at = slice(begin, end)
+            assert (draw_all(native, logits, which[at], heat[at], dice[at]) == whole[at]).all()
+    finally:
+        torch.set_num_threads(before)
+
+
+@EACH
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_draws_from_broken_rows_stay_in_range(name: str, value: float) -> None:
+    logits = torch.full((2, 700), value)
+    logits[1, 300] = 1.0
+    ids = draw_all(Native(name), logits, np.array([0, 1]), np.ones(2), np.array([0.5, 0.9]))
+    assert ((ids >= 0) & (ids < 700)).all()
+
+
 @EACH
 @KINDS
 @pytest.mark.parametrize("threads", [1, 2])
@@ -168,6 +217,13 @@ def test_shapes_are_checked() -> None:
         native.add_rms_norm(x, torch.zeros(2, 8), torch.zeros(8), EPS)
     with pytest.raises(IndexError):
         native.argmax(x, np.array([3]))
+    one, warm = np.zeros(1, np.int64), np.ones(1)
+    with pytest.raises(TypeError):
+        native.draw(x.bfloat16(), one, one, warm, warm / 2)
+    with pytest.raises(IndexError):
+        native.draw(x, one, one + 8, warm, warm / 2)
+    with pytest.raises(ValueError):
+        native.draw(x, one, one, warm, np.ones(2) / 2)
     with pytest.raises(ValueError):
         native.rotate(torch.zeros(3, 4, 8), (4, 1), (torch.zeros(3, 4), torch.zeros(3, 4)), None, EPS)
     assert native.takes(x) and native.takes(x.bfloat16(), x.bfloat16())

@@ -85,6 +85,8 @@ def test_tables_are_looked_up_and_multiplied_with(name: str, dtype: torch.dtype)
     logits = table.logits(x)
     assert logits.dtype == torch.float32 and logits.shape == (5, 1003)
     check(logits, x.double() @ weight.double().T, x.double().abs() @ weight.double().abs().T, dtype)
+    room = torch.full((5, 1003), torch.nan)
+    assert torch.equal(table.logits(x, room), logits)
     assert table.logits(x[:0]).shape == (0, 1003) and table.rows(ids[:0]).shape == (0, 64)
 
 

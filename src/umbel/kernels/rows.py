@@ -9,6 +9,9 @@ from torch import Tensor
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels
 
+# Draws made at a time in plain torch: a copy of the logits for each would fill the memory.
+_BLOCK = 64
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`weight * x / rms(x)` along the last axis."""
@@ -48,6 +51,21 @@ def turn_heads(
     if norms is not None:
         q, k = reference.rms_norm(q, norms[0], eps), reference.rms_norm(k, norms[1], eps)
     return reference.rotate(q, *angles), reference.rotate(k, *angles), v
+
+
+def draw(logits: Tensor, rows: np.ndarray, best: np.ndarray, heat: np.ndarray, dice: np.ndarray) -> np.ndarray:
+    """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at temperatures
+    `heat`; `dice` are uniform numbers."""
+    native = kernels().native
+    if native is not None and logits.dtype == torch.float32 and native.takes(logits):
+        return native.draw(logits, rows, best, heat, dice)
+    ids = np.empty(len(rows), np.int64)
+    for low in range(0, len(rows), _BLOCK):
+        at = slice(low, low + _BLOCK)
+        chosen, warm, thrown = (torch.from_numpy(column[at]).to(logits.device) for column in (rows, heat, dice))
+        weights = reference.weights(logits[chosen], warm.to(torch.float32).unsqueeze(-1))
+        ids[at] = reference.invert(weights, thrown.unsqueeze(-1)).cpu().numpy()
+    return ids
 
 
 def largest(logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

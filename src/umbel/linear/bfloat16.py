@@ -39,9 +39,9 @@ class PackedTable:
         """See Table."""
         return unpack(self.weight, ids, torch.bfloat16)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, room: Tensor | None = None) -> Tensor:
         """See Table."""
-        return self.kernels.multiply(x, self.weight, None, Form.FLOAT32)
+        return self.kernels.multiply(x, self.weight, None, Form.FLOAT32, room)
 
 
 class PackedMethod:

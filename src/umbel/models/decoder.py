@@ -72,9 +72,9 @@ class Decoder:
             delta = lap("down", w.down.apply(lap("gate_up", w.gate_up.apply(normed))))
         return hidden if delta is None else lap("norms", hidden + delta)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`."""
-        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps))
+    def logits(self, hidden: Tensor, room: Tensor | None = None) -> Tensor:
+        """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `room`."""
+        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), room)
 
     def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, spans: Spans) -> Tensor:
         """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""

@@ -23,6 +23,7 @@ class TorchRunner:
         self.attention = attention
         self.device = device
         self.spans = spans
+        self._room = torch.empty(0, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
@@ -34,10 +35,19 @@ class TorchRunner:
         hidden = spans.lap("embedding", self.decoder.embed(tokens))
         hidden = self.decoder.forward(hidden, positions, self.attention.forward, spans=spans)
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
-        logits = spans.lap("head", self.decoder.logits(hidden[torch.from_numpy(rows).to(self.device)]))
+        rows_hidden = hidden[torch.from_numpy(rows).to(self.device)]
+        logits = spans.lap("head", self.decoder.logits(rows_hidden, self._logits_room(len(rows))))
         result = spans.lap("sampling", sample(logits, row_of, step.sampling))
         return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
 
+    def _logits_room(self, rows: int) -> torch.Tensor:
+        """Memory that is kept between steps: to get tens of megabytes from the system anew costs as much as to sample
+        from what is in them."""
+        size = rows * self.decoder.spec.vocab_size
+        if self._room.numel() < size:
+            self._room = self._room.new_empty(size)
+        return self._room[:size].view(rows, self.decoder.spec.vocab_size)
+
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention
+        del self.decoder, self.attention, self._room

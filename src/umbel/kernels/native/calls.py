@@ -94,6 +94,24 @@ class Native:
         self._kernels.argmax(logits.data_ptr(), rows, logits.shape[1], ids, bad, torch.get_num_threads())
         return ids, bad
 
+    def draw(
+        self, logits: Tensor, rows: np.ndarray, best: np.ndarray, heat: np.ndarray, dice: np.ndarray
+    ) -> np.ndarray:
+        """For each of `rows` (int64 `[k]`) of `logits` (float32 [rows, width]), whose largest values are at `best`: an
+        id drawn from the softmax of the logits divided by `heat` (above 0), at the point `dice` (in (0, 1)) of its
+        distribution function. What rows hold that are not finite is of no matter, as long as `best` is in range."""
+        if logits.dtype != torch.float32:
+            raise TypeError(f"logits are {logits.dtype}, not float32")
+        for which, limit in ((rows, len(logits)), (best, logits.shape[1])):
+            if len(which) != len(rows) or (len(which) and not 0 <= which.min() <= which.max() < limit):
+                raise IndexError(f"places {which[:8]} of {limit}, for {len(rows)} draws")
+        if not len(heat) == len(dice) == len(rows):
+            raise ValueError(f"{len(heat)} temperatures and {len(dice)} dice for {len(rows)} draws")
+        ids = np.empty(len(rows), np.int64)
+        warm = np.ascontiguousarray(heat, np.float32)
+        self._kernels.draw(logits.data_ptr(), rows, best, warm, dice, ids, logits.shape[1], torch.get_num_threads())
+        return ids
+
     def lay_out(self, step: Step, scratch: int, group: int, n_kv_heads: int, window: int | None) -> _umbel.Forest:
         """A step as cells of the position grid, cut into blocks of rows for torch's threads of now. Rows that are not
         fresh write to slot `scratch`."""

@@ -69,6 +69,17 @@ struct Turn {
   Kind kind;
 };
 
+// Draw i: from row rows[i] of x ([..][width]), whose largest value is at best[i], divided by heat[i]; dice[i] in (0, 1)
+// decides.
+struct Draws {
+  const float* x;
+  const int64_t *rows, *best;
+  const float* heat;
+  const double* dice;
+  int64_t* ids;
+  int64_t width;
+};
+
 struct Kernels {
   const char* name;
   // Floats of scratch that `attend` needs for a block of so many queries.
@@ -83,6 +94,9 @@ struct Kernels {
   // The first place of the largest value of rows of x, and whether that value is finite.
   void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
                  int64_t width);
+  // Doubles of scratch that `draw` needs.
+  int64_t (*draw_scratch)(int64_t width);
+  void (*draw)(const Draws& a, double* sums, int64_t begin, int64_t end);
 };
 
 const Kernels& generic_kernels();

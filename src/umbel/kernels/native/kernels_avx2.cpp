@@ -4,4 +4,5 @@
 #define UMBEL_NAME "avx2"
 #include "attend.inc"
 #include "rows.inc"
+#include "draw.inc"
 #include "table.inc"

@@ -7,4 +7,5 @@
 #include "attend.inc"
 #include "attend_bf16.inc"
 #include "rows.inc"
+#include "draw.inc"
 #include "table.inc"

@@ -3,4 +3,5 @@
 #define UMBEL_NAME "generic"
 #include "attend.inc"
 #include "rows.inc"
+#include "draw.inc"
 #include "table.inc"

@@ -137,6 +137,19 @@ class Native {
     });
   }
 
+  void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> heat,
+            nb::ndarray<const double, nb::ndim<1>, nb::c_contig> dice,
+            nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, int64_t width, int threads) const {
+    const Draws a = {static_cast<const float*>(at(x)), rows.data(), best.data(), heat.data(), dice.data(), ids.data(),
+                     width};
+    const int64_t n = static_cast<int64_t>(rows.shape(0)), each = kernels_->draw_scratch(width);
+    nb::gil_scoped_release release;
+    if (n * width < kWorthAThread) threads = 1;
+    share(n, threads, [&](int64_t i, int) {
+      kernels_->draw(a, reinterpret_cast<double*>(Scratch::floats(2 * each)), i, i + 1);
+    });
+  }
+
  private:
   template <class Act>
   static void split(int64_t rows, int64_t width, int threads, Act act) {
@@ -216,5 +229,6 @@ NB_MODULE(_umbel, m) {
       .def("gated_silu", &Native::gated_silu, unlocked)
       .def("rotate", &Native::rotate, unlocked)
       .def("argmax", &Native::argmax)
+      .def("draw", &Native::draw)
       .def("forward", &forward, unlocked);
 }

@@ -19,7 +19,7 @@ namespace umbel {
 const Products* bfloat16_products(const char* instruction_set) {
 #if defined(__x86_64__) && defined(UMBEL_HAS_AVX512_BF16)
   __builtin_cpu_init();
-  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512bf16"))
+  if (std::strcmp(instruction_set, "avx512_bf16") == 0 && __builtin_cpu_supports("avx512bf16"))
     return &bfloat16_products_avx512();
 #endif
   (void)instruction_set;
