@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers.models import BPE
 
-from umbel.chat_template import ChatTemplate, Message
 from umbel.errors import InvalidRequest, ModelError
 from umbel.tokenizer_files import TokenizerFiles, read_tokenizer
 from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
+
+if TYPE_CHECKING:
+    from umbel.chat_template import ChatTemplate, Message
 
 CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
 CHECKED = 16
@@ -28,7 +31,7 @@ CLEAN_UP_MORE = ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 class Tokenizer:
     """A loaded tokenizer; build it with `Tokenizer.load`."""
 
-    def __init__(self, files: TokenizerFiles, now: datetime):
+    def __init__(self, files: TokenizerFiles, now: datetime, directory: Path):
         self.backend = files.backend
         self.special_tokens = files.named_tokens
         self.cleans_up = files.clean_up and not isinstance(files.backend.model, BPE)
@@ -36,7 +39,8 @@ class Tokenizer:
         breaks = breaks_of(files.backend)
         self._shared = None if breaks is None else SharedBeginnings(breaks, self._encode_plain)
         self._shared_checked = False
-        self._template = None if files.template is None else ChatTemplate(files.template, files.named_tokens, now)
+        self._now = now
+        self._directory = directory
 
     @classmethod
     def load(cls, directory: Path, now: datetime | None = None) -> Tokenizer:
@@ -44,11 +48,7 @@ class Tokenizer:
 
         `now` is the moment that chat templates see as today (default: now), the same for every row of a job.
         """
-        files = read_tokenizer(directory)
-        try:
-            return cls(files, now or datetime.now())
-        except ModelError as error:
-            raise ModelError(f"{directory}: {error}") from None
+        return cls(read_tokenizer(directory), now or datetime.now(), directory)
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """Token ids of each text; raises InvalidRequest if one cannot be encoded (then encode them one by one)."""
@@ -119,10 +119,22 @@ class Tokenizer:
         """The id of the token that ends a text, None when the tokenizer names none."""
         return self._named_id("eos_token")
 
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        """The compiled template; made when first asked for, as most jobs of plain prompts never do."""
+        from umbel.chat_template import ChatTemplate
+
+        if self._template_source is None:
+            return None
+        try:
+            return ChatTemplate(self._template_source, self.special_tokens, self._now)
+        except ModelError as error:
+            raise ModelError(f"{self._directory}: {error}") from None
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `render` and `encode_chat` work."""
-        return self._template is not None
+        return self._template_source is not None
 
     @property
     def template_hash(self) -> str:
@@ -138,7 +150,8 @@ class Tokenizer:
     @cached_property
     def byte_ids(self) -> frozenset[int]:
         """Ids of single bytes (`<0x41>`), where the tokenizer spells unknown characters with them."""
-        if "ByteFallback" not in str(json.loads(self.backend.to_str()).get("decoder")):
+        decoder = self.backend.decoder
+        if decoder is None or b"ByteFallback" not in decoder.__getstate__():
             return frozenset()
         names = [f"<0x{byte:{form}}>" for byte in range(256) for form in ("02X", "02x")]
         ids = (self.backend.token_to_id(name) for name in names)

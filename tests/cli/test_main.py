@@ -191,6 +191,14 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
 LIGHT = {"--help": [], "run": ["--help"], "verify": ["--help"], "plan": ["--help"]}
 
 
+def test_a_plan_imports_what_it_needs(place: Path) -> None:
+    heavy = ["torch", "transformers", "pyarrow", "jinja2", "sqlite3", "rich", "importlib.metadata", "umbel.api"]
+    code = "import sys; from umbel.cli.main import main; main(sys.argv[1:]); print([m for m in %r if m in sys.modules])"
+    arguments = [sys.executable, "-c", code % heavy, "plan", str(place / "in.jsonl"), "-m", str(place / "tiny")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("command", LIGHT)
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = "import sys; from umbel.cli.main import main; main(sys.argv[1:]); print([m for m in %r if m in sys.modules])"

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umbel.cost.history import MOST_ANSWERS, History, cache_folder, machine_name
+from umbel.cost.history import MOST_ANSWERS, History
+from umbel.cost.kept_file import cache_folder
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load
-from umbel.cost.machine import Machine, h200
+from umbel.cost.machine import Machine, h200, machine_name
 from umbel.ir.spec import ModelSpec
 
 SPEC = ModelSpec("llama", 4000, 256, 6, 4, 2, 64, 640, 4096, 1e-5, 1e4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from umbel.cost.history import machine_name
+from umbel.cost.machine import machine_name
 from umbel.engine import build
 from umbel.engine.build import machine_of
 from umbel.engine.speed import copy_rate, matmul_rate, measure_gpu

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.bench.floors import Floor
-from umbel.cost.history import processor_name
+from umbel.cost.machine import processor_name
 from umbel.errors import InputError
 
 FORMAT = 1

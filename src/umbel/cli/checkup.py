@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from umbel.cost.history import cache_folder, processor_name
-from umbel.cost.machine import available_memory
+from umbel.cost.kept_file import cache_folder
+from umbel.cost.machine import available_memory, processor_name
 from umbel.engine.speed import copy_rate, matmul_rate
 from umbel.kernels.dispatch import kernels
 

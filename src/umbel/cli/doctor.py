@@ -32,11 +32,13 @@ def doctor_command(
     import torch
 
     from umbel.cli.checkup import advice, cache, ceilings, hardware, kernels_used, versions
+    from umbel.cost.machine import this_machine
     from umbel.engine.build import pick_device
 
     chosen = pick_device(config.device)
     if threads is not None:
         torch.set_num_threads(threads)
+    this_machine(afresh=True)
     found: dict[str, Any] = {"versions": versions(), "machine": hardware(chosen), "ceilings": ceilings(chosen)}
     found["kernels"] = kernels_used(chosen)
     found["cache"] = cache()

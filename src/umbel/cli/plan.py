@@ -31,7 +31,7 @@ def plan_command(
     prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
-    machine: Annotated[str, Option(help="this (measured now), h200 or a100.")] = "this",
+    machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
     deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Say what fits into so many tokens.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
@@ -39,7 +39,7 @@ def plan_command(
 ) -> None:
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
-    from umbel.cli.assemble import LateTokenizer, model_names, read_options
+    from umbel.cli.reading import LateTokenizer, model_names, read_options
     from umbel.cost.history import History
     from umbel.cost.machine import named
     from umbel.ir.params import SamplingParams

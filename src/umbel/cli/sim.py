@@ -28,7 +28,7 @@ _POLICIES = "Which, by commas [fcfs-lru,sorted-lru,longest-prefix,batchllm,umbel
 def sim_command(
     file: Annotated[str, Argument(help=_FILE)],
     model: Annotated[str, Option("-m", "--model", metavar="CONFIG", help=_MODEL)],
-    machine: Annotated[str, Option(help="this (measured now), h200 or a100.")] = "this",
+    machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
     kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
     policies: Annotated[str | None, Option(help=_POLICIES)] = None,
     ablations: Annotated[bool, Option("--ablations", help="Ours with each part switched off, too.")] = False,
@@ -106,7 +106,7 @@ def _read(
 
 def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]) -> Any:
     """The rows of a job that could run, as `umbel plan` reads them."""
-    from umbel.cli.assemble import read_options
+    from umbel.cli.reading import read_options
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
@@ -122,7 +122,7 @@ class _Texts:
     """The tokenizer of a directory, loaded when the first text comes; a shape alone has none."""
 
     def __init__(self, directory: Path | None, model: str):
-        from umbel.cli.assemble import LateTokenizer
+        from umbel.cli.reading import LateTokenizer
 
         self._found = None if directory is None else LateTokenizer(directory)
         self._model = model

@@ -1,14 +1,13 @@
 """What earlier runs taught, on disk: measured seconds of steps by machine and shape, lengths of answers by model.
 
-A small JSON file each, in `$UMBEL_CACHE`, `$XDG_CACHE_HOME/umbel` or `~/.cache/umbel`; `UMBEL_CACHE=off` keeps nothing.
-Plans get better with it and answers never depend on it, so whatever goes wrong here ends in a plan without history.
+A small JSON file each, in the folder that cost.kept_file names. Plans get better with it and answers never depend on
+it, so whatever goes wrong here ends in a plan without history.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cost.calibration import Calibration, Floats
-from umbel.cost.kept_file import change_json, read_json
+from umbel.cost.kept_file import cache_folder, change_json, read_json
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load
-from umbel.cost.machine import Machine
+from umbel.cost.machine import Machine, machine_name
 from umbel.ir.spec import ModelSpec
 
 FORMAT = 1
@@ -28,17 +27,6 @@ LEAST_STEPS, LEAST_SECONDS = 3, 0.02  # less of a run teaches nothing about seco
 MOST_TEMPLATES = 256  # the last ones seen are kept
 MOST_ANSWERS = 4096.0  # of a template; beyond that, earlier ones fade as later ones come
 _NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions")
-
-
-def cache_folder() -> Path | None:
-    """Where histories lie; None when they are switched off."""
-    asked = os.environ.get("UMBEL_CACHE", "")
-    if asked.lower() == "off":
-        return None
-    if asked:
-        return Path(asked).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "umbel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +67,12 @@ class History:
             change_json(self.lengths, lambda: _plain(_joined(read_json(self.lengths, _curves) or {}, seen)))
 
 
-def machine_name(machine: Machine) -> str:
-    """What tells a machine from others in a history: its processor and cores, or the accelerator's name."""
-    if machine.name != "this":
-        return machine.name
-    return f"{platform.machine()} {processor_name()} x{os.cpu_count()}"
-
-
 def default_threads() -> int:
     """Threads that torch takes when none are asked for, as far as can be told without it."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if asked.isdigit() and int(asked):
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """Name, family, model and stepping of the first core, as far as the system tells."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            pairs = [line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line]
-    except OSError:
-        return platform.processor()
-    found = {name.strip(): value.strip() for name, value in pairs}
-    return " ".join(found.get(name, "") for name in ("model name", "cpu family", "model", "stepping"))
 
 
 def _digest(parts: Mapping[str, Any]) -> str:

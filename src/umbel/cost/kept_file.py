@@ -1,4 +1,7 @@
-"""Small JSON files that several processes read and write at once: whole or not at all, and never needed."""
+"""Small JSON files that several processes read and write at once: whole or not at all, and never needed.
+
+They lie in `$UMBEL_CACHE`, `$XDG_CACHE_HOME/umbel` or `~/.cache/umbel`; `UMBEL_CACHE=off` keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _LEVEL = 4  # warnings name the caller's caller: the code that asked for a history
+
+
+def cache_folder() -> Path | None:
+    """Where histories lie; None when they are switched off."""
+    asked = os.environ.get("UMBEL_CACHE", "")
+    if asked.lower() == "off":
+        return None
+    if asked:
+        return Path(asked).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "umbel"
 
 
 def read_json(path: Path | None, parse: Callable[[Mapping[str, Any]], T]) -> T | None:

@@ -1,18 +1,31 @@
-"""What a machine can do at most: arithmetic, memory traffic and room, measured here or from a data sheet."""
+"""What a machine can do at most: arithmetic, memory traffic and room, measured here or from a data sheet.
+
+Measuring takes a quarter of a second, so what was measured is kept for a day; of several measurements the best counts,
+as other work can only make a machine look slower than it is. `umbel doctor` measures anew and forgets the others.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from umbel.config import nearest
+from umbel.cost.kept_file import cache_folder, change_json, read_json
 from umbel.cost.shape import BYTES
 from umbel.errors import UsageError
+
+SECONDS = 0.1  # each rate is measured for
+KEEP_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,8 @@ class Machine:
 
 
 def named(name: str) -> Machine:
-    """A machine by name: "this" (measured now), "h200" or "a100"; raises UsageError on another."""
-    known: dict[str, Callable[[], Machine]] = {"this": measure, "h200": h200, "a100": a100}
+    """A machine by name: "this" (measured, today or now), "h200" or "a100"; raises UsageError on another."""
+    known: dict[str, Callable[[], Machine]] = {"this": this_machine, "h200": h200, "a100": a100}
     if name not in known:
         raise UsageError(f"machine={name!r}: must be one of {', '.join(known)}{nearest(name, known)}")
     return known[name]()
@@ -76,15 +89,76 @@ def gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, sou
     return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 2e-3, 3e-4, (2048, 4096, 8192), tuple(BYTES), source)
 
 
-def measure(seconds: float = 0.1) -> Machine:
-    """This machine's processor: the best of some float32 matmuls and of some large copies, `seconds` each.
+def this_machine(*, afresh: bool = False) -> Machine:
+    """This machine's processor with the memory that is free now; its rates as kept, measured when they are not, or too
+    long ago, or are to be taken `afresh`."""
+    path = _kept_path()
+    known = None if afresh else read_json(path, _Rates.of_dict)
+    if known is None or not 0 <= time.time() - known.at < KEEP_SECONDS:
+        new = _Rates(_matmul_rate(SECONDS), _copy_rate(SECONDS), time.time())
+        known = new if known is None else _Rates(max(new.flops, known.flops), max(new.bytes, known.bytes), new.at)
+        change_json(path, known.as_dict)
+    return known.machine()
 
-    16-bit matmuls are given the float32 rate: without matrix units for them that is what they reach.
-    """
-    flops, rate = _matmul_rate(seconds), _copy_rate(seconds)
-    source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
-    dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
-    return Machine("this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, (512, 1024, 2048), dtypes, source)
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """What was measured: FLOP/s, bytes/s, and when (seconds since 1970)."""
+
+    flops: float
+    bytes: float
+    at: float
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> _Rates:
+        """From `as_dict`'s values; raises ValueError for what no machine does."""
+        flops, n_bytes, at = (float(values[name]) for name in ("flops", "bytes", "at"))
+        if not (0 < flops < math.inf and 0 < n_bytes < math.inf):
+            raise ValueError(f"rates of {flops} FLOP/s and {n_bytes} bytes/s")
+        return cls(flops, n_bytes, at)
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers."""
+        return {"flops": self.flops, "bytes": self.bytes, "at": self.at}
+
+    def machine(self) -> Machine:
+        """16-bit matmuls are given the float32 rate: without matrix units for them that is what they reach."""
+        flops, rate = self.flops, self.bytes
+        source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
+        dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
+        return Machine(
+            "this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, (512, 1024, 2048), dtypes, source
+        )
+
+
+def _kept_path() -> Path | None:
+    folder = cache_folder()
+    threads = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
+    key = json.dumps([np.__version__, this_name(), threads])
+    return None if folder is None else folder / f"machine-{sha256(key.encode()).hexdigest()[:20]}.json"
+
+
+def machine_name(machine: Machine) -> str:
+    """What tells a machine from others in a history: its processor and cores, or the accelerator's name."""
+    if machine.name != "this":
+        return machine.name
+    return this_name()
+
+
+def this_name() -> str:
+    """The processor and cores of this machine, for people and for the names of files."""
+    return f"{platform.machine()} {processor_name()} x{os.cpu_count()}"
+
+
+def processor_name() -> str:
+    """Name, family, model and stepping of the first core, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            pairs = [line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line]
+    except OSError:
+        return platform.processor()
+    found = {name.strip(): value.strip() for name, value in pairs}
+    return " ".join(found.get(name, "") for name in ("model name", "cpu family", "model", "stepping"))
 
 
 def _matmul_rate(seconds: float) -> float:

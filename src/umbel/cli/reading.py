@@ -1,0 +1,64 @@
+"""How commands read an input: names, defaults and templates of the command line, a tokenizer when one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umbel.errors import UsageError
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import Message
+from umbel.jobs.formats.template import Template
+from umbel.jobs.rows import ReadOptions
+
+if TYPE_CHECKING:
+    from umbel.tokenizer import Tokenizer
+
+
+class LateTokenizer:
+    """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it.
+
+    `now` is what chat templates see as today.
+    """
+
+    def __init__(self, directory: Path, now: datetime | None = None):
+        self._directory = directory
+        self._now = now
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return self._loaded.encode(texts)
+
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """Token ids of each chat."""
+        return self._loaded.encode_chat(conversations)
+
+    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        """The text of each list of ids."""
+        return self._loaded.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def _loaded(self) -> Tokenizer:
+        from umbel.tokenizer import Tokenizer
+
+        return Tokenizer.load(self._directory, self._now)
+
+
+def read_options(
+    defaults: SamplingParams, reading: dict[str, Any], width: int | None, models: frozenset[str] | None
+) -> ReadOptions:
+    """Reader settings from the command line's. Raises UsageError for a template that cannot be read."""
+    if reading["template"] is not None:
+        Template.parse(reading["template"])
+    elif reading["chat"]:
+        raise UsageError("--chat: only means something with --prompt")
+    return ReadOptions(defaults, reading["template"], reading["chat"], reading["strict"], width, models)
+
+
+def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:
+    """What rows may call the model, the name shown in answers first: --served-model-name, --model, its last part."""
+    names = [*served, model, directory.resolve().name, model.rstrip("/").rsplit("/", 1)[-1]]
+    return list(dict.fromkeys(name for name in names if name))
