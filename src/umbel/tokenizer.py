@@ -131,6 +131,10 @@ class Tokenizer:
         except ModelError as error:
             raise ModelError(f"{self._directory}: {error}") from None
 
+    def check_template(self) -> None:
+        """Compile and try the chat template, if there is one; raises ModelError for one that is refused."""
+        _ = self._template
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `render` and `encode_chat` work."""

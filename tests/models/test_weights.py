@@ -162,7 +162,9 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
 def open_model(directory: Path) -> None:
     """What every run does before its first token."""
     spec = read_spec(directory)
-    Tokenizer.load(directory).check_fits(spec.vocab_size)
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.check_fits(spec.vocab_size)
+    tokenizer.check_template()
     load_weights(directory, spec, torch.float32)
 
 
