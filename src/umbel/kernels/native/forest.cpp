@@ -14,7 +14,9 @@ namespace umbel {
 
 namespace {
 constexpr int64_t kMostQueries = 256;  // of a block: their state then fits the second-level cache beside a cell
-constexpr int64_t kTasksPerThread = 3; // enough for the threads to end at about the same time
+// Enough tasks for the threads to end at about the same time, and more where a block still has queries enough for the
+// packing of what it reads not to count.
+constexpr int64_t kTasksPerThread = 3, kManyTasks = 6, kEnoughQueries = 64;
 }  // namespace
 
 Forest::Forest(const StepArrays& step, const Cut& cut, int64_t scratch_slot)
@@ -109,8 +111,12 @@ void Forest::add_cell(const StepArrays& s, int64_t node, int64_t first, int64_t 
 void Forest::cut_rows(const Cut& cut) {
   const int64_t rows = this->rows();
   const int64_t for_size = (rows * cut.group + kMostQueries - 1) / kMostQueries;
-  const int64_t for_threads = cut.threads <= 1 ? 1 : (kTasksPerThread * cut.threads + cut.kv_heads - 1) / cut.kv_heads;
-  const int64_t blocks = std::max<int64_t>(1, std::min(rows, std::max(for_size, for_threads)));
+  auto for_threads = [&](int64_t tasks) {
+    return cut.threads <= 1 ? 1 : (tasks * cut.threads + cut.kv_heads - 1) / cut.kv_heads;
+  };
+  const int64_t large = std::min(for_threads(kManyTasks), rows * cut.group / kEnoughQueries);
+  const int64_t blocks =
+      std::max<int64_t>(1, std::min(rows, std::max({for_size, for_threads(kTasksPerThread), large})));
   const int64_t most = std::max<int64_t>(1, kMostQueries / cut.group);
   block_rows_.push_back(0);
   int64_t done = 0, total = 0;
