@@ -22,8 +22,8 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
-from umbel.sched.assemble import SamplingTable
 from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 Ints = NDArray[np.int64]

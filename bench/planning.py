@@ -39,7 +39,7 @@ from umbel.plan.passes.grouping import best_groups, paper_groups, paying_forks
 from umbel.plan.passes.grouping_forest import regroup
 from umbel.plan.passes.grouping_price import Costs
 from umbel.plan.passes.prefix import build_forest
-from umbel.sched.assemble import SamplingTable
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 LENGTH = 256

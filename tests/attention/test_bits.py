@@ -24,7 +24,7 @@ from umbel.models.decoder import Decoder
 from umbel.models.weights import dummy_weights
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.torch_runner import TorchRunner
-from umbel.sched.assemble import SamplingTable
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 VOCAB, N_ROWS, ALL = 97, 22, 1 << 30

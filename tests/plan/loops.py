@@ -12,8 +12,8 @@ from umbel.ir.plan import Plan
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner
-from umbel.sched.assemble import SamplingTable
 from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 END = 1  # the token that ends an answer, where a runner draws it

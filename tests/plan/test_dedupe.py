@@ -19,7 +19,7 @@ from umbel.plan.draft import Draft
 from umbel.plan.passes.dedupe import answer_once, without_twins
 from umbel.plan.passes.prefix import build_forest, share_prefixes
 from umbel.runner.fake import FakeRunner
-from umbel.sched.assemble import SamplingTable
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4)

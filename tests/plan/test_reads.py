@@ -18,7 +18,7 @@ from umbel.plan.planner import make_plan
 from umbel.plan.timeline import Limits, walk
 from umbel.plan.timeline_rows import TOGETHER, Rows
 from umbel.runner.fake import FakeRunner
-from umbel.sched.assemble import SamplingTable
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 

@@ -16,8 +16,8 @@ from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
 from umbel.runner.fake import FakeRunner
-from umbel.sched.assemble import SamplingTable
 from umbel.sched.policies.policy import ADMISSIONS, KEEPS, QUEUES, Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 VOCAB = 50

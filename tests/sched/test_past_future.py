@@ -13,11 +13,11 @@ from tests.sched.drive import Job, Zeros, drive
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
-from umbel.sched.assemble import SamplingTable
 from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 from umbel.sched.policies.past_future import PastFuture
 from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 

@@ -24,6 +24,8 @@ class KVForest:
     `samples_per_row` (`[rows]`) is 0 for rows that will not run. Of the nodes not in use, the one needed last is
     evicted first: the highest number, where rows run in the forest's order. Where they do not (`recent`), or where
     nodes stay though nobody waits for them (`retain`), it is the one used least recently, of a path its deeper end.
+    For steps, which read many nodes at once, the pages of node n stand in `table` from `first_page[n]` on as well;
+    `changes` counts how often the set of nodes in use became another.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class KVForest:
         self.pool = pool
         self.held = np.zeros(forest.n_nodes, np.int64)
         self.sizes: Ints = -(-(forest.end - forest.start) // pool.page_size)  # pages of each node
+        self.first_page: Ints = np.cumsum(self.sizes) - self.sizes
+        self.table = np.empty(int(self.sizes.sum()), np.int32)  # pages; memory is touched where nodes have had some
         # Lists where single entries are read and changed for every sample: several times faster than arrays there.
         self.parent: list[int] = forest.parent.tolist()
         self.length: list[int] = (forest.end - forest.start).tolist()
@@ -46,6 +50,8 @@ class KVForest:
         self.waiting: list[int] = _sum_below(forest, samples_per_row).tolist()
         self.pages: dict[int, Ints] = {}
         self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
+        self.changes = 0
+        self._sorted = np.zeros(0, np.int64), 0  # nodes in use, ascending, and what `changes` was then
         self.idle_pages = 0  # pages of nodes without users
         self._recent, self._retain = recent or retain, retain
         self._idle: dict[int, int] = {}  # nodes that hold pages without users -> their key in the heap
@@ -61,6 +67,14 @@ class KVForest:
         path.reverse()
         return path
 
+    def nodes_in_use(self) -> Ints:
+        """Nodes with users, ascending."""
+        nodes, at = self._sorted
+        if at != self.changes:
+            nodes = np.sort(np.fromiter(self.in_use, np.int64, len(self.in_use)))
+            self._sorted = nodes, self.changes
+        return nodes
+
     def pages_missing(self, path: list[int]) -> int:
         """Pages that must be taken before every node of `path` can be computed."""
         return sum(self.pool.pages_for(self.length[n]) for n in path if n not in self.pages)
@@ -75,6 +89,7 @@ class KVForest:
         for node in path:
             if self.users[node] == 0:
                 self.in_use[node] = None
+                self.changes += 1
                 if self._idle.pop(node, None) is not None:
                     self.idle_pages -= len(self.pages[node])
             self.users[node] += 1
@@ -82,7 +97,9 @@ class KVForest:
             if node not in self.pages:
                 count = self.pool.pages_for(self.length[node])
                 self.make_room(count)
-                self.pages[node] = self.pool.take_run(count)
+                self.pages[node] = pages = self.pool.take_run(count)
+                first = int(self.first_page[node])
+                self.table[first : first + count] = pages
 
     def unpin(self, path: list[int], *, done: bool) -> None:
         """Stop using a path, for good when the sample is `done`; nodes nobody waits for give their pages back."""
@@ -92,6 +109,7 @@ class KVForest:
             self.waiting[node] -= done
             if self.users[node] == 0:
                 del self.in_use[node]
+                self.changes += 1
                 # The plan walks the forest in node order, so the highest number is the one needed last.
                 self._rest(node, self._clock - depth if self._recent else -node)
 

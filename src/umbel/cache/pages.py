@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 _TRIES = 8
+_WINDOW = 256  # pages at the top that are looked at first for growing tails
 
 
 class PagePool:
@@ -41,11 +42,17 @@ class PagePool:
     def take_singles(self, count: int) -> Ints:
         """Hand out `count` pages for `count` growing tails; from the top, so that runs find gaps at the bottom."""
         self._demand(count)
-        return self._hand_out(np.flatnonzero(self._is_free)[self.free - count :])
+        width = _WINDOW
+        while True:
+            low = max(self.n_pages - width, 0)
+            found = np.flatnonzero(self._is_free[low:])
+            if len(found) >= count:
+                return self._hand_out(found[len(found) - count :] + low)
+            width *= 4
 
     def give(self, pages: Ints) -> None:
         """Take pages back; raises ValueError if one is free already (it would be handed out twice)."""
-        if self._is_free[pages].any() or len(set(pages.tolist())) != len(pages):
+        if self._is_free[pages].any() or (len(pages) > 1 and len(set(pages.tolist())) != len(pages)):
             raise ValueError(f"pages given back twice: {sorted(int(p) for p in pages)}")
         self._is_free[pages] = True
         self.free += len(pages)

@@ -39,8 +39,8 @@ from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
 from umbel.runner.torch_runner import TorchRunner
-from umbel.sched.assemble import SamplingTable
 from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 from umbel.tokenizer import Tokenizer
 

@@ -16,11 +16,12 @@ from umbel.cost.lengths import LengthBook
 from umbel.ir.forest import Forest
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
-from umbel.sched.assemble import SamplingTable, assemble
+from umbel.sched.assembler import Assembler
 from umbel.sched.draft import Draft
 from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.build import build_admission, build_cache, build_queue, ends_at_limit
 from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
@@ -68,6 +69,7 @@ class Scheduler:
         self._evicted: set[int] = set()  # rows that were ever preempted
         self._seen = np.zeros(forest.n_nodes, np.int64)  # tokens of each node computed at least once
         self._draft = Draft(0)
+        self._assembler = Assembler(self.seqs, self.kv, workload, table)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
 
     @property
@@ -90,7 +92,7 @@ class Scheduler:
                 return None
         self._draft = draft
         self._note()
-        return assemble(draft, self.seqs, self.kv, self.workload, self.table)
+        return self._assembler.step(draft)
 
     def _note(self) -> None:
         """Count what the step holds."""
@@ -189,7 +191,7 @@ class Scheduler:
         self.kv.pin(path)
         self.waiting.take(rank)
         if slot >= 0:
-            self.seqs.running[slot] = True
+            self.seqs.resume(slot)
         else:
             row, sample = int(self.waiting.rows[rank]), int(self.waiting.samples[rank])
             prompt_len = int(self.kv.forest.end[path[-1]])
@@ -206,9 +208,7 @@ class Scheduler:
             return False
         slot = int(slots[-1])
         self.pool.give(self.seqs.take_pages(slot))
-        self.seqs.running[slot] = False
-        self.seqs.primed[slot] = False
-        self.seqs.losses[slot] += 1
+        self.seqs.pause(slot)
         self.kv.unpin(self._paths.pop(slot), done=False)
         self.waiting.put_back(int(self.seqs.rank[slot]))
         self.preemptions += 1

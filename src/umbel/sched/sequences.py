@@ -20,7 +20,8 @@ class Sequences:
     Per slot: `rank` (place in the plan's order, -1 = free slot), `row`, `sample`, `leaf` (prompt node), `prompt_len`,
     `n_out` (tokens generated), `held` (generated tokens whose KV its tail holds), `n_pages` (pages of the tail),
     `max_out` (tokens it may generate), `losses` (times it was preempted), `running` (False while preempted), `primed`
-    (its prompt's KV is complete and its first token is drawn, so it can decode).
+    (its prompt's KV is complete and its first token is drawn, so it can decode). `page_changes` counts how often a tail
+    got pages or lost them.
     """
 
     rank: Ints
@@ -43,6 +44,8 @@ class Sequences:
         self.out = np.zeros((capacity, 16), np.int32)
         self.pages = np.zeros((capacity, 4), np.int64)
         self.slot_of: dict[int, int] = {}  # rank -> slot
+        self.page_changes = 0
+        self._runners: Ints | None = None  # as `runners` gave them last; None once that is out of date
         self._free = list(range(capacity))[::-1]
 
     def start(self, rank: int, row: int, sample: int, leaf: int, prompt_len: int, max_out: int) -> int:
@@ -53,22 +56,37 @@ class Sequences:
         self.rank[slot], self.row[slot], self.sample[slot], self.leaf[slot] = rank, row, sample, leaf
         self.prompt_len[slot], self.max_out[slot] = prompt_len, max_out
         self.n_out[slot] = self.held[slot] = self.n_pages[slot] = self.losses[slot] = 0
-        self.running[slot] = True
         self.primed[slot] = False
         self.slot_of[rank] = slot
+        self.resume(slot)
         return slot
+
+    def resume(self, slot: int) -> None:
+        """The sample runs, for the first time or again."""
+        self.running[slot] = True
+        self._runners = None
+
+    def pause(self, slot: int) -> None:
+        """The sample was preempted: it has to be primed anew."""
+        self.running[slot] = False
+        self.primed[slot] = False
+        self.losses[slot] += 1
+        self._runners = None
 
     def end(self, slot: int) -> None:
         """Free the slot; its pages have been given back by the caller."""
         del self.slot_of[int(self.rank[slot])]
         self.rank[slot] = -1
         self.running[slot] = False
+        self._runners = None
         self._free.append(slot)
 
     def runners(self) -> Ints:
         """Running slots in plan order."""
-        slots = np.flatnonzero(self.running)
-        return slots[np.argsort(self.rank[slots])]
+        if self._runners is None:
+            slots = np.flatnonzero(self.running)
+            self._runners = slots[np.argsort(self.rank[slots])]
+        return self._runners
 
     def generated(self, slot: int) -> NDArray[np.int32]:
         """Tokens the slot has generated (a view)."""
@@ -84,6 +102,7 @@ class Sequences:
         """Give `counts[i]` more pages to `slots[i]`, from the flat list `pages`."""
         if len(pages) == 0:
             return
+        self.page_changes += 1
         self.pages = _widen(self.pages, int((self.n_pages[slots] + counts).max(initial=0)))
         owner = np.repeat(slots, counts)
         within = np.arange(len(pages)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -93,6 +112,7 @@ class Sequences:
     def take_pages(self, slot: int) -> Ints:
         """Strip the slot of its tail: returns its pages; nothing of the tail is held any more."""
         pages = self.pages[slot, : self.n_pages[slot]].copy()
+        self.page_changes += 1
         self.n_pages[slot] = 0
         self.held[slot] = 0
         return pages

@@ -9,7 +9,7 @@ from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
 from umbel.engine.output import Rows
 from umbel.engine.state import LiveState
-from umbel.sched.assemble import SamplingTable
+from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 from umbel.sim.case import Case
 from umbel.sim.policies import Setup, setup

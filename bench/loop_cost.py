@@ -1,0 +1,197 @@
+"""What the loop itself costs: `python bench/loop_cost.py [--model DIR] [--rows 1,64,256,1000] [--json OUT]`.
+
+Rows that share a beginning in groups of 16 all decode at once. Every part of the loop is timed in every step: first
+with a runner that answers at once (so that nothing else uses the caches of the processor), then, with --model, with the
+real one, where the share of the step is told. Prints microseconds: medians over the steps in which every row decodes,
+and means per row for what happens once a row (starting it, ending it, its text).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from umbel.api import LLM
+from umbel.engine.build import build_loop, plan_workload
+from umbel.engine.loop import Loop
+from umbel.ir.params import SamplingParams
+from umbel.ir.step import Step, StepResult
+from umbel.ir.workload import Workload
+from umbel.runner.torch_runner import TorchRunner
+from umbel.sched import scheduler as scheduler_module
+
+SHARED, OWN = 64, 16
+
+ONCE = ("finish", "texts")  # what each row costs
+
+
+class Clock:
+    """Seconds by part, of one step at a time; `steps` keeps them with what the step did."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, float] = defaultdict(float)
+        self.steps: list[tuple[int, int, dict[str, float]]] = []  # rows that decode, samples that end, seconds by part
+
+    def timed(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its time counted."""
+
+        def wrapped(*given: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return act(*given, **named)
+            finally:
+                self.now[name] += time.perf_counter() - began
+
+        return wrapped
+
+    def close(self, decoding: int, ended: int) -> None:
+        """A step is over; `decoding` is -1 when it computed prompts too."""
+        self.steps.append((decoding, ended, dict(self.now)))
+        self.now.clear()
+
+
+class Instant:
+    """Lays out every step as the real runner does, then answers without computing."""
+
+    def __init__(self, real: TorchRunner, width: int, clock: Clock):
+        self.prepare = clock.timed("layout", real.attention.prepare)
+        self.draw, self.width = np.random.default_rng(0), width
+
+    def run(self, step: Step) -> StepResult:
+        """Random tokens."""
+        read = self.prepare(step)
+        n = len(step.sampling)
+        return StepResult(self.draw.integers(2, self.width, n), np.zeros(n, bool), kv_tokens_read=read)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def workload_of(rows: int, out: int, width: int) -> Workload:
+    """Rows in groups of 16, each row with some tokens of its own."""
+    draw = np.random.default_rng(rows)
+    shared = draw.integers(2, width, (-(-rows // 16), SHARED))
+    prompts = [[*shared[i // 16].tolist(), *draw.integers(2, width, OWN).tolist()] for i in range(rows)]
+    return Workload.of(prompts, SamplingParams(temperature=0.0, max_tokens=out, ignore_eos=True))
+
+
+def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
+    """Put the clock around the parts of a loop."""
+    scheduler, state, rows, runner = loop.scheduler, loop.state, loop.rows, loop.runner
+    assert isinstance(runner, TorchRunner)
+    for name in ("_extend_tails", "_admit", "next", "apply", "finish"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
+    state.take = clock.timed("take", state.take)  # type: ignore[method-assign]
+    rows._texts = clock.timed("texts", rows._texts)  # type: ignore[method-assign]
+    loop.meter.add = clock.timed("meter", loop.meter.add)  # type: ignore[method-assign]
+    if instant:
+        loop.runner = Instant(runner, width, clock)
+    else:
+        runner.attention.prepare = clock.timed("layout", runner.attention.prepare)  # type: ignore[method-assign]
+        runner.decoder.embed = clock.timed("embed", runner.decoder.embed)  # type: ignore[method-assign]
+        runner.decoder.forward = clock.timed("forward", runner.decoder.forward)  # type: ignore[method-assign]
+        runner.decoder.logits = clock.timed("logits", runner.decoder.logits)  # type: ignore[method-assign]
+        loop.runner.run = clock.timed("run", runner.run)  # type: ignore[method-assign]
+
+
+def measure(llm: LLM, rows: int, out: int, *, instant: bool) -> dict[str, float]:
+    """One job: microseconds by part."""
+    width = llm.spec.vocab_size
+    workload = workload_of(rows, out, width)
+    plan = plan_workload(llm._model, workload, llm._machine)
+    clock = Clock()
+    assemble = scheduler_module.assemble
+    scheduler_module.assemble = clock.timed("assemble", assemble)
+    loop = build_loop(llm._model, workload, plan)
+    watch(loop, clock, instant=instant, width=width)
+    for _ in _steps(loop, clock):
+        pass
+    scheduler_module.assemble = assemble
+    return summary(clock, rows, out)
+
+
+def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
+    """Run the loop; the clock is closed after each step."""
+    ran: list[Step] = []
+    take, run = loop.state.take, loop.runner.run
+    loop.runner.run = lambda step: (ran.append(step), run(step))[1]  # type: ignore[method-assign]
+    ended = [0]
+
+    def counted(*given: Any) -> Any:
+        found = take(*given)
+        ended[0] = len(found)
+        return found
+
+    loop.state.take = counted  # type: ignore[method-assign]
+    add = loop.meter.add
+    began = time.perf_counter()
+
+    def close(step: Step, *given: Any) -> None:
+        nonlocal began
+        add(step, *given)
+        clock.now["whole"] = time.perf_counter() - began
+        clock.close(len(step.sampling) if step.n_rows == len(step.sampling) else -1, ended[0])
+        began = time.perf_counter()
+
+    loop.meter.add = close  # type: ignore[method-assign]
+    for _ in loop.run():
+        yield
+
+
+def summary(clock: Clock, rows: int, out: int) -> dict[str, float]:
+    """Medians over the steps in which all rows decode and none ends; means per row of what happens once."""
+    steady = [parts for decoding, ended, parts in clock.steps if decoding == rows and not ended]
+    names = sorted({name for parts in steady for name in parts})
+    found = {name: median(parts.get(name, 0.0) for parts in steady) * 1e6 for name in names}
+    own = found["whole"] - found.get("forward", 0) - found.get("logits", 0) - found.get("embed", 0)
+    totals: dict[str, float] = defaultdict(float)
+    for _, _, parts in clock.steps:
+        for name, seconds in parts.items():
+            totals[name] += seconds
+    for name in (*ONCE, "admit"):
+        found[f"{name} a row"] = totals[name] / rows * 1e6
+    last = [parts for _, ended, parts in clock.steps if ended]
+    plain = found["whole"]
+    found["ending a row"] = sum(max(0.0, parts["whole"] * 1e6 - plain) for parts in last) / rows
+    return {"rows": rows, "steps": len(steady), "loop": own, **found}
+
+
+def main() -> None:
+    """Measure at each number of rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="also with this model's real steps")
+    parser.add_argument("--rows", default="1,64,256,1000")
+    parser.add_argument("--out", type=int, default=64)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--instant-only", action="store_true")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    llm = LLM(asked.model or "demo", dtype=asked.dtype)
+    kinds = [True] if asked.instant_only or not asked.model else [True, False]
+    found = []
+    for instant in kinds:
+        print("a runner that answers at once" if instant else f"{asked.model}, {llm._model.config.dtype}")
+        for rows in map(int, asked.rows.split(",")):
+            measure(llm, rows, 24, instant=instant)  # what the first steps pay for later ones find ready
+            figures = measure(llm, rows, asked.out, instant=instant)
+            found.append({"instant": instant, **figures})
+            shown = ", ".join(
+                f"{name} {value:,.0f}" for name, value in figures.items() if name not in ("rows", "steps")
+            )
+            share = "" if instant else f"; the loop is {figures['loop'] / figures['whole']:.1%} of a step"
+            print(f"  {rows:5d} rows, {figures['steps']} steps: {shown}{share}", flush=True)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

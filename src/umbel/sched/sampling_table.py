@@ -1,0 +1,54 @@
+"""The sampling fields of a workload as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.params import SamplingParams
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingTable:
+    """The sampling fields of every row as columns (`[rows]`), so that a step gathers them at once."""
+
+    n: Ints
+    temperature: NDArray[np.float64]
+    top_k: Ints
+    top_p: NDArray[np.float64]
+    min_p: NDArray[np.float64]
+    seed: Ints
+    key: Ints
+    logprobs: Ints
+    min_tokens: Ints
+    end_ids: tuple[tuple[int, ...], ...]  # ids that end the row, per row; banned before `min_tokens`
+
+    @classmethod
+    def of(cls, workload: Workload, default_seed: int, end_ids: tuple[tuple[int, ...], ...]) -> SamplingTable:
+        """Columns of a workload's params; rows without a seed take `default_seed`."""
+        params = workload.params
+
+        def ints(values: list[int]) -> Ints:
+            return np.array(values, np.int64)
+
+        return cls(
+            n=ints([p.n for p in params]),
+            temperature=np.array([p.temperature for p in params], float),
+            top_k=ints([max(p.top_k, 0) for p in params]),
+            top_p=np.array([p.top_p for p in params], float),
+            min_p=np.array([p.min_p for p in params], float),
+            seed=ints([_seed(p, default_seed) for p in params]),
+            key=workload.keys,
+            logprobs=ints([-1 if p.logprobs is None else p.logprobs for p in params]),
+            min_tokens=ints([p.min_tokens for p in params]),
+            end_ids=end_ids,
+        )
+
+
+def _seed(params: SamplingParams, default: int) -> int:
+    return default if params.seed is None else params.seed
