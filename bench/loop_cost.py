@@ -13,6 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,6 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.runner.torch_runner import TorchRunner
-from umbel.sched import scheduler as scheduler_module
 
 SHARED, OWN = 64, 16
 
@@ -75,12 +75,14 @@ class Instant:
         """Nothing to give back."""
 
 
-def workload_of(rows: int, out: int, width: int) -> Workload:
-    """Rows in groups of 16, each row with some tokens of its own."""
+def workload_of(rows: int, out: int, width: int, *, ragged: bool) -> Workload:
+    """Rows in groups of 16, each row with some tokens of its own; with limits of their own, where `ragged`."""
     draw = np.random.default_rng(rows)
     shared = draw.integers(2, width, (-(-rows // 16), SHARED))
     prompts = [[*shared[i // 16].tolist(), *draw.integers(2, width, OWN).tolist()] for i in range(rows)]
-    return Workload.of(prompts, SamplingParams(temperature=0.0, max_tokens=out, ignore_eos=True))
+    limits = draw.integers(out // 2, out + out // 2, rows).tolist() if ragged else [out] * rows
+    params = {n: SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in set(limits)}
+    return Workload.of(prompts, [params[n] for n in limits])
 
 
 def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
@@ -90,6 +92,7 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
     for name in ("_extend_tails", "_admit", "next", "apply", "finish"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
+    scheduler._assembler.step = clock.timed("assemble", scheduler._assembler.step)  # type: ignore[method-assign]
     state.take = clock.timed("take", state.take)  # type: ignore[method-assign]
     rows._texts = clock.timed("texts", rows._texts)  # type: ignore[method-assign]
     loop.meter.add = clock.timed("meter", loop.meter.add)  # type: ignore[method-assign]
@@ -103,20 +106,17 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
         loop.runner.run = clock.timed("run", runner.run)  # type: ignore[method-assign]
 
 
-def measure(llm: LLM, rows: int, out: int, *, instant: bool) -> dict[str, float]:
+def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = False) -> dict[str, float]:
     """One job: microseconds by part."""
     width = llm.spec.vocab_size
-    workload = workload_of(rows, out, width)
+    workload = workload_of(rows, out, width, ragged=ragged)
     plan = plan_workload(llm._model, workload, llm._machine)
     clock = Clock()
-    assemble = scheduler_module.assemble
-    scheduler_module.assemble = clock.timed("assemble", assemble)
     loop = build_loop(llm._model, workload, plan)
     watch(loop, clock, instant=instant, width=width)
     for _ in _steps(loop, clock):
         pass
-    scheduler_module.assemble = assemble
-    return summary(clock, rows, out)
+    return summary(clock, rows, ragged=ragged)
 
 
 def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
@@ -147,9 +147,14 @@ def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
         yield
 
 
-def summary(clock: Clock, rows: int, out: int) -> dict[str, float]:
-    """Medians over the steps in which all rows decode and none ends; means per row of what happens once."""
+def summary(clock: Clock, rows: int, *, ragged: bool) -> dict[str, float]:
+    """Medians over the steps in which all rows decode and none ends (`ragged`: in which half or more of them decode,
+    and some have just ended); means per row of what happens once."""
     steady = [parts for decoding, ended, parts in clock.steps if decoding == rows and not ended]
+    if ragged:
+        steady = [now[2] for last, now in pairwise(clock.steps) if last[1] and now[0] >= rows / 2]
+    if not steady:
+        return {}
     names = sorted({name for parts in steady for name in parts})
     found = {name: median(parts.get(name, 0.0) for parts in steady) * 1e6 for name in names}
     own = found["whole"] - found.get("forward", 0) - found.get("logits", 0) - found.get("embed", 0)
@@ -165,6 +170,12 @@ def summary(clock: Clock, rows: int, out: int) -> dict[str, float]:
     return {"rows": rows, "steps": len(steady), "loop": own, **found}
 
 
+def _line(figures: dict[str, float], *, instant: bool) -> str:
+    shown = ", ".join(f"{name} {us:,.0f}" for name, us in figures.items() if name not in ("rows", "steps"))
+    share = "" if instant else f"; the loop is {figures['loop'] / figures['whole']:.1%} of a step"
+    return f"  {figures['rows']:5,.0f} rows, {figures['steps']:.0f} steps: {shown}{share}"
+
+
 def main() -> None:
     """Measure at each number of rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,20 +186,18 @@ def main() -> None:
     parser.add_argument("--instant-only", action="store_true")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    llm = LLM(asked.model or "demo", dtype=asked.dtype)
+    llm = LLM(asked.model or "demo", dtype=asked.dtype, chunk=4096, kv_tokens=1 << 18)
     kinds = [True] if asked.instant_only or not asked.model else [True, False]
     found = []
-    for instant in kinds:
-        print("a runner that answers at once" if instant else f"{asked.model}, {llm._model.config.dtype}")
+    for instant, ragged in [(instant, ragged) for instant in kinds for ragged in (False, True)]:
+        who = "a runner that answers at once" if instant else f"{asked.model}, {llm._model.config.dtype}"
+        print(f"{who}; {'steps after one in which rows ended' if ragged else 'the same rows decode'}")
         for rows in map(int, asked.rows.split(",")):
-            measure(llm, rows, 24, instant=instant)  # what the first steps pay for later ones find ready
-            figures = measure(llm, rows, asked.out, instant=instant)
-            found.append({"instant": instant, **figures})
-            shown = ", ".join(
-                f"{name} {value:,.0f}" for name, value in figures.items() if name not in ("rows", "steps")
-            )
-            share = "" if instant else f"; the loop is {figures['loop'] / figures['whole']:.1%} of a step"
-            print(f"  {rows:5d} rows, {figures['steps']} steps: {shown}{share}", flush=True)
+            measure(llm, rows, 24, instant=instant, ragged=ragged)  # what it pays for once, later ones find ready
+            figures = measure(llm, rows, asked.out, instant=instant, ragged=ragged)
+            if figures:
+                found.append({"instant": instant, "ragged": ragged, **figures})
+                print(_line(figures, instant=instant), flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 import numpy as np
@@ -11,11 +11,12 @@ import numpy as np
 from umbel.cache.pages import PagePool
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Sampling, Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
 from umbel.runner.fake import FakeRunner
+from umbel.sched.assemble import assemble
 from umbel.sched.policies.policy import ADMISSIONS, KEEPS, QUEUES, Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -120,6 +121,7 @@ def drive(
     while (step := scheduler.next()) is not None:
         if check:
             check_step(step, n_pages, chunk)
+            check_from_scratch(scheduler, step)
         slots = scheduler.apply(runner.run(step))
         run.steps += 1
         run.rows_run += step.n_rows
@@ -211,6 +213,19 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
     drawn = list(zip(step.sampling.keys.tolist(), step.sampling.samples.tolist(), strict=True))
     assert len(drawn) == len(set(drawn)), "a sample draws twice"
     assert page_size >= 1
+
+
+def check_from_scratch(scheduler: Scheduler, step: Step) -> None:
+    """The step, which may have been made from the one before it, is what its draft gives from scratch."""
+    draft, table = scheduler._draft, scheduler.table
+    layout = assemble(draft, scheduler.seqs, scheduler.kv, scheduler.workload, table)
+    for one, other in ((step, layout.step), (step.sampling, layout.step.sampling)):
+        for name in (f.name for f in fields(one)):
+            ours, scratch = getattr(one, name), getattr(other, name)
+            if isinstance(scratch, np.ndarray):
+                assert ours.dtype == scratch.dtype and ours.tolist() == scratch.tolist(), name
+            elif not isinstance(scratch, Sampling):
+                assert ours == scratch, name
 
 
 def _check_pages(step: Step, n_pages: int) -> None:

@@ -51,7 +51,9 @@ class KVForest:
         self.pages: dict[int, Ints] = {}
         self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
         self.changes = 0
-        self._sorted = np.zeros(0, np.int64), 0  # nodes in use, ascending, and what `changes` was then
+        # Nodes in use when somebody asked last, ascending; those that came since; whether any came or left.
+        self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False
+        self._is_used = np.zeros(forest.n_nodes, bool)
         self.idle_pages = 0  # pages of nodes without users
         self._recent, self._retain = recent or retain, retain
         self._idle: dict[int, int] = {}  # nodes that hold pages without users -> their key in the heap
@@ -69,11 +71,11 @@ class KVForest:
 
     def nodes_in_use(self) -> Ints:
         """Nodes with users, ascending."""
-        nodes, at = self._sorted
-        if at != self.changes:
-            nodes = np.sort(np.fromiter(self.in_use, np.int64, len(self.in_use)))
-            self._sorted = nodes, self.changes
-        return nodes
+        if self._stale:
+            nodes = np.sort(np.concatenate([self._sorted, np.array(self._joined, np.int64)]))
+            once = np.diff(nodes, prepend=-1) > 0  # one that left and came back is there twice
+            self._sorted, self._joined, self._stale = nodes[once & self._is_used[nodes]], [], False
+        return self._sorted
 
     def pages_missing(self, path: list[int]) -> int:
         """Pages that must be taken before every node of `path` can be computed."""
@@ -89,7 +91,8 @@ class KVForest:
         for node in path:
             if self.users[node] == 0:
                 self.in_use[node] = None
-                self.changes += 1
+                self._joined.append(node)
+                self._note_use(node, used=True)
                 if self._idle.pop(node, None) is not None:
                     self.idle_pages -= len(self.pages[node])
             self.users[node] += 1
@@ -109,7 +112,7 @@ class KVForest:
             self.waiting[node] -= done
             if self.users[node] == 0:
                 del self.in_use[node]
-                self.changes += 1
+                self._note_use(node, used=False)
                 # The plan walks the forest in node order, so the highest number is the one needed last.
                 self._rest(node, self._clock - depth if self._recent else -node)
 
@@ -133,6 +136,7 @@ class KVForest:
         self.pool.check()
         assert set(self._idle) == {n for n in self.pages if self.users[n] == 0}
         assert self.idle_pages == sum(len(self.pages[n]) for n in self._idle)
+        assert self.nodes_in_use().tolist() == sorted(self.in_use)
         assert set(self.in_use) == {n for n, users in enumerate(self.users) if users}
         assert all(n in self.pages for n in self.in_use)
         assert all(self.held[n] == 0 for n in range(self.forest.n_nodes) if n not in self.pages)
@@ -140,6 +144,11 @@ class KVForest:
         assert all(users <= waiting for users, waiting in zip(self.users, self.waiting, strict=True))
         assert self._retain or all(self.waiting[n] > 0 for n in self.pages)
         assert all(self.parent[n] < 0 or self.parent[n] in self.pages for n in self.pages), "a path without its top"
+
+    def _note_use(self, node: int, *, used: bool) -> None:
+        self._is_used[node] = used
+        self._stale = True
+        self.changes += 1
 
     def _rest(self, node: int, key: int) -> None:
         if self.waiting[node] == 0 and not self._retain:

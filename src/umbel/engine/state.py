@@ -53,11 +53,13 @@ class LiveState:
         seqs, tokens = self.seqs, result.token_ids
         rows = seqs.row[slots]
         self.output_tokens += len(slots)
-        for i in np.flatnonzero(self._has_logprobs[rows]).tolist():
+        for i in np.flatnonzero(self._has_logprobs[rows]).tolist() if result.logprobs is not None else ():
             self._logprobs.setdefault(int(seqs.rank[slots[i]]), []).append(_logprobs_of(result, i, self._k(rows[i])))
         full = seqs.n_out[slots] >= seqs.max_out[slots]
         suspects = full | np.isin(tokens, self._any_end) | self._has_stops[rows]
-        found = (self._look(int(slots[i]), int(tokens[i]), full=bool(full[i])) for i in np.flatnonzero(suspects))
+        at = np.flatnonzero(suspects)
+        every = zip(slots[at].tolist(), tokens[at].tolist(), full[at].tolist(), strict=True)
+        found = [self._look(slot, token, full=last) for slot, token, last in every]
         return [ended for ended in found if ended is not None]
 
     def forget(self, rank: int) -> None:

@@ -55,9 +55,12 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
     after = np.searchsorted(keys[entry], forest.subtree_end[nodes])
     last = np.concatenate([after, place[len(nodes) :] + 1])[entry]
     pages, page_begin = pages_of(nodes, tails, seqs, kv)
-    tokens = np.concatenate([_node_tokens(nodes, counts, again, kv, workload), _tail_tokens(tails, tail_counts, seqs)])
+    tokens = _tail_tokens(tails, tail_counts, seqs)
+    if counts.any():
+        both = np.concatenate([_node_tokens(nodes, counts, again, kv, workload), tokens])
+        tokens = _in_order(both, np.concatenate([counts, tail_counts]), entry)
     step = Step(
-        tokens=_in_order(tokens, np.concatenate([counts, tail_counts]), entry),
+        tokens=tokens,
         positions=np.arange(rows.sum()) - np.repeat(row_begin, rows) + np.repeat(end - rows, rows),
         fresh=~np.repeat(np.concatenate([again, np.zeros(len(tails), bool)])[entry], rows),
         parent=parent,
@@ -77,7 +80,7 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
 def _nodes_of(draft: Draft, seqs: Sequences, kv: KVForest) -> tuple[Ints, Ints]:
     """Prompt nodes with rows of their own or below them (`[nodes]`, ascending), and how many rows each has itself."""
     with_rows = np.array([*draft.nodes, *draft.again], np.int64)
-    roots = np.unique(np.concatenate([with_rows, seqs.leaf[draft.tails]]))
+    roots = np.sort(np.concatenate([with_rows, seqs.leaf[draft.tails]]))
     in_use = kv.nodes_in_use()
     # A node stays when the next node with rows, counted from itself, lies in its subtree.
     following = np.searchsorted(roots, in_use)
