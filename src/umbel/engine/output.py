@@ -55,6 +55,8 @@ class Rows:
             return texts
         for skip in (True, False):
             at = [i for i, e in enumerate(ended) if e.text is None and self._skips(e) == skip]
+            if not at:
+                continue
             decoded = self.tokenizer.decode_batch([list(ended[i].token_ids) for i in at], skip_special_tokens=skip)
             for i, text in zip(at, decoded, strict=True):
                 texts[i] = text
