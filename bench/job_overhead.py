@@ -31,6 +31,7 @@ class InstantEngine:
         self.config = EngineConfig(model)
         self.spec = read_spec(resolve_model(model))
         self.planning = 0.0
+        self.first_token = None
         self.machine = named("a100")  # from a data sheet: measuring this one is start-up, not work per row
 
     def plan_for(self, workload: Workload) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_the_defaults_sample_at_temperature_one_to_the_context_end(directory: Pa
 def test_nothing_in_nothing_out(llm: LLM) -> None:
     assert llm.generate([], GREEDY) == []
     assert [o.error.code for o in llm.generate([[], [-1]], GREEDY) if o.error] == ["empty_prompt", "invalid_token_id"]
+
+
+def test_it_is_known_when_the_first_token_was_there(directory: Path) -> None:
+    fresh, began = LLM(str(directory)), time.monotonic()
+    assert fresh.first_token is None
+    fresh.generate(["a b"], SamplingParams(max_tokens=3))
+    first = fresh.first_token
+    assert first is not None
+    fresh.generate(["a b"], SamplingParams(max_tokens=3))
+    assert began < first == fresh.first_token < time.monotonic()
 
 
 def test_stream_is_lazy_and_a_generator(llm: LLM) -> None:

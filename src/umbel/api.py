@@ -58,6 +58,7 @@ class LLM:
         self._lessons = Lessons(self._model, self._machine)
         self._loop: Loop | None = None
         self._past = Stats()
+        self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
         self._spans = heard_by(profile, self._model)
 
     @property
@@ -122,6 +123,7 @@ class LLM:
             yield from loop.run()
         finally:
             self._past, self._loop = _sum(self._past, loop.stats()), None
+            self.first_token = self.first_token or loop.first_token
             lap("learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates)))
 
     def stats(self) -> Stats:

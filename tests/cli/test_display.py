@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from umbel.cli.display import _Bar, closing_lines, duration, line_of
@@ -51,7 +53,9 @@ def test_closing_lines_say_what_happened_and_warn() -> None:
     lines = closing_lines(result, quiet=False)
     assert lines[0] == "10 rows: 9 answered, 1 failed (2 kept from an earlier run) in 1 min 13 s; out"
     assert "150 of 800 prompt tokens computed (81% saved by sharing); 100 tokens out" in lines[1]
+    assert "first token" not in lines[1]
     assert lines[2:] == ["  1 x empty_prompt", "warning: look"]
+    assert closing_lines(replace(result, first_token_seconds=3.21), quiet=False)[1].endswith("first token after 3.2 s")
     assert closing_lines(result, quiet=True) == ["warning: look"]
 
 

@@ -55,6 +55,7 @@ def test_a_job_and_its_summary(place: Path, engine: FakeEngine, capsys: pytest.C
     assert {"rows": 4, "ok": 4, "failed": 0, "preemptions": 0}.items() <= summary.items()
     assert {"plan", "load", "run"} <= summary["seconds"].keys()
     assert {"prompt_tokens", "computed_prompt_tokens", "output_tokens"} <= summary.keys()
+    assert 0 < summary["first_token_seconds"] < time.monotonic() - process_start()
     told = capsys.readouterr()
     assert told.out == ""
     assert "4 rows: 4 answered, 0 failed" in told.err
@@ -65,8 +66,9 @@ def test_failed_rows_give_3_and_a_second_run_does_nothing(
 ) -> None:
     write_rows(place / "in.jsonl", [*ROWS, {"prompt": ""}])
     assert run(place) == 3
-    assert run(place) == 3
+    assert run(place, "--summary", str(place / "s.json")) == 3
     assert len(engine.seen) == 4
+    assert json.loads((place / "s.json").read_text())["first_token_seconds"] is None
     assert "already complete" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class FakeEngine:
     planned: list[int] = field(default_factory=list)
     tokens: int = 0
     reverse: bool = True
+    first_token: float | None = None
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
     def plan_for(self, workload: Workload) -> Plan:
@@ -62,6 +64,7 @@ class FakeEngine:
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         rows = range(len(workload))
         for row in reversed(rows) if self.reverse else rows:
+            self.first_token = self.first_token or time.monotonic()
             self.seen.append(int(workload.keys[row]))
             yield self._answer(row, workload)
 

@@ -119,7 +119,8 @@ def _tokens(result: Summary) -> str:
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
-    return f"{computed}; {result.output_tokens:,} tokens out; {spent}"
+    first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
+    return f"{computed}; {result.output_tokens:,} tokens out; {spent}{first}"
 
 
 def _truth(result: Summary) -> list[str]:

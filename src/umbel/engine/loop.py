@@ -38,6 +38,7 @@ class Loop:
         self.rows = rows
         self.meter = meter or Meter()
         self.spans = spans
+        self.first_token: float | None = None  # when the first token was there, on the clock of time.monotonic
         self._away = 0.0  # seconds spent with whoever takes the outputs
         self._steps = 0
         self._kv_read = 0
@@ -54,6 +55,8 @@ class Loop:
             if step is None:
                 return
             result = self.runner.run(step)
+            if self.first_token is None and len(result.token_ids):
+                self.first_token = time.monotonic()
             self._steps += 1
             self._kv_read += result.kv_tokens_read
             slots = self.spans.lap("scheduling", self.scheduler.apply(result))

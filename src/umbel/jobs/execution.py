@@ -21,7 +21,10 @@ from umbel.jobs.store import JobStore, Result
 
 
 class Engine(Protocol):
-    """What a job needs of `umbel.api.LLM`."""
+    """What a job needs of `umbel.api.LLM`. `first_token` is when the first token was there, on the clock of
+    `time.monotonic`; None before that."""
+
+    first_token: float | None
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan by which `execute` would run the workload; may be called while another one is run."""

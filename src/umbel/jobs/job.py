@@ -84,7 +84,7 @@ class Job:
     last: bool = False
     spans: Spans = UNHEARD
     _notes: ReadNotes = field(default_factory=ReadNotes)
-    _open_ended: int = 0
+    _execution: Execution | None = None
 
     def run(self) -> Summary:
         """The whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
@@ -157,7 +157,7 @@ class Job:
         source = Source(self.spec.input, self.spec.options, self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
-        execution = Execution(store, stop, self.progress, renderer, self.load, rounds, self.spans)
+        self._execution = execution = Execution(store, stop, self.progress, renderer, self.load, rounds, self.spans)
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
@@ -168,7 +168,6 @@ class Job:
                 self.progress.starved_seconds = getattr(coming, "starved_seconds", 0.0)
                 self._tell_rows(feed.rows, done)
                 execution.run(window, plan)
-                self._open_ended = execution.open_ended
                 if rounds.spent:
                     return False
         self._tell_rows(feed.rows, done)
@@ -237,13 +236,19 @@ class Job:
             ended_by_length=totals.cut,
             seconds={name: round(value, 4) for name, value in self.progress.seconds.items()},
             errors=totals.errors,
-            warnings=warnings_of(totals, self._notes, self._open_ended),
+            warnings=warnings_of(totals, self._notes, self._execution.open_ended if self._execution else 0),
             output=str(self.spec.output),
             sha256=sealed["sha256"] if sealed else None,
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),
+            first_token_seconds=self._first_token(),
             against_plan=report_of(fold(store.get("plan"), live))["figures"],
         )
+
+    def _first_token(self) -> float | None:
+        """Seconds from the start of the process to the first token of this run; None when there was none."""
+        engine = None if self._execution is None else self._execution.engine
+        return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)
 
 
 def _started(store: JobStore) -> datetime:

@@ -19,8 +19,9 @@ class Summary:
     `status` is "complete", "already_complete", "drained" (stopped on request, to be resumed) or "budget" (stopped by
     its deadline or token budget, to be resumed). `errors` counts failed rows by code, `left` the rows that have no
     result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
-    time in which the engine waited for rows to be tokenised. `against_plan` holds figures of the whole job beside
-    those of its plan, as jobs.report does.
+    time in which the engine waited for rows to be tokenised, `first_token_seconds` the time from the start of the
+    process to the first token of this run (None when nothing was run). `against_plan` holds figures of the whole job
+    beside those of its plan, as jobs.report does.
     """
 
     status: str
@@ -41,6 +42,7 @@ class Summary:
     sha256: str | None = None
     left: int = 0
     starved_seconds: float = 0.0
+    first_token_seconds: float | None = None
     against_plan: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -41,8 +41,7 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
     tails, tail_counts = draft.tails[order], draft.tail_tokens[order]
     # Entries: the prompt nodes, and after each leaf the tails that hang from it.
     keys = np.concatenate([nodes, seqs.leaf[tails]])
-    is_tail = np.arange(len(keys)) >= len(nodes)
-    entry = np.lexsort((is_tail, keys))
+    entry = np.lexsort((np.arange(len(keys)) >= len(nodes), keys))
     place = np.empty_like(entry)
     place[entry] = np.arange(len(entry))
     rows = np.concatenate([counts, tail_counts])[entry]
