@@ -40,5 +40,6 @@ CATALOG: tuple[Technique, ...] = (
     Technique("cache", "last-reader-release", True, "umbel.cache.kv_forest", "BatchLLM, 2412.03594"),
     Technique("cache", "lru", True, "umbel.cache.kv_forest", "PagedAttention, 2309.06180"),
     Technique("sampling", "shared-prompt-samples", True, "umbel.cache.kv_forest", "PagedAttention, 2309.06180"),
+    Technique("linear", "int8", False, "umbel.linear.int8", "ZeroQuant, 2206.01861", "a CPU and compiled kernels"),
     Technique("attention", "shared-prefix-merge", True, "umbel.attention", "Hydragen, 2402.05099"),
 )

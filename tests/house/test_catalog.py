@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.house.source import modules
 from umbel.catalog import CATALOG
+from umbel.config import EngineConfig
+from umbel.errors import UsageError
 
 
 def test_rows_point_at_code() -> None:
@@ -20,5 +24,9 @@ def test_rows_are_unique() -> None:
     assert len({(row.family, row.name) for row in CATALOG}) == len(CATALOG)
 
 
-def test_nothing_lossy_is_built_in_yet() -> None:
-    assert all(row.exact for row in CATALOG)
+def test_what_is_lossy_is_off_unless_asked_for() -> None:
+    """Twice: by name, and by the word that answers may change."""
+    lossy = {(row.family, row.name) for row in CATALOG if not row.exact}
+    assert lossy == {("linear", "int8")} and EngineConfig("demo").linear == "dense"
+    with pytest.raises(UsageError, match="allow-lossy"):
+        EngineConfig("demo", linear="int8")

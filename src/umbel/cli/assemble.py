@@ -47,6 +47,7 @@ def build_job(
     names = model_names(config.model, directory, reading["names"])
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
     engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
+    engine["linear"] = config.linear
     identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
     job = JobSpec(
         input=source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,8 @@ def plan_command(
     chunk: Annotated[int | None, Option(help="Most tokens of one step; derived if not given.")] = None,
     prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
+    linear: Annotated[str, Option(help="Products of the layers: dense, or int8 (lossy).")] = "dense",
+    allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
     machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
     deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
@@ -51,6 +54,7 @@ def plan_command(
 
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
+    asked |= {"linear": linear, "allow_lossy": allow_lossy}
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
     target = named(machine)
     directory = resolve_model(model)
@@ -59,7 +63,8 @@ def plan_command(
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
     prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
-    known = History.of(spec, directory, target.choose_dtype(config.dtype, spec.dtype), target, config.threads).load()
+    chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
+    known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
     plan = make_plan(prepared.workload, spec, config, target, known=known)
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")

@@ -34,6 +34,7 @@ from umbel.kv.store import KVStore
 from umbel.linear.base import LinearMethod
 from umbel.linear.bfloat16 import PackedMethod
 from umbel.linear.dense import DenseMethod
+from umbel.linear.int8 import Int8Method
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
@@ -61,7 +62,7 @@ class Model:
             weights: Mapping[str, torch.Tensor] = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
-        self.decoder = Decoder(self.spec, weights, self.device, pick_linear(self.dtype, self.device))
+        self.decoder = Decoder(self.spec, weights, self.device, pick_linear(self.dtype, self.device, config.linear))
 
 
 def pick_device(name: str) -> torch.device:
@@ -77,8 +78,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_linear(dtype: torch.dtype, device: torch.device) -> LinearMethod:
-    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch."""
+def pick_linear(dtype: torch.dtype, device: torch.device, asked: str = "dense") -> LinearMethod:
+    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch; in int8 if
+    asked. Raises UsageError where nothing multiplies in int8."""
+    if asked == "dense":
+        return _dense(dtype, device)
+    choice = kernels()
+    if choice.native is None or device.type != "cpu":
+        raise UsageError(f"linear='int8' needs compiled kernels and a CPU; here: {device.type}, {choice.reason}")
+    return Int8Method(choice.native.instruction_set, _dense(dtype, device))
+
+
+def _dense(dtype: torch.dtype, device: torch.device) -> LinearMethod:
     native = kernels().native
     if native is None or device.type != "cpu" or dtype != torch.bfloat16 or not has_bfloat16(native.instruction_set):
         return DenseMethod()

@@ -21,7 +21,7 @@ class Lessons:
 
     def __init__(self, model: Model, machine: Machine):
         config: EngineConfig = model.config
-        history = History.of(model.spec, model.directory, config.dtype, machine, config.threads)
+        history = History.of(model.spec, model.directory, config.arithmetic, machine, config.threads)
         if config.load_format == "dummy":  # random weights say nothing about how long the model's answers are
             history = replace(history, lengths=None)
         self.history = history

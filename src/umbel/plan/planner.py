@@ -79,6 +79,8 @@ def make_plan(
     price = Price(Shape.of(spec, str(dtype.value)), machine, str(dtype.value), spec.n_layers, known.calibration)
     draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
     draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
+    if config.linear != "dense":
+        draft = draft.decide(Decision("linear", config.linear, "lossy, as asked; priced as dense until runs teach"))
     for run in _chosen(config.skip):
         draft = run(draft)
     estimates = _estimate(draft)

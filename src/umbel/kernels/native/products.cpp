@@ -26,6 +26,19 @@ const Products* bfloat16_products(const char* instruction_set) {
   return nullptr;
 }
 
+const Products* int8_products(const char* instruction_set) {
+  if (std::strcmp(instruction_set, "generic") == 0) return &int8_products_generic();
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#if defined(UMBEL_HAS_AVX512_VNNI)
+  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512vnni"))
+    return &int8_products_vnni();
+#endif
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &int8_products_avx2();
+#endif
+  return nullptr;
+}
+
 namespace {
 
 using Address = uintptr_t;
@@ -101,6 +114,27 @@ struct Bfloat16 {
   }
 };
 
+struct Int8 {
+  const Products* kernels;
+  explicit Int8(const std::string& instruction_set) : kernels(int8_products(instruction_set.c_str())) {
+    if (kernels == nullptr) throw std::invalid_argument("no int8 products for " + instruction_set);
+  }
+  void quantise(Address x, bool narrow, Address out, Address scale, int64_t rows, int64_t width, int threads) const {
+    const int64_t pieces = rows * width < kWorthAThread ? 1 : std::min<int64_t>(rows, 4 * threads);
+    share(pieces, threads, [&](int64_t i, int) {
+      const int64_t begin = rows * i / pieces, end = rows * (i + 1) / pieces;
+      kernels->quantise(at<const void>(x), narrow, at<uint8_t>(out), at<float>(scale), begin, end, width);
+    });
+  }
+  void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
+           int form, Address row_scale, Address column_scale, Address correction, int threads) const {
+    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
+                       rows, dwords, outputs, static_cast<Form>(form),
+                       at<const float>(row_scale), at<const float>(column_scale), at<const int32_t>(correction)};
+    multiply(*kernels, p, threads);
+  }
+};
+
 }  // namespace
 
 void bind_products(nb::module_& m) {
@@ -111,6 +145,10 @@ void bind_products(nb::module_& m) {
   nb::class_<Bfloat16>(m, "Bfloat16Products")
       .def(nb::init<const std::string&>())
       .def("multiply", &Bfloat16::run, unlocked);
+  nb::class_<Int8>(m, "Int8Products")
+      .def(nb::init<const std::string&>())
+      .def("quantise", &Int8::quantise, unlocked)
+      .def("multiply", &Int8::run, unlocked);
 }
 
 }  // namespace umbel

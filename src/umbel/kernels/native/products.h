@@ -33,15 +33,19 @@ struct Product {
 struct Products {
   // Rows [begin, end) of one panel; `next` is a panel that may be wanted soon, or none.
   void (*multiply)(const Product& p, int64_t panel, const uint32_t* next, int64_t begin, int64_t end);
-  // int8 only: rows as 128 + round(x / scale) with scale = max |x| / 127.
-  void (*quantise)(const uint16_t* x, uint8_t* out, float* scale, int64_t begin, int64_t end, int64_t width);
+  // int8 only: rows of bfloat16 (`narrow`) or float32 as 128 + round(x / scale) with scale = max |x| / 127.
+  void (*quantise)(const void* x, bool narrow, uint8_t* out, float* scale, int64_t begin, int64_t end, int64_t width);
 };
 
 // Null where the processor lacks the instructions; `instruction_set` is that of the other kernels.
 const Products* bfloat16_products(const char* instruction_set);
+const Products* int8_products(const char* instruction_set);
 
+const Products& int8_products_generic();
 #if defined(__x86_64__)
 const Products& bfloat16_products_avx512();
+const Products& int8_products_vnni();
+const Products& int8_products_avx2();
 #endif
 
 }  // namespace umbel

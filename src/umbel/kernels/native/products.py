@@ -87,6 +87,56 @@ class Bfloat16Products:
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class Int8Weights:
+    """Weights as `round(w / scale)` with a scale per output: packed, the scales (float32) and what to add to the sums,
+    -128 times the sum of each output's weights (int32), both in the order of the panels."""
+
+    packed: Packed
+    scale: Tensor
+    correction: Tensor
+
+
+def int8_weights(weight: Tensor, *, gated: bool = False) -> Int8Weights:
+    """Quantise weights (`[outputs, inputs]`) symmetrically, each output by its largest value, and pack them."""
+    wide = weight.to(torch.float32)
+    scale = wide.abs().amax(1) / 127.0
+    whole = (wide / scale.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(1)).round_().to(torch.int8)
+    correction = panel_order(-128.0 * whole.sum(1, dtype=torch.float32), gated=gated).to(torch.int32)
+    return Int8Weights(pack(whole, gated=gated), panel_order(scale, gated=gated), correction)
+
+
+class Int8Products:
+    """Products of rows and int8 weights: each row is quantised by its own largest value, sums are exact in int32, so a
+    row's bits depend neither on the other rows nor on the number of threads."""
+
+    def __init__(self, instruction_set: str):
+        self._kernels = _umbel.Int8Products(instruction_set)
+
+    def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (bfloat16 or float32) as 128 + int8 (uint8, same shape), and what one unit of each row is worth."""
+        if x.dtype not in (torch.bfloat16, torch.float32) or x.ndim != 2:
+            raise ValueError(f"x {tuple(x.shape)} of {x.dtype} cannot be quantised")
+        x = x.contiguous()
+        out, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), dtype=torch.float32)
+        addresses, narrow = (x.data_ptr(), out.data_ptr(), scale.data_ptr()), x.dtype == torch.bfloat16
+        self._kernels.quantise(addresses[0], narrow, *addresses[1:], *x.shape, torch.get_num_threads())
+        return out, scale
+
+    def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: Form) -> Tensor:
+        """See Bfloat16Products; `x` is bfloat16 or float32."""
+        packed = weight.packed
+        if x.shape[1:] != (packed.inputs,) or packed.gated != (form is Form.GATED):
+            raise ValueError(f"x {tuple(x.shape)} does not fit {packed.outputs} x {packed.inputs}")
+        whole, row_scale = self.quantise(x)
+        outputs = packed.outputs // 2 if packed.gated else packed.outputs
+        out = torch.empty((len(x), outputs), dtype=torch.float32 if form is Form.FLOAT32 else torch.bfloat16)
+        addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr()
+        sizes, scales = (len(x), packed.panels.shape[1], outputs), (row_scale, weight.scale, weight.correction)
+        self._kernels.multiply(*addresses, *sizes, int(form), *(t.data_ptr() for t in scales), torch.get_num_threads())
+        return out
+
+
 def panel_order(values: Tensor, *, gated: bool = False) -> Tensor:
     """Float32 copies of what belongs to each output, `[outputs]` -> `[panels * 64]`, in the order of the panels."""
     n = len(values)

@@ -1,0 +1,59 @@
+"""Products in int8 (W8A8): weights by output, activations by row, sums exact in int32. Lossy: answers may change.
+
+ZeroQuant (2206.01861) found that these two scales need no calibration. The embedding and the head stay as they are: see
+docs/int8.md for what that saves. The result of a row never depends on how many other rows are in the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from umbel.kernels.native.products import Form, Int8Products, Int8Weights, int8_weights, panel_order
+from umbel.kernels.rows import gated_silu
+from umbel.linear.base import LinearMethod, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Linear:
+    """See Linear; `is_gated`: a gate is behind the product."""
+
+    kernels: Int8Products
+    weight: Int8Weights
+    bias: Tensor | None
+    is_gated: bool
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See Linear."""
+        if x.dtype == torch.float32:
+            product = self.kernels.multiply(x, self.weight, self.bias, Form.FLOAT32)
+            return gated_silu(product) if self.is_gated else product
+        form = Form.GATED if self.is_gated else Form.BFLOAT16
+        return self.kernels.multiply(x, self.weight, self.bias, form)
+
+
+class Int8Method:
+    """See LinearMethod; tables are those of the method `base`."""
+
+    def __init__(self, instruction_set: str, base: LinearMethod):
+        self.kernels = Int8Products(instruction_set)
+        self.base = base
+
+    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
+        """See LinearMethod."""
+        return self._convert(weight, bias, is_gated=False)
+
+    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
+        """See LinearMethod."""
+        return self._convert(weight, bias, is_gated=True)
+
+    def convert_table(self, weight: Tensor) -> Table:
+        """See LinearMethod."""
+        return self.base.convert_table(weight)
+
+    def _convert(self, weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> Int8Linear:
+        by_pairs = is_gated and weight.dtype == torch.bfloat16  # float32 has its gate apart
+        ordered = None if bias is None else panel_order(bias, gated=by_pairs)
+        return Int8Linear(self.kernels, int8_weights(weight, gated=by_pairs), ordered, is_gated)
