@@ -126,3 +126,4 @@ def test_samples_are_greedy_and_spread() -> None:
     assert sample(rows, 5) == [0, 4, 8, 12, 16]
     assert sample(rows, 99) == list(range(0, 20, 2))
     assert sample([Row([1], 1, temperature=1.0)], 3) == []
+    assert len(sample([Row([1] * 15_000, 1)] * 7, 8)) == 2

@@ -12,6 +12,8 @@ from umbel.bench.engines import ORACLE, Engine
 from umbel.bench.fleet import Say, Setup, launch, load, run
 from umbel.bench.workloads import Row, write_rows
 
+CHECK_TOKENS = 40_000  # prompt tokens of a workload that the oracle reads at most: float32 takes its time
+
 Answers = Mapping[int, Sequence[int]]  # greedy tokens by row
 
 
@@ -24,9 +26,10 @@ class Truth:
 
 
 def sample(rows: Sequence[Row], count: int) -> list[int]:
-    """Greedy rows spread evenly over all: `count` of them or as many as there are."""
+    """Greedy rows spread evenly over all: `count` of them or as many as there are; of long ones fewer, but two."""
     greedy = [i for i, row in enumerate(rows) if row.temperature == 0]
-    count = min(count, len(greedy))
+    longest = max((len(rows[i].prompt) for i in greedy), default=1)
+    count = min(count, len(greedy), max(2, CHECK_TOKENS // longest))
     return [greedy[i * len(greedy) // count] for i in range(count)]
 
 

@@ -80,7 +80,7 @@ BASES: Mapping[str, Base] = MappingProxyType(
 ORACLE = Base(
     "run_transformers.py",
     "transformers, one request at a time, float32",
-    {"mode": "single", "attention": "eager", "dtype": "float32"},
+    {"mode": "single", "attention": "sdpa", "dtype": "float32"},
     own_python=False,
 )
 CEILINGS = Base("run_ceilings.py", "how fast the machine is now", own_python=False)
