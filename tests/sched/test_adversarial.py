@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
+from tests.growth import assert_growth
 from tests.sched.drive import Job, Run, Zeros, drive
 
 PAGE = 16
@@ -35,28 +35,24 @@ def many_samples(n: int) -> Job:
     return Job([[1, 2, 3]], [n], [2])
 
 
-def timed(job: Job, pages: int, chunk: int = 512) -> tuple[Run, float]:
-    began = time.process_time()
-    run = drive(job, pages, PAGE, chunk, runner=Zeros(), check=False)
-    return run, time.process_time() - began
+def run_of(job: Job, pages: int, chunk: int = 512) -> Run:
+    return drive(job, pages, PAGE, chunk, runner=Zeros(), check=False)
 
 
 @pytest.mark.parametrize("build", [equal_prompts, many_children, long_prompt, many_samples])
 def test_time_grows_with_the_work(build) -> None:
     """Ten times the rows may take 30 times the time, no more; under a quadratic rule it would be 100."""
     small, large = build(FULL // 10), build(FULL)
-    timed(small, small.demand(PAGE))  # warm up
-    _, base = timed(small, small.demand(PAGE))
-    run, long = timed(large, large.demand(PAGE))
+    run = run_of(large, large.demand(PAGE))
     assert set(run.tokens) == large.samples and not run.failed
     assert run.scheduler.computed_tokens == large.forest.n_tokens
-    assert long <= 30 * max(base, 0.02), (base, long)
+    assert_growth(lambda: run_of(small, small.demand(PAGE)), lambda: run_of(large, large.demand(PAGE)), limit=30)
 
 
 @pytest.mark.parametrize("build", [equal_prompts, many_children])
 def test_a_small_pool_gives_every_row_its_turn(build) -> None:
     job = build(FULL // 10)
-    run, _ = timed(job, 64)
+    run = run_of(job, 64)
     assert set(run.tokens) == job.samples and not run.failed
     assert run.scheduler.computed_tokens == job.forest.n_tokens
 
@@ -65,7 +61,7 @@ def test_a_chain_a_thousand_deep() -> None:
     """No recursion: a path longer than Python's recursion limit, in a pool of just that path and in one for all."""
     job = chain(1050)
     for pages in (job.demand(PAGE), job.largest_row(PAGE)):
-        run, _ = timed(job, pages)
+        run = run_of(job, pages)
         assert set(run.tokens) == job.samples and not run.failed
         assert run.scheduler.computed_tokens == 1050
 
@@ -73,5 +69,5 @@ def test_a_chain_a_thousand_deep() -> None:
 def test_a_huge_prompt_in_small_chunks() -> None:
     job = long_prompt(10_000)
     for chunk in (64, 2048):
-        run, _ = timed(job, job.demand(PAGE), chunk)
+        run = run_of(job, job.demand(PAGE), chunk)
         assert run.steps == -(-20_000 // chunk) + 3 and run.rows_run == 20_003
