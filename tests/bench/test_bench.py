@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,20 @@ def test_what_is_refused(
     assert main(["bench", *given, "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*.json"))
+
+
+def test_an_end_asked_for_passes_by_everything_that_ends_engines(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def bench(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            ended.append("engines")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("umbel.bench.session.run_bench", bench)
+    assert main(["bench", "--model", str(model), "--out", str(tmp_path)]) == 128 + signal.SIGTERM
+    assert ended == ["engines"] and signal.getsignal(signal.SIGTERM) is before

@@ -30,13 +30,14 @@ def test_weights_are_those_of_the_published_models(spec: ModelSpec, parameters: 
 def test_costs_of_a_small_model_by_hand() -> None:
     spec = ModelSpec("llama", 100, 8, 3, 4, 2, 2, 16, 64, 1e-5, 1e4)
     shape = Shape.of(spec, "float32")
-    dense = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8 + 3 * 8 * 16
-    assert shape.token_flops == 2 * 3 * dense == sum(m.flops_per_token for m in matmuls(spec))
+    beginning, ending = 8 * 8 + 8 * 4 + 8 * 4, 8 * 8 + 3 * 8 * 16  # of a layer: before and behind its attention
+    assert sum(m.flops_per_token for m in matmuls(spec)) == 2 * 3 * (beginning + ending)
+    assert shape.token_flops == 2 * (3 * beginning + 2 * ending)
     assert shape.pair_flops == 4 * 3 * 4 * 2
-    assert shape.head_flops == 2 * 100 * 8
+    assert shape.head_flops == 2 * (100 * 8 + ending)
     assert shape.kv_bytes == 2 * 3 * 2 * 2 * 4
-    assert shape.layer_bytes == 4 * 3 * (dense + 16)
-    assert shape.head_bytes == 4 * (100 * 8 + 8)
+    assert shape.layer_bytes == 4 * (3 * (beginning + 8) + 2 * (ending + 8))
+    assert shape.head_bytes == 4 * (100 * 8 + 8 + ending + 8)
 
 
 def test_biases_count() -> None:

@@ -169,3 +169,19 @@ def test_bfloat16_checkpoint_holds_the_values_of_its_float32_twin():
     one, other = load(SHARED_MODELS / "tinystories-656k"), load(SHARED_MODELS / "tinystories-656k-bf16")
     assert torch.equal(one.embedding.weight, other.embedding.weight)
     assert torch.equal(one.layers[1].gate_up.weight, other.layers[1].gate_up.weight)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_rows_that_are_wanted_are_the_same_without_the_others(layers: int, packed: bool, tmp_path: Path):
+    dtype = torch.bfloat16 if packed else torch.float32
+    decoder = load(make_model(tmp_path, "qwen3", num_hidden_layers=layers), dtype, packed=packed)
+    (tokens,) = random_prompts((50,))
+    ids, positions = torch.tensor(tokens), torch.arange(50)
+    with torch.inference_mode():
+        all_rows = decoder.forward(decoder.embed(ids), positions, DenseAttention(decoder.spec))
+        for rows in ([], [49], [0, 7, 31, 32, 48], range(50)):
+            wanted = torch.tensor(list(rows), dtype=torch.int64)
+            some = decoder.forward(decoder.embed(ids), positions, DenseAttention(decoder.spec), wanted=wanted)
+            assert torch.equal(some, all_rows[wanted])
+            assert torch.equal(decoder.logits(some), decoder.logits(all_rows)[wanted])

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,11 +22,12 @@ class Answer:
 
 
 @torch.inference_mode()
-def greedy(directory: Path, prompts: Sequence[Sequence[int]], n_tokens: int) -> list[Answer]:
-    """What transformers answers to each prompt on its own."""
+def greedy(directory: Path, prompts: Sequence[Sequence[int]], n_tokens: int, model: Any | None = None) -> list[Answer]:
+    """What transformers answers to each prompt on its own; `model`: instead of the one in `directory`."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    if model is None:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     answers = []
     for prompt in prompts:
         config = GenerationConfig(

@@ -40,7 +40,8 @@ def floor_of(rows: Sequence[Row], spec: ModelSpec, dtype: str) -> Floor:
     """The floor of a workload for a model that computes in `dtype`.
 
     Arithmetic: each distinct prompt token and each generated token but the last of a sample passes through the layers
-    once, the output head runs for every token that is sampled, attention sees only the keys it must. Bytes: one pass
+    once, the end of the last one and the output head run for every token that is sampled, attention sees only the keys
+    it must. Bytes: one pass
     over the weights for the prompts and one for each decoding step of the longest answer; KV of a shared run is read
     once a step while any row below it is still generating.
     """

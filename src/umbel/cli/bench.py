@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,9 +70,26 @@ def bench_command(
         model, engines, workloads, Schedule(repeats, seed, patience), out, dtype, threads, peers, models, data,
         tokenizer, check_rows, whole_command, timeout, ["umbel", *_typed()],
     )  # fmt: skip
-    record = run_bench(options, _say())
+    with _ending_all():
+        record = run_bench(options, _say())
     _write(record)
     _show([record], page, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _ending_all() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave as Ctrl-C does, by way of everything that ends engines: paused ones would stay."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(number, leave) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _typed() -> Sequence[str]:

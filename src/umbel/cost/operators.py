@@ -53,9 +53,10 @@ class Work:
 class Operator:
     """One operator in all its uses in a step.
 
-    FLOPs per token, per pair and per row of logits; bytes of weights per step (`head`: only of steps with logits), of
-    KV per token read or written, of activations per token, of logits per sample. Activations are counted only where an
-    operator does nothing else than pass over them; between others they can stay in a cache.
+    FLOPs per token, per pair and per row of logits; bytes of weights per step and more of them per step with logits (as
+    the end of the last layer only serves rows of logits), of KV per token read or written, of activations per token, of
+    logits per sample. Activations are counted only where an operator does nothing else than pass over them; between
+    others they can stay in a cache.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Operator:
     pair_flops: int = 0
     logit_flops: int = 0
     weight_bytes: int = 0
+    logit_weight_bytes: int = 0
     kv_bytes: int = 0
     activation_bytes: int = 0
     logit_bytes: int = 0
@@ -74,7 +76,7 @@ class Operator:
 
     def n_bytes(self, work: Work) -> int:
         """Bytes that must pass between processor and memory."""
-        weights = self.weight_bytes if work.logit_rows or not self.logit_flops else 0
+        weights = self.weight_bytes + (self.logit_weight_bytes if work.logit_rows else 0)
         kv, logits = work.kv_tokens * self.kv_bytes, work.samples * self.logit_bytes
         return weights + kv + logits + work.tokens * self.activation_bytes
 
@@ -87,25 +89,32 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
     """
     width, layers, hidden, inner = BYTES[dtype], spec.n_layers, spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    shape = Shape.of(spec, dtype)
+    shape, table = Shape.of(spec, dtype), spec.vocab_size * hidden
 
-    def dense(name: str, inputs: int, outputs: int, *, bias: bool) -> Operator:
-        weights = inputs * outputs + outputs * bias
-        return Operator(name, 2 * inputs * outputs * layers, weight_bytes=weights * layers * width)
+    def dense(name: str, inputs: int, outputs: int, *, bias: bool, ending: bool = True) -> Operator:
+        flops, n_bytes = 2 * inputs * outputs, (inputs * outputs + outputs * bias) * width
+        if not ending:
+            return Operator(name, flops * layers, weight_bytes=n_bytes * layers)
+        every = layers - 1
+        return Operator(name, flops * every, 0, flops, weight_bytes=n_bytes * every, logit_weight_bytes=n_bytes)
 
-    def passes(name: str, values: int, weights: int = 0) -> Operator:
-        return Operator(name, weight_bytes=weights * layers * width, activation_bytes=values * layers * width)
-
+    rotary_bytes = 2 * spec.head_dim * spec.qk_norm * layers * width
+    norms = 2 * layers - 1  # one of the last layer's two is for rows of logits
     return (
         Operator("embedding", activation_bytes=2 * hidden * width),
-        passes("norms", 8 * hidden, 2 * hidden),  # twice a layer: two read, their sum and its norm written
-        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias),
-        passes("rotary", 2 * (q + kv), 2 * spec.head_dim * spec.qk_norm),
+        Operator(
+            "norms",
+            weight_bytes=hidden * norms * width,
+            logit_weight_bytes=hidden * width,
+            activation_bytes=4 * hidden * norms * width,  # two read, their sum and its norm written
+        ),
+        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias, ending=False),
+        Operator("rotary", weight_bytes=rotary_bytes, activation_bytes=2 * (q + kv) * layers * width),
         Operator("attention", pair_flops=shape.pair_flops, kv_bytes=shape.kv_bytes),
         dense("o", q, hidden, bias=spec.o_bias),
         dense("gate_up", hidden, 2 * inner, bias=spec.mlp_bias),
         dense("down", inner, hidden, bias=spec.mlp_bias),
-        Operator("head", logit_flops=shape.head_flops, weight_bytes=shape.head_bytes),
+        Operator("head", logit_flops=2 * table, logit_weight_bytes=(table + hidden) * width),
         Operator("sampling", logit_bytes=4 * spec.vocab_size),
     )
 

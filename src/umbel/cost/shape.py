@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from umbel.ir.spec import ModelSpec
 Ints = NDArray[np.int64]
 
 READ_CELL = 128  # positions whose KV attention reads at once for all rows that share them (attention.layout.GRID)
+
+ENDING = frozenset({"o", "gate", "up", "down"})  # what of the last layer only rows need that are sampled from
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -56,9 +58,11 @@ def matmuls(spec: ModelSpec) -> tuple[Matmul, ...]:
 class Shape:
     """Costs of one model in one dtype.
 
-    FLOPs: `token_flops` (dense layers, per token), `pair_flops` (attention, per query token and key it sees),
-    `head_flops` (output head, per sample). Bytes: `layer_bytes` (weights of all layers), `head_bytes` (last norm and
-    output head), `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
+    What follows the attention of the last layer is for rows that are sampled from: no other row's hidden state is read
+    there, so it is counted with the output head. FLOPs: `token_flops` (dense layers, per token), `pair_flops`
+    (attention, per query token and key it sees), `head_flops` (end of the last layer and output head, per sample).
+    Bytes: `layer_bytes` (weights that every step reads), `head_bytes` (end of the last layer, last norm, output head),
+    `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
     """
 
     token_flops: int
@@ -76,12 +80,15 @@ class Shape:
         dense = matmuls(spec)
         table = spec.vocab_size * spec.hidden_size
         layers = sum(m.weights for m in dense) + _small_weights(spec)
+        ending = [replace(m, count=1) for m in dense if m.name in ENDING]
+        ending_flops = sum(m.flops_per_token for m in ending)
+        ending_weights = sum(m.weights for m in ending) + _ending_weights(spec)
         return cls(
-            token_flops=sum(m.flops_per_token for m in dense),
+            token_flops=sum(m.flops_per_token for m in dense) - ending_flops,
             pair_flops=4 * spec.n_layers * spec.n_heads * spec.head_dim,  # query times key, weight times value
-            head_flops=2 * table,
-            layer_bytes=layers * width,
-            head_bytes=(table + spec.hidden_size) * width,
+            head_flops=2 * table + ending_flops,
+            layer_bytes=(layers - ending_weights) * width,
+            head_bytes=(table + spec.hidden_size + ending_weights) * width,
             weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width,
             kv_bytes=2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * width,
         )
@@ -90,11 +97,14 @@ class Shape:
 def _small_weights(spec: ModelSpec) -> int:
     """Norm weights and biases of all layers."""
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    layer = 2 * spec.hidden_size
-    layer += 2 * spec.head_dim * spec.qk_norm
-    layer += (q + 2 * kv) * spec.qkv_bias + spec.hidden_size * spec.o_bias
-    layer += (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
-    return layer * spec.n_layers
+    beginning = spec.hidden_size + 2 * spec.head_dim * spec.qk_norm + (q + 2 * kv) * spec.qkv_bias
+    return (beginning + _ending_weights(spec)) * spec.n_layers
+
+
+def _ending_weights(spec: ModelSpec) -> int:
+    """Norm weights and biases behind the attention of one layer."""
+    biases = spec.hidden_size * spec.o_bias + (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
+    return spec.hidden_size + biases
 
 
 def executed_rows(rows: int, dtype: str = "float32") -> int:

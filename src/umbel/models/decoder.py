@@ -55,20 +55,30 @@ class Decoder:
         return self.embedding.rows(tokens)
 
     def forward(
-        self, hidden: Tensor, positions: Tensor, attend: Attend, layers: range | None = None, spans: Spans = UNHEARD
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        layers: range | None = None,
+        wanted: Tensor | None = None,
+        spans: Spans = UNHEARD,
     ) -> Tensor:
-        """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden."""
+        """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden: of
+        all rows, or of those `wanted` (int64 `[k]`), the only ones that then pass what follows the last attention."""
         eps, lap = self.spec.rms_norm_eps, spans.lap
+        layers = range(self.spec.n_layers) if layers is None else layers
         angles = lap("rotary", rotary_angles(positions, self.frequencies, hidden.dtype))
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
-        for layer in range(self.spec.n_layers) if layers is None else layers:
+        for layer in layers:
             w = self.layers[layer]
             if delta is None:
                 normed = lap("norms", rms_norm(hidden, w.attn_norm, eps))
             else:
                 hidden, normed = lap("norms", add_rms_norm(hidden, delta, w.attn_norm, eps))
             attended = self._attention(layer, normed, angles, attend, spans)
-            hidden, normed = lap("norms", add_rms_norm(hidden, attended, w.mlp_norm, eps))
+            if wanted is not None and layer == layers[-1]:
+                hidden, attended = hidden[wanted], attended[wanted]
+            hidden, normed = lap("norms", add_rms_norm(hidden, lap("o", w.o.apply(attended)), w.mlp_norm, eps))
             delta = lap("down", w.down.apply(lap("gate_up", w.gate_up.apply(normed))))
         return hidden if delta is None else lap("norms", hidden + delta)
 
@@ -77,13 +87,12 @@ class Decoder:
         return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), room)
 
     def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, spans: Spans) -> Tensor:
-        """The attention block of one layer on normed rows: `[rows, hidden]` -> `[rows, hidden]`."""
+        """What the heads of one layer give for normed rows: `[rows, hidden]` -> `[rows, n_heads * head_dim]`."""
         spec, w, lap = self.spec, self.layers[layer], spans.lap
         heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)
         norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
         q, k, v = lap("rotary", turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps))
-        attended = lap("attention", attend(layer, q, k, v))
-        return lap("o", w.o.apply(attended.reshape(x.shape[0], -1)))
+        return lap("attention", attend(layer, q, k, v)).reshape(x.shape[0], -1)
 
     def _of_layer(self, weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""

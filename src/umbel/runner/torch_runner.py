@@ -32,11 +32,11 @@ class TorchRunner:
         read = spans.lap("layout", self.attention.prepare(step))
         tokens = torch.from_numpy(step.tokens).to(self.device)
         positions = torch.from_numpy(step.positions).to(self.device)
-        hidden = spans.lap("embedding", self.decoder.embed(tokens))
-        hidden = self.decoder.forward(hidden, positions, self.attention.forward, spans=spans)
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
-        rows_hidden = hidden[torch.from_numpy(rows).to(self.device)]
-        logits = spans.lap("head", self.decoder.logits(rows_hidden, self._logits_room(len(rows))))
+        wanted = torch.from_numpy(rows).to(self.device)
+        hidden = spans.lap("embedding", self.decoder.embed(tokens))
+        hidden = self.decoder.forward(hidden, positions, self.attention.forward, wanted=wanted, spans=spans)
+        logits = spans.lap("head", self.decoder.logits(hidden, self._logits_room(len(rows))))
         result = spans.lap("sampling", sample(logits, row_of, step.sampling))
         return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
 
