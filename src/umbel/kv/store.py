@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
+from umbel.kernels.memory import empty
 
 
 class KVStore:
@@ -18,10 +19,14 @@ class KVStore:
     def __init__(self, spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype, device: torch.device):
         shape = (spec.n_kv_heads, (n_pages + 1) * page_size, spec.head_dim)
         self.scratch = n_pages * page_size
-        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
-        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+        self.keys = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
+        self.values = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store `k` and `v` (`[rows, n_kv_heads, head_dim]`) of a layer in `slots` (`[rows]`)."""
         self.keys[layer].index_copy_(1, slots, k.transpose(0, 1))
         self.values[layer].index_copy_(1, slots, v.transpose(0, 1))
+
+
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)

@@ -6,7 +6,16 @@
 namespace {
 
 // The nearest bfloat16, ties to even, as a float; a NaN stays one.
-#if defined(UMBEL_AVX512)
+#if defined(__AVX512BF16__)
+// The instruction takes what is below 1.2e-38 for zero.
+UMBEL_INLINE __m256i narrowed(Vec v) { return (__m256i)_mm512_cvtneps_pbh(v); }
+
+UMBEL_INLINE Vec rounded(Vec v) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(v)), 16));
+}
+
+UMBEL_INLINE void store(bf16* p, Vec v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed(v)); }
+#elif defined(UMBEL_AVX512)
 UMBEL_INLINE Vec rounded(Vec v) {
   const __m512i bits = _mm512_castps_si512(v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

@@ -179,19 +179,33 @@ Forest make_forest(Longs positions, Bools fresh, Longs parent, Longs start, Long
   return Forest(step, {group, kv_heads, threads, window}, scratch);
 }
 
+// One head of one row; a call of memcpy costs more than to copy so little.
+void copy_head(char* to, const char* from, size_t n) {
+  constexpr size_t kBlock = 64;
+  size_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) std::memcpy(to + i, from + i, kBlock);
+  if (i < n) std::memcpy(to + i, from + i, n - i);
+}
+
 // Stores k and v of the step's rows, then attends.
 void forward(const Native& native, const Forest& forest, Address q, Address k, Address v, Address out, Address keys,
              Address values, int64_t q_stride, int64_t kv_stride, int64_t slots, int64_t kv_heads, int32_t group,
              int32_t dim, int64_t window, bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
   const size_t size = kv_is_bfloat16 ? 2 : 4;
   const auto& writes = forest.writes();
-  auto store = [&](Address from, Address to, int64_t head) {
-    for (int64_t row = 0; row < forest.rows(); row++)
-      std::memcpy(reinterpret_cast<char*>(to) + (head * slots + writes[row]) * dim * size,
-                  reinterpret_cast<const char*>(from) + (row * kv_stride + head * dim) * size, dim * size);
+  const size_t head_bytes = dim * size;
+  auto store = [&](Address from, Address to, int64_t row) {
+    const char* source = reinterpret_cast<const char*>(from) + row * kv_stride * size;
+    char* target = reinterpret_cast<char*>(to) + writes[row] * head_bytes;
+    for (int64_t head = 0; head < kv_heads; head++)
+      copy_head(target + head * slots * head_bytes, source + head * head_bytes, head_bytes);
   };
-  share(2 * kv_heads, forest.rows() * kv_heads * dim < kWorthAThread ? 1 : threads, [&](int64_t task, int) {
-    task % 2 == 0 ? store(k, keys, task / 2) : store(v, values, task / 2);
+  const int64_t rows = forest.rows(), pieces = rows * kv_heads * dim < kWorthAThread ? 1 : std::min<int64_t>(rows, threads);
+  share(pieces, threads, [&](int64_t i, int) {
+    for (int64_t row = rows * i / pieces; row < rows * (i + 1) / pieces; row++) {
+      store(k, keys, row);
+      store(v, values, row);
+    }
   });
   Attention a;
   a.q = reinterpret_cast<const void*>(q);

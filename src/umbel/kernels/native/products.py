@@ -8,6 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from umbel.kernels.memory import empty
 from umbel.kernels.native.calls import INSTRUCTION_SETS
 
 if INSTRUCTION_SETS:
@@ -46,7 +47,7 @@ def pack(weight: Tensor, *, gated: bool = False) -> Packed:
     dwords = inputs * weight.element_size() // 4
     if not weight.is_contiguous() or dwords * 4 != inputs * weight.element_size() or (gated and outputs % 2):
         raise ValueError(f"weights {tuple(weight.shape)} of {weight.dtype} cannot be packed")
-    panels = torch.empty((-(-outputs // PANEL), dwords, PANEL), dtype=torch.int32)
+    panels = empty((-(-outputs // PANEL), dwords, PANEL), torch.int32)
     _umbel.pack(weight.data_ptr(), panels.data_ptr(), outputs, dwords, gated, torch.get_num_threads())
     return Packed(panels, outputs, inputs, gated)
 
