@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from umbel.api import LLM
-from umbel.engine.build import build_loop, plan_workload
+from umbel.engine.build import build_loop, build_store, plan_workload
 from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Step, StepResult
@@ -112,7 +112,7 @@ def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = Fals
     workload = workload_of(rows, out, width, ragged=ragged)
     plan = plan_workload(llm._model, workload, llm._machine)
     clock = Clock()
-    loop = build_loop(llm._model, workload, plan)
+    loop = build_loop(llm._model, workload, plan, build_store(llm._model, plan.kv_pages, plan.page_size))
     watch(loop, clock, instant=instant, width=width)
     for _ in _steps(loop, clock):
         pass

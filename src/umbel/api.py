@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from umbel.config import EngineConfig
-from umbel.engine.build import Model, build_loop, machine_of, plan_workload
+from umbel.engine.build import Model, build_loop, build_store, machine_of, plan_workload
 from umbel.engine.heard import heard_by
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
@@ -23,6 +23,7 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.kv.store import KVStore
 from umbel.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -57,6 +58,7 @@ class LLM:
         self._machine = machine_of(self._model.device)
         self._lessons = Lessons(self._model, self._machine)
         self._loop: Loop | None = None
+        self._store: KVStore | None = None
         self._past = Stats()
         self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
         self._spans = heard_by(profile, self._model)
@@ -117,14 +119,21 @@ class LLM:
             return
         plan = plan or self.plan_for(workload)
         lap = self._spans.lap
-        loop = lap("building", build_loop(self._model, workload, plan, self._lessons.known(), self._spans))
+        store = build_store(self._model, plan.kv_pages, plan.page_size, self._take_store())
+        loop = lap("building", build_loop(self._model, workload, plan, store, self._lessons.known(), self._spans))
         self._loop = loop
         try:
             yield from loop.run()
         finally:
+            self._store = store
             self._past, self._loop = _sum(self._past, loop.stats()), None
             self.first_token = self.first_token or loop.first_token
             lap("learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates)))
+
+    def _take_store(self) -> KVStore | None:
+        """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""
+        store, self._store = self._store, None
+        return store
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

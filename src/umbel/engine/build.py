@@ -122,13 +122,16 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
 
 
 def build_loop(
-    model: Model, workload: Workload, plan: Plan, known: Known | None = None, spans: Spans = UNHEARD
+    model: Model,
+    workload: Workload,
+    plan: Plan,
+    store: KVStore,
+    known: Known | None = None,
+    spans: Spans = UNHEARD,
 ) -> Loop:
-    """Everything that runs a planned workload; `known` seeds the lengths that admission expects.
-
-    Raises CapacityError when the KV pool cannot be allocated.
-    """
-    pool = PagePool(max(1, plan.kv_tokens // plan.page_size), plan.page_size)
+    """Everything that runs a planned workload in a store for its plan; `known` seeds the lengths that admission
+    expects."""
+    pool = PagePool(plan.kv_pages, plan.page_size)
     end_ids = _end_ids(workload, model.spec.eos_token_ids)
     table = SamplingTable.of(workload, model.config.seed, end_ids)
     scheduler = Scheduler(
@@ -144,7 +147,7 @@ def build_loop(
     )
     state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer)
     rows, meter = Rows(workload, model.tokenizer, plan.same_as), Meter(model.spec.sliding_window)
-    return Loop(scheduler, build_runner(model, pool, spans), state, rows, meter, spans)
+    return Loop(scheduler, build_runner(model, store, spans), state, rows, meter, spans)
 
 
 def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
@@ -156,15 +159,21 @@ def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
     return np.minimum(room, np.array(asked, np.int64))
 
 
-def build_runner(model: Model, pool: PagePool, spans: Spans = UNHEARD) -> TorchRunner:
-    """The runner of a model, with a KV store for the pool. Raises CapacityError when that cannot be allocated."""
+def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:
+    """KV memory of so many pages: `spare`, if it has them. Raises CapacityError when the memory has no room."""
+    if spare is not None and spare.page_size == page_size and spare.n_pages >= n_pages:
+        return spare
+    del spare  # before there is a second one
     try:
-        store = KVStore(model.spec, pool.n_pages, pool.page_size, model.dtype, model.device)
-    except (RuntimeError, MemoryError) as error:
-        tokens = pool.n_pages * pool.page_size
+        return KVStore(model.spec, n_pages, page_size, model.dtype, model.device)
+    except (RuntimeError, MemoryError, OSError) as error:
         raise CapacityError(
-            f"a KV pool of {tokens:,} tokens does not fit the memory: lower kv_tokens ({error})"
+            f"a KV pool of {n_pages * page_size:,} tokens does not fit the memory: lower kv_tokens ({error})"
         ) from None
+
+
+def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> TorchRunner:
+    """The runner of a model on a KV store."""
     return TorchRunner(model.decoder, _attention(model, store), model.device, spans)
 
 

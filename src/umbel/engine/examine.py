@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.calibration import Calibration
 from umbel.cost.known import Known
 from umbel.cost.machine import available_memory
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
-from umbel.engine.build import Model, build_loop, build_runner, machine_of, pick_device, plan_workload
+from umbel.engine.build import Model, build_loop, build_runner, build_store, machine_of, pick_device, plan_workload
 from umbel.engine.lessons import Lessons
 from umbel.engine.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.errors import CapacityError
@@ -75,8 +74,9 @@ class Patient:
         spec, kv_bytes = self.model.spec, self.price.shape.kv_bytes
         pages = self.machine.memory_bytes // KV_SHARE // (kv_bytes * PAGE_SIZE)
         probes = fitting(spec, self.price, pages, seconds)
-        runner = build_runner(self.model, PagePool(max(p.pages for p in probes), PAGE_SIZE))
-        for slab in (*runner.attention.store.keys, *runner.attention.store.values):
+        store = build_store(self.model, max(p.pages for p in probes), PAGE_SIZE)
+        runner = build_runner(self.model, store)
+        for slab in (*store.keys, *store.values):
             slab.zero_()  # what lies in fresh memory may be numbers that processors are slow with
         return time_probes(runner, probes, spec, seconds)
 
@@ -88,7 +88,7 @@ class Patient:
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
         workload = Workload.of([[i % width for i in range(64)] + each for each in own], params)
         plan = plan_workload(self.model, workload, self.machine, Known(calibration=fit))
-        loop = build_loop(self.model, workload, plan)
+        loop = build_loop(self.model, workload, plan, build_store(self.model, plan.kv_pages, plan.page_size))
         for _ in loop.run():
             pass  # only the time counts
         self.lessons.history.learn_steps(loop.meter.load(), loop.meter.seconds(), self.price.prior())

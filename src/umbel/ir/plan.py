@@ -116,6 +116,11 @@ class Plan:
     refusals: tuple[Refusal, ...]
     estimates: Estimates
 
+    @property
+    def kv_pages(self) -> int:
+        """Pages of the KV pool."""
+        return max(1, self.kv_tokens // self.page_size)
+
     def decision(self, name: str) -> Decision:
         """The decision of that name; raises KeyError when no pass took it."""
         for decision in self.decisions:

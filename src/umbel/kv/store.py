@@ -18,6 +18,7 @@ class KVStore:
 
     def __init__(self, spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype, device: torch.device):
         shape = (spec.n_kv_heads, (n_pages + 1) * page_size, spec.head_dim)
+        self.n_pages, self.page_size = n_pages, page_size
         self.scratch = n_pages * page_size
         self.keys = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
         self.values = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
