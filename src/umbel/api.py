@@ -118,17 +118,18 @@ class LLM:
         if len(workload) == 0:
             return
         plan = plan or self.plan_for(workload)
-        lap = self._spans.lap
+        spans, known = self._spans, self._lessons.known()
         store = build_store(self._model, plan.kv_pages, plan.page_size, self._take_store())
-        loop = lap("building", build_loop(self._model, workload, plan, store, self._lessons.known(), self._spans))
-        self._loop = loop
+        loop = self._loop = spans.lap("building", build_loop(self._model, workload, plan, store, known, spans))
         try:
             yield from loop.run()
         finally:
             self._store = store
             self._past, self._loop = _sum(self._past, loop.stats()), None
             self.first_token = self.first_token or loop.first_token
-            lap("learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates)))
+            spans.lap(
+                "learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
+            )
 
     def _take_store(self) -> KVStore | None:
         """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""

@@ -11,7 +11,7 @@ from umbel.attention.layout import GRID, lay_out
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.meter import Meter
-from umbel.cost.shape import READ_CELL
+from umbel.cost.pairs import READ_CELL
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.planner import make_plan

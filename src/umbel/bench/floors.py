@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from umbel.bench.workloads import Row
-from umbel.cost.shape import Shape, causal_pairs
+from umbel.cost.pairs import causal_pairs
+from umbel.cost.shape import Shape
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec

@@ -53,7 +53,7 @@ class Price:
     """One model on one machine in one dtype.
 
     With a `calibration`, seconds are those that steps were measured to take, else what the ceilings say. FLOPs and
-    bytes are the useful ones, that answers need. What the engine executes beyond them (shape.executed_rows, whole grid
+    bytes are the useful ones, that answers need. What the engine executes beyond them (rows of padding, whole grid
     cells of attention) shows in measured seconds only.
     """
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from umbel.ir.spec import ModelSpec
-
-Ints = NDArray[np.int64]
-
-READ_CELL = 128  # positions whose KV attention reads at once for all rows that share them (attention.layout.GRID)
 
 ENDING = frozenset({"o", "gate", "up", "down"})  # what of the last layer only rows need that are sampled from
 
@@ -105,21 +98,3 @@ def _ending_weights(spec: ModelSpec) -> int:
     """Norm weights and biases behind the attention of one layer."""
     biases = spec.hidden_size * spec.o_bias + (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
     return spec.hidden_size + biases
-
-
-def executed_rows(rows: int, dtype: str = "float32") -> int:
-    """Rows that a dense layer multiplies on a processor to give `rows`: thin float32 products are padded with zeros to
-    a multiple of four, so that a row's bits never depend on how many others there are (linear/dense.py)."""
-    return rows + (-rows % 4 if dtype == "float32" and rows < 12 else 0)
-
-
-def causal_pairs(start: Ints, end: Ints, window: int | None = None) -> Ints:
-    """Keys seen by the query tokens at positions `start` to `end`, each itself and what is before it in its window."""
-
-    def before(position: Ints) -> Ints:
-        if window is None:
-            return position * (position + 1) // 2
-        ramp = np.minimum(position, window)
-        return np.asarray(ramp * (ramp + 1) // 2 + (position - ramp) * window)
-
-    return before(end) - before(start)

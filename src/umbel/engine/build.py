@@ -29,12 +29,8 @@ from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import has_bfloat16
 from umbel.kv.store import KVStore
-from umbel.linear.base import LinearMethod
-from umbel.linear.bfloat16 import PackedMethod
-from umbel.linear.dense import DenseMethod
-from umbel.linear.int8 import Int8Method
+from umbel.linear.pick import pick_linear
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
@@ -78,24 +74,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_linear(dtype: torch.dtype, device: torch.device, asked: str = "dense") -> LinearMethod:
-    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch; in int8 if
-    asked. Raises UsageError where nothing multiplies in int8."""
-    if asked == "dense":
-        return _dense(dtype, device)
-    choice = kernels()
-    if choice.native is None or device.type != "cpu":
-        raise UsageError(f"linear='int8' needs compiled kernels and a CPU; here: {device.type}, {choice.reason}")
-    return Int8Method(choice.native.instruction_set, _dense(dtype, device))
-
-
-def _dense(dtype: torch.dtype, device: torch.device) -> LinearMethod:
-    native = kernels().native
-    if native is None or device.type != "cpu" or dtype != torch.bfloat16 or not has_bfloat16(native.instruction_set):
-        return DenseMethod()
-    return PackedMethod(native.instruction_set)
-
-
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
     """The directory's tokenizer, or None when it has none (prompts are then token ids)."""
     if not (directory / "tokenizer.json").exists():
@@ -131,7 +109,6 @@ def build_loop(
 ) -> Loop:
     """Everything that runs a planned workload in a store for its plan; `known` seeds the lengths that admission
     expects."""
-    pool = PagePool(plan.kv_pages, plan.page_size)
     end_ids = _end_ids(workload, model.spec.eos_token_ids)
     table = SamplingTable.of(workload, model.config.seed, end_ids)
     scheduler = Scheduler(
@@ -139,7 +116,7 @@ def build_loop(
         plan.forest,
         table,
         longest_outputs(workload, model.spec),
-        pool,
+        PagePool(plan.kv_pages, plan.page_size),
         plan.chunk,
         order=plan.order,
         policy=Policy(admission=plan.admission),
@@ -153,9 +130,7 @@ def build_loop(
 def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
     """Tokens each sample of a row may generate: `max_tokens`, or what the context leaves (`[rows]`)."""
     room = spec.max_positions - np.diff(workload.offsets)
-    asked = [
-        room_left if p.max_tokens is None else p.max_tokens for p, room_left in zip(workload.params, room, strict=True)
-    ]
+    asked = [left if p.max_tokens is None else p.max_tokens for p, left in zip(workload.params, room, strict=True)]
     return np.minimum(room, np.array(asked, np.int64))
 
 
@@ -167,9 +142,8 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
     try:
         return KVStore(model.spec, n_pages, page_size, model.dtype, model.device)
     except (RuntimeError, MemoryError, OSError) as error:
-        raise CapacityError(
-            f"a KV pool of {n_pages * page_size:,} tokens does not fit the memory: lower kv_tokens ({error})"
-        ) from None
+        tokens = f"{n_pages * page_size:,} tokens"
+        raise CapacityError(f"a KV pool of {tokens} does not fit the memory: lower kv_tokens ({error})") from None
 
 
 def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> TorchRunner:

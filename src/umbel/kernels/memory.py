@@ -16,12 +16,12 @@ from torch import Tensor
 HUGE = 1 << 21  # bytes of a large page on x86-64, and on ARM with small pages of 4 KB
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Like `torch.empty` on the CPU: what is in it is not defined. From 2 MB on it begins on a large page if the system
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """Like `torch.empty`: what is in it is not defined. On a CPU, from 2 MB on, it begins on a large page if the system
     has some; where it has none, or does not know of them, the tensor is an ordinary one."""
     size = math.prod(shape) * dtype.itemsize
-    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(tuple(shape), dtype=dtype)
+    if size < HUGE or torch.device(device).type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
     block = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         block.madvise(mmap.MADV_HUGEPAGE)

@@ -20,14 +20,10 @@ class KVStore:
         shape = (spec.n_kv_heads, (n_pages + 1) * page_size, spec.head_dim)
         self.n_pages, self.page_size = n_pages, page_size
         self.scratch = n_pages * page_size
-        self.keys = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
-        self.values = [_room(shape, dtype, device) for _ in range(spec.n_layers)]
+        self.keys = [empty(shape, dtype, device) for _ in range(spec.n_layers)]
+        self.values = [empty(shape, dtype, device) for _ in range(spec.n_layers)]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store `k` and `v` (`[rows, n_kv_heads, head_dim]`) of a layer in `slots` (`[rows]`)."""
         self.keys[layer].index_copy_(1, slots, k.transpose(0, 1))
         self.values[layer].index_copy_(1, slots, v.transpose(0, 1))
-
-
-def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)

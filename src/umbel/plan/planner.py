@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from umbel.config import EngineConfig, nearest
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
+from umbel.cost.pairs import causal_pairs
 from umbel.cost.roofline import Load, Price
-from umbel.cost.shape import Shape, causal_pairs
+from umbel.cost.shape import Shape
 from umbel.errors import UsageError
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cost.shape import READ_CELL, causal_pairs
+from umbel.cost.pairs import READ_CELL, causal_pairs
 from umbel.ir.forest import Forest
 
 Ints = NDArray[np.int64]
