@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.runner.draws import kept
 from umbel.kernels import reference
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.models.layers import rotary_angles
@@ -156,18 +157,75 @@ def test_draws_invert_the_distribution_function(name: str, rows: int, width: int
         assert before - 1e-6 <= dice[i] <= summed[ids[i]] + 1e-6, (i, ids[i], dice[i])
 
 
+def filters_of(rng: np.random.Generator, n: int) -> reference.Filters:
+    """Every kind of filter alone, with the others, and none."""
+    k, p = rng.choice([0, 0, 1, 2, 50, 5000], n), rng.choice([1.0, 1.0, 0.95, 0.5, 1e-9], n)
+    return k.astype(np.int64), p, rng.choice([0.0, 0.0, 0.02, 0.5, 1.0], n)
+
+
 @EACH
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(width=st.integers(1, 1500), seed=st.integers(0, 10**6), scale=st.sampled_from((0.0, 0.01, 1.0, 30.0)))
+def test_draws_pass_the_filters(name: str, width: int, seed: int, scale: float) -> None:
+    """Against float64, token by token: the id is one that the filters leave, and its share of those holds the dice."""
+    rng, n = np.random.default_rng(seed), 12
+    logits = (values(3, width, seed=seed) * scale).round(decimals=1)  # many are equal
+    logits[torch.from_numpy(rng.random((3, width)) < 0.1)] = -torch.inf
+    logits[:, rng.integers(width)] = 0.5
+    which, heat, dice = rng.integers(0, 3, n), rng.choice([0.6, 1.0, 2.0], n), rng.random(n) * 0.999 + 1e-6
+    k, p, floor = filters_of(rng, n)
+    native = Native(name)
+    ids = native.draw(logits, which, native.argmax(logits, which)[0], heat, dice, (k, p, floor))
+    for i, row in enumerate(which):
+        x = logits[row].double().numpy()
+        weights = np.exp((x - x.max()) / heat[i])
+        sets = [kept(x, heat[i], k[i], p[i] * (1 + slack), floor[i] * (1 - slack)) for slack in (-1e-6, 1e-6)]
+        shares = [np.cumsum(np.where(alive, weights, 0.0)) for alive in sets]
+        assert sets[1][ids[i]] and weights[ids[i]] > 0
+        if (sets[0] == sets[1]).all():  # else rounding may decide
+            total = shares[0][-1]
+            assert (shares[0][ids[i]] - weights[ids[i]]) / total - 1e-5 <= dice[i] <= shares[0][ids[i]] / total + 1e-5
+
+
+@EACH
+def test_filters_on_rows_of_one_value(name: str) -> None:
+    """All of a row in one bucket, the first ids stay."""
+    native, logits, best = Native(name), torch.zeros(1, 4000), np.zeros(1, np.int64)
+    for k, p, stay in ((7, 1.0, 7), (0, 0.25, 1000), (100, 0.5, 50), (9000, 1.0, 4000), (0, 1e-12, 1)):
+        filters = np.array([k]), np.array([p]), np.zeros(1)
+        drawn = [
+            int(native.draw(logits, best, best, np.ones(1), np.array([dice]), filters)[0])
+            for dice in (1e-12, 0.5 - 1e-9, 1 - 1e-12)
+        ]
+        assert drawn == [0, (stay - 1) // 2, stay - 1]
+
+
+def test_the_most_likely_of_equals_are_the_first() -> None:
+    table = values(50, 400, seed=3).round(decimals=1)
+    for k in (1, 5, 20, 400):
+        top, at = reference.most_likely(table, k)
+        every, order = torch.sort(table, dim=-1, descending=True, stable=True)
+        assert torch.equal(top, every[:, :k]) and torch.equal(at, order[:, :k])
+
+
+@EACH
+@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_draw_does_not_depend_on_the_others(name: str, threads: int) -> None:
+def test_a_draw_does_not_depend_on_the_others(name: str, threads: int, filtered: bool) -> None:
     native, logits, rng = Native(name), values(40, 5000, seed=0), np.random.default_rng(0)
     which, heat, dice = rng.integers(0, 40, 64), rng.choice([0.5, 1.0, 1.3], 64), rng.random(64)
+    filters, best = filters_of(rng, 64) if filtered else None, native.argmax(logits, which)[0]
+
+    def draw_some(at: slice) -> np.ndarray:
+        some = None if filters is None else tuple(column[at] for column in filters)
+        return native.draw(logits, which[at], best[at], heat[at], dice[at], some)
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        whole = draw_all(native, logits, which, heat, dice)
+        whole = draw_some(slice(None))
         for begin, end in ((0, 1), (3, 9), (17, 64)):
-            at = slice(begin, end)
-            assert (draw_all(native, logits, which[at], heat[at], dice[at]) == whole[at]).all()
+            assert (draw_some(slice(begin, end)) == whole[begin:end]).all()
     finally:
         torch.set_num_threads(before)
 
@@ -177,8 +235,11 @@ def test_a_draw_does_not_depend_on_the_others(name: str, threads: int) -> None:
 def test_draws_from_broken_rows_stay_in_range(name: str, value: float) -> None:
     logits = torch.full((2, 700), value)
     logits[1, 300] = 1.0
-    ids = draw_all(Native(name), logits, np.array([0, 1]), np.ones(2), np.array([0.5, 0.9]))
-    assert ((ids >= 0) & (ids < 700)).all()
+    native, rows = Native(name), np.array([0, 1])
+    for filters in (None, (np.array([5, 5]), np.array([0.9, 0.9]), np.array([0.1, 0.1]))):
+        best = native.argmax(logits, rows)[0]
+        ids = native.draw(logits, rows, best, np.ones(2), np.array([0.5, 0.9]), filters)
+        assert ((ids >= 0) & (ids < 700)).all()
 
 
 @EACH

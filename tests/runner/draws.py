@@ -51,13 +51,11 @@ def slow_sample(logits: np.ndarray, sampling: Sampling, i: int) -> int:
         return int(np.flatnonzero(row == row.max())[0])
     alive = kept(row, heat, int(sampling.top_k[i]), float(sampling.top_p[i]), float(sampling.min_p[i]))
     p = np.where(alive, np.exp((row - row.max()) / heat), 0.0)
-    filtered = sampling.top_k[i] > 0 or sampling.top_p[i] < 1 or sampling.min_p[i] > 0
-    order = sorted(range(len(p)), key=lambda j: (-p[j], j)) if filtered else list(range(len(p)))
     key = (sampling.seeds, sampling.keys, sampling.samples, sampling.positions)
     target = float(uniform(*(column[i : i + 1] for column in key))[0]) * p.sum()
     reached = 0.0
-    for j in order:
+    for j in range(len(p)):
         reached += p[j]
         if reached > target:
             return j
-    return [j for j in order if p[j] > 0][-1]
+    return int(np.flatnonzero(p)[-1])

@@ -5,9 +5,13 @@ On a CPU in float32 the result of a row never depends on how many other rows are
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Filters = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of each draw: top-k (int64, 0: none), top-p (float64, 1: none), min-p (float64, 0: none)."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -42,6 +46,33 @@ def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
 def weights(logits: Tensor, heat: Tensor) -> Tensor:
     """Unnormalised probabilities of rows at temperatures `heat` (`[k, 1]`), the largest 1."""
     return torch.exp((logits - logits.amax(-1, keepdim=True)) / heat)
+
+
+def filtered(weights: Tensor, filters: Filters) -> Tensor:
+    """Weights (`[k, width]`, the largest of a row 1) with zeros for what the filters remove: first min-p, then top-k,
+    then top-p, each on what the one before left; of equal ones the lower id stays."""
+    k, p, floor = (torch.from_numpy(column).to(weights.device).unsqueeze(-1) for column in filters)
+    values, order = torch.sort(weights, dim=-1, descending=True, stable=True)
+    place = torch.arange(values.shape[-1], device=values.device)
+    values = values.where((values >= floor) & ((place < k) | (k == 0)), 0)
+    summed = values.cumsum(-1, dtype=torch.float64)
+    before = summed - values
+    # The first token always stays, so that top_p near 0 means greedy; without top-p rounding must remove nothing.
+    values = values.where((before < p * summed[:, -1:]) | (place == 0) | (p >= 1), 0)
+    return torch.zeros_like(weights).scatter_(-1, order, values)
+
+
+def most_likely(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` largest of each row, in order, and their places; of equal ones the first (topk takes any)."""
+    top, at = values.topk(k)
+    at, by_place = at.sort(-1)
+    top, by_value = torch.sort(top.gather(-1, by_place), dim=-1, descending=True, stable=True)
+    at = at.gather(-1, by_value)
+    torn = (values >= top[:, -1:]).sum(-1) > k  # others are equal to the last
+    if torn.any():
+        every, order = torch.sort(values[torn], dim=-1, descending=True, stable=True)
+        top[torn], at[torn] = every[:, :k], order[:, :k]
+    return top, at
 
 
 def invert(weights: Tensor, dice: Tensor) -> Tensor:

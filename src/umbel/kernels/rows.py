@@ -53,17 +53,26 @@ def turn_heads(
     return reference.rotate(q, *angles), reference.rotate(k, *angles), v
 
 
-def draw(logits: Tensor, rows: np.ndarray, best: np.ndarray, heat: np.ndarray, dice: np.ndarray) -> np.ndarray:
+def draw(
+    logits: Tensor,
+    rows: np.ndarray,
+    best: np.ndarray,
+    heat: np.ndarray,
+    dice: np.ndarray,
+    filters: reference.Filters | None = None,
+) -> np.ndarray:
     """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at temperatures
-    `heat`; `dice` are uniform numbers."""
+    `heat`, from what the filters leave (None: from all); `dice` are uniform numbers."""
     native = kernels().native
     if native is not None and logits.dtype == torch.float32 and native.takes(logits):
-        return native.draw(logits, rows, best, heat, dice)
+        return native.draw(logits, rows, best, heat, dice, filters)
     ids = np.empty(len(rows), np.int64)
     for low in range(0, len(rows), _BLOCK):
         at = slice(low, low + _BLOCK)
         chosen, warm, thrown = (torch.from_numpy(column[at]).to(logits.device) for column in (rows, heat, dice))
         weights = reference.weights(logits[chosen], warm.to(torch.float32).unsqueeze(-1))
+        if filters is not None:
+            weights = reference.filtered(weights, tuple(column[at] for column in filters))
         ids[at] = reference.invert(weights, thrown.unsqueeze(-1)).cpu().numpy()
     return ids
 

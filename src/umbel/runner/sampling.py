@@ -1,7 +1,8 @@
 """From logits to tokens, in bulk: greedy, temperature, min-p, top-k, top-p, log-probabilities.
 
 Order of the filters: temperature, min-p, top-k, top-p (as in vLLM), each on what the one before left. Ties are broken
-by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities.
+by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities. What the filters
+leave is drawn from in the order of token ids.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from umbel.ir.step import Sampling, StepResult
-from umbel.kernels.reference import invert, weights
+from umbel.kernels.reference import most_likely
 from umbel.kernels.rows import draw, largest
 from umbel.runner.random import uniform
 
@@ -26,17 +27,17 @@ def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult
     ids, bad = largest(logits, row_of)
     bans, warm = dict(sampling.banned), sampling.temperature > 0
     dice = uniform(sampling.seeds, sampling.keys, sampling.samples, sampling.positions) if warm.any() else np.zeros(0)
-    cut = warm & ((sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0))
-    special = cut.copy()
-    special[list(bans)] = True
-    free = np.flatnonzero(warm & ~special)
-    if len(free):
-        ids[free] = draw(logits, row_of[free], ids[free], sampling.temperature[free], dice[free])
-    for which in _blocks(np.flatnonzero(special)):
+    banned = np.zeros(len(ids), bool)
+    banned[list(bans)] = True
+    free = np.flatnonzero(warm & ~banned)
+    ids[free] = _draw(logits, row_of[free], ids[free], sampling, free, dice)
+    for which in _blocks(np.flatnonzero(banned)):
         own = logits[torch.from_numpy(row_of[which]).to(logits.device)]
-        for row in np.flatnonzero([i in bans for i in which.tolist()]).tolist():
-            own[row, list(bans[int(which[row])])] = -torch.inf
-        ids[which] = _choose(own, sampling, which, cut[which], dice)
+        for row, i in enumerate(which.tolist()):
+            own[row, list(bans[i])] = -torch.inf
+        ids[which] = largest(own, np.arange(len(which)))[0]
+        at = np.flatnonzero(warm[which])
+        ids[which[at]] = _draw(own, at, ids[which[at]], sampling, which[at], dice)
     return StepResult(ids, bad, *_logprobs(logits, row_of, ids, sampling.logprobs))
 
 
@@ -44,32 +45,15 @@ def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:
     return (which[low : low + _BLOCK] for low in range(0, len(which), _BLOCK))
 
 
-def _choose(logits: Tensor, sampling: Sampling, which: np.ndarray, cut: np.ndarray, dice: np.ndarray) -> np.ndarray:
-    """Token ids of the samples `which`, one per row of `logits`; `cut` says which of them have filters."""
-    ids, heat = largest(logits, np.arange(len(which)))[0], sampling.temperature[which]
-    plain, cut = np.flatnonzero((heat > 0) & ~cut), np.flatnonzero(cut)
-    if len(plain):
-        ids[plain] = draw(logits, plain, ids[plain], heat[plain], dice[which[plain]])
-    if len(cut):
-        at, hot, thrown = (torch.from_numpy(t).to(logits.device) for t in (cut, heat[cut], dice[which[cut]]))
-        spread = weights(logits[at], hot.to(torch.float32).unsqueeze(-1))
-        values, order = torch.sort(spread, dim=-1, descending=True, stable=True)
-        picked = invert(_truncate(values, sampling, which[cut]), thrown.unsqueeze(-1))
-        ids[cut] = order.gather(-1, picked.unsqueeze(-1)).squeeze(-1).cpu().numpy()
-    return ids
-
-
-def _truncate(values: Tensor, sampling: Sampling, which: np.ndarray) -> Tensor:
-    """Zero what the filters of the samples `which` remove; `values` are weights, sorted, largest (1) first."""
-    k = torch.from_numpy(sampling.top_k[which]).to(values.device).unsqueeze(-1)
-    p = torch.from_numpy(sampling.top_p[which]).to(values.device).unsqueeze(-1)
-    floor = torch.from_numpy(sampling.min_p[which]).to(values.device).unsqueeze(-1)
-    place = torch.arange(values.shape[-1], device=values.device)
-    values = values.where((values >= floor) & ((place < k) | (k == 0)), 0)
-    summed = values.cumsum(-1, dtype=torch.float64)
-    before = summed - values
-    # The first token always stays, so that top_p near 0 means greedy.
-    return values.where((before < p * summed[:, -1:]) | (place == 0), 0)
+def _draw(
+    logits: Tensor, rows: np.ndarray, best: np.ndarray, sampling: Sampling, which: np.ndarray, dice: np.ndarray
+) -> np.ndarray:
+    """Token ids of the samples `which`, drawn from `rows` of the logits."""
+    if len(which) == 0:
+        return best
+    filters = sampling.top_k[which], sampling.top_p[which], sampling.min_p[which]
+    cut = bool((filters[0] > 0).any() or (filters[1] < 1).any() or (filters[2] > 0).any())
+    return draw(logits, rows, best, sampling.temperature[which], dice[which], filters if cut else None)
 
 
 def _logprobs(
@@ -85,7 +69,7 @@ def _logprobs(
         logp = torch.log_softmax(logits[torch.from_numpy(row_of[which]).to(logits.device)].float(), -1)
         picked = torch.from_numpy(ids[which]).to(logp.device).unsqueeze(-1)
         chosen[which] = logp.gather(-1, picked).squeeze(-1).double().cpu().numpy()
-        values, order = torch.sort(logp, dim=-1, descending=True, stable=True)
-        top_ids[which] = order[:, :k].cpu().numpy()
-        top[which] = values[:, :k].double().cpu().numpy()
+        if k:
+            values, order = most_likely(logp, k)
+            top_ids[which], top[which] = order.cpu().numpy(), values.double().cpu().numpy()
     return chosen, top_ids, top

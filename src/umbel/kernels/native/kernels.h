@@ -69,13 +69,15 @@ struct Turn {
   Kind kind;
 };
 
-// Draw i: from row rows[i] of x ([..][width]), whose largest value is at best[i], divided by heat[i]; dice[i] in (0, 1)
-// decides.
+// Draw i: from row rows[i] of x ([..][width]), whose largest value is at best[i], divided by heat[i], from what its
+// filters leave (0, 1 and 0 leave all; no arrays: no filters); dice[i] in (0, 1) decides.
 struct Draws {
   const float* x;
   const int64_t *rows, *best;
   const float* heat;
   const double* dice;
+  const int64_t* top_k;
+  const double *top_p, *min_p;
   int64_t* ids;
   int64_t width;
 };
@@ -95,8 +97,8 @@ struct Kernels {
   void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
                  int64_t width);
   // Doubles of scratch that `draw` needs.
-  int64_t (*draw_scratch)(int64_t width);
-  void (*draw)(const Draws& a, double* sums, int64_t begin, int64_t end);
+  int64_t (*draw_scratch)(int64_t width, bool filtered);
+  void (*draw)(const Draws& a, double* scratch, int64_t begin, int64_t end);
 };
 
 const Kernels& generic_kernels();

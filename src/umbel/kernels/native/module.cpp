@@ -2,15 +2,19 @@
 // the Python side (native/__init__.py) checks shapes, types and strides.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "forest.h"
@@ -29,6 +33,8 @@ namespace {
 using namespace umbel;
 using Longs = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bools = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Filters = std::tuple<Longs, Doubles, Doubles>;  // top-k, top-p, min-p
 using Address = uintptr_t;
 
 constexpr int64_t kWorthAThread = 1 << 15;  // values below which a second thread costs more than it brings
@@ -137,12 +143,14 @@ class Native {
     });
   }
 
-  void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> heat,
-            nb::ndarray<const double, nb::ndim<1>, nb::c_contig> dice,
-            nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, int64_t width, int threads) const {
-    const Draws a = {static_cast<const float*>(at(x)), rows.data(), best.data(), heat.data(), dice.data(), ids.data(),
-                     width};
-    const int64_t n = static_cast<int64_t>(rows.shape(0)), each = kernels_->draw_scratch(width);
+  void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> heat, Doubles dice,
+            nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, std::optional<Filters> filters, int64_t width,
+            int threads) const {
+    Draws a = {static_cast<const float*>(at(x)), rows.data(), best.data(), heat.data(), dice.data(), nullptr, nullptr,
+               nullptr, ids.data(), width};
+    if (filters)
+      a.top_k = std::get<0>(*filters).data(), a.top_p = std::get<1>(*filters).data(), a.min_p = std::get<2>(*filters).data();
+    const int64_t n = static_cast<int64_t>(rows.shape(0)), each = kernels_->draw_scratch(width, a.top_k != nullptr);
     nb::gil_scoped_release release;
     if (n * width < kWorthAThread) threads = 1;
     share(n, threads, [&](int64_t i, int) {
@@ -243,6 +251,7 @@ NB_MODULE(_umbel, m) {
       .def("gated_silu", &Native::gated_silu, unlocked)
       .def("rotate", &Native::rotate, unlocked)
       .def("argmax", &Native::argmax)
-      .def("draw", &Native::draw)
+      .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "heat"_a, "dice"_a, "ids"_a, "filters"_a.none(), "width"_a,
+           "threads"_a)
       .def("forward", &forward, unlocked);
 }
