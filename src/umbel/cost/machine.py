@@ -26,7 +26,6 @@ from umbel.errors import UsageError
 
 SECONDS = 0.1  # each rate is measured for
 KEEP_SECONDS = 86_400.0
-_CHUNKS = (128, 256, 512, 1024, 2048)  # of a processor: in small ones more decoding rides along with prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,9 @@ class _Rates:
         flops, rate = self.flops, self.bytes
         source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
         dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
-        return Machine("this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, _CHUNKS, dtypes, source)
+        return Machine(
+            "this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, (512, 1024, 2048), dtypes, source
+        )
 
 
 def _kept_path() -> Path | None:
