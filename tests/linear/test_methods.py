@@ -110,7 +110,7 @@ def test_int8_of_rows_that_are_not_finite(name: str, dtype: torch.dtype) -> None
     assert got[[1, 3]].isnan().all() and torch.equal(got[[0, 2, 4]], whole[[0, 2, 4]])
 
 
-@NEEDS_NATIVE
+@pytest.mark.skipif(len(INSTRUCTION_SETS) < 2, reason="fewer than two instruction sets to compare")
 def test_int8_is_the_same_on_every_instruction_set() -> None:
     """Sums are exact, and what is around them is rounded in the same places."""
     weight, x = values(200, 96, seed=1, dtype=torch.float32), values(40, 96, seed=2, dtype=torch.float32)
