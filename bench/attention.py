@@ -100,8 +100,9 @@ def sdpa(
     """(gather, attend): copy each row's keys and values out of the pages; SDPA over the copies."""
     last = case.shared + case.own
     tails = row_nodes(step)[:: case.new]
-    slots = torch.from_numpy(path_slots(step, tails, np.tile(np.arange(last), (case.rows, 1)))).flatten()
     pages = store.keys[0], store.values[0]
+    slots = torch.from_numpy(path_slots(step, tails, np.tile(np.arange(last), (case.rows, 1)))).flatten()
+    slots = slots.to(pages[0].device)
     copies = [t.new_empty(t.shape[0], len(slots), t.shape[2]) for t in pages]
 
     def gather() -> object:
@@ -111,7 +112,7 @@ def sdpa(
     keys, values = (copy.view(copy.shape[0], case.rows, last, -1).transpose(0, 1) for copy in copies)
     mask = None
     if case.new > 1:
-        mask = torch.arange(last)[None] <= torch.arange(last - case.new, last)[:, None]
+        mask = (torch.arange(last)[None] <= torch.arange(last - case.new, last)[:, None]).to(slots.device)
 
     def attend(q: Tensor) -> Tensor:
         if case.new == 1:

@@ -1,12 +1,18 @@
-"""Settings for all tests: no time limits on single examples, as shared machines stall; no history of earlier runs."""
+"""Settings for all tests: no time limits on single examples, as shared machines stall; no history of earlier runs; GPU
+kernels in Triton's interpreter where there is no GPU."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where kernels are imported
 
 settings.register_profile("umbel", deadline=None, print_blob=True)
 settings.load_profile("umbel")

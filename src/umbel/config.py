@@ -11,7 +11,7 @@ from umbel.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
-LINEARS = ("dense", "int8")
+LINEARS = ("dense", "int8", "fp8")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
@@ -29,8 +29,8 @@ class EngineConfig:
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
     of a KV page, `seed` the one that rows without their own are sampled with. `prefix` and `admission` name techniques
     of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
-    `linear` is what the layers' products are made in: "dense" as `dtype` says, "int8" only together with `allow_lossy`,
-    which lets techniques be used that may change answers.
+    `linear` is what the layers' products are made in; "int8" and "fp8" need `allow_lossy`, which lets techniques be
+    used that may change answers. `tensor_parallel_size` devices, or processes of a CPU, hold a part of each layer.
     """
 
     model: str
@@ -46,6 +46,7 @@ class EngineConfig:
     admission: str = "past-future"
     skip: tuple[str, ...] = ()
     linear: str = "dense"
+    tensor_parallel_size: int = 1
     allow_lossy: bool = False
 
     def __post_init__(self) -> None:
@@ -54,13 +55,12 @@ class EngineConfig:
         _one_of("linear", self.linear, LINEARS)
         _one_of("prefix", self.prefix, PREFIX_MODES)
         _one_of("admission", self.admission, ADMISSIONS)
-        for name in ("threads", "kv_tokens", "chunk", "page_size"):
+        for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
-
-        if self.linear == "int8" and not self.allow_lossy:
-            raise UsageError("linear='int8' may change answers: allow_lossy (--allow-lossy) says that it may")
+        if self.linear != "dense" and not self.allow_lossy:
+            raise UsageError(f"linear={self.linear!r} may change answers: allow_lossy (--allow-lossy) says that it may")
 
     @property
     def arithmetic(self) -> str:

@@ -81,9 +81,11 @@ def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tup
         finish_full(job, scheduler, scheduler.apply(runner.run(step)), {})
 
 
-def poisoned_store(spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32) -> KVStore:
+def poisoned_store(
+    spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> KVStore:
     """A store full of NaN, so that reading what nobody wrote shows."""
-    store = KVStore(spec, n_pages, page_size, dtype, CPU)
+    store = KVStore(spec, n_pages, page_size, dtype, device)
     for tensor in store.keys + store.values:
         tensor.fill_(torch.nan)
     return store

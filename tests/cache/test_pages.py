@@ -77,3 +77,15 @@ def test_tails_leave_the_bottom_to_runs() -> None:
     for _ in range(20):
         pool.take_singles(2)
     assert pool.take_run(60).tolist() == list(range(60))
+
+
+def test_runs_come_from_pages_that_were_in_use() -> None:
+    """As much memory is touched as is in use at a time, not as much as there is."""
+    pool, held, highest = PagePool(10_000, 16), [], 0
+    for size in [5, 3, 8, 1] * 100:
+        held.append(pool.take_run(size))
+        highest = max(highest, int(held[-1].max()))
+        if len(held) > 6:
+            pool.give(held.pop(0))
+        pool.check()
+    assert highest < 60, highest

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.reference import attend
 from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 
@@ -20,7 +21,7 @@ class ReferenceAttention:
 
     def prepare(self, step: Step) -> int:
         """Find the KV slots of every row's context."""
-        self.writes = torch.from_numpy(write_slots(step, self.store.scratch))
+        self.writes = torch.from_numpy(write_slots(step, self.store.scratch)).to(self.store.keys[0].device)
         self.contexts = []
         for row, node in enumerate(row_nodes(step)):
             last = int(step.positions[row])
@@ -37,6 +38,5 @@ class ReferenceAttention:
             keys = self.store.keys[layer][:, slots].double()  # [n_kv_heads, context, head_dim]
             values = self.store.values[layer][:, slots].double()
             query = q[row].double().view(self.spec.n_kv_heads, self.spec.group_size, -1)
-            weights = torch.softmax(query @ keys.transpose(1, 2) / self.spec.head_dim**0.5, dim=-1)
-            out[row] = (weights @ values).flatten(0, 1).to(q.dtype)
+            out[row] = attend(query, keys, values).flatten(0, 1).to(q.dtype)
         return out

@@ -12,7 +12,11 @@ _WINDOW = 256  # pages at the top that are looked at first for growing tails
 
 
 class PagePool:
-    """`n_pages` pages of `page_size` tokens; knows which are free, not who holds the others."""
+    """`n_pages` pages of `page_size` tokens; knows which are free, not who holds the others.
+
+    Runs are taken from pages that were in use before while gaps are found among them: memory that is touched for the
+    first time has to be got from the system, which takes longer than to read it.
+    """
 
     def __init__(self, n_pages: int, page_size: int):
         self.n_pages = n_pages
@@ -20,6 +24,8 @@ class PagePool:
         self._is_free = np.ones(n_pages, bool)
         self.free = n_pages
         self._next = 0  # where the last run ended
+        self._edge = 0  # pages from here on were never part of a run
+        self._holes = 0  # free pages below the edge
 
     @property
     def used(self) -> int:
@@ -34,10 +40,12 @@ class PagePool:
         """Hand out `count` pages for one node: side by side if a gap is wide enough, else whichever are free."""
         self._demand(count)
         first = self._near_gap(count)
-        if first is None:
-            return self._hand_out(self._any_gap(count))
-        self._next = first + count
-        return self._hand_out(np.arange(first, first + count))
+        pages = self._any_gap(count) if first is None else np.arange(first, first + count)
+        self._next = int(pages[-1]) + 1 if count else self._next
+        if self._next > self._edge:
+            self._holes += int(self._is_free[self._edge : self._next].sum())
+            self._edge = self._next
+        return self._hand_out(pages)
 
     def take_singles(self, count: int) -> Ints:
         """Hand out `count` pages for `count` growing tails; from the top, so that runs find gaps at the bottom."""
@@ -56,22 +64,25 @@ class PagePool:
             raise ValueError(f"pages given back twice: {sorted(int(p) for p in pages)}")
         self._is_free[pages] = True
         self.free += len(pages)
+        self._holes += int((pages < self._edge).sum())
 
     def check(self) -> None:
-        """Raise AssertionError when the count and the map of free pages disagree."""
+        """Raise AssertionError when the counts and the map of free pages disagree."""
         assert self.free == int(self._is_free.sum()), (self.free, int(self._is_free.sum()))
+        assert self._holes == int(self._is_free[: self._edge].sum()), (self._holes, self._edge)
 
     def _near_gap(self, count: int) -> int | None:
-        """The first gap found in a few tries from where the last run ended: constant time, for most calls."""
-        at = self._next if self._next + count <= self.n_pages else 0
-        for _ in range(_TRIES):
+        """A gap below the edge found in a few tries from where the last run ended, else the pages at the edge: constant
+        time, for most calls."""
+        at = self._next if self._next + count <= self._edge else 0
+        for _ in range(_TRIES if self._holes >= count else 0):
             taken = np.flatnonzero(~self._is_free[at : at + count])
             if len(taken) == 0:
                 return at
             at += int(taken[-1]) + 1
-            if at + count > self.n_pages:
-                return None
-        return None
+            at = at if at + count <= self._edge else 0
+        at = self._edge
+        return at if at + count <= self.n_pages and self._is_free[at : at + count].all() else None
 
     def _any_gap(self, count: int) -> Ints:
         """The lowest gap of `count` pages, or the lowest free pages when there is no such gap."""
@@ -84,6 +95,7 @@ class PagePool:
     def _hand_out(self, pages: Ints) -> Ints:
         self._is_free[pages] = False
         self.free -= len(pages)
+        self._holes -= int((pages < self._edge).sum())
         return pages
 
     def _demand(self, count: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from umbel.cost.kept_file import cache_folder
 from umbel.cost.machine import available_memory, processor_name
 from umbel.engine.speed import copy_rate, matmul_rate
-from umbel.kernels.dispatch import kernels
+from umbel.kernels.dispatch import gpu_kernels, kernels
 
 PACKAGES = ("umbel", "torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "pyarrow", "orjson")
 
@@ -48,7 +48,9 @@ def hardware(device: torch.device) -> dict[str, Any]:
 def kernels_used(device: torch.device) -> dict[str, str]:
     """Which kernels a model on this device would use, and why."""
     if device.type != "cpu":
-        return {"name": "torch", "reason": "plain torch: compiled kernels are for CPUs"}
+        if gpu_kernels() is not None:
+            return {"name": "triton", "reason": "Triton's kernels, compiled when they are first used"}
+        return {"name": "torch", "reason": "plain torch: Triton is not installed, or UMBEL_TRITON=0 turns it off"}
     choice = kernels()
     return {"name": choice.name, "reason": choice.reason}
 

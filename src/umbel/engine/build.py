@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umbel.attention.base import AttentionBackend
-from umbel.attention.grid import GridAttention
-from umbel.attention.native import NativeAttention
+from umbel.attention.pick import pick_attention
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
@@ -21,6 +19,7 @@ from umbel.cost.machine import Machine, named
 from umbel.cost.meter import Meter
 from umbel.engine.loop import Loop
 from umbel.engine.output import Rows
+from umbel.engine.ranks import Ranks, device_of
 from umbel.engine.speed import measure_gpu
 from umbel.engine.state import LiveState
 from umbel.errors import CapacityError, UsageError
@@ -28,13 +27,14 @@ from umbel.ir.plan import Plan
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.kernels.dispatch import kernels
 from umbel.kv.store import KVStore
 from umbel.linear.pick import pick_linear
-from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
+from umbel.models.shards import Shard, build_shard
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
+from umbel.runner.base import Runner
+from umbel.runner.parallel import ParallelRunner
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
@@ -45,20 +45,24 @@ from umbel.tokenizer import Tokenizer
 class Model:
     """A loaded model with what belongs to it: spec, decoder, tokenizer (None when the directory has none), device."""
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: EngineConfig, shard: Shard | None = None):
+        """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs."""
         self.directory: Path = resolve_model(config.model)
         self.spec: ModelSpec = read_spec(self.directory)
-        self.device = pick_device(config.device)
+        own = shard or Shard(0, config.tensor_parallel_size)
+        self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         self.tokenizer = load_tokenizer(self.directory, self.spec)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None else None
+        if config.threads is not None or own.count > 1:
+            torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
         if config.load_format == "dummy":
             weights: Mapping[str, torch.Tensor] = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
-        self.decoder = Decoder(self.spec, weights, self.device, pick_linear(self.dtype, self.device, config.linear))
+        method = pick_linear(self.dtype, self.device, config.linear)
+        self.decoder = build_shard(self.spec, weights, own, self.device, method)
 
 
 def pick_device(name: str) -> torch.device:
@@ -139,24 +143,20 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
     if spare is not None and spare.page_size == page_size and spare.n_pages >= n_pages:
         return spare
     del spare  # before there is a second one
+    if model.ranks is not None:
+        model.ranks.make_store(n_pages, page_size)
     try:
-        return KVStore(model.spec, n_pages, page_size, model.dtype, model.device)
+        return KVStore(model.decoder.spec, n_pages, page_size, model.dtype, model.device)
     except (RuntimeError, MemoryError, OSError) as error:
         tokens = f"{n_pages * page_size:,} tokens"
         raise CapacityError(f"a KV pool of {tokens} does not fit the memory: lower kv_tokens ({error})") from None
 
 
-def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> TorchRunner:
+def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner:
     """The runner of a model on a KV store."""
-    return TorchRunner(model.decoder, _attention(model, store), model.device, spans)
-
-
-def _attention(model: Model, store: KVStore) -> AttentionBackend:
-    """Compiled kernels on a CPU that has them, else plain torch."""
-    native = kernels().native
-    if native is None or model.device.type != "cpu":
-        return GridAttention(model.spec, store, model.device)
-    return NativeAttention(model.spec, store, native)
+    attention = pick_attention(model.decoder.spec, store, model.device)
+    runner = TorchRunner(model.decoder, attention, model.device, spans)
+    return runner if model.ranks is None else ParallelRunner(runner)
 
 
 def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

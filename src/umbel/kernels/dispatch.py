@@ -2,7 +2,8 @@
 
 The environment variable UMBEL_NATIVE turns them off (`0`) or names an instruction set (`generic`, `avx2`, `avx512`,
 `avx512_bf16`: AVX-512 whose attention multiplies bfloat16 as such).
-UMBEL_OPENMP=0 gives them threads of their own instead of torch's.
+UMBEL_OPENMP=0 gives them threads of their own instead of torch's. On a GPU they are Triton's, where it is installed;
+UMBEL_TRITON=0 turns these off.
 """
 
 from __future__ import annotations
@@ -10,8 +11,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from umbel.kernels.native.calls import INSTRUCTION_SETS, WHY_NOT, Native
+
+if TYPE_CHECKING:
+    from umbel.kernels.triton.rows import TritonRows
 
 VARIABLE = "UMBEL_NATIVE"
 
@@ -33,6 +41,22 @@ class Choice:
 def kernels() -> Choice:
     """The kernels of this process, chosen at the first call."""
     return choose(os.environ.get(VARIABLE, ""))
+
+
+@cache
+def gpu_kernels() -> TritonRows | None:
+    """The kernels of GPUs: None where Triton is not installed or turned off."""
+    if os.environ.get("UMBEL_TRITON") == "0" or find_spec("triton") is None:
+        return None
+    from umbel.kernels.triton.rows import TritonRows
+
+    return TritonRows()
+
+
+def kernels_for(*tensors: Tensor) -> Native | TritonRows | None:
+    """The kernels that can work on these tensors, if any."""
+    found = gpu_kernels() if tensors[0].is_cuda else kernels().native
+    return found if found is not None and found.takes(*tensors) else None
 
 
 def choose(asked: str) -> Choice:

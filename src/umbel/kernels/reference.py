@@ -5,6 +5,8 @@ On a CPU in float32 the result of a row never depends on how many other rows are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + head_dim / 2) of each head by the row's angles: [rows, heads, head_dim], same shape."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, cap: float = 0.0, sinks: Tensor | None = None) -> Tensor:
+    """What one row's heads (`[n_kv_heads, group, dim]`) give for the keys and values they see (`[n_kv_heads, k, dim]`):
+    scores over `dim ** 0.5`, bent by `cap * tanh(score / cap)` where given; a sink per head (`[n_kv_heads, group]`)
+    takes its share of the softmax and adds nothing."""
+    scores = q @ keys.transpose(1, 2) / q.shape[-1] ** 0.5
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
+    if sinks is not None:
+        scores = torch.cat((sinks.to(scores.dtype).unsqueeze(-1), scores), -1)
+    weights = torch.softmax(scores, -1)
+    return (weights if sinks is None else weights[..., 1:]) @ values
+
+
+def by_expert(x: Tensor, weights: Tensor, counts: Sequence[int]) -> Tensor:
+    """`x[r] @ weights[e].T` for rows that stand sorted by expert, `counts[e]` of each: [rows, inputs] and [experts,
+    outputs, inputs] -> [rows, outputs]."""
+    return torch.cat([rows @ w.t() for rows, w in zip(x.split(list(counts)), weights, strict=True)])
 
 
 def largest(logits: Tensor) -> tuple[Tensor, Tensor]:

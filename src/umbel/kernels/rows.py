@@ -1,4 +1,4 @@
-"""Small operations on rows, by the kernels that `dispatch` chose: compiled on a CPU, else plain torch."""
+"""Operations on rows, by the kernels that `dispatch` chose: compiled ones, Triton's on a GPU, else plain torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from umbel.kernels import reference
-from umbel.kernels.dispatch import kernels
+from umbel.kernels.dispatch import kernels, kernels_for
 
 # Draws made at a time in plain torch: a copy of the logits for each would fill the memory.
 _BLOCK = 64
@@ -15,27 +15,21 @@ _BLOCK = 64
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`weight * x / rms(x)` along the last axis."""
-    native = kernels().native
-    if native is None or not native.takes(x, weight):
-        return reference.rms_norm(x, weight, eps)
-    return native.rms_norm(x, weight, eps)
+    return (kernels_for(x, weight) or reference).rms_norm(x, weight, eps)
 
 
 def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`x + delta`, and its `rms_norm`."""
-    native = kernels().native
-    if native is None or not native.takes(x, delta, weight):
+    fast = kernels_for(x, delta, weight)
+    if fast is None:
         total = x + delta
         return total, reference.rms_norm(total, weight, eps)
-    return native.add_rms_norm(x, delta, weight, eps)
+    return fast.add_rms_norm(x, delta, weight, eps)
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up`: [rows, 2 * intermediate] -> [rows, intermediate]."""
-    native = kernels().native
-    if native is None or not native.takes(gate_up):
-        return reference.gated_silu(gate_up)
-    return native.gated_silu(gate_up)
+    return (kernels_for(gate_up) or reference).gated_silu(gate_up)
 
 
 def turn_heads(
@@ -43,9 +37,8 @@ def turn_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of `heads` ([rows, n_q + 2 * n_k, head_dim], may be overwritten), the first two normed
     with the weights in `norms`, where given, and turned by `angles` (cosines and sines, [rows, 1, head_dim / 2])."""
-    native = kernels().native
-    if native is not None and native.takes(heads, *angles, *(norms or ())):
-        native.rotate(heads, (n_q, n_k), angles, norms, eps)
+    if (fast := kernels_for(heads, *angles, *(norms or ()))) is not None:
+        fast.rotate(heads, (n_q, n_k), angles, norms, eps)
         return heads.split((n_q, n_k, n_k), dim=1)
     q, k, v = heads.split((n_q, n_k, n_k), dim=1)
     if norms is not None:
@@ -63,9 +56,9 @@ def draw(
 ) -> np.ndarray:
     """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at temperatures
     `heat`, from what the filters leave (None: from all); `dice` are uniform numbers."""
-    native = kernels().native
-    if native is not None and logits.dtype == torch.float32 and native.takes(logits):
-        return native.draw(logits, rows, best, heat, dice, filters)
+    fast = kernels_for(logits) if logits.dtype == torch.float32 else None
+    if fast is not None and (filters is None or fast.filters):
+        return fast.draw(logits, rows, best, heat, dice, filters)
     ids = np.empty(len(rows), np.int64)
     for low in range(0, len(rows), _BLOCK):
         at = slice(low, low + _BLOCK)

@@ -10,14 +10,17 @@ from umbel.kernels.native.products import has_bfloat16
 from umbel.linear.base import LinearMethod
 from umbel.linear.bfloat16 import PackedMethod
 from umbel.linear.dense import DenseMethod
+from umbel.linear.fp8 import Fp8Method
 from umbel.linear.int8 import Int8Method
 
 
 def pick_linear(dtype: torch.dtype, device: torch.device, asked: str = "dense") -> LinearMethod:
-    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch; in int8 if
-    asked. Raises UsageError where nothing multiplies in int8."""
+    """How products are made: compiled for bfloat16 on a processor that multiplies in it, else by torch; in int8 or fp8
+    if asked. Raises UsageError where nothing multiplies in int8."""
     if asked == "dense":
         return _dense(dtype, device)
+    if asked == "fp8":
+        return Fp8Method(device, _dense(dtype, device))
     choice = kernels()
     if choice.native is None or device.type != "cpu":
         raise UsageError(f"linear='int8' needs compiled kernels and a CPU; here: {device.type}, {choice.reason}")

@@ -27,6 +27,8 @@ class Native:
     result of a row never depends on the other rows of the call, to the last bit. Shapes are checked, and for what
     `takes` says the caller asks it first."""
 
+    filters = True  # whether `draw` knows top-k, top-p and min-p
+
     def __init__(self, instruction_set: str):
         self._kernels = _umbel.Native(instruction_set)
         self.instruction_set = instruction_set

@@ -1,0 +1,231 @@
+"""Attention over the forest on a GPU: one launch over a list of work, then one that merges partial results.
+
+A program is one item of `attention/work.py` and one KV head. The query heads of the KV head are folded into the rows of
+its tile, so that keys and values are read once for all of them; keys and values are read where they lie in their pages.
+The softmax is that of FlashAttention (arXiv 2205.14135), partial results are merged as in FlashDecoding and Hydragen
+(arXiv 2402.05099). Partial results are float32; for one list of work the order of all sums is fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NOTHING = tl.constexpr(-1.0e30)  # the largest score of a query that saw no key: finite, so that nothing becomes NaN
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _keys_of(pages, run, n, from_key, PAGE: tl.constexpr, KEYS: tl.constexpr):
+    """Slots of the keys of a run from `from_key` on, and which of them are there."""
+    key = from_key + tl.arange(0, KEYS)
+    there = key < n
+    place = tl.load(run + 1) + key
+    page = tl.load(pages + tl.load(run) + place // PAGE, mask=there, other=0)
+    return page.to(tl.int64) * PAGE + place % PAGE, there
+
+
+@triton.jit
+def _scores(mine, rows, slot, there, dims, DIM: tl.constexpr, CAP: tl.constexpr, scale, FLOAT32: tl.constexpr):
+    """Scores of a tile of queries with some keys, in powers of two."""
+    at = rows + slot[None, :] * DIM + dims[:, None]
+    keys = tl.load(at, mask=there[None, :] & (dims < DIM)[:, None], other=0.0)
+    scores = tl.dot(mine, keys.to(mine.dtype), input_precision="ieee" if FLOAT32 else "tf32") * scale
+    if CAP > 0:  # cap * tanh(scores / cap)
+        scores = CAP - 2 * CAP / (tl.exp2(scores * (2 * LOG2E / CAP)) + 1)
+    return scores * LOG2E
+
+
+@triton.jit
+def _read_run(
+    top, total, mixed, mine, position, run, pages, keys, values, dims, scale,
+    DIM: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
+    FLOAT32: tl.constexpr,
+):  # fmt: skip
+    """Go on with a tile's softmax over the keys of one run."""
+    first, n = tl.load(run + 2), tl.load(run + 3)
+    for from_key in range(0, n, KEYS):
+        slot, there = _keys_of(pages, run, n, from_key, PAGE, KEYS)
+        scores = _scores(mine, keys, slot, there, dims, DIM, CAP, scale, FLOAT32)
+        at = first + from_key + tl.arange(0, KEYS)
+        seen = there[None, :] & (at[None, :] <= position[:, None])
+        if WINDOW > 0:
+            seen = seen & (at[None, :] > position[:, None] - WINDOW)
+        scores = tl.where(seen, scores, NOTHING)
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        weights = tl.where(seen, tl.exp2(scores - new_top[:, None]), 0.0)
+        fade = tl.exp2(top - new_top)
+        total = total * fade + tl.sum(weights, 1)
+        rows = values + slot[:, None] * DIM + dims[None, :]
+        found = tl.load(rows, mask=there[:, None] & (dims < DIM)[None, :], other=0.0).to(mine.dtype)
+        mixed = mixed * fade[:, None] + tl.dot(
+            weights.to(mine.dtype), found, input_precision="ieee" if FLOAT32 else "tf32"
+        )
+        top = new_top
+    return top, total, mixed
+
+
+@triton.jit
+def _attend_tile(
+    q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head, queries,
+    scale,
+    LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
+    KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SINKS: tl.constexpr, FLOAT32: tl.constexpr,
+):  # fmt: skip
+    """One item for one KV head, on tiles of `LANES` queries."""
+    lane, dims = tl.arange(0, LANES), tl.arange(0, WIDTH)
+    here = lane // GROUP < tl.load(item + 1)
+    row = tl.load(item) + lane // GROUP
+    heads = head * GROUP + lane % GROUP
+    inside = here[:, None] & (dims < DIM)[None, :]
+    mine = tl.load(q + row[:, None] * q_stride + heads[:, None] * DIM + dims[None, :], mask=inside, other=0.0)
+    mine = mine.to(tl.float32) if FLOAT32 else mine
+    position = tl.load(positions + row, mask=here, other=-1)
+    top, total = tl.full([LANES], NOTHING, tl.float32), tl.zeros([LANES], tl.float32)
+    mixed = tl.zeros([LANES, WIDTH], tl.float32)
+    for at in range(tl.load(item + 2), tl.load(item + 3)):
+        top, total, mixed = _read_run(
+            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, dims, scale,
+            DIM, PAGE, KEYS, WINDOW, CAP, FLOAT32,
+        )  # fmt: skip
+    place = tl.load(item + 4)
+    if place < 0:
+        if SINKS:
+            sink = tl.load(sinks + heads, mask=here, other=0.0) * LOG2E
+            both = tl.maximum(top, sink)
+            total = total * tl.exp2(top - both) + tl.exp2(sink - both)
+            mixed *= tl.exp2(top - both)[:, None]
+        whole = mixed / tl.where(here, total, 1.0)[:, None]
+        at_out = out + row[:, None] * out_stride + heads[:, None] * DIM + dims[None, :]
+        tl.store(at_out, whole.to(out.dtype.element_ty), mask=inside)
+    else:
+        query = head.to(tl.int64) * queries + place + lane
+        tl.store(tops + query * 2, top, mask=here)
+        tl.store(tops + query * 2 + 1, total, mask=here)
+        tl.store(partial + query[:, None] * DIM + dims[None, :], mixed, mask=inside)
+
+
+@triton.jit
+def _attend(
+    q, out, keys, values, pages, positions, items, runs, partial, tops, sinks, q_stride, out_stride, head_stride,
+    queries, scale,
+    WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,
+    PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SINKS: tl.constexpr,
+    FLOAT32: tl.constexpr,
+):  # fmt: skip
+    """One program: an item and a KV head. Few queries get a tile for few."""
+    item, head = items + tl.program_id(0) * 5, tl.program_id(1)
+    keys += head.to(tl.int64) * head_stride
+    values += head.to(tl.int64) * head_stride
+    if tl.load(item + 1) * GROUP <= NARROW:
+        _attend_tile(
+            q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head,
+            queries, scale, NARROW, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SINKS, FLOAT32,
+        )  # fmt: skip
+    else:
+        _attend_tile(
+            q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head,
+            queries, scale, WIDE, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SINKS, FLOAT32,
+        )  # fmt: skip
+
+
+@triton.jit
+def _merge(
+    out, partial, tops, merges, entries, sinks, out_stride, queries,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, SINKS: tl.constexpr,
+):  # fmt: skip
+    """One program: the partial results of one row and one query head, in the order of the list."""
+    merge, head = merges + tl.program_id(0) * 3, tl.program_id(1)
+    dims = tl.arange(0, WIDTH)
+    base = (head // GROUP).to(tl.int64) * queries + head % GROUP
+    top, total, mixed = tl.full([], NOTHING, tl.float32), tl.zeros([], tl.float32), tl.zeros([WIDTH], tl.float32)
+    if SINKS:
+        top = tl.load(sinks + head) * LOG2E
+        total += 1.0
+    for at in range(tl.load(merge + 1), tl.load(merge + 2)):
+        query = base + tl.load(entries + at)
+        its_top = tl.load(tops + query * 2)
+        new_top = tl.maximum(top, its_top)
+        mine, its = tl.exp2(top - new_top), tl.exp2(its_top - new_top)
+        total = total * mine + tl.load(tops + query * 2 + 1) * its
+        mixed = mixed * mine + tl.load(partial + query * DIM + dims, mask=dims < DIM, other=0.0) * its
+        top = new_top
+    at_out = out + tl.load(merge) * out_stride + head * DIM + dims
+    tl.store(at_out, (mixed / total).to(out.dtype.element_ty), mask=dims < DIM)
+
+
+# Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers: there, products are of float32.
+INTERPRETED = not isinstance(_attend, triton.runtime.JITFunction)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What a model's attention is: `group` query heads per KV head, `dim`, scores times `scale` (and, where given,
+    `cap * tanh(score / cap)`), a sliding `window`, and `sinks` (float32 `[n_heads]`): a score per head that takes its
+    share of the softmax and adds nothing."""
+
+    n_kv_heads: int
+    group: int
+    dim: int
+    scale: float
+    page_size: int
+    window: int | None = None
+    cap: float = 0.0
+    sinks: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Sizes of tiles, in queries and keys: `wide` for prompts and shared runs, `narrow` for what few queries read."""
+
+    wide: int = 64
+    narrow: int = 16
+    keys: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWork:
+    """A `Work` on the device, all int32: `pages` and `positions` are the step's."""
+
+    items: Tensor
+    runs: Tensor
+    merges: Tensor
+    entries: Tensor
+    pages: Tensor
+    positions: Tensor
+    queries: int
+
+
+def attend(work: DeviceWork, heads: Heads, tiles: Tiles, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of `q` (`[rows, n_heads, dim]`, heads side by side) with the keys and values of one layer
+    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type."""
+    n_kv, group, dim = heads.n_kv_heads, heads.group, heads.dim
+    if q.shape[1:] != (n_kv * group, dim) or q.stride(1) != dim or q.stride(2) != 1:
+        raise ValueError(f"q {tuple(q.shape)} with strides {q.stride()} for {n_kv * group} heads of {dim}")
+    if not keys.is_contiguous() or not values.is_contiguous() or keys.shape != values.shape or keys.shape[0] != n_kv:
+        raise ValueError(f"keys {tuple(keys.shape)} and values {tuple(values.shape)} for {n_kv} heads of {dim}")
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    partial = torch.empty((n_kv * work.queries, dim), dtype=torch.float32, device=q.device)
+    tops = torch.empty((n_kv * work.queries, 2), dtype=torch.float32, device=q.device)
+    sinks = tops if heads.sinks is None else heads.sinks
+    shape = {
+        "DIM": dim,
+        "WIDTH": max(triton.next_power_of_2(dim), 16),
+        "GROUP": group,
+        "SINKS": heads.sinks is not None,
+    }
+    _attend[len(work.items), n_kv](
+        q, out, keys, values, work.pages, work.positions, work.items, work.runs, partial, tops, sinks,
+        q.stride(0), out.stride(0), keys.stride(0), work.queries, heads.scale,
+        WIDE=tiles.wide, NARROW=tiles.narrow, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=heads.window or 0,
+        CAP=heads.cap, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
+    )  # fmt: skip
+    if len(work.merges):
+        _merge[len(work.merges), n_kv * group](
+            out, partial, tops, work.merges, work.entries, sinks, out.stride(0), work.queries, **shape
+        )
+    return out

@@ -1,0 +1,210 @@
+"""Small operations on rows on a GPU, one launch each: norms, rotary angles, the gate, new keys and values, sampling.
+
+What each means stands in `kernels/reference.py`; values are rounded to the type of the tensors where the reference
+rounds them, so that results differ from it by the order of a sum at most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from umbel.kernels.reference import Filters
+
+_KINDS = (torch.float32, torch.bfloat16, torch.float16)
+_BLOCK = 4096  # logits read at a time
+
+
+@triton.jit
+def _norm_row(x, weight, eps, WIDTH: tl.constexpr, kind: tl.constexpr, there):
+    """`weight * x / rms(x)` of rows of one program, rounded before the weight."""
+    scale = tl.rsqrt(tl.sum(x * x, 1) / WIDTH + eps)
+    return (x * scale[:, None]).to(kind).to(tl.float32) * tl.load(weight, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _rms_norm(x, delta, total, weight, out, eps, ADD: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    there = at < WIDTH
+    place = tl.program_id(0).to(tl.int64) * WIDTH + at
+    kind = out.dtype.element_ty
+    values = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+    if ADD:
+        values = (values + tl.load(delta + place, mask=there, other=0.0).to(tl.float32)).to(kind)
+        tl.store(total + place, values, mask=there)
+        values = values.to(tl.float32)
+    normed = _norm_row(values[None, :], weight + at[None, :], eps, WIDTH, kind, there[None, :])
+    tl.store(out + place[None, :], normed.to(kind), mask=there[None, :])
+
+
+@triton.jit
+def _gated_silu(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    there = at < WIDTH
+    kind = out.dtype.element_ty
+    gate = tl.load(gate_up + row * 2 * WIDTH + at, mask=there, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * WIDTH + WIDTH + at, mask=there, other=0.0).to(tl.float32)
+    bent = (gate / (1.0 + tl.exp(-gate))).to(kind).to(tl.float32)
+    tl.store(out + row * WIDTH + at, (bent * up).to(kind), mask=there)
+
+
+@triton.jit
+def _weighted(x, q_norm, k_norm, is_q, there, kind: tl.constexpr):
+    """Rounded, times the weights of queries or of keys, rounded again."""
+    weight = tl.where(is_q, tl.load(q_norm, mask=there, other=0.0), tl.load(k_norm, mask=there, other=0.0))
+    return (x.to(kind).to(tl.float32) * weight.to(tl.float32)).to(kind).to(tl.float32)
+
+
+@triton.jit
+def _turn(
+    heads, cos, sin, q_norm, k_norm, n_heads, n_q, eps,
+    NORM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One row and one head, in place; angles and products are rounded as tensors would be."""
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at = tl.arange(0, BLOCK)
+    there = at < HALF
+    place = heads + (row * n_heads + head) * 2 * HALF + at
+    kind = heads.dtype.element_ty
+    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / (2 * HALF) + eps)
+        first = _weighted(first * scale, q_norm + at, k_norm + at, head < n_q, there, kind)
+        second = _weighted(second * scale, q_norm + HALF + at, k_norm + HALF + at, head < n_q, there, kind)
+    c = tl.load(cos + row * HALF + at, mask=there, other=0.0).to(tl.float32)
+    s = tl.load(sin + row * HALF + at, mask=there, other=0.0).to(tl.float32)
+    turned = (first * c).to(kind).to(tl.float32) - (second * s).to(kind).to(tl.float32)
+    other = (second * c).to(kind).to(tl.float32) + (first * s).to(kind).to(tl.float32)
+    tl.store(place, turned.to(kind), mask=there)
+    tl.store(place + HALF, other.to(kind), mask=there)
+
+
+@triton.jit
+def _write(k, v, keys, values, slots, k_stride, v_stride, head_stride, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    """The keys and values of one row and one KV head go to its slot."""
+    row, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    there = at < DIM
+    to = head * head_stride + tl.load(slots + row) * DIM + at
+    kind = keys.dtype.element_ty
+    tl.store(keys + to, tl.load(k + row * k_stride + head * DIM + at, mask=there).to(kind), mask=there)
+    tl.store(values + to, tl.load(v + row * v_stride + head * DIM + at, mask=there).to(kind), mask=there)
+
+
+@triton.jit
+def _draw(logits, rows, best, heat, dice, ids, width, BLOCK: tl.constexpr):
+    """One draw: where the sum of the weights, in the order of ids, passes its share of the total; sums are float64."""
+    draw = tl.program_id(0)
+    base = logits + tl.load(rows + draw) * width
+    top, by = tl.load(base + tl.load(best + draw)), tl.load(heat + draw)
+    total = tl.zeros([], tl.float64)
+    for low in range(0, width, BLOCK):
+        at = low + tl.arange(0, BLOCK)
+        weights = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / by)
+        total += tl.sum(weights.to(tl.float64), 0)
+    target = tl.load(dice + draw) * total
+    summed, found, last = tl.zeros([], tl.float64), width + 0 * draw, 0 * draw
+    for low in range(0, width, BLOCK):
+        at = low + tl.arange(0, BLOCK)
+        weights = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / by)
+        up_to = summed + tl.cumsum(weights.to(tl.float64), 0)
+        found = tl.minimum(found, tl.min(tl.where((up_to > target) & (weights > 0), at, width), 0))
+        last = tl.maximum(last, tl.max(tl.where(weights > 0, at, 0), 0))
+        summed += tl.sum(weights.to(tl.float64), 0)
+    # Rounding can put the target on the total: the last token with any weight is then meant.
+    tl.store(ids + draw, tl.where(found == width, last, found))
+
+
+# In Triton's interpreter the kernels take tensors of the processor.
+INTERPRETED = not isinstance(_draw, triton.runtime.JITFunction)
+
+
+class TritonRows:
+    """The operations of `Native` on GPU tensors; shapes are those of `kernels/rows.py`, which asks `takes` first."""
+
+    filters = False  # whether `draw` knows top-k, top-p and min-p
+
+    def takes(self, *tensors: Tensor) -> bool:
+        """Whether all are on a GPU, contiguous and of one type that the kernels know."""
+        kind = tensors[0].dtype
+        return kind in _KINDS and all(
+            (t.is_cuda or INTERPRETED) and t.dtype == kind and t.is_contiguous() for t in tensors
+        )
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """`weight * x / rms(x)` along the last axis."""
+        return self._norm(x, None, weight, eps)[1]
+
+    def add_rms_norm(self, x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """`x + delta`, and its `rms_norm`."""
+        if delta.shape != x.shape:
+            raise ValueError(f"delta {tuple(delta.shape)} does not fit x {tuple(x.shape)}")
+        return self._norm(x, delta, weight, eps)
+
+    def gated_silu(self, gate_up: Tensor) -> Tensor:
+        """`silu(gate) * up`: [rows, 2 * width] -> [rows, width]."""
+        rows, width = len(gate_up), gate_up.shape[1] // 2
+        out = gate_up.new_empty(rows, width)
+        if rows:
+            _gated_silu[rows, triton.cdiv(width, 1024)](gate_up, out, width, BLOCK=1024)
+        return out
+
+    def rotate(
+        self,
+        heads: Tensor,
+        n_turned: tuple[int, int],
+        angles: tuple[Tensor, Tensor],
+        norms: tuple[Tensor, Tensor] | None,
+        eps: float,
+    ) -> None:
+        """Norm (where `norms` are given) and turn, in place, the first queries and keys of `heads`."""
+        rows, n_heads, dim = heads.shape
+        if any(a.numel() != rows * (dim // 2) for a in angles) or sum(n_turned) > n_heads:
+            raise ValueError(f"angles {tuple(angles[0].shape)} and {n_turned} heads do not fit {tuple(heads.shape)}")
+        q_norm, k_norm = norms or angles
+        shape = {"NORM": norms is not None, "HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2)}
+        if rows:
+            _turn[rows, sum(n_turned)](heads, *angles, q_norm, k_norm, n_heads, n_turned[0], eps, **shape)
+
+    def write(self, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, heads side by side) of a layer in `slots` (int64 `[rows]`) of
+        its keys and values (`[n_kv_heads, slots, dim]`)."""
+        rows, n_kv, dim = k.shape
+        if any(t.stride()[1:] != (dim, 1) for t in (k, v)) or not keys.is_contiguous() or keys.shape != values.shape:
+            raise ValueError(f"k {k.stride()}, v {v.stride()} or keys {tuple(keys.shape)} are not side by side")
+        strides = k.stride(0), v.stride(0), keys.stride(0)
+        if rows:
+            _write[rows, n_kv](k, v, keys, values, slots, *strides, DIM=dim, BLOCK=triton.next_power_of_2(dim))
+
+    def draw(
+        self,
+        logits: Tensor,
+        rows: np.ndarray,
+        best: np.ndarray,
+        heat: np.ndarray,
+        dice: np.ndarray,
+        filters: Filters | None = None,
+    ) -> np.ndarray:
+        """Ids drawn from the softmax of some rows (`[k]`) of float32 `logits`."""
+        if filters is not None:
+            raise ValueError("the kernel draws without filters")
+        ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+        columns = (torch.from_numpy(c).to(logits.device) for c in (rows, best, heat.astype(np.float32), dice))
+        if len(rows):
+            _draw[(len(rows),)](logits, *columns, ids, logits.shape[1], BLOCK=_BLOCK)
+        return ids.cpu().numpy()
+
+    def _norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        width = x.shape[-1]
+        if weight.shape != (width,):
+            raise ValueError(f"weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}")
+        total, out = x if delta is None else torch.empty_like(x), torch.empty_like(x)
+        rows, block = x.numel() // width, triton.next_power_of_2(width)
+        if rows:
+            tensors = x, x if delta is None else delta, total, weight, out
+            _rms_norm[(rows,)](*tensors, eps, ADD=delta is not None, WIDTH=width, BLOCK=block)
+        return total, out

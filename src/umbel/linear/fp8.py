@@ -1,0 +1,83 @@
+"""Products in fp8 (e4m3): weights by output, activations by row, sums in float32. Lossy: answers may change.
+
+The scales are those of "FP8 Formats for Deep Learning" (2209.05433) without calibration: each output's and each row's
+largest value becomes the largest that e4m3 has. GPUs that multiply in fp8 (Ada, Hopper and later) do so; anywhere else
+the same rounded numbers are multiplied in float32, which shows what they do to answers and saves no time. The embedding
+and the head stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from umbel.kernels.rows import gated_silu
+from umbel.linear.base import LinearMethod, Table
+
+FP8 = torch.float8_e4m3fn
+LARGEST = 448.0
+MULTIPLE = 16  # of inputs and outputs, for the tensor cores
+
+
+def multiplies_fp8(device: torch.device) -> bool:
+    """Whether a device has tensor cores for it."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (`[rows, width]`) as e4m3 and what one unit of each is worth (float32 `[rows]`)."""
+    wide = x.to(torch.float32)
+    scale = wide.abs().amax(1).div(LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    return (wide / scale.unsqueeze(1)).clamp(-LARGEST, LARGEST).to(FP8), scale
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8Linear:
+    """See Linear; `weight` e4m3 `[outputs, inputs]`, `scale` float32 `[outputs]`; `is_gated`: a gate is behind the
+    product; `by_tensor_cores`: multiplied as they are."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    is_gated: bool
+    by_tensor_cores: bool
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See Linear."""
+        rows, scale = round_rows(x)
+        product = self._multiply(rows, scale)
+        product = (product if self.bias is None else product + self.bias).to(x.dtype)
+        return gated_silu(product) if self.is_gated else product
+
+    def _multiply(self, rows: Tensor, scale: Tensor) -> Tensor:
+        if not self.by_tensor_cores:
+            return rows.float() @ self.weight.float().t() * scale.unsqueeze(1) * self.scale
+        scales = scale.unsqueeze(1), self.scale.unsqueeze(0)
+        return torch._scaled_mm(rows, self.weight.t(), *scales, out_dtype=torch.bfloat16)
+
+
+class Fp8Method:
+    """See LinearMethod; tables are those of the method `base`."""
+
+    def __init__(self, device: torch.device, base: LinearMethod):
+        self.by_tensor_cores = multiplies_fp8(device)
+        self.base = base
+
+    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
+        """See LinearMethod."""
+        return self._convert(weight, bias, is_gated=False)
+
+    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
+        """See LinearMethod."""
+        return self._convert(weight, bias, is_gated=True)
+
+    def convert_table(self, weight: Tensor) -> Table:
+        """See LinearMethod."""
+        return self.base.convert_table(weight)
+
+    def _convert(self, weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> Fp8Linear:
+        rounded, scale = round_rows(weight)
+        fits = all(n % MULTIPLE == 0 for n in weight.shape)
+        return Fp8Linear(rounded, scale, bias, is_gated, self.by_tensor_cores and fits)

@@ -1,0 +1,28 @@
+"""Products whose inputs are spread over the ranks of a process group: each multiplies its part, and all add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from umbel.linear.base import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class SummedLinear:
+    """See Linear."""
+
+    part: Linear
+
+    def apply(self, x: Tensor) -> Tensor:
+        """See Linear."""
+        out = self.part.apply(x)
+        if out.is_cuda:
+            dist.all_reduce(out)
+            return out
+        wide = out.to(torch.float32)  # gloo adds up nothing narrower on every system
+        dist.all_reduce(wide)
+        return wide.to(out.dtype)

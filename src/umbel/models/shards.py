@@ -1,0 +1,79 @@
+"""Tensor parallelism by a transform of weights: a rank's share of all products, for a decoder that knows nothing of it.
+
+As in Megatron-LM (arXiv 1909.08053): queries, keys, values, gate and up are cut by outputs, whole heads each; the
+products behind them by inputs, so that the ranks' results are added up (`linear/summed.py`). Norms, embedding and head
+are on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from umbel.errors import UsageError
+from umbel.ir.spec import ModelSpec
+from umbel.linear.base import LinearMethod
+from umbel.linear.summed import SummedLinear
+from umbel.models.decoder import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Rank `rank` of `count`."""
+
+    rank: int = 0
+    count: int = 1
+
+
+def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
+    """The shape of one of `count` equal shards; raises UsageError when heads or the gate cannot be cut so."""
+    parts = {"n_heads": spec.n_heads, "n_kv_heads": spec.n_kv_heads, "intermediate_size": spec.intermediate_size}
+    for name, size in parts.items():
+        if size % count:
+            raise UsageError(f"tensor_parallel_size={count}: {name} is {size}, which it must divide")
+    return replace(spec, **{name: size // count for name, size in parts.items()})
+
+
+class ShardedWeights(Mapping[str, Tensor]):
+    """One rank's share of the tensors that `StoredWeights` or `dummy_weights` hold for the whole `spec`."""
+
+    def __init__(self, weights: Mapping[str, Tensor], spec: ModelSpec, shard: Shard):
+        self.weights, self.spec, self.shard = weights, spec, shard
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor, spec = self.weights[name], self.spec
+        kind = name.rsplit(".", 1)[-1]
+        heads = [n * spec.head_dim for n in (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads)]
+        if kind in ("qkv", "qkv_bias"):
+            return torch.cat([self._part(t, 0) for t in tensor.split(heads)])
+        if kind in ("gate_up", "gate_up_bias"):
+            return torch.cat([self._part(t, 0) for t in tensor.chunk(2)])
+        if kind in ("o", "down"):
+            return self._part(tensor, 1).contiguous()
+        if kind in ("o_bias", "down_bias") and self.shard.rank > 0:
+            return torch.zeros_like(tensor)  # it is added once
+        return tensor
+
+    def _part(self, tensor: Tensor, axis: int) -> Tensor:
+        return tensor.chunk(self.shard.count, axis)[self.shard.rank]
+
+
+def build_shard(
+    spec: ModelSpec, weights: Mapping[str, Tensor], shard: Shard, device: torch.device, method: LinearMethod
+) -> Decoder:
+    """The decoder of one shard of a model of shape `spec`, with the ranks' results added up where its products were cut
+    by inputs; of one rank, simply the decoder."""
+    if shard.count == 1:
+        return Decoder(spec, weights, device, method)
+    decoder = Decoder(shard_spec(spec, shard.count), ShardedWeights(weights, spec, shard), device, method)
+    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), down=SummedLinear(w.down)) for w in decoder.layers)
+    return decoder

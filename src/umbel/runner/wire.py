@@ -1,0 +1,62 @@
+"""Steps as bytes, and from the first rank of a process group to the others; arrays only, nothing that could be code."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields
+from enum import IntEnum
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from umbel.ir.step import Sampling, Step
+
+
+class Word(IntEnum):
+    """What a rank is told: to stop, to make a KV store (of so many pages of so many tokens), to compute a step."""
+
+    STOP = 0
+    STORE = 1
+    STEP = 2
+
+
+def encode_step(step: Step) -> bytes:
+    """A step as an npz archive."""
+    arrays = {f.name: np.asarray(getattr(step, f.name)) for f in fields(Step) if f.name != "sampling"}
+    arrays |= {f"sampling.{f.name}": getattr(step.sampling, f.name) for f in fields(Sampling) if f.name != "banned"}
+    pairs = [(sample, token) for sample, tokens in step.sampling.banned for token in tokens]
+    arrays["banned"] = np.array(pairs, np.int64).reshape(-1, 2)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def decode_step(data: bytes) -> Step:
+    """What `encode_step` was given."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        found = dict(arrays)
+    banned: dict[int, tuple[int, ...]] = {}
+    for sample, token in found.pop("banned").tolist():
+        banned[sample] = (*banned.get(sample, ()), token)
+    drawn = {name.removeprefix("sampling."): found.pop(name) for name in list(found) if name.startswith("sampling.")}
+    page_size = int(found.pop("page_size"))
+    return Step(**found, page_size=page_size, sampling=Sampling(**drawn, banned=tuple(banned.items())))
+
+
+def tell(word: Word, data: bytes = b"") -> None:
+    """From the first rank to all others."""
+    dist.broadcast(torch.tensor([int(word), len(data)]), 0)
+    if data:
+        dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)
+
+
+def listen() -> tuple[Word, bytes]:
+    """What the first rank tells; waits for it."""
+    head = torch.empty(2, dtype=torch.int64)
+    dist.broadcast(head, 0)
+    word, size = head.tolist()
+    body = torch.empty(size, dtype=torch.uint8)
+    if size:
+        dist.broadcast(body, 0)
+    return Word(word), body.numpy().tobytes()

@@ -1,0 +1,117 @@
+"""GPU attention against the reference: on a GPU where there is one, else in Triton's interpreter, on small steps."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed here")
+
+from tests.attention.stage import poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.sched.drive import Job
+from umbel.attention.reference import ReferenceAttention
+from umbel.attention.triton import TritonAttention
+from umbel.ir.spec import ModelSpec
+from umbel.kernels import reference
+from umbel.kernels.triton.forest import Tiles
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+torch.set_num_threads(1)
+
+
+def worst_of(spec: ModelSpec, job: Job, page_size: int, chunk: int, dtype: torch.dtype, tiles: Tiles) -> float:
+    """Largest difference from the reference over all steps of a job, in memory full of NaN."""
+    pages = job.demand(page_size)
+    mine, theirs = (poisoned_store(spec, pages, page_size, dtype, DEVICE) for _ in range(2))
+    tested, meaning = TritonAttention(spec, mine, DEVICE, tiles), ReferenceAttention(spec, theirs)
+    generator, worst = torch.Generator().manual_seed(chunk), 0.0
+    for scheduler, step in steps_of(job, pages, page_size, chunk):
+        poison_free_pages(scheduler.pool, mine, theirs)
+        q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, dtype))
+        tested.prepare(step), meaning.prepare(step)
+        got, wanted = tested.forward(0, q, k, v), meaning.forward(0, q, k, v)
+        assert got.shape == wanted.shape and got.dtype == dtype and torch.isfinite(got).all()
+        worst = max(worst, float((got.double() - wanted.double()).abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 7, 8, 16])
+def test_every_group_means_the_reference(group: int) -> None:
+    job = random_job(random.Random(group), 5, longest=200, out=4)
+    assert worst_of(spec_of(2, group, 32), job, 16, 120, torch.float32, Tiles()) < 2e-5
+
+
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> None:
+    job = random_job(random.Random(dim), 4, longest=140, out=3)
+    limit = 2e-5 if dtype == torch.float32 else 0.04
+    assert worst_of(spec_of(1, 2, dim), job, 16, 200, dtype, Tiles()) < limit
+
+
+@pytest.mark.parametrize("window", [1, 50, 128, 200])
+@pytest.mark.parametrize("page_size", [1, 16])
+def test_windows_and_pages(window: int, page_size: int) -> None:
+    job = random_job(random.Random(window), 5, longest=257, out=3)
+    assert worst_of(spec_of(1, 4, 16, window), job, page_size, 90, torch.float32, Tiles(32, 16, 16)) < 2e-5
+
+
+def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs cut short, so that most rows merge several results."""
+    monkeypatch.setattr("umbel.attention.triton.LEAST_KEYS", 16)
+    monkeypatch.setattr("umbel.attention.triton.MOST_KEYS", 32)
+    job = random_job(random.Random(5), 3, longest=257, out=3)
+    assert worst_of(spec_of(2, 3, 32), job, 4, 300, torch.float32, Tiles(16, 16, 32)) < 2e-5
+
+
+def test_runs_are_the_same_to_the_bit() -> None:
+    job = random_job(random.Random(6), 5, longest=200, out=4)
+    spec = spec_of(2, 2, 64)
+    backends = [
+        TritonAttention(spec, poisoned_store(spec, job.demand(16), 16, device=DEVICE), DEVICE) for _ in range(2)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for _, step in steps_of(job, job.demand(16), 16, 150):
+        qkv = [t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32)]
+        for backend in backends:
+            backend.prepare(step)
+        one, other = (backend.forward(0, *qkv) for backend in backends)
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("cap", [0.0, 20.0])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
+    """Against the definition in float64, whole rows and merged ones."""
+    spec = spec_of(2, 2, 32)
+    sinks = torch.tensor([0.5, -1.0, 3.0, 8.0], device=DEVICE) if with_sinks else None
+    job = Job([[1] * 90 + [2 + i] * 20 for i in range(5)], [1] * 5, [3] * 5)
+    mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
+    tested, meaning = TritonAttention(spec, mine, DEVICE), ReferenceAttention(spec, theirs)
+    tested.heads = replace(tested.heads, cap=cap, sinks=sinks)
+    generator, merged = torch.Generator().manual_seed(1), 0
+    for _, step in steps_of(job, job.demand(16), 16, 130):
+        q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32))
+        tested.prepare(step), meaning.prepare(step)
+        got = tested.forward(0, q, k, v)
+        theirs.write(0, meaning.writes.to(DEVICE), k, v)
+        merged += len(tested.work.merges)
+        for row, slots in enumerate(meaning.contexts):
+            keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
+            query = q[row].double().view(2, 2, -1)
+            wanted = reference.attend(query, keys, values, cap, None if sinks is None else sinks.view(2, 2))
+            torch.testing.assert_close(got[row].double(), wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
+    assert merged > 5
+
+
+def test_wrong_shapes_are_refused() -> None:
+    spec, job = spec_of(2, 2, 16), Job([[1, 2, 3]], [1], [2])
+    backend = TritonAttention(spec, poisoned_store(spec, 4, 16, device=DEVICE), DEVICE)
+    _, step = next(steps_of(job, 4, 16, 100))
+    q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, torch.Generator(), torch.float32))
+    backend.prepare(step)
+    with pytest.raises(ValueError, match="heads of 16"):
+        backend.forward(0, q[:, :3], k, v)

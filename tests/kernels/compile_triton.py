@@ -1,0 +1,59 @@
+"""Compiles every Triton kernel for Hopper, down to machine code, which needs no GPU; prints the name of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from triton.runtime import JITFunction
+
+from umbel.kernels.triton import experts, forest, rows
+
+HOPPER = GPUTarget("cuda", 90, 32)
+INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries"}
+
+
+def kind_of(name: str, narrow: str) -> str:
+    """The type of an argument, by its name."""
+    if name.isupper():
+        return "constexpr"
+    if name in ("scale", "eps"):
+        return "fp32"
+    if name in INTS or name.endswith("_stride"):
+        return "i32"
+    return "*" + {
+        "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
+        "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heat": "fp32",
+        "partial": "fp32", "tops": "fp32", "sinks": "fp32", "logits": "fp32",
+    }.get(name, narrow)  # fmt: skip
+
+
+def build(kernel: JITFunction, narrow: str, **constants: object) -> None:
+    """Compile one kernel for tensors of type `narrow`."""
+    signature: Mapping[str, str] = {name: kind_of(name, narrow) for name in kernel.arg_names}
+    assert {name for name, kind in signature.items() if kind == "constexpr"} == set(constants), kernel
+    found = compile(ASTSource(kernel, signature, constants), target=HOPPER)
+    assert found.asm["cubin"]
+    print(kernel.fn.__name__, narrow, *constants.values(), flush=True)
+
+
+def main() -> None:
+    """All of them, attention in the shapes that models have."""
+    shapes = ((128, 4, 0, 0.0, False), (80, 7, 100, 20.0, True))
+    for narrow, wide in (("bf16", False), ("fp32", True)):
+        for dim, group, window, cap, sinks in shapes[: 1 if wide else 2]:
+            shape = {"DIM": dim, "WIDTH": 1 << (dim - 1).bit_length(), "GROUP": group, "SINKS": sinks}
+            tiles = {"WIDE": 64, "NARROW": 16, "PAGE": 16, "KEYS": 64, "WINDOW": window, "CAP": cap, "FLOAT32": wide}
+            build(forest._attend, narrow, **tiles, **shape)
+            build(forest._merge, narrow, **shape)
+        build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
+        build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)
+        build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64)
+        build(rows._write, narrow, DIM=128, BLOCK=128)
+        build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+    build(rows._draw, "fp32", BLOCK=4096)
+
+
+if __name__ == "__main__":
+    main()

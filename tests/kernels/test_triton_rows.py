@@ -1,0 +1,112 @@
+"""Operations on rows for GPUs against their meaning in torch: on a GPU where there is one, else in the interpreter,
+which cuts float32 down to bfloat16 where a GPU rounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed here")
+
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.triton.rows import TritonRows
+from umbel.models.layers import rotary_angles
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+KERNELS = TritonRows()
+KINDS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+EPS = 1e-6
+
+
+def values(*shape: int, seed: int, scale: float = 3.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    found = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+    return found.to(dtype).to(DEVICE)
+
+
+def close(got: Tensor, wanted: Tensor, steps: int = 3) -> None:
+    """Equal up to a few units in the last place."""
+    assert got.dtype == wanted.dtype and got.shape == wanted.shape
+    tolerance = 2e-6 if got.dtype == torch.float32 else steps * 2.0**-7
+    torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+@KINDS
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 64), (7, 70), (2, 3000), (0, 8)])
+def test_norms(dtype: torch.dtype, rows: int, width: int) -> None:
+    x, delta = (values(rows, width, seed=i, dtype=dtype) for i in range(2))
+    weight = values(width, seed=2, dtype=dtype)
+    close(KERNELS.rms_norm(x, weight, EPS), reference.rms_norm(x, weight, EPS))
+    total, normed = KERNELS.add_rms_norm(x, delta, weight, EPS)
+    close(total, x + delta)
+    close(normed, reference.rms_norm(total, weight, EPS))
+
+
+@KINDS
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (4, 33), (2, 1500), (0, 8)])
+def test_gated_activation(dtype: torch.dtype, rows: int, width: int) -> None:
+    gate_up = values(rows, 2 * width, seed=rows, scale=8.0, dtype=dtype)
+    close(KERNELS.gated_silu(gate_up), reference.gated_silu(gate_up))
+
+
+@KINDS
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(("heads", "dim"), [((4, 2), 64), ((9, 3), 24), ((1, 1), 2), ((16, 8), 128)])
+def test_heads_are_turned(dtype: torch.dtype, heads: tuple[int, int], dim: int, normed: bool) -> None:
+    n_q, n_k = heads
+    x = values(5, n_q + 2 * n_k, dim, seed=dim, dtype=dtype)
+    frequencies = 10.0 ** -torch.linspace(0, 4, dim // 2, device=DEVICE)
+    angles = rotary_angles(torch.arange(5, device=DEVICE) * 37, frequencies, dtype)
+    norms = (values(dim, seed=1, dtype=dtype), values(dim, seed=2, dtype=dtype)) if normed else None
+    q, k, v = x.split((n_q, n_k, n_k), 1)
+    if norms is not None:
+        q, k = reference.rms_norm(q, norms[0], EPS), reference.rms_norm(k, norms[1], EPS)
+    got = x.clone()
+    KERNELS.rotate(got, heads, angles, norms, EPS)
+    wanted = torch.cat((reference.rotate(q, *angles), reference.rotate(k, *angles), v), 1)
+    step = 2e-6 if dtype == torch.float32 else 2.0**-5
+    assert ((got - wanted).abs() <= step * wanted.abs().amax(-1, keepdim=True)).all()
+    assert torch.equal(got[:, n_q + n_k :], v)
+
+
+@KINDS
+def test_keys_and_values_go_to_their_slots(dtype: torch.dtype) -> None:
+    """From rows that are parts of wider ones, as after one product for queries, keys and values."""
+    wide = values(6, 3 + 2 * 2, 20, seed=1, dtype=dtype)
+    _, k, v = wide.split((3, 2, 2), 1)
+    keys, values_ = (torch.zeros(2, 64, 20, dtype=dtype, device=DEVICE) for _ in range(2))
+    slots = torch.tensor([5, 63, 0, 17, 18, 40], device=DEVICE)
+    KERNELS.write(k, v, keys, values_, slots)
+    for store, rows in ((keys, k), (values_, v)):
+        assert torch.equal(store[:, slots], rows.transpose(0, 1))
+        others = torch.ones(64, dtype=torch.bool, device=DEVICE)
+        others[slots] = False
+        assert not store[:, others].any()
+    with pytest.raises(ValueError, match="side by side"):
+        KERNELS.write(k, v, keys[:, ::2], values_[:, ::2], slots)
+
+
+@pytest.mark.parametrize("width", [7, 4096, 5000])
+def test_draws_invert_the_distribution_function(width: int) -> None:
+    """The same ids as the reference's for dice that do not lie on a border; and never one without weight."""
+    logits = values(3, width, seed=width)
+    logits[1, 1:] = -torch.inf
+    rng = np.random.default_rng(width)
+    rows, heat, dice = rng.integers(0, 3, 40), rng.uniform(0.2, 2.0, 40), rng.uniform(size=40)
+    dice[0], dice[1] = 1 - 1e-17, 1e-300
+    best = logits.argmax(-1).cpu().numpy()[rows]
+    got = KERNELS.draw(logits, rows, best, heat, dice)
+    weights = reference.weights(logits[torch.from_numpy(rows)].double(), torch.from_numpy(heat)[:, None].to(DEVICE))
+    summed = (weights.cumsum(-1) / weights.sum(-1, keepdim=True)).cpu().numpy()
+    for i, drawn in enumerate(got.tolist()):
+        before = summed[i, drawn - 1] if drawn else 0.0
+        assert before - 1e-5 <= dice[i] <= summed[i, drawn] + 1e-5
+        assert weights[i, drawn] > 0 or rows[i] != 1
+
+
+def test_what_the_kernels_take() -> None:
+    x = values(4, 8, seed=0)
+    assert KERNELS.takes(x, x) and not KERNELS.takes(x, x.to(torch.bfloat16))
+    assert not KERNELS.takes(x.t()) and not KERNELS.takes(x.double())

@@ -1,0 +1,39 @@
+"""Steps as bytes: what comes out is what went in, and bytes that hold more than arrays are refused."""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from tests.attention.stage import random_job, steps_of
+from umbel.ir.step import Sampling, Step
+from umbel.runner.wire import decode_step, encode_step
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray):
+        assert isinstance(b, np.ndarray)
+        return a.dtype == b.dtype and bool(np.array_equal(a, b))
+    return a == b
+
+
+def test_steps_come_out_as_they_went_in() -> None:
+    job, count = random_job(random.Random(1), 8), 0
+    for _, step in steps_of(job, job.demand(16), 16, 100):
+        sent = replace(step, sampling=replace(step.sampling, banned=((0, (3, 4)), (2, (9,)))))
+        got = decode_step(encode_step(sent))
+        assert all(same(getattr(got, f.name), getattr(sent, f.name)) for f in fields(Step) if f.name != "sampling")
+        assert all(same(getattr(got.sampling, f.name), getattr(sent.sampling, f.name)) for f in fields(Sampling))
+        count += 1
+    assert count > 5
+
+
+def test_objects_are_refused() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, tokens=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        decode_step(buffer.getvalue())
