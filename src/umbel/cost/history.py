@@ -52,13 +52,14 @@ class History:
         return Known(read_json(self.lengths, _curves) or {}, read_json(self.steps, Calibration.of_dict))
 
     def learn_steps(self, load: Load, seconds: Floats, prior: Floats, *, afresh: bool = False) -> None:
-        """Add measured steps (see Calibration.learn); `prior` is where a first fit starts, or any one `afresh`."""
+        """Add measured steps (see Calibration.learn); `prior` is where a first fit starts, or any one `afresh`, which
+        also takes what would be too short a run to teach anything."""
 
         def change() -> dict[str, Any]:
             known = None if afresh else read_json(self.steps, Calibration.of_dict)
             return (known or Calibration.start(prior)).learn(load, seconds).as_dict()
 
-        if load.steps.sum() >= LEAST_STEPS and (load.steps * seconds).sum() >= LEAST_SECONDS:
+        if afresh or (load.steps.sum() >= LEAST_STEPS and (load.steps * seconds).sum() >= LEAST_SECONDS):
             change_json(self.steps, change)
 
     def learn_lengths(self, seen: Mapping[str, LengthCurve]) -> None:

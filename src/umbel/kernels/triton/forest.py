@@ -109,7 +109,7 @@ def _attend_tile(
         tl.store(partial + query[:, None] * DIM + dims[None, :], mixed, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _attend(
     q, out, keys, values, pages, positions, items, runs, partial, tops, sinks, q_stride, out_stride, head_stride,
     queries, scale,
@@ -133,7 +133,7 @@ def _attend(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _merge(
     out, partial, tops, merges, entries, sinks, out_stride, queries,
     DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, SINKS: tl.constexpr,
