@@ -17,7 +17,7 @@ from umbel.runner.wire import Word, decode_step, listen
 def main(order: str) -> None:
     """Serve until told to stop; `order` is what `Ranks` wrote."""
     given = json.loads(order)
-    config = EngineConfig(**{**given["config"], "skip": ()})
+    config = EngineConfig(**given["config"])
     shard = Shard(given["rank"], config.tensor_parallel_size)
     join(given["meeting"], shard, config.device)
     model, runner = Model(config, shard), None

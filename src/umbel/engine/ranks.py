@@ -9,7 +9,7 @@ import sys
 import tempfile
 import weakref
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,8 +39,7 @@ class Ranks:
         self.count = config.tensor_parallel_size
         meeting = tempfile.mkdtemp(prefix="umbel-ranks-")
         orders = [
-            json.dumps({"meeting": meeting, "rank": rank, "config": asdict(replace(config, skip=()))})
-            for rank in range(1, self.count)
+            json.dumps({"meeting": meeting, "rank": rank, "config": asdict(config)}) for rank in range(1, self.count)
         ]
         self.others = [subprocess.Popen([sys.executable, "-m", "umbel.engine.rank", order]) for order in orders]
         self.stop = weakref.finalize(self, _stop, self.others, meeting)
