@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from umbel.config import EngineConfig
-from umbel.engine.build import Model, build_loop, build_store, machine_of, plan_workload
+from umbel.engine.build import Model, build_loop, build_store, plan_workload
+from umbel.engine.device import machine_of
 from umbel.engine.heard import heard_by
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop

@@ -33,7 +33,7 @@ def doctor_command(
 
     from umbel.cli.checkup import advice, cache, ceilings, hardware, kernels_used, versions
     from umbel.cost.machine import this_machine
-    from umbel.engine.build import pick_device
+    from umbel.engine.device import pick_device
 
     chosen = pick_device(config.device)
     if threads is not None:

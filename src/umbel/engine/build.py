@@ -15,14 +15,14 @@ from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthBook
-from umbel.cost.machine import Machine, named
+from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
+from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.output import Rows
-from umbel.engine.ranks import Ranks, device_of
-from umbel.engine.speed import measure_gpu
+from umbel.engine.ranks import Ranks
 from umbel.engine.state import LiveState
-from umbel.errors import CapacityError, UsageError
+from umbel.errors import CapacityError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
@@ -65,19 +65,6 @@ class Model:
         self.decoder = build_shard(self.spec, weights, own, self.device, method)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device asked for; "auto" is CUDA where there is one. Raises UsageError for one that is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device={name!r}: must be auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise UsageError(f"device={name!r}: not on this machine; use auto or cpu")
-    return device
-
-
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
     """The directory's tokenizer, or None when it has none (prompts are then token ids)."""
     if not (directory / "tokenizer.json").exists():
@@ -86,16 +73,6 @@ def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
     tokenizer.check_fits(spec.vocab_size)
     tokenizer.check_template()
     return tokenizer
-
-
-def machine_of(device: torch.device) -> Machine:
-    """Ceilings of the device that the model is on, with the memory that is free on it now."""
-    if device.type == "cpu":
-        return named("this")
-    free, _ = torch.cuda.mem_get_info(device)
-    name = torch.cuda.get_device_name(device)
-    known = next((sheet for sheet in ("h200", "a100") if sheet in name.lower()), None)
-    return measure_gpu(device, name, free) if known is None else named(known).with_memory(free)
 
 
 def plan_workload(model: Model, workload: Workload, machine: Machine, known: Known | None = None) -> Plan:

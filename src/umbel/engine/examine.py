@@ -14,7 +14,8 @@ from umbel.cost.known import Known
 from umbel.cost.machine import available_memory
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
-from umbel.engine.build import Model, build_loop, build_runner, build_store, machine_of, pick_device, plan_workload
+from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
+from umbel.engine.device import machine_of, pick_device
 from umbel.engine.lessons import Lessons
 from umbel.engine.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.errors import CapacityError

@@ -58,12 +58,6 @@ def join(meeting: str, shard: Shard, device: str) -> None:
     dist.init_process_group(kinds, init_method=place, rank=shard.rank, world_size=shard.count, timeout=TIMEOUT)
 
 
-def device_of(name: str, shard: Shard) -> str:
-    """Where a rank of a model on `name` is: GPUs in their order."""
-    on_gpu = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
-    return f"cuda:{shard.rank}" if on_gpu and shard.count > 1 else name
-
-
 def _stop(others: list[subprocess.Popen[bytes]], meeting: str) -> None:
     if all(other.poll() is None for other in others):
         with suppress(RuntimeError):  # one ends just now

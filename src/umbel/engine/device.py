@@ -1,0 +1,39 @@
+"""Which device a model is on, and what that device can do at most."""
+
+from __future__ import annotations
+
+import torch
+
+from umbel.cost.machine import Machine, named
+from umbel.engine.speed import measure_gpu
+from umbel.errors import UsageError
+from umbel.models.shards import Shard
+
+
+def pick_device(name: str) -> torch.device:
+    """The device asked for; "auto" is CUDA where there is one. Raises UsageError for one that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device={name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise UsageError(f"device={name!r}: not on this machine; use auto or cpu")
+    return device
+
+
+def device_of(name: str, shard: Shard) -> str:
+    """Where a rank of a model on `name` is: GPUs in their order."""
+    on_gpu = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+    return f"cuda:{shard.rank}" if on_gpu and shard.count > 1 else name
+
+
+def machine_of(device: torch.device) -> Machine:
+    """Ceilings of the device that the model is on, with the memory that is free on it now."""
+    if device.type == "cpu":
+        return named("this")
+    free, _ = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    known = next((sheet for sheet in ("h200", "a100") if sheet in name.lower()), None)
+    return measure_gpu(device, name, free) if known is None else named(known).with_memory(free)
