@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
-
-import numpy as np
+from dataclasses import fields
+from typing import Any
 
 from umbel.config import EngineConfig
 from umbel.engine.build import Model, build_loop, build_store, plan_workload
 from umbel.engine.device import machine_of
 from umbel.engine.heard import heard_by
+from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
 from umbel.engine.recorder import Recorder
-from umbel.errors import InvalidRequest, UsageError
-from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
-from umbel.ir.prompts import check_messages
 from umbel.ir.report import Stats
-from umbel.ir.request import Completion, Output, RowError
+from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
 from umbel.tokenizer import Tokenizer
-
-Prompt = str | Sequence[int] | Mapping[str, Any]
-Conversation = Sequence[Mapping[str, Any]]
-
-_PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOutput:
-    """The answer to one prompt, in vLLM's shape; `error` is set, and `outputs` empty, when the row could not be run."""
-
-    request_id: str
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: tuple[Completion, ...]
-    finished: bool = True
-    error: RowError | None = None
 
 
 class LLM:
@@ -62,6 +41,7 @@ class LLM:
         self._store: KVStore | None = None
         self._past = Stats()
         self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
+        self._intake = Intake(self._model)
         self._spans = heard_by(profile, self._model)
 
     @property
@@ -72,9 +52,7 @@ class LLM:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer; raises UsageError when the directory has none."""
-        if self._model.tokenizer is None:
-            raise UsageError(f"{self._model.directory} has no tokenizer.json: give prompts as token ids")
-        return self._model.tokenizer
+        return self._intake.tokenizer
 
     def generate(
         self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
@@ -88,7 +66,7 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> Iterator[RequestOutput]:
         """Answers as rows finish; `request_id` is the prompt's place. Closing the generator abandons the rest."""
-        batch = self._tokenise(_as_list(prompts), params)
+        batch = self._intake.take(prompts, params)
         yield from batch.refused
         for output in self.execute(batch.workload):
             row = int(batch.workload.keys[output.row])
@@ -108,7 +86,7 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> Plan:
         """What `generate` would do: forest, order, budgets with their reasons, estimates."""
-        return self.plan_for(self._tokenise(_as_list(prompts), params).workload)
+        return self.plan_for(self._intake.take(prompts, params).workload)
 
     def plan_for(self, workload: Workload) -> Plan:
         """What `execute` would do with a tokenised workload."""
@@ -140,89 +118,6 @@ class LLM:
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
         return self._past if self._loop is None else _sum(self._past, self._loop.stats())
-
-    def _tokenise(self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None) -> _Batch:
-        each = _params_for(prompts, params)
-        ids = [self._ids_or_error(prompt, p) for prompt, p in zip(prompts, each, strict=True)]
-        good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
-        workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good)
-        texts = [_text_of(prompt) for prompt in prompts]
-        refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
-        return _Batch(workload, texts, refused)
-
-    def _ids_or_error(self, prompt: Prompt, params: SamplingParams) -> Sequence[int] | InvalidRequest:
-        try:
-            ids = self._ids(prompt)
-            self._check(ids, params)
-        except InvalidRequest as error:
-            return error
-        return ids
-
-    def _ids(self, prompt: Prompt) -> Sequence[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode([prompt])[0]
-        if isinstance(prompt, Mapping):
-            if "messages" in prompt:
-                return self.tokenizer.encode_chat([check_messages(prompt["messages"])])[0]
-            return self._ids(_inner_prompt(prompt))
-        if isinstance(prompt, np.ndarray):
-            return cast("list[int]", prompt.tolist())
-        if not isinstance(prompt, Sequence):
-            raise InvalidRequest("invalid_type", f"the prompt is a {type(prompt).__name__}: {_PROMPT_KINDS}", "prompt")
-        return prompt
-
-    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
-        check_prompt_ids(ids)
-        check_token_ids(ids, self.spec.vocab_size)
-        check_token_ids(params.stop_token_ids, self.spec.vocab_size, "stop_token_ids")
-        if params.stop and self._model.tokenizer is None:
-            raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
-        check_room(len(ids), params.min_tokens, self.spec.max_positions)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Prompts on their way in: what can be run, their texts where given, and the answers of those refused."""
-
-    workload: Workload
-    texts: list[str | None]
-    refused: list[RequestOutput]
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
-    """One prompt as a list of one."""
-    if isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], (int, np.integer))):
-        return [prompts]
-    return prompts
-
-
-def _params_for(
-    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-) -> Sequence[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * len(prompts)
-    if len(params) != len(prompts):
-        raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
-    return params
-
-
-def _inner_prompt(prompt: Mapping[str, Any]) -> Any:
-    """The token ids or else the text of a prompt given as an object."""
-    for name in ("prompt_token_ids", "prompt"):
-        if name in prompt:
-            return prompt[name]
-    raise InvalidRequest("missing_required_parameter", f"the prompt has no text: {_PROMPT_KINDS}", "prompt")
-
-
-def _text_of(prompt: Prompt) -> str | None:
-    if isinstance(prompt, Mapping):
-        prompt = prompt.get("prompt", ())
-    return prompt if isinstance(prompt, str) else None
-
-
-def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
-    reason = RowError(error.code, error.message, error.param, status=error.status)
-    return RequestOutput(str(row), text, [], (), error=reason)
 
 
 def _sum(a: Stats, b: Stats) -> Stats:

@@ -12,6 +12,7 @@ from umbel.errors import UsageError
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 LINEARS = ("dense", "int8", "fp8")
+KV_DTYPES = ("auto", "fp8")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
@@ -29,8 +30,9 @@ class EngineConfig:
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
     of a KV page, `seed` the one that rows without their own are sampled with. `prefix` and `admission` name techniques
     of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
-    `linear` is what the layers' products are made in; "int8" and "fp8" need `allow_lossy`, which lets techniques be
-    used that may change answers. `tensor_parallel_size` devices, or processes of a CPU, hold a part of each layer.
+    `linear` is what the layers' products are made in, `kv_cache_dtype` what keys and values are kept in; what is not
+    the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
+    devices, or processes of a CPU, hold a part of each layer.
     """
 
     model: str
@@ -46,6 +48,7 @@ class EngineConfig:
     admission: str = "past-future"
     skip: tuple[str, ...] = ()
     linear: str = "dense"
+    kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
     allow_lossy: bool = False
 
@@ -53,19 +56,26 @@ class EngineConfig:
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("load_format", self.load_format, LOAD_FORMATS)
         _one_of("linear", self.linear, LINEARS)
+        _one_of("kv_cache_dtype", self.kv_cache_dtype, KV_DTYPES)
         _one_of("prefix", self.prefix, PREFIX_MODES)
         _one_of("admission", self.admission, ADMISSIONS)
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
-        if self.linear != "dense" and not self.allow_lossy:
-            raise UsageError(f"linear={self.linear!r} may change answers: allow_lossy (--allow-lossy) says that it may")
+        for asked in self.lossy if not self.allow_lossy else ():
+            raise UsageError(f"{asked} may change answers: allow_lossy (--allow-lossy) says that it may")
+
+    @property
+    def lossy(self) -> tuple[str, ...]:
+        """What was asked for that may change answers."""
+        asked = {"linear": (self.linear, "dense"), "kv_cache_dtype": (self.kv_cache_dtype, "auto")}
+        return tuple(f"{name}={value!r}" for name, (value, usual) in asked.items() if value != usual)
 
     @property
     def arithmetic(self) -> str:
-        """What steps compute in, as far as it decides their seconds: the dtype, and the products where they differ."""
-        return self.dtype if self.linear == "dense" else f"{self.dtype}, {self.linear}"
+        """What steps compute in, as far as it decides their seconds: the dtype, and what is lossy."""
+        return ", ".join((self.dtype, *self.lossy))
 
     @classmethod
     def of(cls, model: str, **options: Any) -> EngineConfig:

@@ -16,6 +16,7 @@ from umbel.cache.pages import PagePool
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 from umbel.runner.fake import FakeRunner
 from umbel.sched.scheduler import Scheduler
@@ -85,9 +86,18 @@ def poisoned_store(
     spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> KVStore:
     """A store full of NaN, so that reading what nobody wrote shows."""
-    store = KVStore(spec, n_pages, page_size, dtype, device)
+    return poison(KVStore(spec, n_pages, page_size, dtype, device))
+
+
+def poison(store: KVStore, slots: torch.Tensor | slice = slice(None)) -> KVStore:
+    """NaN into some slots, with their scales where there are any."""
     for tensor in store.keys + store.values:
-        tensor.fill_(torch.nan)
+        if tensor.itemsize == 1:  # torch fills no fp8 by index; NaN of e4m3 is 127
+            tensor.view(torch.uint8)[:, slots] = 127
+        else:
+            tensor[:, slots] = torch.nan
+    for tensor in store.key_scales + store.value_scales if isinstance(store, Fp8Store) else ():
+        tensor[:, slots] = torch.nan
     return store
 
 
@@ -96,8 +106,7 @@ def poison_free_pages(pool: PagePool, *stores: KVStore) -> None:
     free = np.flatnonzero(pool._is_free)
     slots = torch.from_numpy((free[:, None] * pool.page_size + np.arange(pool.page_size)).ravel())
     for store in stores:
-        for tensor in store.keys + store.values:
-            tensor[:, slots] = torch.nan
+        poison(store, slots)
 
 
 def random_qkv(spec: ModelSpec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor]:

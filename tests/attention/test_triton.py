@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,22 +11,32 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed here")
 
-from tests.attention.stage import poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import poison, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
 from umbel.attention.triton import TritonAttention
 from umbel.ir.spec import ModelSpec
 from umbel.kernels import reference
 from umbel.kernels.triton.forest import Tiles
+from umbel.kv.fp8 import Fp8Store
+from umbel.kv.store import KVStore
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(1)
 
 
-def worst_of(spec: ModelSpec, job: Job, page_size: int, chunk: int, dtype: torch.dtype, tiles: Tiles) -> float:
+def worst_of(
+    spec: ModelSpec,
+    job: Job,
+    page_size: int,
+    chunk: int,
+    dtype: torch.dtype,
+    tiles: Tiles,
+    make_store: Callable[..., KVStore] = poisoned_store,
+) -> float:
     """Largest difference from the reference over all steps of a job, in memory full of NaN."""
     pages = job.demand(page_size)
-    mine, theirs = (poisoned_store(spec, pages, page_size, dtype, DEVICE) for _ in range(2))
+    mine, theirs = (make_store(spec, pages, page_size, dtype, DEVICE) for _ in range(2))
     tested, meaning = TritonAttention(spec, mine, DEVICE, tiles), ReferenceAttention(spec, theirs)
     generator, worst = torch.Generator().manual_seed(chunk), 0.0
     for scheduler, step in steps_of(job, pages, page_size, chunk):
@@ -50,6 +61,14 @@ def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> No
     job = random_job(random.Random(dim), 4, longest=140, out=3)
     limit = 2e-5 if dtype == torch.float32 else 0.04
     assert worst_of(spec_of(1, 2, dim), job, 16, 200, dtype, Tiles()) < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_keys_and_values_in_fp8(dtype: torch.dtype) -> None:
+    """Both sides read the same rounded numbers, so that they differ no more than with exact ones."""
+    job = random_job(random.Random(3), 4, longest=200, out=4)
+    limit = 2e-5 if dtype == torch.float32 else 0.04
+    assert worst_of(spec_of(2, 4, 32), job, 16, 120, dtype, Tiles(), poisoned_fp8) < limit
 
 
 @pytest.mark.parametrize("window", [1, 50, 128, 200])
@@ -105,6 +124,11 @@ def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
             wanted = reference.attend(query, keys, values, cap, None if sinks is None else sinks.view(2, 2))
             torch.testing.assert_close(got[row].double(), wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
     assert merged > 5
+
+
+def poisoned_fp8(spec: ModelSpec, n_pages: int, page_size: int, _: torch.dtype, device: torch.device) -> KVStore:
+    """A store in fp8, scales included, full of NaN."""
+    return poison(Fp8Store(spec, n_pages, page_size, device))
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from umbel.cost.machine import machine_name
-from umbel.engine import build
+from umbel.engine import device
 from umbel.engine.device import machine_of
 from umbel.engine.speed import copy_rate, matmul_rate, measure_gpu
 
@@ -25,7 +25,7 @@ def test_rates_are_plausible() -> None:
 def test_a_gpu_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, name: str, expected: str) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * 10**9, 48 * 10**9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    monkeypatch.setattr(build, "measure_gpu", lambda device, name, free: measure_gpu(CPU, name, free, 0.01))
+    monkeypatch.setattr(device, "measure_gpu", lambda device, name, free: measure_gpu(CPU, name, free, 0.01))
     machine = machine_of(torch.device("cuda"))
     assert (machine.name, machine.memory_bytes) == (expected, 40 * 10**9)
     assert machine_name(machine) == expected

@@ -11,27 +11,30 @@ from triton.runtime import JITFunction
 from umbel.kernels.triton import experts, forest, rows
 
 HOPPER = GPUTarget("cuda", 90, 32)
-INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries"}
+INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
 
 
-def kind_of(name: str, narrow: str) -> str:
-    """The type of an argument, by its name."""
+def kind_of(name: str, narrow: str, stored: str) -> str:
+    """The type of an argument, by its name; keys and values are `stored`."""
     if name.isupper():
         return "constexpr"
     if name in ("scale", "eps"):
         return "fp32"
+    if name in ("keys", "values"):
+        return f"*{stored}"
     if name in INTS or name.endswith("_stride"):
         return "i32"
     return "*" + {
         "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
         "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heat": "fp32",
-        "partial": "fp32", "tops": "fp32", "sinks": "fp32", "logits": "fp32",
+        "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
+        "logits": "fp32",
     }.get(name, narrow)  # fmt: skip
 
 
-def build(kernel: JITFunction, narrow: str, **constants: object) -> None:
-    """Compile one kernel for tensors of type `narrow`."""
-    signature: Mapping[str, str] = {name: kind_of(name, narrow) for name in kernel.arg_names}
+def build(kernel: JITFunction, narrow: str, stored: str = "", **constants: object) -> None:
+    """Compile one kernel for tensors of type `narrow`, keys and values `stored`."""
+    signature: Mapping[str, str] = {name: kind_of(name, narrow, stored or narrow) for name in kernel.arg_names}
     assert {name for name, kind in signature.items() if kind == "constexpr"} == set(constants), kernel
     found = compile(ASTSource(kernel, signature, constants), target=HOPPER)
     assert found.asm["cubin"]
@@ -45,12 +48,14 @@ def main() -> None:
         for dim, group, window, cap, sinks in shapes[: 1 if wide else 2]:
             shape = {"DIM": dim, "WIDTH": 1 << (dim - 1).bit_length(), "GROUP": group, "SINKS": sinks}
             tiles = {"WIDE": 64, "NARROW": 16, "PAGE": 16, "KEYS": 64, "WINDOW": window, "CAP": cap, "FLOAT32": wide}
-            build(forest._attend, narrow, **tiles, **shape)
+            for stored in (narrow, "fp8e4nv"):
+                build(forest._attend, narrow, stored, **tiles, **shape, SCALED=stored != narrow)
             build(forest._merge, narrow, **shape)
         build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
         build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)
         build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64)
-        build(rows._write, narrow, DIM=128, BLOCK=128)
+        build(rows._write, narrow, DIM=128, BLOCK=128, SCALED=False)
+        build(rows._write, narrow, "fp8e4nv", DIM=128, BLOCK=128, SCALED=True)
         build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
     build(rows._draw, "fp32", BLOCK=4096)
 

@@ -74,8 +74,8 @@ class GridAttention:
         self, merged: _Merged, queries: Tensor, layer: int, begin: int, end: int, slots: slice | Tensor
     ) -> None:
         """All queries `[begin, end)` against the cells of one item, in blocks that fit the cache."""
-        keys = self.store.keys[layer][:, slots].float()  # [kv_heads, cells * GRID, dim], in place for float32 slices
-        values = self.store.values[layer][:, slots].float()
+        # [kv_heads, cells * GRID, dim], in place for float32 slices
+        keys, values = (t.float() for t in self.store.read(layer, slots))
         height = max(MIN_QUERIES, _BLOCK_SCORES // (GRID * len(keys)))
         n_blocks = -(-(end - begin) // height)  # of equal height, so that none falls below MIN_QUERIES
         edges = [begin + (end - begin) * i // n_blocks for i in range(n_blocks + 1)]
@@ -86,8 +86,7 @@ class GridAttention:
                 merged.add_wide(low, high, partial)
 
     def _read_narrow(self, queries: Tensor, layer: int, item: _NarrowIndex) -> _Partial:
-        keys = self.store.keys[layer][:, item.slots].float()  # [kv_heads, items, k, dim]
-        values = self.store.values[layer][:, item.slots].float()
+        keys, values = (t.float() for t in self.store.read(layer, item.slots))  # [kv_heads, items, k, dim]
         return _attend_items(queries[:, item.queries], keys, values, item.mask)
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -35,8 +35,7 @@ class ReferenceAttention:
         self.store.write(layer, self.writes, k, v)
         out = torch.empty_like(q)
         for row, slots in enumerate(self.contexts):
-            keys = self.store.keys[layer][:, slots].double()  # [n_kv_heads, context, head_dim]
-            values = self.store.values[layer][:, slots].double()
+            keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, head_dim]
             query = q[row].double().view(self.spec.n_kv_heads, self.spec.group_size, -1)
             out[row] = attend(query, keys, values).flatten(0, 1).to(q.dtype)
         return out

@@ -11,6 +11,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.triton.forest import DeviceWork, Heads, Tiles, attend
 from umbel.kernels.triton.rows import TritonRows
+from umbel.kv.fp8 import Fp8Store
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
@@ -19,7 +20,7 @@ LEAST_KEYS, MOST_KEYS = 256, 8192  # of a piece: shorter ones cost more to merge
 
 
 class TritonAttention:
-    """The Triton backend; keys, values and queries of one type, sums in float32."""
+    """The Triton backend; keys and values of the queries' type or of fp8, sums in float32."""
 
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device, tiles: Tiles | None = None):
         self.store = store
@@ -42,9 +43,12 @@ class TritonAttention:
 
     def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See AttentionBackend."""
-        keys, values = self.store.keys[layer], self.store.values[layer]
-        self.rows.write(k, v, keys, values, self.writes)
-        return attend(self.work, self.heads, self.tiles, q, keys, values)
+        store, worths = self.store, None
+        keys, values = store.keys[layer], store.values[layer]
+        if isinstance(store, Fp8Store):
+            worths = store.key_scales[layer], store.value_scales[layer]
+        self.rows.write(k, v, keys, values, self.writes, worths)
+        return attend(self.work, self.heads, self.tiles, q, keys, values, worths)
 
     def _cut(self, step: Step) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""

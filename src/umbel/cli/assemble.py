@@ -48,6 +48,7 @@ def build_job(
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
     engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
     engine["linear"] = config.linear
+    engine["kv_cache_dtype"] = config.kv_cache_dtype
     identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
     job = JobSpec(
         input=source,

@@ -32,6 +32,7 @@ def plan_command(
     prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     linear: Annotated[str, Option(help="Products of the layers: dense, int8 or fp8 (both lossy).")] = "dense",
+    kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
     machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
@@ -54,7 +55,7 @@ def plan_command(
 
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
-    asked |= {"linear": linear, "allow_lossy": allow_lossy}
+    asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
     target = named(machine)
     directory = resolve_model(model)

@@ -67,9 +67,11 @@ class Shape:
     kv_bytes: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, dtype: str) -> Shape:
-        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for weights, activations and KV alike."""
+    def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
+        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for weights and activations, and for KV if that
+        is "auto"; "fp8" has a float32 scale beside each vector of a head."""
         width = BYTES[dtype]
+        vector = spec.head_dim * width if kv_dtype == "auto" else spec.head_dim + BYTES["float32"]
         dense = matmuls(spec)
         table = spec.vocab_size * spec.hidden_size
         layers = sum(m.weights for m in dense) + _small_weights(spec)
@@ -83,7 +85,7 @@ class Shape:
             layer_bytes=(layers - ending_weights) * width,
             head_bytes=(table + spec.hidden_size + ending_weights) * width,
             weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width,
-            kv_bytes=2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * width,
+            kv_bytes=2 * spec.n_layers * spec.n_kv_heads * vector,
         )
 
 

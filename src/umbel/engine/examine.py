@@ -56,8 +56,7 @@ class Patient:
         self.model = Model(replace(config, load_format="dummy"))
         self.machine = machine_of(self.model.device)
         self.lessons = Lessons(self.model, self.machine)
-        dtype = self.model.config.dtype
-        self.price = Price(Shape.of(spec, dtype), self.machine, dtype, spec.n_layers)
+        self.price = Price.of(spec, self.model.config, self.machine)
 
     def examine(self, seconds: float) -> Findings:
         """Time probes for about `seconds`, fit them, foretell those held out and a small job; what was learned is kept,

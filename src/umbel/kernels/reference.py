@@ -14,6 +14,7 @@ from torch import Tensor
 
 Filters = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of each draw: top-k (int64, 0: none), top-p (float64, 1: none), min-p (float64, 0: none)."""
+LARGEST_FP8 = 448.0  # of e4m3
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -38,6 +39,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + head_dim / 2) of each head by the row's angles: [rows, heads, head_dim], same shape."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def round_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (`[..., width]`) as e4m3 and what one unit of each is worth (float32 `[...]`): the largest value becomes
+    the largest that e4m3 has."""
+    wide = x.to(torch.float32)
+    scale = wide.abs().amax(-1).div(LARGEST_FP8).clamp_min(torch.finfo(torch.float32).tiny)
+    return (wide / scale.unsqueeze(-1)).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn), scale
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, cap: float = 0.0, sinks: Tensor | None = None) -> Tensor:

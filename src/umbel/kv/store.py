@@ -8,6 +8,9 @@ from torch import Tensor
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.memory import empty
 
+At = slice | Tensor
+"""Slots that lie side by side, or any (int64, of any shape)."""
+
 
 class KVStore:
     """Keys and values, `[n_kv_heads, slots, head_dim]` per layer; slot = page * page_size + offset.
@@ -27,3 +30,7 @@ class KVStore:
         """Store `k` and `v` (`[rows, n_kv_heads, head_dim]`) of a layer in `slots` (`[rows]`)."""
         self.keys[layer].index_copy_(1, slots, k.transpose(0, 1))
         self.values[layer].index_copy_(1, slots, v.transpose(0, 1))
+
+    def read(self, layer: int, at: At) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer in some slots: two of `[n_kv_heads, *slots, head_dim]`."""
+        return self.keys[layer][:, at], self.values[layer][:, at]

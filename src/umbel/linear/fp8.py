@@ -13,24 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from umbel.kernels.dispatch import converts_fp8
+from umbel.kernels.reference import round_to_fp8
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import LinearMethod, Table
 
-FP8 = torch.float8_e4m3fn
-LARGEST = 448.0
 MULTIPLE = 16  # of inputs and outputs, for the tensor cores
-
-
-def multiplies_fp8(device: torch.device) -> bool:
-    """Whether a device has tensor cores for it."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (`[rows, width]`) as e4m3 and what one unit of each is worth (float32 `[rows]`)."""
-    wide = x.to(torch.float32)
-    scale = wide.abs().amax(1).div(LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
-    return (wide / scale.unsqueeze(1)).clamp(-LARGEST, LARGEST).to(FP8), scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +34,7 @@ class Fp8Linear:
 
     def apply(self, x: Tensor) -> Tensor:
         """See Linear."""
-        rows, scale = round_rows(x)
+        rows, scale = round_to_fp8(x)
         product = self._multiply(rows, scale)
         product = (product if self.bias is None else product + self.bias).to(x.dtype)
         return gated_silu(product) if self.is_gated else product
@@ -62,7 +50,7 @@ class Fp8Method:
     """See LinearMethod; tables are those of the method `base`."""
 
     def __init__(self, device: torch.device, base: LinearMethod):
-        self.by_tensor_cores = multiplies_fp8(device)
+        self.by_tensor_cores = converts_fp8(device)
         self.base = base
 
     def convert(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
@@ -78,6 +66,6 @@ class Fp8Method:
         return self.base.convert_table(weight)
 
     def _convert(self, weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> Fp8Linear:
-        rounded, scale = round_rows(weight)
+        rounded, scale = round_to_fp8(weight)
         fits = all(n % MULTIPLE == 0 for n in weight.shape)
         return Fp8Linear(rounded, scale, bias, is_gated, self.by_tensor_cores and fits)

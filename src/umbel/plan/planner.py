@@ -14,7 +14,6 @@ from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
 from umbel.cost.roofline import Load, Price
-from umbel.cost.shape import Shape
 from umbel.errors import UsageError
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan
@@ -77,11 +76,13 @@ def make_plan(
     earlier runs have taught.
     """
     dtype, known = _dtype(spec, config, machine), known or Known()
-    price = Price(Shape.of(spec, str(dtype.value)), machine, str(dtype.value), spec.n_layers, known.calibration)
+    price = Price.of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
     draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
     draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
     if config.linear != "dense":
         draft = draft.decide(Decision("linear", config.linear, "lossy, as asked; priced as dense until runs teach"))
+    if config.kv_cache_dtype != "auto":
+        draft = draft.decide(Decision("kv_cache_dtype", config.kv_cache_dtype, "lossy, as asked"))
     for run in _chosen(config.skip):
         draft = run(draft)
     estimates = _estimate(draft)

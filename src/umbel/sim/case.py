@@ -12,7 +12,6 @@ from umbel.config import EngineConfig
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.roofline import Price
-from umbel.cost.shape import Shape
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.ir.spec import ModelSpec
@@ -85,7 +84,7 @@ class Case:
     def price(self) -> Price:
         """Seconds of steps, in the dtype that the plan decides."""
         dtype = str(self.plan.decision("dtype").value)
-        return Price(Shape.of(self.spec, dtype), self.machine, dtype, self.spec.n_layers, self.known.calibration)
+        return Price.of(self.spec, replace(self.config, dtype=dtype), self.machine, self.known.calibration)
 
     @cached_property
     def forest(self) -> Forest:

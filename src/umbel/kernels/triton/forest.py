@@ -30,11 +30,16 @@ def _keys_of(pages, run, n, from_key, PAGE: tl.constexpr, KEYS: tl.constexpr):
 
 
 @triton.jit
-def _scores(mine, rows, slot, there, dims, DIM: tl.constexpr, CAP: tl.constexpr, scale, FLOAT32: tl.constexpr):
+def _scores(
+    mine, rows, worths, slot, there, dims, scale,
+    DIM: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, FLOAT32: tl.constexpr,
+):  # fmt: skip
     """Scores of a tile of queries with some keys, in powers of two."""
     at = rows + slot[None, :] * DIM + dims[:, None]
     keys = tl.load(at, mask=there[None, :] & (dims < DIM)[:, None], other=0.0)
     scores = tl.dot(mine, keys.to(mine.dtype), input_precision="ieee" if FLOAT32 else "tf32") * scale
+    if SCALED:
+        scores *= tl.load(worths + slot, mask=there, other=0.0)[None, :]
     if CAP > 0:  # cap * tanh(scores / cap)
         scores = CAP - 2 * CAP / (tl.exp2(scores * (2 * LOG2E / CAP)) + 1)
     return scores * LOG2E
@@ -42,15 +47,15 @@ def _scores(mine, rows, slot, there, dims, DIM: tl.constexpr, CAP: tl.constexpr,
 
 @triton.jit
 def _read_run(
-    top, total, mixed, mine, position, run, pages, keys, values, dims, scale,
+    top, total, mixed, mine, position, run, pages, keys, values, key_worths, value_worths, dims, scale,
     DIM: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    FLOAT32: tl.constexpr,
+    SCALED: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Go on with a tile's softmax over the keys of one run."""
     first, n = tl.load(run + 2), tl.load(run + 3)
     for from_key in range(0, n, KEYS):
         slot, there = _keys_of(pages, run, n, from_key, PAGE, KEYS)
-        scores = _scores(mine, keys, slot, there, dims, DIM, CAP, scale, FLOAT32)
+        scores = _scores(mine, keys, key_worths, slot, there, dims, scale, DIM, CAP, SCALED, FLOAT32)
         at = first + from_key + tl.arange(0, KEYS)
         seen = there[None, :] & (at[None, :] <= position[:, None])
         if WINDOW > 0:
@@ -60,6 +65,8 @@ def _read_run(
         weights = tl.where(seen, tl.exp2(scores - new_top[:, None]), 0.0)
         fade = tl.exp2(top - new_top)
         total = total * fade + tl.sum(weights, 1)
+        if SCALED:
+            weights *= tl.load(value_worths + slot, mask=there, other=0.0)[None, :]
         rows = values + slot[:, None] * DIM + dims[None, :]
         found = tl.load(rows, mask=there[:, None] & (dims < DIM)[None, :], other=0.0).to(mine.dtype)
         mixed = mixed * fade[:, None] + tl.dot(
@@ -71,10 +78,11 @@ def _read_run(
 
 @triton.jit
 def _attend_tile(
-    q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head, queries,
-    scale,
+    q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+    q_stride, out_stride, head, queries, scale,
     LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
-    KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SINKS: tl.constexpr, FLOAT32: tl.constexpr,
+    KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, SINKS: tl.constexpr,
+    FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """One item for one KV head, on tiles of `LANES` queries."""
     lane, dims = tl.arange(0, LANES), tl.arange(0, WIDTH)
@@ -89,8 +97,8 @@ def _attend_tile(
     mixed = tl.zeros([LANES, WIDTH], tl.float32)
     for at in range(tl.load(item + 2), tl.load(item + 3)):
         top, total, mixed = _read_run(
-            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, dims, scale,
-            DIM, PAGE, KEYS, WINDOW, CAP, FLOAT32,
+            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, key_worths, value_worths, dims,
+            scale, DIM, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
         )  # fmt: skip
     place = tl.load(item + 4)
     if place < 0:
@@ -111,25 +119,30 @@ def _attend_tile(
 
 @triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _attend(
-    q, out, keys, values, pages, positions, items, runs, partial, tops, sinks, q_stride, out_stride, head_stride,
-    queries, scale,
+    q, out, keys, values, key_worths, value_worths, pages, positions, items, runs, partial, tops, sinks,
+    q_stride, out_stride, n_slots, queries, scale,
     WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,
-    PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SINKS: tl.constexpr,
-    FLOAT32: tl.constexpr,
+    PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr,
+    SINKS: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """One program: an item and a KV head. Few queries get a tile for few."""
     item, head = items + tl.program_id(0) * 5, tl.program_id(1)
-    keys += head.to(tl.int64) * head_stride
-    values += head.to(tl.int64) * head_stride
+    first = head.to(tl.int64) * n_slots
+    keys += first * DIM
+    values += first * DIM
+    key_worths += first
+    value_worths += first
     if tl.load(item + 1) * GROUP <= NARROW:
         _attend_tile(
-            q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head,
-            queries, scale, NARROW, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SINKS, FLOAT32,
+            q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+            q_stride, out_stride, head, queries, scale,
+            NARROW, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
     else:
         _attend_tile(
-            q, out, keys, values, pages, positions, item, runs, partial, tops, sinks, q_stride, out_stride, head,
-            queries, scale, WIDE, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SINKS, FLOAT32,
+            q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+            q_stride, out_stride, head, queries, scale,
+            WIDE, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
 
 
@@ -200,9 +213,18 @@ class DeviceWork:
     queries: int
 
 
-def attend(work: DeviceWork, heads: Heads, tiles: Tiles, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(
+    work: DeviceWork,
+    heads: Heads,
+    tiles: Tiles,
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    worths: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Attention of `q` (`[rows, n_heads, dim]`, heads side by side) with the keys and values of one layer
-    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type."""
+    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type. `worths` are what one unit of the keys
+    and values in each slot is worth (float32 `[n_kv_heads, slots]`), where they are scaled."""
     n_kv, group, dim = heads.n_kv_heads, heads.group, heads.dim
     if q.shape[1:] != (n_kv * group, dim) or q.stride(1) != dim or q.stride(2) != 1:
         raise ValueError(f"q {tuple(q.shape)} with strides {q.stride()} for {n_kv * group} heads of {dim}")
@@ -212,6 +234,7 @@ def attend(work: DeviceWork, heads: Heads, tiles: Tiles, q: Tensor, keys: Tensor
     partial = torch.empty((n_kv * work.queries, dim), dtype=torch.float32, device=q.device)
     tops = torch.empty((n_kv * work.queries, 2), dtype=torch.float32, device=q.device)
     sinks = tops if heads.sinks is None else heads.sinks
+    key_worths, value_worths = worths or (tops, tops)
     shape = {
         "DIM": dim,
         "WIDTH": max(triton.next_power_of_2(dim), 16),
@@ -219,10 +242,10 @@ def attend(work: DeviceWork, heads: Heads, tiles: Tiles, q: Tensor, keys: Tensor
         "SINKS": heads.sinks is not None,
     }
     _attend[len(work.items), n_kv](
-        q, out, keys, values, work.pages, work.positions, work.items, work.runs, partial, tops, sinks,
-        q.stride(0), out.stride(0), keys.stride(0), work.queries, heads.scale,
+        q, out, keys, values, key_worths, value_worths, work.pages, work.positions, work.items, work.runs, partial,
+        tops, sinks, q.stride(0), out.stride(0), keys.shape[1], work.queries, heads.scale,
         WIDE=tiles.wide, NARROW=tiles.narrow, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=heads.window or 0,
-        CAP=heads.cap, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
+        CAP=heads.cap, SCALED=worths is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
     )  # fmt: skip
     if len(work.merges):
         _merge[len(work.merges), n_kv * group](

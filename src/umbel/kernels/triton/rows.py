@@ -12,10 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from umbel.kernels.reference import Filters
+from umbel.kernels.reference import LARGEST_FP8, Filters
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
 _BLOCK = 4096  # logits read at a time
+LARGEST = tl.constexpr(LARGEST_FP8)
+SMALLEST = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
 @triton.jit
@@ -84,15 +86,40 @@ def _turn(
 
 
 @triton.jit
-def _write(k, v, keys, values, slots, k_stride, v_stride, head_stride, DIM: tl.constexpr, BLOCK: tl.constexpr):
-    """The keys and values of one row and one KV head go to its slot."""
-    row, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    at = tl.arange(0, BLOCK)
+def _round_e4m3(x):
+    """float32 within the range of e4m3 to the nearest number that it has, the even one of two; said here, as Triton's
+    interpreter rounds otherwise."""
+    bits = x.to(tl.int32, bitcast=True)
+    bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000  # three bits of fraction stay
+    small = (tl.abs(x) + 16384.0) - 16384.0  # below 2**-6 numbers are 2**-9 apart, as float32 are from 2**14 on
+    return tl.where(tl.abs(x) < 0.015625, tl.where(x < 0, -small, small), bits.to(tl.float32, bitcast=True))
+
+
+@triton.jit
+def _store_slot(new, stored, worths, slot, at, DIM: tl.constexpr, SCALED: tl.constexpr):
+    """One vector to its slot; scaled, as fp8 rounds it, with what one unit is worth."""
     there = at < DIM
-    to = head * head_stride + tl.load(slots + row) * DIM + at
-    kind = keys.dtype.element_ty
-    tl.store(keys + to, tl.load(k + row * k_stride + head * DIM + at, mask=there).to(kind), mask=there)
-    tl.store(values + to, tl.load(v + row * v_stride + head * DIM + at, mask=there).to(kind), mask=there)
+    if SCALED:
+        wide = tl.load(new + at, mask=there, other=0.0).to(tl.float32)
+        worth = tl.maximum(tl.div_rn(tl.max(tl.abs(wide), 0), LARGEST), SMALLEST)
+        scaled = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(wide, worth), -LARGEST), LARGEST))
+        tl.store(stored + slot * DIM + at, scaled.to(stored.dtype.element_ty), mask=there)
+        tl.store(worths + slot, worth)
+    else:
+        tl.store(stored + slot * DIM + at, tl.load(new + at, mask=there).to(stored.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _write(
+    k, v, keys, values, key_worths, value_worths, slots, k_stride, v_stride, n_slots,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
+):  # fmt: skip
+    """The keys and values of one row and one KV head go to its slot."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    slot = head.to(tl.int64) * n_slots + tl.load(slots + row)
+    at = tl.arange(0, BLOCK)
+    _store_slot(k + row * k_stride + head * DIM, keys, key_worths, slot, at, DIM, SCALED)
+    _store_slot(v + row * v_stride + head * DIM, values, value_worths, slot, at, DIM, SCALED)
 
 
 @triton.jit
@@ -170,15 +197,25 @@ class TritonRows:
         if rows:
             _turn[rows, sum(n_turned)](heads, *angles, q_norm, k_norm, n_heads, n_turned[0], eps, **shape)
 
-    def write(self, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+    def write(
+        self,
+        k: Tensor,
+        v: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: Tensor,
+        worths: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """Store `k` and `v` (`[rows, n_kv_heads, dim]`, heads side by side) of a layer in `slots` (int64 `[rows]`) of
-        its keys and values (`[n_kv_heads, slots, dim]`)."""
+        its keys and values (`[n_kv_heads, slots, dim]`); where these are fp8, `worths` (float32 `[n_kv_heads, slots]`
+        each) get what one unit of them is worth."""
         rows, n_kv, dim = k.shape
         if any(t.stride()[1:] != (dim, 1) for t in (k, v)) or not keys.is_contiguous() or keys.shape != values.shape:
             raise ValueError(f"k {k.stride()}, v {v.stride()} or keys {tuple(keys.shape)} are not side by side")
-        strides = k.stride(0), v.stride(0), keys.stride(0)
+        numbers = k.stride(0), v.stride(0), keys.shape[1]
+        shape = {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), "SCALED": worths is not None}
         if rows:
-            _write[rows, n_kv](k, v, keys, values, slots, *strides, DIM=dim, BLOCK=triton.next_power_of_2(dim))
+            _write[rows, n_kv](k, v, keys, values, *(worths or (keys, values)), slots, *numbers, **shape)
 
     def draw(
         self,

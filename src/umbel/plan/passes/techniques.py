@@ -39,6 +39,8 @@ def _refusals(row: Technique, draft: Draft) -> Iterator[Refusal]:
         yield Refusal(name, None, "lossy: may change answers; --allow-lossy lets the plan consider it")
     elif row.family == "linear" and row.name != draft.config.linear:
         yield Refusal(name, None, f"lossy, and taken only by name: --linear {row.name}")
+    elif row.family == "kv" and row.name != draft.config.kv_cache_dtype:
+        yield Refusal(name, None, f"lossy, and taken only by name: --kv-cache-dtype {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
     elif row.name in _BLIND:

@@ -1,0 +1,136 @@
+"""From what a caller gives as prompts to a workload, with the answers of those that cannot be run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from umbel.engine.build import Model
+from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
+from umbel.ir.params import SamplingParams
+from umbel.ir.prompts import check_messages
+from umbel.ir.request import Completion, RowError
+from umbel.ir.workload import Workload
+from umbel.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+Conversation = Sequence[Mapping[str, Any]]
+
+_PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """The answer to one prompt, in vLLM's shape; `error` is set, and `outputs` empty, when the row could not be run."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: tuple[Completion, ...]
+    finished: bool = True
+    error: RowError | None = None
+
+
+class Intake:
+    """Tokenises and checks prompts for one model."""
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; raises UsageError when the directory has none."""
+        if self.model.tokenizer is None:
+            raise UsageError(f"{self.model.directory} has no tokenizer.json: give prompts as token ids")
+        return self.model.tokenizer
+
+    def take(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> Batch:
+        """One prompt or several, with params for all or for each."""
+        prompts = _as_list(prompts)
+        each = _params_for(prompts, params)
+        ids = [self._ids_or_error(prompt, p) for prompt, p in zip(prompts, each, strict=True)]
+        good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
+        workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good)
+        texts = [_text_of(prompt) for prompt in prompts]
+        refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
+        return Batch(workload, texts, refused)
+
+    def _ids_or_error(self, prompt: Prompt, params: SamplingParams) -> Sequence[int] | InvalidRequest:
+        try:
+            ids = self._ids(prompt)
+            self._check(ids, params)
+        except InvalidRequest as error:
+            return error
+        return ids
+
+    def _ids(self, prompt: Prompt) -> Sequence[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode([prompt])[0]
+        if isinstance(prompt, Mapping):
+            if "messages" in prompt:
+                return self.tokenizer.encode_chat([check_messages(prompt["messages"])])[0]
+            return self._ids(_inner_prompt(prompt))
+        if isinstance(prompt, np.ndarray):
+            return cast("list[int]", prompt.tolist())
+        if not isinstance(prompt, Sequence):
+            raise InvalidRequest("invalid_type", f"the prompt is a {type(prompt).__name__}: {_PROMPT_KINDS}", "prompt")
+        return prompt
+
+    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
+        check_prompt_ids(ids)
+        check_token_ids(ids, self.model.spec.vocab_size)
+        check_token_ids(params.stop_token_ids, self.model.spec.vocab_size, "stop_token_ids")
+        if params.stop and self.model.tokenizer is None:
+            raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
+        check_room(len(ids), params.min_tokens, self.model.spec.max_positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts on their way in: what can be run, their texts where given, and the answers of those refused."""
+
+    workload: Workload
+    texts: list[str | None]
+    refused: list[RequestOutput]
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+    """One prompt as a list of one."""
+    if isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], (int, np.integer))):
+        return [prompts]
+    return prompts
+
+
+def _params_for(
+    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> Sequence[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
+    return params
+
+
+def _inner_prompt(prompt: Mapping[str, Any]) -> Any:
+    """The token ids or else the text of a prompt given as an object."""
+    for name in ("prompt_token_ids", "prompt"):
+        if name in prompt:
+            return prompt[name]
+    raise InvalidRequest("missing_required_parameter", f"the prompt has no text: {_PROMPT_KINDS}", "prompt")
+
+
+def _text_of(prompt: Prompt) -> str | None:
+    if isinstance(prompt, Mapping):
+        prompt = prompt.get("prompt", ())
+    return prompt if isinstance(prompt, str) else None
+
+
+def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
+    reason = RowError(error.code, error.message, error.param, status=error.status)
+    return RequestOutput(str(row), text, [], (), error=reason)
