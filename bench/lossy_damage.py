@@ -1,6 +1,6 @@
-"""What lossy products do to the demo model: right answers per task on held-out prompts, dense and lossy.
+"""What lossy products or KV do to the demo model: right answers per task on held-out prompts, with and without them.
 
-python bench/lossy_damage.py [--linear int8] [--count 400] [--model demo] [--dtype float32]   (prints a Markdown table)
+python bench/lossy_damage.py --linear int8 | --kv-cache-dtype fp8 [--count 400] [--dtype float32] (prints Markdown)
 """
 
 from __future__ import annotations
@@ -48,26 +48,31 @@ def main() -> None:
     """Both methods on the same prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--linear", default="int8", choices=("int8", "fp8"))
-    parser.add_argument("--dtype", default="float32", help="of everything but these products")
+    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "fp8"))
+    parser.add_argument("--kv-cache-dtype", default="auto", choices=("auto", "fp8"))
+    parser.add_argument("--dtype", default="float32", help="of everything else")
     parser.add_argument("--count", type=int, default=400, help="prompts per task")
     parser.add_argument("--seed", type=int, default=4242)
     given = parser.parse_args()
+    if (given.linear, given.kv_cache_dtype) == ("dense", "auto"):
+        parser.error("nothing lossy was asked for: give --linear or --kv-cache-dtype")
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(given.model))
     cases = {name: cases_of(name, tokenizer, given.count, given.seed) for name in TASKS}
     prompts = [prompt for pairs in cases.values() for prompt, _ in pairs]
     guesses = {}
-    for linear in ("dense", given.linear):
-        llm = LLM(given.model, dtype=given.dtype, linear=linear, allow_lossy=linear != "dense")
+    asked = {"linear": given.linear, "kv_cache_dtype": given.kv_cache_dtype, "allow_lossy": True}
+    for name, options in (("exact", {}), ("lossy", asked)):
+        llm = LLM(given.model, dtype=given.dtype, **options)
         outputs = llm.generate(prompts, SamplingParams(max_tokens=MOST, temperature=0.0))
-        guesses[linear] = [output.outputs[0].text for output in outputs]
-    print(f"| task | n | dense | {given.linear} | answers that differ |\n|---|---:|---:|---:|---:|")
-    sums = dict.fromkeys(("n", "dense", "lossy", "differ"), 0)
+        guesses[name] = [output.outputs[0].text for output in outputs]
+    what = " and ".join(llm.config.lossy)
+    print(f"| task | n | exact | {what} | answers that differ |\n|---|---:|---:|---:|---:|")
+    sums = dict.fromkeys(("n", "exact", "lossy", "differ"), 0)
     for at, name in enumerate(TASKS):
         low = at * given.count
-        dense, lossy = (guesses[linear][low : low + given.count] for linear in ("dense", given.linear))
-        good = [sum(right(name, g, a) for g, (_, a) in zip(side, cases[name], strict=True)) for side in (dense, lossy)]
-        differ = sum(a != b for a, b in zip(dense, lossy, strict=True))
+        exact, lossy = (side[low : low + given.count] for side in guesses.values())
+        good = [sum(right(name, g, a) for g, (_, a) in zip(side, cases[name], strict=True)) for side in (exact, lossy)]
+        differ = sum(a != b for a, b in zip(exact, lossy, strict=True))
         print(row(name, given.count, *good, differ))
         if name in LABELS:
             for key, value in zip(sums, (given.count, *good, differ), strict=True):
@@ -75,9 +80,9 @@ def main() -> None:
     print(row("**labels**", *sums.values()))
 
 
-def row(name: str, n: int, dense: int, lossy: int, differ: int) -> str:
+def row(name: str, n: int, exact: int, lossy: int, differ: int) -> str:
     """One line of the table."""
-    return f"| {name} | {n} | {dense / n:.2%} | {lossy / n:.2%} | {differ / n:.2%} |"
+    return f"| {name} | {n} | {exact / n:.2%} | {lossy / n:.2%} | {differ / n:.2%} |"
 
 
 if __name__ == "__main__":

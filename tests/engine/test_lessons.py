@@ -47,7 +47,7 @@ def test_a_run_given_up_teaches_too(model: str) -> None:
 def test_the_time_of_whoever_takes_the_outputs_is_not_the_engines(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only moves while an output is in the caller's hands, no time passes for the engine."""
     llm = LLM(model, device="cpu")
-    workload = llm._tokenise(PROMPTS, PARAMS).workload
+    workload = llm._intake.take(PROMPTS, PARAMS).workload
     now, meter = [0.0], None
     monkeypatch.setattr("umbel.engine.loop.time.perf_counter", lambda: now[0])
     for _ in llm.execute(workload):

@@ -8,7 +8,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime import JITFunction
 
-from umbel.kernels.triton import experts, forest, rows
+from umbel.kernels.triton import experts, forest, rows, sampling
 
 HOPPER = GPUTarget("cuda", 90, 32)
 INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
@@ -26,7 +26,8 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
         return "i32"
     return "*" + {
         "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
-        "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heat": "fp32",
+        "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heats": "fp32",
+        "top_k": "i64", "top_p": "fp64", "min_p": "fp64", "bad": "i1",
         "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
         "logits": "fp32",
     }.get(name, narrow)  # fmt: skip
@@ -57,7 +58,9 @@ def main() -> None:
         build(rows._write, narrow, DIM=128, BLOCK=128, SCALED=False)
         build(rows._write, narrow, "fp8e4nv", DIM=128, BLOCK=128, SCALED=True)
         build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
-    build(rows._draw, "fp32", BLOCK=4096)
+    build(sampling._largest, "fp32", BLOCK=4096)
+    for filters in (False, True):
+        build(sampling._draw, "fp32", FILTERS=filters, BLOCK=4096)
 
 
 if __name__ == "__main__":

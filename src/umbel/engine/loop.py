@@ -1,9 +1,14 @@
-"""The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out when done."""
+"""The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out when done.
+
+Where the runner works ahead, a step is decided while the one before it is computed: its tokens are not known then, nor
+who ends with them. Whoever did is computed once more for nothing, and nobody sees it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
@@ -11,16 +16,27 @@ from umbel.engine.state import LiveState
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.spans import UNHEARD, Spans
-from umbel.ir.step import StepResult
-from umbel.runner.base import Runner
+from umbel.ir.step import Step, StepResult
+from umbel.runner.base import AheadRunner, Runner
+from umbel.sched.draft import Drawn
 from umbel.sched.scheduler import Ints, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that is under way, who draws in it, and what waits for its result."""
+
+    step: Step
+    drawn: Drawn
+    result: Callable[[], StepResult]
 
 
 class Loop:
     """One workload on its way; `stats` may be read at any time.
 
     `meter` has the load of every step and its seconds: all that the loop does from one step to the next (scheduling,
-    running, state, texts), but not the time that whoever takes the outputs keeps it waiting.
+    running, state, texts), but not the time that whoever takes the outputs keeps it waiting. The seconds of a step are
+    those since the step before it was done.
     """
 
     def __init__(
@@ -38,8 +54,10 @@ class Loop:
         self.rows = rows
         self.meter = meter or Meter()
         self.spans = spans
+        self._ahead = runner if isinstance(runner, AheadRunner) else None
         self.first_token: float | None = None  # when the first token was there, on the clock of time.monotonic
-        self._away = 0.0  # seconds spent with whoever takes the outputs
+        self._landed = 0.0  # when the last step was done
+        self._away = 0.0  # seconds spent since then with whoever takes the outputs
         self._steps = 0
         self._kv_read = 0
         self._prompt_tokens = 0
@@ -47,23 +65,21 @@ class Loop:
 
     def run(self) -> Iterator[Output]:
         """Every row of the workload once, as they finish."""
+        self._landed = time.perf_counter()
+        before: Flight | None = None
         while True:
-            began, away = time.perf_counter(), self._away
             self.spans.open()
             step = self.spans.lap("scheduling", self.scheduler.next())
             yield from self._count(self._unfit())
-            if step is None:
+            if step is None and before is None:
                 return
-            result = self.runner.run(step)
-            if self.first_token is None and len(result.token_ids):
-                self.first_token = time.monotonic()
-            self._steps += 1
-            self._kv_read += result.kv_tokens_read
-            slots = self.spans.lap("scheduling", self.scheduler.apply(result))
-            yield from self._count(self._broken(slots, result))
-            yield from self._count(self._finished(slots, result))
-            self.meter.add(step, result.kv_tokens_read, time.perf_counter() - began - (self._away - away))
-            self.spans.close(step, result.kv_tokens_read)
+            flight = None if step is None else self._start(step)
+            if before is not None:
+                yield from self._land(before)
+            before = flight
+            if before is not None and self._ahead is None:
+                yield from self._land(before)
+                before = None
 
     def stats(self) -> Stats:
         """Totals so far."""
@@ -83,18 +99,41 @@ class Loop:
             kv_token_steps=s.occupied_pages * s.pool.page_size,
         )
 
-    def _finished(self, slots: Ints, result: StepResult) -> Iterator[Output]:
-        alive = self.scheduler.seqs.rank[slots] >= 0  # rows that broke in this step have left already
-        ended = self.state.take(slots[alive], result if alive.all() else result.only(alive))
+    def _start(self, step: Step) -> Flight:
+        """The step is given to the runner, and the scheduler goes on as if it were done."""
+        if self._ahead is not None:
+            result = self._ahead.start(step)
+        else:
+            done = self.runner.run(step)
+            result = lambda: done  # noqa: E731 (a function, as runners that work ahead give one)
+        return Flight(step, self.spans.lap("scheduling", self.scheduler.advance()), result)
+
+    def _land(self, flight: Flight) -> Iterator[Output]:
+        """The step is done: its tokens go to their samples, and who ends with them ends."""
+        result, drawn = flight.result(), flight.drawn
+        if self.first_token is None and len(result.token_ids):
+            self.first_token = time.monotonic()
+        self._steps += 1
+        self._kv_read += result.kv_tokens_read
+        here = self.spans.lap("scheduling", self.scheduler.settle(drawn, result.token_ids))
+        yield from self._count(self._broken(drawn.slots[here & result.bad]))
+        yield from self._count(self._finished(drawn, result))
+        now, away = time.perf_counter(), self._away
+        self.meter.add(flight.step, result.kv_tokens_read, now - self._landed - away)
+        self._landed, self._away = now, 0.0
+        self.spans.close(flight.step, result.kv_tokens_read)
+
+    def _finished(self, drawn: Drawn, result: StepResult) -> Iterator[Output]:
+        alive = self.scheduler.seqs.rank[drawn.slots] == drawn.ranks  # some ended before, some broke in this step
+        slots, counts = drawn.slots[alive], drawn.counts[alive]
+        ended = self.state.take(slots, result if alive.all() else result.only(alive), counts)
         for sample in ended:
-            self.scheduler.finish(sample.slot)
+            self.scheduler.finish(sample.slot, len(sample.token_ids))
         yield from self.rows.add(ended)
 
-    def _broken(self, slots: Ints, result: StepResult) -> Iterator[Output]:
+    def _broken(self, slots: Ints) -> Iterator[Output]:
         """Rows whose logits were not finite: abandoned, with an error; the others go on."""
-        if not result.bad.any():
-            return
-        for row in dict.fromkeys(self.scheduler.seqs.row[slots[result.bad]].tolist()):
+        for row in dict.fromkeys(self.scheduler.seqs.row[slots].tolist()):
             yield from self._abandon(row, "non_finite_logits", "the model gave logits that are not finite", 500)
 
     def _unfit(self) -> Iterator[Output]:

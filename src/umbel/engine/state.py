@@ -48,18 +48,20 @@ class LiveState:
         self._texts: dict[int, tuple[AnswerStream, list[str]]] = {}  # by rank; only rows with stop strings
         self._logprobs: dict[int, list[TokenLogprobs]] = {}  # by rank
 
-    def take(self, slots: Ints, result: StepResult) -> list[Ended]:
-        """Record the tokens that `slots` have just been given; returns the samples that end with them."""
+    def take(self, slots: Ints, result: StepResult, counts: Ints | None = None) -> list[Ended]:
+        """Record the tokens that `slots` were given; returns the samples that end with them. `counts` are the tokens of
+        each up to this one, where more have been begun since."""
         seqs, tokens = self.seqs, result.token_ids
+        counts = seqs.n_out[slots] if counts is None else counts
         rows = seqs.row[slots]
         self.output_tokens += len(slots)
         for i in np.flatnonzero(self._has_logprobs[rows]).tolist() if result.logprobs is not None else ():
             self._logprobs.setdefault(int(seqs.rank[slots[i]]), []).append(_logprobs_of(result, i, self._k(rows[i])))
-        full = seqs.n_out[slots] >= seqs.max_out[slots]
+        full = counts >= seqs.max_out[slots]
         suspects = full | np.isin(tokens, self._any_end) | self._has_stops[rows]
         at = np.flatnonzero(suspects)
-        every = zip(slots[at].tolist(), tokens[at].tolist(), full[at].tolist(), strict=True)
-        found = [self._look(slot, token, full=last) for slot, token, last in every]
+        every = zip(slots[at].tolist(), tokens[at].tolist(), counts[at].tolist(), strict=True)
+        found = [self._look(slot, token, count) for slot, token, count in every]
         return [ended for ended in found if ended is not None]
 
     def forget(self, rank: int) -> None:
@@ -67,19 +69,19 @@ class LiveState:
         self._texts.pop(rank, None)
         self._logprobs.pop(rank, None)
 
-    def _look(self, slot: int, token: int, *, full: bool) -> Ended | None:
-        """Whether the sample ends: at an end id, at a stop string, or at its limit, in this order."""
+    def _look(self, slot: int, token: int, count: int) -> Ended | None:
+        """Whether the sample ends with its token number `count`: at an end id, a stop string or its limit, in order."""
         row = int(self.seqs.row[slot])
         stream = None
         if self._has_stops[row]:
             stream, text = self._text(slot, row)
             text.append(stream.push([token]))
-        if token in self.end_ids[row] and self.seqs.n_out[slot] > self.workload.params[row].min_tokens:
+        if token in self.end_ids[row] and count > self.workload.params[row].min_tokens:
             own = token in self.workload.params[row].stop_token_ids
-            return self._end(slot, "stop", token if own else None)
+            return self._end(slot, count, "stop", token if own else None)
         if stream is not None and stream.stop is not None:
-            return self._end(slot, "stop", stream.stop)
-        return self._end(slot, "length", None) if full else None
+            return self._end(slot, count, "stop", stream.stop)
+        return self._end(slot, count, "length", None) if count >= self.seqs.max_out[slot] else None
 
     def _text(self, slot: int, row: int) -> tuple[AnswerStream, list[str]]:
         rank = int(self.seqs.rank[slot])
@@ -96,7 +98,7 @@ class LiveState:
             self._texts[rank] = stream, []
         return self._texts[rank]
 
-    def _end(self, slot: int, reason: str, stop: str | int | None) -> Ended:
+    def _end(self, slot: int, count: int, reason: str, stop: str | int | None) -> Ended:
         rank, seqs = int(self.seqs.rank[slot]), self.seqs
         text = None
         if rank in self._texts:
@@ -110,7 +112,7 @@ class LiveState:
             slot=slot,
             row=int(seqs.row[slot]),
             sample=int(seqs.sample[slot]),
-            token_ids=tuple(seqs.generated(slot).tolist()),
+            token_ids=tuple(seqs.out[slot, :count].tolist()),
             finish_reason=reason,
             stop_reason=stop,
             text=text,

@@ -78,10 +78,10 @@ def weights(logits: Tensor, heat: Tensor) -> Tensor:
     return torch.exp((logits - logits.amax(-1, keepdim=True)) / heat)
 
 
-def filtered(weights: Tensor, filters: Filters) -> Tensor:
-    """Weights (`[k, width]`, the largest of a row 1) with zeros for what the filters remove: first min-p, then top-k,
+def filtered(weights: Tensor, filters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Weights (`[k, width]`, the largest of a row 1) with zeros for what the `Filters` remove: first min-p, then top-k,
     then top-p, each on what the one before left; of equal ones the lower id stays."""
-    k, p, floor = (torch.from_numpy(column).to(weights.device).unsqueeze(-1) for column in filters)
+    k, p, floor = (column.unsqueeze(-1) for column in filters)
     values, order = torch.sort(weights, dim=-1, descending=True, stable=True)
     place = torch.arange(values.shape[-1], device=values.device)
     values = values.where((values >= floor) & ((place < k) | (k == 0)), 0)

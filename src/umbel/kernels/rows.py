@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from umbel.kernels import reference
-from umbel.kernels.dispatch import kernels, kernels_for
+from umbel.kernels.dispatch import kernels_for
+from umbel.kernels.native.calls import Native
+from umbel.kernels.transfer import upload
 
 # Draws made at a time in plain torch: a copy of the logits for each would fill the memory.
 _BLOCK = 64
@@ -46,35 +48,41 @@ def turn_heads(
     return reference.rotate(q, *angles), reference.rotate(k, *angles), v
 
 
+def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Of some rows (int64 `[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is
+    not finite; on their device."""
+    fast = kernels_for(logits) if logits.dtype == torch.float32 else None
+    if isinstance(fast, Native):
+        ids, bad = fast.argmax(logits, rows)
+        return torch.from_numpy(ids), torch.from_numpy(bad)
+    (at,) = upload(logits.device, rows)
+    if fast is not None:
+        return fast.largest(logits, at)
+    places, torn = reference.largest(logits)
+    return places[at], torn[at]
+
+
 def draw(
     logits: Tensor,
     rows: np.ndarray,
-    best: np.ndarray,
+    best: Tensor,
     heat: np.ndarray,
     dice: np.ndarray,
     filters: reference.Filters | None = None,
-) -> np.ndarray:
+) -> Tensor:
     """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at temperatures
-    `heat`, from what the filters leave (None: from all); `dice` are uniform numbers."""
+    `heat`, from what the filters leave (None: from all); `dice` are uniform numbers. On the logits' device."""
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
-    if fast is not None and (filters is None or fast.filters):
-        return fast.draw(logits, rows, best, heat, dice, filters)
-    ids = np.empty(len(rows), np.int64)
+    if isinstance(fast, Native):
+        return torch.from_numpy(fast.draw(logits, rows, best.numpy(), heat, dice, filters))
+    at, warm, thrown, *columns = upload(logits.device, rows, heat.astype(np.float32), dice, *(filters or ()))
+    if fast is not None:
+        return fast.draw(logits, at, best, warm, thrown, (columns[0], columns[1], columns[2]) if columns else None)
+    ids = torch.empty_like(best)
     for low in range(0, len(rows), _BLOCK):
-        at = slice(low, low + _BLOCK)
-        chosen, warm, thrown = (torch.from_numpy(column[at]).to(logits.device) for column in (rows, heat, dice))
-        weights = reference.weights(logits[chosen], warm.to(torch.float32).unsqueeze(-1))
-        if filters is not None:
-            weights = reference.filtered(weights, tuple(column[at] for column in filters))
-        ids[at] = reference.invert(weights, thrown.unsqueeze(-1)).cpu().numpy()
+        here = slice(low, low + _BLOCK)
+        weights = reference.weights(logits[at[here]], warm[here].unsqueeze(-1))
+        if columns:
+            weights = reference.filtered(weights, (columns[0][here], columns[1][here], columns[2][here]))
+        ids[here] = reference.invert(weights, thrown[here].unsqueeze(-1))
     return ids
-
-
-def largest(logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of some rows (`[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is not
-    finite."""
-    native = kernels().native
-    if native is not None and logits.dtype == torch.float32 and native.takes(logits):
-        return native.argmax(logits, rows)
-    ids, bad = reference.largest(logits)
-    return ids.cpu().numpy()[rows], bad.cpu().numpy()[rows]

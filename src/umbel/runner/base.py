@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from umbel.ir.step import Step, StepResult
 
@@ -13,3 +14,13 @@ class Runner(Protocol):
     def run(self, step: Step) -> StepResult: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AheadRunner(Runner, Protocol):
+    """A runner whose device computes while the caller goes on. A token below 0 in a step, -1 - i, stands for the one
+    that sample i of the step before draws."""
+
+    def start(self, step: Step) -> Callable[[], StepResult]:
+        """Begin a step; what is returned waits for its result, and is called before the step after the next begins."""
+        ...

@@ -7,7 +7,8 @@ leave is drawn from in the order of token ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,60 +17,96 @@ from torch import Tensor
 from umbel.ir.step import Sampling, StepResult
 from umbel.kernels.reference import most_likely
 from umbel.kernels.rows import draw, largest
+from umbel.kernels.transfer import upload
 from umbel.runner.random import uniform
 
 # Samples handled at a time: n samples of one row share its logits, and a copy for each would fill the memory.
 _BLOCK = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What a StepResult says of samples, as tensors on the device that may still be at work on them."""
+
+    ids: Tensor
+    bad: Tensor
+    logprobs: tuple[Tensor, Tensor, Tensor] | None
+
+    def fetch(self) -> Callable[[], StepResult]:
+        """Have it copied to the processor; what is returned waits until it is there."""
+        copies = [t.to("cpu", non_blocking=True) for t in (self.ids, self.bad, *(self.logprobs or ()))]
+        done = torch.cuda.Event() if self.ids.is_cuda else None
+        if done is not None:
+            done.record()
+
+        def wait() -> StepResult:
+            if done is not None:
+                done.synchronize()
+            ids, bad, *logprobs = (copy.numpy() for copy in copies)
+            return StepResult(ids, bad, *logprobs)
+
+        return wait
+
+
 def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult:
     """Draw one token for each sample. `logits` `[rows, vocab]` float32; sample i draws from row `row_of[i]`."""
+    return draw_samples(logits, row_of, sampling).fetch()()
+
+
+def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:
+    """The same, without waiting for a device that works behind the caller's back."""
     ids, bad = largest(logits, row_of)
     bans, warm = dict(sampling.banned), sampling.temperature > 0
     dice = uniform(sampling.seeds, sampling.keys, sampling.samples, sampling.positions) if warm.any() else np.zeros(0)
     banned = np.zeros(len(ids), bool)
     banned[list(bans)] = True
-    free = np.flatnonzero(warm & ~banned)
-    ids[free] = _draw(logits, row_of[free], ids[free], sampling, free, dice)
+    _redraw(ids, logits, row_of, sampling, np.flatnonzero(warm & ~banned), dice)
     for which in _blocks(np.flatnonzero(banned)):
-        own = logits[torch.from_numpy(row_of[which]).to(logits.device)]
-        for row, i in enumerate(which.tolist()):
-            own[row, list(bans[i])] = -torch.inf
-        ids[which] = largest(own, np.arange(len(which)))[0]
-        at = np.flatnonzero(warm[which])
-        ids[which[at]] = _draw(own, at, ids[which[at]], sampling, which[at], dice)
-    return StepResult(ids, bad, *_logprobs(logits, row_of, ids, sampling.logprobs))
+        pairs = np.array([(row, token) for row, i in enumerate(which.tolist()) for token in bans[i]], np.int64)
+        chosen, at, places = upload(logits.device, row_of[which], which, pairs.reshape(-1, 2))
+        own = logits[chosen]
+        own[places[:, 0], places[:, 1]] = -torch.inf
+        best = ids.new_empty(len(ids))
+        best[at] = largest(own, np.arange(len(which)))[0]
+        place_of = np.zeros(len(ids), np.int64)
+        place_of[which] = np.arange(len(which))
+        _redraw(best, own, place_of, sampling, which[warm[which]], dice)
+        ids[at] = best[at]
+    return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling.logprobs))
 
 
 def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:
     return (which[low : low + _BLOCK] for low in range(0, len(which), _BLOCK))
 
 
-def _draw(
-    logits: Tensor, rows: np.ndarray, best: np.ndarray, sampling: Sampling, which: np.ndarray, dice: np.ndarray
-) -> np.ndarray:
-    """Token ids of the samples `which`, drawn from `rows` of the logits."""
+def _redraw(
+    ids: Tensor, logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray, dice: np.ndarray
+) -> None:
+    """Put tokens that are drawn in the place of the most likely ones, for the samples `which`."""
     if len(which) == 0:
-        return best
+        return
     filters = sampling.top_k[which], sampling.top_p[which], sampling.min_p[which]
     cut = bool((filters[0] > 0).any() or (filters[1] < 1).any() or (filters[2] > 0).any())
-    return draw(logits, rows, best, sampling.temperature[which], dice[which], filters if cut else None)
+    (at,) = upload(ids.device, which)
+    heat = sampling.temperature[which]
+    ids[at] = draw(logits, row_of[which], ids[at], heat, dice[which], filters if cut else None)
 
 
 def _logprobs(
-    logits: Tensor, row_of: np.ndarray, ids: np.ndarray, asked: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    logits: Tensor, row_of: np.ndarray, ids: Tensor, asked: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any sample `asked` for; None
     where none did."""
     k, count = int(asked.max(initial=-1)), len(ids)
     if k < 0:
-        return None, None, None
-    chosen, top_ids, top = np.full(count, np.nan), np.full((count, k), -1, np.int64), np.full((count, k), np.nan)
+        return None
+    chosen = torch.full((count,), torch.nan, dtype=torch.float64, device=ids.device)
+    top_ids, top = ids.new_full((count, k), -1), chosen.new_full((count, k), torch.nan)
     for which in _blocks(np.flatnonzero(asked >= 0)):
-        logp = torch.log_softmax(logits[torch.from_numpy(row_of[which]).to(logits.device)].float(), -1)
-        picked = torch.from_numpy(ids[which]).to(logp.device).unsqueeze(-1)
-        chosen[which] = logp.gather(-1, picked).squeeze(-1).double().cpu().numpy()
+        rows, at = upload(ids.device, row_of[which], which)
+        logp = torch.log_softmax(logits[rows].float(), -1)
+        chosen[at] = logp.gather(-1, ids[at].unsqueeze(-1)).squeeze(-1).double()
         if k:
-            values, order = most_likely(logp, k)
-            top_ids[which], top[which] = order.cpu().numpy(), values.double().cpu().numpy()
+            values, top_ids[at] = most_likely(logp, k)
+            top[at] = values.double()
     return chosen, top_ids, top

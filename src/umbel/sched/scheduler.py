@@ -17,7 +17,7 @@ from umbel.ir.forest import Forest
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.sched.assembler import Assembler
-from umbel.sched.draft import Draft
+from umbel.sched.draft import Draft, Drawn
 from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.build import build_admission, build_cache, build_queue, ends_at_limit
 from umbel.sched.policies.policy import Policy
@@ -68,7 +68,7 @@ class Scheduler:
         self.peak_pages = self.peak_running = self.occupied_pages = 0
         self._evicted: set[int] = set()  # rows that were ever preempted
         self._seen = np.zeros(forest.n_nodes, np.int64)  # tokens of each node computed at least once
-        self._draft = Draft(0)
+        self._draft, self._under_way = Draft(0), 0
         self._assembler = Assembler(self.seqs, self.kv, workload, table)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
 
@@ -80,7 +80,8 @@ class Scheduler:
     # -- deciding ------------------------------------------------------------------------------------------------
 
     def next(self) -> Step | None:
-        """The next step, or None when every sample is done (or the rest has been reported in `failed`)."""
+        """The next step; None when every sample is done (or the rest has been reported in `failed`), or when nothing
+        can be decided before the step under way is settled."""
         while True:
             draft = Draft(self.chunk)
             self._extend_tails(draft)
@@ -88,7 +89,7 @@ class Scheduler:
             self._admit(draft)
             if not draft.empty:
                 break
-            if not self._drop_unfit():
+            if self._under_way or not self._drop_unfit():
                 return None
         self._draft = draft
         self._note()
@@ -106,7 +107,8 @@ class Scheduler:
         while True:
             slots = self.seqs.runners()
             slots = slots[self.seqs.primed[slots]]
-            wanted = self.seqs.n_out[slots] - self.seqs.held[slots]
+            lacking = self.seqs.n_out[slots] - self.seqs.held[slots]
+            wanted = np.where(self.seqs.n_out[slots] < self.seqs.max_out[slots], lacking, 0)  # full ones end soon
             granted = np.clip(draft.budget - (np.cumsum(wanted) - wanted), 0, wanted)
             slots, granted = slots[granted > 0], granted[granted > 0]
             missing = self._pages_short(slots, granted)
@@ -237,12 +239,10 @@ class Scheduler:
         path = self.kv.path(int(self.kv.forest.leaf[row]))
         for rank in self.waiting.ranks_of(row):
             slot = self.seqs.slot_of.get(rank)
-            if slot is not None and self.seqs.running[slot]:
-                self._end(slot)
+            if slot is not None:
+                self._leave(slot)
             elif self.waiting.drop(rank):
                 self.kv.skip(path)
-                if slot is not None:
-                    self.seqs.end(slot)
 
     # -- what happened -------------------------------------------------------------------------------------------
 
@@ -254,6 +254,13 @@ class Scheduler:
 
     def apply(self, result: StepResult) -> Ints:
         """Take in the result of the step last returned; returns the slots that got a token, as in its samples."""
+        drawn = self.advance()
+        self.settle(drawn, result.token_ids)
+        return drawn.slots
+
+    def advance(self) -> Drawn:
+        """The step last returned is under way, and all that it leaves is known but for the tokens that it draws: until
+        `settle`, which must come before the step after the next is decided, that of its sample i is -1 - i."""
         slots = self.sampled_slots()
         draft = self._draft
         for node, tokens in draft.nodes.items():
@@ -267,16 +274,33 @@ class Scheduler:
         decoded = len(slots) - len(draft.firsts)  # tails that reach their end feed one new token each
         self.recomputed_tokens += len(draft.again) + int(draft.tail_tokens.sum()) - decoded
         self.seqs.held[draft.tails] += draft.tail_tokens
-        self.seqs.append(slots, result.token_ids)
+        self.seqs.append(slots, -1 - np.arange(len(slots)))
         self.seqs.primed[np.array(draft.firsts, np.int64)] = True
-        self._draft = Draft(0)
-        return slots
+        self._draft, self._under_way = Draft(0), self._under_way + 1
+        return Drawn(slots, self.seqs.rank[slots], self.seqs.n_out[slots])
 
-    def finish(self, slot: int) -> None:
-        """A running sample is done: its length is learned, its tail and what nobody else reads are released."""
-        row, tokens = int(self.seqs.row[slot]), int(self.seqs.n_out[slot])
+    def settle(self, drawn: Drawn, tokens: Ints) -> NDArray[np.bool_]:
+        """The tokens of a step are known; tells which of its samples are still there (`[samples]`)."""
+        here: NDArray[np.bool_] = self.seqs.rank[drawn.slots] == drawn.ranks
+        self.seqs.out[drawn.slots[here], drawn.counts[here] - 1] = tokens[here]
+        self._under_way -= 1
+        return here
+
+    def finish(self, slot: int, tokens: int | None = None) -> None:
+        """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, its tail and
+        what nobody else reads are released."""
+        row, tokens = int(self.seqs.row[slot]), tokens or int(self.seqs.n_out[slot])
         self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.max_out[row])
-        self._end(slot)
+        self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        """A sample that has started goes, from where it runs or from where it waits to go on."""
+        if self.seqs.running[slot]:
+            self._end(slot)
+            return
+        self.waiting.drop(int(self.seqs.rank[slot]))
+        self.kv.skip(self.kv.path(int(self.seqs.leaf[slot])))
+        self.seqs.end(slot)
 
     def _end(self, slot: int) -> None:
         self.pool.give(self.seqs.take_pages(slot))

@@ -1,4 +1,4 @@
-"""Small operations on rows on a GPU, one launch each: norms, rotary angles, the gate, new keys and values, sampling.
+"""Small operations on rows on a GPU, one launch each: norms, rotary angles, the gate, new keys and values.
 
 What each means stands in `kernels/reference.py`; values are rounded to the type of the tensors where the reference
 rounds them, so that results differ from it by the order of a sum at most.
@@ -6,16 +6,15 @@ rounds them, so that results differ from it by the order of a sum at most.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from umbel.kernels.reference import LARGEST_FP8, Filters
+from umbel.kernels.reference import LARGEST_FP8
+from umbel.kernels.triton.sampling import draw_ids, find_largest
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
-_BLOCK = 4096  # logits read at a time
 LARGEST = tl.constexpr(LARGEST_FP8)
 SMALLEST = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -122,38 +121,12 @@ def _write(
     _store_slot(v + row * v_stride + head * DIM, values, value_worths, slot, at, DIM, SCALED)
 
 
-@triton.jit
-def _draw(logits, rows, best, heat, dice, ids, width, BLOCK: tl.constexpr):
-    """One draw: where the sum of the weights, in the order of ids, passes its share of the total; sums are float64."""
-    draw = tl.program_id(0)
-    base = logits + tl.load(rows + draw) * width
-    top, by = tl.load(base + tl.load(best + draw)), tl.load(heat + draw)
-    total = tl.zeros([], tl.float64)
-    for low in range(0, width, BLOCK):
-        at = low + tl.arange(0, BLOCK)
-        weights = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / by)
-        total += tl.sum(weights.to(tl.float64), 0)
-    target = tl.load(dice + draw) * total
-    summed, found, last = tl.zeros([], tl.float64), width + 0 * draw, 0 * draw
-    for low in range(0, width, BLOCK):
-        at = low + tl.arange(0, BLOCK)
-        weights = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / by)
-        up_to = summed + tl.cumsum(weights.to(tl.float64), 0)
-        found = tl.minimum(found, tl.min(tl.where((up_to > target) & (weights > 0), at, width), 0))
-        last = tl.maximum(last, tl.max(tl.where(weights > 0, at, 0), 0))
-        summed += tl.sum(weights.to(tl.float64), 0)
-    # Rounding can put the target on the total: the last token with any weight is then meant.
-    tl.store(ids + draw, tl.where(found == width, last, found))
-
-
 # In Triton's interpreter the kernels take tensors of the processor.
-INTERPRETED = not isinstance(_draw, triton.runtime.JITFunction)
+INTERPRETED = not isinstance(_turn, triton.runtime.JITFunction)
 
 
 class TritonRows:
     """The operations of `Native` on GPU tensors; shapes are those of `kernels/rows.py`, which asks `takes` first."""
-
-    filters = False  # whether `draw` knows top-k, top-p and min-p
 
     def takes(self, *tensors: Tensor) -> bool:
         """Whether all are on a GPU, contiguous and of one type that the kernels know."""
@@ -217,23 +190,21 @@ class TritonRows:
         if rows:
             _write[rows, n_kv](k, v, keys, values, *(worths or (keys, values)), slots, *numbers, **shape)
 
+    def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """See `find_largest`."""
+        return find_largest(logits, rows)
+
     def draw(
         self,
         logits: Tensor,
-        rows: np.ndarray,
-        best: np.ndarray,
-        heat: np.ndarray,
-        dice: np.ndarray,
-        filters: Filters | None = None,
-    ) -> np.ndarray:
-        """Ids drawn from the softmax of some rows (`[k]`) of float32 `logits`."""
-        if filters is not None:
-            raise ValueError("the kernel draws without filters")
-        ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-        columns = (torch.from_numpy(c).to(logits.device) for c in (rows, best, heat.astype(np.float32), dice))
-        if len(rows):
-            _draw[(len(rows),)](logits, *columns, ids, logits.shape[1], BLOCK=_BLOCK)
-        return ids.cpu().numpy()
+        rows: Tensor,
+        best: Tensor,
+        heat: Tensor,
+        dice: Tensor,
+        filters: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """See `draw_ids`."""
+        return draw_ids(logits, rows, best, heat, dice, filters)
 
     def _norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         width = x.shape[-1]

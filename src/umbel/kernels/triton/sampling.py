@@ -1,0 +1,157 @@
+"""Sampling on a GPU, one program a sample: the largest logit, and draws under top-k, top-p and min-p without a sort.
+
+What it means stands in `kernels/reference.py`. A filter keeps what lies above some weight, and of those equal to it the
+ones with the lowest ids. That weight is found by bisection over the bits of its float32, which are in the order of the
+weights: thirty passes over logits that lie in the chip's cache, whatever the vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 4096  # logits read at a time
+ONE = tl.constexpr(0x3F800000)  # the bits of 1.0, which no weight exceeds
+
+
+@triton.jit
+def _largest(logits, rows, ids, bad, width, BLOCK: tl.constexpr):
+    """One row: where its largest logit is, the first of equal ones, and whether it is not finite or one is NaN."""
+    at_row = tl.program_id(0)
+    base = logits + tl.load(rows + at_row) * width
+    top, place, torn = tl.full([], float("-inf"), tl.float32), 0 * at_row, 0 * at_row
+    for low in range(0, width, BLOCK):
+        at = low + tl.arange(0, BLOCK)
+        found = tl.load(base + at, mask=at < width, other=float("-inf"))
+        torn += tl.sum((found != found).to(tl.int32), 0)
+        found = tl.where(found != found, float("-inf"), found)
+        here = tl.max(found, 0)
+        first = tl.min(tl.where(found == here, at, width), 0)
+        place = tl.where(here > top, first, place)
+        top = tl.maximum(top, here)
+    tl.store(ids + at_row, place.to(tl.int64))
+    tl.store(bad + at_row, (torn > 0) | (tl.abs(top) == float("inf")))
+
+
+@triton.jit
+def _weights(base, low, width, top, heat, floor, BLOCK: tl.constexpr):
+    """Weights of some ids, the largest of the row 1; 0 for those under the floor."""
+    at = low + tl.arange(0, BLOCK)
+    found = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / heat)
+    return tl.where(found.to(tl.float64) >= floor, found, 0.0), at
+
+
+@triton.jit
+def _above(base, width, top, heat, floor, bits, BLOCK: tl.constexpr):
+    """How many weights lie above the one with these bits, and their sum in float64."""
+    count, total = 0 * width, tl.zeros([], tl.float64)
+    for low in range(0, width, BLOCK):
+        weights, _ = _weights(base, low, width, top, heat, floor, BLOCK)
+        over = weights.to(tl.int32, bitcast=True) > bits
+        count += tl.sum(over.to(tl.int32), 0)
+        total += tl.sum(tl.where(over, weights, 0.0).to(tl.float64), 0)
+    return count, total
+
+
+@triton.jit
+def _top_k(base, width, top, heat, floor, k, BLOCK: tl.constexpr):
+    """The bits of the least weight that top-k keeps, how many equal to it stay, and the sum of all above it."""
+    low, high = 0 * width - 1, 0 * width + ONE
+    while high - low > 1:  # fewer than k weights lie above `high`, k or more above `low`
+        middle = (low + high) // 2
+        count, _ = _above(base, width, top, heat, floor, middle, BLOCK)
+        low, high = tl.where(count >= k, middle, low), tl.where(count >= k, high, middle)
+    count, total = _above(base, width, top, heat, floor, high, BLOCK)
+    return high, k - count, total
+
+
+@triton.jit
+def _top_p(base, width, top, heat, floor, edge, ties, above_edge, share, BLOCK: tl.constexpr):
+    """The same for top-p, of what top-k has left (`edge`, `ties` and the sum above it)."""
+    at_edge = edge.to(tl.float32, bitcast=True).to(tl.float64)
+    wanted = share * (above_edge + at_edge * ties)
+    low, high = edge - 1, 0 * width + ONE  # what lies above `high` is less than wanted, what lies above `low` is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        _, total = _above(base, width, top, heat, floor, middle, BLOCK)
+        low, high = tl.where(total >= wanted, middle, low), tl.where(total >= wanted, high, middle)
+    _, total = _above(base, width, top, heat, floor, high, BLOCK)
+    value = high.to(tl.float32, bitcast=True).to(tl.float64)
+    fit = tl.ceil((wanted - total) / value)  # the place of each of them is before `wanted`
+    fit = tl.minimum(tl.maximum(fit, 1.0), 2147483647.0).to(tl.int32)
+    return high, tl.where(high == edge, tl.minimum(fit, ties), fit)
+
+
+@triton.jit
+def _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS: tl.constexpr, BLOCK: tl.constexpr):
+    """Weights of some ids that the filters leave; `tied` of those equal to the edge came before."""
+    weights, at = _weights(base, low, width, top, heat, floor, BLOCK)
+    if FILTERS:
+        bits = weights.to(tl.int32, bitcast=True)
+        equal = (bits == edge).to(tl.int32)
+        place = tied + tl.cumsum(equal, 0) - equal
+        weights = tl.where((bits > edge) | ((equal > 0) & (place < ties)), weights, 0.0)
+        tied += tl.sum(equal, 0)
+    return weights, at, tied
+
+
+@triton.jit
+def _draw(
+    logits, rows, best, heats, dice, top_k, top_p, min_p, ids, width,
+    FILTERS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One draw: where the sum of the weights, in the order of ids, passes its share of the total; sums are float64."""
+    draw = tl.program_id(0)
+    base = logits + tl.load(rows + draw) * width
+    top, heat = tl.load(base + tl.load(best + draw)), tl.load(heats + draw)
+    floor, edge, ties = tl.zeros([], tl.float64), 0 * width - 1, width
+    if FILTERS:
+        floor = tl.load(min_p + draw)
+        k, share = tl.load(top_k + draw).to(tl.int32), tl.load(top_p + draw)
+        k = tl.where((k == 0) | (k > width), width, k)
+        edge, ties, above = _top_k(base, width, top, heat, floor, k, BLOCK)
+        if share < 1:
+            edge, ties = _top_p(base, width, top, heat, floor, edge, ties, above, share, BLOCK)
+    total, tied = tl.zeros([], tl.float64), 0 * width
+    for low in range(0, width, BLOCK):
+        weights, _, tied = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
+        total += tl.sum(weights.to(tl.float64), 0)
+    target = tl.load(dice + draw) * total
+    summed, found, last, tied = tl.zeros([], tl.float64), width + 0 * draw, 0 * draw, 0 * width
+    for low in range(0, width, BLOCK):
+        weights, at, tied = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
+        up_to = summed + tl.cumsum(weights.to(tl.float64), 0)
+        found = tl.minimum(found, tl.min(tl.where((up_to > target) & (weights > 0), at, width), 0))
+        last = tl.maximum(last, tl.max(tl.where(weights > 0, at, 0), 0))
+        summed += tl.sum(weights.to(tl.float64), 0)
+    # Rounding can put the target on the total: the last token with any weight is then meant.
+    tl.store(ids + draw, tl.where(found == width, last, found).to(tl.int64))
+
+
+def find_largest(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some rows (int64 `[k]`) of float32 `logits`: where the largest is (int64), and whether it is not finite."""
+    ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    bad = torch.empty(len(rows), dtype=torch.bool, device=logits.device)
+    if len(rows):
+        _largest[(len(rows),)](logits, rows, ids, bad, logits.shape[1], BLOCK=BLOCK)
+    return ids, bad
+
+
+def draw_ids(
+    logits: Tensor,
+    rows: Tensor,
+    best: Tensor,
+    heat: Tensor,
+    dice: Tensor,
+    filters: tuple[Tensor, Tensor, Tensor] | None,
+) -> Tensor:
+    """Ids (int64 `[k]`) drawn from the softmax of some rows (int64 `[k]`) of float32 `logits`, whose largest values are
+    at `best`, at temperatures `heat` (float32), from what `filters` leave (`reference.Filters`); `dice` float64."""
+    ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    if len(rows):
+        columns = filters or (rows, dice, dice)
+        shape = {"FILTERS": filters is not None, "BLOCK": BLOCK}
+        _draw[(len(rows),)](logits, rows, best, heat, dice, *columns, ids, logits.shape[1], **shape)
+    return ids

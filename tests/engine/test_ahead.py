@@ -1,0 +1,143 @@
+"""Steps decided while the one before is computed: the same answers as one after the other, whatever happens between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.sched.drive import POLICIES, VOCAB, Job
+from umbel.cache.pages import PagePool
+from umbel.engine.loop import Loop
+from umbel.engine.output import Rows
+from umbel.engine.state import LiveState
+from umbel.ir.request import Output
+from umbel.ir.step import Step, StepResult
+from umbel.runner.base import AheadRunner, Runner
+from umbel.runner.fake import FakeRunner
+from umbel.sched.policies.policy import Policy
+from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.scheduler import Scheduler
+
+PAGE = 4
+ENDS = (3, 7)  # ids that end an answer
+BAD = 11  # where this is drawn, the logits were not finite
+
+
+class Sick(FakeRunner):
+    """Some rows turn out to have logits that are not finite."""
+
+    def run(self, step: Step) -> StepResult:
+        """See Runner."""
+        result = super().run(step)
+        return replace(result, bad=(result.token_ids == BAD) & (step.sampling.positions % 3 == 0))
+
+
+class Ahead:
+    """Gives a result only when it is asked for, and takes tokens that are not known yet from its own last draws."""
+
+    def __init__(self, runner: FakeRunner):
+        self.runner = runner
+        self.drawn = np.empty(0, np.int64)
+        self.open = self.most_open = self.unknown = 0
+
+    def run(self, step: Step) -> StepResult:
+        """See Runner."""
+        raise AssertionError("a runner that works ahead is started")
+
+    def start(self, step: Step) -> Callable[[], StepResult]:
+        """See AheadRunner."""
+        unknown = step.tokens < 0
+        self.unknown += int(unknown.sum())
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        tokens = step.tokens.copy()
+        tokens[unknown] = self.drawn[-1 - step.tokens[unknown]]
+        result = self.runner.run(replace(step, tokens=tokens))
+        self.drawn = result.token_ids
+
+        def wait() -> StepResult:
+            self.open -= 1
+            return result
+
+        return wait
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def run(job: Job, runner: Runner, pages: int, chunk: int, policy: Policy) -> tuple[list[Output], Loop]:
+    """All outputs by row; the scheduler's books are checked after every row and at the end."""
+    ends = (ENDS,) * len(job.prompts)
+    table = SamplingTable.of(job.workload, 0, ends)
+    limits = np.array(job.outs)
+    scheduler = Scheduler(job.workload, job.forest, table, limits, PagePool(pages, PAGE), chunk, policy=policy)
+    loop = Loop(
+        scheduler,
+        runner,
+        LiveState(job.workload, scheduler.seqs, ends, None),
+        Rows(job.workload, None),
+        spans=_Checks(),
+    )
+    loop.spans.scheduler = scheduler  # type: ignore[attr-defined]
+    outputs = list(loop.run())
+    scheduler.check()
+    assert scheduler.pool.used == 0 or policy.keep == "lru"
+    assert not scheduler.seqs.slot_of
+    return sorted(outputs, key=lambda output: output.row), loop
+
+
+class _Checks:
+    """Checks the scheduler's books whenever a step has landed."""
+
+    scheduler: Scheduler
+
+    def lap(self, name: str, value):
+        """See Spans."""
+        return value
+
+    def open(self) -> None:
+        """See Spans."""
+
+    def close(self, step: Step, kv_read: int) -> None:
+        """See Spans."""
+        self.scheduler.check()
+
+
+def random_job(rng: random.Random) -> Job:
+    """Few roots, many forks, some rows of several samples, short and long answers."""
+    roots = [[rng.randrange(VOCAB) for _ in range(rng.randrange(1, 30))] for _ in range(3)]
+    prompts = [
+        rng.choice(roots)[: rng.randrange(1, 30)] + [rng.randrange(VOCAB) for _ in range(rng.randrange(9))]
+        for _ in range(rng.randrange(1, 14))
+    ]
+    return Job(prompts, [rng.choice((1, 1, 2, 4)) for _ in prompts], [rng.randrange(1, 25) for _ in prompts])
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}")
+def test_the_same_answers(policy: Policy) -> None:
+    """Over random jobs and pools from too small for some rows to large enough for all."""
+    rng = random.Random(repr(policy))
+    overlapped = preempted = wasted = unknown = failed = 0
+    for _ in range(12):
+        job = random_job(rng)
+        pages = rng.choice((job.largest_row(PAGE) - 1, job.largest_row(PAGE), job.demand(PAGE) // 2, job.demand(PAGE)))
+        pages, chunk = max(pages, 2), rng.choice((1, 3, 8, 64))
+        ahead, plain = Ahead(Sick(pages, PAGE, VOCAB)), Sick(pages, PAGE, VOCAB)
+        assert isinstance(ahead, AheadRunner) and not isinstance(plain, AheadRunner)
+        (got, loop), (wanted, _) = (run(job, runner, pages, chunk, policy) for runner in (ahead, plain))
+        assert [output.row for output in got] == list(range(len(job.prompts)))
+        for one, two in zip(got, wanted, strict=True):
+            assert (one.outputs, one.error and one.error.code) == (two.outputs, two.error and two.error.code)
+        assert loop.stats().output_tokens >= sum(len(c.token_ids) for output in got for c in output.outputs)
+        assert ahead.most_open <= 2
+        overlapped += ahead.most_open == 2
+        unknown += ahead.unknown
+        wasted += ahead.runner.rows_run > plain.rows_run
+        preempted += loop.stats().preemptions
+        failed += sum(output.error is not None for output in got)
+    assert overlapped >= 6 and unknown > 100 and wasted and failed
+    assert preempted or policy.admission != "aggressive"

@@ -1,0 +1,86 @@
+"""Sampling for GPUs against its meaning in torch: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed here")
+
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.triton.sampling import draw_ids, find_largest
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def logits_of(rows: int, width: int, seed: int) -> Tensor:
+    return (torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)) * 3).to(DEVICE)
+
+
+def to_device(*columns: np.ndarray) -> list[Tensor]:
+    return [torch.from_numpy(column).to(DEVICE) for column in columns]
+
+
+@pytest.mark.parametrize("width", [2, 4096, 9000])
+def test_the_largest(width: int) -> None:
+    logits = logits_of(6, width, width)
+    logits[1] = 0.5  # the first of equal ones
+    logits[2, 1] = torch.nan
+    logits[3, width - 1] = torch.inf
+    logits[4] = -torch.inf
+    rows = torch.tensor([5, 0, 1, 3, 2, 4, 0], device=DEVICE)
+    ids, bad = find_largest(logits, rows)
+    wanted, torn = reference.largest(logits)
+    fine = ~torn[rows]
+    assert torch.equal(bad, torn[rows]) and torch.equal(ids[fine], wanted[rows][fine])
+    assert ids[2] == 0 and bad.sum() == 3 and (ids < width).all()
+
+
+@pytest.mark.parametrize("width", [7, 4096, 5000])
+def test_draws_invert_the_distribution_function(width: int) -> None:
+    """The same ids as the reference's for dice that do not lie on a border; and never one without weight."""
+    logits = logits_of(3, width, width)
+    logits[1, 1:] = -torch.inf
+    rng = np.random.default_rng(width)
+    rows, heat, dice = rng.integers(0, 3, 40), rng.uniform(0.2, 2.0, 40).astype(np.float32), rng.uniform(size=40)
+    dice[0], dice[1] = 1 - 1e-17, 1e-300
+    at, warm, thrown = to_device(rows, heat, dice)
+    got = draw_ids(logits, at, logits.argmax(-1)[at], warm, thrown, None).cpu()
+    weights = reference.weights(logits[at].double(), warm.unsqueeze(-1))
+    summed = (weights.cumsum(-1) / weights.sum(-1, keepdim=True)).cpu().numpy()
+    for i, drawn in enumerate(got.tolist()):
+        before = summed[i, drawn - 1] if drawn else 0.0
+        assert before - 1e-5 <= dice[i] <= summed[i, drawn] + 1e-5
+        assert weights[i, drawn] > 0 or rows[i] != 1
+
+
+@pytest.mark.parametrize("width", [5, 300, 4100])
+@pytest.mark.parametrize("levels", [3, 10_000], ids=["ties", "apart"])
+def test_filters_keep_what_the_reference_keeps(width: int, levels: int) -> None:
+    """Each draw is among what the reference leaves, where its distribution function says; few levels mean many equal
+    logits, of which the lowest ids stay."""
+    rng = np.random.default_rng(width + levels)
+    count = 48
+    logits = (torch.from_numpy(rng.integers(0, levels, (4, width))).float() * (9.0 / levels)).to(DEVICE)
+    rows, heat, dice = (
+        rng.integers(0, 4, count),
+        rng.uniform(0.5, 2.0, count).astype(np.float32),
+        rng.uniform(size=count),
+    )
+    top_k = rng.choice([0, 1, 2, width // 2, width, width + 9], count)
+    top_p = rng.choice([1.0, 1e-9, 0.3, 0.7, 0.95], count)
+    min_p = rng.choice([0.0, 0.05, 0.5, 1.0], count)
+    at, warm, thrown, k, p, floor = to_device(rows, heat, dice, top_k, top_p, min_p)
+    got = draw_ids(logits, at, logits.argmax(-1)[at], warm, thrown, (k, p, floor)).cpu()
+    kept = reference.filtered(reference.weights(logits[at], warm.unsqueeze(-1)), (k, p, floor)).double()
+    summed = (kept.cumsum(-1) / kept.sum(-1, keepdim=True)).cpu().numpy()
+    cut = 0
+    for i, drawn in enumerate(got.tolist()):
+        before = summed[i, drawn - 1] if drawn else 0.0
+        assert kept[i, drawn] > 0, (i, top_k[i], top_p[i], min_p[i])
+        assert before - 1e-5 <= dice[i] <= summed[i, drawn] + 1e-5
+        cut += int((kept[i] == 0).any())
+    assert cut > count // 2
