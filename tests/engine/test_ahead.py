@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from tests.sched.drive import POLICIES, VOCAB, Job
+from umbel.api import LLM
 from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
 from umbel.engine.output import Rows
 from umbel.engine.state import LiveState
+from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.step import Step, StepResult
 from umbel.runner.base import AheadRunner, Runner
 from umbel.runner.fake import FakeRunner
+from umbel.runner.torch_runner import AheadTorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -141,3 +144,32 @@ def test_the_same_answers(policy: Policy) -> None:
         failed += sum(output.error is not None for output in got)
     assert overlapped >= 6 and unknown > 100 and wasted and failed
     assert preempted or policy.admission != "aggressive"
+
+
+def test_a_model_answers_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the torch runner, on a pool that is too small for all: stop strings, stop ids, least lengths, filters,
+    log-probabilities and several samples of a row."""
+    rng = random.Random(5)
+    params = [
+        SamplingParams(
+            temperature=rng.choice((0.0, 0.9)),
+            top_k=rng.choice((-1, 3)),
+            top_p=rng.choice((1.0, 0.8)),
+            seed=i,
+            n=rng.choice((1, 1, 3)),
+            max_tokens=rng.randrange(1, 30),
+            min_tokens=rng.choice((0, 1)),
+            stop_token_ids=(rng.randrange(100),),
+            stop=rng.choice(((), ("e",), ("a", " th"))),
+            logprobs=rng.choice((None, 0, 2)),
+        )
+        for i in range(24)
+    ]
+    prompts = [[5, 30, 40 + i % 5, *range(20, 20 + rng.randrange(12))] for i in range(24)]
+    small = LLM(str(llm.config.model), dtype="float32", device="cpu", threads=1, chunk=24, kv_tokens=160)
+    wanted, sync_steps = small.generate(prompts, params), small.stats().steps
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", AheadTorchRunner)
+    again = LLM(str(llm.config.model), dtype="float32", device="cpu", threads=1, chunk=24, kv_tokens=160)
+    assert again.generate(prompts, params) == wanted
+    assert again.stats().steps >= sync_steps and any(output.outputs[0].logprobs for output in wanted)
+    assert {c.finish_reason for output in wanted for c in output.outputs} == {"stop", "length"}

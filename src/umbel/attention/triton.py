@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umbel.attention.work import Cut, Work, list_work
+from umbel.attention.work import Cut, list_work
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.transfer import upload
 from umbel.kernels.triton.forest import DeviceWork, Heads, Tiles, attend
 from umbel.kernels.triton.rows import TritonRows
 from umbel.kv.fp8 import Fp8Store
@@ -37,8 +38,10 @@ class TritonAttention:
     def prepare(self, step: Step) -> int:
         """See AttentionBackend."""
         work = list_work(step, self._cut(step))
-        self.work = self._upload(step, work)
-        self.writes = torch.from_numpy(write_slots(step, self.store.scratch)).to(self.device)
+        lists = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
+        writes = write_slots(step, self.store.scratch)
+        *parts, self.writes = upload(self.device, *(part.astype(np.int32) for part in lists), writes)
+        self.work = DeviceWork(*parts, queries=work.queries)
         return work.keys_read
 
     def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -57,12 +60,3 @@ class TritonAttention:
         keys = int(((step.end - step.start) * -(-below // rows)).sum()) * heads.n_kv_heads
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
         return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window)
-
-    def _upload(self, step: Step, work: Work) -> DeviceWork:
-        """Everything in one transfer."""
-        parts = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
-        flat = torch.from_numpy(np.concatenate([p.ravel() for p in parts]).astype(np.int32))
-        if self.device.type == "cuda":
-            flat = flat.pin_memory()
-        pieces = flat.to(self.device, non_blocking=True).split([p.size for p in parts])
-        return DeviceWork(*(piece.view(p.shape) for piece, p in zip(pieces, parts, strict=True)), work.queries)

@@ -36,7 +36,7 @@ from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
 from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
-from umbel.runner.torch_runner import TorchRunner
+from umbel.runner.torch_runner import AheadTorchRunner, TorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -135,8 +135,11 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
 def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner:
     """The runner of a model on a KV store."""
     attention = pick_attention(model.decoder.spec, store, model.device)
-    runner = TorchRunner(model.decoder, attention, model.device, spans)
-    return runner if model.ranks is None else ParallelRunner(runner)
+    if model.ranks is not None:
+        return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans))
+    # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
+    ahead = model.device.type == "cuda" and spans is UNHEARD
+    return (AheadTorchRunner if ahead else TorchRunner)(model.decoder, attention, model.device, spans)
 
 
 def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
+from umbel.kernels.transfer import upload
 from umbel.models.decoder import Decoder
-from umbel.runner.sampling import sample
+from umbel.runner.sampling import Draws, draw_samples
 
 
 class TorchRunner:
@@ -27,18 +29,25 @@ class TorchRunner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
-        """Compute one step; logits are made only for rows that are sampled from."""
-        began, spans = time.perf_counter(), self.spans
+        """See Runner."""
+        began = time.perf_counter()
+        draws, read = self._begin(step, None)
+        result = self.spans.lap("sampling", draws.fetch()())
+        return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
+
+    def _begin(self, step: Step, before: torch.Tensor | None) -> tuple[Draws, int]:
+        """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
+        sampled from. Gives what was drawn and the KV tokens that each layer read."""
+        spans = self.spans
         read = spans.lap("layout", self.attention.prepare(step))
-        tokens = torch.from_numpy(step.tokens).to(self.device)
-        positions = torch.from_numpy(step.positions).to(self.device)
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
-        wanted = torch.from_numpy(rows).to(self.device)
+        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, rows)
+        if before is not None:
+            tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens))
         hidden = self.decoder.forward(hidden, positions, self.attention.forward, wanted=wanted, spans=spans)
         logits = spans.lap("head", self.decoder.logits(hidden, self._logits_room(len(rows))))
-        result = spans.lap("sampling", sample(logits, row_of, step.sampling))
-        return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
+        return spans.lap("sampling", draw_samples(logits, row_of, step.sampling)), read
 
     def _logits_room(self, rows: int) -> torch.Tensor:
         """Memory that is kept between steps: to get tens of megabytes from the system anew costs as much as to sample
@@ -51,3 +60,18 @@ class TorchRunner:
     def close(self) -> None:
         """Drop the model and the KV store."""
         del self.decoder, self.attention, self._room
+
+
+class AheadTorchRunner(TorchRunner):
+    """The same for a device that computes while the processor decides the next step; drawn tokens stay on it."""
+
+    _drawn: torch.Tensor | None = None
+
+    @torch.inference_mode()
+    def start(self, step: Step) -> Callable[[], StepResult]:
+        """See AheadRunner."""
+        draws, read = self._begin(step, self._drawn)
+        wait = draws.fetch()
+        # A step that draws nothing leaves nothing that the next could ask for.
+        self._drawn = draws.ids if len(draws.ids) else None
+        return lambda: replace(wait(), kv_tokens_read=read)
