@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed here")
 
+from torch import Tensor
+
 from umbel.api import LLM, RequestOutput
 from umbel.attention.triton import TritonAttention
 from umbel.ir.params import SamplingParams
+from umbel.ir.spans import Spans
+from umbel.ir.spec import ModelSpec
 from umbel.kernels.triton.rows import TritonRows
+from umbel.kv.store import KVStore
+from umbel.models.decoder import Decoder
+from umbel.runner.graphs import DecodeGraphs
 from umbel.runner.torch_runner import AheadTorchRunner
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 30 + i % 4, *range(40, 40 + 3 * (i % 4))] for i in range(5)]
@@ -24,27 +34,69 @@ def ids_of(outputs: list[RequestOutput]) -> list[list[tuple[int, ...]]]:
     return [[completion.token_ids for completion in output.outputs] for output in outputs]
 
 
+def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Have the processor run what a GPU would, in the interpreter; the result lists the attentions that were made."""
+    made: list[object] = []
+
+    def attention_of(spec: ModelSpec, store: KVStore, device: torch.device) -> TritonAttention:
+        made.append(TritonAttention(spec, store, device))
+        return made[-1]
+
+    rows = TritonRows()
+    monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", AheadTorchRunner)
+    monkeypatch.setattr("umbel.kernels.rows.kernels_for", lambda *t: rows if rows.takes(*t) else None)
+    return made
+
+
 @pytest.mark.parametrize("kv_dtype", ["auto", "fp8"])
 def test_answers_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.MonkeyPatch, kv_dtype: str) -> None:
     model, lossy = str(llm.config.model), {"kv_cache_dtype": kv_dtype, "allow_lossy": True}
     wanted = LLM(model, dtype="float32", device="cpu", chunk=64, **lossy).generate(PROMPTS, PARAMS)
-    if torch.cuda.is_available():
-        tested = LLM(model, dtype="float32", device="cuda", chunk=64, **lossy)
-    else:
-        calls = []
-
-        def attention_of(spec, store, device):
-            calls.append(spec)
-            return TritonAttention(spec, store, device)
-
-        monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
-        monkeypatch.setattr("umbel.engine.build.TorchRunner", AheadTorchRunner)
-        rows = TritonRows()
-        monkeypatch.setattr("umbel.kernels.rows.kernels_for", lambda *t: rows if rows.takes(*t) else None)
-        tested = LLM(model, dtype="float32", device="cpu", chunk=64, **lossy)
+    on_gpu = torch.cuda.is_available()
+    made = [] if on_gpu else on_gpu_kernels(monkeypatch)
+    tested = LLM(model, dtype="float32", device="auto", chunk=64, **lossy)
     got = tested.generate(PROMPTS, PARAMS)
     assert ids_of(got) == ids_of(wanted)
-    if torch.cuda.is_available():
+    if on_gpu:
         assert ids_of(tested.generate(PROMPTS, PARAMS)) == ids_of(got)
     else:
-        assert calls, "the kernels were not asked"
+        assert made, "the kernels were not asked"
+
+
+class Repeats:
+    """Instead of graphs: launches the same once more, with whatever lies in the same memory by then."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def record(self, act: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """See Graphs."""
+        self.recorded += 1
+
+        def replay() -> Tensor:
+            self.replayed += 1
+            return act()
+
+        return replay
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs, which the test above runs")
+def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that come to an end one by one, so that forms are larger than steps; one answer goes over a page's end."""
+    model = str(llm.config.model)
+    params = [SamplingParams(temperature=0.0, max_tokens=8 + 3 * i, ignore_eos=True) for i in range(4)]
+    wanted = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:4], params)
+    on_gpu_kernels(monkeypatch)
+    monkeypatch.setattr("umbel.runner.graphs.LEAST", 8)
+    monkeypatch.setattr("umbel.runner.graphs._bucket", lambda rows: rows + rows % 2)
+    graphs = Repeats()
+
+    def runner_of(decoder: Decoder, attention: TritonAttention, device: torch.device, _: Spans) -> AheadTorchRunner:
+        return AheadTorchRunner(decoder, attention, device, graphs=DecodeGraphs(decoder, attention, graphs))
+
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", runner_of)
+    with np.errstate(all="ignore"):  # rows that are not there hold whatever was in memory
+        got = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:4], params)
+    assert ids_of(got) == ids_of(wanted)
+    assert 1 <= graphs.recorded <= 4 and graphs.replayed >= 8

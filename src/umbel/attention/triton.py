@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,24 @@ from umbel.kv.store import KVStore
 
 ITEMS_PER_UNIT = 4  # pieces of work for each multiprocessor and KV head, so that all end at about the same time
 LEAST_KEYS, MOST_KEYS = 256, 8192  # of a piece: shorter ones cost more to merge than they bring
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """A step for the device: `arrays` (int32) as a DeviceWork has them, the slots to write to (int64 `[rows]`) and the
+    one that is nobody's, how many partial results there are (in queries), and keys read."""
+
+    arrays: tuple[np.ndarray, ...]
+    writes: np.ndarray
+    scratch: int
+    queries: int
+    keys_read: int
+
+    @classmethod
+    def nothing(cls) -> Lists:
+        """Of a step without rows."""
+        widths = ((5,), (4,), (3,), (), (), ())
+        return cls(tuple(np.empty((0, *width), np.int32) for width in widths), np.empty(0, np.int64), 0, 0, 0)
 
 
 class TritonAttention:
@@ -37,12 +57,22 @@ class TritonAttention:
 
     def prepare(self, step: Step) -> int:
         """See AttentionBackend."""
+        lists = self.lists(step)
+        *parts, writes = upload(self.device, *lists.arrays, lists.writes)
+        self.use(DeviceWork(*parts, queries=lists.queries), writes)
+        return lists.keys_read
+
+    def lists(self, step: Step) -> Lists:
+        """What the device has to be told of a step."""
         work = list_work(step, self._cut(step))
-        lists = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
+        arrays = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
         writes = write_slots(step, self.store.scratch)
-        *parts, self.writes = upload(self.device, *(part.astype(np.int32) for part in lists), writes)
-        self.work = DeviceWork(*parts, queries=work.queries)
-        return work.keys_read
+        narrow = tuple(array.astype(np.int32) for array in arrays)
+        return Lists(narrow, writes, self.store.scratch, work.queries, work.keys_read)
+
+    def use(self, work: DeviceWork, writes: Tensor) -> None:
+        """The work of the layers that follow, and where their keys and values go (int64 `[rows]`), on the device."""
+        self.work, self.writes = work, writes
 
     def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See AttentionBackend."""

@@ -36,6 +36,7 @@ from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
 from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
+from umbel.runner.pick import pick_graphs
 from umbel.runner.torch_runner import AheadTorchRunner, TorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
@@ -138,8 +139,9 @@ def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans))
     # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
-    ahead = model.device.type == "cuda" and spans is UNHEARD
-    return (AheadTorchRunner if ahead else TorchRunner)(model.decoder, attention, model.device, spans)
+    if model.device.type == "cpu" or spans is not UNHEARD:
+        return TorchRunner(model.decoder, attention, model.device, spans)
+    return AheadTorchRunner(model.decoder, attention, model.device, graphs=pick_graphs(model.decoder, attention))
 
 
 def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

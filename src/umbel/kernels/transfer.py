@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,23 +11,34 @@ from torch import Tensor
 ALIGNMENT = 16  # bytes on which each array begins, which kernels can count on
 
 
-def upload(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+def upload(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
     """Each array as a tensor on `device`: one transfer to a GPU, from memory that it reads by itself; on a processor
     no transfer at all."""
     if device.type == "cpu":
-        return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    begins, size = [], 0
+        return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return fill(torch.empty(room_for(arrays), dtype=torch.uint8, device=device), arrays)
+
+
+def room_for(arrays: Sequence[np.ndarray]) -> int:
+    """Bytes that arrays take side by side."""
+    return sum(-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays)
+
+
+def fill(memory: Tensor, arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    """Put arrays side by side into some bytes of a device; gives the views of them."""
+    # Fresh memory each time, which torch gives to nobody else before the device has read it.
+    staged = torch.empty(len(memory), dtype=torch.uint8, pin_memory=memory.is_cuda)
+    for view, array in zip(_views(staged, arrays), arrays, strict=True):
+        view.numpy()[...] = array
+    memory.copy_(staged, non_blocking=True)
+    return _views(memory, arrays)
+
+
+def _views(memory: Tensor, arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    """The part of some bytes that is for each array."""
+    views, begin = [], 0
     for array in arrays:
-        begins.append(size)
-        size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    staged = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    for array, begin in zip(arrays, begins, strict=True):
-        _view(staged, array, begin).numpy()[...] = array
-    whole = staged.to(device, non_blocking=True)
-    return tuple(_view(whole, array, begin) for array, begin in zip(arrays, begins, strict=True))
-
-
-def _view(memory: Tensor, array: np.ndarray, begin: int) -> Tensor:
-    """The part of some bytes that is for an array."""
-    kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    return memory[begin : begin + array.nbytes].view(kind).view(array.shape)
+        kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        views.append(memory[begin : begin + array.nbytes].view(kind).view(array.shape))
+        begin += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return views

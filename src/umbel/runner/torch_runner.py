@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,14 +18,30 @@ from umbel.models.decoder import Decoder
 from umbel.runner.sampling import Draws, draw_samples
 
 
+class LogitGraphs(Protocol):
+    """Steps that are known by heart (runner/graphs.py)."""
+
+    def logits(self, step: Step, before: torch.Tensor | None) -> tuple[torch.Tensor, int] | None:
+        """Logits of every row and the KV tokens that each layer read, or None for a step that it does not know."""
+        ...
+
+
 class TorchRunner:
     """One model on one device. The attention backend owns the KV store."""
 
-    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = UNHEARD):
+    def __init__(
+        self,
+        decoder: Decoder,
+        attention: AttentionBackend,
+        device: torch.device,
+        spans: Spans = UNHEARD,
+        graphs: LogitGraphs | None = None,
+    ):
         self.decoder = decoder
         self.attention = attention
         self.device = device
         self.spans = spans
+        self.graphs = graphs
         self._room = torch.empty(0, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
@@ -39,6 +56,8 @@ class TorchRunner:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from. Gives what was drawn and the KV tokens that each layer read."""
         spans = self.spans
+        if self.graphs is not None and (found := self.graphs.logits(step, before)) is not None:
+            return draw_samples(found[0], step.sampling.rows, step.sampling), found[1]
         read = spans.lap("layout", self.attention.prepare(step))
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
         tokens, positions, wanted = upload(self.device, step.tokens, step.positions, rows)
@@ -59,7 +78,7 @@ class TorchRunner:
 
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self._room
+        del self.decoder, self.attention, self.graphs, self._room
 
 
 class AheadTorchRunner(TorchRunner):

@@ -151,7 +151,8 @@ def _merge(
     out, partial, tops, merges, entries, sinks, out_stride, queries,
     DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, SINKS: tl.constexpr,
 ):  # fmt: skip
-    """One program: the partial results of one row and one query head, in the order of the list."""
+    """One program: the partial results of one row and one query head, in the order of the list; an entry that has none
+    is not there."""
     merge, head = merges + tl.program_id(0) * 3, tl.program_id(1)
     dims = tl.arange(0, WIDTH)
     base = (head // GROUP).to(tl.int64) * queries + head % GROUP
@@ -168,7 +169,9 @@ def _merge(
         mixed = mixed * mine + tl.load(partial + query * DIM + dims, mask=dims < DIM, other=0.0) * its
         top = new_top
     at_out = out + tl.load(merge) * out_stride + head * DIM + dims
-    tl.store(at_out, (mixed / total).to(out.dtype.element_ty), mask=dims < DIM)
+    there = tl.load(merge + 2) > tl.load(merge + 1)
+    whole = mixed / tl.where(there, total, 1.0)
+    tl.store(at_out, whole.to(out.dtype.element_ty), mask=dims < tl.where(there, DIM, 0))
 
 
 # Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers: there, products are of float32.
