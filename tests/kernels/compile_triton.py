@@ -11,7 +11,7 @@ from triton.runtime import JITFunction
 from umbel.kernels.triton import experts, forest, rows, sampling
 
 HOPPER = GPUTarget("cuda", 90, 32)
-INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
+INTS = {"row", "n_heads", "n_q", "n_k", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
 
 
 def kind_of(name: str, narrow: str, stored: str) -> str:
@@ -54,9 +54,11 @@ def main() -> None:
             build(forest._merge, narrow, **shape)
         build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
         build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)
-        build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64)
-        build(rows._write, narrow, DIM=128, BLOCK=128, SCALED=False)
-        build(rows._write, narrow, "fp8e4nv", DIM=128, BLOCK=128, SCALED=True)
+        build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64, STORE=False, SCALED=False)
+        for stored in (narrow, "fp8e4nv"):
+            scaled = {"HALF": 64, "BLOCK": 64, "SCALED": stored != narrow}
+            build(rows._turn, narrow, stored, NORM=True, STORE=True, **scaled)
+            build(rows._write, narrow, stored, **scaled)
         build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
     build(sampling._largest, "fp32", BLOCK=4096)
     for filters in (False, True):

@@ -3,6 +3,8 @@ which cuts float32 down to bfloat16 where a GPU rounds."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed here")
 from torch import Tensor
 
 from umbel.kernels import reference
+from umbel.kernels.place import Place
 from umbel.kernels.triton.rows import TritonRows
 from umbel.models.layers import rotary_angles
 
@@ -68,6 +71,15 @@ def test_heads_are_turned(dtype: torch.dtype, heads: tuple[int, int], dim: int, 
     step = 2e-6 if dtype == torch.float32 else 2.0**-5
     assert ((got - wanted).abs() <= step * wanted.abs().amax(-1, keepdim=True)).all()
     assert torch.equal(got[:, n_q + n_k :], v)
+    for is_fp8 in (False, True):  # in the same launch to their place, as from two
+        apart, together = (place_of(n_k, dim, dtype, is_fp8=is_fp8) for _ in range(2))
+        KERNELS.write(got[:, n_q : n_q + n_k], v, apart)
+        again = x.clone()
+        KERNELS.rotate(again, heads, angles, norms, EPS, together)
+        assert torch.equal(again, got)
+        for one, other in zip(apart.tensors(n_k, dim), together.tensors(n_k, dim), strict=True):
+            assert one.shape == other.shape and torch.equal(one.float(), other.float())
+            assert one.float().any()
 
 
 @KINDS
@@ -75,16 +87,39 @@ def test_keys_and_values_go_to_their_slots(dtype: torch.dtype) -> None:
     """From rows that are parts of wider ones, as after one product for queries, keys and values."""
     wide = values(6, 3 + 2 * 2, 20, seed=1, dtype=dtype)
     _, k, v = wide.split((3, 2, 2), 1)
-    keys, values_ = (torch.zeros(2, 64, 20, dtype=dtype, device=DEVICE) for _ in range(2))
     slots = torch.tensor([5, 63, 0, 17, 18, 40], device=DEVICE)
-    KERNELS.write(k, v, keys, values_, slots)
-    for store, rows in ((keys, k), (values_, v)):
+    place = place_of(2, 20, dtype, slots)
+    KERNELS.write(k, v, place)
+    others = torch.ones(64, dtype=torch.bool, device=DEVICE)
+    others[slots] = False
+    for store, rows in ((place.keys, k), (place.values, v)):
         assert torch.equal(store[:, slots], rows.transpose(0, 1))
-        others = torch.ones(64, dtype=torch.bool, device=DEVICE)
-        others[slots] = False
         assert not store[:, others].any()
     with pytest.raises(ValueError, match="side by side"):
-        KERNELS.write(k, v, keys[:, ::2], values_[:, ::2], slots)
+        KERNELS.write(k, v, replace(place, keys=place.keys[:, ::2], values=place.values[:, ::2]))
+
+
+@KINDS
+def test_fp8_is_rounded_as_the_reference_rounds(dtype: torch.dtype) -> None:
+    """Over many powers of ten within a vector, zeros and the smallest numbers included."""
+    k, v = (values(40, 2, 64, seed=i, dtype=dtype) for i in range(2))
+    k *= torch.logspace(-6, 3, 64, device=DEVICE).to(dtype)
+    v[3], v[4] = 0, v[4] * 1e-30
+    place = place_of(2, 64, dtype, torch.randperm(64)[:40].to(DEVICE), is_fp8=True)
+    KERNELS.write(k, v, place)
+    assert place.worths is not None
+    for new, stored, worths in ((k, place.keys, place.worths[0]), (v, place.values, place.worths[1])):
+        rounded, worth = reference.round_to_fp8(new.transpose(0, 1))
+        assert torch.equal(stored[:, place.slots].float(), rounded.float())
+        assert torch.equal(worths[:, place.slots], worth)
+
+
+def place_of(n_kv: int, dim: int, dtype: torch.dtype, slots: Tensor | None = None, *, is_fp8: bool = False) -> Place:
+    """64 empty slots; five rows go to some of them unless `slots` are given."""
+    kind = torch.float8_e4m3fn if is_fp8 else dtype
+    keys, values_ = (torch.zeros(n_kv, 64, dim, device=DEVICE).to(kind) for _ in range(2))
+    worths = (torch.zeros(n_kv, 64, device=DEVICE), torch.zeros(n_kv, 64, device=DEVICE)) if is_fp8 else None
+    return Place(keys, values_, torch.tensor([7, 1, 63, 20, 21], device=DEVICE) if slots is None else slots, worths)
 
 
 def test_what_the_kernels_take() -> None:

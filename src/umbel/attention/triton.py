@@ -11,6 +11,7 @@ from torch import Tensor
 from umbel.attention.work import Cut, list_work
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.place import Place
 from umbel.kernels.transfer import upload
 from umbel.kernels.triton.forest import DeviceWork, Heads, Tiles, attend
 from umbel.kernels.triton.rows import TritonRows
@@ -76,12 +77,20 @@ class TritonAttention:
 
     def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See AttentionBackend."""
+        self.rows.write(k, v, self.place(layer))
+        return self.forward_placed(layer, q, k, v)
+
+    def place(self, layer: int) -> Place:
+        """See PlacingBackend."""
         store, worths = self.store, None
-        keys, values = store.keys[layer], store.values[layer]
         if isinstance(store, Fp8Store):
             worths = store.key_scales[layer], store.value_scales[layer]
-        self.rows.write(k, v, keys, values, self.writes, worths)
-        return attend(self.work, self.heads, self.tiles, q, keys, values, worths)
+        return Place(store.keys[layer], store.values[layer], self.writes, worths)
+
+    def forward_placed(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See PlacingBackend."""
+        place = self.place(layer)
+        return attend(self.work, self.heads, self.tiles, q, place.keys, place.values, place.worths)
 
     def _cut(self, step: Step) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels_for
 from umbel.kernels.native.calls import Native
+from umbel.kernels.place import Place
 from umbel.kernels.transfer import upload
 
 # Draws made at a time in plain torch: a copy of the logits for each would fill the memory.
@@ -34,14 +37,30 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     return (kernels_for(gate_up) or reference).gated_silu(gate_up)
 
 
-def turn_heads(
-    heads: Tensor, n_q: int, n_k: int, angles: tuple[Tensor, Tensor], norms: tuple[Tensor, Tensor] | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of `heads` ([rows, n_q + 2 * n_k, head_dim], may be overwritten), the first two normed
-    with the weights in `norms`, where given, and turned by `angles` (cosines and sines, [rows, 1, head_dim / 2])."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is done to the query and key heads of a step: both are normed with the weights in `norms`, where given, and
+    turned by `angles` (cosines and sines, [rows, 1, head_dim / 2])."""
+
+    n_q: int
+    n_k: int
+    angles: tuple[Tensor, Tensor]
+    norms: tuple[Tensor, Tensor] | None
+    eps: float
+
+
+def turn_heads(heads: Tensor, turn: Turn, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of `heads` ([rows, n_q + 2 * n_k, head_dim], may be overwritten), the first two turned.
+    Keys and values go to their `place` as well, where one is given, as it is for a GPU's kernels only."""
+    n_q, n_k, angles, norms, eps = turn.n_q, turn.n_k, turn.angles, turn.norms, turn.eps
     if (fast := kernels_for(heads, *angles, *(norms or ()))) is not None:
-        fast.rotate(heads, (n_q, n_k), angles, norms, eps)
+        if place is None or isinstance(fast, Native):
+            fast.rotate(heads, (n_q, n_k), angles, norms, eps)
+        else:
+            fast.rotate(heads, (n_q, n_k), angles, norms, eps, place)
         return heads.split((n_q, n_k, n_k), dim=1)
+    if place is not None:
+        raise ValueError(f"no kernel stores keys and values of {heads.dtype} on {heads.device}")
     q, k, v = heads.split((n_q, n_k, n_k), dim=1)
     if norms is not None:
         q, k = reference.rms_norm(q, norms[0], eps), reference.rms_norm(k, norms[1], eps)

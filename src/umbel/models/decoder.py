@@ -9,7 +9,8 @@ from torch import Tensor
 
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.rows import add_rms_norm, rms_norm, turn_heads
+from umbel.kernels.place import Place
+from umbel.kernels.rows import Turn, add_rms_norm, rms_norm, turn_heads
 from umbel.linear.base import LinearMethod
 from umbel.linear.dense import DenseMethod
 from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
@@ -62,12 +63,15 @@ class Decoder:
         layers: range | None = None,
         wanted: Tensor | None = None,
         spans: Spans = UNHEARD,
+        place: Callable[[int], Place] | None = None,
     ) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden: of
-        all rows, or of those `wanted` (int64 `[k]`), the only ones that then pass what follows the last attention."""
+        all rows, or of those `wanted` (int64 `[k]`), the only ones that then pass what follows the last attention. With
+        a `place` for each layer, keys and values are stored before `attend` is called."""
         eps, lap = self.spec.rms_norm_eps, spans.lap
         layers = range(self.spec.n_layers) if layers is None else layers
         angles = lap("rotary", rotary_angles(positions, self.frequencies, hidden.dtype))
+        place = place or (lambda _: None)
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
         for layer in layers:
             w = self.layers[layer]
@@ -75,7 +79,8 @@ class Decoder:
                 normed = lap("norms", rms_norm(hidden, w.attn_norm, eps))
             else:
                 hidden, normed = lap("norms", add_rms_norm(hidden, delta, w.attn_norm, eps))
-            attended = self._attention(layer, normed, angles, attend, spans)
+            q, k, v = self._heads(layer, normed, angles, place(layer), spans)
+            attended = lap("attention", attend(layer, q, k, v)).reshape(len(normed), -1)
             if wanted is not None and layer == layers[-1]:
                 hidden, attended = hidden[wanted], attended[wanted]
             hidden, normed = lap("norms", add_rms_norm(hidden, lap("o", w.o.apply(attended)), w.mlp_norm, eps))
@@ -86,13 +91,15 @@ class Decoder:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `room`."""
         return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), room)
 
-    def _attention(self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, spans: Spans) -> Tensor:
-        """What the heads of one layer give for normed rows: `[rows, hidden]` -> `[rows, n_heads * head_dim]`."""
+    def _heads(
+        self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], place: Place | None, spans: Spans
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of one layer for normed rows, turned: three of `[rows, heads, head_dim]`."""
         spec, w, lap = self.spec, self.layers[layer], spans.lap
         heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)
         norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
-        q, k, v = lap("rotary", turn_heads(heads, spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps))
-        return lap("attention", attend(layer, q, k, v)).reshape(x.shape[0], -1)
+        turn = Turn(spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
+        return lap("rotary", turn_heads(heads, turn, place))
 
     def _of_layer(self, weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.attention.base import seams_of
 from umbel.attention.triton import Lists, TritonAttention
 from umbel.ir.step import Step
 from umbel.kernels.transfer import fill, room_for
@@ -133,8 +134,8 @@ class DecodeGraphs:
         """Everything from token ids to logits, in the memory of a place."""
         tokens = torch.where(place.tokens < 0, place.before[(-1 - place.tokens).clamp_min(0)], place.tokens)
         self.attention.use(place.work, place.writes)
-        hidden = self.decoder.forward(self.decoder.embed(tokens), place.positions, self.attention.forward)
-        return self.decoder.logits(hidden)
+        attend, to = seams_of(self.attention)
+        return self.decoder.logits(self.decoder.forward(self.decoder.embed(tokens), place.positions, attend, place=to))
 
 
 def _pad(array: np.ndarray, size: int, value: np.ndarray | int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from umbel.attention.base import AttentionBackend
+from umbel.attention.base import AttentionBackend, seams_of
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
 from umbel.kernels.transfer import upload
@@ -64,7 +64,8 @@ class TorchRunner:
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens))
-        hidden = self.decoder.forward(hidden, positions, self.attention.forward, wanted=wanted, spans=spans)
+        attend, place = seams_of(self.attention)
+        hidden = self.decoder.forward(hidden, positions, attend, wanted=wanted, spans=spans, place=place)
         logits = spans.lap("head", self.decoder.logits(hidden, self._logits_room(len(rows))))
         return spans.lap("sampling", draw_samples(logits, row_of, step.sampling)), read
 

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from umbel.kernels.place import Place
 from umbel.kernels.reference import LARGEST_FP8
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
@@ -60,31 +61,6 @@ def _weighted(x, q_norm, k_norm, is_q, there, kind: tl.constexpr):
 
 
 @triton.jit
-def _turn(
-    heads, cos, sin, q_norm, k_norm, n_heads, n_q, eps,
-    NORM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One row and one head, in place; angles and products are rounded as tensors would be."""
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = tl.arange(0, BLOCK)
-    there = at < HALF
-    place = heads + (row * n_heads + head) * 2 * HALF + at
-    kind = heads.dtype.element_ty
-    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
-    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
-    if NORM:
-        scale = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / (2 * HALF) + eps)
-        first = _weighted(first * scale, q_norm + at, k_norm + at, head < n_q, there, kind)
-        second = _weighted(second * scale, q_norm + HALF + at, k_norm + HALF + at, head < n_q, there, kind)
-    c = tl.load(cos + row * HALF + at, mask=there, other=0.0).to(tl.float32)
-    s = tl.load(sin + row * HALF + at, mask=there, other=0.0).to(tl.float32)
-    turned = (first * c).to(kind).to(tl.float32) - (second * s).to(kind).to(tl.float32)
-    other = (second * c).to(kind).to(tl.float32) + (first * s).to(kind).to(tl.float32)
-    tl.store(place, turned.to(kind), mask=there)
-    tl.store(place + HALF, other.to(kind), mask=there)
-
-
-@triton.jit
 def _round_e4m3(x):
     """float32 within the range of e4m3 to the nearest number that it has, the even one of two; said here, as Triton's
     interpreter rounds otherwise."""
@@ -95,30 +71,75 @@ def _round_e4m3(x):
 
 
 @triton.jit
-def _store_slot(new, stored, worths, slot, at, DIM: tl.constexpr, SCALED: tl.constexpr):
-    """One vector to its slot; scaled, as fp8 rounds it, with what one unit is worth."""
-    there = at < DIM
+def _store_slot(first, second, stored, worths, slot, at, HALF: tl.constexpr, SCALED: tl.constexpr):
+    """One vector, in two halves of float32, to its slot; scaled, as fp8 rounds it, with what one unit is worth."""
+    there = at < HALF
     if SCALED:
-        wide = tl.load(new + at, mask=there, other=0.0).to(tl.float32)
-        worth = tl.maximum(tl.div_rn(tl.max(tl.abs(wide), 0), LARGEST), SMALLEST)
-        scaled = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(wide, worth), -LARGEST), LARGEST))
-        tl.store(stored + slot * DIM + at, scaled.to(stored.dtype.element_ty), mask=there)
+        largest = tl.maximum(tl.max(tl.abs(first), 0), tl.max(tl.abs(second), 0))
+        worth = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
+        first = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(first, worth), -LARGEST), LARGEST))
+        second = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(second, worth), -LARGEST), LARGEST))
         tl.store(worths + slot, worth)
-    else:
-        tl.store(stored + slot * DIM + at, tl.load(new + at, mask=there).to(stored.dtype.element_ty), mask=there)
+    to = stored + slot * 2 * HALF + at
+    tl.store(to, first.to(stored.dtype.element_ty), mask=there)
+    tl.store(to + HALF, second.to(stored.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _turn(
+    heads, cos, sin, q_norm, k_norm, keys, values, key_worths, value_worths, slots, n_heads, n_q, n_k, eps, n_slots,
+    NORM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, STORE: tl.constexpr, SCALED: tl.constexpr,
+):  # fmt: skip
+    """One row and one head: queries and keys are normed and turned in place; with STORE, keys and values go to their
+    slot. Angles and products are rounded as tensors would be."""
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at = tl.arange(0, BLOCK)
+    there = at < HALF
+    place = heads + (row * n_heads + head) * 2 * HALF + at
+    kind = heads.dtype.element_ty
+    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
+    if head < n_q + n_k:
+        if NORM:
+            scale = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / (2 * HALF) + eps)
+            first = _weighted(first * scale, q_norm + at, k_norm + at, head < n_q, there, kind)
+            second = _weighted(second * scale, q_norm + HALF + at, k_norm + HALF + at, head < n_q, there, kind)
+        c = tl.load(cos + row * HALF + at, mask=there, other=0.0).to(tl.float32)
+        s = tl.load(sin + row * HALF + at, mask=there, other=0.0).to(tl.float32)
+        turned = (first * c).to(kind).to(tl.float32) - (second * s).to(kind).to(tl.float32)
+        second = ((second * c).to(kind).to(tl.float32) + (first * s).to(kind).to(tl.float32)).to(kind).to(tl.float32)
+        first = turned.to(kind).to(tl.float32)
+        tl.store(place, first.to(kind), mask=there)
+        tl.store(place + HALF, second.to(kind), mask=there)
+    if STORE:  # noqa: SIM102 (known when the kernel is compiled, unlike what follows)
+        if head >= n_q:
+            to = tl.load(slots + row)
+            if head < n_q + n_k:
+                slot = (head - n_q).to(tl.int64) * n_slots + to
+                _store_slot(first, second, keys, key_worths, slot, at, HALF, SCALED)
+            else:
+                slot = (head - n_q - n_k).to(tl.int64) * n_slots + to
+                _store_slot(first, second, values, value_worths, slot, at, HALF, SCALED)
 
 
 @triton.jit
 def _write(
     k, v, keys, values, key_worths, value_worths, slots, k_stride, v_stride, n_slots,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
+    HALF: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """The keys and values of one row and one KV head go to its slot."""
     row, head = tl.program_id(0), tl.program_id(1)
     slot = head.to(tl.int64) * n_slots + tl.load(slots + row)
     at = tl.arange(0, BLOCK)
-    _store_slot(k + row * k_stride + head * DIM, keys, key_worths, slot, at, DIM, SCALED)
-    _store_slot(v + row * v_stride + head * DIM, values, value_worths, slot, at, DIM, SCALED)
+    there = at < HALF
+    place = k + row * k_stride + head * 2 * HALF + at
+    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
+    _store_slot(first, second, keys, key_worths, slot, at, HALF, SCALED)
+    place = v + row * v_stride + head * 2 * HALF + at
+    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
+    _store_slot(first, second, values, value_worths, slot, at, HALF, SCALED)
 
 
 # In Triton's interpreter the kernels take tensors of the processor.
@@ -160,35 +181,32 @@ class TritonRows:
         angles: tuple[Tensor, Tensor],
         norms: tuple[Tensor, Tensor] | None,
         eps: float,
+        place: Place | None = None,
     ) -> None:
-        """Norm (where `norms` are given) and turn, in place, the first queries and keys of `heads`."""
+        """Norm (where `norms` are given) and turn, in place, the first queries and keys of `heads`. With a `place` the
+        keys, and the values behind them, are stored there in the same launch."""
         rows, n_heads, dim = heads.shape
-        if any(a.numel() != rows * (dim // 2) for a in angles) or sum(n_turned) > n_heads:
+        n_q, n_k = n_turned
+        if any(a.numel() != rows * (dim // 2) for a in angles) or n_q + n_k * (1 if place is None else 2) > n_heads:
             raise ValueError(f"angles {tuple(angles[0].shape)} and {n_turned} heads do not fit {tuple(heads.shape)}")
         q_norm, k_norm = norms or angles
+        stored = (heads, heads, heads, heads, heads) if place is None else place.tensors(n_k, dim)
+        numbers = n_heads, n_q, n_k, eps, 0 if place is None else place.keys.shape[1]
         shape = {"NORM": norms is not None, "HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2)}
+        shape |= {"STORE": place is not None, "SCALED": place is not None and place.worths is not None}
         if rows:
-            _turn[rows, sum(n_turned)](heads, *angles, q_norm, k_norm, n_heads, n_turned[0], eps, **shape)
+            n_programs = n_q + n_k * (1 if place is None else 2)
+            _turn[rows, n_programs](heads, *angles, q_norm, k_norm, *stored, *numbers, **shape)
 
-    def write(
-        self,
-        k: Tensor,
-        v: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        slots: Tensor,
-        worths: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, heads side by side) of a layer in `slots` (int64 `[rows]`) of
-        its keys and values (`[n_kv_heads, slots, dim]`); where these are fp8, `worths` (float32 `[n_kv_heads, slots]`
-        each) get what one unit of them is worth."""
+    def write(self, k: Tensor, v: Tensor, place: Place) -> None:
+        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, heads side by side) of a layer."""
         rows, n_kv, dim = k.shape
-        if any(t.stride()[1:] != (dim, 1) for t in (k, v)) or not keys.is_contiguous() or keys.shape != values.shape:
-            raise ValueError(f"k {k.stride()}, v {v.stride()} or keys {tuple(keys.shape)} are not side by side")
-        numbers = k.stride(0), v.stride(0), keys.shape[1]
-        shape = {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), "SCALED": worths is not None}
+        if any(t.stride()[1:] != (dim, 1) for t in (k, v)):
+            raise ValueError(f"k {k.stride()} or v {v.stride()}: heads are not side by side")
+        numbers = k.stride(0), v.stride(0), place.keys.shape[1]
+        shape = {"HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2), "SCALED": place.worths is not None}
         if rows:
-            _write[rows, n_kv](k, v, keys, values, *(worths or (keys, values)), slots, *numbers, **shape)
+            _write[rows, n_kv](k, v, *place.tensors(n_kv, dim), *numbers, **shape)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `find_largest`."""
