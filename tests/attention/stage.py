@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from tests.sched.drive import VOCAB, Job, finish_full, scheduler_of
+from tests.sched.drive import VOCAB, Job, apply, finish_full, scheduler_of
 from umbel.attention.base import AttentionBackend
 from umbel.attention.grid import GridAttention
 from umbel.attention.native import NativeAttention
@@ -79,7 +79,7 @@ def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tup
     runner = FakeRunner(n_pages, page_size, VOCAB)
     while (step := scheduler.next()) is not None:
         yield scheduler, step
-        finish_full(job, scheduler, scheduler.apply(runner.run(step)), {})
+        finish_full(job, scheduler, apply(scheduler, runner.run(step)), {})
 
 
 def poisoned_store(

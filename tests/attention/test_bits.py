@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.attention.stage import BACKENDS, BORDERS, CPU, NARROW, poisoned_backend
+from tests.sched.drive import apply
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
@@ -120,7 +121,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
     while (step := scheduler.next()) is not None:
         result = runner.run(step)
         assert not result.bad.any()
-        slots = scheduler.apply(result)
+        slots = apply(scheduler, result)
         values = [] if result.logprobs is None else result.logprobs.tolist()
         for slot, value in zip(slots.tolist(), values, strict=True):
             key = int(seqs.row[slot]), int(seqs.sample[slot])

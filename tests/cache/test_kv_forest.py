@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.books import check_kv
 from umbel.cache.kv_forest import KVForest
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
@@ -43,11 +44,11 @@ def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None
     assert kv.pool.used == 4
     shared = {n: kv.pages[n].tolist() for n in paths[0][:-1]}
     kv.unpin(paths[0], done=True)  # one of two samples: the node waits for the other
-    kv.check()
+    check_kv(kv)
     assert paths[0][-1] in kv.pages
     kv.pin(paths[0])
     kv.unpin(paths[0], done=True)
-    kv.check()
+    check_kv(kv)
     assert paths[0][-1] not in kv.pages, "its last sample is done"
     assert {n: kv.pages[n].tolist() for n in shared} == shared
     for row in (1, 2, 3, 4):
@@ -55,7 +56,7 @@ def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None
             kv.pin(paths[row])
             kv.unpin(paths[row], done=True)
     kv.unpin(paths[1], done=True)
-    kv.check()
+    check_kv(kv)
     assert kv.pool.used == 0 and not kv.pages and not kv.in_use
 
 
@@ -77,7 +78,7 @@ def test_what_is_needed_last_is_evicted_first_and_what_is_used_never() -> None:
         assert not gone & used
         assert enough == (kv.pool.free >= free)
         assert all(kv.held[n] == 0 for n in gone)
-        kv.check()
+        check_kv(kv)
     assert set(kv.pages) == used and len(held) > len(used)
 
 
@@ -93,7 +94,7 @@ def test_an_evicted_node_can_be_taken_again() -> None:
     kv.unpin(paths[1], done=True)
     kv.pin(paths[0])
     kv.unpin(paths[0], done=True)
-    kv.check()
+    check_kv(kv)
     assert kv.pool.free == 2
 
 
@@ -104,7 +105,7 @@ def test_skipped_samples_release_what_only_they_needed() -> None:
     kv.unpin(paths[0], done=False)
     for path in (paths[0], paths[1], paths[2]):
         kv.skip(path)
-        kv.check()
+        check_kv(kv)
     assert not kv.pages and kv.pool.used == 0
 
 
@@ -134,7 +135,7 @@ def test_any_life_of_a_forest(prompts: list[list[int]], moves: list[tuple[str, i
             left[row] -= 1
         elif move == "room":
             kv.make_room(number)
-        kv.check()
+        check_kv(kv)
         for node in range(kv.forest.n_nodes):
             below = [r for r in range(len(prompts)) if node in paths[r]]
             assert kv.waiting[node] == sum(left[r] for r in below)
@@ -146,7 +147,7 @@ def test_any_life_of_a_forest(prompts: list[list[int]], moves: list[tuple[str, i
     for row, count in enumerate(left):
         for _ in range(count):
             kv.skip(paths[row])
-    kv.check()
+    check_kv(kv)
     assert kv.pool.free == n_pages
 
 
@@ -155,4 +156,4 @@ def test_check_notices_a_page_that_leaked() -> None:
     kv.pin(paths_of(kv)[0])
     kv.users[paths_of(kv)[0][0]] = 0
     with pytest.raises(AssertionError):
-        kv.check()
+        check_kv(kv)

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.books import check_kv
 from umbel.cache.kv_forest import KVForest
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
@@ -73,7 +74,7 @@ def test_a_retaining_forest_is_an_lru_cache(
         elif move == "room":
             kv.make_room(number % (n_pages + 1))
             naive.make_room(number % (n_pages + 1))
-        kv.check()
+        check_kv(kv)
         assert set(kv.pages) == set(naive.cached)
         assert kv.pool.free == naive.free
 
@@ -90,7 +91,7 @@ def test_nodes_stay_when_nobody_waits_for_them_any_more() -> None:
     assert set(kv.pages) == set(paths[1]), "the first row's own end was used least recently"
     kv.make_room(10)
     assert not kv.pages
-    kv.check()
+    check_kv(kv)
 
 
 def test_without_the_walk_the_one_used_last_stays() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.books import check_books
 from tests.sched.drive import POLICIES, VOCAB, Job
 from umbel.api import LLM
 from umbel.cache.pages import PagePool
@@ -18,9 +19,9 @@ from umbel.engine.state import LiveState
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.step import Step, StepResult
+from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import AheadRunner, Runner
 from umbel.runner.fake import FakeRunner
-from umbel.runner.torch_runner import AheadTorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -87,7 +88,7 @@ def run(job: Job, runner: Runner, pages: int, chunk: int, policy: Policy) -> tup
     )
     loop.spans.scheduler = scheduler  # type: ignore[attr-defined]
     outputs = list(loop.run())
-    scheduler.check()
+    check_books(scheduler)
     assert scheduler.pool.used == 0 or policy.keep == "lru"
     assert not scheduler.seqs.slot_of
     return sorted(outputs, key=lambda output: output.row), loop
@@ -107,7 +108,7 @@ class _Checks:
 
     def close(self, step: Step, kv_read: int) -> None:
         """See Spans."""
-        self.scheduler.check()
+        check_books(self.scheduler)
 
 
 def random_job(rng: random.Random) -> Job:
@@ -168,7 +169,7 @@ def test_a_model_answers_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> 
     prompts = [[5, 30, 40 + i % 5, *range(20, 20 + rng.randrange(12))] for i in range(24)]
     small = LLM(str(llm.config.model), dtype="float32", device="cpu", threads=1, chunk=24, kv_tokens=160)
     wanted, sync_steps = small.generate(prompts, params), small.stats().steps
-    monkeypatch.setattr("umbel.engine.build.TorchRunner", AheadTorchRunner)
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3]))
     again = LLM(str(llm.config.model), dtype="float32", device="cpu", threads=1, chunk=24, kv_tokens=160)
     assert again.generate(prompts, params) == wanted
     assert again.stats().steps >= sync_steps and any(output.outputs[0].logprobs for output in wanted)

@@ -20,8 +20,8 @@ from umbel.ir.spec import ModelSpec
 from umbel.kernels.triton.rows import TritonRows
 from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
+from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.graphs import DecodeGraphs
-from umbel.runner.torch_runner import AheadTorchRunner
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 30 + i % 4, *range(40, 40 + 3 * (i % 4))] for i in range(5)]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=3)
@@ -44,7 +44,7 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     rows = TritonRows()
     monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
-    monkeypatch.setattr("umbel.engine.build.TorchRunner", AheadTorchRunner)
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3]))
     monkeypatch.setattr("umbel.kernels.rows.kernels_for", lambda *t: rows if rows.takes(*t) else None)
     return made
 
@@ -93,7 +93,7 @@ def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatc
     graphs = Repeats()
 
     def runner_of(decoder: Decoder, attention: TritonAttention, device: torch.device, _: Spans) -> AheadTorchRunner:
-        return AheadTorchRunner(decoder, attention, device, graphs=DecodeGraphs(decoder, attention, graphs))
+        return AheadTorchRunner(decoder, attention, device, DecodeGraphs(decoder, attention, graphs))
 
     monkeypatch.setattr("umbel.engine.build.TorchRunner", runner_of)
     with np.errstate(all="ignore"):  # rows that are not there hold whatever was in memory

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.books import check_books
 from tests.plan.test_grouping import MODES, draft_of
-from tests.sched.drive import Job, expected, finish_full
+from tests.sched.drive import Job, apply, expected, finish_full
 from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
@@ -119,7 +120,7 @@ def test_pages_of_a_twin_are_given_back() -> None:
     scheduler = Scheduler(job.workload, job.forest, table, np.array(job.outs), PagePool(12, 2), 16)
     runner, tokens = FakeRunner(12, 2, 50), {}
     while (step := scheduler.next()) is not None:
-        finish_full(job, scheduler, scheduler.apply(runner.run(step)), tokens)
-        scheduler.check()
+        finish_full(job, scheduler, apply(scheduler, runner.run(step)), tokens)
+        check_books(scheduler)
     assert tokens == {(row, 0): expected(job, row, 0) for row in (0, 2, 4)}
     assert scheduler.pool.free == 12

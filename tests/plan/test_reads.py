@@ -7,6 +7,7 @@ import pytest
 
 from tests.plan.test_against_runs import WORKLOADS
 from tests.plan.workloads import MACHINE, SPEC
+from tests.sched.drive import apply
 from umbel.attention.layout import GRID, lay_out
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
@@ -34,7 +35,7 @@ def run(workload: Workload, plan: Plan) -> Meter:
     runner, meter = FakeRunner(pool.n_pages, pool.page_size, 50), Meter()
     while (step := scheduler.next()) is not None:
         meter.add(step, lay_out(step, TOGETHER).kv_tokens_read, 0.0)
-        slots = scheduler.apply(runner.run(step))
+        slots = apply(scheduler, runner.run(step))
         for slot in slots[scheduler.seqs.n_out[slots] >= scheduler.seqs.max_out[slots]].tolist():
             scheduler.finish(slot)
     return meter

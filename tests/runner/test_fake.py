@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.sched.drive import VOCAB, Job, expected, scheduler_of
+from tests.sched.drive import VOCAB, Job, apply, expected, scheduler_of
 from umbel.runner.fake import FakeRunner
 
 
@@ -17,7 +17,7 @@ def second_step(pages: int = 20):
     scheduler, runner = scheduler_of(job, pages, 4, 100), FakeRunner(pages, 4, VOCAB)
     first = scheduler.next()
     assert first is not None
-    scheduler.apply(runner.run(first))
+    apply(scheduler, runner.run(first))
     step = scheduler.next()
     assert step is not None
     return job, step, runner

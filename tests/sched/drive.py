@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tests.books import check_books
 from umbel.cache.pages import PagePool
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
@@ -90,6 +91,13 @@ def scheduler_of(
     return kind(job.workload, job.forest, table, limits, pool, chunk, order=order, policy=policy)
 
 
+def apply(scheduler: Scheduler, result: StepResult) -> np.ndarray:
+    """Take in the result of the step last returned; the slots that got a token, as in its samples."""
+    drawn = scheduler.advance()
+    scheduler.settle(drawn, result.token_ids)
+    return drawn.slots
+
+
 @dataclass
 class Run:
     """What happened: tokens per (row, sample), rows reported as unfit, how many steps, preemptions by (row, sample)."""
@@ -122,7 +130,7 @@ def drive(
         if check:
             check_step(step, n_pages, chunk)
             check_from_scratch(scheduler, step)
-        slots = scheduler.apply(runner.run(step))
+        slots = apply(scheduler, runner.run(step))
         run.steps += 1
         run.rows_run += step.n_rows
         run.fresh_run += int(step.fresh.sum())
@@ -132,9 +140,9 @@ def drive(
             seen(scheduler, step, slots)
         finish_full(job, scheduler, slots, run.tokens)
         if check:
-            scheduler.check()
+            check_books(scheduler)
     run.failed = {row for row, _ in scheduler.failed}
-    scheduler.check()
+    check_books(scheduler)
     assert_clean(scheduler)
     return run
 

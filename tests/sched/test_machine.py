@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.sched.drive import POLICIES, VOCAB, Job, assert_clean, check_step, expected, scheduler_of
+from tests.books import check_books
+from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_step, expected, scheduler_of
 from umbel.runner.fake import FakeRunner
 from umbel.sched.policies.policy import Policy
 
@@ -74,7 +75,7 @@ class SchedulerLife(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        self.scheduler.check()
+        check_books(self.scheduler)
         seqs, kv = self.scheduler.seqs, self.scheduler.kv
         started = {(int(seqs.row[s]), int(seqs.sample[s])) for s in seqs.slot_of.values()}
         assert started <= self.open
@@ -105,7 +106,7 @@ class SchedulerLife(RuleBasedStateMachine):
             self.done = True
             return
         check_step(step, self.n_pages, self.chunk)
-        slots = self.scheduler.apply(self.runner.run(step))
+        slots = apply(self.scheduler, self.runner.run(step))
         seqs = self.scheduler.seqs
         for slot in slots.tolist():
             key, n_out = (int(seqs.row[slot]), int(seqs.sample[slot])), int(seqs.n_out[slot])

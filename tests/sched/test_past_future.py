@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sched.drive import Job, Zeros, drive
+from tests.books import check_books
+from tests.sched.drive import Job, Zeros, apply, drive
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
@@ -159,12 +160,12 @@ def answered(lengths: list[int], pages: int, *, limit: int, admission: str = "pa
     s = Scheduler(job.workload, job.forest, table, np.full(len(lengths), limit), pool, 512, policy=policy)
     done = 0
     while (step := s.next()) is not None:
-        slots = s.apply(Zeros().run(step))
+        slots = apply(s, Zeros().run(step))
         for slot in slots[s.seqs.n_out[slots] == np.array(lengths)[s.seqs.row[slots]]].tolist():
             s.finish(slot)
             done += 1
         if s.steps % 50 == 0:
-            s.check()
+            check_books(s)
     assert done == len(lengths) and s.pool.free == pages
     return s
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from tests.sched.drive import POLICIES, Job, Zeros, drive, expected, scheduler_of
+from tests.sched.drive import POLICIES, Job, Zeros, apply, drive, expected, scheduler_of
 from tests.sched.test_adversarial import chain, equal_prompts, many_children, many_samples
 from tests.sched.test_pool_sizes import PAGE, answers, groups
 from umbel.errors import UsageError
@@ -121,7 +121,7 @@ def test_tails_are_not_cached() -> None:
 
     scheduler = scheduler_of(job, 20, 4, 64, policy=Policy(keep="lru", admission="aggressive"))
     while (step := scheduler.next()) is not None:
-        slots = scheduler.apply(Zeros().run(step))
+        slots = apply(scheduler, Zeros().run(step))
         for slot in slots[scheduler.seqs.n_out[slots] == 40].tolist():
             scheduler.finish(slot)
         note(scheduler, step, slots)

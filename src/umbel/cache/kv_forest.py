@@ -131,20 +131,6 @@ class KVForest:
                 self._evict(node)
         return self.pool.free >= count
 
-    def check(self) -> None:
-        """Raise AssertionError unless pages, users and idle nodes agree with each other and with the pool."""
-        self.pool.check()
-        assert set(self._idle) == {n for n in self.pages if self.users[n] == 0}
-        assert self.idle_pages == sum(len(self.pages[n]) for n in self._idle)
-        assert self.nodes_in_use().tolist() == sorted(self.in_use)
-        assert set(self.in_use) == {n for n, users in enumerate(self.users) if users}
-        assert all(n in self.pages for n in self.in_use)
-        assert all(self.held[n] == 0 for n in range(self.forest.n_nodes) if n not in self.pages)
-        assert (self.held <= np.array(self.length)).all()
-        assert all(users <= waiting for users, waiting in zip(self.users, self.waiting, strict=True))
-        assert self._retain or all(self.waiting[n] > 0 for n in self.pages)
-        assert all(self.parent[n] < 0 or self.parent[n] in self.pages for n in self.pages), "a path without its top"
-
     def _note_use(self, node: int, *, used: bool) -> None:
         self._is_used[node] = used
         self._stale = True

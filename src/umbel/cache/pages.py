@@ -66,11 +66,6 @@ class PagePool:
         self.free += len(pages)
         self._holes += int((pages < self._edge).sum())
 
-    def check(self) -> None:
-        """Raise AssertionError when the counts and the map of free pages disagree."""
-        assert self.free == int(self._is_free.sum()), (self.free, int(self._is_free.sum()))
-        assert self._holes == int(self._is_free[: self._edge].sum()), (self._holes, self._edge)
-
     def _near_gap(self, count: int) -> int | None:
         """A gap below the edge found in a few tries from where the last run ended, else the pages at the edge: constant
         time, for most calls."""

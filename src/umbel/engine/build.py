@@ -34,10 +34,11 @@ from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
+from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_graphs
-from umbel.runner.torch_runner import AheadTorchRunner, TorchRunner
+from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -141,7 +142,7 @@ def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner
     # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
     if model.device.type == "cpu" or spans is not UNHEARD:
         return TorchRunner(model.decoder, attention, model.device, spans)
-    return AheadTorchRunner(model.decoder, attention, model.device, graphs=pick_graphs(model.decoder, attention))
+    return AheadTorchRunner(model.decoder, attention, model.device, pick_graphs(model.decoder, attention))
 
 
 def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

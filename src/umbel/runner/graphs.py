@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umbel.attention.base import seams_of
+from umbel.attention.placing import seams_of
 from umbel.attention.triton import Lists, TritonAttention
 from umbel.ir.step import Step
 from umbel.kernels.transfer import fill, room_for

@@ -7,7 +7,7 @@ import os
 from umbel.attention.base import AttentionBackend
 from umbel.kernels.dispatch import gpu_kernels
 from umbel.models.decoder import Decoder
-from umbel.runner.torch_runner import LogitGraphs
+from umbel.runner.ahead import LogitGraphs
 
 VARIABLE = "UMBEL_GRAPHS"
 

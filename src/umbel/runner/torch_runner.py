@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from umbel.attention.base import AttentionBackend, seams_of
+from umbel.attention.base import AttentionBackend
+from umbel.attention.placing import seams_of
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
 from umbel.kernels.transfer import upload
@@ -18,46 +17,28 @@ from umbel.models.decoder import Decoder
 from umbel.runner.sampling import Draws, draw_samples
 
 
-class LogitGraphs(Protocol):
-    """Steps that are known by heart (runner/graphs.py)."""
-
-    def logits(self, step: Step, before: torch.Tensor | None) -> tuple[torch.Tensor, int] | None:
-        """Logits of every row and the KV tokens that each layer read, or None for a step that it does not know."""
-        ...
-
-
 class TorchRunner:
     """One model on one device. The attention backend owns the KV store."""
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        attention: AttentionBackend,
-        device: torch.device,
-        spans: Spans = UNHEARD,
-        graphs: LogitGraphs | None = None,
-    ):
+    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = UNHEARD):
         self.decoder = decoder
         self.attention = attention
         self.device = device
         self.spans = spans
-        self.graphs = graphs
         self._room = torch.empty(0, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
         """See Runner."""
         began = time.perf_counter()
-        draws, read = self._begin(step, None)
+        draws, read = self._begin(step)
         result = self.spans.lap("sampling", draws.fetch()())
         return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
 
-    def _begin(self, step: Step, before: torch.Tensor | None) -> tuple[Draws, int]:
+    def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from. Gives what was drawn and the KV tokens that each layer read."""
         spans = self.spans
-        if self.graphs is not None and (found := self.graphs.logits(step, before)) is not None:
-            return draw_samples(found[0], step.sampling.rows, step.sampling), found[1]
         read = spans.lap("layout", self.attention.prepare(step))
         rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
         tokens, positions, wanted = upload(self.device, step.tokens, step.positions, rows)
@@ -79,19 +60,4 @@ class TorchRunner:
 
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self.graphs, self._room
-
-
-class AheadTorchRunner(TorchRunner):
-    """The same for a device that computes while the processor decides the next step; drawn tokens stay on it."""
-
-    _drawn: torch.Tensor | None = None
-
-    @torch.inference_mode()
-    def start(self, step: Step) -> Callable[[], StepResult]:
-        """See AheadRunner."""
-        draws, read = self._begin(step, self._drawn)
-        wait = draws.fetch()
-        # A step that draws nothing leaves nothing that the next could ask for.
-        self._drawn = draws.ids if len(draws.ids) else None
-        return lambda: replace(wait(), kv_tokens_read=read)
+        del self.decoder, self.attention, self._room

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook
 from umbel.ir.forest import Forest
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
 from umbel.ir.workload import Workload
 from umbel.sched.assembler import Assembler
 from umbel.sched.draft import Draft, Drawn
@@ -246,23 +246,12 @@ class Scheduler:
 
     # -- what happened -------------------------------------------------------------------------------------------
 
-    def sampled_slots(self) -> Ints:
-        """The slots that draw a token in the step last returned, in the order of its samples."""
-        draft = self._draft
-        reaches = self.seqs.held[draft.tails] + draft.tail_tokens == self.seqs.n_out[draft.tails]
-        return np.concatenate([draft.tails[reaches], np.array(draft.firsts, np.int64)])
-
-    def apply(self, result: StepResult) -> Ints:
-        """Take in the result of the step last returned; returns the slots that got a token, as in its samples."""
-        drawn = self.advance()
-        self.settle(drawn, result.token_ids)
-        return drawn.slots
-
     def advance(self) -> Drawn:
         """The step last returned is under way, and all that it leaves is known but for the tokens that it draws: until
         `settle`, which must come before the step after the next is decided, that of its sample i is -1 - i."""
-        slots = self.sampled_slots()
         draft = self._draft
+        reaches = self.seqs.held[draft.tails] + draft.tail_tokens == self.seqs.n_out[draft.tails]
+        slots = np.concatenate([draft.tails[reaches], np.array(draft.firsts, np.int64)])
         for node, tokens in draft.nodes.items():
             held = int(self.kv.held[node]) + tokens
             new = max(0, held - int(self._seen[node]))
@@ -306,12 +295,3 @@ class Scheduler:
         self.pool.give(self.seqs.take_pages(slot))
         self.kv.unpin(self._paths.pop(slot), done=True)
         self.seqs.end(slot)
-
-    def check(self) -> None:
-        """Raise AssertionError unless every page has exactly one owner and all counts agree."""
-        self.kv.check()
-        owned = [p for pages in self.kv.pages.values() for p in pages.tolist()]
-        for slot in self.seqs.slot_of.values():
-            owned += self.seqs.pages[slot, : self.seqs.n_pages[slot]].tolist()
-        assert len(owned) == len(set(owned)) == self.pool.used, (len(owned), len(set(owned)), self.pool.used)
-        assert set(self._paths) == set(np.flatnonzero(self.seqs.running).tolist())

@@ -1,0 +1,59 @@
+"""Runs steps on a device that computes while the processor decides the next one; drawn tokens stay on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from umbel.attention.base import AttentionBackend
+from umbel.ir.step import Step, StepResult
+from umbel.models.decoder import Decoder
+from umbel.runner.sampling import Draws, draw_samples
+from umbel.runner.torch_runner import TorchRunner
+
+
+class LogitGraphs(Protocol):
+    """Steps that are known by heart (runner/graphs.py)."""
+
+    def logits(self, step: Step, before: torch.Tensor | None) -> tuple[torch.Tensor, int] | None:
+        """Logits of every row and the KV tokens that each layer read, or None for a step that it does not know."""
+        ...
+
+
+class AheadTorchRunner(TorchRunner):
+    """See AheadRunner; steps that `graphs` know are theirs."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        attention: AttentionBackend,
+        device: torch.device,
+        graphs: LogitGraphs | None = None,
+    ):
+        super().__init__(decoder, attention, device)
+        self.graphs = graphs
+        self._drawn: torch.Tensor | None = None  # by the step before; None where it drew nothing
+
+    @torch.inference_mode()
+    def start(self, step: Step) -> Callable[[], StepResult]:
+        """See AheadRunner."""
+        draws, read = self._begin(step, self._drawn)
+        wait = draws.fetch()
+        self._drawn = draws.ids if len(draws.ids) else None
+        return lambda: replace(wait(), kv_tokens_read=read)
+
+    def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
+        """See TorchRunner."""
+        known = None if self.graphs is None else self.graphs.logits(step, before)
+        if known is None:
+            return super()._begin(step, before)
+        logits, read = known
+        return draw_samples(logits, step.sampling.rows, step.sampling), read
+
+    def close(self) -> None:
+        """See Runner."""
+        del self.graphs, self._drawn
+        super().close()
