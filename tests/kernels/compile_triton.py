@@ -8,10 +8,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime import JITFunction
 
-from umbel.kernels.triton import experts, forest, rows
+from umbel.kernels.triton import experts, forest, int4, rows
 
 HOPPER = GPUTarget("cuda", 90, 32)
 INTS = {"row", "n_heads", "n_q", "width", "n_inputs", "n_outputs", "queries"}
+INTS |= {"n_rows", "n_bytes", "n_groups", "group", "part"}
 
 
 def kind_of(name: str, narrow: str) -> str:
@@ -25,6 +26,7 @@ def kind_of(name: str, narrow: str) -> str:
     return "*" + {
         "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
         "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heat": "fp32",
+        "packed": "u8", "zeros": "u8", "scales": "fp16",
         "partial": "fp32", "tops": "fp32", "sinks": "fp32", "logits": "fp32",
     }.get(name, narrow)  # fmt: skip
 
@@ -52,6 +54,10 @@ def main() -> None:
         build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64)
         build(rows._write, narrow, DIM=128, BLOCK=128)
         build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+        for one in (True, False):
+            tiles = {"OUTPUTS": 64, "BYTES": 64 if one else 32, "ONE": one}
+            build(int4._multiply_int4, narrow, ROWS=16, FLOAT32=wide, **tiles)
+            build(int4._widen_int4, narrow, **tiles)
     build(rows._draw, "fp32", BLOCK=4096)
 
 
