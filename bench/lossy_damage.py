@@ -1,6 +1,6 @@
 """What lossy products do to the demo model: right answers per task on held-out prompts, dense and lossy.
 
-python bench/lossy_damage.py [--linear int8] [--count 400] [--model demo] [--dtype float32]   (prints a Markdown table)
+python bench/lossy_damage.py [--linear int4] [--count 400] [--model demo] [--dtype float32]   (prints a Markdown table)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     """Both methods on the same prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--linear", default="int8", choices=("int8", "fp8"))
+    parser.add_argument("--linear", default="int8", choices=("int8", "int4", "fp8"))
     parser.add_argument("--dtype", default="float32", help="of everything but these products")
     parser.add_argument("--count", type=int, default=400, help="prompts per task")
     parser.add_argument("--seed", type=int, default=4242)

@@ -11,7 +11,7 @@ from umbel.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
-LINEARS = ("dense", "int8", "fp8")
+LINEARS = ("dense", "int8", "int4", "fp8")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
@@ -29,7 +29,7 @@ class EngineConfig:
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
     of a KV page, `seed` the one that rows without their own are sampled with. `prefix` and `admission` name techniques
     of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
-    `linear` is what the layers' products are made in; "int8" and "fp8" need `allow_lossy`, which lets techniques be
+    `linear` is what the layers' products are made in; all but "dense" need `allow_lossy`, which lets techniques be
     used that may change answers. `tensor_parallel_size` devices, or processes of a CPU, hold a part of each layer.
     """
 

@@ -27,6 +27,8 @@ def test_rows_are_unique() -> None:
 def test_what_is_lossy_is_off_unless_asked_for() -> None:
     """Twice: by name, and by the word that answers may change."""
     lossy = {(row.family, row.name) for row in CATALOG if not row.exact}
-    assert lossy == {("linear", "int8"), ("linear", "fp8")} and EngineConfig("demo").linear == "dense"
+    assert (
+        lossy == {("linear", "int8"), ("linear", "int4"), ("linear", "fp8")} and EngineConfig("demo").linear == "dense"
+    )
     with pytest.raises(UsageError, match="allow-lossy"):
         EngineConfig("demo", linear="int8")

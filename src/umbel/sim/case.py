@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.roofline import Price
-from umbel.cost.shape import Shape
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.ir.spec import ModelSpec
@@ -85,7 +85,7 @@ class Case:
     def price(self) -> Price:
         """Seconds of steps, in the dtype that the plan decides."""
         dtype = str(self.plan.decision("dtype").value)
-        return Price(Shape.of(self.spec, dtype), self.machine, dtype, self.spec.n_layers, self.known.calibration)
+        return price_of(self.spec, self.config.linear, dtype, self.machine, self.known.calibration)
 
     @cached_property
     def forest(self) -> Forest:
