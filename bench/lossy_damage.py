@@ -1,6 +1,6 @@
 """What lossy products or KV do to the demo model: right answers per task on held-out prompts, with and without them.
 
-python bench/lossy_damage.py --linear int8 | --kv-cache-dtype fp8 [--count 400] [--dtype float32] (prints Markdown)
+python bench/lossy_damage.py --linear int4 | --kv-cache-dtype fp8 [--count 400] [--dtype float32] (prints Markdown)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     """Both methods on the same prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "fp8"))
+    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "int4", "fp8"))
     parser.add_argument("--kv-cache-dtype", default="auto", choices=("auto", "fp8"))
     parser.add_argument("--dtype", default="float32", help="of everything else")
     parser.add_argument("--count", type=int, default=400, help="prompts per task")

@@ -41,6 +41,10 @@ CATALOG: tuple[Technique, ...] = (
     Technique("cache", "lru", True, "umbel.cache.kv_forest", "PagedAttention, 2309.06180"),
     Technique("sampling", "shared-prompt-samples", True, "umbel.cache.kv_forest", "PagedAttention, 2309.06180"),
     Technique("linear", "int8", False, "umbel.linear.int8", "ZeroQuant, 2206.01861", "a CPU and compiled kernels"),
+    # Lossy where floats are rounded on loading; a checkpoint in int4 gives exactly the tokens of its own weights.
+    Technique(
+        "linear", "int4", False, "umbel.linear.int4", "GPTQ, 2210.17323; AWQ, 2306.00978", "saves memory on GPUs"
+    ),
     Technique(
         "linear", "fp8", False, "umbel.linear.fp8", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"
     ),

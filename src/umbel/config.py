@@ -11,7 +11,7 @@ from umbel.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
-LINEARS = ("dense", "int8", "fp8")
+LINEARS = ("dense", "int8", "int4", "fp8")
 KV_DTYPES = ("auto", "fp8")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")

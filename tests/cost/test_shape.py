@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umbel.cost.matmuls import matmuls
 from umbel.cost.pairs import causal_pairs
-from umbel.cost.shape import Shape, matmuls
+from umbel.cost.shape import Shape
 from umbel.ir.spec import ModelSpec
 
 SMOL = ModelSpec("llama", 49152, 576, 30, 9, 3, 64, 1536, 2048, 1e-5, 1e4, tied_embeddings=True)

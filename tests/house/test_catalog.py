@@ -27,7 +27,8 @@ def test_rows_are_unique() -> None:
 def test_what_is_lossy_is_off_unless_asked_for() -> None:
     """Twice: by name, and by the word that answers may change."""
     lossy = {(row.family, row.name) for row in CATALOG if not row.exact}
-    assert lossy == {("linear", "int8"), ("linear", "fp8"), ("kv", "fp8")} and EngineConfig("demo").lossy == ()
+    assert lossy == {("linear", "int8"), ("linear", "int4"), ("linear", "fp8"), ("kv", "fp8")}
+    assert EngineConfig("demo").lossy == ()
     with pytest.raises(UsageError, match="allow-lossy"):
         EngineConfig("demo", linear="int8")
     with pytest.raises(UsageError, match=r"kv_cache_dtype='fp8'.*allow-lossy"):

@@ -8,10 +8,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime import JITFunction
 
-from umbel.kernels.triton import experts, forest, rows, sampling
+from umbel.kernels.triton import experts, forest, int4, rows, sampling
 
 HOPPER = GPUTarget("cuda", 90, 32)
 INTS = {"row", "n_heads", "n_q", "n_k", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
+INTS |= {"n_rows", "n_bytes", "n_groups", "group", "part"}
 
 
 def kind_of(name: str, narrow: str, stored: str) -> str:
@@ -30,6 +31,7 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
         "top_k": "i64", "top_p": "fp64", "min_p": "fp64", "bad": "i1",
         "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
         "logits": "fp32",
+        "packed": "u8", "zeros": "u8", "scales": "fp16",
     }.get(name, narrow)  # fmt: skip
 
 
@@ -60,6 +62,10 @@ def main() -> None:
             build(rows._turn, narrow, stored, NORM=True, STORE=True, **scaled)
             build(rows._write, narrow, stored, **scaled)
         build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+        for one in (True, False):
+            tiles = {"OUTPUTS": 64, "BYTES": 64 if one else 32, "ONE": one}
+            build(int4._multiply_int4, narrow, ROWS=16, FLOAT32=wide, **tiles)
+            build(int4._widen_int4, narrow, **tiles)
     build(sampling._largest, "fp32", BLOCK=4096)
     for filters in (False, True):
         build(sampling._draw, "fp32", FILTERS=filters, BLOCK=4096)

@@ -22,4 +22,7 @@ def test_every_kernel_compiles_for_hopper(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kernels = {line.split()[0] for line in done.stdout.splitlines()}
-    assert kernels == {"_attend", "_merge", "_rms_norm", "_gated_silu", "_turn", "_write", "_draw", "_multiply"}
+    assert kernels == {
+        "_attend", "_merge", "_rms_norm", "_gated_silu", "_turn", "_write", "_draw", "_multiply", "_multiply_int4",
+        "_widen_int4",
+    }  # fmt: skip

@@ -31,7 +31,7 @@ def plan_command(
     chunk: Annotated[int | None, Option(help="Most tokens of one step; derived if not given.")] = None,
     prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    linear: Annotated[str, Option(help="Products of the layers: dense, int8 or fp8 (both lossy).")] = "dense",
+    linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,

@@ -43,7 +43,7 @@ def run_command(
     chunk: Annotated[int | None, Option(help="Most tokens that one step computes.")] = None,
     prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    linear: Annotated[str, Option(help="Products of the layers: dense, int8 or fp8 (both lossy).")] = "dense",
+    linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
     tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,

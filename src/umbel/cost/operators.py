@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from umbel.cost.packed import product_bytes
 from umbel.cost.shape import BYTES, Shape
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -92,11 +93,12 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
     shape, table = Shape.of(spec, dtype), spec.vocab_size * hidden
 
     def dense(name: str, inputs: int, outputs: int, *, bias: bool, ending: bool = True) -> Operator:
-        flops, n_bytes = 2 * inputs * outputs, (inputs * outputs + outputs * bias) * width
+        each = [product_bytes(spec, i, name, inputs, outputs, width) + outputs * bias * width for i in range(layers)]
+        flops = 2 * inputs * outputs
         if not ending:
-            return Operator(name, flops * layers, weight_bytes=n_bytes * layers)
-        every = layers - 1
-        return Operator(name, flops * every, 0, flops, weight_bytes=n_bytes * every, logit_weight_bytes=n_bytes)
+            return Operator(name, flops * layers, weight_bytes=sum(each))
+        every = flops * (layers - 1)
+        return Operator(name, every, 0, flops, weight_bytes=sum(each[:-1]), logit_weight_bytes=each[-1])
 
     rotary_bytes = 2 * spec.head_dim * spec.qk_norm * layers * width
     norms = 2 * layers - 1  # one of the last layer's two is for rows of logits

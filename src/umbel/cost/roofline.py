@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.config import EngineConfig
 from umbel.cost.calibration import Calibration
 from umbel.cost.load import Load
 from umbel.cost.machine import Machine
 from umbel.cost.shape import Shape
-from umbel.ir.spec import ModelSpec
 
 __all__ = ["CEILING", "ORDINARY", "POOR", "Efficiency", "Load", "Price", "Seconds"]
 
@@ -64,14 +62,6 @@ class Price:
     dtype: str
     n_layers: int
     calibration: Calibration | None = None
-
-    @classmethod
-    def of(
-        cls, spec: ModelSpec, config: EngineConfig, machine: Machine, calibration: Calibration | None = None
-    ) -> Price:
-        """The price of a model as `config` has it run; its dtype must be decided."""
-        shape = Shape.of(spec, config.dtype, config.kv_cache_dtype)
-        return cls(shape, machine, config.dtype, spec.n_layers, calibration)
 
     @property
     def source(self) -> str:

@@ -5,46 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from umbel.cost.matmuls import matmuls
+from umbel.cost.packed import spared_bytes
 from umbel.ir.spec import ModelSpec
 
 ENDING = frozenset({"o", "gate", "up", "down"})  # what of the last layer only rows need that are sampled from
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Matmul:
-    """One dense layer: `inputs` × `outputs` weights, used `count` times in the model."""
-
-    name: str
-    inputs: int
-    outputs: int
-    count: int
-
-    @property
-    def flops_per_token(self) -> int:
-        """Multiplications and additions, over all its uses."""
-        return 2 * self.inputs * self.outputs * self.count
-
-    @property
-    def weights(self) -> int:
-        """Weights, over all its uses."""
-        return self.inputs * self.outputs * self.count
-
-
-def matmuls(spec: ModelSpec) -> tuple[Matmul, ...]:
-    """The dense layers that every token passes through (the output head, which only samples need, is not one)."""
-    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    shapes = [
-        ("q", spec.hidden_size, q),
-        ("k", spec.hidden_size, kv),
-        ("v", spec.hidden_size, kv),
-        ("o", q, spec.hidden_size),
-        ("gate", spec.hidden_size, spec.intermediate_size),
-        ("up", spec.hidden_size, spec.intermediate_size),
-        ("down", spec.intermediate_size, spec.hidden_size),
-    ]
-    return tuple(Matmul(name, inputs, outputs, spec.n_layers) for name, inputs, outputs in shapes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +35,8 @@ class Shape:
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
-        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for weights and activations, and for KV if that
-        is "auto"; "fp8" has a float32 scale beside each vector of a head."""
+        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for all but weights that are int4, and for KV if
+        that is "auto"; "fp8" has a float32 scale beside each vector of a head."""
         width = BYTES[dtype]
         vector = spec.head_dim * width if kv_dtype == "auto" else spec.head_dim + BYTES["float32"]
         dense = matmuls(spec)
@@ -78,13 +45,14 @@ class Shape:
         ending = [replace(m, count=1) for m in dense if m.name in ENDING]
         ending_flops = sum(m.flops_per_token for m in ending)
         ending_weights = sum(m.weights for m in ending) + _ending_weights(spec)
+        spared, spared_ending = spared_bytes(spec, width)
         return cls(
             token_flops=sum(m.flops_per_token for m in dense) - ending_flops,
             pair_flops=4 * spec.n_layers * spec.n_heads * spec.head_dim,  # query times key, weight times value
             head_flops=2 * table + ending_flops,
-            layer_bytes=(layers - ending_weights) * width,
-            head_bytes=(table + spec.hidden_size + ending_weights) * width,
-            weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width,
+            layer_bytes=(layers - ending_weights) * width - (spared - spared_ending),
+            head_bytes=(table + spec.hidden_size + ending_weights) * width - spared_ending,
+            weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width - spared,
             kv_bytes=2 * spec.n_layers * spec.n_kv_heads * vector,
         )
 

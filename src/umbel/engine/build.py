@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
+from umbel.linear.base import Weights
 from umbel.linear.pick import pick_linear
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
@@ -61,10 +61,10 @@ class Model:
         if config.threads is not None or own.count > 1:
             torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
         if config.load_format == "dummy":
-            weights: Mapping[str, torch.Tensor] = dummy_weights(self.spec, self.dtype, config.seed, self.device)
+            weights: Weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
-        method = pick_linear(self.dtype, self.device, config.linear)
+        method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
         self.decoder = build_shard(self.spec, weights, own, self.device, method)
 
 

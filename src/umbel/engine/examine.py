@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
 from umbel.cost.calibration import Calibration
+from umbel.cost.kept import as_kept, price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import available_memory
-from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of, pick_device
@@ -50,13 +50,14 @@ class Patient:
 
     def __init__(self, config: EngineConfig, directory: Path):
         spec = read_spec(directory)
-        needed = Shape.of(spec, "float32" if config.dtype == "auto" else config.dtype).weight_bytes
+        kept = as_kept(spec, config.linear, on_gpu=False)
+        needed = Shape.of(kept, "float32" if config.dtype == "auto" else config.dtype).weight_bytes
         if pick_device(config.device).type == "cpu" and needed > available_memory():
             raise CapacityError(f"the weights take {needed / 1e9:.1f} GB; {available_memory() / 1e9:.1f} GB are free")
         self.model = Model(replace(config, load_format="dummy"))
         self.machine = machine_of(self.model.device)
         self.lessons = Lessons(self.model, self.machine)
-        self.price = Price.of(spec, self.model.config, self.machine)
+        self.price = price_of(spec, self.model.config, self.machine)
 
     def examine(self, seconds: float) -> Findings:
         """Time probes for about `seconds`, fit them, foretell those held out and a small job; what was learned is kept,

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from umbel.cost.kept import as_kept
 from umbel.cost.operators import Ceilings
 from umbel.engine.build import Model
 from umbel.engine.recorder import Recorder
@@ -23,7 +24,8 @@ def heard_by(recorder: Recorder | None, model: Model) -> Spans:
     on_gpu = model.device.type == "cuda"
     wait = partial(torch.cuda.synchronize, model.device) if on_gpu else None
     recorder.lap("loading the model", None)
-    recorder.meet(model.spec, model.config.dtype, partial(ceilings, model.dtype, model.device), wait)
+    spec = as_kept(model.spec, model.config.linear, model.device.type == "cuda")
+    recorder.meet(spec, model.config.dtype, partial(ceilings, model.dtype, model.device), wait)
     recorder.lap("measuring the machine", None)
     return recorder
 

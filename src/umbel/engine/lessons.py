@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from umbel.config import EngineConfig
 from umbel.cost.history import History
+from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
-from umbel.cost.roofline import Price
 from umbel.engine.build import Model
 
 
@@ -24,7 +24,7 @@ class Lessons:
         if config.load_format == "dummy":  # random weights say nothing about how long the model's answers are
             history = replace(history, lengths=None)
         self.history = history
-        self._price = Price.of(model.spec, config, machine)
+        self._price = price_of(model.spec, config, machine)
 
     def known(self) -> Known:
         """What earlier runs have taught."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umbel.ir.int4_format import Int4Format
+
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
@@ -41,6 +43,7 @@ class ModelSpec:
     dtype: str = "float32"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    quantization: Int4Format | None = None
 
     @property
     def group_size(self) -> int:

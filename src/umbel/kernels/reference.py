@@ -68,6 +68,15 @@ def by_expert(x: Tensor, weights: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.cat([rows @ w.t() for rows, w in zip(x.split(list(counts)), weights, strict=True)])
 
 
+def from_int4(nibbles: Tensor, scales: Tensor, zeros: Tensor, group: int) -> Tensor:
+    """The float32 weights (`[outputs, inputs]`) that 4-bit ones stand for, `(nibble - zero) * scale`: nibbles uint8
+    `[outputs, inputs / 2]`, the first of two inputs in the low half; scale and zero (uint8) of an input are those of
+    its `group` (`[outputs, groups]`). Nothing is rounded where scales have 16 bits."""
+    values = torch.stack((nibbles & 15, nibbles >> 4), -1).flatten(1)
+    at = torch.arange(values.shape[1], device=values.device) // group
+    return (values.float() - zeros.float()[:, at]) * scales.float()[:, at]
+
+
 def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Of each row, where its largest value is, the first of equal ones, and whether it is not finite (`[rows]`)."""
     return logits.argmax(-1), ~torch.isfinite(logits.amax(-1))

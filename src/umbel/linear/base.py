@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
+
+from umbel.kernels.int4 import Int4Weight
+
+Weights = Mapping[str, Tensor | Int4Weight]
+"""A model's tensors by our names; products may be in 4 bits, for the method that takes them (linear/int4.py)."""
 
 
 class Linear(Protocol):

@@ -49,7 +49,7 @@ def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> 
 
 
 def refuse_code(config: Config, name: str) -> None:
-    """Raise ModelError when a configuration names code to run, or weights in a form that cannot be read."""
+    """Raise ModelError when a configuration names code to run."""
     for key in CODE_KEYS:
         if config.get(key):
             raise ModelError(f"{name} names custom code ({key}); it is never run, so this model is not supported")
@@ -58,8 +58,6 @@ def refuse_code(config: Config, name: str) -> None:
             raise ModelError(
                 f"{name} names attention code ({key}={shorten(config[key])}); it is never run: remove the key"
             )
-    if config.get("quantization_config"):
-        raise ModelError(f"{name} has quantization_config: quantised checkpoints cannot be read, use the original one")
 
 
 def size_of(config: Config, key: str, default: int | None = None, *, low: int = 1) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.place import Place
 from umbel.kernels.rows import Turn, add_rms_norm, rms_norm, turn_heads
-from umbel.linear.base import LinearMethod
+from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
 from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
 
@@ -31,7 +31,7 @@ class Decoder:
     def __init__(
         self,
         spec: ModelSpec,
-        weights: Mapping[str, Tensor],
+        weights: Weights,
         device: torch.device | str = "cpu",
         method: LinearMethod | None = None,
     ):
@@ -101,7 +101,7 @@ class Decoder:
         turn = Turn(spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
         return lap("rotary", turn_heads(heads, turn, place))
 
-    def _of_layer(self, weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+    def _of_layer(self, weights: Weights, layer: int) -> Weights:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""
         prefix = f"layers.{layer}."
         return {n.removeprefix(prefix): weights[n].to(self.device) for n in weights if n.startswith(prefix)}

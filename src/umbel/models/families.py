@@ -16,6 +16,7 @@ from umbel.config import nearest
 from umbel.errors import ModelError
 from umbel.ir.spec import ModelSpec, RopeScaling
 from umbel.models.config_file import Config, flag_of, ids_of, number_of, read_json, refuse_code, shorten, size_of
+from umbel.models.int4_config import int4_format
 
 MAX_PARAMETERS = 4 * 10**12
 DTYPES = ("float32", "bfloat16", "float16")
@@ -124,6 +125,7 @@ def _spec(config: Config, generation: Config) -> ModelSpec:
         dtype=_dtype(config),
         bos_token_id=next(iter(ids_of(config, "bos_token_id", family.bos)), None),
         eos_token_ids=_eos_ids(config, generation, family),
+        quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
     )
 
 

@@ -7,14 +7,13 @@ other operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec, RopeScaling
-from umbel.linear.base import Linear, LinearMethod
+from umbel.linear.base import Linear, LinearMethod, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class LayerWeights:
     k_norm: Tensor | None = None
 
     @classmethod
-    def of(cls, named: Mapping[str, Tensor], method: LinearMethod) -> LayerWeights:
+    def of(cls, named: Weights, method: LinearMethod) -> LayerWeights:
         """From the tensors of one layer as a checkpoint has them, named as in `weights.py`."""
         return cls(
             attn_norm=named["attn_norm"],

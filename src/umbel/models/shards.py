@@ -15,7 +15,8 @@ from torch import Tensor
 
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
-from umbel.linear.base import LinearMethod
+from umbel.kernels.int4 import Int4Weight
+from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.summed import SummedLinear
 from umbel.models.decoder import Decoder
 
@@ -34,13 +35,20 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
     for name, size in parts.items():
         if size % count:
             raise UsageError(f"tensor_parallel_size={count}: {name} is {size}, which it must divide")
+    form = spec.quantization
+    for name, inputs in (("o", spec.n_heads * spec.head_dim), ("down", spec.intermediate_size)):
+        if form and not form.act_order and inputs // count % form.group_of(inputs):
+            group = form.group_of(inputs)
+            raise UsageError(
+                f"tensor_parallel_size={count} cuts the {inputs} inputs of {name} inside groups of {group}"
+            )
     return replace(spec, **{name: size // count for name, size in parts.items()})
 
 
-class ShardedWeights(Mapping[str, Tensor]):
+class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
     """One rank's share of the tensors that `StoredWeights` or `dummy_weights` hold for the whole `spec`."""
 
-    def __init__(self, weights: Mapping[str, Tensor], spec: ModelSpec, shard: Shard):
+    def __init__(self, weights: Weights, spec: ModelSpec, shard: Shard):
         self.weights, self.spec, self.shard = weights, spec, shard
 
     def __len__(self) -> int:
@@ -49,9 +57,14 @@ class ShardedWeights(Mapping[str, Tensor]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.weights)
 
-    def __getitem__(self, name: str) -> Tensor:
-        tensor, spec = self.weights[name], self.spec
-        kind = name.rsplit(".", 1)[-1]
+    def __getitem__(self, name: str) -> Tensor | Int4Weight:
+        weight, kind = self.weights[name], name.rsplit(".", 1)[-1]
+        if isinstance(weight, Int4Weight):
+            return weight.each(lambda tensor: self._share(kind, tensor))  # shard_spec has seen to whole groups
+        return self._share(kind, weight)
+
+    def _share(self, kind: str, tensor: Tensor) -> Tensor:
+        spec = self.spec
         heads = [n * spec.head_dim for n in (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads)]
         if kind in ("qkv", "qkv_bias"):
             return torch.cat([self._part(t, 0) for t in tensor.split(heads)])
@@ -67,9 +80,7 @@ class ShardedWeights(Mapping[str, Tensor]):
         return tensor.chunk(self.shard.count, axis)[self.shard.rank]
 
 
-def build_shard(
-    spec: ModelSpec, weights: Mapping[str, Tensor], shard: Shard, device: torch.device, method: LinearMethod
-) -> Decoder:
+def build_shard(spec: ModelSpec, weights: Weights, shard: Shard, device: torch.device, method: LinearMethod) -> Decoder:
     """The decoder of one shard of a model of shape `spec`, with the ranks' results added up where its products were cut
     by inputs; of one rank, simply the decoder."""
     if shard.count == 1:

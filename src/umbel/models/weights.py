@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,25 +16,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from umbel.errors import ModelError
+from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
+from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
 from umbel.models.config_file import read_json, shorten
+from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
+from umbel.models.parts import Part
 from umbel.models.safetensors_header import TensorEntry, read_header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 64 * 2**20
-FLOATS = ("F16", "BF16", "F32", "F64")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
 """Buffers that old checkpoints carry along; they follow from the config."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A checkpoint tensor that becomes (rows of) one of ours."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> torch.dtype:
@@ -66,16 +60,17 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     return found
 
 
-class StoredWeights(Mapping[str, Tensor]):
-    """Every tensor of `layout(spec)`, as `dtype` on `device`; read from the mapped files when it is asked for.
+class StoredWeights(Mapping[str, Tensor | Int4Weight]):
+    """Every tensor of `layout(spec)` on `device`, as `dtype` or in the 4 bits it is stored in; read from the mapped
+    files when it is asked for.
 
     Making one raises ModelError for files that are missing, damaged or not safetensors, and for tensors that are
-    missing, unexpected, of another shape than the config says or of a type that is no float; reading a tensor does for
-    values that are not finite.
+    missing, unexpected, of another shape than the config says or of a type that is no float (or not what 4-bit weights
+    are stored in); reading a tensor does for values that are not finite or otherwise cannot be.
     """
 
     def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
-        self.directory, self.dtype, self.device = directory, dtype, device
+        self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
         self._stored = _stored_tensors(directory)
         self._expected = _as_stored(layout(spec), self._stored)
         _check_tensors(directory, self._expected, self._stored, spec)
@@ -85,19 +80,42 @@ class StoredWeights(Mapping[str, Tensor]):
         except SafetensorError as error:
             raise ModelError(f"{directory}: {error}") from None
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Tensor | Int4Weight:
         """One tensor, its parts stacked; always a copy, as a mapped file is not aligned for the matrix kernels."""
         parts, at = self._expected[name], 0
+        if is_packed(self.form, name):
+            return self._packed(name, parts)
         whole = torch.empty((sum(p.shape[0] for p in parts), *parts[0].shape[1:]), dtype=self.dtype, device=self.device)
         for part in parts:
-            try:
-                tensor = self._opened[self._stored[part.name].path].get_tensor(part.name)
-            except SafetensorError as error:
-                raise ModelError(f"{self.directory}: {error}") from None
-            _check_finite(part.name, tensor)
-            whole[at : at + part.shape[0]].copy_(tensor)
+            whole[at : at + part.shape[0]].copy_(self._read(part.name))
             at += part.shape[0]
         return whole
+
+    def _packed(self, name: str, parts: tuple[Part, ...]) -> Tensor | Int4Weight:
+        """One tensor that is stored in 4 bits."""
+        try:
+            found = [read_packed(self.form, part, self._read, self._stored.__contains__) for part in parts]
+            if f"{name}_bias" not in self._expected:
+                for part in parts:
+                    check_zero_bias(part, self._read, self._stored.__contains__)
+        except ModelError as error:
+            raise ModelError(f"{self.directory}: {error}") from None
+        if isinstance(found[0], Tensor):
+            return torch.cat(found).to(self.device, self.dtype)
+        whole = stack(found).to(self.device)
+        if whole.scales.abs().max().item() * 16 > torch.finfo(self.dtype).max:
+            raise ModelError(f"{self.directory}: scales of {name} are too large for {self.dtype}: use another dtype")
+        return whole
+
+    def _read(self, name: str) -> Tensor:
+        """A tensor as stored; numbers that are not finite are an error."""
+        try:
+            tensor = self._opened[self._stored[name].path].get_tensor(name)
+        except SafetensorError as error:
+            raise ModelError(f"{self.directory}: {error}") from None
+        if tensor.is_floating_point():
+            _check_finite(name, tensor)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._expected)
@@ -108,24 +126,35 @@ class StoredWeights(Mapping[str, Tensor]):
 
 def load_weights(
     directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | Int4Weight]:
     """All `StoredWeights`, read."""
     return dict(StoredWeights(directory, spec, dtype, device))
 
 
 def dummy_weights(
     spec: ModelSpec, dtype: torch.dtype, seed: int = 0, device: torch.device | str = "cpu"
-) -> dict[str, Tensor]:
-    """Seeded random weights for a config without a checkpoint: N(0, 0.02), norms 1, biases 0."""
+) -> dict[str, Tensor | Int4Weight]:
+    """Seeded random weights for a config without a checkpoint: N(0, 0.02), norms 1, biases 0; in 4 bits where the
+    config says so."""
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
+    weights: dict[str, Tensor | Int4Weight] = {}
     for name, parts in layout(spec).items():
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         if len(shape) == 2:
-            weights[name] = torch.empty(shape).normal_(0.0, 0.02, generator=generator).to(device, dtype)
+            drawn = torch.empty(shape).normal_(0.0, 0.02, generator=generator).to(device, dtype)
+            weights[name] = _as_packed(spec, name, drawn)
         else:
             weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=dtype, device=device)
     return weights
+
+
+def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weight:
+    """Random weights in 4 bits, where a checkpoint of this spec would keep them so."""
+    form, inputs = spec.quantization, weight.shape[1]
+    if form is None or not is_packed(form, name) or not form.keeps(name, inputs):
+        return weight
+    whole = inputs % form.group_of(inputs) == 0
+    return round_to_int4(weight, form.group_of(inputs) if whole else LOADING.group_of(inputs))
 
 
 def _layer_layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
@@ -198,22 +227,35 @@ def _check_tensors(
     directory: Path, expected: Mapping[str, tuple[Part, ...]], stored: Mapping[str, TensorEntry], spec: ModelSpec
 ) -> None:
     """Raise ModelError unless the checkpoint holds the expected tensors, in their shapes, and no others."""
-    wanted = {part.name: part.shape for parts in expected.values() for part in parts}
-    missing = [name for name in wanted if name not in stored]
+    every = _every_part(expected, spec)
+    missing = [name for name, part in every.items() if part.needed and name not in stored]
     if missing:
         raise ModelError(
             f"{directory}: {len(missing)} tensors missing, first {missing[0]}: is it a {spec.family} model?"
         )
-    for name, shape in wanted.items():
-        found = stored[name]
-        if found.shape != shape:
-            raise ModelError(f"{directory}: tensor {name} is {list(found.shape)}, config.json makes it {list(shape)}")
-        if found.dtype not in FLOATS:
-            raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(FLOATS)} can be read")
+    for name, part in every.items():
+        found = stored.get(name)
+        if found is not None and found.shape != part.shape:
+            raise ModelError(
+                f"{directory}: tensor {name} is {list(found.shape)}, config.json makes it {list(part.shape)}"
+            )
+        if found is not None and found.dtype not in part.dtypes:
+            raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(part.dtypes)} can be read")
     spare = {"lm_head.weight"} if spec.tied_embeddings else set()
-    unexpected = [name for name in stored if name not in wanted and name not in spare and not HARMLESS.fullmatch(name)]
+    unexpected = [name for name in stored if name not in every and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
+
+
+def _every_part(expected: Mapping[str, tuple[Part, ...]], spec: ModelSpec) -> dict[str, Part]:
+    """What the checkpoint may hold, by name: 4-bit weights as the tensors that they are stored in."""
+    form, found = spec.quantization, {}
+    for name, parts in expected.items():
+        for part in parts:
+            for each in packed_parts(form, part) if form and is_packed(form, name) else (part,):
+                if each.needed or each.name not in found:
+                    found[each.name] = each
+    return found
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig, nearest
+from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
-from umbel.cost.roofline import Load, Price
+from umbel.cost.roofline import Load
 from umbel.errors import UsageError
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan
@@ -22,6 +23,7 @@ from umbel.ir.workload import Workload
 from umbel.plan.distinct import Distinct
 from umbel.plan.draft import Draft
 from umbel.plan.passes.dedupe import answer_once
+from umbel.plan.passes.formats import name_formats
 from umbel.plan.passes.lengths import assume_lengths
 from umbel.plan.passes.memory import size_pool
 from umbel.plan.passes.order import order_rows
@@ -76,13 +78,10 @@ def make_plan(
     earlier runs have taught.
     """
     dtype, known = _dtype(spec, config, machine), known or Known()
-    price = Price.of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
+    price = price_of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
     draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
     draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
-    if config.linear != "dense":
-        draft = draft.decide(Decision("linear", config.linear, "lossy, as asked; priced as dense until runs teach"))
-    if config.kv_cache_dtype != "auto":
-        draft = draft.decide(Decision("kv_cache_dtype", config.kv_cache_dtype, "lossy, as asked"))
+    draft = name_formats(draft)
     for run in _chosen(config.skip):
         draft = run(draft)
     estimates = _estimate(draft)

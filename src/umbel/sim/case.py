@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.roofline import Price
@@ -84,7 +85,7 @@ class Case:
     def price(self) -> Price:
         """Seconds of steps, in the dtype that the plan decides."""
         dtype = str(self.plan.decision("dtype").value)
-        return Price.of(self.spec, replace(self.config, dtype=dtype), self.machine, self.known.calibration)
+        return price_of(self.spec, replace(self.config, dtype=dtype), self.machine, self.known.calibration)
 
     @cached_property
     def forest(self) -> Forest:

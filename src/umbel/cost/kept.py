@@ -1,0 +1,28 @@
+"""What a machine keeps of a model's weights once it is loaded, and the price of the model as it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from umbel.config import EngineConfig
+from umbel.cost.calibration import Calibration
+from umbel.cost.machine import Machine
+from umbel.cost.roofline import Price
+from umbel.cost.shape import Shape
+from umbel.ir.int4_format import LOADING
+from umbel.ir.spec import ModelSpec
+
+
+def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
+    """The spec with weights as they are kept under EngineConfig.linear: int4 on a GPU only, as processors keep the
+    floats that such weights stand for."""
+    if not on_gpu:
+        return replace(spec, quantization=None)
+    return replace(spec, quantization=LOADING) if linear == "int4" and spec.quantization is None else spec
+
+
+def price_of(spec: ModelSpec, config: EngineConfig, machine: Machine, calibration: Calibration | None = None) -> Price:
+    """Seconds and bytes of a model on a machine as `config` has it run; its dtype must be decided."""
+    kept = as_kept(spec, config.linear, machine.name != "this")
+    shape = Shape.of(kept, config.dtype, config.kv_cache_dtype)
+    return Price(shape, machine, config.dtype, spec.n_layers, calibration)
