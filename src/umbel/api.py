@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -54,6 +54,8 @@ class LLM:
 
     def __init__(self, model: str, profile: Recorder | None = None, **options: Any):
         self.config = EngineConfig.of(model, **options)
+        if self.config.data_parallel_size > 1:
+            raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self._model = Model(self.config)
         self._machine = machine_of(self._model.device)
         self._lessons = Lessons(self._model, self._machine)
@@ -125,7 +127,7 @@ class LLM:
             yield from loop.run()
         finally:
             self._store = store
-            self._past, self._loop = _sum(self._past, loop.stats()), None
+            self._past, self._loop = self._past.plus(loop.stats()), None
             self.first_token = self.first_token or loop.first_token
             spans.lap(
                 "learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
@@ -138,7 +140,7 @@ class LLM:
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        return self._past if self._loop is None else _sum(self._past, self._loop.stats())
+        return self._past if self._loop is None else self._past.plus(self._loop.stats())
 
     def _tokenise(self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None) -> _Batch:
         each = _params_for(prompts, params)
@@ -222,9 +224,3 @@ def _text_of(prompt: Prompt) -> str | None:
 def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
     reason = RowError(error.code, error.message, error.param, status=error.status)
     return RequestOutput(str(row), text, [], (), error=reason)
-
-
-def _sum(a: Stats, b: Stats) -> Stats:
-    """Totals of two runs; the KV peak is the higher one."""
-    totals = {f.name: getattr(a, f.name) + getattr(b, f.name) for f in fields(Stats)}
-    return Stats(**{**totals, "kv_peak_tokens": max(a.kv_peak_tokens, b.kv_peak_tokens)})
