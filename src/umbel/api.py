@@ -129,9 +129,8 @@ class LLM:
             self._store = store
             self._past, self._loop = self._past.plus(loop.stats()), None
             self.first_token = self.first_token or loop.first_token
-            spans.lap(
-                "learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
-            )
+            curves = loop.scheduler.lengths.learned_curves(plan.templates)
+            spans.lap("learning", self._lessons.learn(loop.meter, curves))
 
     def _take_store(self) -> KVStore | None:
         """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""

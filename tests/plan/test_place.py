@@ -42,7 +42,7 @@ def dealt(workload: Workload, replicas: int, *, tails: bool = False) -> tuple[Pl
     return plan, place(plan, samples, replicas, tails=tails)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(PROMPTS, st.integers(1, 5), st.booleans(), st.data())
 def test_rows_tokens_and_balance(prompts: list[list[int]], replicas: int, tails: bool, data: st.DataObject) -> None:
     params = [data.draw(st.sampled_from([GREEDY, DRAWN])) for _ in prompts]
