@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.fake_replica import MARK
 from tests.house.source import ROOT
 from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.cluster.replicas import Replicas
-from umbel.errors import CapacityError, UsageError
+from umbel.errors import CapacityError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 
 OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "chunk": 24}
@@ -107,6 +108,19 @@ def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
         else:
             assert output.outputs[0].token_ids == (i, i + 20)
     assert replicas.stats().rows_done > 0 and replicas.first_token == 5.0
+
+
+def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And when the last one dies too, the run ends instead of trying for ever."""
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    replicas = faked(tmp_path, monkeypatch)
+    outputs = replicas.generate([[15 + min(i, 1), i + 20] for i in range(40)])
+    assert [output.outputs[0].token_ids[0] for output in outputs] == list(range(40))
+    assert (tmp_path / "mark").read_text() in ("", "x")
+    monkeypatch.setattr("umbel.cluster.deal.MOST_DEATHS", 5)
+    with pytest.raises(UmbelError, match=r"5 replicas ended .* exit code 3; what is finished is kept"):
+        replicas.generate([[13]])
+    assert not replicas.pool.processes
 
 
 def test_a_planned_error_is_raised_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

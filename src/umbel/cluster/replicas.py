@@ -163,10 +163,15 @@ class Replicas(LLM):
             self.pool.submit(replica, encode_rows(select_rows(workload, rows)))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
-        """A replica ended: start it again, let those that are idle have its rows, fail those that end all they meet."""
+        """A replica ended: start it again, let those that are idle have its rows, fail those that end all they meet.
+
+        One that could not even load is not started again while others go on.
+        """
+        loaded = event.replica in self._ready
         self._gone(event.replica)
         lost = deal.died(event.replica, _exit(event))
-        self.pool.start()
+        if loaded or not self.pool.processes:
+            self.pool.start()
         for replica in list(self._ready):
             self._give(deal, replica, workload)
         for row in lost:
