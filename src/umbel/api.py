@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from umbel.config import EngineConfig
@@ -14,6 +13,7 @@ from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
 from umbel.engine.recorder import Recorder
+from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
@@ -34,6 +34,8 @@ class LLM:
 
     def __init__(self, model: str, profile: Recorder | None = None, **options: Any):
         self.config = EngineConfig.of(model, **options)
+        if self.config.data_parallel_size > 1:
+            raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self._model = Model(self.config)
         self._machine = machine_of(self._model.device)
         self._lessons = Lessons(self._model, self._machine)
@@ -104,11 +106,10 @@ class LLM:
             yield from loop.run()
         finally:
             self._store = store
-            self._past, self._loop = _sum(self._past, loop.stats()), None
+            self._past, self._loop = self._past.plus(loop.stats()), None
             self.first_token = self.first_token or loop.first_token
-            spans.lap(
-                "learning", self._lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves(plan.templates))
-            )
+            curves = loop.scheduler.lengths.learned_curves(plan.templates)
+            spans.lap("learning", self._lessons.learn(loop.meter, curves))
 
     def _take_store(self) -> KVStore | None:
         """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""
@@ -117,10 +118,4 @@ class LLM:
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        return self._past if self._loop is None else _sum(self._past, self._loop.stats())
-
-
-def _sum(a: Stats, b: Stats) -> Stats:
-    """Totals of two runs; the KV peak is the higher one."""
-    totals = {f.name: getattr(a, f.name) + getattr(b, f.name) for f in fields(Stats)}
-    return Stats(**{**totals, "kv_peak_tokens": max(a.kv_peak_tokens, b.kv_peak_tokens)})
+        return self._past if self._loop is None else self._past.plus(self._loop.stats())

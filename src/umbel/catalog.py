@@ -50,6 +50,9 @@ CATALOG: tuple[Technique, ...] = (
     ),
     Technique("kv", "fp8", False, "umbel.kv.fp8", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"),
     Technique("parallel", "tensor", True, "umbel.models.shards", "Megatron-LM, 1909.08053", "heads that divide evenly"),
+    Technique(
+        "parallel", "data", True, "umbel.plan.passes.place", "Preble, 2407.00023", "a device or threads for each"
+    ),
     Technique("attention", "one-launch", True, "umbel.attention.triton", "Hydragen, 2402.05099", "a GPU and Triton"),
     Technique("attention", "shared-prefix-merge", True, "umbel.attention", "Hydragen, 2402.05099"),
 )

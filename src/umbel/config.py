@@ -32,7 +32,8 @@ class EngineConfig:
     of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
     `linear` is what the layers' products are made in, `kv_cache_dtype` what keys and values are kept in; what is not
     the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
-    devices, or processes of a CPU, hold a part of each layer.
+    devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a
+    part of the rows.
     """
 
     model: str
@@ -50,6 +51,7 @@ class EngineConfig:
     linear: str = "dense"
     kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
     allow_lossy: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +61,7 @@ class EngineConfig:
         _one_of("kv_cache_dtype", self.kv_cache_dtype, KV_DTYPES)
         _one_of("prefix", self.prefix, PREFIX_MODES)
         _one_of("admission", self.admission, ADMISSIONS)
-        for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size"):
+        for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")

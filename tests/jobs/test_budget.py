@@ -26,10 +26,11 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
 from umbel.jobs.failpoints import FAILPOINTS
 from umbel.jobs.progress import Progress
-from umbel.jobs.rounds import LEAST_ROWS, Rounds, select_rows
+from umbel.jobs.rounds import LEAST_ROWS, Rounds
 from umbel.jobs.verify import verify
 from umbel.plan.passes.budget import fit
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umbel.cli.reading import LateTokenizer, model_names, read_options
+from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.budget import Budget
@@ -38,6 +39,8 @@ def build_job(
     profile: Recorder | None = None,
 ) -> Job:
     """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
+    if config.data_parallel_size > 1:
+        check_replicas(config, profiled=profile is not None)
     defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
     check_paths(source, output)
     if not source.exists():
@@ -74,8 +77,13 @@ def _import_engine() -> None:
 
 
 def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "model"}
+    if config.data_parallel_size > 1:
+        from umbel.cluster.replicas import Replicas
+
+        replicas: Engine = Replicas(config.model, **options)
+        return replicas
     from umbel.api import LLM
 
-    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "model"}
     engine: Engine = LLM(config.model, profile, **options)
     return engine

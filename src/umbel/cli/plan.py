@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,7 @@ def plan_command(
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
+    data_parallel_size: Annotated[int, Option(help="Devices, or parts of the processor, that share the rows.")] = 1,
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
     machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
@@ -46,18 +48,23 @@ def plan_command(
     from umbel.cli.reading import LateTokenizer, model_names, read_options
     from umbel.cost.history import History
     from umbel.cost.machine import named
+    from umbel.cost.replicas import shared_by, threads_of_each
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
     from umbel.plan.planner import make_plan
+    from umbel.plan.replicas import plan_replicas
 
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
+    asked["data_parallel_size"] = data_parallel_size
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
-    target = named(machine)
+    target = shared_by(named(machine), data_parallel_size)
+    if data_parallel_size > 1 and machine == "this":
+        config = replace(config, threads=threads_of_each(threads, data_parallel_size))
     directory = resolve_model(model)
     spec = read_spec(directory)
     reading = {"template": prompt, "chat": chat, "strict": False}
@@ -66,7 +73,9 @@ def plan_command(
     prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
     chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
     known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
-    plan = make_plan(prepared.workload, spec, config, target, known=known)
+    make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
+    several = data_parallel_size > 1
+    plan = plan_replicas(prepared.workload, data_parallel_size, make) if several else make(prepared.workload)
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
     if html is not None:

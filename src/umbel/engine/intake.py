@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from umbel.engine.build import Model
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.request import Completion, RowError
+from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.tokenizer import Tokenizer
 
@@ -35,10 +36,23 @@ class RequestOutput:
     error: RowError | None = None
 
 
+class TokenizedModel(Protocol):
+    """What prompts are checked against."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+
 class Intake:
     """Tokenises and checks prompts for one model."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: TokenizedModel):
         self.model = model
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,8 @@ class Stats:
     rows_done: int = 0
     evicted_rows: int = 0
     kv_token_steps: int = 0
+
+    def plus(self, other: Stats) -> Stats:
+        """Totals of both; the KV peak is the higher one."""
+        totals = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Stats)}
+        return Stats(**{**totals, "kv_peak_tokens": max(self.kv_peak_tokens, other.kv_peak_tokens)})

@@ -34,7 +34,7 @@ from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.windows import Feed, open_feed
 
-RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded")  # what another run, or one with more memory, may answer
+RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died")  # what another run, or memory, may answer
 
 
 class Tokenizer(TextEncoder, Protocol):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from umbel.ir.budget import Budget
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
+from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
 from umbel.plan.passes.budget import Fit, fit
@@ -111,11 +112,3 @@ class Rounds:
     def _learn(self, expected: float, measured: float) -> None:
         if expected > 0.0:
             self._pace = max(1e-3, measured / expected)
-
-
-def select_rows(workload: Workload, rows: Ints) -> Workload:
-    """Some rows of a workload, in the order given, with their keys."""
-    lengths = np.diff(workload.offsets)[rows]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    at = np.arange(int(offsets[-1])) + np.repeat(workload.offsets[rows] - offsets[:-1], lengths)
-    return Workload(workload.tokens[at], offsets, [workload.params[i] for i in rows.tolist()], workload.keys[rows])

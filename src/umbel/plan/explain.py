@@ -39,11 +39,12 @@ def text_of(record: Record) -> str:
 
 
 def head_lines(plan: Plan) -> list[str]:
-    """What a run is about to do, in six lines at most."""
+    """What a run is about to do, in a few lines."""
     record = to_json(plan)
     _, time, compute, _, kv, *_ = _head(record)
     rows = _line("plan", f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}")
-    return [rows, compute, time, kv]
+    replicas = decision_lines([d for d in record["decisions"] if d["name"] == "replicas"])
+    return [rows, compute, time, kv, *replicas]
 
 
 def duration(seconds: float) -> str:

@@ -87,13 +87,13 @@ def _own_share(forest: Forest) -> Floats:
 
 def _weighted(plan: Plan, prompt: Floats, output: Ints) -> Floats:
     """Per row: its part of the plan's expected seconds, at what the plan takes a prompt and an output token to cost."""
-    prompt_cost, output_cost = _prices(plan.estimates.curve)
+    prompt_cost, output_cost = token_prices(plan.estimates.curve)
     cost = prompt * prompt_cost + output * output_cost
     total = float(cost.sum())
     return cost * (plan.estimates.seconds[1] / total) if total else cost
 
 
-def _prices(curve: Curve) -> tuple[float, float]:
+def token_prices(curve: Curve) -> tuple[float, float]:
     """Relative cost of a token computed and of one drawn, by least squares over the stretches of the plan's walk."""
     if len(curve.steps) < 2:
         return 1.0, 1.0

@@ -1,0 +1,1 @@
+"""Several replicas of a model: each answers a part of the rows."""

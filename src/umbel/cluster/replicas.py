@@ -1,0 +1,208 @@
+"""`Replicas`: an LLM whose rows are answered by several processes, each with the whole model, of this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from umbel import errors
+from umbel.api import LLM
+from umbel.cluster.deal import Deal
+from umbel.cluster.local import Event, LocalPool
+from umbel.cluster.settings import check_replicas, config_of_replica
+from umbel.cluster.wire import Kind, decode_answer, encode_rows
+from umbel.config import EngineConfig
+from umbel.cost.history import History
+from umbel.cost.known import Known
+from umbel.cost.machine import Machine
+from umbel.engine.build import load_tokenizer
+from umbel.engine.intake import Intake
+from umbel.errors import UmbelError
+from umbel.ir.plan import Plan
+from umbel.ir.report import Stats
+from umbel.ir.request import Output, RowError
+from umbel.ir.selection import select_rows
+from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
+from umbel.models.families import read_spec, resolve_model
+from umbel.plan.planner import make_plan
+from umbel.plan.replicas import SharedPlan, plan_replicas
+from umbel.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is read of a model without its weights."""
+
+    directory: Path
+    spec: ModelSpec
+    tokenizer: Tokenizer | None
+
+
+class Replicas(LLM):
+    """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor.
+
+    Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies
+    is started again, and its rows go to those that are free; a row that ends replicas gets an error, code
+    "replica_died". `threads` are those of each; None: an equal part of all. Raises UsageError for options that do not
+    go together, and what loading raises.
+    """
+
+    def __init__(self, model: str, **options: Any):
+        self.config = EngineConfig.of(model, **options)
+        check_replicas(self.config)
+        directory = resolve_model(model)
+        spec = read_spec(directory)
+        self._model = _Files(directory, spec, load_tokenizer(directory, spec))
+        self._intake = Intake(self._model)
+        self.first_token: float | None = None
+        self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told
+        self._past = Stats()  # of those that ended
+        self._planned = 0  # prompt tokens that the rows asked for so far need
+        n_gpus = torch.cuda.device_count()
+        configs = [config_of_replica(self.config, i, n_gpus) for i in range(self.config.data_parallel_size)]
+        self.pool = LocalPool(configs)
+        self._ready: set[int] = set()
+        self._machine, self._each = self._load(configs[0])
+
+    def plan_for(self, workload: Workload) -> Plan:
+        """The plan of all rows, with those of each replica and the seconds of the one that takes longest."""
+        known = self._known()
+
+        def plan(rows: Workload) -> Plan:
+            return make_plan(rows, self.spec, self._each, self._machine, loaded=True, known=known)
+
+        return plan_replicas(workload, self.config.data_parallel_size, plan)
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        """See LLM. Closing the generator ends the replicas; they are started again for the next rows."""
+        if len(workload) == 0:
+            return
+        if not isinstance(plan, SharedPlan):
+            plan = self.plan_for(workload)
+        assert isinstance(plan, SharedPlan)
+        self._planned += plan.estimates.computed_prompt_tokens
+        deal, whole = Deal(plan.bundles), False
+        try:
+            self.pool.start()
+            for replica in list(self._ready):
+                self._give(deal, replica, workload)
+            yield from self._results(deal, workload)
+            whole = True
+        finally:
+            if not whole:
+                self.stop(patience=0.0)
+
+    def stats(self) -> Stats:
+        """Sums over all replicas, live to half a second; the KV peak is the highest of one of them."""
+        found = self._past
+        for total in self._totals:
+            found = found.plus(total)
+        return replace(found, planned_prompt_tokens=self._planned)
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End the processes."""
+        self.pool.stop(patience)
+        for replica in range(len(self._totals)):
+            self._gone(replica)
+
+    def _load(self, config: EngineConfig) -> tuple[Machine, EngineConfig]:
+        """Start all replicas and wait until they are loaded; returns what one plans for, and by which settings."""
+        self.pool.start()
+        told: dict[str, Any] = {}
+        for event in self.pool.results():
+            if event.kind is None:
+                self.pool.stop(patience=0.0)
+                raise UmbelError(f"replica {event.replica} ended with {_exit(event)} while it loaded the model")
+            if event.kind is Kind.FAILED:
+                self.pool.stop(patience=0.0)
+                raise _error(event.data)
+            told = told or json.loads(event.data)
+            self._ready.add(event.replica)
+            if len(self._ready) == self.config.data_parallel_size:
+                break
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in told["machine"].items()}
+        return Machine(**values), replace(config, dtype=told["dtype"])
+
+    def _results(self, deal: Deal, workload: Workload) -> Iterator[Output]:
+        if deal.over:
+            return
+        for event in self.pool.results():
+            if event.kind is Kind.ANSWER:
+                output = decode_answer(event.data)
+                yield replace(output, row=deal.answered(event.replica, output.row))
+            elif event.kind is None:
+                yield from self._given_up(deal, event, workload)
+            else:
+                self._take(deal, event)
+                self._give(deal, event.replica, workload)
+            if deal.over:
+                return
+
+    def _take(self, deal: Deal, event: Event) -> None:
+        """What a replica says beside answers."""
+        if event.kind is Kind.FAILED:
+            raise _error(event.data)
+        if event.kind is Kind.READY:
+            self._ready.add(event.replica)
+            return
+        told = json.loads(event.data)
+        self._totals[event.replica] = Stats(**told["stats"])
+        first = told["first_token"]
+        if first is not None:
+            self.first_token = first if self.first_token is None else min(first, self.first_token)
+        if event.kind is Kind.DONE:
+            deal.done(event.replica)
+
+    def _give(self, deal: Deal, replica: int, workload: Workload) -> None:
+        rows = deal.give(replica) if replica in self._ready else None
+        if rows is not None:
+            self.pool.submit(replica, encode_rows(select_rows(workload, rows)))
+
+    def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
+        """A replica ended: start it again, let those that are idle have its rows, fail those that end all they meet.
+
+        One that could not even load is not started again while others go on.
+        """
+        loaded = event.replica in self._ready
+        self._gone(event.replica)
+        lost = deal.died(event.replica, _exit(event))
+        if loaded or not self.pool.processes:
+            self.pool.start()
+        for replica in list(self._ready):
+            self._give(deal, replica, workload)
+        for row in lost:
+            message = f"every process that ran this row ended, the last with {_exit(event)}; the row was alone in it"
+            error = RowError("replica_died", message, type="server_error", status=500)
+            yield Output(row, int(workload.offsets[row + 1] - workload.offsets[row]), error=error)
+
+    def _gone(self, replica: int) -> None:
+        self._ready.discard(replica)
+        self._past = self._past.plus(self._totals[replica])
+        self._totals[replica] = Stats()
+
+    def _known(self) -> Known:
+        """What earlier runs of a replica have taught."""
+        config = self._each
+        history = History.of(self.spec, self._model.directory, config.arithmetic, self._machine, config.threads)
+        if config.load_format == "dummy":
+            history = replace(history, lengths=None)
+        return history.load()
+
+
+def _exit(event: Event) -> str:
+    """How a process ended, in words."""
+    code = int(event.data)
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _error(data: bytes) -> UmbelError:
+    """The planned error that a replica met, as if it had been met here."""
+    told = json.loads(data)
+    kind = getattr(errors, told["error"], UmbelError)
+    return kind(told["message"]) if kind is not errors.InvalidRequest else UmbelError(told["message"])

@@ -1,0 +1,111 @@
+"""What goes over the pipes between a job and its replicas: frames of JSON and arrays, nothing that could be code."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from dataclasses import asdict
+from enum import IntEnum
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.workload import Workload
+from umbel.plan.distinct import Distinct
+
+HEAD = struct.Struct("<BQ")  # kind, bytes that follow
+
+
+class Kind(IntEnum):
+    """What a frame is. To a replica: rows to run. From it: that it is loaded, an answer, its totals so far, that the
+    rows are done, and an error that stops the job."""
+
+    ROWS = 0
+    READY = 1
+    ANSWER = 2
+    STATS = 3
+    DONE = 4
+    FAILED = 5
+
+
+def frame(kind: Kind, data: bytes) -> bytes:
+    """One frame."""
+    return HEAD.pack(kind, len(data)) + data
+
+
+def read_frame(stream: BinaryIO) -> tuple[Kind, bytes] | None:
+    """The next frame of a stream; None where it ends, also inside of one."""
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
+        return None
+    kind, size = HEAD.unpack(head)
+    data = stream.read(size)
+    return (Kind(kind), data) if len(data) == size else None
+
+
+def take_frames(buffer: bytearray) -> list[tuple[Kind, bytes]]:
+    """The whole frames at the beginning of a buffer, taken out of it."""
+    found, at = [], 0
+    while len(buffer) - at >= HEAD.size:
+        kind, size = HEAD.unpack_from(buffer, at)
+        end = at + HEAD.size + size
+        if len(buffer) < end:
+            break
+        found.append((Kind(kind), bytes(buffer[at + HEAD.size : end])))
+        at = end
+    del buffer[:at]
+    return found
+
+
+def encode_rows(workload: Workload) -> bytes:
+    """A workload as an npz archive; parameters that rows share are told once."""
+    distinct = Distinct.of(workload.params)
+    params = json.dumps([asdict(p) for p in distinct.objects]).encode()
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        tokens=workload.tokens,
+        offsets=workload.offsets,
+        keys=workload.keys,
+        which=distinct.which,
+        params=np.frombuffer(params, np.uint8),
+    )
+    return buffer.getvalue()
+
+
+def decode_rows(data: bytes) -> Workload:
+    """What `encode_rows` was given."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        found = dict(arrays)
+    objects = [SamplingParams(**_tuples(values)) for values in json.loads(found["params"].tobytes())]
+    params = [objects[i] for i in found["which"].tolist()]
+    return Workload(found["tokens"], found["offsets"], params, found["keys"])
+
+
+def encode_answer(output: Output) -> bytes:
+    """An answer as JSON; numbers come back as they were, infinite ones too."""
+    return json.dumps(asdict(output)).encode()
+
+
+def decode_answer(data: bytes) -> Output:
+    """What `encode_answer` was given."""
+    given = json.loads(data)
+    error = None if given["error"] is None else RowError(**given["error"])
+    return Output(given["row"], given["prompt_tokens"], tuple(map(_completion, given["outputs"])), error)
+
+
+def _completion(values: dict[str, Any]) -> Completion:
+    logprobs = values.pop("logprobs")
+    told = None if logprobs is None else tuple(_logprobs(one) for one in logprobs)
+    return Completion(**_tuples(values), logprobs=told)
+
+
+def _logprobs(values: dict[str, Any]) -> TokenLogprobs:
+    return TokenLogprobs(values["token_id"], values["logprob"], tuple((int(i), float(p)) for i, p in values["top"]))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

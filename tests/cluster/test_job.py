@@ -1,0 +1,108 @@
+"""`umbel run --data-parallel-size 2`: drained, killed and resumed, the bytes of one replica; no process is left."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_replicas import ended
+from tests.tiny_models import make_model
+from umbel.cli.main import main
+from umbel.jobs.verify import verify
+
+N_ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and an input: two shared beginnings, rows that draw, rows of one kind twice, and one that is at fault."""
+    place = tmp_path_factory.mktemp("job")
+    make_model(place / "tiny", "qwen3")
+    rng = random.Random(1)
+    rows = [
+        {"prompt": f"{'Classify the text' if i % 3 else 'Read'} {rng.random()}", "max_tokens": 4 + 3 * (i % 40)}
+        for i in range(N_ROWS)
+    ]
+    rows += [{"prompt": "twice", "temperature": 0.0, "max_tokens": 5}] * 2 + [{"prompt": ""}]
+    (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+def arguments(place: Path, output: str, replicas: int) -> list[str]:
+    given = ["run", str(place / "in.jsonl"), "-o", str(place / output), "--model", str(place / "tiny")]
+    given += ["--dtype", "float32", "--threads", "1", "--temperature", "0.8", "--data-parallel-size", str(replicas)]
+    given += ["--chunk", "8", "--kv-tokens", "512"]  # few rows at a time: several commits on the fastest machine
+    return [*given, "--summary", str(place / f"{output}.summary")]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def stop_while_it_runs(place: Path, output: str, number: int, n_bytes: int) -> tuple[int, list[int]]:
+    """Start the job, send signal `number` once its plan and `n_bytes` of results are stored; its exit code, and its
+    replicas then."""
+    journal, started = place / f"{output}.umbel-wal", 0
+    command = [sys.executable, "-m", "umbel.cli.main", *arguments(place, output, 2)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            size = journal.stat().st_size if journal.exists() else 0
+            started = started or (size if size > 30_000 else 0)  # the plan is stored first, then results are
+            if started and size >= started + n_bytes:
+                break
+            time.sleep(0.01)
+        replicas = children(process.pid)
+        process.send_signal(number)
+        return process.wait(timeout=60), replicas
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_drained_killed_and_resumed(place: Path) -> None:
+    assert main(arguments(place, "whole", 1)) == 3
+    for number, code, n_bytes in ((signal.SIGTERM, 75, 4_096), (signal.SIGKILL, -9, 0)):
+        stopped, replicas = stop_while_it_runs(place, "out", number, n_bytes)
+        assert stopped == code and len(replicas) == 2
+        until = time.monotonic() + 10
+        while not all(map(ended, replicas)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert all(map(ended, replicas))
+    assert main(arguments(place, "out", 2)) == 3
+    summary = json.loads((place / "out.summary").read_text())
+    assert 0 < summary["resumed"] < N_ROWS
+    assert (place / "out").read_bytes() == (place / "whole").read_bytes()
+    assert verify(place / "in.jsonl", place / "out").exit_code == 3
+
+
+def test_what_cannot_be_said_is_refused_before_anything_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments(place, "refused", 2), "--profile"]) == 2
+    assert "--profile with data_parallel_size=2" in capsys.readouterr().err
+    assert not list(place.glob("refused*"))
+
+
+def test_the_plan_of_several_replicas(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed for the whole input, with the rows of each and the seconds of the longest."""
+    plan = ["plan", str(place / "in.jsonl"), "--model", str(place / "tiny"), "--machine", "a100", "--json"]
+    plan += ["--max-tokens", "10"]
+    assert main(plan) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main([*plan, "--data-parallel-size", "4"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (decision,) = (d for d in told["decisions"] if d["name"] == "replicas")
+    assert decision["value"] == 4 and "rows, by subtrees of the forest" in decision["reason"]
+    assert told["rows"] == alone["rows"] and told["seconds"]["expected"] < alone["seconds"]["expected"]

@@ -1,0 +1,144 @@
+"""Two replicas on one processor: the answers of one, also when a replica is killed; errors; nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.fake_replica import MARK
+from tests.house.source import ROOT
+from tests.tiny_models import make_model
+from umbel.api import LLM
+from umbel.cluster.replicas import Replicas
+from umbel.errors import CapacityError, UmbelError, UsageError
+from umbel.ir.params import SamplingParams
+
+OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1, "chunk": 24}
+PROMPTS = [[7, 8, 9] * 9 + [i % 5 + 10, i] for i in range(30)] + [[5], [200, 3, 77], [5]]
+GREEDY = SamplingParams(temperature=0.0, max_tokens=14, ignore_eos=True, logprobs=2)
+DRAWN = SamplingParams(temperature=0.7, n=2, max_tokens=9, ignore_eos=True, min_tokens=3, stop_token_ids=(4,))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("replicas") / "llama", "llama", seed=3)
+
+
+@pytest.fixture(scope="module")
+def two(tiny: Path) -> Iterator[Replicas]:
+    replicas = Replicas(str(tiny), data_parallel_size=2, **OPTIONS)
+    yield replicas
+    running = replicas.pool.processes
+    replicas.stop()
+    assert all(ended(pid) for pid in running.values())
+
+
+@pytest.fixture(scope="module")
+def one(tiny: Path) -> LLM:
+    return LLM(str(tiny), **OPTIONS)
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone (or only waits for its parent to take note)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_two_replicas_answer_as_one(one: LLM, two: Replicas, params: SamplingParams) -> None:
+    """To the last bit of the log-probabilities, for every row its own draws; and the totals are theirs together."""
+    before, planned = two.stats(), two.plan(PROMPTS, params)
+    assert two.generate(PROMPTS, params) == one.generate(PROMPTS, params)
+    after = two.stats()
+    assert after.rows_done - before.rows_done == len(PROMPTS)
+    outputs = params.n * (params.max_tokens or 0) * (len(PROMPTS) - (params is GREEDY))  # [5] is there twice
+    assert 0 < after.output_tokens - before.output_tokens <= outputs
+    computed = after.computed_prompt_tokens - before.computed_prompt_tokens
+    assert computed == planned.estimates.computed_prompt_tokens > one.plan(PROMPTS, params).forest.n_tokens
+    assert two.first_token is not None and time.monotonic() - 600 < two.first_token < time.monotonic()
+
+
+def test_killed_replicas_lose_no_row(one: LLM, two: Replicas) -> None:
+    """One while it has rows, then the other while it has none."""
+    first = two.pool.processes
+    found, stream = {}, two.stream(PROMPTS, DRAWN)
+    for output in stream:
+        if not found:
+            os.kill(first[0], signal.SIGKILL)
+        assert output.request_id not in found
+        found[output.request_id] = output
+    assert [found[str(i)] for i in range(len(PROMPTS))] == one.generate(PROMPTS, DRAWN)
+    os.kill(two.pool.processes[1], signal.SIGKILL)
+    assert two.generate(PROMPTS, GREEDY) == one.generate(PROMPTS, GREEDY)
+    assert not set(first.values()) & set(two.pool.processes.values())
+
+
+def test_abandoned_rows_end_their_processes(one: LLM, two: Replicas) -> None:
+    running, stream = two.pool.processes, two.stream(PROMPTS, DRAWN)
+    next(stream)
+    stream.close()
+    assert not two.pool.processes and all(ended(pid) for pid in running.values())
+
+
+def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replicas:
+    """Replicas without a model."""
+    monkeypatch.setattr("umbel.cluster.local.PROGRAM", "tests.cluster.fake_replica")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    return Replicas(str(make_model(tmp_path / "llama", "llama")), data_parallel_size=2, **OPTIONS)
+
+
+def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = faked(tmp_path, monkeypatch)
+    prompts = [[i + 20] for i in range(40)]
+    prompts[11] = [3, 13]
+    outputs = replicas.generate(prompts, SamplingParams(max_tokens=2))
+    for i, output in enumerate(outputs):
+        if i == 11:
+            assert output.error is not None and output.error.code == "replica_died"
+            assert "signal 9" in output.error.message and output.error.status == 500
+        else:
+            assert output.outputs[0].token_ids == (i, i + 20)
+    assert replicas.stats().rows_done > 0 and replicas.first_token == 5.0
+
+
+def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And when the last one dies too, the run ends instead of trying for ever."""
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    replicas = faked(tmp_path, monkeypatch)
+    outputs = replicas.generate([[15 + min(i, 1), i + 20] for i in range(40)])
+    assert [output.outputs[0].token_ids[0] for output in outputs] == list(range(40))
+    assert (tmp_path / "mark").read_text() in ("", "x")
+    monkeypatch.setattr("umbel.cluster.deal.MOST_DEATHS", 5)
+    with pytest.raises(UmbelError, match=r"5 replicas ended .* exit code 3; what is finished is kept"):
+        replicas.generate([[13]])
+    assert not replicas.pool.processes
+
+
+def test_a_planned_error_is_raised_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas = faked(tmp_path, monkeypatch)
+    with pytest.raises(CapacityError, match="too large"):
+        replicas.generate([[1], [14]])
+    assert not replicas.pool.processes
+
+
+def test_what_does_not_go_together_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"one replica; use umbel\.cluster\.replicas\.Replicas"):
+        LLM(str(tiny), data_parallel_size=2)
+    with pytest.raises(UsageError, match="data_parallel_size=2 with tensor_parallel_size=2"):
+        Replicas(str(tiny), data_parallel_size=2, tensor_parallel_size=2)
+    with pytest.raises(UsageError, match="data_parallel_size=0: must be a whole number"):
+        Replicas(str(tiny), data_parallel_size=0)
+    with pytest.raises(UsageError, match="device='cuda:1': names one device"):
+        Replicas(str(tiny), data_parallel_size=2, device="cuda:1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UsageError, match="data_parallel_size=2: 1 GPUs are on this machine"):
+        Replicas(str(tiny), data_parallel_size=2, device="cuda")
