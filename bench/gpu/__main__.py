@@ -1,7 +1,8 @@
 """Checks and times everything on one GPU in a single call, and keeps every row of its tables as soon as it is there.
 
     python -m bench.gpu --out DIR [--minutes 10] [--only floors,checks,kernels,fit,model,grid] [--peer vllm[=PYTHON]]
-                        [--rows N] [--points 2000/200x16,...] [--arms shuffled/capped,...] [--repeats 20] [--small]
+                        [--rows N] [--points 2000/200x16,...] [--arms shuffled/capped,...] [--repeats 20] [--no-graphs]
+                        [--small]
 
 Needs the repository on PYTHONPATH with its src, torch and Triton; nothing is downloaded. Each part has its share of the
 minutes, stops when that is spent and says what it left out. `DIR/result.json` and `DIR/result.md` have everything. The
@@ -45,7 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TRITON_INTERPRET", "1")  # read where kernels are imported, which is in `parts`
     device = torch.device("cpu" if asked.small else "cuda")
     found = Findings(asked.out, _about(device))
-    settings = Asked(asked.small, *map(_listed, (asked.peer, asked.points, asked.arms)), asked.rows, asked.repeats)
+    settings = Asked(
+        asked.small,
+        *map(_listed, (asked.peer, asked.points, asked.arms)),
+        asked.rows,
+        asked.repeats,
+        not asked.no_graphs,
+    )
     with tempfile.TemporaryDirectory(prefix="umbel-gpu-", dir=asked.scratch) as scratch:
         stage = Stage(
             device, torch.float32 if asked.small else torch.bfloat16, settings, found, scratch=Path(scratch).resolve()
@@ -118,6 +125,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", default="", help="of the grid; PREFIX/OWNxDEGREE, by commas")
     parser.add_argument("--arms", default="", help="of the grid, as shuffled/capped, by commas")
     parser.add_argument("--repeats", type=int, default=20, help="of each timed call")
+    parser.add_argument("--no-graphs", action="store_true", help="time calls as they are, with their launches")
     parser.add_argument("--scratch", type=Path, help="folder for what is not kept")
     asked = parser.parse_args(arguments)
     asked.names = list(SHARES) if not asked.only else ["floors", *(n for n in _listed(asked.only) if n != "floors")]

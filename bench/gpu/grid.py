@@ -33,7 +33,9 @@ VLLM: Mapping[str, Any] = {
 LOADING = {"umbel": 25.0, "vllm": 110.0}  # seconds that a start may take, compiling included
 PAGE = 16
 LEAST_GROUPS = 4
+SMALL_POOL = 400
 WARM_ROWS = 32
+LOG_BYTES = 200_000  # kept of what an engine that failed has printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def run_grid(stage: Stage) -> None:
             try:
                 _run_engine(stage, engine, pool, directory, mine, times)
             except EngineError as error:
-                stage.found.note(f"{engine}, {pool}: {error}: {_tail(stage, engine)}")
+                _say_failed(stage, engine, pool, error)
         _say_ratios(stage, mine, times)
     _say_means(stage, tasks, times)
 
@@ -177,9 +179,10 @@ def _run_engine(stage: Stage, engine: str, pool: str, directory: Path, tasks: Se
 
 def settings_of(stage: Stage, engine: str, pool: str) -> dict[str, Any]:
     """Of an engine with a pool; ours derives everything but the cap."""
+    cap = SMALL_POOL if stage.small else POOL
     if engine == "vllm":
-        return {**VLLM, **({"num_gpu_blocks_override": POOL // PAGE} if pool == "capped" else {})}
-    cap = 400 if stage.small else POOL
+        less = {"gpu_memory_utilization": 0.2} if stage.small else {}  # on a CPU it counts the processor's memory
+        return {**VLLM, **less, **({"num_gpu_blocks_override": cap // PAGE} if pool == "capped" else {})}
     return {"load_format": "dummy", "device": str(stage.device), **({"kv_tokens": cap} if pool == "capped" else {})}
 
 
@@ -189,12 +192,18 @@ def _ask_run(stage: Stage, process: EngineProcess, rows: Path, in_order: bool) -
 
 
 def _patience(stage: Stage) -> float:
-    return max(stage.left, 5.0) if not stage.small else 60.0
+    return max(stage.left, 5.0) if not stage.small else 400.0
 
 
-def _tail(stage: Stage, engine: str) -> str:
-    log = stage.scratch / f"{engine}.log"
-    return log.read_text(errors="replace")[-600:].replace("\n", " | ") if log.exists() else "no log"
+def _say_failed(stage: Stage, engine: str, pool: str, error: EngineError) -> None:
+    """Keep the end of what the engine has printed; that a peer fails is no fault of ours."""
+    log, kept = stage.scratch / f"{engine}.log", stage.found.folder / f"{engine}-{pool}.log"
+    if log.exists():
+        kept.write_bytes(log.read_bytes()[-LOG_BYTES:])
+    if engine == "umbel":
+        stage.found.check(f"umbel runs, pool {pool}", False, str(error))
+    else:
+        stage.found.note(f"{engine}, pool {pool}: {error} ({kept.name} beside the results has the end of it)")
 
 
 def _say_ratios(stage: Stage, tasks: Sequence[Task], times: Times) -> None:

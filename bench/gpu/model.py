@@ -37,7 +37,7 @@ from umbel.models.weights import INDEX_FILE, dummy_weights, layout
 from umbel.runner.base import Runner
 from umbel.sim.shapes import SHAPES
 
-TINY = ModelSpec("llama", 300, 64, 2, 4, 2, 16, 96, 4096, 1e-5, 5e5, dtype="float32")
+TINY = ModelSpec("llama", 300, 128, 2, 4, 2, 32, 96, 4096, 1e-5, 5e5, dtype="float32")
 ROOT = Path(__file__).parents[2]
 SHARD_BYTES = 4 << 30
 START_LIMIT = 120.0  # seconds that one start may take

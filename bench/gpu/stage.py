@@ -26,6 +26,7 @@ class Asked:
     arms: tuple[str, ...] = ()
     rows: int = 0
     repeats: int = 20
+    graphs: bool = True
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ def time_calls(act: Callable[[], object], stage: Stage, *, graph: bool = True) -
     can be captured, so that the time to launch is left out."""
     if stage.device.type != "cuda":
         return Times.of([_wall_ms(act) for _ in range(2 if stage.small else stage.asked.repeats)])
-    replay = captured(act) if graph else None
+    replay = captured(act) if graph and stage.asked.graphs else None
     run = act if replay is None else replay
     for _ in range(3):
         run()

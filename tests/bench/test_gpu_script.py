@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from bench.gpu.wheel import MANIFEST, join, split
 
 from tests.tiny_models import make_model
 from umbel.attention.reference import ReferenceAttention
+from umbel.bench.process import EngineError
 from umbel.ir.spec import ModelSpec
 from umbel.kv.store import KVStore
 
@@ -80,11 +83,54 @@ def test_steps_of_a_model_and_its_start(tmp_path: Path) -> None:
     assert len(starts) == 1 and all(row["whole process s"] > row["load s"] > 0 for row in starts)
 
 
-def test_the_grid_says_who_is_missing(tmp_path: Path) -> None:
-    status, parts = small(tmp_path, "--only", "grid", "--peer", "none", "--arms", "shuffled/capped")
-    assert status == 0 and "vLLM was not asked for" in parts["grid"]["notes"]
-    (run,) = parts["grid"]["tables"]["Runs"]
-    assert run["engine"] == "umbel" and run["rows"] == 4 and run["seconds"] > 0
+FAKE_VLLM = """
+from types import SimpleNamespace as Of
+
+__version__ = "0"
+SamplingParams = Of
+
+
+class LLM:
+    def __init__(self, **settings):
+        assert settings["enable_prefix_caching"] and settings["max_model_len"] >= 50
+        assert settings["num_gpu_blocks_override"] == 25
+
+    def reset_prefix_cache(self):
+        return True
+
+    def generate(self, prompts, params, use_tqdm):
+        assert all(len(prompt["prompt_token_ids"]) == 50 for prompt in prompts)
+        return [Of(outputs=[Of(token_ids=[1] * p.max_tokens)]) for p in params]
+"""
+
+
+def test_the_grid_runs_both_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vllm.py").write_text(FAKE_VLLM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    status, parts = small(tmp_path / "out", "--only", "grid", "--arms", "shuffled/capped")
+    tables = parts["grid"]["tables"]
+    assert status == 0 and parts["grid"]["notes"] == []
+    assert [(run["engine"], run["rows"]) for run in tables["Runs"]] == [("umbel", 4), ("vllm", 4)]
+    assert tables["vLLM / Umbel"][0]["ratio"] == tables["Runs"][1]["seconds"] / tables["Runs"][0]["seconds"]
+    assert tables["Geometric means"][0]["workloads"] == 1
+
+
+def test_the_grid_says_who_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_run_engine", lambda stage, engine, *_: stage.found.note(f"{engine} ran"))
+    for peer, said in (("none", "vLLM was not asked for"), ("vllm", "vLLM is not installed")):
+        stage = stage_of(tmp_path, peers=(peer,))
+        grid.run_grid(stage)
+        assert stage.found.parts["checks"]["notes"] == [said, "umbel ran", "umbel ran"]
+
+
+def test_a_peer_that_fails_leaves_its_words(tmp_path: Path) -> None:
+    stage = stage_of(tmp_path)
+    for engine in ("vllm", "umbel"):
+        (tmp_path / f"{engine}.log").write_text("why")
+        grid._say_failed(stage, engine, "whole", EngineError("gone"))
+        assert (stage.found.folder / f"{engine}-whole.log").read_text() == "why"
+        assert stage.found.passed == (engine == "vllm")
 
 
 def test_ratios_and_means_of_the_grid(tmp_path: Path) -> None:
