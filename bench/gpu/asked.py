@@ -127,11 +127,14 @@ def rows_of(parts: Parts, part: str, table: str) -> list[dict[str, Any]]:
 
 def _reached_mean(arm: str, least: float) -> Callable[[Parts], Reached | None]:
     def reach(parts: Parts) -> Reached | None:
-        for row in rows_of(parts, "grid", "Geometric means"):
-            if row["arm"] == arm:
-                mean, whole = row["vLLM / Umbel"], row["workloads"] == len(GRID)
-                return f"{mean:.2f}x ({row['workloads']} of {len(GRID)} workloads)", whole and mean >= least
-        return None
+        names = {point.name for point in GRID}
+        rows = [r for r in rows_of(parts, "grid", "vLLM / Umbel") if r["arm"] == arm and r["point"] in names]
+        ratios = {row["point"]: row["ratio"] for row in rows}
+        if not ratios:
+            return None
+        mean, counts = geometric(list(ratios.values())), sorted({row["rows"] for row in rows})
+        text = f"{mean:.2f}x ({len(ratios)} of {len(GRID)} workloads, {counts[0]:,} to {counts[-1]:,} rows)"
+        return text, len(ratios) == len(GRID) and mean >= least
 
     return reach
 

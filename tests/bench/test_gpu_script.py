@@ -289,15 +289,17 @@ def test_the_page_shows_every_asked_figure(tmp_path: Path) -> None:
 
 def test_measured_figures_replace_expectations() -> None:
     row = {"step": "x", "kind": "prefill", "share of matmul rate": 0.5}
-    means = [{"arm": "shuffled/whole", "workloads": 10, "of": 10, "vLLM / Umbel": 1.7}]
-    parts = {
-        "model": {"tables": {"Steps": [row]}, "notes": []},
-        "grid": {"tables": {"Geometric means": means}, "notes": []},
-    }
+    ratios = [{"point": p.name, "arm": "shuffled/whole", "rows": 64, "prefixes": 1, "ratio": 1.7} for p in GRID]
+    steps = {"tables": {"Steps": [row]}, "notes": []}
+    runs = [
+        {"model": steps, "grid": {"tables": {"vLLM / Umbel": some}, "notes": []}} for some in (ratios[:4], ratios[4:])
+    ]
     about = {"device": "NVIDIA H200", "date": "d", "command": "c", "versions": "v"}
     kept = predict.kept_jobs()
-    text = page([{"about": about, "parts": parts}], kept["seconds"], kept["rows"])
-    assert "**50% to 50%: missed**" in text and "| 1.70x (10 of 10 workloads) |" in text
+    text = page([{"about": about, "parts": parts} for parts in runs], kept["seconds"], kept["rows"])
+    assert "**50% to 50%: not reached**" in text and "| 1.70x (10 of 10 workloads, 64 to 64 rows) |" in text
+    part = page([{"about": about, "parts": runs[0]}], kept["seconds"], kept["rows"])
+    assert "**1.70x (4 of 10 workloads, 64 to 64 rows): not reached**" in part
 
 
 def test_results_of_a_check_of_the_script_are_refused(tmp_path: Path) -> None:
