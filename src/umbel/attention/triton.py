@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.attention.switch import shipped_switch
 from umbel.attention.work import Cut, list_work
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -49,6 +50,7 @@ class TritonAttention:
         self.device = device
         self.tiles = tiles or Tiles()
         self.rows = TritonRows()
+        self.worth = shipped_switch().worth
         window = spec.sliding_window
         self.heads = Heads(
             spec.n_kv_heads, spec.group_size, spec.head_dim, spec.head_dim**-0.5, store.page_size, window
@@ -98,4 +100,4 @@ class TritonAttention:
         below = step.subtree_end - step.row_begin
         keys = int(((step.end - step.start) * -(-below // rows)).sum()) * heads.n_kv_heads
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
-        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window)
+        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window, self.worth)

@@ -135,14 +135,19 @@ def dummy_weights(
     spec: ModelSpec, dtype: torch.dtype, seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor | Int4Weight]:
     """Seeded random weights for a config without a checkpoint: N(0, 0.02), norms 1, biases 0; in 4 bits where the
-    config says so."""
-    generator = torch.Generator().manual_seed(seed)
+    config says so.
+
+    A GPU draws its own, other ones than a CPU with the same seed: a CPU needs over a minute for eight billion.
+    """
+    where = torch.device(device)
+    drawing = where if where.type == "cuda" else torch.device("cpu")
+    generator = torch.Generator(drawing).manual_seed(seed)
     weights: dict[str, Tensor | Int4Weight] = {}
     for name, parts in layout(spec).items():
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         if len(shape) == 2:
-            drawn = torch.empty(shape).normal_(0.0, 0.02, generator=generator).to(device, dtype)
-            weights[name] = _as_packed(spec, name, drawn)
+            drawn = torch.empty(shape, device=drawing).normal_(0.0, 0.02, generator=generator)
+            weights[name] = _as_packed(spec, name, drawn.to(device, dtype))
         else:
             weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=dtype, device=device)
     return weights

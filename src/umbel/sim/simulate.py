@@ -60,9 +60,10 @@ class Run:
     setup: Setup
 
     @classmethod
-    def of(cls, case: Case, name: str) -> Run:
-        """Put the loop together. Raises UsageError for a policy that does not exist."""
-        made = setup(case, name)
+    def of(cls, case: Case, name: str, made: Setup | None = None) -> Run:
+        """Put the loop together, of other settings than the policy's if given. Raises UsageError for a policy that does
+        not exist."""
+        made = made or setup(case, name)
         table = SamplingTable.of(case.workload, case.config.seed, case.ends)
         page = case.config.page_size
         pool = PagePool(max(1, case.plan.kv_tokens // page), page)

@@ -19,9 +19,7 @@ class Engine:
 
         self.params = SamplingParams
         self.llm = LLM(ask["model"], dtype=ask["dtype"], threads=ask["threads"], **ask["settings"])
-        from importlib.metadata import version
-
-        return {"versions": {"umbel": version("umbel"), "torch": torch.__version__}}
+        return {"versions": {"umbel": _version(), "torch": torch.__version__}}
 
     def run(self, ask: Any) -> dict[str, Any]:
         """Every row at once."""
@@ -42,6 +40,16 @@ class Engine:
         if failed is not None:
             raise RuntimeError(f"{failed.code}: {failed.message}")
         return [[list(sample.token_ids) for sample in answer.outputs] for answer in answers]
+
+
+def _version() -> str:
+    """Of the installed package; a checkout on PYTHONPATH has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("umbel")
+    except PackageNotFoundError:
+        return "a checkout"
 
 
 if __name__ == "__main__":

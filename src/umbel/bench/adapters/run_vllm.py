@@ -12,9 +12,10 @@ class Engine:
     """One loaded model."""
 
     def load(self, ask: Any) -> dict[str, Any]:
-        """Load and compile. Settings are those of vllm.LLM, and kv_gib."""
+        """Load and compile. Settings are those of vllm.LLM, and, on a CPU, kv_gib."""
         settings = dict(ask["settings"])
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.pop("kv_gib"))
+        if "kv_gib" in settings:
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.pop("kv_gib"))
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = settings.pop("bind", f"0-{ask['threads'] - 1}")
         os.environ["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
         import vllm
