@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umbel.config import EngineConfig
+from umbel.cost.devices import joined
 from umbel.engine.build import Model, build_loop, build_store, plan_workload
 from umbel.engine.device import machine_of
 from umbel.engine.heard import heard_by
@@ -37,7 +38,7 @@ class LLM:
         if self.config.data_parallel_size > 1:
             raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self._model = Model(self.config)
-        self._machine = machine_of(self._model.device)
+        self._machine = joined(machine_of(self._model.device), self.config.tensor_parallel_size)
         self._lessons = Lessons(self._model, self._machine)
         self._loop: Loop | None = None
         self._store: KVStore | None = None

@@ -8,7 +8,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime import JITFunction
 
-from umbel.kernels.triton import experts, forest, int4, rows, sampling
+from umbel.kernels.triton import experts, forest, fp8, int4, rows, sampling
 
 HOPPER = GPUTarget("cuda", 90, 32)
 INTS = {"row", "n_heads", "n_q", "n_k", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
@@ -21,7 +21,7 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
         return "constexpr"
     if name in ("scale", "eps"):
         return "fp32"
-    if name in ("keys", "values"):
+    if name in ("keys", "values", "rounded"):
         return f"*{stored}"
     if name in INTS or name.endswith("_stride"):
         return "i32"
@@ -30,7 +30,7 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
         "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heats": "fp32",
         "top_k": "i64", "top_p": "fp64", "min_p": "fp64", "bad": "i1",
         "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
-        "logits": "fp32",
+        "logits": "fp32", "worths": "fp32",
         "packed": "u8", "zeros": "u8", "scales": "fp16",
     }.get(name, narrow)  # fmt: skip
 
@@ -51,9 +51,10 @@ def main() -> None:
         for dim, group, window, cap, sinks in shapes[: 1 if wide else 2]:
             shape = {"DIM": dim, "WIDTH": 1 << (dim - 1).bit_length(), "GROUP": group, "SINKS": sinks}
             tiles = {"WIDE": 64, "NARROW": 16, "PAGE": 16, "KEYS": 64, "WINDOW": window, "CAP": cap, "FLOAT32": wide}
-            for stored in (narrow, "fp8e4nv"):
+            for stored in (narrow, "fp8e4nv")[: 1 if window or wide else 2]:
                 build(forest._attend, narrow, stored, **tiles, **shape, SCALED=stored != narrow)
             build(forest._merge, narrow, **shape)
+        build(fp8._round_rows, narrow, "fp8e4nv", WIDTH=4096, BLOCK=4096)
         build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
         build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)
         build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64, STORE=False, SCALED=False)

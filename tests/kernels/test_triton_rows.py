@@ -105,6 +105,9 @@ def test_fp8_is_rounded_as_the_reference_rounds(dtype: torch.dtype) -> None:
     k, v = (values(40, 2, 64, seed=i, dtype=dtype) for i in range(2))
     k *= torch.logspace(-6, 3, 64, device=DEVICE).to(dtype)
     v[3], v[4] = 0, v[4] * 1e-30
+    for rows in (k.view(-1, 64), torch.cat((k.view(8, -1), v.view(8, -1)), 1)):
+        for got, wanted in zip(KERNELS.round_rows(rows), reference.round_to_fp8(rows), strict=True):
+            assert torch.equal(got.float(), wanted.float())
     place = place_of(2, 64, dtype, torch.randperm(64)[:40].to(DEVICE), is_fp8=True)
     KERNELS.write(k, v, place)
     assert place.worths is not None

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.config import EngineConfig
+from umbel.cost.devices import shared_by
 from umbel.cost.machine import Machine, a100
-from umbel.cost.replicas import shared_by
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan

@@ -34,6 +34,7 @@ def plan_command(
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
+    tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
     data_parallel_size: Annotated[int, Option(help="Devices, or parts of the processor, that share the rows.")] = 1,
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
@@ -46,9 +47,9 @@ def plan_command(
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
     from umbel.cli.reading import LateTokenizer, model_names, read_options
+    from umbel.cost.devices import joined, shared_by, threads_of_each
     from umbel.cost.history import History
     from umbel.cost.machine import named
-    from umbel.cost.replicas import shared_by, threads_of_each
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
@@ -60,9 +61,9 @@ def plan_command(
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
-    asked["data_parallel_size"] = data_parallel_size
+    asked |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
-    target = shared_by(named(machine), data_parallel_size)
+    target = joined(shared_by(named(machine), data_parallel_size), tensor_parallel_size)
     if data_parallel_size > 1 and machine == "this":
         config = replace(config, threads=threads_of_each(threads, data_parallel_size))
     directory = resolve_model(model)

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 from umbel.api import LLM
 from umbel.cluster.wire import Kind, decode_rows, encode_answer, frame, read_frame
 from umbel.config import EngineConfig
+from umbel.cost.devices import shared_by
 from umbel.cost.machine import Machine
-from umbel.cost.replicas import shared_by
 from umbel.engine.lessons import Lessons
 from umbel.errors import UmbelError
 from umbel.ir.workload import Workload

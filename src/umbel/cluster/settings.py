@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from umbel.config import EngineConfig
-from umbel.cost.replicas import threads_of_each
+from umbel.cost.devices import threads_of_each
 from umbel.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from umbel.kernels import reference
-from umbel.kernels.dispatch import kernels_for
+from umbel.kernels.dispatch import converts_fp8, kernels_for
 from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
 from umbel.kernels.transfer import upload
@@ -65,6 +65,12 @@ def turn_heads(heads: Tensor, turn: Turn, place: Place | None = None) -> tuple[T
     if norms is not None:
         q, k = reference.rms_norm(q, norms[0], eps), reference.rms_norm(k, norms[1], eps)
     return reference.rotate(q, *angles), reference.rotate(k, *angles), v
+
+
+def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (`[rows, width]`) as e4m3 and what one unit of each is worth (float32 `[rows]`)."""
+    fast = kernels_for(x) if converts_fp8(x.device) else None
+    return reference.round_to_fp8(x) if fast is None or isinstance(fast, Native) else fast.round_rows(x)
 
 
 def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:

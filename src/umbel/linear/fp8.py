@@ -15,7 +15,7 @@ from torch import Tensor
 
 from umbel.kernels.dispatch import converts_fp8
 from umbel.kernels.reference import round_to_fp8
-from umbel.kernels.rows import gated_silu
+from umbel.kernels.rows import gated_silu, round_rows
 from umbel.linear.base import LinearMethod, Table
 
 MULTIPLE = 16  # of inputs and outputs, for the tensor cores
@@ -34,7 +34,7 @@ class Fp8Linear:
 
     def apply(self, x: Tensor) -> Tensor:
         """See Linear."""
-        rows, scale = round_to_fp8(x)
+        rows, scale = round_rows(x)
         product = self._multiply(rows, scale)
         product = (product if self.bias is None else product + self.bias).to(x.dtype)
         return gated_silu(product) if self.is_gated else product

@@ -108,6 +108,8 @@ class DecodeGraphs:
 
     def __init__(self, decoder: Decoder, attention: TritonAttention, graphs: Graphs):
         self.decoder, self.attention, self.graphs = decoder, attention, graphs
+        # One place for all logits: those of each graph apart would take gigabytes.
+        self._room = torch.empty(MOST_ROWS, decoder.spec.vocab_size, dtype=torch.float32, device=decoder.device)
         self._seen: dict[Form, int] = {}
         self._kept: dict[Form, tuple[Place, Callable[[], Tensor]]] = {}
 
@@ -135,7 +137,10 @@ class DecodeGraphs:
         tokens = torch.where(place.tokens < 0, place.before[(-1 - place.tokens).clamp_min(0)], place.tokens)
         self.attention.use(place.work, place.writes)
         attend, to = seams_of(self.attention)
-        return self.decoder.logits(self.decoder.forward(self.decoder.embed(tokens), place.positions, attend, place=to))
+        hidden = self.decoder.forward(self.decoder.embed(tokens), place.positions, attend, place=to)
+        room = self._room[: len(tokens)]
+        logits = self.decoder.logits(hidden, room)
+        return room if logits.data_ptr() == room.data_ptr() else room.copy_(logits)
 
 
 def _pad(array: np.ndarray, size: int, value: np.ndarray | int) -> np.ndarray:

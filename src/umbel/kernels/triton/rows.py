@@ -12,12 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from umbel.kernels.place import Place
-from umbel.kernels.reference import LARGEST_FP8
+from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST = tl.constexpr(LARGEST_FP8)
-SMALLEST = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
 @triton.jit
@@ -61,24 +59,14 @@ def _weighted(x, q_norm, k_norm, is_q, there, kind: tl.constexpr):
 
 
 @triton.jit
-def _round_e4m3(x):
-    """float32 within the range of e4m3 to the nearest number that it has, the even one of two; said here, as Triton's
-    interpreter rounds otherwise."""
-    bits = x.to(tl.int32, bitcast=True)
-    bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000  # three bits of fraction stay
-    small = (tl.abs(x) + 16384.0) - 16384.0  # below 2**-6 numbers are 2**-9 apart, as float32 are from 2**14 on
-    return tl.where(tl.abs(x) < 0.015625, tl.where(x < 0, -small, small), bits.to(tl.float32, bitcast=True))
-
-
-@triton.jit
 def _store_slot(first, second, stored, worths, slot, at, HALF: tl.constexpr, SCALED: tl.constexpr):
     """One vector, in two halves of float32, to its slot; scaled, as fp8 rounds it, with what one unit is worth."""
     there = at < HALF
     if SCALED:
         largest = tl.maximum(tl.max(tl.abs(first), 0), tl.max(tl.abs(second), 0))
         worth = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
-        first = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(first, worth), -LARGEST), LARGEST))
-        second = _round_e4m3(tl.minimum(tl.maximum(tl.div_rn(second, worth), -LARGEST), LARGEST))
+        first = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(first, worth), -LARGEST), LARGEST))
+        second = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(second, worth), -LARGEST), LARGEST))
         tl.store(worths + slot, worth)
     to = stored + slot * 2 * HALF + at
     tl.store(to, first.to(stored.dtype.element_ty), mask=there)
@@ -207,6 +195,10 @@ class TritonRows:
         shape = {"HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2), "SCALED": place.worths is not None}
         if rows:
             _write[rows, n_kv](k, v, *place.tensors(n_kv, dim), *numbers, **shape)
+
+    def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `kernels.triton.fp8.round_rows`."""
+        return round_rows(x)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `find_largest`."""

@@ -1,0 +1,55 @@
+"""What devices together may count on, and what one of several replicas that share a processor may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from umbel.cost.history import default_threads
+from umbel.cost.machine import Machine, machine_name
+
+SUM_SECONDS = 2e-5  # for the least sum over devices of one machine; an estimate
+
+
+def shared_by(machine: Machine, count: int) -> Machine:
+    """One of `count` equal parts of a processor: of its arithmetic, its memory's rate and what is free of it.
+
+    It has a name of its own, so that steps beside others do not teach what steps take alone. A GPU is not shared.
+    """
+    if count == 1 or machine.name != "this":
+        return machine
+    return replace(
+        machine,
+        name=f"1/{count} of {machine_name(machine)}",
+        matmul_flops=machine.matmul_flops / count,
+        matmul_flops_16=machine.matmul_flops_16 / count,
+        memory_rate=machine.memory_rate / count,
+        memory_bytes=machine.memory_bytes // count,
+        source=f"{machine.source}; shared by {count} replicas",
+    )
+
+
+def joined(machine: Machine, count: int) -> Machine:
+    """`count` such devices that hold a part of each layer (tensor parallel): their arithmetic, memory and its rate
+    together, and two sums over all of them in each layer.
+
+    It has a name of its own, so that its steps teach nothing about one device alone. Only the sums' latency is priced,
+    not their bytes, which depend on how the devices are connected: runs teach that. Processes of one processor have no
+    more than it has.
+    """
+    if count == 1 or machine.name == "this":
+        return machine
+    return replace(
+        machine,
+        name=f"{count} x {machine_name(machine)}",
+        matmul_flops=machine.matmul_flops * count,
+        matmul_flops_16=machine.matmul_flops_16 * count,
+        memory_rate=machine.memory_rate * count,
+        memory_bytes=machine.memory_bytes * count,
+        layer_overhead=machine.layer_overhead + 2 * SUM_SECONDS,
+        source=f"{count} times {machine.source}",
+    )
+
+
+def threads_of_each(asked: int | None, count: int) -> int:
+    """Threads of a replica on a processor: as asked for each, or an equal part of all."""
+    return asked or max(default_threads() // count, 1)
