@@ -89,7 +89,7 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
     """Put the clock around the parts of a loop."""
     scheduler, state, rows, runner = loop.scheduler, loop.state, loop.rows, loop.runner
     assert isinstance(runner, TorchRunner)
-    for name in ("_extend_tails", "_admit", "next", "apply", "finish"):
+    for name in ("_extend_tails", "_admit", "next", "advance", "settle", "finish"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
     scheduler._assembler.step = clock.timed("assemble", scheduler._assembler.step)  # type: ignore[method-assign]
