@@ -17,7 +17,7 @@ from typing import Any
 from bench.gpu.asked import Figure, figures, rows_of
 from bench.gpu.findings import table
 from bench.gpu.points import APART, GRID
-from bench.gpu.predict import PEER, Jobs, kept_jobs, steps
+from bench.gpu.predict import PEER, Jobs, kept_jobs, overhead, steps
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -27,7 +27,7 @@ NOT_YET = "not measured yet: no GPU was available"
 def page(records: Sequence[Mapping[str, Any]], jobs: Jobs, rows: int) -> str:
     """The section between the marks."""
     parts = ["### Asked, expected, reached", "\n".join(table([_line(f, records, jobs) for f in figures()]))]
-    parts += ["### Expected of single steps", _STEPS, "\n".join(table(list(_steps())))]
+    parts += ["### Expected of single steps", _STEPS.format(overhead=overhead() * 1e3), "\n".join(table(list(_steps())))]
     parts += [f"### Expected seconds of whole jobs, {rows:,} rows", _JOBS, "\n".join(table(list(_jobs(jobs))))]
     for record in records:
         parts += list(_measured(record))
@@ -35,8 +35,8 @@ def page(records: Sequence[Mapping[str, Any]], jobs: Jobs, rows: int) -> str:
 
 
 _STEPS = """By `umbel.cost` from the data sheet (989 TFLOP/s, 4.8 TB/s), at the 60 % of it that an ordinary step
-reaches, and with 11.6 ms for each step's launches, an estimate that CUDA graphs should beat; shares are of the
-data sheet. A measured rate is lower than the sheet's, so that shares of it are higher."""
+reaches, and with {overhead:.1f} ms for each step's launches, an estimate; shares are of the data sheet. A measured rate
+is lower than the sheet's, so that shares of it are higher."""
 _JOBS = """On a virtual clock at those prices (`python -m bench.gpu.predict`): Umbel's scheduler with its plan, and the
 same scheduler with vLLM's rules, rows shuffled and sorted (1,024 requests, 16,384 tokens a step, prefix caching by
 blocks, every row reading its whole context). What this predicts of a ratio is what order, sharing and packing bring,

@@ -42,6 +42,11 @@ def price() -> Price:
     return Price(Shape.of(spec, "bfloat16"), h200(), "bfloat16", spec.n_layers)
 
 
+def overhead() -> float:
+    """Seconds of a step however small it is."""
+    return h200().step_overhead + SHAPES[MODEL].n_layers * h200().layer_overhead
+
+
 def prefill_load(tokens: int) -> Load:
     """One step over the whole of one prompt."""
     return Load.one(tokens, 1, tokens * (tokens + 1) / 2, 0)
