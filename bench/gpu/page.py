@@ -27,7 +27,8 @@ NOT_YET = "not measured yet: no GPU was available"
 def page(records: Sequence[Mapping[str, Any]], jobs: Jobs, rows: int) -> str:
     """The section between the marks."""
     parts = ["### Asked, expected, reached", "\n".join(table([_line(f, records, jobs) for f in figures()]))]
-    parts += ["### Expected of single steps", _STEPS.format(overhead=overhead() * 1e3), "\n".join(table(list(_steps())))]
+    assumed = _STEPS.format(overhead=overhead() * 1e3)
+    parts += ["### Expected of single steps", assumed, "\n".join(table(list(_steps())))]
     parts += [f"### Expected seconds of whole jobs, {rows:,} rows", _JOBS, "\n".join(table(list(_jobs(jobs))))]
     for record in records:
         parts += list(_measured(record))
