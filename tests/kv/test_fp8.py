@@ -57,6 +57,6 @@ def test_a_model_answers_with_it() -> None:
     answers, wanted = (engine.generate(prompts, params) for engine in (llm, usual))
     same = sum(a.outputs[0].token_ids == b.outputs[0].token_ids for a, b in zip(answers, wanted, strict=True))
     assert same >= 8
-    assert llm.plan(prompts, params).decision("kv_cache_dtype").value == "fp8"
+    assert llm.plan(prompts, params).decision("kv_dtype").value == "fp8"
     with pytest.raises(UsageError, match="kv_cache_dtype='fp4': must be one of auto, fp8"):
         LLM("demo", kv_cache_dtype="fp4", allow_lossy=True)

@@ -7,10 +7,10 @@ from umbel.plan.draft import Draft
 
 
 def name_formats(draft: Draft) -> Draft:
-    """Decide "linear", as asked or int4 because the checkpoint is, and "kv_cache_dtype"."""
+    """Decide "linear", as asked or int4 because the checkpoint is, and "kv_dtype"."""
     kv_dtype = draft.config.kv_cache_dtype
     if kv_dtype != "auto":
-        draft = draft.decide(Decision("kv_cache_dtype", kv_dtype, "lossy, as asked; priced by its bytes"))
+        draft = draft.decide(Decision("kv_dtype", kv_dtype, "lossy, as asked; priced by its bytes"))
     return _name_products(draft)
 
 
