@@ -54,5 +54,8 @@ CATALOG: tuple[Technique, ...] = (
         "parallel", "data", True, "umbel.plan.passes.place", "Preble, 2407.00023", "a device or threads for each"
     ),
     Technique("attention", "one-launch", True, "umbel.attention.triton", "Hydragen, 2402.05099", "a GPU and Triton"),
+    Technique(
+        "attention", "flashinfer", True, "umbel.attention.flashinfer", "FlashInfer, 2501.01005", "a GPU and FlashInfer"
+    ),
     Technique("attention", "shared-prefix-merge", True, "umbel.attention", "Hydragen, 2402.05099"),
 )

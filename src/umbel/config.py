@@ -13,6 +13,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 LINEARS = ("dense", "int8", "int4", "fp8")
 KV_DTYPES = ("auto", "fp8")
+ATTENTIONS = ("auto", "triton", "flashinfer", "torch")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
@@ -28,8 +29,9 @@ class EngineConfig:
     """Engine settings as asked; None means that the plan derives the value and says why.
 
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
-    of a KV page, `seed` the one that rows without their own are sampled with. `prefix` and `admission` name techniques
-    of the catalogue, `skip` the planner's passes to leave out (plan.planner.PASSES); the answers do not depend on them.
+    of a KV page, `seed` the one that rows without their own are sampled with. `prefix`, `admission` and
+    `attention_backend` name techniques of the catalogue, `skip` the planner's passes to leave out
+    (plan.planner.PASSES); the answers do not depend on them.
     `linear` is what the layers' products are made in, `kv_cache_dtype` what keys and values are kept in; what is not
     the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
     devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a
@@ -50,6 +52,7 @@ class EngineConfig:
     skip: tuple[str, ...] = ()
     linear: str = "dense"
     kv_cache_dtype: str = "auto"
+    attention_backend: str = "auto"
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
     allow_lossy: bool = False
@@ -59,6 +62,7 @@ class EngineConfig:
         _one_of("load_format", self.load_format, LOAD_FORMATS)
         _one_of("linear", self.linear, LINEARS)
         _one_of("kv_cache_dtype", self.kv_cache_dtype, KV_DTYPES)
+        _one_of("attention_backend", self.attention_backend, ATTENTIONS)
         _one_of("prefix", self.prefix, PREFIX_MODES)
         _one_of("admission", self.admission, ADMISSIONS)
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
@@ -76,8 +80,9 @@ class EngineConfig:
 
     @property
     def arithmetic(self) -> str:
-        """What steps compute in, as far as it decides their seconds: the dtype, and what is lossy."""
-        return ", ".join((self.dtype, *self.lossy))
+        """What steps compute in, as far as it decides their seconds: the dtype, what is lossy, attention by name."""
+        named = () if self.attention_backend == "auto" else (f"attention_backend={self.attention_backend!r}",)
+        return ", ".join((self.dtype, *self.lossy, *named))
 
     @classmethod
     def of(cls, model: str, **options: Any) -> EngineConfig:

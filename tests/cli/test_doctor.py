@@ -39,6 +39,9 @@ def test_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(0 < rate["usual"] <= rate["best"] for rate in found["ceilings"].values())
     assert found["cache"]["writable"] and "model" not in found
     assert found["kernels"]["name"] == kernels().name and found["kernels"]["reason"] == kernels().reason
+    attention = found["attention"]
+    assert attention["name"] == ("torch" if kernels().native is None else "native")
+    assert attention["others"]["flashinfer"] == "it runs on cuda, and this is cpu"
 
 
 def test_a_model_is_timed_and_plans_use_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -78,6 +81,12 @@ def test_it_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "cpu"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("versions") and "GFLOP/s" in text and "advice" in text
+    assert "not triton: it runs on cuda, and this is cpu" in text
+
+
+def test_it_refuses_attention_that_cannot_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "cpu", "--attention-backend", "triton"]) == 2
+    assert "attention_backend='triton' cannot serve" in capsys.readouterr().err
 
 
 FOUND: dict[str, Any] = {

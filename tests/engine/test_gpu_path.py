@@ -38,7 +38,8 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Have the processor run what a GPU would, in the interpreter; the result lists the attentions that were made."""
     made: list[object] = []
 
-    def attention_of(spec: ModelSpec, store: KVStore, device: torch.device) -> TritonAttention:
+    def attention_of(spec: ModelSpec, store: KVStore, device: torch.device, asked: str) -> TritonAttention:
+        assert asked == "auto"
         made.append(TritonAttention(spec, store, device))
         return made[-1]
 

@@ -10,12 +10,28 @@ from typing import Any
 
 import torch
 
+from umbel.attention.capabilities import Case, choose
+from umbel.attention.pick import check_attention
+from umbel.config import EngineConfig
 from umbel.cost.kept_file import cache_folder
 from umbel.cost.machine import available_memory, processor_name
 from umbel.engine.speed import copy_rate, matmul_rate
 from umbel.kernels.dispatch import gpu_kernels, kernels
+from umbel.models.families import read_spec, resolve_model
+from umbel.models.weights import pick_dtype
 
-PACKAGES = ("umbel", "torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "pyarrow", "orjson")
+PACKAGES = (
+    "umbel",
+    "torch",
+    "triton",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "transformers",
+    "flashinfer-python",
+    "pyarrow",
+    "orjson",
+)
 
 
 def versions() -> dict[str, str]:
@@ -53,6 +69,17 @@ def kernels_used(device: torch.device) -> dict[str, str]:
         return {"name": "torch", "reason": "plain torch: Triton is not installed, or UMBEL_TRITON=0 turns it off"}
     choice = kernels()
     return {"name": choice.name, "reason": choice.reason}
+
+
+def attention_used(device: torch.device, config: EngineConfig, *, named: bool) -> dict[str, Any]:
+    """Which attention the model of `config` would use on this device, or where none was `named` a common one; why, and
+    why not the others. Raises UsageError when what was asked for cannot serve it."""
+    if named:
+        spec = read_spec(resolve_model(config.model))
+        choice = check_attention(config, spec, pick_dtype(config.dtype, spec, device), device)
+    else:
+        choice = choose(Case.usual(device), config.attention_backend)
+    return {"name": choice.name, "reason": choice.reason, "others": dict(choice.others)}
 
 
 def ceilings(device: torch.device, seconds: float = 0.4) -> dict[str, dict[str, float]]:

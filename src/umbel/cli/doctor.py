@@ -19,6 +19,7 @@ def doctor_command(
     dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, Option(help="CPU threads.", min=1)] = None,
+    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
     seconds: Annotated[float, Option(help="Time to spend on the model's steps, about.", min=1)] = 30.0,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -27,11 +28,13 @@ def doctor_command(
     With a model, steps of its shape are timed (random weights; none are read) and kept, so that plans for it on this
     machine rest on measured seconds. Runs go on learning by themselves.
     """
-    config = EngineConfig.of(model or "demo", dtype=dtype, device=device, threads=threads)
+    config = EngineConfig.of(
+        model or "demo", dtype=dtype, device=device, threads=threads, attention_backend=attention_backend
+    )
     # Imported when the command runs, so that --help is quick.
     import torch
 
-    from umbel.cli.checkup import advice, cache, ceilings, hardware, kernels_used, versions
+    from umbel.cli.checkup import advice, attention_used, cache, ceilings, hardware, kernels_used, versions
     from umbel.cost.machine import this_machine
     from umbel.engine.device import pick_device
 
@@ -41,6 +44,7 @@ def doctor_command(
     this_machine(afresh=True)
     found: dict[str, Any] = {"versions": versions(), "machine": hardware(chosen), "ceilings": ceilings(chosen)}
     found["kernels"] = kernels_used(chosen)
+    found["attention"] = attention_used(chosen, config, named=model is not None)
     found["cache"] = cache()
     if model is not None:
         found["model"] = _examine(config, seconds)
@@ -97,6 +101,8 @@ def _text(found: dict[str, Any]) -> str:
         free, total = machine["gpu_free_bytes"] / 1e9, machine["gpu_total_bytes"] / 1e9
         lines.append(f"gpu        {machine['gpu']}, {free:.1f} of {total:.1f} GB free")
     lines.append(f"kernels    {found['kernels']['reason']}")
+    lines.append(f"attention  {found['attention']['name']}: {found['attention']['reason']}")
+    lines += [f"           not {name}: {why}" for name, why in found["attention"]["others"].items()]
     for name, rate in found["ceilings"].items():
         unit = "GB/s" if name == "copy" else "GFLOP/s"
         lines.append(f"{name:<16}  {rate['best'] / 1e9:,.1f} {unit} at best, {rate['usual'] / 1e9:,.1f} usually")

@@ -34,6 +34,7 @@ def plan_command(
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
+    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
     tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
     data_parallel_size: Annotated[int, Option(help="Devices, or parts of the processor, that share the rows.")] = 1,
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
@@ -61,6 +62,7 @@ def plan_command(
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
+    asked["attention_backend"] = attention_backend
     asked |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
     target = joined(shared_by(named(machine), data_parallel_size), tensor_parallel_size)

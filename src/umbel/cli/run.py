@@ -45,6 +45,7 @@ def run_command(
     admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
     linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
     kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
+    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
     tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
     data_parallel_size: Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")] = 1,
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
@@ -71,6 +72,7 @@ def run_command(
     engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
     engine |= {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     engine |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
+    engine["attention_backend"] = attention_backend
     engine |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}

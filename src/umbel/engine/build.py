@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umbel.attention.pick import pick_attention
+from umbel.attention.pick import check_attention, pick_attention
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
@@ -56,6 +56,7 @@ class Model:
         self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
+        check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None else None
         if config.threads is not None or own.count > 1:
@@ -136,7 +137,7 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
 
 def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner:
     """The runner of a model on a KV store."""
-    attention = pick_attention(model.decoder.spec, store, model.device)
+    attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans))
     # A profile times one part after the other; a processor has nobody else who could compute meanwhile.

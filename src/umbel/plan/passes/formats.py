@@ -1,4 +1,4 @@
-"""Names what products are made in and what keys and values are kept in, where that is not the usual."""
+"""Names what products are made in, what keys and values are kept in and what attends, where that is not the usual."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from umbel.plan.draft import Draft
 
 
 def name_formats(draft: Draft) -> Draft:
-    """Decide "linear", as asked or int4 because the checkpoint is, and "kv_dtype"."""
+    """Decide "linear", as asked or int4 because the checkpoint is, "kv_dtype" and "attention"."""
     kv_dtype = draft.config.kv_cache_dtype
     if kv_dtype != "auto":
         draft = draft.decide(Decision("kv_dtype", kv_dtype, "lossy, as asked; priced by its bytes"))
+    if (backend := draft.config.attention_backend) != "auto":
+        draft = draft.decide(Decision("attention", backend, "exact, as asked; priced as the usual until runs teach"))
     return _name_products(draft)
 
 

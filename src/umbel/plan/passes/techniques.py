@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from umbel.catalog import CATALOG, Technique
+from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import Draft
 from umbel.plan.passes.memory import useful_pages
@@ -41,6 +42,8 @@ def _refusals(row: Technique, draft: Draft) -> Iterator[Refusal]:
         yield Refusal(name, None, f"lossy, and taken only by name: --linear {row.name}")
     elif row.family == "kv" and row.name != draft.config.kv_cache_dtype:
         yield Refusal(name, None, f"lossy, and taken only by name: --kv-cache-dtype {row.name}")
+    elif row.name in PRICES and draft.config.attention_backend != row.name and PRICES[row.name].worst >= 1:
+        yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
     elif row.name in _BLIND:

@@ -1,0 +1,166 @@
+"""What each attention backend can do, as data, and which of them serves a model at the lowest price."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from umbel.cost.attention import PRICES, UNKNOWN
+from umbel.errors import UsageError
+from umbel.ir.spec import ModelSpec
+from umbel.kernels.dispatch import converts_fp8, gpu_kernels, kernels
+
+FLOATS = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a backend can do; a field that is not restricted is empty.
+
+    `devices`, `dtypes` of queries, keys and values; sizes of a head (`head_dims`); sliding `windows`; keys and values
+    in fp8 (`fp8_kv`: always, where the device has instructions for it, or never); of how many tokens, or a multiple, a
+    page must be (`page_tokens`: 1 reads any run, as a list of slots is one of pages of one token); the `package` that
+    it needs and the first version known to fit; what the last `bits` of a row's answer depend on: the row alone, the
+    whole step, or that nobody looked.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...] = FLOATS
+    head_dims: tuple[int, ...] = ()
+    windows: bool = True
+    fp8_kv: str = "never"
+    page_tokens: int = 1
+    package: tuple[str, str] | None = None
+    bits: str = "step"
+
+
+# The first that can serve is the usual one; a later one takes its place where it is known to cost less.
+CAPABILITIES: tuple[Capability, ...] = (
+    Capability("triton", ("cuda",), fp8_kv="with instructions"),
+    Capability("native", ("cpu",), ("float32", "bfloat16"), bits="row"),
+    Capability("torch", (), fp8_kv="always", bits="row"),
+    Capability(
+        "flashinfer",
+        ("cuda",),
+        ("float16", "bfloat16"),
+        (64, 128, 256),
+        package=("flashinfer-python", "0.6.11"),
+        bits="unknown",
+    ),
+    Capability(
+        "flash-attention",
+        ("cuda",),
+        ("float16", "bfloat16"),
+        page_tokens=256,
+        package=("flash-attn", "2.5"),
+        bits="unknown",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is asked of attention: a device, a dtype, heads of a size, whether there is a sliding window, whether keys
+    and values are fp8; `absent` says of backends why they are not on this machine."""
+
+    device: str
+    dtype: str
+    head_dim: int
+    window: bool = False
+    fp8_kv: bool = False
+    fp8_instructions: bool = False
+    absent: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, *, fp8_kv: bool) -> Case:
+        """That of a model that computes in `dtype`."""
+        name, window = str(dtype).removeprefix("torch."), spec.sliding_window is not None
+        return cls(device.type, name, spec.head_dim, window, fp8_kv, converts_fp8(device), absences())
+
+    @classmethod
+    def usual(cls, device: torch.device) -> Case:
+        """That of a common model: heads of 128, in bfloat16 on a GPU and in float32 elsewhere."""
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+        return cls(device.type, dtype, 128, fp8_instructions=converts_fp8(device), absent=absences())
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that is taken (`name`), why, and why the others are not (name and reason)."""
+
+    name: str
+    reason: str
+    others: tuple[tuple[str, str], ...]
+
+
+def absences() -> dict[str, str]:
+    """Backends whose kernels are not on this machine, and why."""
+    found = {}
+    if gpu_kernels() is None:
+        found["triton"] = "Triton is not installed, or UMBEL_TRITON=0 turns it off"
+    if (choice := kernels()).native is None:
+        found["native"] = choice.reason
+    for row in CAPABILITIES:
+        if row.package is not None and (why := _missing(*row.package)):
+            found[row.name] = why
+    return found
+
+
+def missing(row: Capability, case: Case) -> str:
+    """The first thing that a backend lacks for a case, '' where it can serve it."""
+    if row.page_tokens != 1:
+        return f"it reads whole pages of {row.page_tokens} tokens only, and runs of the forest end inside pages"
+    if row.devices and case.device not in row.devices:
+        return f"it runs on {' and '.join(row.devices)}, and this is {case.device}"
+    if case.dtype not in row.dtypes:
+        return f"it computes in {' and '.join(row.dtypes)}, and the model in {case.dtype}"
+    if row.head_dims and case.head_dim not in row.head_dims:
+        return f"it takes heads of {', '.join(map(str, row.head_dims))}, and the model has {case.head_dim}"
+    if case.window and not row.windows:
+        return "it has no sliding windows, and the model has one"
+    reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[row.fp8_kv]
+    if case.fp8_kv and not reads_fp8:
+        return "it reads no keys and values in fp8" + ("" if row.fp8_kv == "never" else " on this device")
+    return (case.absent or {}).get(row.name, "")
+
+
+def choose(case: Case, asked: str = "auto") -> Choice:
+    """The backend that was asked for, or for "auto" the cheapest of those that can serve and whose price is known,
+    the usual one where nothing is. Raises UsageError where the one that was asked for cannot."""
+    lacks = {row.name: missing(row, case) for row in CAPABILITIES}
+    if asked != "auto" and lacks[asked]:
+        raise UsageError(f"attention_backend={asked!r} cannot serve this model here: {lacks[asked]}; 'auto' always can")
+    able = [name for name, why in lacks.items() if not why]
+    price = {name: PRICES.get(name, UNKNOWN).worst for name in able}
+    name = min(able, key=price.__getitem__) if asked == "auto" else asked
+    reason = "asked for by name" if asked != "auto" else "the usual one here" if name == able[0] else "the cheapest"
+    others = tuple((other, why or _dearer(other, name)) for other, why in lacks.items() if other != name)
+    return Choice(name, reason, others)
+
+
+def _dearer(name: str, taken: str) -> str:
+    """Why a backend that could serve is not taken."""
+    price = PRICES.get(name)
+    if price is None:
+        return f"{taken} is there"
+    return f"its price is {price.source}" if price.worst == float("inf") else f"{price.worst:g} times Triton's seconds"
+
+
+def _missing(package: str, least: str) -> str:
+    """Why a package is not there as it is needed, '' where it is."""
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return f"{package} is not installed"
+    return "" if _numbers(found) >= _numbers(least) else f"{package} {found} is here, and {least} is needed"
+
+
+def _numbers(number: str) -> tuple[int, ...]:
+    """A version as numbers that compare: "0.7.2.post1" as 0, 7, 2."""
+    head = re.match(r"\d+(\.\d+)*", number)
+    return tuple(map(int, head[0].split("."))) if head else ()
