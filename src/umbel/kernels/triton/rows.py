@@ -13,6 +13,7 @@ from torch import Tensor
 
 from umbel.kernels.place import Place
 from umbel.kernels.reference import LARGEST_FP8
+from umbel.kernels.triton.experts import multiply_by_expert, weighted_sum
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
@@ -207,6 +208,14 @@ class TritonRows:
         shape = {"HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2), "SCALED": place.worths is not None}
         if rows:
             _write[rows, n_kv](k, v, *place.tensors(n_kv, dim), *numbers, **shape)
+
+    def multiply_by_expert(self, x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+        """See kernels/experts.py."""
+        return multiply_by_expert(x, weights, ends)
+
+    def weighted_sum(self, parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+        """See kernels/experts.py."""
+        return weighted_sum(parts, places, shares)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `find_largest`."""
