@@ -11,12 +11,14 @@ from torch import Tensor
 from umbel.errors import UsageError
 from umbel.ir.experts import Experts
 from umbel.ir.spans import UNHEARD
+from umbel.ir.spec import ModelSpec
 from umbel.kernels import reference
 from umbel.linear.dense import DenseMethod
 from umbel.linear.experts import GroupedProducts, SingleProducts, check_experts
 from umbel.linear.fp8 import Fp8Method
 from umbel.linear.int4 import Int4Method
 from umbel.models.moe import ExpertBlock, choose_experts
+from umbel.models.shards import Shard, build_shard
 
 HIDDEN, WIDE = 32, 24
 
@@ -135,5 +137,6 @@ def test_rounded_experts_stay_near_and_need_a_processor(name: str) -> None:
     assert 0 < (got - exact).std() < 0.3 * exact.std()
     check_experts(method, cpu)
     check_experts(dense, gpu)
+    spec = ModelSpec("mixtral", 97, HIDDEN, 1, 2, 2, 16, WIDE, 64, 1e-6, 1e4, experts=experts)
     with pytest.raises(UsageError, match="leave linear"):
-        check_experts(method, gpu)
+        build_shard(spec, {}, Shard(), gpu, method)  # before any weight is asked for
