@@ -20,7 +20,7 @@ from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.experts import check_experts
 from umbel.linear.summed import SummedLinear, add_up
-from umbel.models.block import Block
+from umbel.models.block import Block, DenseBlock
 from umbel.models.decoder import Decoder
 
 
@@ -98,16 +98,20 @@ def build_shard(spec: ModelSpec, weights: Weights, shard: Shard, device: torch.d
     if shard.count == 1:
         return Decoder(spec, weights, device, method)
     decoder = Decoder(shard_spec(spec, shard.count), ShardedWeights(weights, spec, shard), device, method)
-    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), block=SummedBlock(w.block)) for w in decoder.layers)
+    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), block=_summed(w.block)) for w in decoder.layers)
     return decoder
+
+
+def _summed(block: Block) -> Block:
+    return replace(block, down=SummedLinear(block.down)) if isinstance(block, DenseBlock) else SummedBlock(block)
 
 
 @dataclass(frozen=True, slots=True)
 class SummedBlock:
-    """See Block."""
+    """See Block; experts are added up once, not each."""
 
     part: Block
 
     def apply(self, x: Tensor, spans: Spans) -> Tensor:
         """See Block."""
-        return spans.lap("down", add_up(self.part.apply(x, spans)))
+        return spans.lap("experts", add_up(self.part.apply(x, spans)))
