@@ -42,6 +42,27 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True, "use_sliding_window": False},
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "attention_bias": False},
     "mistral": {"architectures": ["MistralForCausalLM"], "head_dim": 24, "sliding_window": None},
+    "mixtral": {
+        "architectures": ["MixtralForCausalLM"],
+        "intermediate_size": 48,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "router_aux_loss_coef": 0.02,
+        "output_router_logits": False,
+    },
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "head_dim": 32,
+        "attention_bias": False,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 40,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "router_aux_loss_coef": 0.001,
+        "output_router_logits": False,
+    },
 }
 
 
@@ -90,7 +111,7 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         layer |= {"self_attn.o_proj.bias": (hidden,)}
     if config.get("mlp_bias"):
         layer |= {"mlp.gate_proj.bias": (wide,), "mlp.up_proj.bias": (wide,), "mlp.down_proj.bias": (hidden,)}
-    if family == "qwen3":
+    if family in ("qwen3", "qwen3_moe"):
         layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
@@ -99,7 +120,30 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     for i in range(config["num_hidden_layers"]):
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+        own = expert_shapes(config, i)
+        kept = layer if not own else {name: shape for name, shape in layer.items() if not name.startswith("mlp.")}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in (kept | own).items()}
+    return shapes
+
+
+def expert_shapes(config: dict[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
+    """Those of a layer's router and experts, none where it has its own gate."""
+    hidden, family = config["hidden_size"], config["model_type"]
+    if family == "mixtral":
+        block, count, wide = "block_sparse_moe", "num_local_experts", "intermediate_size"
+        gate, up, down = "w1", "w3", "w2"
+    elif family == "qwen3_moe":
+        block, count, wide = "mlp", "num_experts", "moe_intermediate_size"
+        gate, up, down = "gate_proj", "up_proj", "down_proj"
+    else:
+        return {}
+    if layer in config.get("mlp_only_layers", ()) or (layer + 1) % config.get("decoder_sparse_step", 1):
+        return {}
+    shapes: dict[str, tuple[int, ...]] = {f"{block}.gate.weight": (config[count], hidden)}
+    for i in range(config[count]):
+        name = f"{block}.experts.{i}"
+        shapes |= {f"{name}.{half}.weight": (config[wide], hidden) for half in (gate, up)}
+        shapes[f"{name}.{down}.weight"] = (hidden, config[wide])
     return shapes
 
 

@@ -48,6 +48,9 @@ CATALOG: tuple[Technique, ...] = (
     Technique(
         "linear", "fp8", False, "umbel.linear.fp8", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"
     ),
+    Technique(
+        "experts", "one-launch", True, "umbel.linear.experts", "MegaBlocks, 2211.15841", "experts, a GPU and Triton"
+    ),
     Technique("kv", "fp8", False, "umbel.kv.fp8", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"),
     Technique("parallel", "tensor", True, "umbel.models.shards", "Megatron-LM, 1909.08053", "heads that divide evenly"),
     Technique(

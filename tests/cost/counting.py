@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ class Counting(TorchDispatchMode):
         self.batched = 0
         self.stored = 0
         self.weights: dict[int, int] = {}
-        self._known = {t.untyped_storage().data_ptr(): t.nbytes for t in tensors_of(decoder)}
+        self._known = {t.data_ptr(): t.nbytes for t in tensors_of(decoder)}  # experts share a storage
+        self._storages = {t.untyped_storage().data_ptr() for t in tensors_of(decoder)}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -41,7 +42,7 @@ class Counting(TorchDispatchMode):
             raise AssertionError("a product that is not counted")
         elif packet is aten.index_copy_:
             self.stored += args[3].nbytes
-        idle = isinstance(out, Tensor) and (out.numel() == 0 or out.untyped_storage().data_ptr() in self._known)
+        idle = isinstance(out, Tensor) and (out.numel() == 0 or out.untyped_storage().data_ptr() in self._storages)
         if packet is not aten.embedding and not idle:  # embedding reads single rows; a view reads nothing
             self._note([*args, *(kwargs or {}).values()])
         return out
@@ -49,7 +50,7 @@ class Counting(TorchDispatchMode):
     def _note(self, values: list[Any]) -> None:
         for value in values:
             if isinstance(value, Tensor):
-                place = value.untyped_storage().data_ptr()
+                place = value.data_ptr()
                 if place in self._known:
                     self.weights[place] = self._known[place]
             elif isinstance(value, (list, tuple)):
@@ -58,11 +59,16 @@ class Counting(TorchDispatchMode):
 
 def tensors_of(decoder: Decoder) -> list[Tensor]:
     """Every weight, each once."""
-    parts = [decoder.embedding, decoder.final_norm, decoder.head]
-    parts += [getattr(layer, name) for layer in decoder.layers for name in layer.__slots__]
-    tensors = [t for part in parts for t in ([part] if isinstance(part, Tensor) else _slots(part))]
-    return [t for t in tensors if isinstance(t, Tensor)]
+    return list(_tensors((decoder.embedding, decoder.final_norm, decoder.head, decoder.layers)))
 
 
-def _slots(part: Any) -> list[Any]:
-    return [getattr(part, name) for name in getattr(part, "__slots__", ())]
+def _tensors(part: Any) -> Iterator[Tensor]:
+    """Those of a record and of what is in it."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, tuple):
+        for each in part:
+            yield from _tensors(each)
+    else:
+        for name in getattr(part, "__slots__", ()):
+            yield from _tensors(getattr(part, name))

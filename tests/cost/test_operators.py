@@ -25,6 +25,9 @@ MODELS = {
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {}),
     "mistral window": ("mistral", {"sliding_window": 50}),
+    "mixtral": ("mixtral", {}),
+    "qwen3_moe, some dense": ("qwen3_moe", {"num_hidden_layers": 4, "mlp_only_layers": [0]}),
+    "qwen3_moe, dense at the end": ("qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [2]}),
 }
 PROBES = (Probe(1, 15), Probe(16, 40, shared=96), Probe(1, 0, 64), Probe(3, 10, 7, shared=33), Probe(1, 100, 90))
 
@@ -43,10 +46,25 @@ def test_operators_add_up_to_the_price_list(spec: ModelSpec, dtype: str, probe: 
     load = Load.one(work.tokens, work.logit_rows, work.pairs, kv_read)
     every = operators(spec, dtype)
     assert sum(o.flops(work) for o in every) == price.flops(load)[0]
-    only_memory = [replace(o, activation_bytes=0, logit_bytes=0) for o in every]  # those may stay in a cache
+    # Activations may stay in a cache; a price has all experts in every step.
+    only_memory = [replace(o, activation_bytes=0, logit_bytes=0, unused=0.0) for o in every]
     assert sum(o.n_bytes(work) for o in only_memory) == price.n_bytes(load)[0]
     silent = replace(work, logit_rows=0, samples=0)
     assert sum(o.n_bytes(silent) for o in only_memory) == price.n_bytes(replace(load, samples=np.zeros(1)))[0]
+
+
+def test_few_rows_read_few_experts(tmp_path: Path) -> None:
+    """8 experts, 3 for each row, by drawing them."""
+    spec = read_spec(make_model(tmp_path / "model", "qwen3_moe"))
+    (experts,) = (o for o in operators(spec, "float32") if o.name == "experts")
+    assert [o.name for o in operators(spec, "float32")][-5:] == ["o", "router", "experts", "head", "sampling"]
+    one, rng = 3 * 40 * 64 * 4, np.random.default_rng(0)
+    for rows in (1, 2, 5, 40):
+        work = Work(rows, 0, 0, 0, 0, 0, 0, 0)
+        drawn = [len({e for _ in range(rows) for e in rng.permutation(8)[:3]}) for _ in range(2000)]
+        assert experts.n_bytes(work) == pytest.approx(np.mean(drawn) * one, rel=0.02)
+        assert experts.n_bytes(replace(work, logit_rows=rows)) == 2 * experts.n_bytes(work)
+    assert experts.n_bytes(Work(1, 0, 0, 0, 0, 0, 0, 0)) == 3 * one
 
 
 def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:

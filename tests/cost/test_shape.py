@@ -12,17 +12,29 @@ from hypothesis import strategies as st
 from umbel.cost.matmuls import matmuls
 from umbel.cost.pairs import causal_pairs
 from umbel.cost.shape import Shape
+from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec
 
 SMOL = ModelSpec("llama", 49152, 576, 30, 9, 3, 64, 1536, 2048, 1e-5, 1e4, tied_embeddings=True)
 QWEN2 = ModelSpec("qwen2", 151936, 896, 24, 14, 2, 64, 4864, 32768, 1e-6, 1e6, qkv_bias=True, tied_embeddings=True)
 QWEN3 = ModelSpec("qwen3", 151936, 1024, 28, 16, 8, 128, 3072, 40960, 1e-6, 1e6, qk_norm=True, tied_embeddings=True)
+QWEN3_30B = ModelSpec(
+    "qwen3_moe", 151936, 2048, 48, 32, 4, 128, 6144, 40960, 1e-6, 1e6, qk_norm=True, experts=Experts(128, 8, 768, True)
+)
+MIXTRAL = ModelSpec("mixtral", 32000, 4096, 32, 32, 8, 128, 14336, 32768, 1e-5, 1e6, experts=Experts(8, 2, 14336, True))
 LLAMA3 = ModelSpec("llama", 128256, 4096, 32, 32, 8, 128, 14336, 8192, 1e-5, 5e5)
 
 
 @pytest.mark.parametrize(
     ("spec", "parameters"),
-    [(SMOL, 134_515_008), (QWEN2, 494_032_768), (QWEN3, 596_049_920), (LLAMA3, 8_030_261_248)],
+    [
+        (SMOL, 134_515_008),
+        (QWEN2, 494_032_768),
+        (QWEN3, 596_049_920),
+        (LLAMA3, 8_030_261_248),
+        (QWEN3_30B, 30_532_122_624),
+        (MIXTRAL, 46_702_792_704),
+    ],
 )
 def test_weights_are_those_of_the_published_models(spec: ModelSpec, parameters: int) -> None:
     assert Shape.of(spec, "bfloat16").weight_bytes == 2 * parameters
@@ -40,6 +52,20 @@ def test_costs_of_a_small_model_by_hand() -> None:
     assert shape.kv_bytes == 2 * 3 * 2 * 2 * 4
     assert shape.layer_bytes == 4 * (3 * (beginning + 8) + 2 * (ending + 8))
     assert shape.head_bytes == 4 * (100 * 8 + 8 + ending + 8)
+
+
+def test_a_token_costs_the_experts_that_it_uses() -> None:
+    experts = Experts(count=6, per_token=2, width=5, renormalised=True, dense_layers=(1,))
+    spec = ModelSpec("qwen3_moe", 100, 8, 4, 4, 2, 2, 16, 64, 1e-5, 1e4, experts=experts)
+    shape = Shape.of(spec, "float32")
+    attention, gate, expert = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8, 3 * 8 * 16, 3 * 8 * 5
+    last = 8 * 8 + 6 * 8 + 2 * expert
+    assert shape.head_flops == 2 * (100 * 8 + last)
+    assert shape.token_flops == 2 * (4 * attention + gate + 3 * (6 * 8 + 2 * expert) - last)
+    layers = 4 * (attention + 8 + 8) + gate + 3 * (6 * 8 + 6 * expert)
+    assert shape.weight_bytes == 4 * (layers + 8 + 2 * 100 * 8)
+    assert shape.head_bytes == 4 * (100 * 8 + 8 + 8 * 8 + 6 * 8 + 6 * expert + 8)
+    assert shape.layer_bytes + shape.head_bytes == 4 * (layers + 8 + 100 * 8)
 
 
 def test_biases_count() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed here")
 
 from torch import Tensor
 
+from tests.tiny_models import make_model
 from umbel.api import LLM, RequestOutput
 from umbel.attention.triton import TritonAttention
 from umbel.ir.params import SamplingParams
@@ -46,7 +48,8 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     rows = TritonRows()
     monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
     monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3]))
-    monkeypatch.setattr("umbel.kernels.rows.kernels_for", lambda *t: rows if rows.takes(*t) else None)
+    for module in ("rows", "experts"):
+        monkeypatch.setattr(f"umbel.kernels.{module}.kernels_for", lambda *t: rows if rows.takes(*t) else None)
     return made
 
 
@@ -85,9 +88,20 @@ class Repeats:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs, which the test above runs")
 def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that come to an end one by one, so that forms are larger than steps; one answer goes over a page's end."""
-    model = str(llm.config.model)
-    params = [SamplingParams(temperature=0.0, max_tokens=8 + 3 * i, ignore_eos=True) for i in range(4)]
-    wanted = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:4], params)
+    check_recorded(str(llm.config.model), monkeypatch, rows=4, tokens=8)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
+def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows an expert has changes from step to step, and nobody tells the processor."""
+    model = make_model(tmp_path / "model", "qwen3_moe", seed=3)
+    check_recorded(str(model), monkeypatch, rows=2, tokens=5)
+
+
+def check_recorded(model: str, monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int) -> None:
+    """Rows of `tokens` and more."""
+    params = [SamplingParams(temperature=0.0, max_tokens=tokens + 3 * i, ignore_eos=True) for i in range(rows)]
+    wanted = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:rows], params)
     on_gpu_kernels(monkeypatch)
     monkeypatch.setattr("umbel.runner.graphs.LEAST", 8)
     monkeypatch.setattr("umbel.runner.graphs._bucket", lambda rows: rows + rows % 2)
@@ -98,6 +112,6 @@ def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("umbel.engine.build.TorchRunner", runner_of)
     with np.errstate(all="ignore"):  # rows that are not there hold whatever was in memory
-        got = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:4], params)
+        got = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:rows], params)
     assert ids_of(got) == ids_of(wanted)
-    assert 1 <= graphs.recorded <= 4 and graphs.replayed >= 8
+    assert 1 <= graphs.recorded <= rows and graphs.replayed >= tokens

@@ -22,7 +22,7 @@ def llm_of(directory: Path, count: int) -> LLM:
     return LLM(str(directory), tensor_parallel_size=count, **options)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen2"])  # norms of heads; biases, tied embeddings
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "qwen3_moe"])  # norms of heads; biases, tied embeddings; experts
 def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
     """Over two runs, the second with a larger store."""
     directory = make_model(tmp_path / family, family, seed=4)
@@ -61,5 +61,8 @@ def test_shapes_that_cannot_be_cut_are_refused(tmp_path: Path) -> None:
     directory = make_model(tmp_path / "llama", "llama")
     with pytest.raises(UsageError, match="n_heads is 4, which it must divide"):
         llm_of(directory, 3)
+    experts = make_model(tmp_path / "mixtral", "mixtral", intermediate_size=49)
+    with pytest.raises(UsageError, match="the width of experts is 49, which it must divide"):
+        llm_of(experts, 2)
     with pytest.raises(UsageError, match="at least 1"):
         llm_of(directory, 0)

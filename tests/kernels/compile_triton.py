@@ -12,7 +12,7 @@ from umbel.kernels.triton import experts, forest, fp8, int4, rows, sampling
 
 HOPPER = GPUTarget("cuda", 90, 32)
 INTS = {"row", "n_heads", "n_q", "n_k", "width", "n_inputs", "n_outputs", "queries", "n_slots"}
-INTS |= {"n_rows", "n_bytes", "n_groups", "group", "part"}
+INTS |= {"n_rows", "n_bytes", "n_groups", "group", "part", "n_experts", "n_each"}
 
 
 def kind_of(name: str, narrow: str, stored: str) -> str:
@@ -27,7 +27,8 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
         return "i32"
     return "*" + {
         "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
-        "tiles": "i32", "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heats": "fp32",
+        "ends": "i64", "places": "i64", "shares": "fp32",
+        "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heats": "fp32",
         "top_k": "i64", "top_p": "fp64", "min_p": "fp64", "bad": "i1",
         "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
         "logits": "fp32", "worths": "fp32",
@@ -62,7 +63,8 @@ def main() -> None:
             scaled = {"HALF": 64, "BLOCK": 64, "SCALED": stored != narrow}
             build(rows._turn, narrow, stored, NORM=True, STORE=True, **scaled)
             build(rows._write, narrow, stored, **scaled)
-        build(experts._multiply, narrow, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+        build(experts._multiply, narrow, EXPERTS=128, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+        build(experts._weighted_sum, narrow, BLOCK=1024)
         for one in (True, False):
             tiles = {"OUTPUTS": 64, "BYTES": 64 if one else 32, "ONE": one}
             build(int4._multiply_int4, narrow, ROWS=16, FLOAT32=wide, **tiles)

@@ -37,6 +37,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-tied": ("qwen3", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
     "mistral": ("mistral", {}),
     "mistral-window": ("mistral", {"sliding_window": 16}),
+    "qwen3-moe": ("qwen3_moe", {}),
+    "qwen3-moe-as-it-falls": ("qwen3_moe", {"norm_topk_prob": False, "tie_word_embeddings": True}),
+    "qwen3-moe-some-dense": ("qwen3_moe", {"num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [1]}),
+    "qwen3-moe-window": ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 16}),
+    "mixtral": ("mixtral", {}),
+    "mixtral-one-expert-each": ("mixtral", {"num_experts_per_tok": 1, "num_local_experts": 16}),
 }
 LENGTHS = (1, 2, 15, 16, 17, 100)
 
@@ -95,6 +101,18 @@ def test_bfloat16_agrees_on_the_best_token(family: str, packed: bool, tmp_path: 
     assert (gap[differ] <= 0.1).all()
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["torch", "packed"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral"])
+def test_bfloat16_of_experts_is_as_near_the_truth_as_transformers(family: str, packed: bool, tmp_path: Path):
+    """Token by token they differ more than other families: where two experts are almost equally likely, the last bit
+    of a router decides which of them speaks."""
+    make_model(tmp_path, family)
+    (prompt,) = random_prompts((200,))
+    (truth,), (theirs,) = (reference_logits(tmp_path, [prompt], kind) for kind in (torch.float32, torch.bfloat16))
+    ours = dense_logits(load(tmp_path, torch.bfloat16, packed=packed), prompt)
+    assert (ours - truth).abs().mean() <= 1.25 * (theirs - truth).abs().mean()
+
+
 @pytest.mark.parametrize(
     ("name", "threads", "dtype"),
     [
@@ -103,6 +121,9 @@ def test_bfloat16_agrees_on_the_best_token(family: str, packed: bool, tmp_path: 
         ("mistral", 2, torch.float32),
         ("llama-biased-tied", 1, torch.bfloat16),
         ("qwen3", 2, torch.bfloat16),
+        ("qwen3-moe", 1, torch.float32),
+        ("mixtral", 2, torch.float32),
+        ("qwen3-moe", 1, torch.bfloat16),
     ],
     ids=str,
 )
@@ -168,7 +189,7 @@ def test_bfloat16_checkpoint_holds_the_values_of_its_float32_twin():
         pytest.skip(f"{SHARED_MODELS} is not on this machine")
     one, other = load(SHARED_MODELS / "tinystories-656k"), load(SHARED_MODELS / "tinystories-656k-bf16")
     assert torch.equal(one.embedding.weight, other.embedding.weight)
-    assert torch.equal(one.layers[1].gate_up.weight, other.layers[1].gate_up.weight)
+    assert torch.equal(one.layers[1].block.gate_up.weight, other.layers[1].block.gate_up.weight)
 
 
 @pytest.mark.parametrize("packed", [False, True])

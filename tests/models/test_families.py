@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.tiny_models import BASE, FAMILIES
 from umbel.errors import ModelError
+from umbel.ir.experts import Experts
 from umbel.ir.spec import RopeScaling
 from umbel.models.families import read_spec, resolve_model
 
@@ -54,6 +56,28 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "window 0": ("mistral", {"sliding_window": 0}, "sliding_window"),
     "flag": ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "dtype": ("llama", {"torch_dtype": "int4"}, "dtype"),
+    "no experts": ("qwen3_moe", {"num_experts": 0}, "num_experts=0"),
+    "missing experts": ("mixtral", {"num_local_experts": None}, "num_local_experts"),
+    "two numbers of experts": ("qwen3_moe", {"num_local_experts": 4}, "differ"),
+    "many experts": ("mixtral", {"num_local_experts": 2**20}, "num_local_experts"),
+    "more than there are": ("mixtral", {"num_experts_per_tok": 5}, "there are 4 experts"),
+    "experts without width": ("qwen3_moe", {"moe_intermediate_size": None}, "moe_intermediate_size"),
+    "large experts": (
+        "qwen3_moe",
+        {"num_experts": 4096, "moe_intermediate_size": 2**20, "hidden_size": 2**17, "num_hidden_layers": 1024},
+        "parameters",
+    ),
+    "step 0": ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+    "dense layer that is none": ("qwen3_moe", {"mlp_only_layers": [2]}, "mlp_only_layers"),
+    "dense layers that are none": ("qwen3_moe", {"mlp_only_layers": {"0": 1}}, "mlp_only_layers"),
+    "shares": ("qwen3_moe", {"norm_topk_prob": 1}, "norm_topk_prob"),
+    "experts in 4 bits": (
+        "mixtral",
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}},
+        "experts in 4 bits",
+    ),
+    "shared experts": ("mixtral", {"model_type": "qwen2_moe"}, "model_type='qwen2_moe': must be one of"),
+    "norm of the whole width": ("mixtral", {"model_type": "olmoe"}, "model_type='olmoe'"),
 }
 
 
@@ -89,6 +113,29 @@ def test_what_makes_the_families_differ(tmp_path: Path):
     assert (qwen3.qk_norm, qwen3.head_dim, qwen3.qkv_bias) == (True, 128, False)
     mistral = read_spec(write_config(tmp_path / "d", "mistral", sliding_window=8))
     assert (mistral.sliding_window, mistral.head_dim, mistral.group_size) == (8, 24, 2)
+
+
+def test_which_layers_have_experts(tmp_path: Path):
+    mixtral = read_spec(write_config(tmp_path / "a", "mixtral"))
+    assert mixtral.experts == Experts(count=4, per_token=2, width=48, renormalised=True)
+    qwen = read_spec(write_config(tmp_path / "b", "qwen3_moe", norm_topk_prob=None))
+    assert qwen.experts == Experts(count=8, per_token=3, width=40, renormalised=False)
+    assert (qwen.qk_norm, qwen.intermediate_size) == (True, 172)
+    some = {"num_hidden_layers": 6, "decoder_sparse_step": 3, "mlp_only_layers": [5]}
+    spec = read_spec(write_config(tmp_path / "c", "qwen3_moe", **some))
+    assert spec.experts and spec.experts.dense_layers == (0, 1, 3, 4, 5)
+    assert read_spec(write_config(tmp_path / "d", "qwen3_moe", mlp_only_layers=[0, 1])).experts is None
+    assert read_spec(write_config(tmp_path / "e", "qwen2")).experts is None
+    newer = {"num_experts": None, "num_local_experts": 8}  # as transformers 5 writes it
+    assert read_spec(write_config(tmp_path / "f", "qwen3_moe", **newer)).experts == replace(
+        qwen.experts, renormalised=True
+    )
+
+
+def test_what_mixtral_is_without_being_told(tmp_path: Path):
+    spec = read_spec(write_config(tmp_path / "a", "mixtral", rope_theta=None, rms_norm_eps=None))
+    assert (spec.rope_theta, spec.rms_norm_eps, spec.sliding_window) == (1e6, 1e-5, None)
+    assert read_spec(write_config(tmp_path / "b", "mixtral", sliding_window=7)).sliding_window == 7
 
 
 def test_sliding_window_of_all_layers_or_of_none(tmp_path: Path):

@@ -13,7 +13,7 @@ from umbel.models.shards import Shard, ShardedWeights, shard_spec
 from umbel.models.weights import StoredWeights, layout
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_shards_make_up_the_whole(tmp_path: Path, family: str, count: int) -> None:
     directory = make_model(tmp_path / family, family)
@@ -31,7 +31,10 @@ def test_shards_make_up_the_whole(tmp_path: Path, family: str, count: int) -> No
             joined = torch.cat([torch.cat(piece) for piece in pieces])
         elif kind == "gate_up":
             joined = torch.cat([torch.cat(half) for half in zip(*(part.chunk(2) for part in parts), strict=True)])
-        elif kind in ("o", "down"):
+        elif kind == "experts_gate_up":
+            each = [part.view(2 * spec.experts.count, -1, part.shape[1]) for part in parts]
+            joined = torch.cat(each, 1).view(whole[name].shape)
+        elif kind in ("o", "down", "experts_down"):
             assert all(part.is_contiguous() for part in parts)
             joined = torch.cat(parts, 1)
         else:

@@ -181,6 +181,49 @@ def test_malformed_directory_is_refused(name: str, tmp_path: Path, monkeypatch: 
     assert time.monotonic() - begin < 20
 
 
+EXPERT = "model.layers.1.mlp.experts.7.up_proj.weight"
+MALFORMED_EXPERTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an expert missing": (change_tensors(lambda t: t.pop(EXPERT)), EXPERT),
+    "an expert too many": (
+        change_tensors(lambda t: t.update({EXPERT.replace("7", "8"): torch.ones(40, 64)})),
+        "experts.8",
+    ),
+    "fewer experts than there are": (config_value("num_experts", 7), r"\[8, 64\], config\.json makes it \[7, 64\]"),
+    "a router missing": (change_tensors(lambda t: t.pop("model.layers.0.mlp.gate.weight")), r"mlp\.gate\.weight"),
+    "a router of other experts": (
+        change_tensors(lambda t: t.update({"model.layers.0.mlp.gate.weight": torch.ones(7, 64)})),
+        r"\[7, 64\], config\.json makes it \[8, 64\]",
+    ),
+    "an expert of another width": (change_tensors(lambda t: t.update({EXPERT: torch.ones(39, 64)})), r"\[40, 64\]"),
+    "an expert that is not finite": (change_tensors(lambda t: t[EXPERT].__setitem__((3, 5), float("nan"))), EXPERT),
+    "a layer that is said to be dense": (config_value("mlp_only_layers", [1]), r"layers\.1\.mlp\.gate_proj"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_EXPERTS)
+def test_malformed_experts_are_refused(name: str, tmp_path: Path):
+    spoil, named = MALFORMED_EXPERTS[name]
+    make_model(tmp_path, "qwen3_moe")
+    open_model(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ModelError, match=named):
+        open_model(tmp_path)
+
+
+def test_experts_are_stacked_gate_and_up_side_by_side(tmp_path: Path):
+    stored, spec = load_file(weights_file(make_model(tmp_path, "mixtral"))), read_spec(tmp_path)
+    weights = load_weights(tmp_path, spec, torch.float32)
+    gate_up = weights["layers.1.experts_gate_up"].view(4, 2, 48, 64)
+    down = weights["layers.1.experts_down"].view(4, 64, 48)
+    for i in range(4):
+        name = f"model.layers.1.block_sparse_moe.experts.{i}."
+        w1, w2, w3 = (stored[f"{name}w{n}.weight"] for n in (1, 2, 3))
+        assert torch.equal(gate_up[i, 0], w1) and torch.equal(gate_up[i, 1], w3) and torch.equal(down[i], w2)
+    block = Decoder(spec, weights).layers[1].block
+    stack = weights["layers.1.experts_down"].untyped_storage().data_ptr()
+    assert all(down.weight.untyped_storage().data_ptr() == stack for _, down in block.products.pairs)  # no copies
+
+
 def test_sharded_checkpoint_equals_the_single_file(tmp_path: Path):
     single = make_model(tmp_path / "a", "qwen3")
     sharded = make_model(tmp_path / "b", "qwen3")

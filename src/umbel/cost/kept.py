@@ -15,8 +15,8 @@ from umbel.ir.spec import ModelSpec
 
 def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
     """The spec with weights as they are kept under EngineConfig.linear: int4 on a GPU only, as processors keep the
-    floats that such weights stand for."""
-    if not on_gpu:
+    floats that such weights stand for, and experts are never int4."""
+    if not on_gpu or spec.experts:
         return replace(spec, quantization=None)
     return replace(spec, quantization=LOADING) if linear == "int4" and spec.quantization is None else spec
 

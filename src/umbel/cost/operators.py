@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from umbel.cost.packed import product_bytes
 from umbel.cost.shape import BYTES, Shape
+from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 
@@ -57,7 +59,8 @@ class Operator:
     FLOPs per token, per pair and per row of logits; bytes of weights per step and more of them per step with logits (as
     the end of the last layer only serves rows of logits), of KV per token read or written, of activations per token, of
     logits per sample. Activations are counted only where an operator does nothing else than pass over them; between
-    others they can stay in a cache.
+    others they can stay in a cache. Of experts, `unused` is the share that a token leaves out: several tokens read what
+    they would if each expert were as likely as any other.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Operator:
     kv_bytes: int = 0
     activation_bytes: int = 0
     logit_bytes: int = 0
+    unused: float = 0.0
 
     def flops(self, work: Work) -> int:
         """Multiplications and additions that the answers need."""
@@ -77,28 +81,31 @@ class Operator:
 
     def n_bytes(self, work: Work) -> int:
         """Bytes that must pass between processor and memory."""
-        weights = self.weight_bytes + (self.logit_weight_bytes if work.logit_rows else 0)
+        weights = self._read(self.weight_bytes, work.tokens) + self._read(self.logit_weight_bytes, work.logit_rows)
         kv, logits = work.kv_tokens * self.kv_bytes, work.samples * self.logit_bytes
         return weights + kv + logits + work.tokens * self.activation_bytes
+
+    def _read(self, n_bytes: int, rows: int) -> int:
+        """Of the weights of some layers, what so many rows read."""
+        return round(n_bytes * (1 - self.unused**rows)) if rows else 0
 
 
 def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
     """The operators of a model that have a floor, in the order in which a token meets them.
 
-    `norms` adds residuals too; `rotary` has the norms of query and key heads with it, `gate_up` the
-    activation, `head` the last norm; biases belong to their product.
+    `norms` adds residuals too; `rotary` has the norms of query and key heads with it, `gate_up` and `experts` the
+    activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
     """
     width, layers, hidden, inner = BYTES[dtype], spec.n_layers, spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    shape, table = Shape.of(spec, dtype), spec.vocab_size * hidden
+    shape, table, every = Shape.of(spec, dtype), spec.vocab_size * hidden, range(layers)
+    gated = [i for i in every if not spec.experts or i in spec.experts.dense_layers]
 
-    def dense(name: str, inputs: int, outputs: int, *, bias: bool, ending: bool = True) -> Operator:
-        each = [product_bytes(spec, i, name, inputs, outputs, width) + outputs * bias * width for i in range(layers)]
-        flops = 2 * inputs * outputs
-        if not ending:
-            return Operator(name, flops * layers, weight_bytes=sum(each))
-        every = flops * (layers - 1)
-        return Operator(name, every, 0, flops, weight_bytes=sum(each[:-1]), logit_weight_bytes=each[-1])
+    def dense(
+        name: str, inputs: int, outputs: int, *, bias: bool, where: Sequence[int], ending: bool = True
+    ) -> Operator:
+        each = [product_bytes(spec, i, name, inputs, outputs, width) + outputs * bias * width for i in where]
+        return _split(name, 2 * inputs * outputs, each, ends=ending and layers - 1 in where)
 
     rotary_bytes = 2 * spec.head_dim * spec.qk_norm * layers * width
     norms = 2 * layers - 1  # one of the last layer's two is for rows of logits
@@ -110,14 +117,32 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
             logit_weight_bytes=hidden * width,
             activation_bytes=4 * hidden * norms * width,  # two read, their sum and its norm written
         ),
-        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias, ending=False),
+        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias, where=every, ending=False),
         Operator("rotary", weight_bytes=rotary_bytes, activation_bytes=2 * (q + kv) * layers * width),
         Operator("attention", pair_flops=shape.pair_flops, kv_bytes=shape.kv_bytes),
-        dense("o", q, hidden, bias=spec.o_bias),
-        dense("gate_up", hidden, 2 * inner, bias=spec.mlp_bias),
-        dense("down", inner, hidden, bias=spec.mlp_bias),
+        dense("o", q, hidden, bias=spec.o_bias, where=every),
+        *([dense("gate_up", hidden, 2 * inner, bias=spec.mlp_bias, where=gated)] if gated else []),
+        *([dense("down", inner, hidden, bias=spec.mlp_bias, where=gated)] if gated else []),
+        *(_of_experts(spec, spec.experts, layers - len(gated), width) if spec.experts else ()),
         Operator("head", logit_flops=2 * table, logit_weight_bytes=(table + hidden) * width),
         Operator("sampling", logit_bytes=4 * spec.vocab_size),
+    )
+
+
+def _split(name: str, flops: int, layer_bytes: list[int], *, ends: bool) -> Operator:
+    """A product in some layers, by the bytes of its weights in each; `ends`: the last of them is the model's."""
+    early, last = (layer_bytes[:-1], layer_bytes[-1]) if ends else (layer_bytes, 0)
+    return Operator(name, flops * len(early), 0, flops * ends, weight_bytes=sum(early), logit_weight_bytes=last)
+
+
+def _of_experts(spec: ModelSpec, experts: Experts, n_layers: int, width: int) -> tuple[Operator, Operator]:
+    """The router and the experts of so many layers."""
+    ends = spec.n_layers - 1 not in experts.dense_layers
+    router, one = experts.count * spec.hidden_size, 3 * experts.width * spec.hidden_size
+    products = _split("experts", 2 * one * experts.per_token, [one * experts.count * width] * n_layers, ends=ends)
+    return (
+        _split("router", 2 * router, [router * width] * n_layers, ends=ends),
+        replace(products, unused=1 - experts.per_token / experts.count),
     )
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from umbel.cost.matmuls import matmuls
+from umbel.cost.matmuls import ending, matmuls
 from umbel.cost.packed import spared_bytes
 from umbel.ir.spec import ModelSpec
-
-ENDING = frozenset({"o", "gate", "up", "down"})  # what of the last layer only rows need that are sampled from
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -21,8 +19,9 @@ class Shape:
     What follows the attention of the last layer is for rows that are sampled from: no other row's hidden state is read
     there, so it is counted with the output head. FLOPs: `token_flops` (dense layers, per token), `pair_flops`
     (attention, per query token and key it sees), `head_flops` (end of the last layer and output head, per sample).
-    Bytes: `layer_bytes` (weights that every step reads), `head_bytes` (end of the last layer, last norm, output head),
-    `weight_bytes` (everything that is loaded), `kv_bytes` (keys and values of one token).
+    Bytes: `layer_bytes` (weights that every step reads, all experts among them as in steps of many rows), `head_bytes`
+    (end of the last layer, last norm, output head), `weight_bytes` (everything that is loaded), `kv_bytes` (keys and
+    values of one token).
     """
 
     token_flops: int
@@ -42,9 +41,9 @@ class Shape:
         dense = matmuls(spec)
         table = spec.vocab_size * spec.hidden_size
         layers = sum(m.weights for m in dense) + _small_weights(spec)
-        ending = [replace(m, count=1) for m in dense if m.name in ENDING]
-        ending_flops = sum(m.flops_per_token for m in ending)
-        ending_weights = sum(m.weights for m in ending) + _ending_weights(spec)
+        last = ending(spec)
+        ending_flops = sum(m.flops_per_token for m in last)
+        ending_weights = sum(m.weights for m in last) + _ending_weights(spec)
         spared, spared_ending = spared_bytes(spec, width)
         return cls(
             token_flops=sum(m.flops_per_token for m in dense) - ending_flops,

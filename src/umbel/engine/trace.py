@@ -82,7 +82,7 @@ def _step(number: int, step: StepSlice) -> Iterator[Timed]:
         yield (step.begin, 0, 3), event
 
 
-_LAYERED = ("qkv", "rotary", "attention", "o", "gate_up", "down")
+_LAYERED = ("qkv", "rotary", "attention", "o", "gate_up", "down", "router", "experts")
 
 
 def _slice(name: str, category: str, span: tuple[int, int], depth: int, args: dict[str, Any]) -> Timed:

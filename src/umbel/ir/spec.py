@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umbel.ir.experts import Experts
 from umbel.ir.int4_format import Int4Format
 
 
@@ -44,6 +45,7 @@ class ModelSpec:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     quantization: Int4Format | None = None
+    experts: Experts | None = None
 
     @property
     def group_size(self) -> int:

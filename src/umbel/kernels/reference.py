@@ -5,8 +5,6 @@ On a CPU in float32 the result of a row never depends on how many other rows are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -62,10 +60,20 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, cap: float = 0.0, sinks: Ten
     return (weights if sinks is None else weights[..., 1:]) @ values
 
 
-def by_expert(x: Tensor, weights: Tensor, counts: Sequence[int]) -> Tensor:
-    """`x[r] @ weights[e].T` for rows that stand sorted by expert, `counts[e]` of each: [rows, inputs] and [experts,
-    outputs, inputs] -> [rows, outputs]."""
-    return torch.cat([rows @ w.t() for rows, w in zip(x.split(list(counts)), weights, strict=True)])
+def by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """`x[r] @ weights[e].T` for rows that stand sorted by expert, those of each up to `ends[e]`: [rows, inputs] and
+    [experts, outputs, inputs] -> [rows, outputs]."""
+    ranges = x.tensor_split(ends.cpu()[:-1])
+    return torch.cat([rows @ w.t() for rows, w in zip(ranges, weights, strict=True)])
+
+
+def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """For each row the rows of `parts` at its `places`, times its `shares`, added up in float32 in this order: [n,
+    width], [rows, each] twice -> [rows, width]."""
+    total = parts[places[:, 0]].float() * shares[:, :1]
+    for i in range(1, places.shape[1]):
+        total += parts[places[:, i]].float() * shares[:, i : i + 1]
+    return total.to(parts.dtype)
 
 
 def from_int4(nibbles: Tensor, scales: Tensor, zeros: Tensor, group: int) -> Tensor:

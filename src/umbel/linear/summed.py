@@ -19,10 +19,14 @@ class SummedLinear:
 
     def apply(self, x: Tensor) -> Tensor:
         """See Linear."""
-        out = self.part.apply(x)
-        if out.is_cuda:
-            dist.all_reduce(out)
-            return out
-        wide = out.to(torch.float32)  # gloo adds up nothing narrower on every system
-        dist.all_reduce(wide)
-        return wide.to(out.dtype)
+        return add_up(self.part.apply(x))
+
+
+def add_up(part: Tensor) -> Tensor:
+    """The sum of all ranks' parts."""
+    if part.is_cuda:
+        dist.all_reduce(part)
+        return part
+    wide = part.to(torch.float32)  # gloo adds up nothing narrower on every system
+    dist.all_reduce(wide)
+    return wide.to(part.dtype)

@@ -39,7 +39,8 @@ class Decoder:
         self.device = torch.device(device)
         method = method or DenseMethod()
         self.final_norm = weights["norm"].to(self.device)
-        self.layers = tuple(LayerWeights.of(self._of_layer(weights, layer), method) for layer in range(spec.n_layers))
+        of_layer = (self._of_layer(weights, layer) for layer in range(spec.n_layers))
+        self.layers = tuple(LayerWeights.of(named, method, spec.experts) for named in of_layer)
         self.embedding = method.convert_table(weights["embed"].to(self.device))
         self.head = self.embedding
         if not spec.tied_embeddings:
@@ -84,7 +85,7 @@ class Decoder:
             if wanted is not None and layer == layers[-1]:
                 hidden, attended = hidden[wanted], attended[wanted]
             hidden, normed = lap("norms", add_rms_norm(hidden, lap("o", w.o.apply(attended)), w.mlp_norm, eps))
-            delta = lap("down", w.down.apply(lap("gate_up", w.gate_up.apply(normed))))
+            delta = w.block.apply(normed, spans)
         return hidden if delta is None else lap("norms", hidden + delta)
 
     def logits(self, hidden: Tensor, room: Tensor | None = None) -> Tensor:

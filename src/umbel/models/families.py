@@ -7,15 +7,17 @@ are refused. Absurd sizes stop here, before anything is allocated. Nothing here 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from umbel.config import nearest
 from umbel.errors import ModelError
+from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec, RopeScaling
 from umbel.models.config_file import Config, flag_of, ids_of, number_of, read_json, refuse_code, shorten, size_of
+from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
 
 MAX_PARAMETERS = 4 * 10**12
@@ -29,18 +31,23 @@ class Family:
     """How one `model_type` differs from the others.
 
     A bias that is None follows the config's `attention_bias` or `mlp_bias`. `window` says when `sliding_window` counts:
-    "never", "always", or as `use_sliding_window` "asks". `bos` and `eos` hold where the config has no such key.
+    "never", "always", as `use_sliding_window` "asks", or so for "all" layers. `experts` reads what they are. The others
+    hold where the config has no such key.
     """
 
     architecture: str
     qkv_bias: bool | None
     o_bias: bool | None
     mlp_bias: bool | None
-    window: Literal["never", "always", "asks"]
+    window: Literal["never", "always", "asks", "all"]
     qk_norm: bool = False
     head_dim: int | None = None
     bos: int | None = None
     eos: int | None = None
+    window_size: int | None = 4096
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    experts: Callable[[Config, int], Experts | None] | None = None
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -48,6 +55,20 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family("MistralForCausalLM", False, False, False, "always", bos=1, eos=2),
     "qwen2": Family("Qwen2ForCausalLM", True, False, False, "asks"),
     "qwen3": Family("Qwen3ForCausalLM", None, None, False, "asks", qk_norm=True, head_dim=128),
+    "mixtral": Family(
+        "MixtralForCausalLM",
+        False,
+        False,
+        False,
+        "always",
+        bos=1,
+        eos=2,
+        window_size=None,
+        rope_theta=1e6,
+        rms_norm_eps=1e-5,
+        experts=mixtral_experts,
+    ),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", None, None, False, "all", qk_norm=True, experts=qwen3_moe_experts),
 }
 
 
@@ -113,8 +134,8 @@ def _spec(config: Config, generation: Config) -> ModelSpec:
         head_dim=_head_dim(config, family, hidden_size, n_heads),
         intermediate_size=size_of(config, "intermediate_size"),
         max_positions=size_of(config, "max_position_embeddings"),
-        rms_norm_eps=number_of(config, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
-        rope_theta=_rope_theta(config),
+        rms_norm_eps=number_of(config, "rms_norm_eps", family.rms_norm_eps, low=0.0, high=1.0),
+        rope_theta=_rope_theta(config, family),
         rope_scaling=_rope_scaling(config),
         qkv_bias=attention_bias if family.qkv_bias is None else family.qkv_bias,
         o_bias=attention_bias if family.o_bias is None else family.o_bias,
@@ -126,6 +147,7 @@ def _spec(config: Config, generation: Config) -> ModelSpec:
         bos_token_id=next(iter(ids_of(config, "bos_token_id", family.bos)), None),
         eos_token_ids=_eos_ids(config, generation, family),
         quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
+        experts=family.experts(config, n_layers) if family.experts else None,
     )
 
 
@@ -153,9 +175,9 @@ def _head_dim(config: Config, family: Family, hidden_size: int, n_heads: int) ->
 
 def _sliding_window(config: Config, family: Family, n_layers: int) -> int | None:
     """The window of all layers, None for full attention; models whose layers differ are refused."""
-    counts = family.window == "always" or (family.window == "asks" and flag_of(config, "use_sliding_window"))
+    counts = family.window == "always" or (family.window in ("asks", "all") and flag_of(config, "use_sliding_window"))
     # Unlike elsewhere, null differs from a missing key: it means that there is no window.
-    has_window = counts and config.get("sliding_window", 4096) is not None
+    has_window = counts and config.get("sliding_window", family.window_size) is not None
     window = size_of(config, "sliding_window", 4096) if has_window else None
     if family.window != "asks":
         return window
@@ -179,10 +201,10 @@ def _rope(config: Config) -> Config:
     return rope
 
 
-def _rope_theta(config: Config) -> float:
+def _rope_theta(config: Config, family: Family) -> float:
     rope = _rope(config)
     source = rope if rope.get("rope_theta") is not None else config
-    return number_of(source, "rope_theta", 10_000.0, low=1.0, high=1e12)
+    return number_of(source, "rope_theta", family.rope_theta, low=1.0, high=1e12)
 
 
 def _rope_scaling(config: Config) -> RopeScaling | None:
@@ -223,8 +245,11 @@ def _check_totals(spec: ModelSpec) -> ModelSpec:
         if token_id >= spec.vocab_size:
             raise ModelError(f"bos or eos token id {token_id}: must be below vocab_size={spec.vocab_size}")
     heads = 2 * (spec.n_heads + spec.n_kv_heads) * spec.head_dim
-    per_layer = spec.hidden_size * (heads + 3 * spec.intermediate_size)
+    inner = max(spec.intermediate_size, spec.experts.count * spec.experts.width if spec.experts else 0)
+    per_layer = spec.hidden_size * (heads + 3 * inner)
     total = spec.n_layers * per_layer + 2 * spec.vocab_size * spec.hidden_size
     if total > MAX_PARAMETERS:
         raise ModelError(f"the sizes multiply to {total:,} parameters: at most {MAX_PARAMETERS:,} are accepted")
+    if spec.experts and spec.quantization:
+        raise ModelError("quantization_config: experts in 4 bits cannot be read: use the original model")
     return spec

@@ -12,33 +12,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec, RopeScaling
 from umbel.linear.base import Linear, LinearMethod, Weights
+from umbel.models.block import Block, convert_block
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: q, k, v are one product, gate, up and the gate between them another; norms `[width]`."""
+    """One layer: q, k, v are one product, `block` is what follows the attention; norms `[width]`."""
 
     attn_norm: Tensor
     qkv: Linear
     o: Linear
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    block: Block
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
 
     @classmethod
-    def of(cls, named: Weights, method: LinearMethod) -> LayerWeights:
+    def of(cls, named: Weights, method: LinearMethod, experts: Experts | None = None) -> LayerWeights:
         """From the tensors of one layer as a checkpoint has them, named as in `weights.py`."""
         return cls(
             attn_norm=named["attn_norm"],
             qkv=method.convert(named["qkv"], named.get("qkv_bias")),
             o=method.convert(named["o"], named.get("o_bias")),
             mlp_norm=named["mlp_norm"],
-            gate_up=method.convert_gated(named["gate_up"], named.get("gate_up_bias")),
-            down=method.convert(named["down"], named.get("down_bias")),
+            block=convert_block(named, method, experts),
             q_norm=named.get("q_norm"),
             k_norm=named.get("k_norm"),
         )

@@ -1,8 +1,8 @@
 """Tensor parallelism by a transform of weights: a rank's share of all products, for a decoder that knows nothing of it.
 
 As in Megatron-LM (arXiv 1909.08053): queries, keys, values, gate and up are cut by outputs, whole heads each; the
-products behind them by inputs, so that the ranks' results are added up (`linear/summed.py`). Norms, embedding and head
-are on every rank.
+products behind them by inputs, so that the ranks' results are added up (`linear/summed.py`). Experts are cut like the
+gate, each of them. Norms, embedding, routers and head are on every rank.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from umbel.errors import UsageError
+from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
-from umbel.linear.summed import SummedLinear
+from umbel.linear.experts import check_experts
+from umbel.linear.summed import SummedLinear, add_up
+from umbel.models.block import Block, DenseBlock
 from umbel.models.decoder import Decoder
 
 
@@ -30,9 +33,12 @@ class Shard:
 
 
 def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
-    """The shape of one of `count` equal shards; raises UsageError when heads or the gate cannot be cut so."""
-    parts = {"n_heads": spec.n_heads, "n_kv_heads": spec.n_kv_heads, "intermediate_size": spec.intermediate_size}
-    for name, size in parts.items():
+    """The shape of one of `count` equal shards; raises UsageError when heads, the gate or experts cannot be cut so."""
+    parts = {"n_heads": spec.n_heads, "n_kv_heads": spec.n_kv_heads}
+    experts = spec.experts
+    if experts is None or experts.dense_layers:
+        parts["intermediate_size"] = spec.intermediate_size
+    for name, size in (*parts.items(), ("the width of experts", experts.width if experts else 0)):
         if size % count:
             raise UsageError(f"tensor_parallel_size={count}: {name} is {size}, which it must divide")
     form = spec.quantization
@@ -42,7 +48,8 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
             raise UsageError(
                 f"tensor_parallel_size={count} cuts the {inputs} inputs of {name} inside groups of {group}"
             )
-    return replace(spec, **{name: size // count for name, size in parts.items()})
+    cut = experts and replace(experts, width=experts.width // count)
+    return replace(spec, **{name: size // count for name, size in parts.items()}, experts=cut)
 
 
 class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
@@ -70,7 +77,10 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
             return torch.cat([self._part(t, 0) for t in tensor.split(heads)])
         if kind in ("gate_up", "gate_up_bias"):
             return torch.cat([self._part(t, 0) for t in tensor.chunk(2)])
-        if kind in ("o", "down"):
+        if kind == "experts_gate_up" and spec.experts:
+            halves = tensor.view(2 * spec.experts.count, spec.experts.width, -1)
+            return self._part(halves, 1).reshape(-1, tensor.shape[1])
+        if kind in ("o", "down", "experts_down"):
             return self._part(tensor, 1).contiguous()
         if kind in ("o_bias", "down_bias") and self.shard.rank > 0:
             return torch.zeros_like(tensor)  # it is added once
@@ -82,9 +92,26 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
 
 def build_shard(spec: ModelSpec, weights: Weights, shard: Shard, device: torch.device, method: LinearMethod) -> Decoder:
     """The decoder of one shard of a model of shape `spec`, with the ranks' results added up where its products were cut
-    by inputs; of one rank, simply the decoder."""
+    by inputs; of one rank, simply the decoder. Raises UsageError for a method that this model cannot have there."""
+    if spec.experts:
+        check_experts(method, device)
     if shard.count == 1:
         return Decoder(spec, weights, device, method)
     decoder = Decoder(shard_spec(spec, shard.count), ShardedWeights(weights, spec, shard), device, method)
-    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), down=SummedLinear(w.down)) for w in decoder.layers)
+    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), block=_summed(w.block)) for w in decoder.layers)
     return decoder
+
+
+def _summed(block: Block) -> Block:
+    return replace(block, down=SummedLinear(block.down)) if isinstance(block, DenseBlock) else SummedBlock(block)
+
+
+@dataclass(frozen=True, slots=True)
+class SummedBlock:
+    """See Block; experts are added up once, not each."""
+
+    part: Block
+
+    def apply(self, x: Tensor, spans: Spans) -> Tensor:
+        """See Block."""
+        return spans.lap("experts", add_up(self.part.apply(x, spans)))

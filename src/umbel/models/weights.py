@@ -1,7 +1,8 @@
 """Brings a model's tensors into memory under the engine's own names, from safetensors only, checked before use.
 
 Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down`, with `qkv_bias
-o_bias gate_up_bias down_bias q_norm k_norm` where the family has them. Query, key and value, and gate and up, are
+o_bias gate_up_bias down_bias q_norm k_norm` where the family has them, and in place of `gate_up down` in layers with
+experts `router experts_gate_up experts_down`. Query, key and value, and gate and up, are
 stacked once here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
 """
 
@@ -20,6 +21,7 @@ from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
 from umbel.models.config_file import read_json, shorten
+from umbel.models.moe import expert_parts
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
 from umbel.models.parts import Part
 from umbel.models.safetensors_header import TensorEntry, read_header
@@ -54,7 +56,7 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     if not spec.tied_embeddings:
         found["head"] = (Part("lm_head.weight", (vocab, hidden)),)
     for layer in range(spec.n_layers):
-        for name, parts in _layer_layout(spec).items():
+        for name, parts in _layer_layout(spec, layer).items():
             stored = tuple(Part(f"model.layers.{layer}.{part.name}", part.shape) for part in parts)
             found[f"layers.{layer}.{name}"] = stored
     return found
@@ -162,8 +164,9 @@ def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weigh
     return round_to_int4(weight, form.group_of(inputs) if whole else LOADING.group_of(inputs))
 
 
-def _layer_layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
+def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
+    experts = spec.experts if spec.experts and layer not in spec.experts.dense_layers else None
     hidden, wide = spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     products = {
@@ -172,12 +175,17 @@ def _layer_layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
         "gate_up": (("mlp.gate_proj", wide, hidden), ("mlp.up_proj", wide, hidden)),
         "down": (("mlp.down_proj", hidden, wide),),
     }
+    if experts:
+        del products["gate_up"], products["down"]
     biased = {"qkv": spec.qkv_bias, "o": spec.o_bias, "gate_up": spec.mlp_bias, "down": spec.mlp_bias}
     norms = {"attn_norm": ("input_layernorm", hidden), "mlp_norm": ("post_attention_layernorm", hidden)}
     if spec.qk_norm:
         norms |= {"q_norm": ("self_attn.q_norm", spec.head_dim), "k_norm": ("self_attn.k_norm", spec.head_dim)}
     found = {name: tuple(Part(f"{p}.weight", (rows, cols)) for p, rows, cols in ps) for name, ps in products.items()}
-    found |= {f"{n}_bias": tuple(Part(f"{p}.bias", (rows,)) for p, rows, _ in products[n]) for n in biased if biased[n]}
+    found |= {
+        f"{n}_bias": tuple(Part(f"{p}.bias", (rows,)) for p, rows, _ in products[n]) for n in products if biased[n]
+    }
+    found |= expert_parts(spec, experts) if experts else {}
     return found | {name: (Part(f"{stored}.weight", (size,)),) for name, (stored, size) in norms.items()}
 
 

@@ -1,12 +1,13 @@
 """Products of rows with the weights of their experts on a GPU, all in one launch: the matmul of mixtures of experts.
 
 Rows stand sorted by expert, so that each expert's are one range; ranges are cut into tiles, and a program is one tile
-and some outputs (after MegaBlocks, arXiv 2211.15841). No row is padded beyond its tile and none is dropped.
+and some outputs (after MegaBlocks, arXiv 2211.15841). No row is padded beyond its tile and none is dropped. How many
+rows each expert has only the GPU knows: there are as many programs as any choice could need, each finds its own tile,
+and those that are left over have none. So nobody waits for counts, and launches can be recorded as a graph.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -17,54 +18,78 @@ ROWS, OUTPUTS, INPUTS = 32, 64, 64  # of a tile
 
 @triton.jit
 def _multiply(
-    x, weights, out, tiles, n_inputs, n_outputs,
-    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, FLOAT32: tl.constexpr,
+    x, weights, out, ends, n_experts, n_inputs, n_outputs,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """One program: a tile of one expert's rows and some of its outputs."""
-    tile = tiles + tl.program_id(0) * 3
+    index, tile = tl.arange(0, EXPERTS), tl.program_id(0)
+    there = index < n_experts
+    end = tl.load(ends + index, mask=there, other=0)
+    begin = tl.load(ends + index - 1, mask=there & (index > 0), other=0)
+    tiles = tl.where(there, (end - begin + ROWS - 1) // ROWS, 0)
+    tiles_end = tl.cumsum(tiles, 0)
+    mine = (tile < tiles_end) & (tile >= tiles_end - tiles)  # of one expert, or of none
+    first = tl.sum(tl.where(mine, begin + (tile - tiles_end + tiles) * ROWS, 0), 0)
+    left = tl.sum(tl.where(mine, end, 0), 0) - first
+    weights += tl.sum(tl.where(mine, index, 0), 0).to(tl.int64) * n_outputs * n_inputs
     row, column = tl.arange(0, ROWS), tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
-    here, wanted = row < tl.load(tile + 2), column < n_outputs
-    rows = (tl.load(tile + 1) + row).to(tl.int64)
-    weights += tl.load(tile).to(tl.int64) * n_outputs * n_inputs
+    here, wanted = row < left, column < n_outputs
+    rows = (first + row).to(tl.int64)
     total = tl.zeros([ROWS, OUTPUTS], tl.float32)
-    for low in range(0, n_inputs, INPUTS):
+    for low in range(0, tl.where(left > 0, n_inputs, 0), INPUTS):
         at = low + tl.arange(0, INPUTS)
-        there = at < n_inputs
-        left = tl.load(x + rows[:, None] * n_inputs + at[None, :], mask=here[:, None] & there[None, :], other=0.0)
+        inside = at < n_inputs
+        taken = tl.load(x + rows[:, None] * n_inputs + at[None, :], mask=here[:, None] & inside[None, :], other=0.0)
         place = weights + column[None, :].to(tl.int64) * n_inputs + at[:, None]
-        right = tl.load(place, mask=wanted[None, :] & there[:, None], other=0.0)
+        weight = tl.load(place, mask=wanted[None, :] & inside[:, None], other=0.0)
         if FLOAT32:
-            total += tl.dot(left.to(tl.float32), right.to(tl.float32), input_precision="ieee")
+            total += tl.dot(taken.to(tl.float32), weight.to(tl.float32), input_precision="ieee")
         else:
-            total += tl.dot(left, right)
+            total += tl.dot(taken, weight)
     place = out + rows[:, None] * n_outputs + column[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=here[:, None] & wanted[None, :])
+
+
+@triton.jit
+def _weighted_sum(parts, places, shares, out, n_each, width, BLOCK: tl.constexpr):
+    """One row and some of its columns, in the order of its places."""
+    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    there = at < width
+    total = tl.zeros([BLOCK], tl.float32)
+    for i in range(0, n_each):
+        place = tl.load(places + row * n_each + i) * width + at
+        share = tl.load(shares + row * n_each + i)
+        total += tl.load(parts + place, mask=there, other=0.0).to(tl.float32) * share
+    tl.store(out + row * width + at, total.to(out.dtype.element_ty), mask=there)
 
 
 # Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers: there, products are of float32.
 INTERPRETED = not isinstance(_multiply, triton.runtime.JITFunction)
 
 
-def multiply_by_expert(x: Tensor, weights: Tensor, counts: np.ndarray) -> Tensor:
-    """`x[r] @ weights[e].T` for rows (`[rows, inputs]`) that stand sorted by expert, `counts[e]` of each (int64
-    `[experts]`); `weights` `[experts, outputs, inputs]`, contiguous. Gives `[rows, outputs]`."""
+def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """`x[r] @ weights[e].T` for rows (`[rows, inputs]`) that stand sorted by expert, those of each up to `ends[e]`
+    (int64 `[experts]`); `weights` `[experts, outputs, inputs]`, contiguous. Gives `[rows, outputs]`."""
     experts, outputs, inputs = weights.shape
-    if x.shape != (int(counts.sum()), inputs) or len(counts) != experts or x.dtype != weights.dtype:
-        raise ValueError(f"x {tuple(x.shape)} of {x.dtype} for {counts.tolist()} rows of {tuple(weights.shape)}")
+    if x.shape[1:] != (inputs,) or ends.shape != (experts,) or x.dtype != weights.dtype:
+        raise ValueError(f"{len(ends)} ends of rows of x {tuple(x.shape)} of {x.dtype} for {tuple(weights.shape)}")
     out = x.new_empty(len(x), outputs)
-    tiles = torch.from_numpy(_tiles(counts)).to(x.device)
-    if len(tiles):
-        _multiply[len(tiles), triton.cdiv(outputs, OUTPUTS)](
-            x.contiguous(), weights.contiguous(), out, tiles, inputs, outputs,
-            ROWS=ROWS, OUTPUTS=OUTPUTS, INPUTS=INPUTS, FLOAT32=x.dtype == torch.float32 or INTERPRETED,
+    most = min(len(x), len(x) // ROWS + experts)  # tiles: each has a row, and each expert one that may not be full
+    if most:
+        _multiply[most, triton.cdiv(outputs, OUTPUTS)](
+            x.contiguous(), weights.contiguous(), out, ends, experts, inputs, outputs,
+            EXPERTS=triton.next_power_of_2(experts), ROWS=ROWS, OUTPUTS=OUTPUTS, INPUTS=INPUTS,
+            FLOAT32=x.dtype == torch.float32 or INTERPRETED,
         )  # fmt: skip
     return out
 
 
-def _tiles(counts: np.ndarray) -> np.ndarray:
-    """Expert, first row and rows of each tile (int32 `[tiles, 3]`)."""
-    n_tiles = -(-counts // ROWS)
-    expert = np.repeat(np.arange(len(counts)), n_tiles)
-    turn = np.arange(len(expert)) - np.repeat(np.cumsum(n_tiles) - n_tiles, n_tiles)
-    first = (np.cumsum(counts) - counts)[expert] + turn * ROWS
-    return np.stack((expert, first, np.minimum(counts[expert] - turn * ROWS, ROWS)), 1).astype(np.int32)
+def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """See kernels/experts.py."""
+    rows, each = places.shape
+    out = parts.new_empty(rows, parts.shape[1])
+    if rows:
+        _weighted_sum[rows, triton.cdiv(parts.shape[1], 1024)](
+            parts, places.contiguous(), shares.contiguous(), out, each, parts.shape[1], BLOCK=1024
+        )
+    return out

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from umbel.kernels.place import Place
+from umbel.kernels.triton.experts import multiply_by_expert, weighted_sum
 from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
@@ -199,6 +200,14 @@ class TritonRows:
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `kernels.triton.fp8.round_rows`."""
         return round_rows(x)
+
+    def multiply_by_expert(self, x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+        """See kernels/experts.py."""
+        return multiply_by_expert(x, weights, ends)
+
+    def weighted_sum(self, parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+        """See kernels/experts.py."""
+        return weighted_sum(parts, places, shares)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `find_largest`."""

@@ -1,0 +1,33 @@
+"""What mixtures of experts do beside products: rows by expert in one launch, and what experts say added up."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from umbel.kernels import reference
+from umbel.kernels.dispatch import kernels_for
+from umbel.kernels.native.calls import Native
+
+
+def has_grouped_products(weights: Tensor) -> bool:
+    """Whether a kernel takes these weights of several experts, as those of GPUs do."""
+    fast = kernels_for(weights)
+    return fast is not None and not isinstance(fast, Native)
+
+
+def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """`x[r] @ weights[e].T` for rows (`[rows, inputs]`) that stand sorted by expert, those of each up to `ends[e]`
+    (int64 `[experts]`): `[rows, outputs]` of `weights` `[experts, outputs, inputs]`."""
+    fast = kernels_for(x, weights)
+    if fast is None or isinstance(fast, Native):
+        return reference.by_expert(x, weights, ends)
+    return fast.multiply_by_expert(x, weights, ends)
+
+
+def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """For each row the rows of `parts` (`[n, width]`) at its `places` (int64 `[rows, each]`), times its `shares`
+    (float32 of the same shape), added up in float32 from the first to the last: `[rows, width]`."""
+    fast = kernels_for(parts)
+    if fast is None or isinstance(fast, Native):
+        return reference.weighted_sum(parts, places, shares)
+    return fast.weighted_sum(parts, places, shares)

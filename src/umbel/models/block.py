@@ -1,0 +1,43 @@
+"""What follows the attention in a layer: a gate of its own, or experts among which a router chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from umbel.ir.experts import Experts
+from umbel.ir.spans import Spans
+from umbel.linear.base import Linear, LinearMethod, Weights
+from umbel.models.moe import ExpertBlock
+
+
+class Block(Protocol):
+    """One layer's block."""
+
+    def apply(self, x: Tensor, spans: Spans) -> Tensor:
+        """What normed rows (`[rows, hidden]`) add to the hidden states: `[rows, hidden]`; `spans` hear of its parts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenseBlock:
+    """See Block; `gate_up` has the gate behind it."""
+
+    gate_up: Linear
+    down: Linear
+
+    def apply(self, x: Tensor, spans: Spans) -> Tensor:
+        """See Block."""
+        return spans.lap("down", self.down.apply(spans.lap("gate_up", self.gate_up.apply(x))))
+
+
+def convert_block(named: Weights, method: LinearMethod, experts: Experts | None) -> Block:
+    """The block of a layer from its tensors, named as in `weights.py`."""
+    if experts is not None and "router" in named:
+        return ExpertBlock.of(named, method, experts)
+    return DenseBlock(
+        gate_up=method.convert_gated(named["gate_up"], named.get("gate_up_bias")),
+        down=method.convert(named["down"], named.get("down_bias")),
+    )

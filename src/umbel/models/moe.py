@@ -1,0 +1,78 @@
+"""Mixtures of experts: a router chooses some experts for each row, whose results are added up (Mixtral, 2401.04088).
+
+Nothing here depends on the number of rows an expert gets, and none is turned away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from umbel.ir.experts import Experts
+from umbel.ir.spans import Spans
+from umbel.ir.spec import ModelSpec
+from umbel.kernels.experts import weighted_sum
+from umbel.linear.base import LinearMethod, Table, Weights
+from umbel.linear.experts import ExpertProducts, convert_experts
+from umbel.models.parts import Part
+
+STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
+    "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
+    "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),
+})  # fmt: skip
+"""By family, what a checkpoint calls the block, and gate, up and down of an expert."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertBlock:
+    """See Block. The router is a table, so that it stays as it is under every method, and its logits are float32."""
+
+    experts: Experts
+    router: Table
+    products: ExpertProducts
+
+    @classmethod
+    def of(cls, named: Weights, method: LinearMethod, experts: Experts) -> ExpertBlock:
+        """From the tensors of one layer, named as in `weights.py`."""
+        router, *stacks = (named[name] for name in ("router", "experts_gate_up", "experts_down"))
+        gate_up, down = (stack.view(experts.count, -1, stack.shape[1]) for stack in stacks)
+        return cls(experts, method.convert_table(router), convert_experts(gate_up, down, method))
+
+    def apply(self, x: Tensor, spans: Spans) -> Tensor:
+        """See Block."""
+        ids, shares = spans.lap("router", choose_experts(self.router.logits(x), self.experts))
+        return spans.lap("experts", self._sum(x, ids, shares))
+
+    def _sum(self, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
+        """What the experts of each row (int64 `[rows, per_token]`) make of it, added up by their shares."""
+        sorted_ids, order = ids.flatten().sort(stable=True)
+        every = torch.arange(self.experts.count, device=x.device)
+        ends = torch.searchsorted(sorted_ids, every, right=True)
+        parts = self.products.apply(x, order // self.experts.per_token, ends)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+        return weighted_sum(parts, places.view(ids.shape), shares)
+
+
+def choose_experts(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
+    """The experts of each row of float32 logits (`[rows, experts]`), the likeliest first and of equal ones the first,
+    and their shares: int64 and float32 `[rows, per_token]`."""
+    likely, ids = logits.softmax(-1).sort(stable=True, dim=-1, descending=True)
+    shares, ids = likely[:, : experts.per_token], ids[:, : experts.per_token]
+    return ids, shares / shares.sum(-1, keepdim=True) if experts.renormalised else shares
+
+
+def expert_parts(spec: ModelSpec, experts: Experts) -> dict[str, tuple[Part, ...]]:
+    """Our tensors of one layer's experts, stacked by expert (`experts_gate_up` `[experts * 2 * width, hidden]`,
+    `experts_down` `[experts * hidden, width]`), as the checkpoint's, whose names are relative to the layer."""
+    block, gate, up, down = STORED[spec.family]
+    hidden, wide = spec.hidden_size, experts.width
+    names = [f"{block}.experts.{i}" for i in range(experts.count)]
+    return {
+        "router": (Part(f"{block}.gate.weight", (experts.count, hidden)),),
+        "experts_gate_up": tuple(Part(f"{n}.{half}.weight", (wide, hidden)) for n in names for half in (gate, up)),
+        "experts_down": tuple(Part(f"{n}.{down}.weight", (hidden, wide)) for n in names),
+    }
