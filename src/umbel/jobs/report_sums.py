@@ -146,7 +146,11 @@ def _scaled(line: Mapping[str, Any], share: float) -> Sums:
 
 
 def _add_lines(one: list[Sums], other: list[Sums]) -> list[Sums]:
-    """Lines of the same key are one; a new line stands below the one that its parent became."""
+    """Lines of the same key are one, and a new line stands below the one that its parent became.
+
+    Parts may fork differently: what was a root stands below the shorter beginning that another part has for it, and
+    that one counts the rows of both.
+    """
     lines = [dict(line) for line in one]
     at = {line["key"]: i for i, line in enumerate(lines)}
     became: dict[int, int] = {-1: -1}
@@ -154,13 +158,40 @@ def _add_lines(one: list[Sums], other: list[Sums]) -> list[Sums]:
         parent, key = became[line["parent"]], line["key"]
         if key not in at and len(lines) >= MAX_LINES:
             key = f"rest {lines[parent]['key'].partition(' ')[2] if parent >= 0 else ''}"
-        if key in at:
-            became[i] = at[key]
-            _join(lines[at[key]], line)
-        else:
+        if key not in at:
             became[i] = at[key] = len(lines)
             lines.append({**line, "key": key, "parent": parent})
-    return lines
+            continue
+        became[i] = known = at[key]
+        if lines[known]["parent"] < 0 <= parent != known:
+            lines[known]["parent"] = parent
+            _count_above(lines, known, lines[known])
+        elif parent < 0:
+            _count_above(lines, known, line)
+        _join(lines[known], line)
+    return _in_order(lines)
+
+
+def _count_above(lines: list[Sums], child: int, counted: Mapping[str, Any]) -> None:
+    """All lines above one count some rows as well."""
+    above = lines[child]["parent"]
+    while above >= 0:
+        for name in ("rows", "output_tokens", *DONE_SUMS):
+            lines[above][name] += counted[name]
+        above = lines[above]["parent"]
+
+
+def _in_order(lines: list[Sums]) -> list[Sums]:
+    """The same tree with parents before their children."""
+    depth = [0] * len(lines)
+    for i in range(len(lines)):
+        above = lines[i]["parent"]
+        while above >= 0:
+            depth[i] += 1
+            above = lines[above]["parent"]
+    order = sorted(range(len(lines)), key=depth.__getitem__)
+    place = {-1: -1} | {old: new for new, old in enumerate(order)}
+    return [{**lines[old], "parent": place[lines[old]["parent"]]} for old in order]
 
 
 def _join(line: Sums, other: Mapping[str, Any]) -> None:
