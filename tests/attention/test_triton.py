@@ -51,8 +51,8 @@ def worst_of(
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 7, 8, 16])
 def test_every_group_means_the_reference(group: int) -> None:
-    job = random_job(random.Random(group), 5, longest=200, out=4)
-    assert worst_of(spec_of(2, group, 32), job, 16, 120, torch.float32, Tiles()) < 2e-5
+    job = random_job(random.Random(group), 4, longest=140, out=3)
+    assert worst_of(spec_of(2 if group < 4 else 1, group, 32), job, 16, 120, torch.float32, Tiles()) < 2e-5
 
 
 @pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
@@ -66,28 +66,29 @@ def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_keys_and_values_in_fp8(dtype: torch.dtype) -> None:
     """Both sides read the same rounded numbers, so that they differ no more than with exact ones."""
-    job = random_job(random.Random(3), 4, longest=200, out=4)
+    job = random_job(random.Random(3), 3, longest=140, out=3)
     limit = 2e-5 if dtype == torch.float32 else 0.04
-    assert worst_of(spec_of(2, 4, 32), job, 16, 120, dtype, Tiles(), poisoned_fp8) < limit
+    assert (
+        worst_of(spec_of(2 if dtype == torch.float32 else 1, 4, 32), job, 16, 200, dtype, Tiles(), poisoned_fp8) < limit
+    )
 
 
-@pytest.mark.parametrize("window", [1, 50, 128, 200])
-@pytest.mark.parametrize("page_size", [1, 16])
+@pytest.mark.parametrize(("window", "page_size"), [(1, 16), (50, 1), (128, 16), (200, 1)])
 def test_windows_and_pages(window: int, page_size: int) -> None:
-    job = random_job(random.Random(window), 5, longest=257, out=3)
+    job = random_job(random.Random(window), 4, longest=257, out=3)
     assert worst_of(spec_of(1, 4, 16, window), job, page_size, 90, torch.float32, Tiles(32, 16, 16)) < 2e-5
 
 
 def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs cut short, so that most rows merge several results."""
-    monkeypatch.setattr("umbel.attention.triton.LEAST_KEYS", 16)
-    monkeypatch.setattr("umbel.attention.triton.MOST_KEYS", 32)
-    job = random_job(random.Random(5), 3, longest=257, out=3)
-    assert worst_of(spec_of(2, 3, 32), job, 4, 300, torch.float32, Tiles(16, 16, 32)) < 2e-5
+    monkeypatch.setattr("umbel.attention.triton.LEAST_KEYS", 32)
+    monkeypatch.setattr("umbel.attention.triton.MOST_KEYS", 48)
+    job = random_job(random.Random(5), 3, longest=140, out=2)
+    assert worst_of(spec_of(1, 3, 32), job, 4, 300, torch.float32, Tiles(16, 16, 32)) < 2e-5
 
 
 def test_runs_are_the_same_to_the_bit() -> None:
-    job = random_job(random.Random(6), 5, longest=200, out=4)
+    job = random_job(random.Random(6), 4, longest=140, out=3)
     spec = spec_of(2, 2, 64)
     backends = [
         TritonAttention(spec, poisoned_store(spec, job.demand(16), 16, device=DEVICE), DEVICE) for _ in range(2)
