@@ -56,6 +56,7 @@ CATALOG: tuple[Technique, ...] = (
     Technique(
         "parallel", "data", True, "umbel.plan.passes.place", "Preble, 2407.00023", "a device or threads for each"
     ),
+    Technique("loop", "a step ahead", True, "umbel.runner.ahead", "NanoFlow, 2408.12757", "a GPU"),
     Technique("attention", "one-launch", True, "umbel.attention.triton", "Hydragen, 2402.05099", "a GPU and Triton"),
     Technique(
         "attention", "flashinfer", True, "umbel.attention.flashinfer", "FlashInfer, 2501.01005", "a GPU and FlashInfer"
