@@ -55,8 +55,13 @@ def test_every_group_means_the_reference(group: int) -> None:
     assert worst_of(spec_of(2 if group < 4 else 1, group, 32), job, 16, 120, torch.float32, Tiles()) < 2e-5
 
 
-@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    [
+        *((dim, torch.float32) for dim in (64, 80, 96, 128, 256)),
+        *((dim, torch.bfloat16) for dim in (80, 128)),
+    ],
+)
 def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> None:
     job = random_job(random.Random(dim), 4, longest=140, out=3)
     limit = 2e-5 if dtype == torch.float32 else 0.04
