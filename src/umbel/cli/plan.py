@@ -15,8 +15,11 @@ from umbel.config import EngineConfig
 from umbel.ir.budget import Budget
 
 if TYPE_CHECKING:
+    from umbel.cost.machine import Machine
     from umbel.ir.plan import Plan
     from umbel.ir.request import RowError
+    from umbel.ir.spec import ModelSpec
+    from umbel.ir.workload import Workload
 
 
 def plan_command(
@@ -48,16 +51,11 @@ def plan_command(
     """Show the plan of a job without running it."""
     # Imported when the command runs, so that --help is quick.
     from umbel.cli.reading import LateTokenizer, model_names, read_options
-    from umbel.cost.devices import joined, shared_by, threads_of_each
-    from umbel.cost.history import History
-    from umbel.cost.machine import named
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
-    from umbel.plan.planner import make_plan
-    from umbel.plan.replicas import plan_replicas
 
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
@@ -65,25 +63,44 @@ def plan_command(
     asked["attention_backend"] = attention_backend
     asked |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
-    target = joined(shared_by(named(machine), data_parallel_size), tensor_parallel_size)
-    if data_parallel_size > 1 and machine == "this":
-        config = replace(config, threads=threads_of_each(threads, data_parallel_size))
+    config, target = _aim(config, machine)
     directory = resolve_model(model)
     spec = read_spec(directory)
     reading = {"template": prompt, "chat": chat, "strict": False}
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
     prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
-    chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
-    known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
-    make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
-    several = data_parallel_size > 1
-    plan = plan_replicas(prepared.workload, data_parallel_size, make) if several else make(prepared.workload)
+    plan = _plan(prepared.workload, spec, directory, config, target)
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
     if html is not None:
         _write_page(html, plan, file.name, text)
     print(_json(plan, prepared.rows, prepared.faults, fits) if as_json else text, end="")
+
+
+def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
+    """What one replica may count on, on as many devices of the machine `name` as it has; its settings with it."""
+    from umbel.cost.devices import joined, shared_by, threads_of_each
+    from umbel.cost.machine import named
+
+    replicas = config.data_parallel_size
+    target = joined(shared_by(named(name), replicas), config.tensor_parallel_size)
+    if replicas > 1 and name == "this":
+        config = replace(config, threads=threads_of_each(config.threads, replicas))
+    return config, target
+
+
+def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineConfig, target: Machine) -> Plan:
+    """What a run would plan, with what earlier ones have taught."""
+    from umbel.cost.history import History
+    from umbel.plan.planner import make_plan
+    from umbel.plan.replicas import plan_replicas
+
+    chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
+    known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
+    make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
+    replicas = config.data_parallel_size
+    return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)
 
 
 def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
