@@ -127,7 +127,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
             key = int(seqs.row[slot]), int(seqs.sample[slot])
             logprobs.setdefault(key, []).append(value)
             if seqs.n_out[slot] == seqs.max_out[slot]:
-                answers[key] = seqs.generated(slot).tolist(), logprobs[key]
+                answers[key] = seqs.out[slot, : seqs.n_out[slot]].tolist(), logprobs[key]
                 scheduler.finish(slot)
         steps += 1
         if force and steps % force == 0:

@@ -151,7 +151,7 @@ def finish_full(job: Job, scheduler: Scheduler, slots: np.ndarray, tokens: dict[
     """Finish the samples that have all their tokens, and note these."""
     seqs = scheduler.seqs
     for slot in slots[seqs.n_out[slots] == np.array(job.outs)[seqs.row[slots]]].tolist():
-        tokens[int(seqs.row[slot]), int(seqs.sample[slot])] = seqs.generated(slot).tolist()
+        tokens[int(seqs.row[slot]), int(seqs.sample[slot])] = seqs.out[slot, : seqs.n_out[slot]].tolist()
         scheduler.finish(slot)
 
 

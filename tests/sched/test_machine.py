@@ -110,7 +110,7 @@ class SchedulerLife(RuleBasedStateMachine):
         seqs = self.scheduler.seqs
         for slot in slots.tolist():
             key, n_out = (int(seqs.row[slot]), int(seqs.sample[slot])), int(seqs.n_out[slot])
-            assert seqs.generated(slot).tolist() == self.answers[key][:n_out]
+            assert seqs.out[slot, : seqs.n_out[slot]].tolist() == self.answers[key][:n_out]
             if n_out == len(self.answers[key]):
                 self.open.remove(key)
                 self.scheduler.finish(slot)

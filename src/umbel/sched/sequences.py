@@ -88,10 +88,6 @@ class Sequences:
             self._runners = slots[np.argsort(self.rank[slots])]
         return self._runners
 
-    def generated(self, slot: int) -> NDArray[np.int32]:
-        """Tokens the slot has generated (a view)."""
-        return self.out[slot, : self.n_out[slot]]
-
     def append(self, slots: Ints, tokens: Ints) -> None:
         """Record one new token for each of `slots` (each slot at most once)."""
         self.out = _widen(self.out, int(self.n_out[slots].max(initial=0)) + 1)
