@@ -26,7 +26,7 @@ FORMAT = 1
 LEAST_STEPS, LEAST_SECONDS = 3, 0.02  # less of a run teaches nothing about seconds
 MOST_TEMPLATES = 256  # the last ones seen are kept
 MOST_ANSWERS = 4096.0  # of a template; beyond that, earlier ones fade as later ones come
-_NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions")
+_NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions", "notes")
 
 
 @dataclass(frozen=True, slots=True)

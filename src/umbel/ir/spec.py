@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from umbel.ir.experts import Experts
 from umbel.ir.int4_format import Int4Format
@@ -21,7 +21,10 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything the decoder and the cost model need to know about an architecture (no weights, no torch)."""
+    """Everything the decoder and the cost model need to know about an architecture (no weights, no torch).
+
+    `notes` are texts for the user: what the model directory says that is not obeyed, or is worth knowing.
+    """
 
     family: str
     vocab_size: int
@@ -46,6 +49,7 @@ class ModelSpec:
     eos_token_ids: tuple[int, ...] = ()
     quantization: Int4Format | None = None
     experts: Experts | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def group_size(self) -> int:
