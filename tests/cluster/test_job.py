@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.test_replicas import ended
+from tests.held import COMMITTED, HELD, PATIENCE, held, wait_until
 from tests.tiny_models import make_model
 from umbel.cli.main import main
 from umbel.jobs.verify import verify
 
-N_ROWS = 120
+N_ROWS = 60
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(place / "tiny", "qwen3")
     rng = random.Random(1)
     rows = [
-        {"prompt": f"{'Classify the text' if i % 3 else 'Read'} {rng.random()}", "max_tokens": 4 + 3 * (i % 40)}
+        {"prompt": f"{'Classify the text' if i % 3 else 'Read'} {rng.random()}", "max_tokens": 4 + i % 40}
         for i in range(N_ROWS)
     ]
     rows += [{"prompt": "twice", "temperature": 0.0, "max_tokens": 5}] * 2 + [{"prompt": ""}]
@@ -38,8 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(place: Path, output: str, replicas: int) -> list[str]:
     given = ["run", str(place / "in.jsonl"), "-o", str(place / output), "--model", str(place / "tiny")]
     given += ["--dtype", "float32", "--threads", "1", "--temperature", "0.8", "--data-parallel-size", str(replicas)]
-    given += ["--chunk", "8", "--kv-tokens", "512"]  # few rows at a time: several commits on the fastest machine
-    return [*given, "--summary", str(place / f"{output}.summary")]
+    return [*given, "--chunk", "8", "--kv-tokens", "512", "--summary", str(place / f"{output}.summary")]
 
 
 def children(pid: int) -> list[int]:
@@ -55,36 +52,20 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def stop_while_it_runs(place: Path, output: str, number: int, n_bytes: int) -> tuple[int, list[int]]:
-    """Start the job, send signal `number` once its plan and `n_bytes` of results are stored; its exit code, and its
-    replicas then."""
-    journal, started = place / f"{output}.umbel-wal", 0
-    command = [sys.executable, "-m", "umbel.cli.main", *arguments(place, output, 2)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            size = journal.stat().st_size if journal.exists() else 0
-            started = started or (size if size > 30_000 else 0)  # the plan is stored first, then results are
-            if started and size >= started + n_bytes:
-                break
-            time.sleep(0.01)
-        replicas = children(process.pid)
-        process.send_signal(number)
-        return process.wait(timeout=60), replicas
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_drained_killed_and_resumed(place: Path) -> None:
     assert main(arguments(place, "whole", 1)) == 3
-    for number, code, n_bytes in ((signal.SIGTERM, 75, 4_096), (signal.SIGKILL, -9, 0)):
-        stopped, replicas = stop_while_it_runs(place, "out", number, n_bytes)
-        assert stopped == code and len(replicas) == 2
-        until = time.monotonic() + 10
-        while not all(map(ended, replicas)) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert all(map(ended, replicas))
+    kept = {signal.SIGTERM: (75, HELD), signal.SIGKILL: (-9, HELD + COMMITTED)}
+    for number, (code, _) in kept.items():
+        mark = place / f"{number.name}.held"
+        with held(mark, arguments(place, "out", 2)) as process:
+            replicas = children(process.pid)
+            process.send_signal(number)
+            assert process.wait(PATIENCE) == code and len(replicas) == 2
+        wait_until(lambda: all(map(ended, replicas)))  # noqa: B023
     assert main(arguments(place, "out", 2)) == 3
     summary = json.loads((place / "out.summary").read_text())
-    assert 0 < summary["resumed"] < N_ROWS
+    assert summary["resumed"] == kept[signal.SIGKILL][1]
     assert (place / "out").read_bytes() == (place / "whole").read_bytes()
     assert verify(place / "in.jsonl", place / "out").exit_code == 3
 
