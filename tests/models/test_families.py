@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "attention code": ("llama", {"_attn_implementation_internal": "evil/kernel"}, "_attn_implementation_internal"),
     "attention from a hub": ("llama", {"attn_implementation": "kernels-community/x"}, "attn_implementation"),
     "quantised": ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
-    "unknown family": ("llama", {"model_type": "lama"}, "did you mean 'llama'"),
+    "unknown family": ("llama", {"model_type": "lama"}, "model_type='lama': must be one of"),
     "no family": ("llama", {"model_type": ["llama"]}, "model_type"),
     "other head": ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
     "activation": ("llama", {"hidden_act": "gelu"}, "hidden_act"),

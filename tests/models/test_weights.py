@@ -110,7 +110,7 @@ def append(extra: bytes) -> Callable[[Path], None]:
 
 MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
     "1 header longer than the file": (raw_header(b'{"a":1}', 5000), "header of"),
-    "2 header over 100 MB": (raw_header(b"{}", 2**40), "limit is 100,000,000"),
+    "2 header over 100 MB": (raw_header(b"{}", 2**40), "limit of this model"),
     "3 header does not start with a brace": (raw_header(b' {"a":1}'), "must start with"),
     "4 header is not JSON": (raw_header(b"{nope}  "), "not JSON"),
     "4 header is not UTF-8": (raw_header(b'{"\xff": 1}'), "not JSON in UTF-8"),

@@ -92,9 +92,10 @@ def flag_of(config: Config, key: str) -> bool:
 
 
 def ids_of(config: Config, key: str, default: int | None = None) -> tuple[int, ...]:
-    """Token ids given as one number or a list; a missing key means `default`, null means none."""
+    """Token ids given as one number or a list; a missing key means `default`, null and -1 mean none."""
     value = config.get(key, default)
-    ids = value if isinstance(value, list) else [] if value is None else [value]
+    stated = value if isinstance(value, list) else [] if value is None else [value]
+    ids = [i for i in stated if not (is_int(i) and i == -1)]
     if len(ids) > MAX_IDS or not all(is_int(i) and i >= 0 for i in ids):
         raise ModelError(f"{key}={shorten(value)}: must be a token id or a list of at most {MAX_IDS:,}")
     return tuple(ids)

@@ -1,27 +1,41 @@
 """Which Hugging Face model families we understand, where models come from, and how config.json becomes a spec.
 
-config.json is read by an allow-list of keys, each with a type and a range; other keys are ignored, those that name code
-are refused. Absurd sizes stop here, before anything is allocated. Nothing here needs torch.
+config.json is read by an allow-list of keys, each with a type and a range. Keys that would change answers in a way that
+we do not compute are refused, and others named in a note (`models/known_keys.py` lists what becomes of each). Absurd
+sizes stop here, before anything is allocated. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from umbel.config import nearest
 from umbel.errors import ModelError
 from umbel.ir.experts import Experts
-from umbel.ir.spec import ModelSpec, RopeScaling
+from umbel.ir.spec import ModelSpec
+from umbel.models.checkpoint import has_other_head
 from umbel.models.config_file import Config, flag_of, ids_of, number_of, read_json, refuse_code, shorten, size_of
 from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
+from umbel.models.known_keys import REFUSED
+from umbel.models.notes import config_notes, generation_notes
+from umbel.models.rope import rope_notes, rope_scaling, rope_theta
 
 MAX_PARAMETERS = 4 * 10**12
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES: Mapping[str, str] = {
+    name: dtype
+    for dtype, names in {
+        "float32": ("float32", "float"), "bfloat16": ("bfloat16",), "float16": ("float16", "half")
+    }.items()
+    for stated in names
+    for name in (stated, f"torch.{stated}")
+}  # fmt: skip
+"""Names of the types that weights may have, as checkpoints spell them."""
+SILU = ("silu", "swish")
+LAYER_KINDS = {"attention": "full_attention"}  # old names, and what transformers 5 calls them
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -93,9 +107,16 @@ def read_spec(directory: Path) -> ModelSpec:
         raise ModelError(f"{directory}: no config.json; a model directory holds config.json and *.safetensors")
     try:
         refuse_code(config, "config.json")
-        return _check_totals(_spec(config, read_json(directory, "generation_config.json") or {}))
+        _refuse_keys(config)
+        spec = _check_totals(_spec(config, read_json(directory, "generation_config.json")))
     except ModelError as error:
         raise ModelError(f"{directory}: {error}") from None
+    if not spec.tied_embeddings or not has_other_head(directory, spec):
+        return spec
+    note = (
+        "config.json: tie_word_embeddings=True, but lm_head.weight is not the embedding: it is used, as in transformers"
+    )
+    return replace(spec, tied_embeddings=False, notes=(*spec.notes, note))
 
 
 def _shipped(name: str) -> Path:
@@ -119,13 +140,21 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _spec(config: Config, generation: Config) -> ModelSpec:
-    family = _family(config)
+def _refuse_keys(config: Config) -> None:
+    for key, neutral in REFUSED.items():
+        if key in config and config[key] not in neutral:
+            raise ModelError(f"{key}={shorten(config[key])}: this changes what a model computes, and is not supported")
+
+
+def _spec(config: Config, generation: Config | None) -> ModelSpec:
+    family, kind = _family(config), str(config["model_type"])
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
     hidden_size = size_of(config, "hidden_size")
     attention_bias, mlp_bias = flag_of(config, "attention_bias"), flag_of(config, "mlp_bias")
+    context = size_of(config, "max_position_embeddings")
+    notes = (*config_notes(config, kind, context), *rope_notes(config), *generation_notes(config, generation, context))
     return ModelSpec(
-        family=config["model_type"],
+        family=kind,
         vocab_size=size_of(config, "vocab_size"),
         hidden_size=hidden_size,
         n_layers=n_layers,
@@ -133,10 +162,10 @@ def _spec(config: Config, generation: Config) -> ModelSpec:
         n_kv_heads=size_of(config, "num_key_value_heads", n_heads),
         head_dim=_head_dim(config, family, hidden_size, n_heads),
         intermediate_size=size_of(config, "intermediate_size"),
-        max_positions=size_of(config, "max_position_embeddings"),
+        max_positions=context,
         rms_norm_eps=number_of(config, "rms_norm_eps", family.rms_norm_eps, low=0.0, high=1.0),
-        rope_theta=_rope_theta(config, family),
-        rope_scaling=_rope_scaling(config),
+        rope_theta=rope_theta(config, family.rope_theta),
+        rope_scaling=rope_scaling(config),
         qkv_bias=attention_bias if family.qkv_bias is None else family.qkv_bias,
         o_bias=attention_bias if family.o_bias is None else family.o_bias,
         mlp_bias=mlp_bias if family.mlp_bias is None else family.mlp_bias,
@@ -145,23 +174,23 @@ def _spec(config: Config, generation: Config) -> ModelSpec:
         sliding_window=_sliding_window(config, family, n_layers),
         dtype=_dtype(config),
         bos_token_id=next(iter(ids_of(config, "bos_token_id", family.bos)), None),
-        eos_token_ids=_eos_ids(config, generation, family),
+        eos_token_ids=_eos_ids(config, generation or {}, family),
         quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
         experts=family.experts(config, n_layers) if family.experts else None,
+        notes=notes,
     )
 
 
 def _family(config: Config) -> Family:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        hint = nearest(kind, FAMILIES) if isinstance(kind, str) else ""
-        raise ModelError(f"model_type={shorten(kind)}: must be one of {', '.join(FAMILIES)}{hint}")
+        raise ModelError(f"model_type={shorten(kind)}: must be one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
     named = config.get("architectures")
     if named and named != [family.architecture]:
         raise ModelError(f"architectures={shorten(named)}: of {kind!r} models only {family.architecture} is supported")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ModelError(f"hidden_act={shorten(config['hidden_act'])}: only 'silu' is supported")
+    if config.get("hidden_act", "silu") not in SILU:
+        raise ModelError(f"hidden_act={shorten(config['hidden_act'])}: only 'silu' (or 'swish') is supported")
     return family
 
 
@@ -179,50 +208,24 @@ def _sliding_window(config: Config, family: Family, n_layers: int) -> int | None
     # Unlike elsewhere, null differs from a missing key: it means that there is no window.
     has_window = counts and config.get("sliding_window", family.window_size) is not None
     window = size_of(config, "sliding_window", 4096) if has_window else None
-    if family.window != "asks":
-        return window
-    n_full = n_layers if window is None else min(n_layers, size_of(config, "max_window_layers", 28, low=0))
-    kinds = config.get("layer_types") or ["full_attention"] * n_full + ["sliding_attention"] * (n_layers - n_full)
-    if kinds == ["full_attention"] * n_layers:
-        return None
-    if window is not None and kinds == ["sliding_attention"] * n_layers:
-        return window
-    raise ModelError(f"layers with and without a sliding window are not supported (window {window}, {shorten(kinds)})")
+    n_full = n_layers if window is None else 0
+    if family.window == "asks" and window is not None:
+        n_full = min(n_layers, size_of(config, "max_window_layers", 28, low=0))
+    derived = ["full_attention"] * n_full + ["sliding_attention"] * (n_layers - n_full)
+    kinds = _layer_kinds(config) or derived
+    if kinds not in (["full_attention"] * n_layers, ["sliding_attention"] * n_layers):
+        raise ModelError(f"layers with and without a sliding window are not supported ({shorten(kinds)})")
+    if kinds != derived and (window is None or family.window != "asks"):
+        raise ModelError(f"layer_types={shorten(kinds)} and a sliding window of {window} contradict each other")
+    return None if kinds[0] == "full_attention" else window
 
 
-def _rope(config: Config) -> Config:
-    """The rotary settings, under the name of transformers 5 or of its predecessors."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-        raise ModelError(f"rope_parameters={shorten(rope)}: must be one object of settings that hold for all layers")
-    for source in (rope, config):
-        if source.get("partial_rotary_factor") not in (None, 1.0):
-            raise ModelError(f"partial_rotary_factor={shorten(source['partial_rotary_factor'])}: must be 1")
-    return rope
-
-
-def _rope_theta(config: Config, family: Family) -> float:
-    rope = _rope(config)
-    source = rope if rope.get("rope_theta") is not None else config
-    return number_of(source, "rope_theta", family.rope_theta, low=1.0, high=1e12)
-
-
-def _rope_scaling(config: Config) -> RopeScaling | None:
-    rope = _rope(config)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return None
-    if kind not in ("linear", "llama3"):
-        raise ModelError(f"rope_type={shorten(kind)}: must be one of default, linear, llama3")
-    factor = number_of(rope, "factor", None, low=1.0, high=1e6)
-    if kind == "linear":
-        return RopeScaling("linear", factor)
-    low = number_of(rope, "low_freq_factor", None, low=1e-6, high=1e6)
-    high = number_of(rope, "high_freq_factor", None, low=1e-6, high=1e6)
-    if high <= low:
-        raise ModelError(f"high_freq_factor={high} must be above low_freq_factor={low}")
-    context = size_of(rope, "original_max_position_embeddings", size_of(config, "max_position_embeddings"))
-    return RopeScaling("llama3", factor, low, high, context)
+def _layer_kinds(config: Config) -> list[object]:
+    """What `layer_types` says, under the names of transformers 5; empty where the key is missing."""
+    kinds = config.get("layer_types") or []
+    if not isinstance(kinds, list):
+        raise ModelError(f"layer_types={shorten(kinds)}: must be a list of names")
+    return [LAYER_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
 def _eos_ids(config: Config, generation: Config, family: Family) -> tuple[int, ...]:
@@ -232,9 +235,9 @@ def _eos_ids(config: Config, generation: Config, family: Family) -> tuple[int, .
 
 def _dtype(config: Config) -> str:
     dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype={shorten(dtype)}: must be one of {', '.join(DTYPES)}")
-    return str(dtype)
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ModelError(f"dtype={shorten(dtype)}: must be float32, bfloat16 or float16")
+    return DTYPES[dtype]
 
 
 def _check_totals(spec: ModelSpec) -> ModelSpec:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ BYTES_PER_ELEMENT = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a file: its bytes are `begin .. end` of the data behind the header."""
+    """One tensor of a file: its bytes are `begin .. end` of the data, which begin at `data_begin` of the file."""
 
     path: Path
     name: str
@@ -35,30 +36,39 @@ class TensorEntry:
     shape: tuple[int, ...]
     begin: int
     end: int
+    data_begin: int
+
+    @property
+    def file_offset(self) -> int:
+        """Where its bytes begin in the file."""
+        return self.data_begin + self.begin
 
 
-def read_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a safetensors file by name; raises ModelError, naming the file, when anything does not add up."""
+def read_header(path: Path, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file by name, whose header is read up to `max_bytes`; raises ModelError, naming the
+    file, when anything does not add up."""
     try:
-        header, data_bytes = _load(path)
-        entries = [_entry(path, name, fields) for name, fields in header.items() if name != "__metadata__"]
+        header, begin, file_bytes = _load(path, max_bytes)
+        entries = [_entry(path, name, fields, begin) for name, fields in header.items() if name != "__metadata__"]
         _check_metadata(header.get("__metadata__"))
-        _check_tiling(entries, data_bytes)
+        _check_tiling(entries, file_bytes - begin)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}. The file is damaged or was not fully downloaded: fetch it again") from None
     return {entry.name: entry for entry in entries}
 
 
-def _load(path: Path) -> tuple[dict[str, Any], int]:
-    """The parsed header and the number of data bytes behind it."""
-    file_bytes = path.stat().st_size
-    if file_bytes < 8:
-        raise ModelError(f"{file_bytes} bytes are too few for a safetensors file")
+def _load(path: Path, max_bytes: int) -> tuple[dict[str, Any], int, int]:
+    """The parsed header, where the data behind it begin, and the size of the file."""
     with path.open("rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        if file_bytes < 8:
+            raise ModelError(f"{file_bytes} bytes are too few for a safetensors file")
         n_bytes = int.from_bytes(file.read(8), "little")
-        if n_bytes > min(MAX_HEADER_BYTES, file_bytes - 8):
+        if n_bytes > min(max_bytes, file_bytes - 8):
             raise ModelError(
-                f"header of {n_bytes:,} bytes; the file has {file_bytes:,}, the limit is {MAX_HEADER_BYTES:,}"
+                f"header of {n_bytes:,} bytes; the file has {file_bytes:,}, the limit of this model is {max_bytes:,}"
             )
         raw = file.read(n_bytes)
     if not raw.startswith(b"{"):
@@ -68,7 +78,7 @@ def _load(path: Path) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         # json.loads stops at anything but white space after the object, so padding with NUL bytes ends here too.
         raise ModelError(f"header is not JSON in UTF-8, padded with spaces ({error})") from None
-    return header, file_bytes - 8 - n_bytes
+    return header, 8 + n_bytes, file_bytes
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(path: Path, name: str, fields: Any) -> TensorEntry:
+def _entry(path: Path, name: str, fields: Any, data_begin: int) -> TensorEntry:
     """One tensor's fields, checked one by one and against each other."""
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise ModelError(f"tensor {shorten(name)} must have exactly dtype, shape and data_offsets")
@@ -92,7 +102,7 @@ def _entry(path: Path, name: str, fields: Any) -> TensorEntry:
     n_bytes = math.prod(shape) * BYTES_PER_ELEMENT[dtype]
     if n_bytes != offsets[1] - offsets[0]:
         raise ModelError(f"tensor {shorten(name)}: {dtype} {shorten(shape)} does not fill bytes {shorten(offsets)}")
-    return TensorEntry(path, name, dtype, tuple(shape), *offsets)
+    return TensorEntry(path, name, dtype, tuple(shape), *offsets, data_begin)
 
 
 def _are_sizes(value: Any) -> bool:

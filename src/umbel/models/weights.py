@@ -20,15 +20,13 @@ from umbel.errors import ModelError
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
-from umbel.models.config_file import read_json, shorten
+from umbel.models.checkpoint import EMBEDDING, HEAD, stored_tensors
+from umbel.models.config_file import shorten
 from umbel.models.moe import expert_parts
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
 from umbel.models.parts import Part
-from umbel.models.safetensors_header import TensorEntry, read_header
+from umbel.models.safetensors_header import TensorEntry
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-MAX_INDEX_BYTES = 64 * 2**20
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
 """Buffers that old checkpoints carry along; they follow from the config."""
@@ -50,11 +48,11 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     """For each of our tensors, the checkpoint's tensors that it stacks (along the first axis), with their shapes."""
     hidden, vocab = spec.hidden_size, spec.vocab_size
     found: dict[str, tuple[Part, ...]] = {
-        "embed": (Part("model.embed_tokens.weight", (vocab, hidden)),),
+        "embed": (Part(EMBEDDING, (vocab, hidden)),),
         "norm": (Part("model.norm.weight", (hidden,)),),
     }
     if not spec.tied_embeddings:
-        found["head"] = (Part("lm_head.weight", (vocab, hidden)),)
+        found["head"] = (Part(HEAD, (vocab, hidden)),)
     for layer in range(spec.n_layers):
         for name, parts in _layer_layout(spec, layer).items():
             stored = tuple(Part(f"model.layers.{layer}.{part.name}", part.shape) for part in parts)
@@ -73,7 +71,7 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
 
     def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
         self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
-        self._stored = _stored_tensors(directory)
+        self._stored = stored_tensors(directory, spec)
         self._expected = _as_stored(layout(spec), self._stored)
         _check_tensors(directory, self._expected, self._stored, spec)
         paths = {entry.path for entry in self._stored.values()}
@@ -189,51 +187,12 @@ def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     return found | {name: (Part(f"{stored}.weight", (size,)),) for name, (stored, size) in norms.items()}
 
 
-def _stored_tensors(directory: Path) -> dict[str, TensorEntry]:
-    """The tensors of the checkpoint by name; every header has been checked."""
-    if (directory / SINGLE_FILE).is_file():
-        return read_header(directory / SINGLE_FILE)
-    index = read_json(directory, INDEX_FILE, MAX_INDEX_BYTES)
-    if index is None:
-        raise ModelError(_advice_without_safetensors(directory))
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise ModelError(f"{directory / INDEX_FILE}: weight_map must give a file for each tensor")
-    shards = {shard: _shard(directory, shard) for shard in sorted(set(weight_map.values()))}
-    for name, shard in weight_map.items():
-        if name not in shards[shard]:
-            raise ModelError(f"{directory}: tensor {shorten(name)} is not in {shard}, where {INDEX_FILE} has it")
-    return {name: shards[shard][name] for name, shard in weight_map.items()}
-
-
-def _shard(directory: Path, shard: str) -> dict[str, TensorEntry]:
-    """The tensors of one file that the index names."""
-    path = directory / shard
-    if path.name != shard or path.suffix != ".safetensors":
-        raise ModelError(
-            f"{directory / INDEX_FILE}: shard {shorten(shard)} must be a plain name of a .safetensors file"
-        )
-    if not path.is_file():
-        raise ModelError(f"{directory}: shard {shard} of {INDEX_FILE} is missing: fetch the model again")
-    return read_header(path)
-
-
-def _advice_without_safetensors(directory: Path) -> str:
-    others = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5"))
-    if not others:
-        return f"{directory}: no {SINGLE_FILE} and no {INDEX_FILE}; for random weights use --load-format dummy"
-    return (
-        f"{directory}: no safetensors, only {', '.join(others[:3])}, which may run code when loaded and is never read. "
-        "Convert it: transformers' save_pretrained(dir) writes safetensors"
-    )
-
-
 def _as_stored(expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object]) -> dict[str, tuple[Part, ...]]:
     """The layout, with `embed` taken from the head where a tied checkpoint stores only that one."""
     (embed,) = expected["embed"]
-    if "head" in expected or embed.name in stored or "lm_head.weight" not in stored:
+    if "head" in expected or embed.name in stored or HEAD not in stored:
         return expected
-    return expected | {"embed": (Part("lm_head.weight", embed.shape),)}
+    return expected | {"embed": (Part(HEAD, embed.shape),)}
 
 
 def _check_tensors(
@@ -254,7 +213,7 @@ def _check_tensors(
             )
         if found is not None and found.dtype not in part.dtypes:
             raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(part.dtypes)} can be read")
-    spare = {"lm_head.weight"} if spec.tied_embeddings else set()
+    spare = {HEAD} if spec.tied_embeddings else set()
     unexpected = [name for name in stored if name not in every and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")

@@ -1,0 +1,81 @@
+"""Texts for the user: what the files of a model directory say that would change answers elsewhere and is not obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from umbel.models.config_file import Config, ids_of, shorten
+from umbel.models.known_keys import (
+    NAMED_GREEDY,
+    NAMED_LENGTH,
+    NAMED_SAMPLING,
+    OBEYED,
+    OBEYED_IN,
+    REFUSED,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN,
+)
+
+SHOWN = 12  # keys that one note lists
+SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
+
+
+def config_notes(config: Config, kind: str, context: int) -> list[str]:
+    """One note with the keys of config.json that models of this kind do not use; none where all are used."""
+    known = OBEYED | OBEYED_IN[kind] | REFUSED.keys() | WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(kind, frozenset())
+    old_style = NAMED_GREEDY.keys() | NAMED_SAMPLING.keys() | NAMED_LENGTH.keys()  # see generation_notes
+    spare = {
+        key: value
+        for key, value in config.items()
+        if key not in known and key not in old_style and value not in SAYS_NOTHING and not _is_wide(key, value, context)
+    }
+    return [f"config.json: not used by {kind!r} models: {_listed(spare)}"] if spare else []
+
+
+def generation_notes(config: Config, generation: Config | None, context: int) -> list[str]:
+    """What is not applied of generation_config.json, or of config.json where there is no such file: transformers, too,
+    then takes it from there."""
+    name, stated = ("config.json", config) if generation is None else ("generation_config.json", generation)
+    found = []
+    if greedy := _said(stated, NAMED_GREEDY):
+        found.append(f"{name}: {greedy} not applied: greedy answers differ from transformers' generate()")
+    if sampling := _said(stated, NAMED_SAMPLING):
+        tail = "rows that set none are sampled at temperature 1 over the whole vocabulary"
+        found.append(f"{name}: {sampling} not applied: {tail}")
+    short = {key: value for key, value in stated.items() if not _is_wide(key, value, context)}
+    if length := _said(short, NAMED_LENGTH):
+        tail = "rows that set no max_tokens may run to the context's end, and n is 1"
+        found.append(f"{name}: {length} not applied: {tail}")
+    return found + _end_notes(config, generation)
+
+
+def _end_notes(config: Config, generation: Config | None) -> list[str]:
+    if generation is None:
+        return []
+    own, all_ids = set(ids_of(generation, "eos_token_id")), set(ids_of(config, "eos_token_id"))
+    if not all_ids - own:
+        return []
+    more = ", ".join(map(str, sorted(all_ids - own)))
+    return [f"config.json: eos_token_id {more} ends answers too; transformers' generate() takes generation_config.json"]
+
+
+def _said(stated: Config, neutral: Mapping[str, tuple[object, ...]]) -> str:
+    """The keys that say something, as the subject of a sentence; "" where none does."""
+    spare = {key: stated[key] for key in neutral if key in stated and stated[key] not in neutral[key]}
+    return _listed(spare) + (" is" if len(spare) == 1 else " are") if spare else ""
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    shown = [f"{_plain(key)}={shorten(value)}" for key, value in list(values.items())[:SHOWN]]
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return ", ".join(shown) + more
+
+
+def _plain(key: str) -> str:
+    """A key as it stands in a message: as it is, or quoted where it is long or has characters that are not printed."""
+    return key if key.isprintable() and len(key) <= 60 else shorten(key)
+
+
+def _is_wide(key: str, value: object, context: int) -> bool:
+    """Whether a limit of tokens lies beyond the context, so that it changes nothing."""
+    return key in ("max_length", "sliding_window") and isinstance(value, int) and value >= context
