@@ -70,7 +70,7 @@ def test_a_path_of_ones_own_and_a_job_with_nothing_to_do(place: Path, capsys: py
     [
         ("in.jsonl", "must end in .json"),
         ("nowhere/t.json", "there is no directory"),
-        ("s.json", "is another file of this job"),
+        ("s.json", "is the file of --summary of this job"),
     ],
 )
 def test_bad_paths_are_refused_before_anything_runs(

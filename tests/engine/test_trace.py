@@ -33,7 +33,8 @@ def trace_of(folder: Path, path: Path, timeline: Timeline) -> tuple[dict[str, An
     recorder = Recorder(timeline=timeline)
     llm = LLM(str(folder), recorder, dtype="float32", device="cpu", threads=1, chunk=32)
     answers = [o.outputs[0].token_ids for o in llm.generate(PROMPTS, PARAMS)]
-    write_trace(path, timeline, recorder.profile())
+    with path.open("wb") as out:
+        write_trace(out, timeline, recorder.profile())
     return json.loads(path.read_text()), answers
 
 

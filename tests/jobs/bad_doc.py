@@ -35,6 +35,11 @@ TAIL = """
 | 8 | CRLF line ends | the same output bytes as with LF |
 | 9 | blank lines in the middle | skipped; line numbers in messages stay those of an editor |
 | 15 | more than 50,000 rows | no limit |
+| - | an output that is a pipe, a device, a stream or a directory | exit code 2, nothing is touched |
+| - | an output that is a link | the file it names is written, the link stays; the store lies beside that file |
+| - | an output whose name leaves no room for the longer names beside it | exit code 2, nothing is run |
+| - | a file that appears at the output while the job runs | left alone; exit code 2, and the same command again writes the answers |
+| - | an input named like the output, its store or its parts, also through links | exit code 2, nothing is touched |
 | - | damaged gzip or Parquet | exit code 4, nothing is run |
 
 ## Rules

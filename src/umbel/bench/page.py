@@ -41,6 +41,8 @@ def write_between(path: Path, text: str) -> None:
         path.write_text(f"{before if mark else old + chr(10)}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--page {path}: cannot be written ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--page {path}: is not a page of text; choose another name") from None
 
 
 def _about(record: Record) -> str:

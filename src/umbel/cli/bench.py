@@ -60,6 +60,7 @@ def bench_command(
     from umbel.bench.rounds import Schedule
     from umbel.bench.session import Options, run_bench
 
+    _check_page(page, [*(from_result or ()), *workloads.split(",")])
     if from_result:
         _show([read_record(Path(path)) for path in from_result], page, as_json=as_json)
         return
@@ -137,11 +138,22 @@ def _write(record: Record) -> None:
     record.path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
+def _check_page(page: Path | None, files: Sequence[str]) -> None:
+    """Raises UsageError when the page, or the first chart beside it, would overwrite a file that is read or another's.
+    What stands in a page already stays."""
+    from umbel.jobs.paths import JobPaths
+
+    if page is not None:
+        read = JobPaths(None, None, tuple(("--workloads or --from", Path(file)) for file in files))
+        read.with_extra("--page", page, b"").with_extra("--page", page.with_name(f"{page.stem}-1.svg"), b"<svg ")
+
+
 def _show(records: Sequence[Record], page: Path | None, *, as_json: bool) -> None:
     """Print the results, and put them into a page with a chart beside it."""
     from umbel.bench.chart import chart
     from umbel.bench.page import markdown, write_between
     from umbel.bench.summary import lines
+    from umbel.cli.extras import writing
 
     if page is not None:
         sections = []
@@ -149,7 +161,8 @@ def _show(records: Sequence[Record], page: Path | None, *, as_json: bool) -> Non
             picture = page.with_name(f"{page.stem}-{i}.svg")
             found = lines(record)
             if found:
-                picture.write_text(chart(found, _title(record)), encoding="utf-8")
+                with writing("--page", picture) as out:
+                    out.write(chart(found, _title(record)).encode())
             sections.append(markdown(record, picture.name if found else None))
         write_between(page, "\n".join(sections))
     text = [json.dumps(record.as_dict()) if as_json else markdown(record) for record in records]

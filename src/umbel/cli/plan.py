@@ -57,6 +57,8 @@ def plan_command(
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
 
+    if html is not None:
+        _check_page(html, file)
     budget = Budget.of(deadline, max_output_tokens_total)
     asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
@@ -114,8 +116,14 @@ def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
     return text
 
 
+def _check_page(html: Path, source: Path) -> None:
+    from umbel.cli.extras import check_page
+
+    check_page(html, source=source)
+
+
 def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
-    from umbel.cli.page import write_page
+    from umbel.cli.extras import write_page
     from umbel.plan.explain import to_json
     from umbel.plan.page import plan_page
 

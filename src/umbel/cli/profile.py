@@ -6,39 +6,30 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from umbel.cli.extras import writing
 from umbel.engine.profile import KindProfile, Part, Profile
 from umbel.engine.recorder import Recorder
 from umbel.engine.trace import kept, write_trace
 from umbel.errors import UsageError
-from umbel.jobs.paths import same_file
 
 WORTH = 5  # lines on what there is to gain, at most
 _COLUMNS = f"{'calls':>9} {'seconds':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>7} {'of floor':>8} {'over':>9}"
 _HEAD = f"  {'':<22} {_COLUMNS}  bound by"
 
 
-def trace_path(asked: str | None, output: Path, others: tuple[Path | None, ...]) -> Path | None:
-    """Where the trace goes: as asked, '' meaning beside the output; None when no profile was asked for.
-
-    Raises UsageError for a path that is not a .json file, is one of the job's `others`, or has no directory.
-    """
-    if asked is None:
-        return None
+def trace_path(asked: str, output: Path) -> Path:
+    """Where the trace goes: as asked, '' meaning beside the output. Raises UsageError for what is not a .json file."""
     path = Path(asked) if asked else output.with_name(output.name + ".profile.json")
     if path.suffix != ".json":
         raise UsageError(f"--profile={asked}: the name must end in .json, as the trace is a JSON file")
-    for other in (output, *others):
-        if other is not None and same_file(path, other):
-            raise UsageError(f"--profile={asked}: is another file of this job; choose another name")
-    if not path.parent.is_dir():
-        raise UsageError(f"--profile={asked}: there is no directory {path.parent}")
     return path
 
 
 def show_profile(recorder: Recorder, path: Path) -> None:
     """Write the trace and print the tables on stderr, also under --quiet: they were asked for."""
     profile = recorder.profile()
-    write_trace(path, recorder.timeline, profile)
+    with writing("--profile", path) as out:
+        write_trace(out, recorder.timeline, profile)
     for line in (*profile_lines(profile), "", f"trace: {path} ({kept(recorder.timeline)}); open it in ui.perfetto.dev"):
         print(line, file=sys.stderr)
 

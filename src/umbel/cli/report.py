@@ -19,12 +19,14 @@ def report_command(
     Everything is read from OUT.umbel, the job's store: whether the job finished, was stopped or was killed, and in
     however many runs it was done. Exit codes: 0, 2 usage.
     """
+    from umbel.cli.extras import check_page, write_page
     from umbel.jobs.report import read_report
     from umbel.jobs.report_text import report_text
 
+    if html is not None:
+        check_page(html, output=output)
     report = read_report(output)
     if html is not None:
-        from umbel.cli.page import write_page
         from umbel.jobs.report_page import report_page
 
         write_page(html, report_page(report, report_text(report)))

@@ -77,7 +77,8 @@ def run_command(
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
     paths = _paths(file, input_file, output, summary)
-    paths["trace"] = _trace_path(profile, paths)
+    paths["trace"] = _trace_path(profile, output)
+    _check_extras(paths)
     how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
     budget = Budget.of(deadline, max_output_tokens_total)
     return _run(config, sampling, reading, paths, how, budget, quiet=quiet)
@@ -102,7 +103,6 @@ def _run(
     from umbel.cli.assemble import build_job
     from umbel.cli.display import closing_lines, showing
 
-    _check_summary_path(paths)
     recorder, began = None, process_start()
     if paths["trace"] is not None:
         from umbel.engine.recorder import Recorder
@@ -117,9 +117,9 @@ def _run(
     job.began, job.last = began, True
     with showing(job.progress, quiet=quiet):
         result = job.run()
-    _write_summary(result, paths["summary"])
     for line in closing_lines(result, quiet=quiet):
         print(line, file=sys.stderr)
+    _write_summary(result, paths["summary"])
     if recorder is not None:
         from umbel.cli.profile import show_profile
 
@@ -127,12 +127,23 @@ def _run(
     return result.exit_code
 
 
-def _trace_path(asked: str | None, paths: dict[str, Any]) -> Path | None:
+def _trace_path(asked: str | None, output: Path) -> Path | None:
     if asked is None:
         return None
     from umbel.cli.profile import trace_path
 
-    return trace_path(asked, paths["output"], (paths["input"], paths["summary"]))
+    return trace_path(asked, output)
+
+
+def _check_extras(paths: dict[str, Any]) -> None:
+    """Raises UsageError when a file that was asked for beside the answers would overwrite another."""
+    from umbel.cli.extras import SUMMARY, TRACE
+    from umbel.jobs.paths import check_paths
+
+    job = check_paths(paths["input"], paths["output"])
+    for option, path, begins in (("--summary", paths["summary"], SUMMARY), ("--profile", paths["trace"], TRACE)):
+        if path is not None:
+            job = job.with_extra(option, path, begins)
 
 
 def process_start() -> float:
@@ -145,21 +156,11 @@ def process_start() -> float:
     return time.monotonic() - max(0.0, age)
 
 
-def _check_summary_path(paths: dict[str, Any]) -> None:
-    from umbel.jobs.paths import same_file
-
-    summary = paths["summary"]
-    if summary is None:
-        return
-    for name in ("input", "output"):
-        if same_file(summary, paths[name]):
-            raise UsageError(f"--summary {summary}: is the {name} file; choose another name")
-    if not summary.parent.is_dir():
-        raise UsageError(f"--summary {summary}: there is no directory {summary.parent}")
-
-
 def _write_summary(result: Summary, path: Path | None) -> None:
     import orjson
 
+    from umbel.cli.extras import writing
+
     if path is not None:
-        path.write_bytes(orjson.dumps(result.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
+        with writing("--summary", path) as out:
+            out.write(orjson.dumps(result.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")

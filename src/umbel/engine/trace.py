@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -19,14 +18,13 @@ from umbel.engine.timeline import StepSlice, Timeline
 _JOB = 1  # the only process and thread: what runs beside the engine shows as time that it was kept waiting
 
 
-def write_trace(path: Path, timeline: Timeline, profile: Profile) -> None:
+def write_trace(out: BinaryIO, timeline: Timeline, profile: Profile) -> None:
     """Write the timeline, with the profile's totals under "otherData"."""
     head = orjson.dumps({"displayTimeUnit": "ms", "otherData": {"profile": profile.as_dict(), "kept": kept(timeline)}})
-    with path.open("wb") as out:
-        out.write(head[:-1] + b',"traceEvents":[\n')
-        for i, event in enumerate(events(timeline)):
-            out.write((b",\n" if i else b"") + orjson.dumps(event))
-        out.write(b"\n]}\n")
+    out.write(head[:-1] + b',"traceEvents":[\n')
+    for i, event in enumerate(events(timeline)):
+        out.write((b",\n" if i else b"") + orjson.dumps(event))
+    out.write(b"\n]}\n")
 
 
 def kept(timeline: Timeline) -> str:

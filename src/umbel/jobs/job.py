@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from umbel.errors import InputError, UmbelError, UsageError
+from umbel.errors import InputError, UmbelError
 from umbel.ir.budget import Budget
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.jobs.ahead import Ahead, Halt
@@ -20,7 +20,17 @@ from umbel.jobs.execution import Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key
 from umbel.jobs.partial import partial_lines, writing_seconds
-from umbel.jobs.paths import REPLACED, SEALED, check_output, check_paths, is_final, remove_store, store_path
+from umbel.jobs.paths import (
+    REPLACED,
+    SEALED,
+    appeared,
+    check_output,
+    check_paths,
+    clear_store,
+    find_replaced,
+    is_final,
+    remove_store,
+)
 from umbel.jobs.prepare import TextEncoder, Window, WindowBuilder
 from umbel.jobs.progress import Progress
 from umbel.jobs.report import report_of
@@ -28,7 +38,7 @@ from umbel.jobs.report_sums import fold
 from umbel.jobs.rounds import Rounds
 from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
-from umbel.jobs.sink import digest_file, place_output, write_output
+from umbel.jobs.sink import digest_file, place_output, remove_part, remove_parts, write_output
 from umbel.jobs.source import Source
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
@@ -89,41 +99,41 @@ class Job:
     def run(self) -> Summary:
         """The whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
-        check_paths(self.spec.input, self.spec.output)
+        paths = check_paths(self.spec.input, self.spec.output)
         self.spans.lap("starting", None)
         self.progress.enter("plan")
-        path = store_path(self.spec.output)
-        if self.spec.fresh and path.exists():
-            JobStore(path).close()  # refused while another process holds it
-            remove_store(path)
-        store = JobStore(path, self.at)
+        if self.spec.fresh:
+            clear_store(paths.store)
+        store = JobStore(paths.store, self.at)
         try:
             with StopSignal(last=self.last) as stop:
-                return self._run(store, stop)
-        except (InputError, UsageError):
-            if store.is_new():
-                store.close()
-                remove_store(path)
+                return self._run(store, paths.target, stop)
+        except UmbelError:
+            with suppress(UmbelError):
+                if store.is_new():  # nothing is lost, so nothing is left
+                    store.close()
+                    remove_store(paths.store)
             raise
         finally:
             self.progress.enter("")
             store.close()
 
-    def _run(self, store: JobStore, stop: StopSignal) -> Summary:
+    def _run(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
         try:
+            remove_parts(output)
             store.identify(self.spec.identity)
-            in_place = check_output(store, self.spec.output, fresh=self.spec.fresh)
+            in_place = check_output(store, output, fresh=self.spec.fresh)
             if self.spec.retry_failed:
                 sealed = store.get(SEALED)
                 store.forget(RETRYABLE, **({SEALED: {**sealed, "partial": True}} if sealed else {}))
             if in_place and is_final(store.get(SEALED), self.spec.order):
                 return self._summary(store, "already_complete", store.totals().rows)
-            return self._collect_and_publish(store, stop)
+            return self._collect_and_publish(store, output, stop)
         except Drain:
             store.put(ended="drained")
             return self._summary(store, "drained", 0)
 
-    def _collect_and_publish(self, store: JobStore, stop: StopSignal) -> Summary:
+    def _collect_and_publish(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
         done, renderer_of = store.done(), self._renderer(store)
         resumed = store.totals()
         store.get("plan"), store.get("live")  # a record that was damaged is found now, not when the output is there
@@ -135,11 +145,11 @@ class Job:
         stop.limit(None)
         self.progress.enter("write")
         if whole:
-            self._publish(store, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
+            self._publish(store, output, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
             return self._summary(store, "complete", resumed.rows)
         source = Source(self.spec.input, self.spec.options)
         lines = partial_lines(store, source, renderer_of[1], self.spec.order)
-        self._publish(store, stop, lines, partial=True)
+        self._publish(store, output, stop, lines, partial=True)
         return self._summary(store, "budget", resumed.rows)
 
     def _renderer(self, store: JobStore) -> tuple[Tokenizer, Renderer]:
@@ -198,23 +208,35 @@ class Job:
             raise InputError(_strict_message(faults, feed.rows or 0))
         return iter(kept) if feed.whole else feed.windows()
 
-    def _publish(self, store: JobStore, stop: StopSignal, lines: Iterator[bytes], *, partial: bool) -> None:
+    def _publish(
+        self, store: JobStore, output: Path, stop: StopSignal, lines: Iterator[bytes], *, partial: bool
+    ) -> None:
         """Write the output and put it into place; what it will be is on record before it appears."""
         self.spans.lap("reading and tokenising", None)
-        part = write_output(self.spec.output, lines, self.at)
-        with stop.shielded():
-            records: dict[str, Any] = {SEALED: {**digest_file(part), "order": self.spec.order, "partial": partial}}
-            if self.spec.output.exists():  # ours, as was checked; it stays ours if we die before the new one is there
-                records[REPLACED] = digest_file(self.spec.output)
-            self.at("store.seal.before")
-            store.put(**records)
-            self.at("store.seal.after")
-            place_output(part, self.spec.output, self.at)
-            self.at("store.finish.before")
-            store.put(finished=not partial, ended="budget" if partial else "complete")
-            self.at("store.finish.after")
-            stop.settle()
+        part = write_output(output, store.path, lines, self.at)
+        try:
+            with stop.shielded():
+                self._place(store, output, part, partial=partial)
+                stop.settle()
+        finally:
+            remove_part(part)  # which has another name once it is in place
         self.spans.lap("writing the output", None)
+
+    def _place(self, store: JobStore, output: Path, part: Path, *, partial: bool) -> None:
+        replaced = find_replaced(store, output)
+        records: dict[str, Any] = {SEALED: {**digest_file(part), "order": self.spec.order, "partial": partial}}
+        if replaced is not None:  # it stays ours if we die before the new one is there
+            records[REPLACED] = replaced
+        self.at("store.seal.before")
+        store.put(**records)
+        self.at("store.seal.after")
+        try:
+            place_output(part, output, store.path, self.at, replace=replaced is not None)
+        except FileExistsError:
+            raise appeared(store, output) from None
+        self.at("store.finish.before")
+        store.put(finished=not partial, ended="budget" if partial else "complete")
+        self.at("store.finish.after")
 
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:
         self.progress.enter("")

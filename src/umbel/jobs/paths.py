@@ -1,36 +1,165 @@
-"""Where a job's files lie, and the checks that keep them from overwriting one another or somebody's work."""
+"""The files that belong to a job, and the checks that keep them from overwriting one another or somebody's work."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from umbel.errors import UsageError
-from umbel.jobs.sink import digest_file
+from umbel.errors import DiskFull, StoreDamaged, UsageError
+from umbel.jobs.sink import digest_file, is_part
 from umbel.jobs.store import JobStore
+from umbel.jobs.store_file import store_files
 
 SEALED = "output"  # size, digest and order of the output in place or about to be; `partial` when rows are lacking
 REPLACED = "replaces"  # size and digest of a file that the output may replace
+_ROOM = 15  # bytes that the longest name beside the output has more than it: `.OUT.01234567.part`
+_STREAMS = re.compile(r"/dev|/proc/.+")  # directories whose entries stand for streams, whatever these lead to
+_KINDS = MappingProxyType(
+    {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFLNK: "a link",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPaths:
+    """Every file of a job; `output` with links followed, `extras` what else is written, by the option that asks for it.
+
+    The store and the parts lie beside the file that the output names, so that they are found through any link to it.
+    """
+
+    input: Path | None
+    output: Path | None
+    extras: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def target(self) -> Path:
+        """The output of a job that has one."""
+        assert self.output is not None
+        return self.output
+
+    @property
+    def store(self) -> Path:
+        """The job's store."""
+        return store_path(self.target)
+
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """What each file is, and where."""
+        if self.input is not None:
+            yield "the input", self.input
+        yield from self._made()
+        for option, path in self.extras:
+            yield f"the file of {option}", path
+
+    def with_extra(self, option: str, path: Path, begins: bytes) -> JobPaths:
+        """The job with one more file to write, which begins with `begins`. Raises UsageError when it is one of the
+        job's, cannot be written, or is there and begins otherwise, so is not an earlier one of the same kind."""
+        if found := self._taken(path, self.named()):
+            raise UsageError(f"{option} {path}: is {found} of this job; choose another name")
+        try:
+            kind = kind_of(path)
+            if kind == "a directory":
+                raise UsageError(f"{option} {path}: is a directory; give a file name")
+            if not follow(path).parent.is_dir():
+                raise UsageError(f"{option} {path}: there is no directory {follow(path).parent}")
+            if not kind and path.exists() and _head(path, len(begins)) not in (b"", begins):
+                raise UsageError(f"{option} {path}: exists and was not written by {option}; choose another name")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+        return replace(self, extras=(*self.extras, (option, path)))
+
+    def check_input(self) -> None:
+        """Raises UsageError when the input is a file that this job would write."""
+        assert self.input is not None
+        if found := self._taken(self.input, self._made()):
+            raise UsageError(
+                f"output {self.output}: would overwrite the input {self.input}, which is {found}; choose another name"
+            )
+
+    def _made(self) -> Iterator[tuple[str, Path]]:
+        """What the job writes for itself."""
+        if self.output is not None:
+            yield "the output", self.output
+            for path in store_files(self.store):
+                yield "the store", path
+
+    def _taken(self, path: Path, named: Iterator[tuple[str, Path]]) -> str:
+        """Which of `named` files a path leads to, '' for none."""
+        if self.output is not None and is_part(self.output, Path(os.path.realpath(path))):
+            return "the unfinished output"
+        return next((name for name, other in named if same_file(path, other)), "")
+
+
+def _head(path: Path, n_bytes: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(n_bytes)
 
 
 def store_path(output: Path) -> Path:
-    """The job store of an output file: its name with `.umbel` behind it, in the same directory."""
-    return output.with_name(output.name + ".umbel")
+    """The job store of an output: the name of its file with `.umbel` behind it, in the same directory."""
+    target = follow(output)
+    return target.with_name(target.name + ".umbel")
 
 
-def check_paths(source: Path, output: Path) -> None:
-    """The output may be written without touching the input. Raises UsageError."""
-    if not output.name or output.is_dir():
+def follow(path: Path) -> Path:
+    """The file that a path names: where a link leads, whether or not something is there yet."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_paths(source: Path, output: Path) -> JobPaths:
+    """The files of a job whose output may be written without touching the input, or anything else. Raises
+    UsageError."""
+    try:
+        paths = JobPaths(source, _target(output))
+        paths.check_input()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"output {output}: {getattr(error, 'strerror', None) or error}") from None
+    return paths
+
+
+def _target(output: Path) -> Path:
+    """The regular file that an output names, links followed. Raises UsageError when it cannot be one."""
+    kind = kind_of(output)
+    if not output.name or kind == "a directory":
         raise UsageError(f"output {output}: is a directory; give a file name")
-    if not output.parent.is_dir():
-        raise UsageError(f"output {output}: there is no directory {output.parent}")
-    if not os.access(output.parent, os.W_OK):
-        raise UsageError(f"output {output}: no permission to write in {output.parent}")
-    for path in (output, store_path(output)):
-        if same_file(source, path):
-            raise UsageError(f"output {output}: would overwrite the input {source}; choose another name")
+    if kind or output.name == "-" or _STREAMS.fullmatch(os.path.realpath(output.parent)):
+        raise UsageError(
+            f"output {output}: is {kind or 'a stream'}; answers go to a file, which appears when it is complete: give "
+            "the name of one"
+        )
+    target = follow(output)
+    if not target.parent.is_dir():
+        raise UsageError(f"output {output}: there is no directory {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"output {output}: no permission to write in {target.parent}")
+    most = os.pathconf(target.parent, "PC_NAME_MAX") - _ROOM
+    if (n_bytes := len(os.fsencode(target.name))) > most:
+        raise UsageError(
+            f"output {output}: its name has {n_bytes} bytes, and can have {most} here, as files with longer names lie "
+            "beside it; choose a shorter name"
+        )
+    return target
+
+
+def kind_of(path: Path, *, links: bool = False) -> str:
+    """What lies at a path in words; '' for a regular file or nothing. A link is one itself only with `links`."""
+    try:
+        mode = path.lstat().st_mode if links else path.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    return _KINDS.get(stat.S_IFMT(mode), "")
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -46,9 +175,9 @@ def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
 
     With `fresh` an existing file may be replaced; which one is noted, so that a resume may replace it too.
     """
-    if not output.exists():
+    found = _look(output)
+    if found is None:
         return False
-    found = digest_file(output)
     written = store.get(SEALED)
     if written is not None and found["sha256"] == written["sha256"]:
         return True
@@ -60,12 +189,66 @@ def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
     return False
 
 
+def find_replaced(store: JobStore, output: Path) -> dict[str, Any] | None:
+    """What a finished output takes the place of, None where nothing is. Raises UsageError when it is not this job's."""
+    found, written = _look(output), store.get(SEALED)
+    ours = written is not None and found is not None and found["sha256"] == written["sha256"]
+    if found is not None and not ours and store.get(REPLACED) != found:
+        raise appeared(store, output)
+    return found
+
+
+def appeared(store: JobStore, output: Path) -> UsageError:
+    """What to say of a file that was not there when the job began."""
+    return UsageError(
+        f"output {output}: appeared or was changed while this job ran, and was left alone; all answers are kept in "
+        f"{store.path}: move {output} away and run the same command again, which only writes them"
+    )
+
+
+def _look(output: Path) -> dict[str, Any] | None:
+    """Size and digest of what is at the place of the output; None when nothing is."""
+    if kind := kind_of(output, links=True):
+        raise UsageError(f"output {output}: is {kind} now; move it away and run the same command again")
+    try:
+        return digest_file(output)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(
+            f"output {output}: cannot be read ({error.strerror}); move it away, or choose another name"
+        ) from None
+
+
 def is_final(sealed: Mapping[str, Any] | None, order: str) -> bool:
     """Whether a sealed output has every row, in the wanted order."""
     return sealed is not None and sealed["order"] == order and not sealed.get("partial")
 
 
+def clear_store(path: Path) -> None:
+    """Make room for a new store, whatever is in its place: damaged, a pipe, a link (what it leads to is not touched).
+
+    Raises StoreBusy while a process works on it, StoreMismatch for the database of another program, UsageError for
+    what holds more than a store could.
+    """
+    if path.exists():
+        with suppress(StoreDamaged, DiskFull):  # what cannot be opened can still be removed
+            JobStore(path).close()
+    remove_store(path)
+
+
 def remove_store(path: Path) -> None:
     """Delete a job store and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for file in store_files(path):
+        try:
+            kind = kind_of(file, links=True)
+            if kind == "a device":
+                raise UsageError(f"{file}: is a device; move it away, or choose another output")
+            if kind == "a directory":
+                file.rmdir()
+            else:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{file}: cannot be removed ({error.strerror}); move it away, or choose another output"
+            ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ def read_report(output: Path) -> Sums:
 
     Raises UsageError when there is no store beside it, StoreBusy while the job runs.
     """
+    if not output.name:
+        raise UsageError(f"output {output}: is a directory; give the file that a run wrote")
     path = store_path(output)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UsageError(f"output {output}: there is no {path.name} beside it, so no job to report on")
     store = JobStore(path)
     try:

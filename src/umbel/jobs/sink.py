@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -19,16 +21,16 @@ from umbel.jobs.failpoints import FailHook
 _BLOCK_LINES = 1_024
 
 
-def write_output(path: Path, lines: Iterable[bytes], at: FailHook) -> Path:
-    """Write all lines to a temporary file beside `path`, down to the disk; returns it, ready for `place_output`.
+def write_output(path: Path, store: Path, lines: Iterable[bytes], at: FailHook) -> Path:
+    """Write all lines to a new file beside `path`, down to the disk; returns it, ready for `place_output`.
 
-    Raises DiskFull with the path and the bytes written; the temporary file is removed then.
+    Raises DiskFull with the path and the bytes written; the new file is removed then. `store` has the results.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_path(path)
     written = 0
     try:
         at("output.open.before")
-        with open(part, "wb") as stream:
+        with open_new(part) as stream:
             at("output.open.after")
             with _encoder(path, stream) as put:
                 for block in _blocks(lines):
@@ -41,22 +43,26 @@ def write_output(path: Path, lines: Iterable[bytes], at: FailHook) -> Path:
             os.fsync(stream.fileno())
             at("output.fsync.after")
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DiskFull(
-            f"{path}: writing failed after {written:,} bytes ({error.strerror or error}); all results are safe beside "
-            "it: free space, then run the same command again"
-        ) from error
+        remove_part(part)
+        why = f"{path}: writing failed after {written:,} bytes ({error.strerror or error})"
+        raise DiskFull(f"{why}; {_kept_in(store)}") from error
     except BaseException:
-        part.unlink(missing_ok=True)
+        remove_part(part)
         raise
     return part
 
 
-def place_output(part: Path, path: Path, at: FailHook) -> None:
-    """Rename the finished file into place and make the rename durable. Raises DiskFull."""
+def place_output(part: Path, path: Path, store: Path, at: FailHook, *, replace: bool) -> None:
+    """Move the finished file into place, where nothing may be unless it is to `replace` that, and make this durable.
+
+    Raises FileExistsError where something is, DiskFull when it cannot be done.
+    """
     try:
         at("output.rename.before")
-        os.replace(part, path)
+        if replace:
+            os.replace(part, path)
+        else:
+            _place_new(part, path)
         at("output.rename.after")
         at("output.fsync_dir.before")
         directory = os.open(path.parent, os.O_RDONLY)
@@ -65,8 +71,62 @@ def place_output(part: Path, path: Path, at: FailHook) -> None:
         finally:
             os.close(directory)
         at("output.fsync_dir.after")
+    except FileExistsError:
+        raise
     except OSError as error:
-        raise DiskFull(f"{path}: cannot be put into place ({error.strerror or error}); run again to retry") from error
+        why = f"{path}: cannot be put into place ({error.strerror or error})"
+        raise DiskFull(f"{why}; {_kept_in(store)}") from error
+
+
+def _place_new(part: Path, path: Path) -> None:
+    """Give the part its name unless the name is taken. Raises FileExistsError."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.replace(part, path)
+    else:
+        os.unlink(part)
+
+
+def _kept_in(store: Path) -> str:
+    if store.exists():
+        return f"all results are safe in {store}: free space or mend the disk, then run the same command again"
+    return f"{store}, which held the results, is gone, too: run the same command again to compute them anew"
+
+
+def part_path(path: Path) -> Path:
+    """A new name beside `path`, which nobody can know before."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def is_part(path: Path, other: Path) -> bool:
+    """Whether `other` is named like a part of the output `path`, in the same directory."""
+    named = re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part", other.name)
+    return named is not None and os.path.realpath(other.parent) == os.path.realpath(path.parent)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Create a file for writing, with the usual permissions. Raises FileExistsError when anything is there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def remove_parts(path: Path) -> None:
+    """Delete what runs of this job left that were killed while they wrote the output; the caller holds its store."""
+    with suppress(OSError):
+        for entry in list(os.scandir(path.parent)):
+            if entry.is_file(follow_symlinks=False) and is_part(path, path.parent / entry.name):
+                remove_part(path.parent / entry.name)
+
+
+def remove_part(part: Path) -> None:
+    """Delete a part; where that cannot be done, it stays."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> dict[str, Any]:

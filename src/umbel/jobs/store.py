@@ -16,8 +16,9 @@ from typing import Any
 
 import orjson
 
-from umbel.errors import DiskFull, StoreBusy, StoreDamaged, StoreMismatch
+from umbel.errors import StoreDamaged, StoreMismatch
 from umbel.jobs.failpoints import FailHook, no_failpoint
+from umbel.jobs.store_file import StorageErrors, check_files, create_file
 
 GROUP_ROWS = 2_048
 GROUP_SECONDS = 1.0
@@ -69,9 +70,10 @@ class JobStore:
         self._pending: list[tuple[object, ...]] = []
         self._oldest = 0.0
         self.broken = False
-        existed = path.exists()
+        existed = check_files(path)
         if not existed:
             at("store.create.before")
+            create_file(path)
         self._db = self._connect()
         try:
             self._seq = self._prepare()
@@ -105,10 +107,13 @@ class JobStore:
                 self._db.executescript(f"BEGIN; {statements}; COMMIT;")
             elif owner != _APPLICATION_ID:
                 raise StoreMismatch(f"{self.path} is an SQLite file, but not a job store of umbel; move it away")
-            else:
-                whole = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if tables != _TABLES or whole != "ok":
-                    raise StoreDamaged(f"{self.path}: damaged ({whole}); start again with --fresh")
+            elif tables != _TABLES:
+                raise StoreDamaged(
+                    f"{self.path}: its tables are not those of this version of umbel; finish the job with the version "
+                    "that began it, or start again with --fresh"
+                )
+            elif (whole := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise StoreDamaged(f"{self.path}: damaged ({whole}); start again with --fresh")
             return int(self._db.execute("SELECT coalesce(max(seq), -1) + 1 FROM results").fetchone()[0])
 
     def identify(self, fingerprint: Mapping[str, Any]) -> None:
@@ -241,33 +246,8 @@ class JobStore:
         """Let go of the file; rows that were not committed are forgotten."""
         self._db.close()
 
-    def _storage(self) -> _StorageErrors:
-        return _StorageErrors(self.path)
-
-
-class _StorageErrors:
-    """Turns SQLite's failures into errors that say what to do; no retries, since a failed sync may have lost data."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UnicodeDecodeError):  # what the sqlite3 module makes of damaged names
-            raise StoreDamaged(f"{self._path}: damaged; start again with --fresh") from error
-        if not isinstance(error, sqlite3.Error):
-            return
-        name = getattr(error, "sqlite_errorname", "") or ""
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise StoreBusy(f"{self._path}: another process is running this job; wait for it or stop it") from error
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise StoreDamaged(f"{self._path}: damaged ({error}); start again with --fresh") from error
-        raise DiskFull(
-            f"{self._path}: writing failed ({error}), {_size(self._path):,} bytes on disk; what was committed is safe: "
-            "free space or mend the disk, then run the same command again"
-        ) from error
+    def _storage(self) -> StorageErrors:
+        return StorageErrors(self.path)
 
 
 def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -283,10 +263,3 @@ def _record(name: str, value: object) -> tuple[str, str, int]:
 
 def _checksum(facts: tuple[object, ...], line: bytes) -> int:
     return zlib.crc32(line, zlib.crc32(repr(facts).encode()))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -1,0 +1,47 @@
+"""Writes what a user asked for beside the answers: pages, figures, traces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from umbel.errors import UsageError
+from umbel.jobs.paths import JobPaths, follow, kind_of
+from umbel.jobs.sink import open_new, part_path, remove_part
+
+PAGE, SUMMARY, TRACE = b"<!doctype html>", b'{\n  "status":', b'{"displayTimeUnit":'  # what each begins with
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[BinaryIO]:
+    """A file to fill, which appears when it is complete; a pipe or a device is written to as it is. Raises UsageError
+    when that cannot be done."""
+    try:
+        if kind_of(path):
+            with open(path, "wb") as stream:
+                yield stream
+            return
+        target = follow(path)
+        part = part_path(target.with_name("umbel"))  # which has room for any name
+        try:
+            with open_new(part) as stream:
+                yield stream
+            os.replace(part, target)
+        finally:
+            remove_part(part)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written ({error.strerror or error})") from None
+
+
+def check_page(path: Path, *, source: Path | None = None, output: Path | None = None) -> None:
+    """Raises UsageError when a page of HTML would overwrite a file of its job, or of anybody else."""
+    JobPaths(source, None if output is None else follow(output)).with_extra("--html", path, PAGE)
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page of HTML. Raises UsageError."""
+    with writing("--html", path) as out:
+        out.write(html.encode())
