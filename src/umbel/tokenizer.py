@@ -14,18 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenizers.models import BPE
-
 from umbel.errors import InvalidRequest, ModelError
+from umbel.tokenizer_decoder import Decoder
 from umbel.tokenizer_files import TokenizerFiles, read_tokenizer
 from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
 
 if TYPE_CHECKING:
     from umbel.chat_template import ChatTemplate, Message
 
-CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
 CHECKED = 16
-CLEAN_UP_MORE = ((" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 
 
 class Tokenizer:
@@ -34,7 +31,7 @@ class Tokenizer:
     def __init__(self, files: TokenizerFiles, now: datetime, directory: Path):
         self.backend = files.backend
         self.special_tokens = files.named_tokens
-        self.cleans_up = files.clean_up and not isinstance(files.backend.model, BPE)
+        self.decoder = Decoder(files.backend, clean_up=files.clean_up)
         self._template_source = files.template
         breaks = breaks_of(files.backend)
         self._shared = None if breaks is None else SharedBeginnings(breaks, self._encode_plain)
@@ -86,14 +83,15 @@ class Tokenizer:
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each row of token ids."""
-        if skip_special_tokens:  # the library would show those that are marked as normalised
-            rows = [[i for i in ids if i not in self.special_ids] for ids in rows]
-        texts = self.backend.decode_batch(rows, skip_special_tokens=False)
-        return [self._cleaned(text) for text in texts] if self.cleans_up else texts
+        return self.decoder.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes that each id adds to a text that it is not the first token of; an unknown id adds none."""
+        return self.decoder.token_bytes(ids)
 
     def token_text(self, token_id: int) -> str | None:
         """The vocabulary entry of an id, None when there is none."""
-        return self.backend.id_to_token(token_id)
+        return self.decoder.token_text(token_id)
 
     def check_fits(self, embedding_rows: int) -> None:
         """Raise ModelError when the tokenizer can give ids for which the model has no embedding."""
@@ -146,27 +144,11 @@ class Tokenizer:
         content = json.dumps([self._template_source, sorted(self.special_tokens.items())])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    @cached_property
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids that `skip_special_tokens` leaves out."""
-        return frozenset(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special)
-
-    @cached_property
-    def byte_ids(self) -> frozenset[int]:
-        """Ids of single bytes (`<0x41>`), where the tokenizer spells unknown characters with them."""
-        decoder = self.backend.decoder
-        if decoder is None or b"ByteFallback" not in decoder.__getstate__():
-            return frozenset()
-        names = [f"<0x{byte:{form}}>" for byte in range(256) for form in ("02X", "02x")]
-        ids = (self.backend.token_to_id(name) for name in names)
-        return frozenset(i for i in ids if i is not None)
+        return self.decoder.special_ids
 
     def _named_id(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
         return None if token is None else self.backend.token_to_id(token)
-
-    def _cleaned(self, text: str) -> str:
-        # transformers does this to WordPiece and Unigram models that ask for it, never to BPE ones.
-        for before, after in (*CLEAN_UP, *CLEAN_UP_MORE) if self.cleans_up else ():
-            text = text.replace(before, after)
-        return text

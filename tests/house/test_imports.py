@@ -13,7 +13,7 @@ from tests.house.source import imports, modules
 CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
-TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "chat_template", "detokenizer"}
+TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder", "chat_template", "detokenizer"}
 ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),

@@ -45,6 +45,9 @@ class FakeTokenizer:
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         return ["".join(chr(33 + i % 90) for i in row) for row in rows]
 
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        return [bytes([33 + i % 90]) for i in ids]
+
 
 @dataclass
 class FakeEngine:

@@ -66,7 +66,8 @@ def test_text_completion(tmp_path: Path) -> None:
     logprobs = body["choices"][0]["logprobs"]
     assert "".join(logprobs["tokens"]) == body["choices"][0]["text"]
     assert logprobs["text_offset"] == [0, 1]
-    assert len(logprobs["top_logprobs"][0]) == 2 and logprobs["token_logprobs"] == [-0.5, -0.5]
+    assert list(logprobs["top_logprobs"][0].values()) == [-0.5, -1.5, -2.5]  # the chosen one and the two asked for
+    assert logprobs["token_logprobs"] == [-0.5, -0.5]
 
 
 def test_ids_belong_to_the_row_alone(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ class LateTokenizer:
         """Token ids of each chat."""
         return self._loaded.encode_chat(conversations)
 
-    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
-        """The text of each list of ids."""
-        return self._loaded.decode_batch(rows, skip_special_tokens=skip_special_tokens)
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """What each id adds to a text."""
+        return self._loaded.token_bytes(ids)
 
     @cached_property
     def _loaded(self) -> Tokenizer:

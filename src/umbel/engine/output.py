@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.engine.state import Ended
+from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 from umbel.tokenizer import Tokenizer
@@ -54,16 +55,27 @@ class Rows:
         if self.tokenizer is None:
             return texts
         for skip in (True, False):
-            at = [i for i, e in enumerate(ended) if e.text is None and self._skips(e) == skip]
+            at = [i for i, e in enumerate(ended) if e.text is None and self._params(e).skip_special_tokens == skip]
             if not at:
                 continue
-            decoded = self.tokenizer.decode_batch([list(ended[i].token_ids) for i in at], skip_special_tokens=skip)
-            for i, text in zip(at, decoded, strict=True):
+            for i, text in zip(at, self._decoded([ended[i] for i in at], skip_special_tokens=skip), strict=True):
                 texts[i] = text
         return texts
 
-    def _skips(self, ended: Ended) -> bool:
-        return self.workload.params[ended.row].skip_special_tokens
+    def _decoded(self, ended: Sequence[Ended], *, skip_special_tokens: bool) -> list[str]:
+        """Their texts behind the prompts; the token that ended a sample shows only where its row asks for it."""
+        assert self.tokenizer is not None
+        decoder = self.tokenizer.decoder
+        hides = [e.finish_reason == "stop" and not self._params(e).include_stop_str_in_output for e in ended]
+        ids = [list(e.token_ids[:-1] if hide else e.token_ids) for e, hide in zip(ended, hides, strict=True)]
+        if not decoder.first_apart:
+            return decoder.decode_batch(ids, skip_special_tokens=skip_special_tokens)
+        prompts = (self.workload.prompt(e.row) for e in ended)
+        contexts = [decoder.context_of(p, skip_special_tokens=skip_special_tokens) for p in prompts]
+        return decoder.decode_answers(ids, contexts, skip_special_tokens=skip_special_tokens)
+
+    def _params(self, ended: Ended) -> SamplingParams:
+        return self.workload.params[ended.row]
 
 
 def _twins_of(same_as: NDArray[np.int64] | None) -> dict[int, list[int]]:

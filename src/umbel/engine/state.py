@@ -72,13 +72,13 @@ class LiveState:
     def _look(self, slot: int, token: int, count: int) -> Ended | None:
         """Whether the sample ends with its token number `count`: at an end id, a stop string or its limit, in order."""
         row = int(self.seqs.row[slot])
-        stream = None
-        if self._has_stops[row]:
+        params = self.workload.params[row]
+        stream, ends = None, token in self.end_ids[row] and count > params.min_tokens
+        if self._has_stops[row] and (not ends or params.include_stop_str_in_output):
             stream, text = self._text(slot, row)
             text.append(stream.push([token]))
-        if token in self.end_ids[row] and count > self.workload.params[row].min_tokens:
-            own = token in self.workload.params[row].stop_token_ids
-            return self._end(slot, count, "stop", token if own else None)
+        if ends:
+            return self._end(slot, count, "stop", token if token in params.stop_token_ids else None)
         if stream is not None and stream.stop is not None:
             return self._end(slot, count, "stop", stream.stop)
         return self._end(slot, count, "length", None) if count >= self.seqs.max_out[slot] else None
@@ -94,6 +94,9 @@ class LiveState:
                 include_stop=params.include_stop_str_in_output,
                 skip_special_tokens=params.skip_special_tokens,
                 min_tokens=params.min_tokens,
+                context=self.tokenizer.decoder.context_of(
+                    self.workload.prompt(row), skip_special_tokens=params.skip_special_tokens
+                ),
             )
             self._texts[rank] = stream, []
         return self._texts[rank]

@@ -16,18 +16,18 @@ from umbel.jobs.store import Result
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders rows of a job. `job` and `model` name it in OpenAI lines; `decode` gives the text of token ids, one each.
+    """Renders rows of a job. `job` and `model` name it in OpenAI lines; `token_bytes` gives what tokens add to a text.
 
     A line depends on its row alone: nothing random, no clock, no counter.
     """
 
     job: str
     model: str
-    decode: Callable[[Sequence[int]], list[str]]
+    token_bytes: Callable[[Sequence[int]], list[bytes]]
     _openai: OpenAIAnswers = field(init=False)
 
     def __post_init__(self) -> None:
-        self._openai = OpenAIAnswers(self.job, self.model, TokenTexts(self.decode))
+        self._openai = OpenAIAnswers(self.job, self.model, TokenTexts(self.token_bytes))
 
     def answer(self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool) -> Result:
         """The line of a row that ran; `many` says that it asked for more than one completion."""

@@ -50,8 +50,8 @@ RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died")  # wha
 class Tokenizer(TextEncoder, Protocol):
     """What a job needs of a tokenizer."""
 
-    def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
-        """The text of each list of ids."""
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """What each id adds to a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Job:
 
     def _renderer(self, store: JobStore) -> tuple[Tokenizer, Renderer]:
         tokenizer = self.load_tokenizer(_started(store))
-        return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, partial(_token_texts, tokenizer))
+        return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, tokenizer.token_bytes)
 
     def _collect(
         self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: Tokenizer, renderer: Renderer
@@ -278,10 +278,6 @@ def _started(store: JobStore) -> datetime:
     if store.get("started") is None or store.is_new():
         store.put(started=datetime.now().isoformat(timespec="seconds"))
     return datetime.fromisoformat(store.get("started"))
-
-
-def _token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    return tokenizer.decode_batch([[id] for id in ids], skip_special_tokens=False)
 
 
 def _strict_message(faults: Sequence[InputRow], rows: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -12,22 +13,32 @@ from umbel.jobs.rows import Style
 
 CREATED = 0
 """`created` of every body: a clock reading would differ between a resumed and an uninterrupted run."""
+_BROKEN = re.compile("\ufffd+".encode())
 
 
 @dataclass(slots=True)
 class TokenTexts:
-    """The text of single tokens, asked for once each."""
+    """The bytes of single tokens, asked for once each."""
 
-    decode: Callable[[Sequence[int]], list[str]]
-    _known: dict[int, str] = field(default_factory=dict)
+    token_bytes: Callable[[Sequence[int]], list[bytes]]
+    _known: dict[int, bytes] = field(default_factory=dict)
 
-    def of(self, ids: Iterable[int]) -> list[str]:
-        """One text per id (a token that holds part of a character reads as U+FFFD)."""
+    def of(self, ids: Iterable[int]) -> list[bytes]:
+        """What each id adds to a text."""
         wanted = list(ids)
         missing = sorted(set(wanted) - self._known.keys())
         if missing:
-            self._known.update(zip(missing, self.decode(missing), strict=True))
+            self._known.update(zip(missing, self.token_bytes(missing), strict=True))
         return [self._known[id] for id in wanted]
+
+    def of_answer(self, c: Completion) -> list[bytes]:
+        """What each token of an answer adds to it: its first one no blank where the text has none there."""
+        found = self.of(c.token_ids)
+        if found and not c.text.encode().startswith(found[0]):
+            bare = found[0].lstrip(b" ")
+            if bare and c.text.encode().startswith(bare):
+                found[0] = bare
+        return found
 
 
 @dataclass(slots=True)
@@ -66,37 +77,72 @@ class OpenAIAnswers:
 
     def _chat_choice(self, c: Completion) -> dict[str, Any]:
         message = {"role": "assistant", "content": c.text, "refusal": None}
-        logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c.logprobs), "refusal": None}
+        logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c), "refusal": None}
         return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": c.finish_reason}
 
     def _text_choice(self, c: Completion) -> dict[str, Any]:
-        logprobs = None if c.logprobs is None else self._text_logprobs(c.logprobs)
+        logprobs = None if c.logprobs is None else self._text_logprobs(c)
         return {"index": c.index, "text": c.text, "logprobs": logprobs, "finish_reason": c.finish_reason}
 
-    def _chat_logprobs(self, tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
+    def _chat_logprobs(self, c: Completion) -> list[dict[str, Any]]:
         content = []
-        for token in tokens:
-            chosen = self._entry(token.token_id, token.logprob)
-            content.append({**chosen, "top_logprobs": [self._entry(id, value) for id, value in token.top]})
+        for token, own in zip(c.logprobs or (), self.texts.of_answer(c), strict=True):
+            others = self.texts.of(id for id, _ in token.top)
+            top = [
+                _entry(own if id == token.token_id else other, value)
+                for (id, value), other in zip(token.top, others, strict=True)
+            ]
+            content.append({**_entry(own, token.logprob), "top_logprobs": top})
         return content
 
-    def _entry(self, id: int, logprob: float) -> dict[str, Any]:
-        (text,) = self.texts.of([id])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    def _text_logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        texts = self.texts.of(token.token_id for token in tokens)
-        offsets, at = [], 0
-        for text in texts:
-            offsets.append(at)
-            at += len(text)
-        top = [dict(zip(self.texts.of(id for id, _ in t.top), (v for _, v in t.top), strict=True)) for t in tokens]
+    def _text_logprobs(self, c: Completion) -> dict[str, Any]:
+        tokens, found = c.logprobs or (), self.texts.of_answer(c)
+        texts = [_shown(own) for own in found]
         return {
             "tokens": texts,
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": top,
-            "text_offset": offsets,
+            "top_logprobs": [self._top(token, text) for token, text in zip(tokens, texts, strict=True)],
+            "text_offset": text_offsets(c.text, found),
         }
+
+    def _top(self, token: TokenLogprobs, text: str) -> dict[str, float]:
+        """The most likely tokens and the chosen one by text; one whose text is taken goes by its id."""
+        top = {text: token.logprob}
+        others = [(id, value) for id, value in token.top if id != token.token_id]
+        for (id, value), own in zip(others, self.texts.of(id for id, _ in others), strict=True):
+            key = _shown(own)
+            top[f"token_id:{id}" if key in top else key] = value
+        return dict(sorted(top.items(), key=lambda item: -item[1]))
+
+
+def text_offsets(text: str, pieces: Sequence[bytes]) -> list[int]:
+    """Where in an answer each of its tokens begins, in characters; one that does not show begins where the next does.
+
+    A token that begins inside a character is said to begin where the character does.
+    """
+    data, at, n_chars, offsets = text.encode(), 0, 0, []
+    for piece in pieces:
+        broken = _BROKEN.match(data, at)
+        if broken is not None and not data.startswith(piece, at) and data.startswith(piece, broken.end()):
+            at, n_chars = broken.end(), n_chars + len(broken[0]) // 3  # bytes before it were no whole character
+        inside = at < len(data) and data[at] & 0xC0 == 0x80
+        offsets.append(n_chars - inside)
+        if data.startswith(piece, at):
+            at += len(piece)
+            n_chars += sum(byte & 0xC0 != 0x80 for byte in piece)
+    return offsets
+
+
+def _entry(own: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": _shown(own), "logprob": logprob, "bytes": list(own)}
+
+
+def _shown(own: bytes) -> str:
+    """A token as text; one that is only a part of a character by its bytes, as OpenAI writes them."""
+    try:
+        return own.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
 def _line(tag: str, custom_id: str | None, status: int, body: dict[str, Any], error: object) -> dict[str, Any]:
