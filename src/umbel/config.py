@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
+from umbel import catalog
 from umbel.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -16,6 +18,17 @@ KV_DTYPES = ("auto", "fp8")
 ATTENTIONS = ("auto", "triton", "flashinfer", "torch")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "dtype": DTYPES,
+        "load_format": LOAD_FORMATS,
+        "linear": LINEARS,
+        "kv_cache_dtype": KV_DTYPES,
+        "attention_backend": ATTENTIONS,
+        "prefix": PREFIX_MODES,
+        "admission": ADMISSIONS,
+    }
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -58,13 +71,8 @@ class EngineConfig:
     allow_lossy: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("load_format", self.load_format, LOAD_FORMATS)
-        _one_of("linear", self.linear, LINEARS)
-        _one_of("kv_cache_dtype", self.kv_cache_dtype, KV_DTYPES)
-        _one_of("attention_backend", self.attention_backend, ATTENTIONS)
-        _one_of("prefix", self.prefix, PREFIX_MODES)
-        _one_of("admission", self.admission, ADMISSIONS)
+        for name, allowed in CHOICES.items():
+            _one_of(name, getattr(self, name), allowed)
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -74,9 +82,8 @@ class EngineConfig:
 
     @property
     def lossy(self) -> tuple[str, ...]:
-        """What was asked for that may change answers."""
-        asked = {"linear": (self.linear, "dense"), "kv_cache_dtype": (self.kv_cache_dtype, "auto")}
-        return tuple(f"{name}={value!r}" for name, (value, usual) in asked.items() if value != usual)
+        """What was asked for that may change answers, by the catalogue."""
+        return tuple("{}={!r}".format(*row.option) for row in catalog.lossy(self))
 
     @property
     def arithmetic(self) -> str:

@@ -26,9 +26,11 @@ CHECKED = 16
 
 
 class Tokenizer:
-    """A loaded tokenizer; build it with `Tokenizer.load`."""
+    """A loaded tokenizer; build it with `Tokenizer.load`. `notes` are texts for the user: what of its files is not
+    obeyed."""
 
     def __init__(self, files: TokenizerFiles, now: datetime, directory: Path):
+        self.notes: tuple[str, ...] = ()
         self.backend = files.backend
         self.special_tokens = files.named_tokens
         self.decoder = Decoder(files.backend, clean_up=files.clean_up)

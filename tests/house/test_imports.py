@@ -17,11 +17,11 @@ TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder",
 ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "config": set(),
+    "catalog": set(),
+    "config": {"catalog"},
     "demo": set(),
     "ir": set(),
     "cost": {"ir"},
-    "catalog": {"cost", "ir"},
     "registry": {"catalog"},
     "plan": BASE,
     "cache": BASE,

@@ -20,7 +20,8 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
-from umbel.jobs.job import Job, JobSpec
+from umbel.jobs.job import Job
+from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.rows import ReadOptions
 from umbel.plan.planner import make_plan
 
@@ -32,6 +33,8 @@ CONFIG = EngineConfig("fake", dtype="float32", kv_tokens=65_536, chunk=512, skip
 
 class FakeTokenizer:
     """One token per character, chats joined by role marks; the template knows no role 'function'."""
+
+    notes: tuple[str, ...] = ()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(c) % (WIDTH - 1) for c in text] for text in texts]

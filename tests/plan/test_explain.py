@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.plan.workloads import CANONICAL, MACHINE, SPEC, of, run
-from umbel.config import EngineConfig
+from umbel.catalog import CATALOG
+from umbel.config import CHOICES, EngineConfig
 from umbel.ir.plan import Decision, Refusal
-from umbel.plan.explain import duration, explain, to_json
+from umbel.plan.explain import duration, explain, head_lines, to_json
 from umbel.plan.page import plan_page
 from umbel.plan.page_svg import short, ticks
 from umbel.plan.planner import make_plan
@@ -35,10 +36,60 @@ def test_printed_plan(name: str) -> None:
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
+def test_printed_plan_of_a_lossy_job() -> None:
+    config = EngineConfig("tiny", linear="fp8", kv_cache_dtype="fp8", allow_lossy=True)
+    spec = replace(SPEC, notes=("config.json: 'foo' is not obeyed", "a long text " * 15))
+    text = explain(make_plan(CANONICAL["groups"](), spec, config, MACHINE))
+    path = SNAPSHOTS / "lossy.txt"
+    if os.environ.get("UMBEL_WRITE_SNAPSHOTS"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+    assert text.splitlines()[0].endswith("    lossy: linear fp8, kv fp8")
+
+
+VALUES = [(name, value) for name, allowed in CHOICES.items() for value in allowed]
+
+
+@pytest.mark.parametrize(("name", "value"), VALUES)
+def test_a_plan_is_exact_when_the_catalogue_says_so(name: str, value: str) -> None:
+    """For every value of every option that has a list of them: in the record, in text, as JSON and on the page."""
+    config = EngineConfig("tiny", allow_lossy=True, **{name: value})
+    plan = make_plan(CANONICAL["one_row"](), SPEC, config, MACHINE)
+    rows = [row for row in CATALOG if row.option == (name, value)]
+    lossy = [f"{row.family} {row.name}" for row in rows if not row.exact]
+    assert (plan.exact, list(plan.lossy)) == (not lossy, lossy)
+    record, text = to_json(plan), explain(plan)
+    assert (record["exact"], record["lossy"]) == (not lossy, lossy)
+    assert text.splitlines()[0].endswith(f"    lossy: {lossy[0]}" if lossy else "    all exact")
+    decided = [line for line in text.splitlines() if ": lossy, as asked" in line]
+    assert bool(decided) == bool(lossy)
+    tile = re.search(r"<div class=\"tile\">answers<b>(\w+)</b>", plan_page(record, text, "t"))
+    assert tile is not None and tile[1] == ("lossy" if lossy else "exact")
+
+
+def test_two_lossy_techniques_are_both_named() -> None:
+    config = EngineConfig("tiny", linear="int8", kv_cache_dtype="fp8", allow_lossy=True)
+    plan = make_plan(CANONICAL["one_row"](), SPEC, config, MACHINE)
+    assert plan.lossy == ("linear int8", "kv fp8")
+    assert head_lines(plan)[4] == "  answers       lossy: linear int8, kv fp8"
+
+
+def test_notes_of_the_model_are_shown_with_the_plan() -> None:
+    spec = replace(SPEC, notes=tuple(f"note {i} <b>" for i in range(15)))
+    plan = make_plan(CANONICAL["one_row"](), spec, EngineConfig("tiny"), MACHINE)
+    record, text = to_json(plan), explain(plan)
+    assert plan.notes == spec.notes == tuple(record["notes"])
+    assert text.count("  note          note ") == 12
+    assert "... and 3 more notes (--json lists all)" in text
+    assert "note          note 0 <b>" in "\n".join(head_lines(plan))
+    html = plan_page(record, text, "t")
+    assert all(f"<li>note {i} &lt;b&gt;</li>" in html for i in range(15))
+
+
 KEYS = (
-    "rows samples duplicate_rows twins prompt_tokens computed_prompt_tokens saved_prompt_tokens output_tokens "
-    "output_range steps chunk kv_tokens kv_peak_tokens page_size seconds saved_seconds batches decisions refusals "
-    "levels tree curve"
+    "exact lossy notes rows samples duplicate_rows twins prompt_tokens computed_prompt_tokens saved_prompt_tokens "
+    "output_tokens output_range steps chunk kv_tokens kv_peak_tokens page_size seconds saved_seconds batches decisions "
+    "refusals levels tree curve"
 )
 
 

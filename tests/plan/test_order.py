@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.plan.test_grouping import PROMPTS, chain, check_forest, draft_of, star, workload_of
 from tests.plan.workloads import groups, run
+from umbel.catalog import CATALOG
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
@@ -53,6 +54,14 @@ def test_reordered_forest_is_the_recursion(prompts: list[list[int]], data: st.Da
     assert found.order.tolist() == rows
     assert found.end.tolist() == forest.end[nodes].tolist()
     assert found.source.tolist() == forest.source[nodes].tolist()
+
+
+def test_every_order_is_in_the_catalogue() -> None:
+    rows = {row.name for row in CATALOG if row.family == "order" and row.module == "plan.passes.order"}
+    draft = planned(groups(2, 3, 256, 8), [4] * 6)
+    decision = order_rows(draft).decisions[-1]
+    assert decision.name == "order"
+    assert rows == {decision.value, *(name for name, _ in other_orders(draft))}
 
 
 def test_no_key_changes_nothing() -> None:

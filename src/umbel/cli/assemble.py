@@ -17,7 +17,8 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.spans import UNHEARD
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model
-from umbel.jobs.job import Job, JobSpec
+from umbel.jobs.job import Job
+from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
 from umbel.models.families import read_spec, resolve_model
 

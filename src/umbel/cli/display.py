@@ -17,7 +17,7 @@ from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
 from umbel.jobs.report_text import verdict
 from umbel.jobs.summary import Summary
-from umbel.plan.explain import head_lines
+from umbel.plan.explain import MAX_NOTES, exactness, head_lines
 
 PLAIN_SECONDS = 5.0
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
@@ -96,9 +96,12 @@ def line_of(reading: Reading) -> str:
 
 
 def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
-    """What a user is told at the end; warnings also when `quiet`."""
+    """What a user is told at the end; notes and warnings also when `quiet`."""
     lines = [] if quiet else [_outcome(result), _tokens(result), *_truth(result)]
     lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
+    lines += [f"note: {text}" for text in result.notes[:MAX_NOTES]]
+    if len(result.notes) > MAX_NOTES:
+        lines.append(f"note: ... and {len(result.notes) - MAX_NOTES} more (umbel report lists them with --json)")
     return lines + [f"warning: {text}" for text in result.warnings]
 
 
@@ -120,7 +123,7 @@ def _tokens(result: Summary) -> str:
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
     first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
-    return f"{computed}; {result.output_tokens:,} tokens out; {spent}{first}"
+    return f"{computed}; {result.output_tokens:,} tokens out, {exactness(result.lossy)}; {spent}{first}"
 
 
 def _truth(result: Summary) -> list[str]:

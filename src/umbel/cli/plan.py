@@ -53,6 +53,7 @@ def plan_command(
     from umbel.cli.reading import LateTokenizer, model_names, read_options
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
+    from umbel.jobs.rows import ReadNotes, note_texts
     from umbel.jobs.source import Source
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
@@ -71,8 +72,11 @@ def plan_command(
     reading = {"template": prompt, "chat": chat, "strict": False}
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
-    prepared = prepare(Source(file, options), LateTokenizer(directory), spec.vocab_size, spec.max_positions)
+    notes, tokenizer = ReadNotes(), LateTokenizer(directory)
+    prepared = prepare(Source(file, options, notes), tokenizer, spec.vocab_size, spec.max_positions)
+    notes.take(tokenizer.notes)
     plan = _plan(prepared.workload, spec, directory, config, target)
+    plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
     if html is not None:

@@ -28,6 +28,11 @@ class LateTokenizer:
         self._directory = directory
         self._now = now
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the tokenizer's files is not obeyed, as soon as it is loaded."""
+        return self._loaded.notes if "_loaded" in self.__dict__ else ()
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
         return self._loaded.encode(texts)

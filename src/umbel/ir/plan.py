@@ -99,7 +99,9 @@ class Plan:
     `lengths` (`[rows]`) are the output tokens assumed per sample. `groups` (`[rows]`) are the rows taken to answer at
     like lengths, and `templates` their names (a digest of the group's common beginning; "" for rows without one).
     `same_as` (`[rows]`) is the row whose answer a row gets: itself, or an identical one. `admission` is the rule by
-    which rows may start. `decisions` say why, one per choice, and `refusals` what was not chosen.
+    which rows may start. `decisions` say why, one per choice, and `refusals` what was not chosen. `lossy` names the
+    techniques it takes that may change answers, `notes` are texts for the user: what of the model is not obeyed, or is
+    worth knowing.
     """
 
     forest: Forest
@@ -115,6 +117,13 @@ class Plan:
     decisions: tuple[Decision, ...]
     refusals: tuple[Refusal, ...]
     estimates: Estimates
+    lossy: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answers are those of one plain request at a time: nothing that was taken may change them."""
+        return not self.lossy
 
     @property
     def kv_pages(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from umbel.ir.plan import Plan
@@ -16,8 +16,11 @@ from umbel.jobs.answers import Renderer
 from umbel.jobs.prepare import Window
 from umbel.jobs.progress import Progress
 from umbel.jobs.rounds import Part, Rounds
+from umbel.jobs.rows import ReadNotes, note_texts
 from umbel.jobs.signals import StopSignal
 from umbel.jobs.store import JobStore, Result
+
+NOTES = "notes"  # the store's record of what was noticed while rows were read (ReadNotes.noted)
 
 
 class Engine(Protocol):
@@ -38,7 +41,8 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class Execution:
-    """The running part of a job. `load` builds the engine, once, when the first row is to be run."""
+    """The running part of a job. `load` builds the engine, once, when the first row is to be run; `notes` fills while
+    rows are read."""
 
     store: JobStore
     stop: StopSignal
@@ -46,6 +50,7 @@ class Execution:
     renderer: Renderer
     load: Callable[[], Engine]
     rounds: Rounds
+    notes: ReadNotes = field(default_factory=ReadNotes)
     spans: Spans = UNHEARD
     engine: Engine | None = None
     open_ended: int = 0
@@ -103,8 +108,9 @@ class Execution:
         record, live = store.get("plan"), store.get("live")
         self._recording = Recording(part.plan, part.workload, engine.stats(), record=record, live=live)
         started = {"plan": self._recording.plan_record(), "live": self._recording.as_dict(engine.stats())}
-        store.put(**started, ended=None)  # until the job says how it ended
-        self.progress.tell_plan(part.plan)
+        noted = self.notes.with_earlier(store.get(NOTES))
+        store.put(**started, **{NOTES: noted}, ended=None)  # until the job says how it ended
+        self.progress.tell_plan(replace(part.plan, notes=(*part.plan.notes, *note_texts(noted))))
 
     def _rendered(self, outputs: Iterator[Output], window: Window, part: Part) -> Iterator[Result]:
         keys, params, names, progress = part.workload.keys.tolist(), part.workload.params, window.names, self.progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from umbel.errors import InputError, UmbelError
-from umbel.ir.budget import Budget
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.jobs.ahead import Ahead, Halt
 from umbel.jobs.answers import Renderer
-from umbel.jobs.execution import Engine, Execution
+from umbel.jobs.execution import NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key
+from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.partial import partial_lines, writing_seconds
 from umbel.jobs.paths import (
     REPLACED,
@@ -36,7 +36,7 @@ from umbel.jobs.progress import Progress
 from umbel.jobs.report import report_of
 from umbel.jobs.report_sums import fold
 from umbel.jobs.rounds import Rounds
-from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
+from umbel.jobs.rows import InputRow, ReadNotes
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.sink import digest_file, place_output, remove_part, remove_parts, write_output
 from umbel.jobs.source import Source
@@ -50,27 +50,12 @@ RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died")  # wha
 class Tokenizer(TextEncoder, Protocol):
     """What a job needs of a tokenizer."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Texts for the user: what of the tokenizer's files is not obeyed."""
+
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """What each id adds to a text."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """What to run. `identity` is the job's fingerprint, `model` the name in OpenAI answers, `width` and `context` the
-    model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run;
-    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run."""
-
-    input: Path
-    output: Path
-    options: ReadOptions
-    identity: Mapping[str, Any]
-    model: str
-    width: int
-    context: int
-    order: str = "input"
-    fresh: bool = False
-    retry_failed: bool = False
-    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(slots=True)
@@ -167,7 +152,9 @@ class Job:
         source = Source(self.spec.input, self.spec.options, self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
-        self._execution = execution = Execution(store, stop, self.progress, renderer, self.load, rounds, self.spans)
+        self._execution = execution = Execution(
+            store, stop, self.progress, renderer, self.load, rounds, self._notes, self.spans
+        )
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
@@ -177,6 +164,7 @@ class Job:
                 self.spans.lap("reading and tokenising", None)
                 self.progress.starved_seconds = getattr(coming, "starved_seconds", 0.0)
                 self._tell_rows(feed.rows, done)
+                self._notes.take(tokenizer.notes)
                 execution.run(window, plan)
                 if rounds.spent:
                     return False
@@ -242,6 +230,10 @@ class Job:
         self.progress.enter("")
         totals = store.totals()
         live = store.get("live") or {}
+        noted = self._notes.with_earlier(store.get(NOTES))
+        if noted:
+            store.put(**{NOTES: noted})
+        report = report_of(fold(store.get("plan"), live), noted)
         rows = max(totals.rows, self.progress.rows)
         sealed = store.get(SEALED) if status != "drained" else None
         return Summary(
@@ -264,7 +256,10 @@ class Job:
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),
             first_token_seconds=self._first_token(),
-            against_plan=report_of(fold(store.get("plan"), live))["figures"],
+            against_plan=report["figures"],
+            exact=report["exact"],
+            lossy=tuple(report["lossy"]),
+            notes=tuple(report["notes"]),
         )
 
     def _first_token(self) -> float | None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from umbel.errors import UsageError
+from umbel.jobs.execution import NOTES
 from umbel.jobs.paths import store_path
 from umbel.jobs.report_sums import DONE_SUMS, LINE_SUMS, fold
+from umbel.jobs.rows import note_texts
 from umbel.jobs.store import JobStore
 
 COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")
@@ -32,7 +34,7 @@ def read_report(output: Path) -> Sums:
         raise UsageError(f"output {output}: there is no {path.name} beside it, so no job to report on")
     store = JobStore(path)
     try:
-        records = {name: store.get(name) for name in ("plan", "live", "finished", "ended")}
+        records = {name: store.get(name) for name in ("plan", "live", "finished", "ended", NOTES)}
         totals = store.totals()
     finally:
         store.close()
@@ -43,16 +45,24 @@ def read_report(output: Path) -> Sums:
         "status": records["ended"] or ("complete" if records["finished"] else "killed"),
         "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
         "errors": dict(totals.errors),
-        **report_of(sums),
+        **report_of(sums, records[NOTES]),
     }
 
 
-def report_of(sums: Mapping[str, Any]) -> Sums:
-    """What `fold` gives as the figures of a report; all of it empty when nothing was planned."""
+def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -> Sums:
+    """What `fold` gives as the figures of a report; all of it empty when nothing was planned.
+
+    `exact` and `lossy` are those of the plans, `notes` theirs and then those of reading (`noted`, ReadNotes.noted).
+    """
+    notes = list(dict.fromkeys([*sums.get("notes", ()), *note_texts(noted or {})]))
     if not sums:
-        return {"parts": 0, "cut_short": 0, "figures": {}, "counts": {}, "tree": [], "curve": {}, "course": []}
+        empty = {"figures": {}, "counts": {}, "tree": [], "curve": {}, "course": []}
+        return {"exact": True, "lossy": [], "notes": notes, "parts": 0, "cut_short": 0, **empty}
     actual = sums["actual"]
     return {
+        "exact": sums["exact"],
+        "lossy": sums["lossy"],
+        "notes": notes,
         "parts": sums["parts"],
         "cut_short": sums["cut_short"],
         "figures": {name: _figure(sums, name) for name in COMPARED},

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from umbel.jobs.report_text import percent, status_text
 from umbel.plan.explain import duration
 from umbel.plan.explain_record import curve_of_json
-from umbel.plan.page import forest_picture, render, scaled
+from umbel.plan.page import exactness_tile, forest_picture, render, scaled
 from umbel.plan.page_svg import Series, curves
 
 Record = Mapping[str, Any]
@@ -23,7 +23,7 @@ def report_page(report: Record, text: str) -> str:
     pictures = [forest_picture(report["tree"])] if report["tree"] else []
     if report["parts"]:
         pictures += _course(report)
-    return render(title, _tiles(report), pictures, report.get("decisions", ()), report.get("refusals", ()), text)
+    return render(title, _tiles(report), pictures, report, text)
 
 
 def _tiles(report: Record) -> list[tuple[str, str, str]]:
@@ -36,6 +36,8 @@ def _tiles(report: Record) -> list[tuple[str, str, str]]:
             shown = duration if name == "seconds" else "{:,.0f}".format
             expected = f"{shown(figure['due'])} expected: {percent(figure['error_percent'])}"
             tiles.append((label, shown(figure["actual"]), expected))
+    if report["parts"]:
+        tiles.append(exactness_tile(report["lossy"]))
     return tiles
 
 

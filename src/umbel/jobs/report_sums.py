@@ -27,7 +27,7 @@ FIGURES = (
 )
 LINE_SUMS = ("rows", "tokens", "branches", "saved_tokens", "saved_seconds", "output_tokens")
 DONE_SUMS = ("done", "failed", "cut", "output", "expected")
-_PLAN_ONLY = ("chunk", "kv_tokens", "page_size", "decisions", "refusals", "twins", "duplicate_rows")
+_PLAN_ONLY = ("chunk", "kv_tokens", "page_size", "decisions", "refusals", "twins", "duplicate_rows", "exact", "lossy")
 
 Sums = dict[str, Any]
 
@@ -57,6 +57,7 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
         "lines": _add_lines(before.get("lines", []), _lines(plan, part, shrink=closing and not whole)),
         "curve": _append(before.get("curve"), plan["curve"]),
         "course": _continue(before.get("course", []), part["curve"]),
+        "notes": list(dict.fromkeys([*before.get("notes", []), *plan["notes"]])),
         **{name: plan[name] for name in _PLAN_ONLY},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from umbel.plan.explain import branch, count, duration, tree_lines
+from umbel.plan.explain import branch, count, duration, exactness, note_lines, tree_lines
 
 Record = Mapping[str, Any]
 
@@ -33,10 +33,11 @@ def report_text(report: Record) -> str:
     """The report as text, at most about a hundred lines whatever the job; ends with a newline."""
     lines = [f"REPORT  {report['output']}: {status_text(report['status'])}", _rows(report)]
     if report["parts"]:
-        lines += [*_parts(report), *_figures(report), *_counts(report)]
+        lines.append(f"  {'answers':<14}{exactness(report['lossy'])}")
+        lines += [*note_lines(report["notes"]), *_parts(report), *_figures(report), *_counts(report)]
         lines += [_forest(report), *tree_lines(report["tree"], _branch)]
     else:
-        lines.append("  nothing was planned: no row came to the engine")
+        lines += ["  nothing was planned: no row came to the engine", *note_lines(report["notes"])]
     lines += [f"  {n:,} x {code}" for code, n in report["errors"].items()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

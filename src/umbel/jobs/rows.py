@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from umbel.errors import InvalidRequest
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request, RowError
+
+MAX_NOTED = 100  # kinds of notes, and names of unknown fields: enough to see what is wrong
 
 
 class Style(IntEnum):
@@ -54,15 +57,48 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class ReadNotes:
-    """What a reader noticed on its way that is no error: rows per unknown field name (at most 100 names are kept)."""
+    """What was noticed while rows were read and tokenised that is no error; one of these for a whole job.
+
+    `ignored_fields` counts rows by unknown field name, `noted` by the text of a note (`note`); at most 100 of each are
+    kept. Notes are shown by `umbel plan`, when a run starts and when it ends, and by `umbel report`.
+    """
 
     ignored_fields: Counter[str] = field(default_factory=Counter)
+    noted: dict[str, int] = field(default_factory=dict)
 
     def ignored(self, names: list[str]) -> None:
         """Count fields that nothing read."""
         for name in names:
-            if name in self.ignored_fields or len(self.ignored_fields) < 100:
+            if name in self.ignored_fields or len(self.ignored_fields) < MAX_NOTED:
                 self.ignored_fields[name] += 1
+
+    def take(self, texts: Iterable[str]) -> None:
+        """Notes that are not about single rows, each of them once."""
+        for text in texts:
+            self.note(text, rows=0)
+
+    def note(self, text: str, rows: int = 1) -> None:
+        """Tell the user something that holds for so many more rows.
+
+        The text goes on behind the count: "/v1/completions without max_tokens: 16 are generated, as by OpenAI" is
+        printed as "3 rows: /v1/completions without ...".
+        """
+        if text in self.noted or len(self.noted) < MAX_NOTED:
+            self.noted[text] = self.noted.get(text, 0) + rows
+
+    def with_earlier(self, earlier: Mapping[str, int] | None) -> dict[str, int]:
+        """Notes of this run and of earlier ones of the same job (`noted` as it was). A resume may read a row again or
+        leave it out, so a note counts the rows of the run that met most."""
+        found = dict(earlier or {})
+        for text, rows in dict(self.noted).items():  # a copy, as windows are read in another thread
+            found[text] = max(rows, found.get(text, 0))
+        return found
+
+
+def note_texts(noted: Mapping[str, int]) -> tuple[str, ...]:
+    """Notes as they are shown, those about single rows last."""
+    counts = [(f"{rows:,} row{'' if rows == 1 else 's'}: " if rows else "", text) for text, rows in noted.items()]
+    return tuple(count + text for count, text in sorted(counts, key=lambda found: bool(found[0])))
 
 
 def row_error(error: InvalidRequest) -> RowError:

@@ -21,7 +21,9 @@ class Summary:
     result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
     time in which the engine waited for rows to be tokenised, `first_token_seconds` the time from the start of the
     process to the first token of this run (None when nothing was run). `against_plan` holds figures of the whole job
-    beside those of its plan, as jobs.report does.
+    beside those of its plan, as jobs.report does. `exact` says that no technique that was taken may change answers, and
+    `lossy` names those that may; `notes` are texts for the user: of the model (ir.plan.Plan), then of the input
+    (jobs.rows.ReadNotes).
     """
 
     status: str
@@ -44,6 +46,9 @@ class Summary:
     starved_seconds: float = 0.0
     first_token_seconds: float | None = None
     against_plan: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
+    lossy: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

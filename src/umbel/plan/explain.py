@@ -10,9 +10,10 @@ from typing import Any
 from umbel.ir.plan import Plan
 from umbel.plan.explain_record import to_json
 
-__all__ = ["count", "duration", "explain", "head_lines", "to_json"]
+__all__ = ["count", "duration", "exactness", "explain", "head_lines", "to_json"]
 
 MAX_LEVELS = 8
+MAX_NOTES = 12
 WIDTH = 118  # of a line; longer reasons go on below
 _NAMES = 14  # width of the names
 _PLACE = MappingProxyType({"end": 0, "run": 1, "own": 2, "rest": 2})  # among siblings
@@ -28,6 +29,7 @@ def text_of(record: Record) -> str:
     """The text of a plan that `to_json` wrote."""
     lines = [
         *_head(record),
+        *note_lines(record["notes"]),
         "decisions",
         *decision_lines(record["decisions"]),
         *refusal_lines(record["refusals"]),
@@ -44,7 +46,8 @@ def head_lines(plan: Plan) -> list[str]:
     _, time, compute, _, kv, *_ = _head(record)
     rows = _line("plan", f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}")
     replicas = decision_lines([d for d in record["decisions"] if d["name"] == "replicas"])
-    return [rows, compute, time, kv, *replicas]
+    exact = _line("answers", exactness(record["lossy"]))
+    return [rows, compute, time, kv, exact, *replicas, *note_lines(record["notes"])]
 
 
 def duration(seconds: float) -> str:
@@ -67,6 +70,19 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def exactness(lossy: Sequence[str]) -> str:
+    """What is to be expected of the answers, by the lossy techniques that are taken: all exact, or which are lossy."""
+    return f"lossy: {', '.join(lossy)}" if lossy else "all exact"
+
+
+def note_lines(notes: Sequence[str]) -> Iterator[str]:
+    """What a user should know of the model and the input; the first ones, where there are many."""
+    for text in notes[:MAX_NOTES]:
+        yield from _lines("note", text)
+    if more := len(notes) - MAX_NOTES:
+        yield from _lines("", f"... and {count(more, 'more note')} (--json lists all)") if more > 0 else ()
+
+
 def _line(name: str, text: str) -> str:
     return f"  {name:<{_NAMES}}{text}"
 
@@ -84,7 +100,7 @@ def _head(record: Record) -> list[str]:
     low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
     return [
         f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
-        "    all exact",
+        f"    {exactness(record['lossy'])}",
         _line("time", f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}"),
         _line("compute", f"{record['computed_prompt_tokens']:,} prompt tokens; {_saving(record)}"),
         _line("batches", _batches(record)),

@@ -14,7 +14,8 @@ DIGITS = 5  # of the curve's figures: a picture has no more
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Estimates under the names of ir.plan.Estimates, then decisions, refusals, levels, tree and curve.
+    """Whether all is exact, what is lossy, notes; estimates under the names of ir.plan.Estimates; then decisions,
+    refusals, levels, tree and curve.
 
     `seconds` is an object of `low`, `expected` and `high`, `output_range` one of `low` and `high`. `twins` counts the
     rows that another row answers. `tree` lists lines as in explain_tree.Line, with `saved_seconds`, a parent before
@@ -24,6 +25,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
     low, expected, high = e.seconds
     twins = int((plan.same_as != np.arange(len(plan.same_as))).sum())
     return {
+        "exact": plan.exact,
+        "lossy": list(plan.lossy),
+        "notes": list(plan.notes),
         "rows": e.rows,
         "samples": e.samples,
         "duplicate_rows": e.duplicate_rows,

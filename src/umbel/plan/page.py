@@ -30,26 +30,38 @@ def plan_page(record: Record, text: str, title: str) -> str:
             f"{saved:,} prompt tokens, about {duration(record['saved_seconds'])}",
         ),
         ("KV peak", f"{record['kv_peak_tokens']:,}", f"tokens of a pool of {record['kv_tokens']:,}"),
+        exactness_tile(record["lossy"]),
     ]
     pictures = [forest_picture(record["tree"]), *_curves(record["curve"], record["kv_tokens"], record["chunk"])]
-    return render(title, tiles, pictures, record["decisions"], record["refusals"], text)
+    return render(title, tiles, pictures, record, text)
 
 
 def render(
     title: str,
     tiles: Sequence[tuple[str, str, str]],
     pictures: Sequence[tuple[str, str, Markup]],
-    decisions: Sequence[Record],
-    refusals: Sequence[Record],
+    record: Record,
     text: str,
 ) -> str:
-    """Fill the template. `tiles` are (name, value, note), `pictures` (name, what it shows, SVG)."""
+    """Fill the template. `tiles` are (name, value, note), `pictures` (name, what it shows, SVG). Of `record`, a
+    plan's or a report's, the notes, decisions and refusals are shown."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"duration": duration, "number": lambda v: f"{v:,}" if isinstance(v, int) else v}
     source = files("umbel.plan").joinpath("pages", "page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        title=title, tiles=tiles, pictures=pictures, decisions=decisions, refusals=refusals, text=text
+        title=title,
+        tiles=tiles,
+        pictures=pictures,
+        notes=record["notes"],
+        decisions=record.get("decisions", ()),
+        refusals=record.get("refusals", ()),
+        text=text,
     )
+
+
+def exactness_tile(lossy: Sequence[str]) -> tuple[str, str, str]:
+    """What is to be expected of the answers."""
+    return "answers", "lossy" if lossy else "exact", ", ".join(lossy) or "no technique that is taken may change them"
 
 
 def forest_picture(tree: Sequence[Record]) -> tuple[str, str, Markup]:

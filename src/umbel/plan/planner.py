@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import catalog
 from umbel.config import EngineConfig, nearest
 from umbel.cost.kept import price_of
 from umbel.cost.known import Known
@@ -99,6 +100,8 @@ def make_plan(
         decisions=draft.decisions,
         refusals=draft.refusals,
         estimates=estimates,
+        lossy=tuple(f"{row.family} {row.name}" for row in catalog.lossy(config)),
+        notes=spec.notes,
     )
 
 

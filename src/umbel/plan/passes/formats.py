@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from umbel import catalog
 from umbel.ir.plan import Decision
 from umbel.plan.draft import Draft
 
 
 def name_formats(draft: Draft) -> Draft:
     """Decide "linear", as asked or int4 because the checkpoint is, "kv_dtype" and "attention"."""
-    kv_dtype = draft.config.kv_cache_dtype
-    if kv_dtype != "auto":
-        draft = draft.decide(Decision("kv_dtype", kv_dtype, "lossy, as asked; priced by its bytes"))
-    if (backend := draft.config.attention_backend) != "auto":
-        draft = draft.decide(Decision("attention", backend, "exact, as asked; priced as the usual until runs teach"))
+    config = draft.config
+    if (kv_dtype := config.kv_cache_dtype) != "auto":
+        why = f"{_asked('kv_cache_dtype', kv_dtype)}; priced by its bytes"
+        draft = draft.decide(Decision("kv_dtype", kv_dtype, why))
+    if (backend := config.attention_backend) != "auto":
+        why = f"{_asked('attention_backend', backend)}; priced as the usual until runs teach"
+        draft = draft.decide(Decision("attention", backend, why))
     return _name_products(draft)
+
+
+def _asked(option: str, value: str) -> str:
+    """What the catalogue says of a value that was asked for."""
+    technique = catalog.at(option, value)
+    return "lossy, as asked" if technique is not None and not technique.exact else "exact, as asked"
 
 
 def _name_products(draft: Draft) -> Draft:
     """Decide "linear": as asked, or int4 because the checkpoint is."""
     linear, form = draft.config.linear, draft.spec.quantization
-    if linear == "int4":
-        return draft.decide(Decision("linear", linear, "lossy, as asked; priced by its bytes where a GPU keeps them"))
     if linear != "dense":
-        return draft.decide(Decision("linear", linear, "lossy, as asked; priced as dense until runs teach"))
+        price = "by its bytes where a GPU keeps them" if linear == "int4" else "as dense until runs teach"
+        return draft.decide(Decision("linear", linear, f"{_asked('linear', linear)}; priced {price}"))
     if form is not None:
         why = f"the checkpoint's own ({form.packing}); exactly the weights it stands for"
         return draft.decide(Decision("linear", "int4", why))

@@ -1,0 +1,30 @@
+"""What a job is: its files, how they are read, the model's measures, and what limits the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from umbel.ir.budget import Budget
+from umbel.jobs.rows import ReadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run. `identity` is the job's fingerprint, `model` the name in OpenAI answers, `width` and `context` the
+    model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run;
+    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run."""
+
+    input: Path
+    output: Path
+    options: ReadOptions
+    identity: Mapping[str, Any]
+    model: str
+    width: int
+    context: int
+    order: str = "input"
+    fresh: bool = False
+    retry_failed: bool = False
+    budget: Budget = field(default_factory=Budget)
