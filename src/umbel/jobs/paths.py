@@ -115,7 +115,7 @@ def store_path(output: Path) -> Path:
 
 def follow(path: Path) -> Path:
     """The file that a path names: where a link leads, whether or not something is there yet."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def check_paths(source: Path, output: Path) -> JobPaths:
