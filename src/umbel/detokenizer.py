@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.params import SamplingParams
 from umbel.tokenizer import Tokenizer
 from umbel.tokenizer_decoder import CleanUp
 
@@ -151,6 +155,19 @@ class AnswerStream:
         self._include = include_stop
         self._min_tokens = min_tokens
         self.n_tokens = 0
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, params: SamplingParams, prompt: NDArray[np.int32]) -> AnswerStream:
+        """The stream of a row's answer."""
+        skip = params.skip_special_tokens
+        return cls(
+            tokenizer,
+            params.stop,
+            include_stop=params.include_stop_str_in_output,
+            skip_special_tokens=skip,
+            min_tokens=params.min_tokens,
+            context=tokenizer.decoder.context_of(prompt, skip_special_tokens=skip),
+        )
 
     @property
     def stop(self) -> str | None:

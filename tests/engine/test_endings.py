@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion
+from umbel.ir.step import Sampling
+from umbel.runner.sampling import sample
 
 FREE = SamplingParams(temperature=0.9, seed=1, max_tokens=40, ignore_eos=True)
 PROMPTS = [[5 + i, 30, 40 + i] for i in range(30)]
@@ -123,3 +127,35 @@ def test_the_context_ends_an_answer_without_max_tokens(llm: LLM) -> None:
     assert [len(o.outputs[0].token_ids) for o in got[:2]] == [1, 5]
     assert all(o.outputs[0].finish_reason == "length" for o in got[:2])
     assert got[2].error is not None and got[2].error.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_row_that_bans_every_token_is_an_error(llm: LLM, temperature: float) -> None:
+    """Its neighbours, and a row that leaves one token, go on."""
+    width = llm.spec.vocab_size
+    asked = SamplingParams(temperature=temperature, min_tokens=2, max_tokens=4)
+    params = [replace(asked, stop_token_ids=tuple(range(width)[:n])) for n in (width, width - 1, 1)]
+    bad, last, good = llm.generate(PROMPTS[:3], params)
+    assert bad.error is not None and (bad.error.code, bad.error.param) == ("invalid_value", "min_tokens")
+    assert last.outputs[0].token_ids[:2] == (width - 1,) * 2 and len(good.outputs[0].token_ids) >= 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_tokens_that_are_left_without_a_finite_logit_are_not_drawn(temperature: float) -> None:
+    logits = torch.tensor([[1.0, -torch.inf, -torch.inf], [1.0, 2.0, -torch.inf]])
+    none, one = np.zeros(2, np.int64), np.ones(2)
+    sampling = Sampling(
+        rows=np.arange(2),
+        temperature=one * temperature,
+        top_k=none,
+        top_p=one,
+        min_p=one * 0,
+        seeds=none,
+        keys=none,
+        samples=none,
+        positions=none,
+        logprobs=none - 1,
+        banned=((0, (0,)), (1, (0,))),
+    )
+    found = sample(logits, np.arange(2), sampling)
+    assert found.bad.tolist() == [True, False] and found.token_ids[1] == 1

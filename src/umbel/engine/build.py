@@ -107,7 +107,7 @@ def build_loop(
         policy=Policy(admission=plan.admission),
         lengths=LengthBook.of(plan.groups, plan.templates, known.lengths if known else {}),
     )
-    state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer)
+    state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer, model.spec.vocab_size)
     rows, meter = Rows(workload, model.tokenizer, plan.same_as), Meter(model.spec.sliding_window)
     return Loop(scheduler, build_runner(model, store, spans), state, rows, meter, spans)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
+from umbel.engine.row_errors import ALL_BANNED, NOT_FINITE
 from umbel.engine.state import LiveState
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
@@ -132,20 +133,20 @@ class Loop:
         yield from self.rows.add(ended)
 
     def _broken(self, slots: Ints) -> Iterator[Output]:
-        """Rows whose logits were not finite: abandoned, with an error; the others go on."""
+        """Rows that no token could be drawn for: abandoned, with an error; the others go on."""
         for row in dict.fromkeys(self.scheduler.seqs.row[slots].tolist()):
-            yield from self._abandon(row, "non_finite_logits", "the model gave logits that are not finite", 500)
+            yield from self._abandon(row, ALL_BANNED if self.state.bans_all(row) else NOT_FINITE)
 
     def _unfit(self) -> Iterator[Output]:
         failed, self.scheduler.failed = self.scheduler.failed, []
         for row, reason in failed:
             yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
 
-    def _abandon(self, row: int, code: str, message: str, status: int) -> Iterator[Output]:
+    def _abandon(self, row: int, error: RowError) -> Iterator[Output]:
         for rank in self.scheduler.waiting.ranks_of(row):
             self.state.forget(rank)
         self.scheduler.drop_row(row)
-        return self.rows.fail(row, RowError(code, message, type="server_error", status=status))
+        return self.rows.fail(row, error)
 
     def _count(self, outputs: Iterator[Output]) -> Iterator[Output]:
         for output in outputs:

@@ -32,15 +32,24 @@ class Ended:
 
 
 class LiveState:
-    """Holds per running sample only what its row asked for: its text so far where it has stop strings, its logprobs."""
+    """Holds per running sample only what its row asked for: its text so far where it has stop strings, its logprobs.
+
+    `width` is the model's vocabulary, where rows that leave no token to draw are to be known.
+    """
 
     def __init__(
-        self, workload: Workload, seqs: Sequences, end_ids: tuple[tuple[int, ...], ...], tokenizer: Tokenizer | None
+        self,
+        workload: Workload,
+        seqs: Sequences,
+        end_ids: tuple[tuple[int, ...], ...],
+        tokenizer: Tokenizer | None,
+        width: int | None = None,
     ):
         self.workload = workload
         self.seqs = seqs
         self.end_ids = end_ids
         self.tokenizer = tokenizer
+        self.width = width
         self.output_tokens = 0
         self._any_end = np.array(sorted({i for ids in set(end_ids) for i in ids}), np.int64)
         self._has_stops = np.array([bool(p.stop) for p in workload.params], bool)
@@ -63,6 +72,10 @@ class LiveState:
         every = zip(slots[at].tolist(), tokens[at].tolist(), counts[at].tolist(), strict=True)
         found = [self._look(slot, token, count) for slot, token, count in every]
         return [ended for ended in found if ended is not None]
+
+    def bans_all(self, row: int) -> bool:
+        """Whether a row's `min_tokens` bans every token of the vocabulary, as each of them would end it."""
+        return self.workload.params[row].min_tokens > 0 and len(set(self.end_ids[row])) == self.width
 
     def forget(self, rank: int) -> None:
         """Drop what is held for a sample that was abandoned."""
@@ -87,17 +100,7 @@ class LiveState:
         rank = int(self.seqs.rank[slot])
         if rank not in self._texts:
             assert self.tokenizer is not None  # rows with stop strings are refused where there is no tokenizer
-            params = self.workload.params[row]
-            stream = AnswerStream(
-                self.tokenizer,
-                params.stop,
-                include_stop=params.include_stop_str_in_output,
-                skip_special_tokens=params.skip_special_tokens,
-                min_tokens=params.min_tokens,
-                context=self.tokenizer.decoder.context_of(
-                    self.workload.prompt(row), skip_special_tokens=params.skip_special_tokens
-                ),
-            )
+            stream = AnswerStream.of(self.tokenizer, self.workload.params[row], self.workload.prompt(row))
             self._texts[rank] = stream, []
         return self._texts[rank]
 

@@ -67,7 +67,8 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
         own = logits[chosen]
         own[places[:, 0], places[:, 1]] = -torch.inf
         best = ids.new_empty(len(ids))
-        best[at] = largest(own, np.arange(len(which)))[0]
+        best[at], nothing_left = largest(own, np.arange(len(which)))
+        bad[at] |= nothing_left
         place_of = np.zeros(len(ids), np.int64)
         place_of[which] = np.arange(len(which))
         _redraw(best, own, place_of, sampling, which[warm[which]], dice)
