@@ -169,13 +169,6 @@ def test_what_a_template_refuses_is_an_error_of_the_row(template: str, tmp_path:
     assert (caught.value.code, caught.value.param) == ("invalid_messages", "messages")
 
 
-def test_messages_without_a_template(tmp_path: Path):
-    write_tokenizer(tmp_path, None)
-    with pytest.raises(InvalidRequest) as caught:
-        Tokenizer.load(tmp_path).encode_chat([[{"role": "user", "content": "x"}]])
-    assert caught.value.code == "missing_chat_template"
-
-
 def test_text_that_is_not_unicode(tokenizers: dict[str, Tokenizer]):
     with pytest.raises(InvalidRequest):
         tokenizers["byte-level"].encode(["fine", "\ud800"])
@@ -198,7 +191,6 @@ def test_configuration_that_names_code_or_makes_no_sense(tmp_path: Path):
         {"auto_map": {"AutoTokenizer": ["evil.T", None]}},
         {"bos_token": 7},
         {"added_tokens_decoder": {"x": {}}},
-        {"chat_template": 7},
     ):
         write_tokenizer(tmp_path)
         path = tmp_path / "tokenizer_config.json"

@@ -1,4 +1,4 @@
-"""Renders chat messages with a model's own template, in Jinja's sandbox and within limits of time and size.
+"""Renders chat messages with a model's own template, in a process of its own with limits of time, memory and size.
 
 A template comes from the model directory, never from a request, and must give the same text as transformers'
 `apply_chat_template(add_generation_prompt=True)`.
@@ -8,207 +8,106 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from umbel.errors import InvalidRequest, ModelError
+from umbel.chat_process import Limits, TemplateProcess
+from umbel.errors import InvalidRequest
 
 Message = Mapping[str, Any]
 
 MAX_TEMPLATE_CHARS = 2**20
-MAX_OUTPUT_CHARS = 32 * 2**20
-MAX_SECONDS = 5.0
-MAX_PROBE_SECONDS = 1.0
-MAX_NUMBER = 10**6
-REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-PROBE: Sequence[Message] = ({"role": "user", "content": "Hi"},)
-
-
-class LimitError(jinja2.TemplateError):
-    """A template ran for too long or grew too large."""
+_BATCH_ROWS = 256
+_BATCH_BYTES = 4 * 2**20
 
 
 class ChatTemplate:
-    """One compiled template; `special_tokens` (bos_token, eos_token, ...) and `now` are visible to it."""
+    """One template; `special_tokens` (bos_token, eos_token, ...) and `now` are visible to it.
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], now: datetime):
+    Its process starts with the first conversation. A template that is refused fails every conversation, one that goes
+    beyond a limit only the conversation in hand.
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str], now: datetime, limits: Limits | None = None):
+        self._start = {"source": source, "special_tokens": dict(special_tokens), "now": now.isoformat()}
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._process: TemplateProcess | None = None
+        self._refusal: str | None = None
         if len(source) > MAX_TEMPLATE_CHARS:
-            raise ModelError(
-                f"chat template of {len(source):,} characters: at most {MAX_TEMPLATE_CHARS:,} are accepted"
-            )
-        self._special_tokens = dict(special_tokens)
-        self._guard = _Guard()
-        environment = _Environment(self._guard, now)
-        try:
-            self._template = environment.from_string(_guarded(environment.parse(source)))
-            self._render(PROBE, MAX_PROBE_SECONDS)
-        except (SecurityError, LimitError, jinja2.TemplateSyntaxError, RecursionError) as error:
-            raise ModelError(f"chat template refused: {type(error).__name__}: {error}") from None
-        except Exception:  # a template may refuse our probe (say, for want of a system message); rows report their own
-            pass
+            self._refusal = f"it has {len(source):,} characters: at most {MAX_TEMPLATE_CHARS:,} are accepted"
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text of one conversation, ready for the assistant's answer; raises InvalidRequest if it fails."""
-        try:
-            return self._render(messages, MAX_SECONDS)
-        except Exception as error:  # templates fail in as many ways as Python does
-            reason = str(error) or type(error).__name__
-            raise InvalidRequest("invalid_messages", f"the chat template failed: {reason[:500]}", "messages") from None
+        (found,) = self.render_all([messages])
+        if isinstance(found, InvalidRequest):
+            raise found
+        return found
 
-    def _render(self, messages: Sequence[Message], seconds: float) -> str:
-        pieces, n_chars = [], 0
-        self._guard.start(seconds)
-        for piece in self._template.generate(
-            messages=[_normalised(message) for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            **self._special_tokens,
-        ):
-            n_chars += len(piece)
-            self._guard.check()
-            if n_chars > MAX_OUTPUT_CHARS:
-                raise LimitError(f"the chat template wrote over {MAX_OUTPUT_CHARS:,} characters")
-            pieces.append(piece)
-        return "".join(pieces)
+    def render_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | InvalidRequest]:
+        """The prompt text of each conversation, or why it has none."""
+        lines = [_encoded(messages) for messages in conversations]
+        with self._lock:
+            answers = self._answers([line for line in lines if isinstance(line, bytes)])
+            return [line if isinstance(line, InvalidRequest) else next(answers) for line in lines]
 
+    def _answers(self, lines: Sequence[bytes]) -> Iterator[str | InvalidRequest]:
+        """Asks in batches; behind one that ended the process, one by one.
 
-class _Guard(threading.local):
-    """The clock of the rendering that this thread is in."""
+        A conversation is at fault when it took too much time, or anything else in a process that had answered nothing
+        before: no row pays for what another left in memory.
+        """
+        done = alone = 0
+        while done < len(lines):
+            process = self._ready()
+            if process is None:
+                yield InvalidRequest(
+                    "invalid_chat_template", f"the chat template was refused: {self._refusal}", "messages"
+                )
+                done += 1
+                continue
+            part, fresh = lines[done : done + (1 if done < alone else _batch_rows(lines, done))], not process.n_answers
+            answers = process.ask(part)
+            yield from map(_decoded, answers)
+            done += len(answers)
+            if len(answers) < len(part):
+                reason = process.end()
+                alone = max(alone, done + len(part) - len(answers))
+                if len(part) == 1 and (fresh or process.timed_out):
+                    yield _failure(reason)
+                    done += 1
 
-    deadline = float("inf")
-
-    def start(self, seconds: float) -> None:
-        # The thread's own time, so that a busy machine makes no honest template fail.
-        self.deadline = time.thread_time() + seconds
-
-    def check(self, value: object = None) -> None:
-        """Called by the template at every turn of a loop, at every macro call and with every value it assigns."""
-        if time.thread_time() > self.deadline:
-            raise LimitError("the chat template ran for too many seconds")
-        if isinstance(value, (str, list, tuple, dict)) and len(value) > MAX_OUTPUT_CHARS:
-            raise LimitError(f"the chat template built a value of {len(value):,} characters or items")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with the settings, filters and functions that transformers gives its templates."""
-
-    intercepted_binops = frozenset(("*", "**"))
-
-    def __init__(self, guard: _Guard, now: datetime):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.guard_check = guard.check
-        self.filters["tojson"] = _to_json
-        self.globals.update(raise_exception=_raise, strftime_now=now.strftime, dict=_new_dict, namespace=_Namespace)
-        del self.globals["lipsum"]
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Products and powers of bounded size only: `'x' * 10**9` would fill the memory in one expression."""
-        numbers = [side for side in (left, right) if isinstance(side, (int, float))]
-        if operator == "**" and any(abs(number) > 1000 for number in numbers):
-            raise LimitError("the chat template takes a power of a large number")
-        longest = max((len(side) for side in (left, right) if isinstance(side, (str, list, tuple))), default=1)
-        if any(abs(number) * longest > MAX_OUTPUT_CHARS for number in numbers if longest > 1):
-            raise LimitError("the chat template repeats a value too often")
-        return super().call_binop(context, operator, left, right)
+    def _ready(self) -> TemplateProcess | None:
+        """The running process, a new one where there is none; None when the template is refused."""
+        if self._refusal is None and (self._process is None or not self._process.usable):
+            self._process = TemplateProcess(self._start, self._limits)
+            self._refusal = self._process.fault
+        return self._process if self._refusal is None else None
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; here it only shows its body."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2's interface
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """Jinja's namespace, refusing names that reach for Python internals."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            raise SecurityError(f"a chat template must not set {name!r}")
-        super().__setitem__(name, value)
+def _batch_rows(lines: Sequence[bytes], first: int) -> int:
+    """How many lines from `first` on go together: at least one."""
+    n_bytes = 0
+    for n, line in enumerate(lines[first : first + _BATCH_ROWS]):
+        n_bytes += len(line)
+        if n_bytes > _BATCH_BYTES:
+            return max(n, 1)
+    return _BATCH_ROWS
 
 
-def _guarded(template: nodes.Template) -> nodes.Template:
-    """Insert the guard into loops, macros and assignments; refuse names and numbers that no honest template needs."""
-    for name in [node.attr for node in template.find_all(nodes.Getattr)]:
-        if name.startswith("__"):
-            raise SecurityError(f"it names the Python internal {name!r}")
-    for value in [node.value for node in template.find_all(nodes.Const)]:
-        if isinstance(value, str) and value.startswith("__") and value.endswith("__"):
-            raise SecurityError(f"it names the Python internal {value!r}")
-        if isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise LimitError(f"it holds the number {value:,}; at most {MAX_NUMBER:,} is accepted")
-    bodies = [loop.body for loop in template.find_all(nodes.For)]
-    bodies += [macro.body for macro in template.find_all(nodes.Macro)]
-    bodies += [call.body for call in template.find_all(nodes.CallBlock)]
-    for body in bodies:
-        body.insert(0, _check_call(None))
-    _guard_assignments(template)
-    return template
+def _encoded(messages: Sequence[Message]) -> bytes | InvalidRequest:
+    """A conversation as a line of JSON; what JSON cannot hold is shown as transformers shows it, by its type."""
+    try:
+        return json.dumps(messages, default=lambda value: f"<{type(value).__name__}>").encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        return InvalidRequest("invalid_messages", f"messages that are no JSON ({type(error).__name__})", "messages")
 
 
-def _guard_assignments(node: nodes.Node) -> None:
-    """After each `{% set %}`, check the value: strings that double in a loop stop at the limit."""
-    for field, value in node.iter_fields():
-        if not isinstance(value, list):
-            continue
-        guarded = []
-        for child in value:
-            guarded.append(child)
-            if isinstance(child, (nodes.Assign, nodes.AssignBlock)) and isinstance(child.target, nodes.Name):
-                guarded.append(_check_call(nodes.Name(child.target.name, "load")))
-            elif isinstance(child, (nodes.Assign, nodes.AssignBlock)) and isinstance(child.target, nodes.NSRef):
-                owner = nodes.Name(child.target.name, "load")
-                guarded.append(_check_call(nodes.Getattr(owner, child.target.attr, "load")))
-        setattr(node, field, guarded)
-    for child in node.iter_child_nodes():
-        _guard_assignments(child)
+def _decoded(answer: bytes) -> str | InvalidRequest:
+    found: str | dict[str, str] = json.loads(answer)
+    return found if isinstance(found, str) else _failure(found["fault"])
 
 
-def _check_call(argument: nodes.Expr | None) -> nodes.ExprStmt:
-    """A call of the guard as a statement; 'environment' is out of a template's reach."""
-    arguments = [] if argument is None else [argument]
-    statement = nodes.ExprStmt(nodes.Call(nodes.EnvironmentAttribute("guard_check"), arguments, [], None, None))
-    statement.set_lineno(1)
-    return statement
-
-
-def _normalised(message: Message) -> dict[str, Any]:
-    """A message as transformers hands it over: no null fields, reasoning under its usual names."""
-    kept = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((kept[key] for key in REASONING_KEYS if key in kept), None)
-    return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as text; Jinja's own filter would escape HTML characters."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _new_dict(*pairs: Any, **items: Any) -> dict[Any, Any]:
-    """`dict(...)` without the class, whose attributes templates should not see."""
-    return dict(*pairs, **items)
+def _failure(reason: str) -> InvalidRequest:
+    return InvalidRequest("invalid_messages", f"the chat template failed: {reason}", "messages")

@@ -29,17 +29,17 @@ class Tokenizer:
     """A loaded tokenizer; build it with `Tokenizer.load`. `notes` are texts for the user: what of its files is not
     obeyed."""
 
-    def __init__(self, files: TokenizerFiles, now: datetime, directory: Path):
+    def __init__(self, files: TokenizerFiles, now: datetime):
         self.notes: tuple[str, ...] = ()
         self.backend = files.backend
         self.special_tokens = files.named_tokens
         self.decoder = Decoder(files.backend, clean_up=files.clean_up)
         self._template_source = files.template
+        self._template_fault = files.template_fault
         breaks = breaks_of(files.backend)
         self._shared = None if breaks is None else SharedBeginnings(breaks, self._encode_plain)
         self._shared_checked = False
         self._now = now
-        self._directory = directory
 
     @classmethod
     def load(cls, directory: Path, now: datetime | None = None) -> Tokenizer:
@@ -47,7 +47,7 @@ class Tokenizer:
 
         `now` is the moment that chat templates see as today (default: now), the same for every row of a job.
         """
-        return cls(read_tokenizer(directory), now or datetime.now(), directory)
+        return cls(read_tokenizer(directory), now or datetime.now())
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """Token ids of each text; raises InvalidRequest if one cannot be encoded (then encode them one by one)."""
@@ -57,15 +57,28 @@ class Tokenizer:
             raise InvalidRequest("invalid_text", f"text that is not valid Unicode ({error})", "prompt") from None
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, by the model's chat template, ready for the assistant's answer."""
-        if self._template is None:
-            message = "this model has no chat template: give 'prompt' instead of 'messages'"
-            raise InvalidRequest("missing_chat_template", message, "messages")
-        return self._template.render(messages)
+        """The prompt text of a conversation; raises InvalidRequest where the template gives none."""
+        (found,) = self.render_all([messages])
+        if isinstance(found, InvalidRequest):
+            raise found
+        return found
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of each conversation; the template writes the special tokens itself, so none are added."""
-        texts = [self.render(messages) for messages in conversations]
+    def render_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | InvalidRequest]:
+        """The prompt text of each conversation by the model's chat template, ready for the assistant's answer, or why
+        it has none."""
+        if self._template is None:
+            message = f"{self._template_fault}: give 'prompt' instead of 'messages'"
+            return [InvalidRequest("missing_chat_template", message, "messages") for _ in conversations]
+        return self._template.render_all(conversations)
+
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | InvalidRequest]:
+        """Token ids of each conversation, or why it has no prompt text; raises InvalidRequest as `encode` does."""
+        found = self.render_all(conversations)
+        ids = iter(self.encode_rendered([text for text in found if isinstance(text, str)]))
+        return [next(ids) if isinstance(text, str) else text for text in found]
+
+    def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered conversations: the template wrote the special tokens itself, so none are added."""
         if self._shared is None:
             return self._encode_plain(texts)
         found = self._shared.encode(texts)
@@ -121,23 +134,16 @@ class Tokenizer:
 
     @cached_property
     def _template(self) -> ChatTemplate | None:
-        """The compiled template; made when first asked for, as most jobs of plain prompts never do."""
+        """The template; made when first asked for, as most jobs of plain prompts never do."""
         from umbel.chat_template import ChatTemplate
 
         if self._template_source is None:
             return None
-        try:
-            return ChatTemplate(self._template_source, self.special_tokens, self._now)
-        except ModelError as error:
-            raise ModelError(f"{self._directory}: {error}") from None
-
-    def check_template(self) -> None:
-        """Compile and try the chat template, if there is one; raises ModelError for one that is refused."""
-        _ = self._template
+        return ChatTemplate(self._template_source, self.special_tokens, self._now)
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether `render` and `encode_chat` work."""
+        """Whether there is a template for conversations."""
         return self._template_source is not None
 
     @property

@@ -8,7 +8,7 @@ characters dropped); models were trained on what the file says, so we keep to it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from umbel.errors import ModelError
-from umbel.models.config_file import read_json, refuse_code
+from umbel.models.config_file import read_json, refuse_code, shorten
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
@@ -26,11 +26,13 @@ MAX_TEMPLATE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What the files say: the library's tokenizer, the named special tokens, the chat template, whether to clean up."""
+    """What the files say: the library's tokenizer, the named special tokens, the chat template or (`template_fault`)
+    why there is none, whether to clean up."""
 
     backend: Tokenizer
     named_tokens: dict[str, str]
     template: str | None
+    template_fault: str | None
     clean_up: bool
 
 
@@ -42,9 +44,8 @@ def read_tokenizer(directory: Path) -> TokenizerFiles:
         refuse_code(config, "tokenizer_config.json")
         named = _named_tokens(config, read_json(directory, "special_tokens_map.json") or {})
         _add_missing_tokens(backend, config, named)
-        return TokenizerFiles(
-            backend, named, _template_source(directory, config), bool(config.get("clean_up_tokenization_spaces"))
-        )
+        template, fault = _read_template(directory, config)
+        return TokenizerFiles(backend, named, template, fault, bool(config.get("clean_up_tokenization_spaces")))
     except ModelError as error:
         raise ModelError(f"{directory}: {error}") from None
 
@@ -112,26 +113,33 @@ def _added_token(field: Any) -> AddedToken:
     return AddedToken(field["content"], normalized=bool(field.get("normalized", not flags["special"])), **flags)
 
 
-def _template_source(directory: Path, config: Mapping[str, Any]) -> str | None:
-    """The chat template: the file of its own first, else the configuration's (the one named default)."""
-    path = directory / "chat_template.jinja"
-    if path.is_file():
-        if path.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise ModelError(f"{path.name}: over {MAX_TEMPLATE_BYTES:,} bytes")
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path.name}: not UTF-8 ({error})") from None
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        template = _named_template(template)
-    if template is not None and not isinstance(template, str):
-        raise ModelError("tokenizer_config.json: chat_template must be a string or a list of named templates")
-    return template
+def _read_template(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The chat template, or why there is none: files of their own first, else the configuration's.
+
+    As for transformers, of several the one named default. A fault is no error here: plain prompts need no template.
+    """
+    files = [directory / "chat_template.jinja", *sorted((directory / "additional_chat_templates").glob("*.jinja"))]
+    by_name = {path.stem.replace("chat_template", "default"): path for path in files if path.is_file()}
+    if "default" in by_name:
+        return _read_template_file(by_name["default"])
+    found: Any = dict.fromkeys(by_name) or config.get("chat_template")
+    if isinstance(found, list):
+        found = {t["name"]: t.get("template") for t in found if isinstance(t, dict) and isinstance(t.get("name"), str)}
+    template = found.get("default") if isinstance(found, dict) else found
+    if isinstance(template, str):
+        return template, None
+    if isinstance(found, dict) and found and template is None:
+        names = ", ".join(sorted(shorten(name) for name in found))
+        return None, f"this model has chat templates named {names}, and none named 'default'"
+    if found:
+        return None, "chat_template in tokenizer_config.json is neither a text nor texts by name"
+    return None, "this model has no chat template"
 
 
-def _named_template(templates: Iterable[Any]) -> Any:
-    by_name = {
-        t["name"]: t.get("template") for t in templates if isinstance(t, dict) and isinstance(t.get("name"), str)
-    }
-    return by_name.get("default")
+def _read_template_file(path: Path) -> tuple[str | None, str | None]:
+    if path.stat().st_size > MAX_TEMPLATE_BYTES:
+        return None, f"{path.name} has over {MAX_TEMPLATE_BYTES:,} bytes"
+    try:
+        return path.read_text(encoding="utf-8"), None
+    except UnicodeDecodeError as error:
+        return None, f"{path.name} is not UTF-8 ({error})"

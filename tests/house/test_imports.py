@@ -13,7 +13,8 @@ from tests.house.source import imports, modules
 CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
-TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder", "chat_template", "detokenizer"}
+TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder", "detokenizer"}
+TEXT |= {"chat_template", "chat_process", "chat_worker"}
 ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),

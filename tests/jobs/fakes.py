@@ -43,13 +43,17 @@ class FakeTokenizer:
         for chat in conversations:
             if any(message["role"] == "function" for message in chat):
                 raise InvalidRequest("invalid_value", "the template cannot render role 'function'", "messages")
-        return self.encode(["".join(m["role"][0] + m["content"] for m in chat) for chat in conversations])
+        return self.encode(["".join(m["role"][0] + _text(m["content"]) for m in chat) for chat in conversations])
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         return ["".join(chr(33 + i % 90) for i in row) for row in rows]
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         return [bytes([33 + i % 90]) for i in ids]
+
+
+def _text(content: str | list[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 @dataclass

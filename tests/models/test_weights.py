@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny_models import CHAT_TEMPLATE, make_model, write_tokenizer
+from tests.tiny_models import make_model, write_tokenizer
 from umbel.errors import ModelError
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
@@ -138,18 +138,6 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
     "15 auto_map": (config_value("auto_map", {"AutoModelForCausalLM": "evil.Model"}), "auto_map"),
     "15 attention code": (config_value("_attn_implementation_internal", "evil/kernel"), "attention code"),
     "16 only pickled weights": (keep_only_bin, "save_pretrained"),
-    "17 template reaches for internals": (template("{{ messages.__class__.__mro__ }}"), "internal"),
-    "17 template calls internals": (template("{{ ''['__class__'] }}"), "internal"),
-    "17 template never ends": (
-        template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
-        "seconds",
-    ),
-    "17 template grows": (
-        template("{% set ns = namespace(x='aaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"),
-        "characters|seconds",
-    ),
-    "17 template repeats": (template("{{ 'a' * 999999 * 999999 }}"), "repeats"),
-    "17 template calls itself": (template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), "RecursionError"),
     "18 tokenizer ids beyond the embedding": (shrink_the_vocabulary, "belong together"),
     "19 NaN": (change_tensors(lambda tensors: tensors[Q_PROJ].__setitem__((3, 5), float("nan"))), Q_PROJ),
     "19 infinite": (change_tensors(lambda tensors: tensors[Q_PROJ].__setitem__((3, 5), float("-inf"))), Q_PROJ),
@@ -164,13 +152,11 @@ def open_model(directory: Path) -> None:
     spec = read_spec(directory)
     tokenizer = Tokenizer.load(directory)
     tokenizer.check_fits(spec.vocab_size)
-    tokenizer.check_template()
     load_weights(directory, spec, torch.float32)
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_directory_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("umbel.chat_template.MAX_PROBE_SECONDS", 0.2)
+def test_malformed_directory_is_refused(name: str, tmp_path: Path):
     spoil, named = MALFORMED[name]
     make_model(tmp_path)
     open_model(tmp_path)
@@ -285,8 +271,3 @@ def test_dtype_follows_the_request_then_the_checkpoint_where_the_device_can(
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda native=native: native, raising=False)
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False, raising=False)
         assert pick_dtype("auto", spec, "cpu") == expected
-
-
-def test_the_plain_template_is_fine(tmp_path: Path):
-    write_tokenizer(tmp_path, CHAT_TEMPLATE)
-    assert Tokenizer.load(tmp_path).has_chat_template

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umbel.errors import UsageError
+from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
 from umbel.jobs.formats.template import Template
@@ -37,8 +37,8 @@ class LateTokenizer:
         """Token ids of each text."""
         return self._loaded.encode(texts)
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of each chat."""
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
+        """Token ids of each chat, or why it has none."""
         return self._loaded.encode_chat(conversations)
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:

@@ -131,8 +131,8 @@ class _Texts:
         """Token ids of each text. Raises UsageError where there is no tokenizer."""
         return self._loaded().encode(texts)
 
-    def encode_chat(self, conversations: Sequence[Any]) -> list[list[int]]:
-        """Token ids of each chat. Raises UsageError where there is no tokenizer."""
+    def encode_chat(self, conversations: Sequence[Any]) -> Sequence[Any]:
+        """Token ids of each chat, or why it has none. Raises UsageError where there is no tokenizer."""
         return self._loaded().encode_chat(conversations)
 
     def _loaded(self) -> Any:

@@ -75,7 +75,6 @@ def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
         return None
     tokenizer = Tokenizer.load(directory)
     tokenizer.check_fits(spec.vocab_size)
-    tokenizer.check_template()
     return tokenizer
 
 

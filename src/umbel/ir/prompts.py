@@ -30,7 +30,7 @@ def check_prompt(prompt: Any, width: int | None) -> str | list[int]:
 
 
 def check_messages(messages: Any) -> list[Message]:
-    """Chat messages with known roles and text content; lists of text parts are joined. Raises InvalidRequest."""
+    """Chat messages with known roles, their content a text or a list of text parts. Raises InvalidRequest."""
     if not isinstance(messages, list):
         refuse("invalid_type", "messages", f"messages={shown(messages)}: must be a list of messages")
     if not messages:
@@ -62,17 +62,16 @@ def _message(where: str, message: Any) -> Message:
         refuse("missing_required_parameter", f"{where}.content", f"{where} has no content")
     if not isinstance(content, list):
         refuse("invalid_type", f"{where}.content", f"{where}.content={shown(content)}: must be text or a list of parts")
-    texts = [_part(f"{where}.content[{i}]", part) for i, part in enumerate(content)]
-    if not texts:
+    parts = [_part(f"{where}.content[{i}]", part) for i, part in enumerate(content)]
+    if not parts:
         refuse("empty_array", f"{where}.content", f"{where}.content is an empty list")
-    return {**message, "content": "\n".join(texts)}  # as vLLM joins parts for templates that expect text
+    return {**message, "content": parts}  # joined where the chat template expects a text
 
 
-def _part(where: str, part: Any) -> str:
+def _part(where: str, part: Any) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(kind, str) and kind in _MEDIA:
         refuse("unsupported_content", where, f"{where} is {kind!r}: only text is supported, and nothing is fetched")
     if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
         refuse("invalid_value", where, f'{where}={shown(part)}: must be {{"type": "text", "text": "..."}}')
-    text: str = part["text"]
-    return text
+    return {"type": "text", "text": part["text"]}

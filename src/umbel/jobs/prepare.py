@@ -28,8 +28,8 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text. Raises InvalidRequest for one that cannot be encoded."""
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of each chat, rendered by the model's template. Raises InvalidRequest for one it cannot render."""
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
+        """Token ids of each chat, or why the model's template cannot render it. Raises InvalidRequest as `encode`."""
 
 
 @dataclass(slots=True)
@@ -209,7 +209,9 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence
     return found
 
 
-def _encode_all(encode: Callable[[Any], list[list[int]]], items: list[Any]) -> Iterator[Sequence[int] | InvalidRequest]:
+def _encode_all(
+    encode: Callable[[Any], Sequence[list[int] | InvalidRequest]], items: list[Any]
+) -> Iterator[Sequence[int] | InvalidRequest]:
     if not items:
         return
     try:
