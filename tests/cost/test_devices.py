@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from umbel.config import EngineConfig
 from umbel.cost.devices import joined, shared_by
-from umbel.cost.machine import h200, machine_name
+from umbel.cost.machine import h200, machine_name, named
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -32,6 +32,20 @@ def test_what_they_learn_is_theirs() -> None:
 
 
 def test_processes_of_a_processor_have_no_more_than_it_has() -> None:
-    this = replace(h200(), name="this")
+    this = replace(h200(), device="cpu")
     assert joined(this, 2) == this
     assert shared_by(this, 2).memory_bytes == this.memory_bytes // 2 and shared_by(h200(), 2) == h200()
+    half = shared_by(this, 2)
+    assert joined(half, 2) == half  # ranks of one of two replicas
+
+
+def test_what_a_machine_is_called_decides_nothing() -> None:
+    """A GPU may be called "this", and the part of a processor that a replica has is called after the processor."""
+    gpu, processor = replace(h200(), name="this"), replace(h200(), name="h200", device="cpu")
+    assert shared_by(gpu, 2) == gpu and joined(gpu, 2).memory_bytes == 2 * gpu.memory_bytes
+    assert joined(processor, 2) == processor and shared_by(processor, 2).memory_bytes == processor.memory_bytes // 2
+    assert not shared_by(processor, 2).on_gpu and joined(gpu, 2).on_gpu
+
+
+def test_machines_that_are_known_say_what_they_are() -> None:
+    assert [named(name).device for name in ("this", "h200", "a100")] == ["cpu", "cuda", "cuda"]

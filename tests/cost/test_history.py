@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 from umbel.cost.history import MOST_ANSWERS, History
-from umbel.cost.kept_file import cache_folder
+from umbel.cost.json_cache import cache_folder
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load
-from umbel.cost.machine import Machine, h200, machine_name
+from umbel.cost.machine import Machine, h200, machine_name, this_machine, this_name
 from umbel.ir.spec import ModelSpec
 
 SPEC = ModelSpec("llama", 4000, 256, 6, 4, 2, 64, 640, 4096, 1e-5, 1e4)
 PRIOR = np.full(8, 1e-4)
-HERE = Machine("this", 1e11, 1e11, 1e10, 10**9, 0.4, 1e-3, 1e-4, (512,), ("float32",), "made up")
+HERE = Machine(
+    "this", 1e11, 1e11, 1e10, 10**9, 0.4, 1e-3, 1e-4, (512,), ("float32",), "made up", identity="a processor"
+)
 
 
 @pytest.fixture
@@ -164,7 +166,8 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_machines_have_different_names() -> None:
     assert machine_name(h200()) == "h200"
-    assert machine_name(HERE) == machine_name(HERE) != "this"
+    assert machine_name(HERE) == "a processor"
+    assert machine_name(this_machine()) == this_name() != "this"
 
 
 WRITER = """

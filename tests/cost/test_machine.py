@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from umbel.cost import machine as module
-from umbel.cost.kept_file import cache_folder
+from umbel.cost.json_cache import cache_folder
 from umbel.cost.machine import available_memory, named, this_machine
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from umbel.config import EngineConfig
-from umbel.cost.kept import as_kept, price_of
-from umbel.cost.machine import h200
+from umbel.cost.devices import joined, shared_by
+from umbel.cost.machine import h200, named
 from umbel.cost.operators import operators
 from umbel.cost.packed import product_bytes
+from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
 from umbel.ir.int4_format import LOADING, Int4Format
 from umbel.ir.params import SamplingParams
@@ -67,6 +68,20 @@ def test_only_gpus_keep_them() -> None:
     assert as_kept(packed, "dense", on_gpu=False) == as_kept(SPEC, "int4", on_gpu=False) == SPEC
     assert as_kept(packed, "dense", on_gpu=True) == packed and as_kept(SPEC, "dense", on_gpu=True) == SPEC
     assert as_kept(SPEC, "int4", on_gpu=True).quantization == LOADING
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, quantization=FORMATS["groups of 16"])], ids=["asked", "own"])
+def test_steps_are_priced_by_what_the_device_keeps(spec: ModelSpec) -> None:
+    """A processor keeps floats, also the part of one that a replica has; GPUs keep nibbles, also several together."""
+    linear = "dense" if spec.quantization else "int4"
+    config = EngineConfig("x", dtype="bfloat16", linear=linear, allow_lossy=True)
+    floats = sum(n_bytes(w) for w in dummy_weights(SPEC, torch.bfloat16).values())
+    processor = named("this")
+    for machine in (processor, shared_by(processor, 2), joined(shared_by(processor, 2), 2)):
+        assert price_of(spec, config, machine).shape.weight_bytes == floats
+    packed = Shape.of(replace(spec, quantization=spec.quantization or LOADING), "bfloat16").weight_bytes
+    for machine in (h200(), joined(h200(), 2), shared_by(h200(), 2), replace(h200(), name="this")):
+        assert price_of(spec, config, machine).shape.weight_bytes == packed < floats / 2
 
 
 def test_a_plan_for_a_gpu_has_room_for_what_is_spared() -> None:

@@ -20,7 +20,12 @@ def test_rates_are_plausible() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA L40S", "NVIDIA L40S")],
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA L40S", "NVIDIA L40S"),
+        ("NVIDIA GH200 480GB", "NVIDIA GH200 480GB"),
+    ],
 )
 def test_a_gpu_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, name: str, expected: str) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * 10**9, 48 * 10**9))
@@ -28,5 +33,5 @@ def test_a_gpu_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setattr(device, "measure_gpu", lambda device, name, free: measure_gpu(CPU, name, free, 0.01))
     machine = machine_of(torch.device("cuda"))
     assert (machine.name, machine.memory_bytes) == (expected, 40 * 10**9)
-    assert machine_name(machine) == expected
+    assert machine_name(machine) == expected and machine.on_gpu
     assert ("measured" in machine.source) == (expected == name)

@@ -13,7 +13,7 @@ import torch
 from umbel.attention.capabilities import Case, choose
 from umbel.attention.pick import check_attention
 from umbel.config import EngineConfig
-from umbel.cost.kept_file import cache_folder
+from umbel.cost.json_cache import cache_folder
 from umbel.cost.machine import available_memory, processor_name
 from umbel.engine.speed import copy_rate, matmul_rate
 from umbel.kernels.dispatch import gpu_kernels, kernels

@@ -91,7 +91,7 @@ def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
 
     replicas = config.data_parallel_size
     target = joined(shared_by(named(name), replicas), config.tensor_parallel_size)
-    if replicas > 1 and name == "this":
+    if replicas > 1 and not target.on_gpu:
         config = replace(config, threads=threads_of_each(config.threads, replicas))
     return config, target
 

@@ -13,13 +13,15 @@ SUM_SECONDS = 2e-5  # for the least sum over devices of one machine; an estimate
 def shared_by(machine: Machine, count: int) -> Machine:
     """One of `count` equal parts of a processor: of its arithmetic, its memory's rate and what is free of it.
 
-    It has a name of its own, so that steps beside others do not teach what steps take alone. A GPU is not shared.
+    It has an identity of its own, so that steps beside others do not teach what steps take alone. A GPU is not shared.
     """
-    if count == 1 or machine.name != "this":
+    if count == 1 or machine.on_gpu:
         return machine
+    name = f"1/{count} of {machine_name(machine)}"
     return replace(
         machine,
-        name=f"1/{count} of {machine_name(machine)}",
+        name=name,
+        identity=name,
         matmul_flops=machine.matmul_flops / count,
         matmul_flops_16=machine.matmul_flops_16 / count,
         memory_rate=machine.memory_rate / count,
@@ -32,15 +34,17 @@ def joined(machine: Machine, count: int) -> Machine:
     """`count` such devices that hold a part of each layer (tensor parallel): their arithmetic, memory and its rate
     together, and two sums over all of them in each layer.
 
-    It has a name of its own, so that its steps teach nothing about one device alone. Only the sums' latency is priced,
+    It has an identity of its own, so that its steps teach nothing about one device. Only the latency of sums is priced,
     not their bytes, which depend on how the devices are connected: runs teach that. Processes of one processor have no
     more than it has.
     """
-    if count == 1 or machine.name == "this":
+    if count == 1 or not machine.on_gpu:
         return machine
+    name = f"{count} x {machine_name(machine)}"
     return replace(
         machine,
-        name=f"{count} x {machine_name(machine)}",
+        name=name,
+        identity=name,
         matmul_flops=machine.matmul_flops * count,
         matmul_flops_16=machine.matmul_flops_16 * count,
         memory_rate=machine.memory_rate * count,

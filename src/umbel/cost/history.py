@@ -1,6 +1,6 @@
 """What earlier runs taught, on disk: measured seconds of steps by machine and shape, lengths of answers by model.
 
-A small JSON file each, in the folder that cost.kept_file names. Plans get better with it and answers never depend on
+A small JSON file each, in the folder that cost.json_cache names. Plans get better with it and answers never depend on
 it, so whatever goes wrong here ends in a plan without history.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cost.calibration import Calibration, Floats
-from umbel.cost.kept_file import cache_folder, change_json, read_json
+from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load

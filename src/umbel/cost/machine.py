@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from umbel.config import nearest
-from umbel.cost.kept_file import cache_folder, change_json, read_json
+from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.shape import BYTES
 from umbel.errors import UsageError
 
@@ -30,8 +30,10 @@ KEEP_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Ceilings of one device, and where they come from (`source`).
+    """Ceilings of one device ("cpu" or "cuda"), and where they come from (`source`).
 
+    `name` is for people, `identity` what tells it from others in a history (the name, when it is empty); nothing is
+    decided by either: what a device can do is told by its fields.
     `matmul_flops` and `matmul_flops_16` (float32, and 16-bit formats) per second, `memory_rate` in bytes per second,
     `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `step_overhead`
     and `layer_overhead` in seconds that a step and each of its layers cost however small they are (calls, kernel
@@ -50,6 +52,13 @@ class Machine:
     chunks: tuple[int, ...]
     dtypes: tuple[str, ...]
     source: str
+    device: str = "cpu"
+    identity: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is a GPU."""
+        return self.device == "cuda"
 
     def flops(self, dtype: str) -> float:
         """Matmul ceiling for a dtype."""
@@ -87,7 +96,9 @@ def a100() -> Machine:
 def gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
     """A GPU by its dense (not sparse) rates; about ten launches a layer, five microseconds each, and a millisecond for
     what a step needs beside them: estimates, until runs on the GPU teach better."""
-    return Machine(name, flops, flops_16, rate, n_bytes, 0.9, 1e-3, 5e-5, (2048, 4096, 8192), tuple(BYTES), source)
+    return Machine(
+        name, flops, flops_16, rate, n_bytes, 0.9, 1e-3, 5e-5, (2048, 4096, 8192), tuple(BYTES), source, "cuda"
+    )
 
 
 def this_machine(*, afresh: bool = False) -> Machine:
@@ -127,8 +138,9 @@ class _Rates:
         flops, rate = self.flops, self.bytes
         source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
         dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
+        memory, chunks = available_memory(), (512, 1024, 2048)
         return Machine(
-            "this", flops, flops, rate, available_memory(), 0.4, 3e-3, 7e-4, (512, 1024, 2048), dtypes, source
+            "this", flops, flops, rate, memory, 0.4, 3e-3, 7e-4, chunks, dtypes, source, "cpu", identity=this_name()
         )
 
 
@@ -141,9 +153,7 @@ def _kept_path() -> Path | None:
 
 def machine_name(machine: Machine) -> str:
     """What tells a machine from others in a history: its processor and cores, or the accelerator's name."""
-    if machine.name != "this":
-        return machine.name
-    return this_name()
+    return machine.identity or machine.name
 
 
 def this_name() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from umbel.cost.machine import Machine, named
@@ -35,5 +37,6 @@ def machine_of(device: torch.device) -> Machine:
         return named("this")
     free, _ = torch.cuda.mem_get_info(device)
     name = torch.cuda.get_device_name(device)
-    known = next((sheet for sheet in ("h200", "a100") if sheet in name.lower()), None)
+    words = re.findall(r"\w+", name.lower())  # a GH200 is no H200
+    known = next((sheet for sheet in ("h200", "a100") if sheet in words), None)
     return measure_gpu(device, name, free) if known is None else named(known).with_memory(free)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
 from umbel.cost.calibration import Calibration
-from umbel.cost.kept import as_kept, price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import available_memory
+from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of, pick_device

@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
-from umbel.cost.kept import as_kept
 from umbel.cost.operators import Ceilings
+from umbel.cost.quantised import as_kept
 from umbel.engine.build import Model
 from umbel.engine.recorder import Recorder
 from umbel.engine.speed import copy_rate, matmul_rate, read_rate

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from umbel.config import EngineConfig
 from umbel.cost.history import History
-from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
+from umbel.cost.quantised import price_of
 from umbel.engine.build import Model
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from umbel import catalog
 from umbel.config import EngineConfig, nearest
-from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
+from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load
 from umbel.errors import UsageError
 from umbel.ir.forest import Forest

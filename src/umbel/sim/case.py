@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
-from umbel.cost.kept import price_of
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
+from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Price
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan

@@ -1,4 +1,4 @@
-"""What a machine keeps of a model's weights once it is loaded, and the price of the model as it is kept."""
+"""Which weights a machine keeps in 4 bits once a model is loaded, and the price of the model as it is kept."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
 
 def price_of(spec: ModelSpec, config: EngineConfig, machine: Machine, calibration: Calibration | None = None) -> Price:
     """Seconds and bytes of a model on a machine as `config` has it run; its dtype must be decided."""
-    kept = as_kept(spec, config.linear, machine.name != "this")
+    kept = as_kept(spec, config.linear, machine.on_gpu)
     shape = Shape.of(kept, config.dtype, config.kv_cache_dtype)
     return Price(shape, machine, config.dtype, spec.n_layers, calibration)
