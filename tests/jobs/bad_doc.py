@@ -38,7 +38,7 @@ TAIL = """
 | - | an output that is a pipe, a device, a stream or a directory | exit code 2, nothing is touched |
 | - | an output that is a link | the file it names is written, the link stays; the store lies beside that file |
 | - | an output whose name leaves no room for the longer names beside it | exit code 2, nothing is run |
-| - | a file that appears at the output while the job runs | left alone; exit code 2, and the same command again writes the answers |
+| - | a file that appears at the output during the run | left alone; exit code 2, and the same command again writes it |
 | - | an input named like the output, its store or its parts, also through links | exit code 2, nothing is touched |
 | - | damaged gzip or Parquet | exit code 4, nothing is run |
 
