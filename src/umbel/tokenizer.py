@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from umbel.chat_template import ChatTemplate, Message
 
 CHECKED = 16
+MISFITS, FEW = 0.01, 16  # share and number of ids without an embedding that a fine-tune may have added
+MOST_ID = 2**31 - 1
 
 
 class Tokenizer:
@@ -109,11 +111,15 @@ class Tokenizer:
         return self.decoder.token_text(token_id)
 
     def check_fits(self, embedding_rows: int) -> None:
-        """Raise ModelError when the tokenizer can give ids for which the model has no embedding."""
-        largest = max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
-        if largest >= embedding_rows:
+        """Raise ModelError when many of the tokenizer's ids have no embedding: it belongs to another model then.
+
+        A few of them, such as a padding token that a fine-tune added, are fine: only rows that use one of them fail.
+        """
+        ids = self.backend.get_vocab(with_added_tokens=True).values()
+        beyond = sum(i >= embedding_rows for i in ids)
+        if beyond > max(FEW, MISFITS * len(ids)) or max(ids, default=0) > MOST_ID:
             raise ModelError(
-                f"tokenizer ids go up to {largest}, config.json's vocab_size is {embedding_rows}: "
+                f"tokenizer ids go up to {max(ids)}, config.json's vocab_size is {embedding_rows}: "
                 "tokenizer and model do not belong together"
             )
 

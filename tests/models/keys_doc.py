@@ -16,8 +16,8 @@ configuration classes of the installed transformers, and another one this page w
 `tests/models/test_model_keys.py`.
 
 *Obeyed*: read, and refused in values that are not supported. *Refused*: a model with a value that says something is not
-run. *Named*: not applied; a note says so in `umbel plan`, in `umbel run` and in the summary. A key of config.json that
-is in no row is named too. *No effect*: changes no answer.
+run. *Named*: not applied; a note says so in `umbel plan`, in `umbel run` and in the summary. A key that is in no row
+is named too. *No effect*: changes no answer.
 """
 ALL = "all"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.tiny_models import FAMILIES, make_model
 from umbel.errors import ModelError
 from umbel.models.checkpoint import EMBEDDING, HEAD, INDEX_FILE, SINGLE_FILE
 from umbel.models.families import read_spec
-from umbel.models.weights import load_weights
+from umbel.models.weights import StoredWeights, load_weights
 
 
 def change_tensors(directory: Path, **changed: Tensor | None) -> None:
@@ -149,3 +150,32 @@ def test_a_header_of_more_tensors_than_the_model_can_have_is_not_parsed(name: st
         load_weights(tmp_path, spec, torch.float32)
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path: Path):
+    weights = StoredWeights(make_model(tmp_path), read_spec(tmp_path), torch.float32)
+    path = tmp_path / SINGLE_FILE
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ModelError, match=rf"{SINGLE_FILE} changed while it was read"):
+        dict(weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_file_that_is_written_to_while_it_is_read_is_named(dtype: torch.dtype, tmp_path: Path):
+    weights = StoredWeights(make_model(tmp_path), read_spec(tmp_path), dtype)
+    path = tmp_path / SINGLE_FILE
+    assert weights["norm"].dtype == dtype
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    with pytest.raises(ModelError, match=rf"{SINGLE_FILE} changed while it was read"):
+        weights["norm"]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(tmp_path: Path):
+    before = load_weights(make_model(tmp_path / "a"), read_spec(tmp_path / "a"), torch.float32)
+    weights = StoredWeights(tmp_path / "a", read_spec(tmp_path / "a"), torch.float32)
+    other = make_model(tmp_path / "b", seed=5) / SINGLE_FILE
+    other.rename(tmp_path / "a" / SINGLE_FILE)
+    assert all(torch.equal(weights[name], before[name]) for name in before)

@@ -305,6 +305,12 @@ def test_generation_keys_without_effect(key: str, tmp_path: Path):
     assert changed.notes == ()
 
 
+def test_unknown_generation_keys_are_named(tmp_path: Path):
+    values = {"eos_token_id": 0, "presence_penalty": 1.5, "chat_format": "chatml", "other": None}
+    directory = write(make_model(tmp_path), "generation_config.json", values)
+    assert notes(directory) == "generation_config.json: not used: presence_penalty=1.5, chat_format='chatml'"
+
+
 def test_ends_of_an_answer(tmp_path: Path):
     """The union of both files, with a note where transformers would go on; -1 is no token."""
     directory = make_model(tmp_path, eos_token_id=[4, -1, 5])
@@ -314,6 +320,11 @@ def test_ends_of_an_answer(tmp_path: Path):
     write(directory, "generation_config.json", {"eos_token_id": [5, 4, 6]})
     assert (read_spec(directory).eos_token_ids, notes(directory)) == ((4, 5, 6), "")
     assert read_spec(make_model(tmp_path / "b", eos_token_id=-1)).eos_token_ids == ()
+    config = json.loads((directory / "config.json").read_text())
+    del config["eos_token_id"]  # a llama model then ends at 2
+    (directory / "config.json").write_text(json.dumps(config))
+    assert read_spec(directory).eos_token_ids == (2, 4, 5, 6)
+    assert "eos_token_id 2 ends answers too" in notes(directory)
 
 
 DEFAULT = {"rope_type": "default", "rope_theta": 50.0}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +42,57 @@ PLAIN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "f
 def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
     """The JSON object in a file of a model directory, None when there is no such file."""
     path = directory / name
-    if not path.is_file():
+    raw = _read(path, max_bytes)
+    if raw is None:
         return None
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise ModelError(f"{path}: {size:,} bytes; such a file is read up to {max_bytes:,}")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_agreeing)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: must hold a JSON object, not {type(value).__name__}")
     return value
+
+
+def _read(path: Path, max_bytes: int) -> bytes | None:
+    """The bytes of a regular file, None when nothing has this name; without waiting for a pipe's other end."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from None
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError(f"{path}: not a regular file")
+        if found.st_size > max_bytes:
+            raise ModelError(f"{path}: {found.st_size:,} bytes; such a file is read up to {max_bytes:,}")
+        with open(file, "rb", closefd=False) as stream:
+            return stream.read(max_bytes)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from None
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file in front of what a ModelError says about a value."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _agreeing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a key that is there twice must say the same, as readers differ on which one counts."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"{shorten(key)} is {shorten(found[key])} and {shorten(value)}")
+        found[key] = value
+    return found
 
 
 def refuse_code(config: Config, name: str) -> None:

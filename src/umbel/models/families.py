@@ -17,13 +17,24 @@ from umbel.errors import ModelError
 from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec
 from umbel.models.checkpoint import has_other_head
-from umbel.models.config_file import Config, flag_of, ids_of, number_of, read_json, refuse_code, shorten, size_of
+from umbel.models.config_file import (
+    Config,
+    flag_of,
+    ids_of,
+    naming,
+    number_of,
+    read_json,
+    refuse_code,
+    shorten,
+    size_of,
+)
 from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
 from umbel.models.notes import config_notes, generation_notes
 from umbel.models.rope import rope_notes, rope_scaling, rope_theta
 
+GENERATION = "generation_config.json"
 MAX_PARAMETERS = 4 * 10**12
 DTYPES: Mapping[str, str] = {
     name: dtype
@@ -105,12 +116,13 @@ def read_spec(directory: Path) -> ModelSpec:
     config = read_json(directory, "config.json")
     if config is None:
         raise ModelError(f"{directory}: no config.json; a model directory holds config.json and *.safetensors")
-    try:
+    generation = read_json(directory, GENERATION)
+    with naming(directory / GENERATION):
+        ends = ids_of(generation or {}, "eos_token_id")
+    with naming(directory / "config.json"):
         refuse_code(config, "config.json")
         _refuse_keys(config)
-        spec = _check_totals(_spec(config, read_json(directory, "generation_config.json")))
-    except ModelError as error:
-        raise ModelError(f"{directory}: {error}") from None
+        spec = _check_totals(_spec(config, generation, ends))
     if not spec.tied_embeddings or not has_other_head(directory, spec):
         return spec
     note = (
@@ -146,13 +158,15 @@ def _refuse_keys(config: Config) -> None:
             raise ModelError(f"{key}={shorten(config[key])}: this changes what a model computes, and is not supported")
 
 
-def _spec(config: Config, generation: Config | None) -> ModelSpec:
+def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> ModelSpec:
     family, kind = _family(config), str(config["model_type"])
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
     hidden_size = size_of(config, "hidden_size")
     attention_bias, mlp_bias = flag_of(config, "attention_bias"), flag_of(config, "mlp_bias")
     context = size_of(config, "max_position_embeddings")
-    notes = (*config_notes(config, kind, context), *rope_notes(config), *generation_notes(config, generation, context))
+    own_ends = ids_of(config, "eos_token_id", family.eos)
+    notes = config_notes(config, kind, context) + rope_notes(config)
+    notes += generation_notes(config, generation, context, own_ends)
     return ModelSpec(
         family=kind,
         vocab_size=size_of(config, "vocab_size"),
@@ -174,10 +188,10 @@ def _spec(config: Config, generation: Config | None) -> ModelSpec:
         sliding_window=_sliding_window(config, family, n_layers),
         dtype=_dtype(config),
         bos_token_id=next(iter(ids_of(config, "bos_token_id", family.bos)), None),
-        eos_token_ids=_eos_ids(config, generation or {}, family),
+        eos_token_ids=tuple(sorted({*own_ends, *ends})),
         quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
         experts=family.experts(config, n_layers) if family.experts else None,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -228,11 +242,6 @@ def _layer_kinds(config: Config) -> list[object]:
     return [LAYER_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
-def _eos_ids(config: Config, generation: Config, family: Family) -> tuple[int, ...]:
-    """Ids that end an answer: those of config.json and generation_config.json together, as chat models split them."""
-    return tuple(sorted({*ids_of(config, "eos_token_id", family.eos), *ids_of(generation, "eos_token_id")}))
-
-
 def _dtype(config: Config) -> str:
     dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -246,7 +255,7 @@ def _check_totals(spec: ModelSpec) -> ModelSpec:
         raise ModelError(f"num_attention_heads={spec.n_heads} is no multiple of num_key_value_heads={spec.n_kv_heads}")
     for token_id in (*spec.eos_token_ids, spec.bos_token_id or 0):
         if token_id >= spec.vocab_size:
-            raise ModelError(f"bos or eos token id {token_id}: must be below vocab_size={spec.vocab_size}")
+            raise ModelError(f"bos or eos token id {shorten(token_id)}: must be below vocab_size={spec.vocab_size}")
     heads = 2 * (spec.n_heads + spec.n_kv_heads) * spec.head_dim
     inner = max(spec.intermediate_size, spec.experts.count * spec.experts.width if spec.experts else 0)
     per_layer = spec.hidden_size * (heads + 3 * inner)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from umbel.models.config_file import Config, ids_of, shorten
 from umbel.models.known_keys import (
+    GENERATION_OBEYED,
+    GENERATION_WITHOUT_EFFECT,
     NAMED_GREEDY,
     NAMED_LENGTH,
     NAMED_SAMPLING,
@@ -17,6 +19,7 @@ from umbel.models.known_keys import (
 )
 
 SHOWN = 12  # keys that one note lists
+GENERATION_LISTS = (GENERATION_OBEYED, NAMED_GREEDY, NAMED_SAMPLING, NAMED_LENGTH, GENERATION_WITHOUT_EFFECT)
 SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
 
 
@@ -32,9 +35,9 @@ def config_notes(config: Config, kind: str, context: int) -> list[str]:
     return [f"config.json: not used by {kind!r} models: {_listed(spare)}"] if spare else []
 
 
-def generation_notes(config: Config, generation: Config | None, context: int) -> list[str]:
+def generation_notes(config: Config, generation: Config | None, context: int, ends: Collection[int]) -> list[str]:
     """What is not applied of generation_config.json, or of config.json where there is no such file: transformers, too,
-    then takes it from there."""
+    then takes it from there. `ends` are the end tokens of config.json."""
     name, stated = ("config.json", config) if generation is None else ("generation_config.json", generation)
     found = []
     if greedy := _said(stated, NAMED_GREEDY):
@@ -46,17 +49,23 @@ def generation_notes(config: Config, generation: Config | None, context: int) ->
     if length := _said(short, NAMED_LENGTH):
         tail = "rows that set no max_tokens may run to the context's end, and n is 1"
         found.append(f"{name}: {length} not applied: {tail}")
-    return found + _end_notes(config, generation)
+    return found + _file_notes(generation, ends)
 
 
-def _end_notes(config: Config, generation: Config | None) -> list[str]:
+def _file_notes(generation: Config | None, ends: Collection[int]) -> list[str]:
+    """What is worth knowing where there is a generation_config.json: keys that we do not know, ends of config.json."""
     if generation is None:
         return []
-    own, all_ids = set(ids_of(generation, "eos_token_id")), set(ids_of(config, "eos_token_id"))
-    if not all_ids - own:
-        return []
-    more = ", ".join(map(str, sorted(all_ids - own)))
-    return [f"config.json: eos_token_id {more} ends answers too; transformers' generate() takes generation_config.json"]
+    known = frozenset().union(*GENERATION_LISTS)
+    spare = {key: value for key, value in generation.items() if key not in known and value not in SAYS_NOTHING}
+    unused = [f"generation_config.json: not used: {_listed(spare)}"] if spare else []
+    more = sorted(set(ends) - set(ids_of(generation, "eos_token_id")))
+    if more:
+        named = ", ".join(map(str, more))
+        unused.append(
+            f"config.json: eos_token_id {named} ends answers too; transformers' generate() takes generation_config.json"
+        )
+    return unused
 
 
 def _said(stated: Config, neutral: Mapping[str, tuple[object, ...]]) -> str:

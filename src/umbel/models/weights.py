@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from umbel.errors import ModelError
@@ -26,6 +25,7 @@ from umbel.models.moe import expert_parts
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
 from umbel.models.parts import Part
 from umbel.models.safetensors_header import TensorEntry
+from umbel.models.tensor_file import DTYPES, TensorFile
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
@@ -61,12 +61,13 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
 
 
 class StoredWeights(Mapping[str, Tensor | Int4Weight]):
-    """Every tensor of `layout(spec)` on `device`, as `dtype` or in the 4 bits it is stored in; read from the mapped
-    files when it is asked for.
+    """Every tensor of `layout(spec)` on `device`, as `dtype` or in the 4 bits it is stored in; read from the files
+    when it is asked for.
 
     Making one raises ModelError for files that are missing, damaged or not safetensors, and for tensors that are
     missing, unexpected, of another shape than the config says or of a type that is no float (or not what 4-bit weights
-    are stored in); reading a tensor does for values that are not finite or otherwise cannot be.
+    are stored in); reading a tensor does for values that are not finite or otherwise cannot be,
+    and for a file that was changed since.
     """
 
     def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
@@ -74,20 +75,16 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         self._stored = stored_tensors(directory, spec)
         self._expected = _as_stored(layout(spec), self._stored)
         _check_tensors(directory, self._expected, self._stored, spec)
-        paths = {entry.path for entry in self._stored.values()}
-        try:
-            self._opened = {path: safe_open(path, framework="pt") for path in paths}
-        except SafetensorError as error:
-            raise ModelError(f"{directory}: {error}") from None
+        self._files = {path: TensorFile(path) for path in {entry.path for entry in self._stored.values()}}
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
-        """One tensor, its parts stacked; always a copy, as a mapped file is not aligned for the matrix kernels."""
+        """One tensor, its parts stacked, in memory of its own."""
         parts, at = self._expected[name], 0
         if is_packed(self.form, name):
             return self._packed(name, parts)
         whole = torch.empty((sum(p.shape[0] for p in parts), *parts[0].shape[1:]), dtype=self.dtype, device=self.device)
         for part in parts:
-            whole[at : at + part.shape[0]].copy_(self._read(part.name))
+            self._read_into(part.name, whole[at : at + part.shape[0]])
             at += part.shape[0]
         return whole
 
@@ -108,14 +105,24 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         return whole
 
     def _read(self, name: str) -> Tensor:
-        """A tensor as stored; numbers that are not finite are an error."""
-        try:
-            tensor = self._opened[self._stored[name].path].get_tensor(name)
-        except SafetensorError as error:
-            raise ModelError(f"{self.directory}: {error}") from None
-        if tensor.is_floating_point():
-            _check_finite(name, tensor)
-        return tensor
+        """A tensor as stored."""
+        entry = self._stored[name]
+        whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        self._read_into(name, whole)
+        return whole
+
+    def _read_into(self, name: str, whole: Tensor) -> None:
+        """Fill `whole`, of its shape, with a tensor; numbers that are not finite are an error."""
+        entry, file = self._stored[name], self._files[self._stored[name].path]
+        if whole.dtype == DTYPES[entry.dtype] and whole.device.type == "cpu":
+            file.read_into(entry, whole)
+            _check_finite(name, whole)
+            return
+        flat, at = whole.view(-1), 0
+        for block in file.blocks(entry):
+            _check_finite(name, block)
+            flat[at : at + len(block)].copy_(block)
+            at += len(block)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._expected)
@@ -231,6 +238,8 @@ def _every_part(expected: Mapping[str, tuple[Part, ...]], spec: ModelSpec) -> di
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point() or not len(tensor):
+        return
     # The extremes are NaN or infinite if any value is, and need no second copy of the tensor.
     low, high = torch.aminmax(tensor)
     if not (torch.isfinite(low) and torch.isfinite(high)):
