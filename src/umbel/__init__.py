@@ -1,8 +1,11 @@
 """Umbel: the batch query engine for large language models; it plans the whole input before it runs."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # what is imported first of all imports nothing large itself
 if TYPE_CHECKING:
+    from typing import Any
+
     from umbel.api import LLM, RequestOutput
     from umbel.ir.params import SamplingParams
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +31,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "admission": ADMISSIONS,
     }
 )
+
+
+def readable(name: Path | str) -> str:
+    """A file's name as text that can be stored and printed, whatever the system takes names for: its bytes as UTF-8,
+    those that are none by number."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

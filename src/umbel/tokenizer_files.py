@@ -62,7 +62,7 @@ def _read_backend(directory: Path) -> Tokenizer:
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         raise ModelError(f"{path}: {path.stat().st_size:,} bytes; a tokenizer is read up to {MAX_TOKENIZER_BYTES:,}")
     try:
-        backend = Tokenizer.from_file(str(path))
+        backend = Tokenizer.from_buffer(path.read_bytes())  # not by its name, which need not be Unicode
     except Exception as error:  # the library raises plain Exception
         raise ModelError(f"{path}: not a tokenizer that can be read ({str(error)[:200]})") from None
     backend.no_truncation()

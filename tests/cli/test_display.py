@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import threading
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
-from umbel.cli.display import _Bar, closing_lines, duration, line_of
+from umbel.cli import display
+from umbel.cli.display import _Bar, closing_lines, duration, line_of, say, showing
 from umbel.ir.report import Stats
 from umbel.jobs.progress import Progress
 from umbel.jobs.summary import Summary
@@ -57,6 +62,49 @@ def test_closing_lines_say_what_happened_and_warn() -> None:
     assert lines[2:] == ["  1 x empty_prompt", "warning: look"]
     assert closing_lines(replace(result, first_token_seconds=3.21), quiet=False)[1].endswith("first token after 3.2 s")
     assert closing_lines(result, quiet=True) == ["warning: look"]
+
+
+class Terminal(io.StringIO):
+    """A stderr on which a bar is shown; `gone` from the moment on at which its window is closed."""
+
+    gone = False
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_no_thread_of_a_display_outlives_it(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is left behind may free the model's memory while the interpreter ends, which aborts the process."""
+    before = set(threading.enumerate())
+    monkeypatch.setattr("sys.stderr", kind())
+    monkeypatch.setattr(display, "PLAIN_SECONDS", 0.001)
+    progress = half_done()
+    with showing(progress, quiet=False):
+        (thread,) = set(threading.enumerate()) - before
+        while "5/10 rows" not in sys.stderr.getvalue():  # type: ignore[attr-defined]
+            assert thread.is_alive()
+    assert set(threading.enumerate()) == before and not thread.is_alive()
+
+
+def test_a_terminal_that_is_gone_ends_the_display_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with showing(half_done(), quiet=False):
+        terminal.gone = True
+        say(["a line"])
+        for thread in threading.enumerate():
+            if thread.name == "umbel-progress":
+                thread.join()
+    say(["another line"])
+    terminal.gone = False
+    say(["a last line"])
+    assert "a last line" in terminal.getvalue() and "another" not in terminal.getvalue()
 
 
 def test_durations() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +13,6 @@ from tests.tiny_models import make_model
 from umbel.cli.main import main
 
 ROWS = [{"prompt": f"the weather report, part {i}", "max_tokens": 4, "temperature": 0.0} for i in range(6)]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A command ends its process deaf to SIGTERM; this process goes on."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ there in milliseconds: `umbel plan` and `umbel --help` answer before a larger li
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, cleandoc, signature
@@ -77,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-_METAVARS = MappingProxyType({str: "TEXT", int: "N", float: "X", Path: "PATH"})
+_METAVARS = MappingProxyType({int: "N", float: "X", Path: "PATH"})
 
 
 def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> argparse.Action:
@@ -94,7 +95,9 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> ar
     elif get_origin(plain) is Literal:
         more["choices"] = get_args(plain)
     elif get_origin(plain) is list:
-        more |= {"action": "append", "metavar": told.metavar or "TEXT"}
+        more |= {"action": "append", "metavar": told.metavar or "TEXT", "type": _text}
+    elif plain is str:
+        more |= {"metavar": told.metavar or "TEXT", "type": _text}
     else:
         more["type"] = plain if told.min is None else _at_least(plain, told.min)
         more["metavar"] = told.metavar or _METAVARS[plain]
@@ -102,6 +105,16 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> ar
         more["help"] += f" [{default}]"
     names = told.names or (f"--{parameter.name.replace('_', '-')}",)
     return parser.add_argument(*names, dest=parameter.name, **more)
+
+
+def _text(given: str) -> str:
+    """Text is UTF-8, also where the system's locale knows ASCII only and has let its bytes through."""
+    try:
+        return os.fsencode(given).decode("utf-8")
+    except UnicodeEncodeError:  # given by a program, not by the system
+        return given
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{given!r}: is not text in UTF-8") from None
 
 
 def _plain(kind: Any) -> Any:

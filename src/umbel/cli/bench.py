@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from umbel.cli.arguments import Option
 from umbel.errors import UsageError
+from umbel.jobs.signals import STOPS
 
 if TYPE_CHECKING:
     from umbel.bench.record import Record
@@ -79,17 +80,20 @@ def bench_command(
 
 @contextlib.contextmanager
 def _ending_all() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave as Ctrl-C does, by way of everything that ends engines: paused ones would stay."""
+    """The first SIGTERM, SIGHUP or Ctrl-C leaves by way of everything that ends engines: paused ones would stay."""
+    asked = False
 
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise SystemExit(128 + number)
 
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = [signal.signal(number, leave) for number in signals]
+    before = [signal.signal(number, leave) for number in STOPS]
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in zip(STOPS, before, strict=True):
             signal.signal(number, handler)
 
 

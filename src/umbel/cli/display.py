@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 
 from rich.console import Console, RenderableType
@@ -20,6 +20,7 @@ from umbel.jobs.summary import Summary
 from umbel.plan.explain import MAX_NOTES, exactness, head_lines
 
 PLAIN_SECONDS = 5.0
+LIVE_SECONDS = 0.25
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
 
 
@@ -29,40 +30,63 @@ _EARLY = MappingProxyType({"drained": "stopped on request", "budget": "stopped b
 @contextmanager
 def showing(progress: Progress, *, quiet: bool) -> Iterator[None]:
     """Show a job's plan and progress while the block runs. Nothing is shown when `quiet`."""
-    if not quiet:
-        progress.planned = show_plan
     if quiet:
         yield
-    elif sys.stderr.isatty():
-        console = Console(stderr=True)
-        with Live(_Bar(progress), console=console, refresh_per_second=4, transient=True):
+        return
+    progress.planned = show_plan
+    with _live_bar(progress) if sys.stderr.isatty() else _plain_lines(progress):
+        yield
+
+
+@contextmanager
+def _live_bar(progress: Progress) -> Iterator[None]:
+    live = Live(_Bar(progress), console=Console(stderr=True), auto_refresh=False, transient=True)
+    with suppress(OSError):  # a terminal that is gone ends the display, not the job
+        live.start()
+    try:
+        with _every(LIVE_SECONDS, live.refresh):
             yield
-    else:
-        with _plain_lines(progress):
-            yield
+    finally:
+        with suppress(OSError):
+            live.stop()
 
 
 @contextmanager
 def _plain_lines(progress: Progress) -> Iterator[None]:
+    with _every(PLAIN_SECONDS, lambda: print(line_of(progress.reading()), file=sys.stderr, flush=True)):
+        yield
+
+
+@contextmanager
+def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Do something again and again in a thread, which has ended when the block has: one that outlived it could hold the
+    model while the interpreter is taken down. It ends early when nobody can be shown anything."""
     over = threading.Event()
 
-    def tell() -> None:
-        while not over.wait(PLAIN_SECONDS):
-            print(line_of(progress.reading()), file=sys.stderr, flush=True)
+    def work() -> None:
+        with suppress(OSError):
+            while not over.wait(seconds):
+                act()
 
-    teller = threading.Thread(target=tell, name="umbel-progress", daemon=True)
-    teller.start()
+    thread = threading.Thread(target=work, name="umbel-progress")
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        teller.join()
+        thread.join()
 
 
 def show_plan(plan: Plan) -> None:
     """What is about to happen, in a few lines."""
-    for line in head_lines(plan):
-        print(line, file=sys.stderr, flush=True)
+    say(head_lines(plan))
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stderr. Where it is closed or its terminal is gone, a job goes on without."""
+    with suppress(OSError):
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 class _Bar:

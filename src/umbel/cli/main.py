@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from contextlib import suppress
 from types import MappingProxyType
 
-from umbel.config import nearest
-from umbel.errors import UmbelError
+from umbel.cli.process import READER_LEFT, await_stops, finish, show_what_can_be_shown
+from umbel.jobs.signals import INTERRUPTED
 
-INTERNAL, USAGE, INTERRUPTED = 1, 2, 130
+TYPE_CHECKING = False  # for what is imported before signals are awaited, typing is large
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Where a command's function lives and the line that `umbel --help` shows for it."""
-
-    module: str
-    function: str
-    brief: str
-
+INTERNAL, USAGE = 1, 2
 
 COMMANDS = MappingProxyType(
-    {
-        "run": Command("umbel.cli.run", "run_command", "Run a file of prompts through a model; resumable."),
-        "plan": Command("umbel.cli.plan", "plan_command", "Show what a run would compute, hold in memory and take."),
-        "sim": Command("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
-        "doctor": Command("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),
-        "report": Command("umbel.cli.report", "report_command", "Hold what a run did against what its plan expected."),
-        "bench": Command("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
-        "verify": Command("umbel.cli.verify", "verify_command", "Check an output file against its input."),
+    {  # where a command's function lives, and the line that `umbel --help` shows for it
+        "run": ("umbel.cli.run", "run_command", "Run a file of prompts through a model; resumable."),
+        "plan": ("umbel.cli.plan", "plan_command", "Show what a run would compute, hold in memory and take."),
+        "sim": ("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
+        "doctor": ("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),
+        "report": ("umbel.cli.report", "report_command", "Hold what a run did against what its plan expected."),
+        "bench": ("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
+        "verify": ("umbel.cli.verify", "verify_command", "Check an output file against its input."),
     }
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code (DESIGN §5)."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command line, that of this process if none is given; returns the exit code."""
+    if arguments is not None:
+        return _guarded(lambda: _run(list(arguments)))
+    given = sys.argv[1:]
+    await_stops(resumable=given[:1] == ["run"])
+    show_what_can_be_shown()
+    return finish(_guarded(lambda: _run(given)))
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if given else USAGE
@@ -47,42 +47,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"umbel {version('umbel')}")
         return 0
-    command = COMMANDS.get(given[0])
-    if command is None:
+    if given[0] not in COMMANDS:
+        from umbel.config import nearest
+
         what = "option" if given[0].startswith("-") else "command"
         return _fail(f"no {what} {given[0]!r}{nearest(given[0], COMMANDS)}; see umbel --help", USAGE)
-    return _guarded(lambda: _call(given[0], command, given[1:]))
+    return _call(given[0], given[1:])
 
 
-def _call(name: str, command: Command, arguments: Sequence[str]) -> int:
+def _call(name: str, arguments: Sequence[str]) -> int:
+    from importlib import import_module
+
     from umbel.cli.arguments import call
 
+    module, function, _ = COMMANDS[name]
     try:
-        return call(getattr(import_module(command.module), command.function), arguments, f"umbel {name}")
+        return call(getattr(import_module(module), function), arguments, f"umbel {name}")
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else INTERNAL
 
 
 def _guarded(act: Callable[[], int]) -> int:
+    from umbel.errors import UmbelError
+
     try:
         return act()
     except UmbelError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; nothing more to say
-        return INTERNAL
+    except BrokenPipeError:  # the reader of our output left; nothing more to say
+        return READER_LEFT
+    except OSError as error:  # what a system refuses at a place that did not expect it
+        return _fail(str(error), INTERNAL)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"umbel: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody may be left who reads it
+        print(f"umbel: {message}", file=sys.stderr)
     return code
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.brief}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {brief}" for name, (_, _, brief) in COMMANDS.items()]
     head = ["Usage: umbel COMMAND ...", "", "The batch query engine for large language models.", "", "Commands:"]
     tail = ["", "umbel COMMAND --help shows a command's options; umbel --version the version."]
     return "\n".join([*head, *lines, *tail])

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umbel.config import readable
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
@@ -65,5 +66,5 @@ def read_options(
 
 def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:
     """What rows may call the model, the name shown in answers first: --served-model-name, --model, its last part."""
-    names = [*served, model, directory.resolve().name, model.rstrip("/").rsplit("/", 1)[-1]]
+    names = [*served, model, readable(directory.resolve().name), model.rstrip("/").rsplit("/", 1)[-1]]
     return list(dict.fromkeys(name for name in names if name))

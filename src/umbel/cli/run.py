@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,7 +100,7 @@ def _run(
     quiet: bool,
 ) -> int:
     from umbel.cli.assemble import build_job
-    from umbel.cli.display import closing_lines, showing
+    from umbel.cli.display import closing_lines, say, showing
 
     recorder, began = None, process_start()
     if paths["trace"] is not None:
@@ -117,8 +116,7 @@ def _run(
     job.began, job.last = began, True
     with showing(job.progress, quiet=quiet):
         result = job.run()
-    for line in closing_lines(result, quiet=quiet):
-        print(line, file=sys.stderr)
+    say(closing_lines(result, quiet=quiet))
     _write_summary(result, paths["summary"])
     if recorder is not None:
         from umbel.cli.profile import show_profile

@@ -17,7 +17,7 @@ from umbel.jobs.prepare import Window
 from umbel.jobs.progress import Progress
 from umbel.jobs.rounds import Part, Rounds
 from umbel.jobs.rows import ReadNotes, note_texts
-from umbel.jobs.signals import StopSignal
+from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
 
 NOTES = "notes"  # the store's record of what was noticed while rows were read (ReadNotes.noted)
@@ -97,6 +97,9 @@ class Execution:
         watched = outputs if self._recording is None else self._recording.watch(outputs)
         try:
             self._keep(self._rendered(watched, window, part))
+        except (Drain, OutOfTime):
+            self.store.put(live=self.live())  # with what was computed of rows that are not finished
+            raise
         finally:
             close = getattr(outputs, "close", None)
             if close is not None:
@@ -131,11 +134,11 @@ class Execution:
                 progress.done += 1
                 progress.failed += result.code is not None
                 if due:
-                    with self.stop.shielded():
-                        self._commit()
+                    self._commit()
         finally:
-            if not store.broken:
-                self._commit()
+            with self.stop.shielded():
+                if not store.broken:
+                    self._commit()
 
     def _commit(self) -> None:
         self.spans.lap("answers", None)

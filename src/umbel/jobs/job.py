@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from umbel.config import readable
 from umbel.errors import InputError, UmbelError
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.jobs.ahead import Ahead, Halt
@@ -89,9 +90,10 @@ class Job:
         self.progress.enter("plan")
         if self.spec.fresh:
             clear_store(paths.store)
-        store = JobStore(paths.store, self.at)
+        stop = StopSignal(last=self.last)
+        store = JobStore(paths.store, self.at, shield=stop.shielded)
         try:
-            with StopSignal(last=self.last) as stop:
+            with stop:
                 return self._run(store, paths.target, stop)
         except UmbelError:
             with suppress(UmbelError):
@@ -101,22 +103,35 @@ class Job:
             raise
         finally:
             self.progress.enter("")
+            self.progress.freeze()
+            if self._execution is not None:
+                self._execution.engine = None  # its memory is free, whoever still looks at this job
             store.close()
 
     def _run(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
         try:
-            remove_parts(output)
-            store.identify(self.spec.identity)
-            in_place = check_output(store, output, fresh=self.spec.fresh)
-            if self.spec.retry_failed:
-                sealed = store.get(SEALED)
-                store.forget(RETRYABLE, **({SEALED: {**sealed, "partial": True}} if sealed else {}))
-            if in_place and is_final(store.get(SEALED), self.spec.order):
-                return self._summary(store, "already_complete", store.totals().rows)
-            return self._collect_and_publish(store, output, stop)
-        except Drain:
-            store.put(ended="drained")
-            return self._summary(store, "drained", 0)
+            with stop.listening():
+                return self._complete(store, output, stop)
+        except (UmbelError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # Once a stop was asked for, whatever comes is how a library handed it on, or what it broke on its way.
+            if not stop.asked and not isinstance(error, Drain):
+                raise
+        store.put(ended="drained")
+        return self._summary(store, "drained", 0)
+
+    def _complete(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
+        remove_parts(output)
+        store.identify(self.spec.identity)
+        in_place = check_output(store, output, fresh=self.spec.fresh)
+        if self.spec.retry_failed:
+            sealed = store.get(SEALED)
+            store.forget(RETRYABLE, **({SEALED: {**sealed, "partial": True}} if sealed else {}))
+        if in_place and is_final(store.get(SEALED), self.spec.order):
+            stop.settle()
+            return self._summary(store, "already_complete", store.totals().rows)
+        return self._collect_and_publish(store, output, stop)
 
     def _collect_and_publish(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
         done, renderer_of = store.done(), self._renderer(store)
@@ -125,9 +140,9 @@ class Job:
         self.progress.done, self.progress.failed = resumed.rows, resumed.failed
         try:
             whole = self._collect(store, stop, done, *renderer_of)
+            stop.limit(None)
         except OutOfTime:
             whole = False
-        stop.limit(None)
         self.progress.enter("write")
         if whole:
             self._publish(store, output, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
@@ -251,7 +266,7 @@ class Job:
             seconds={name: round(value, 4) for name, value in self.progress.seconds.items()},
             errors=totals.errors,
             warnings=warnings_of(totals, self._notes, self._execution.open_ended if self._execution else 0),
-            output=str(self.spec.output),
+            output=readable(self.spec.output),
             sha256=sealed["sha256"] if sealed else None,
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),

@@ -66,6 +66,11 @@ class Progress:
             self._told = True
             self.planned(plan)
 
+    def freeze(self) -> None:
+        """Keep the last totals and let go of the engine that gave them."""
+        last = self.stats()
+        self.stats = lambda: last
+
     def reading(self) -> Reading:
         """The numbers of this moment."""
         stats = self.stats()

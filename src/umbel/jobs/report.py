@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umbel.config import readable
 from umbel.errors import UsageError
 from umbel.jobs.execution import NOTES
 from umbel.jobs.paths import store_path
@@ -41,7 +42,7 @@ def read_report(output: Path) -> Sums:
     sums = fold(records["plan"], records["live"])
     rows = {"stored": totals.rows, "answered": totals.rows - totals.failed, "failed": totals.failed, "cut": totals.cut}
     return {
-        "output": str(output),
+        "output": readable(output),
         "status": records["ended"] or ("complete" if records["finished"] else "killed"),
         "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
         "errors": dict(totals.errors),

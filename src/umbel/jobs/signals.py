@@ -1,11 +1,25 @@
-"""SIGTERM, Ctrl-C and the end of a job's time: stop soon, commit what is finished, leave the job to be resumed."""
+"""SIGTERM, SIGHUP, Ctrl-C and the end of a job's time: stop soon, commit what is finished, leave the job to be resumed.
+
+Imported before anything else of a command, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+import sys
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import NoReturn
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPED, INTERRUPTED = 75, 130  # exit codes: stopped, to be resumed; a second Ctrl-C
+AGAIN_SECONDS = 0.001  # after which an exception that Python could only print is raised again
+_SHOW_CURSOR = "\x1b[?25h\r\n"
 
 
 class Drain(BaseException):
@@ -19,40 +33,57 @@ class OutOfTime(BaseException):
     """Raised in the main thread where it stands when the time set by `StopSignal.limit` is over."""
 
 
-class StopSignal:
-    """While entered, the first SIGTERM or SIGINT raises Drain, except inside `shielded`, where it waits for the end.
+def leave(code: int, message: str) -> NoReturn:
+    """End this process here and now, with a word on stderr: for a handler in a moment where nothing is to be tidied up,
+    or where there is no waiting for that."""
+    cursor = _SHOW_CURSOR if os.isatty(2) else ""
+    with suppress(OSError):
+        os.write(2, f"{cursor}umbel: {message}\n".encode())
+    os._exit(code)
 
-    A second SIGINT raises KeyboardInterrupt at once. Committed rows are safe in any case. `last` says that the process
-    ends after this: from then on SIGTERM is ignored, so that one that comes late does not hide how the job ended.
+
+class StopSignal:
+    """While entered, the first SIGTERM, SIGHUP or Ctrl-C raises Drain within `listening`, except inside `shielded`,
+    where it waits for the end. Committed rows are safe in any case.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. `last` says that the process ends after this: a second Ctrl-C then
+    ends it here and now, with 130, and after `with` only that is left to do: a first stop that comes late does not hide
+    how the job ended.
     """
 
     def __init__(self, *, last: bool = False) -> None:
         self.asked = False
         self._last = last
-        self._late = False
+        self._due: type[Drain] | type[OutOfTime] | None = None  # raised when no shield is up
+        self._shields = 1
+        self._limited = False
         self._settled = False
-        self._shields = 0
         self._before: dict[int, object] = {}
+        self._print_unraisable = sys.unraisablehook
 
     def __enter__(self) -> StopSignal:
-        for number, handler in (
-            (signal.SIGTERM, self._handle),
-            (signal.SIGINT, self._handle),
-            (signal.SIGALRM, self._time_over),
-        ):
-            self._before[number] = signal.signal(number, handler)
+        for number in STOPS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
+                self._before[number] = signal.signal(number, self._handle)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_over)
+        self._print_unraisable, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.limit(None)
+        self.settle()
+        sys.unraisablehook = self._print_unraisable
         if self._last:
-            self._before[signal.SIGTERM] = signal.SIG_IGN
+            self._before |= dict.fromkeys(self._before.keys() & {signal.SIGTERM, signal.SIGHUP}, signal.SIG_IGN)
+            self._before[signal.SIGINT] = self._handle
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def limit(self, seconds: float | None) -> None:
-        """Raise OutOfTime in so many seconds, outside of `shielded`; None: no longer. Raises it now if time is over."""
-        self._late = False
+        """Raise OutOfTime in so many seconds, where Drain would be raised; None: no longer. Raises it now if time is
+        over."""
+        self._limited = seconds is not None
+        if self._due is OutOfTime:
+            self._due = None
         signal.setitimer(signal.ITIMER_REAL, 0.0 if seconds is None else max(0.0, seconds))
         if seconds is not None and seconds <= 0.0:
             raise OutOfTime
@@ -63,6 +94,16 @@ class StopSignal:
         self.limit(None)
 
     @contextmanager
+    def listening(self) -> Iterator[None]:
+        """The stretch that a stop cuts short, if need be at its very beginning."""
+        self._shields -= 1
+        try:
+            self._raise_due()
+            yield
+        finally:
+            self._shields += 1
+
+    @contextmanager
     def shielded(self) -> Iterator[None]:
         """A stretch that is not cut short; a stop asked for in it is raised at its end."""
         self._shields += 1
@@ -70,29 +111,36 @@ class StopSignal:
             yield
         finally:
             self._shields -= 1
-        if self._shields or self._settled:
-            return
-        if self.asked:
-            raise Drain
-        if self._late:
-            self._late = False
-            raise OutOfTime
+        self._raise_due()
+
+    def _raise_due(self) -> None:
+        due = self._due
+        if due is not None and self._shields == 0 and not self._settled:
+            self._due = None
+            raise due
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._settled:
-            return
         if self.asked:
             if number == signal.SIGINT:
-                raise KeyboardInterrupt
+                self._end_now()
             return
-        self.asked = True
-        if not self._shields:
-            raise Drain
+        self.asked, self._due = True, Drain
+        self._raise_due()
+
+    def _end_now(self) -> NoReturn:
+        if self._last:
+            leave(INTERRUPTED, "interrupted")
+        raise KeyboardInterrupt
 
     def _time_over(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or self._settled:
-            return  # a stop is on its way already, or nothing is left to stop
-        if self._shields:
-            self._late = True
+        if self._limited and not self.asked:  # else a stop is on its way already
+            self._due = OutOfTime
+        self._raise_due()
+
+    def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
+        """Raised where Python can only print it, in a `__del__` or a callback: raise it again in a moment."""
+        if isinstance(what.exc_value, Drain | OutOfTime):
+            self._due = type(what.exc_value)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         else:
-            raise OutOfTime
+            self._print_unraisable(what)

@@ -10,6 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,18 @@ class Totals:
 class JobStore:
     """Opened for one job by one process; a second one is told so. Results are committed in groups.
 
-    `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit.
-    """
+    `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit, `shield` holds off
+    what would cut a transaction short."""
 
-    def __init__(self, path: Path, at: FailHook = no_failpoint, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        path: Path,
+        at: FailHook = no_failpoint,
+        clock: Callable[[], float] = time.monotonic,
+        shield: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ):
         self.path = path
+        self._shield = shield
         self._at = at
         self._clock = clock
         self._pending: list[tuple[object, ...]] = []
@@ -147,11 +155,9 @@ class JobStore:
 
     def put(self, **records: Any) -> None:
         """Store records by name, durably."""
-        with self._storage():
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for name, value in records.items():
                 self._db.execute(_RECORD, _record(name, value))
-            self._db.execute("COMMIT")
 
     def add(self, result: Result) -> bool:
         """Take a finished row; True when the group is full or old enough that `commit` is due."""
@@ -171,16 +177,15 @@ class JobStore:
         """
         if not self._pending:
             return
-        self.broken = True  # until it has worked: a failed commit is never tried again
-        self._at("store.commit.before")
-        with self._storage():
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_INSERT, self._pending)
-            if live is not None:
-                self._db.execute(_RECORD, _record("live", dict(live)))
-            self._db.execute("COMMIT")
-        self._pending = []
-        self.broken = False
+        with self._shield():
+            self.broken = True  # until it has worked: a failed commit is never tried again
+            self._at("store.commit.before")
+            with self._transaction():
+                self._db.executemany(_INSERT, self._pending)
+                if live is not None:
+                    self._db.execute(_RECORD, _record("live", dict(live)))
+            self._pending = []
+            self.broken = False
         self._at("store.commit.after")
 
     def done(self) -> bytearray:
@@ -207,13 +212,11 @@ class JobStore:
     def forget(self, codes: Sequence[str], **records: Any) -> int:
         """Drop the rows that failed with one of `codes`, and store records with that; returns how many there were."""
         self._at("store.forget.before")
-        with self._storage():
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             marks = ", ".join("?" * len(codes))
             dropped = self._db.execute(f"DELETE FROM results WHERE code IN ({marks})", tuple(codes)).rowcount
             for name, value in records.items() if dropped else ():
                 self._db.execute(_RECORD, _record(name, value))
-            self._db.execute("COMMIT")
         self._at("store.forget.after")
         return int(dropped)
 
@@ -235,16 +238,27 @@ class JobStore:
             self._drop(bad)
 
     def _drop(self, rows: Sequence[int]) -> None:
-        with self._storage():
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._db.executemany("DELETE FROM results WHERE row = ?", [(row,) for row in rows])
-            self._db.execute("COMMIT")
         some = ", ".join(map(str, rows[:10]))
         raise StoreDamaged(f"{self.path}: {len(rows)} rows were damaged at rest ({some}); run again to recompute them")
 
     def close(self) -> None:
         """Let go of the file; rows that were not committed are forgotten."""
         self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of what is executed, or nothing."""
+        with self._shield(), self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite may have rolled it back itself
+                    self._db.execute("ROLLBACK")
+                raise
 
     def _storage(self) -> StorageErrors:
         return StorageErrors(self.path)

@@ -7,6 +7,7 @@ sizes stop here, before anything is allocated. Nothing here needs torch.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -101,7 +102,7 @@ def resolve_model(name: str) -> Path:
     """The directory of a model: "demo" or "draft" (shipped), a local directory, or a Hugging Face hub id (fetched)."""
     if name in ("demo", "draft"):
         return _shipped(name)
-    path = Path(name).expanduser()
+    path = Path(os.fsdecode(name.encode("utf-8", "surrogateescape"))).expanduser()  # the same in a locale of ASCII
     if name and path.is_dir():
         return path
     if path.is_file():
