@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
@@ -110,6 +110,21 @@ class Decoder:
         """Their ids by text."""
         tokens = self._backend.get_added_tokens_decoder().items()
         return {token.content: i for i, token in tokens if token.special}
+
+    def notes_on_stops(self, stops: Iterable[str]) -> list[str]:
+        """What to know of stop strings that special tokens keep from matching, as their texts do not show."""
+        found = []
+        for stop in stops:
+            held = [text for text in self.special_texts if text != stop and text in stop]
+            parts = [text for text in self.special_texts if text.startswith(stop) or text.endswith(stop)]
+            if stop in self.special_texts or not (held or (parts and len(stop) > 1)):
+                continue
+            relation, text = ("holds", held[0]) if held else ("is a part of", parts[0])
+            found.append(
+                f"the stop string {stop!r} {relation} the special token {text!r}, whose text does not show, so it does "
+                f"not match there: give {text!r} alone, or skip_special_tokens=false"
+            )
+        return found
 
     @cached_property
     def byte_ids(self) -> frozenset[int]:

@@ -49,6 +49,10 @@ TAIL = """
 - A row may ask for at most: `n` 16,384, 4 stop strings of 4,096 characters, 1,024 stop token ids, 20 logprobs,
   a `custom_id` of 512 characters, a line of 16 MB.
 - `max_tokens` beyond the room left in the context is no error: the row ends by length where the context ends.
+- A line of `/v1/completions` without `max_tokens` gets 16 tokens, as from OpenAI and vLLM, unless `--max-tokens` says
+  otherwise; a note says how many rows did. Other rows may run to the end of the context.
+- A stop string that is the text of a special token ends the row at that token; one that only holds or begins such a
+  text does not match there, and a note says so.
 - A row's chat template sees the day on which the job was first started, also after a resume.
 - Text that looks like a special token is encoded as the model's tokenizer encodes it.
 - A model name other than that of `--model` (or its last part) is `model_not_found`; `--served-model-name` adds names.

@@ -48,6 +48,9 @@ class FakeTokenizer:
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         return ["".join(chr(33 + i % 90) for i in row) for row in rows]
 
+    def check_stops(self, params: SamplingParams) -> None:
+        pass
+
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         return [bytes([33 + i % 90]) for i in ids]
 

@@ -11,20 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.fakes import CONFIG, SPEC, FakeTokenizer, make_job, write_rows
+from tests.jobs.fakes import CONFIG, CONTEXT, SPEC, WIDTH, FakeTokenizer, make_job, write_rows
 from tests.jobs.test_report import BrokenEngine
 from umbel.cli.display import closing_lines, show_plan
 from umbel.cli.main import main
 from umbel.cost.machine import named
+from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.jobs.cuts import WindowSizes
 from umbel.jobs.job import Job
+from umbel.jobs.prepare import prepare
 from umbel.jobs.report import read_report
 from umbel.jobs.report_page import report_page
 from umbel.jobs.report_text import report_text
-from umbel.jobs.rows import ReadNotes, note_texts
+from umbel.jobs.rows import ReadNotes, ReadOptions, note_texts
 from umbel.jobs.signals import Drain
+from umbel.jobs.source import Source
 from umbel.jobs.windows import open_feed
 from umbel.plan.planner import make_plan
 
@@ -147,3 +150,40 @@ def test_many_notes_are_listed_in_json_alone() -> None:
         notes.note("kind 0", rows=9)
     assert len(notes.noted) == 100
     assert note_texts(notes.noted)[:2] == ("1,351 rows: kind 0", "1 row: kind 1")
+
+
+SHORT = "/v1/completions without max_tokens: at most 16 tokens are generated"
+
+
+def completions(url: str) -> list[dict[str, Any]]:
+    """Rows with limits of every kind, most of them without."""
+    limits: list[dict[str, Any]] = [{}, {"max_tokens": None}, {"max_completion_tokens": None, "temperature": 0}]
+    limits += [{"max_tokens": 3}, {"max_completion_tokens": 4}, {"max_tokens": 0}]
+    prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in url else {"prompt": "a"}
+    bodies = [{"custom_id": str(i), "body": prompt | limit} for i, limit in enumerate(limits)]
+    return [{"method": "POST", "url": url, **body} for body in bodies]
+
+
+@pytest.mark.parametrize("default", [None, 7])
+@pytest.mark.parametrize("url", ["/v1/completions", "/v1/chat/completions", None])
+def test_completions_without_a_limit_get_sixteen_tokens(url: str | None, default: int | None, tmp_path: Path) -> None:
+    rows = completions(url or "/v1/completions")
+    source = write_rows(tmp_path / "in.jsonl", rows if url else [row["body"] for row in rows])
+    options = ReadOptions(SamplingParams(max_tokens=default), width=WIDTH)
+    notes = ReadNotes()
+    prepared = prepare(Source(source, options, notes), FakeTokenizer(), WIDTH, CONTEXT)
+    unset = 16 if url == "/v1/completions" and default is None else default
+    assert [p.max_tokens for p in prepared.workload.params] == [unset, unset, unset, 3, 4]
+    found = [text for text in note_texts(notes.noted) if SHORT in text]
+    assert [text.partition(" ")[0] for text in found] == (["3"] if unset == 16 else [])
+    summary = make_job(source, tmp_path / "out.jsonl", options=options).run()
+    assert [text for text in summary.notes if SHORT in text] == found
+
+
+def test_rows_that_are_read_twice_count_once(tmp_path: Path) -> None:
+    rows = [row for row in completions("/v1/completions") if row["custom_id"] != "5"]
+    options = ReadOptions(width=WIDTH, strict=True)
+    job = make_job(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", options=options)
+    job.feed = partial(open_feed, sizes=WindowSizes(2, 2), small=0)
+    (note,) = job.run().notes
+    assert note.startswith("3 rows: ") and SHORT in note

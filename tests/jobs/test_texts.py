@@ -38,12 +38,12 @@ def envelope(name: str, url: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": name, "method": "POST", "url": url, "body": SPOKEN | body}
 
 
-def run(model: Path, rows: Sequence[dict[str, Any]], output: str = "out.jsonl", *more: str) -> Any:
+def run(model: Path, rows: Sequence[dict[str, Any]], output: str = "out.jsonl", code: int = 0) -> Any:
     """The lines that a job over `rows` writes; of a table its rows."""
     source, out = model / f"{output}.in.jsonl", model / output
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = ["run", str(source), "-o", str(out), "--model", str(model), "--dtype", "float32", "--threads", "1"]
-    assert main([*given, *more]) == 0
+    assert main(given) == code
     if output.endswith(".parquet"):
         return pyarrow.parquet.read_table(out).to_pylist()
     return [json.loads(line) for line in out.read_text().splitlines()]
@@ -193,3 +193,26 @@ def test_the_text_of_a_stop_token_is_not_shown(indented: tuple[Path, Tokenizer])
     assert texts[:6] == [["  was"], ["  was"], ["  was th"], ["  was"], ["  was th"], ["  was"] * 2]
     assert all(c["token_ids"][-1] == stop for line in lines[:6] for c in line.get("choices", [line]))
     assert all(len(c["token_ids"]) == 4 for line in lines[:6] for c in line.get("choices", [line]))
+
+
+def test_stops_that_special_tokens_keep_from_matching_are_told(bytes_model: Path, capsys: pytest.CaptureFixture[str]):
+    stops = ["a<|im_end|>", "<|im", "end|>", "<|im_end|>", "<", "im"]
+    row = {"prompt": [5], "max_tokens": 2, "stop": stops[:4], **SPOKEN}
+    rows = [row, row, row | {"stop": stops[4:]}, row | {"stop": "b<|im_end|>", "skip_special_tokens": False}]
+    run(bytes_model, rows, "told.jsonl")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: the stop string")]
+    assert len(told) == 3 and all("<|" in line and "special" in line for line in told)
+    for stop in stops[:3]:
+        assert sum(f"stop string {stop!r} " in line for line in told) == 1
+    llm = LLM(str(bytes_model), dtype="float32", threads=1)
+    with pytest.warns(UserWarning, match="special token"):
+        llm.generate([[5]] * 3, SamplingParams(max_tokens=1, stop=("<|im",)))
+
+
+def test_stops_without_a_tokenizer_are_errors_of_their_rows(tmp_path: Path):
+    make_scripted(tmp_path, write_byte_level, ["a", "b"])
+    (tmp_path / "tokenizer.json").unlink()
+    row = {"prompt": [65], "max_tokens": 2, **SPOKEN}
+    bad, good = run(tmp_path, [row | {"stop": "x"}, row], code=3)
+    assert bad["error"]["code"] == "unsupported_parameter" and bad["error"]["param"] == "stop"
+    assert len(good["token_ids"]) == 2

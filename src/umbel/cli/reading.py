@@ -18,6 +18,8 @@ from umbel.jobs.rows import ReadOptions
 if TYPE_CHECKING:
     from umbel.tokenizer import Tokenizer
 
+MAX_STOPS = 1_000  # different stop strings that are looked at: enough to see what is wrong
+
 
 class LateTokenizer:
     """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it.
@@ -28,11 +30,21 @@ class LateTokenizer:
     def __init__(self, directory: Path, now: datetime | None = None):
         self._directory = directory
         self._now = now
+        self._stops: set[str] = set()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the tokenizer's files is not obeyed, as soon as it is loaded."""
-        return self._loaded.notes if "_loaded" in self.__dict__ else ()
+        """What of the tokenizer's files is not obeyed, as soon as it is loaded, and which stop strings cannot match."""
+        if not self._stops and "_loaded" not in self.__dict__:
+            return ()
+        return *self._loaded.notes, *self._loaded.decoder.notes_on_stops(sorted(self._stops))
+
+    def check_stops(self, params: SamplingParams) -> None:
+        """Take note of stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+        if not self._exists:
+            raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
+        if params.skip_special_tokens and len(self._stops) < MAX_STOPS:
+            self._stops.update(params.stop)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
@@ -45,6 +57,10 @@ class LateTokenizer:
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """What each id adds to a text."""
         return self._loaded.token_bytes(ids)
+
+    @cached_property
+    def _exists(self) -> bool:
+        return (self._directory / "tokenizer.json").exists()
 
     @cached_property
     def _loaded(self) -> Tokenizer:

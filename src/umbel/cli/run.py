@@ -26,7 +26,9 @@ def run_command(
     output: Annotated[Path, Option("-o", "--output", "--output-file", help=_OUTPUT)],
     file: Annotated[Path | None, Argument(help=_INPUT)] = None,
     input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None,
-    max_tokens: Annotated[int | None, Option(help="For rows that set none [context's end].")] = None,
+    max_tokens: Annotated[
+        int | None, Option(help="For rows that set none [context's end, text completions 16].")
+    ] = None,
     temperature: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
     top_p: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
     top_k: Annotated[int | None, Option(help="For rows that set none [0: all].")] = None,

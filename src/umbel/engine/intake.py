@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +74,18 @@ class Intake:
             self._ids_or_error(prompt, p, rendered.get(i))
             for i, (prompt, p) in enumerate(zip(prompts, each, strict=True))
         ]
+        self._warn_of_stops(each)
         good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
         workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good)
         texts = [_text_of(prompt) for prompt in prompts]
         refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
         return Batch(workload, texts, refused)
+
+    def _warn_of_stops(self, params: Sequence[SamplingParams]) -> None:
+        stops = {stop for p in {id(p): p for p in params}.values() if p.skip_special_tokens for stop in p.stop}
+        if stops and self.model.tokenizer is not None:
+            for note in self.model.tokenizer.decoder.notes_on_stops(sorted(stops)):
+                warnings.warn(note, stacklevel=2)
 
     def _render(self, prompts: Sequence[Prompt]) -> dict[int, str | InvalidRequest]:
         """The texts of the conversations among the prompts, or why they have none; together, which is quicker."""

@@ -40,15 +40,17 @@ HARMLESS_FIELDS = frozenset(_HARMLESS.split())
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one kind of body spells things: `name` for messages, `own` the fields read elsewhere, `chat_logprobs` whether
-    `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (plain rows may use either spelling)."""
+    `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (plain rows may use either spelling), and
+    `max_tokens` what a body gets that sets none where the defaults set none either."""
 
     name: str
     own: frozenset[str]
     chat_logprobs: bool | None
+    max_tokens: int | None = None
 
 
 CHAT = Dialect("chat", frozenset({"messages"}), True)
-COMPLETION = Dialect("completion", frozenset({"prompt"}), False)
+COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16)  # as OpenAI and vLLM
 PLAIN = Dialect("plain", frozenset({"prompt", "messages", "custom_id"}), None)
 
 
@@ -69,6 +71,8 @@ def params_from_body(
         given["logprobs"] = k
     if (limit := _max_tokens(body)) is not None:
         given["max_tokens"] = limit
+    elif defaults.max_tokens is None and dialect.max_tokens is not None:
+        given["max_tokens"] = dialect.max_tokens
     if isinstance(given.get("stop"), list):
         given["stop"] = tuple(given["stop"])
     params = replace(defaults, **given)

@@ -209,7 +209,10 @@ class Job:
                 kept.append(window)
         if faults:
             raise InputError(_strict_message(faults, feed.rows or 0))
-        return iter(kept) if feed.whole else feed.windows()
+        if feed.whole:
+            return iter(kept)
+        self._notes.clear()  # rows are read again, and counted then
+        return feed.windows()
 
     def _publish(
         self, store: JobStore, output: Path, stop: StopSignal, lines: Iterator[bytes], *, partial: bool

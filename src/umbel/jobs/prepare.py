@@ -31,6 +31,9 @@ class TextEncoder(Protocol):
     def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
         """Token ids of each chat, or why the model's template cannot render it. Raises InvalidRequest as `encode`."""
 
+    def check_stops(self, params: SamplingParams) -> None:
+        """Take note of stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+
 
 @dataclass(slots=True)
 class RowNames:
@@ -120,6 +123,8 @@ class WindowBuilder:
                 if isinstance(ids, InvalidRequest):
                     raise ids
                 check_room(len(ids), params.min_tokens, self.context)
+                if params.stop:
+                    self.tokenizer.check_stops(params)
             except InvalidRequest as error:
                 self._faults.append(replace(row, request=None, error=row_error(error)))
                 continue

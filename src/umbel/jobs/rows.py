@@ -86,6 +86,11 @@ class ReadNotes:
         if text in self.noted or len(self.noted) < MAX_NOTED:
             self.noted[text] = self.noted.get(text, 0) + rows
 
+    def clear(self) -> None:
+        """Forget everything, as all rows are read again."""
+        self.ignored_fields.clear()
+        self.noted.clear()
+
     def with_earlier(self, earlier: Mapping[str, int] | None) -> dict[str, int]:
         """Notes of this run and of earlier ones of the same job (`noted` as it was). A resume may read a row again or
         leave it out, so a note counts the rows of the run that met most."""

@@ -20,6 +20,11 @@ from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, Style, row_error
 ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
 _MEMO_ENTRIES = 4_096
+_LIMITS = ("max_tokens", "max_completion_tokens")
+SHORT_COMPLETION = (
+    f"/v1/completions without max_tokens: at most {wire.COMPLETION.max_tokens} tokens are generated, as by OpenAI and "
+    "vLLM; --max-tokens sets another limit for them"
+)
 
 
 @dataclass(slots=True)
@@ -99,7 +104,8 @@ class RowParser:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
         asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self._data}
-        if not asked:
+        sets_limit = self.options.defaults.max_tokens is not None or any(item.get(name) is not None for name in _LIMITS)
+        if not asked and (sets_limit or dialect.max_tokens is None):
             return self.options.defaults
         key = (int(style), orjson.dumps(asked, default=repr))
         params = self._memo.get(key)
@@ -108,6 +114,8 @@ class RowParser:
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[key] = params
+        if dialect.max_tokens is not None and not sets_limit:
+            self.notes.note(SHORT_COMPLETION)
         return params
 
     def _check_model(self, name: object) -> None:
