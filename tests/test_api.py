@@ -6,6 +6,7 @@ import inspect
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.errors import InvalidRequest, ModelError, UsageError
 from umbel.ir.params import SamplingParams
+from umbel.kernels.native.calls import INSTRUCTION_SETS
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 
@@ -24,6 +26,20 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     return make_model(tmp_path_factory.mktemp("api") / "model", "qwen3", seed=1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "linear": "int8", "allow_lossy": True}]
+)
+def test_a_model_with_odd_numbers_of_inputs(options: dict[str, Any], tmp_path: Path):
+    """Compiled products read two or four inputs at once."""
+    if "linear" in options and not INSTRUCTION_SETS:
+        pytest.skip("nothing was compiled")
+    directory = make_model(tmp_path, "mistral", hidden_size=61, intermediate_size=171)
+    llm = LLM(str(directory), device="cpu", threads=1, **options)
+    (answer,) = llm.generate([[5, 6, 7]], GREEDY)
+    assert answer.error is None
+    assert len(answer.outputs[0].token_ids) == 6
 
 
 @pytest.fixture(scope="module")

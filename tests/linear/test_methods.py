@@ -35,8 +35,8 @@ ROUNDED = [  # what is rounded more than the type of the rows says is held to it
     ),
 ]
 EACH = pytest.mark.parametrize(("name", "dtype"), METHODS)
-# (outputs, inputs): parts of a panel, one panel and a bit, the shapes of a real model's layer
-SHAPES = [(2, 2), (34, 30), (64, 128), (130, 66), (1000, 576), (2048, 1024)]
+# (outputs, inputs): parts of a panel, one panel and a bit, shapes of a real model's layer, inputs that fill no dword
+SHAPES = [(2, 2), (34, 30), (64, 128), (130, 66), (1000, 576), (2048, 1024), (2, 1), (66, 33), (130, 171)]
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,9 @@ def test_products(name: str, dtype: torch.dtype, outputs: int, inputs: int, bias
 
 
 @pytest.mark.parametrize(("name", "dtype"), ROUNDED)
-@pytest.mark.parametrize(("outputs", "inputs"), [(34, 32), (64, 128), (130, 68), (2048, 1024)])
+@pytest.mark.parametrize(
+    ("outputs", "inputs"), [(34, 32), (64, 128), (130, 68), (2048, 1024), (66, 33), (130, 171), (34, 30)]
+)
 @pytest.mark.parametrize("biased", [False, True])
 def test_int8_is_the_product_of_what_was_rounded(
     name: str, dtype: torch.dtype, outputs: int, inputs: int, biased: bool
@@ -197,7 +199,9 @@ def test_values_that_are_not_finite_stay_in_their_row() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     method = make("packed")
     with pytest.raises(ValueError, match="cannot be packed"):
-        method.convert(torch.zeros(4, 3, dtype=torch.bfloat16))
+        pack(torch.zeros(6, 4, dtype=torch.bfloat16).t())
+    with pytest.raises(ValueError, match="cannot be packed"):
+        pack(torch.zeros(5, 4, dtype=torch.bfloat16), gated=True)
     linear = method.convert(torch.zeros(4, 6, dtype=torch.bfloat16))
     for wrong in (torch.zeros(2, 6), torch.zeros(2, 4, dtype=torch.bfloat16)):
         with pytest.raises(ValueError, match="does not fit"):

@@ -27,8 +27,8 @@ class Form(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Weights `[outputs, inputs]` as panels (int32 `[panels, dwords, 64]`, see `native/products.h`). `gated`: the two
-    halves of the outputs lie side by side in each panel."""
+    """Weights `[outputs, inputs]` as panels (int32 `[panels, dwords, 64]`, see `native/products.h`), with zeros behind
+    inputs that fill no whole dword. `gated`: the two halves of the outputs lie side by side in each panel."""
 
     panels: Tensor
     outputs: int
@@ -42,11 +42,12 @@ def has_bfloat16(instruction_set: str) -> bool:
 
 
 def pack(weight: Tensor, *, gated: bool = False) -> Packed:
-    """Copy weights (`[outputs, inputs]`, contiguous, rows of whole dwords) into panels."""
+    """Copy weights (`[outputs, inputs]`, contiguous) into panels."""
     outputs, inputs = weight.shape
-    dwords = inputs * weight.element_size() // 4
-    if not weight.is_contiguous() or dwords * 4 != inputs * weight.element_size() or (gated and outputs % 2):
+    if not weight.is_contiguous() or (gated and outputs % 2):
         raise ValueError(f"weights {tuple(weight.shape)} of {weight.dtype} cannot be packed")
+    dwords = -(-inputs * weight.element_size() // 4)
+    weight = _fill_up(weight, dwords)
     panels = empty((-(-outputs // PANEL), dwords, PANEL), torch.int32)
     _umbel.pack(weight.data_ptr(), panels.data_ptr(), outputs, dwords, gated, torch.get_num_threads())
     return Packed(panels, outputs, inputs, gated)
@@ -56,10 +57,17 @@ def unpack(packed: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows (int64 `[n]`) of weights as they were before packing: `[n, inputs]`."""
     if packed.gated or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < packed.outputs):
         raise IndexError(f"rows {rows.tolist()[:8]} of {packed.outputs}")
-    out = torch.empty((len(rows), packed.inputs), dtype=dtype)
+    dwords = packed.panels.shape[1]
+    out = torch.empty((len(rows), dwords * 4 // dtype.itemsize), dtype=dtype)
     addresses = packed.panels.data_ptr(), rows.contiguous().data_ptr(), out.data_ptr()
-    _umbel.unpack(*addresses, len(rows), packed.panels.shape[1], torch.get_num_threads())
-    return out
+    _umbel.unpack(*addresses, len(rows), dwords, torch.get_num_threads())
+    return out if out.shape[1] == packed.inputs else out[:, : packed.inputs].contiguous()
+
+
+def _fill_up(rows: Tensor, dwords: int) -> Tensor:
+    """Rows with zeros behind them, up to so many dwords; contiguous."""
+    missing = dwords * 4 // rows.element_size() - rows.shape[1]
+    return torch.nn.functional.pad(rows, (0, missing)) if missing else rows.contiguous()
 
 
 class Bfloat16Products:
@@ -76,7 +84,7 @@ class Bfloat16Products:
         is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `room` where given."""
         if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is Form.GATED):
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
-        x = x.contiguous()
+        x = _fill_up(x, weight.panels.shape[1])
         outputs = weight.outputs // 2 if weight.gated else weight.outputs
         shape, dtype = (len(x), outputs), torch.float32 if form is Form.FLOAT32 else torch.bfloat16
         out = torch.empty(shape, dtype=dtype) if room is None else room
@@ -130,6 +138,8 @@ class Int8Products:
         if x.shape[1:] != (packed.inputs,) or packed.gated != (form is Form.GATED):
             raise ValueError(f"x {tuple(x.shape)} does not fit {packed.outputs} x {packed.inputs}")
         whole, row_scale = self.quantise(x)
+        if whole.shape[1] % 4:
+            whole = torch.nn.functional.pad(whole, (0, -whole.shape[1] % 4))  # what meets weights of zero
         outputs = packed.outputs // 2 if packed.gated else packed.outputs
         out = torch.empty((len(x), outputs), dtype=torch.float32 if form is Form.FLOAT32 else torch.bfloat16)
         addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr()
