@@ -198,3 +198,25 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     arguments: list[Any] = [sys.executable, "-c", code % heavy, command, *LIGHT[command]]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
+def test_a_model_that_changes_between_fingerprint_and_loading(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers of other files must not be kept under the fingerprint of the first; the advice to start again works."""
+    file, fake = place / "tiny" / name, FakeEngine()
+
+    def load_slowly(config: Any, profile: Any) -> FakeEngine:
+        text = b"{}" if name.startswith("generation") else file.read_bytes()
+        (place / "new").write_bytes(text)
+        (place / "new").replace(file)
+        return fake
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble, "_load", load_slowly)
+        assert run(place) == 2
+    assert f"{name} changed while the model was read: start the job again" in capsys.readouterr().err
+    assert not fake.seen
+    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
+    assert run(place) == 0

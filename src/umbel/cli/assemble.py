@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from umbel.cli.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
-from umbel.errors import UsageError
+from umbel.errors import ModelError, UsageError
 from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
 from umbel.ir.spans import UNHEARD
 from umbel.jobs.execution import Engine
-from umbel.jobs.fingerprint import fingerprint, hash_model
+from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
@@ -47,6 +47,7 @@ def build_job(
     if not source.exists():
         raise UsageError(f"input {source}: no such file")
     directory = resolve_model(config.model)
+    stamps = stamp_model(directory)
     spec = read_spec(directory)
     names = model_names(config.model, directory, reading["names"])
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
@@ -69,12 +70,26 @@ def build_job(
     )
     spans = UNHEARD if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)
-    return Job(job, tokenizer, lambda: _load(config, profile), warm=_import_engine, spans=spans)
+
+    def load() -> Engine:
+        engine = _load(config, profile)
+        _check_unchanged(directory, stamps)
+        return engine
+
+    return Job(job, tokenizer, load, warm=_import_engine, spans=spans)
 
 
 def _import_engine() -> None:
     """The imports that loading needs, which take seconds."""
     import umbel.api  # noqa: F401
+
+
+def _check_unchanged(directory: Path, stamps: dict[str, tuple[int, int, int]]) -> None:
+    """Raise ModelError when files of the model are not those that the job's fingerprint was made of."""
+    now = stamp_model(directory)
+    changed = sorted(name for name in now.keys() | stamps.keys() if now.get(name) != stamps.get(name))
+    if changed:
+        raise ModelError(f"{directory}: {', '.join(changed[:5])} changed while the model was read: start the job again")
 
 
 def _load(config: EngineConfig, profile: Recorder | None) -> Engine:

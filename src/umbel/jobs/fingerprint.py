@@ -39,8 +39,20 @@ def hash_model(directory: Path) -> dict[str, str]:
     4 KiB spread over the file are hashed: different training changes practically every block, and reading hundreds of
     gigabytes to start a job is not worth the rest. A single flipped bit in a large file is not noticed here.
     """
-    files = sorted(p for p in directory.iterdir() if p.suffix in _MODEL_FILES and p.is_file())
-    return {p.name: hash_file(p)[:16] if p.stat().st_size <= _WHOLE_BYTES else _hash_sampled(p) for p in files}
+    return {
+        p.name: hash_file(p)[:16] if p.stat().st_size <= _WHOLE_BYTES else _hash_sampled(p) for p in _files(directory)
+    }
+
+
+def stamp_model(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, size and time of change (ns) of the files that `hash_model` reads: equal before they are hashed and after
+    they are loaded, they are the same files."""
+    found = {p.name: p.stat() for p in _files(directory)}
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.iterdir() if p.suffix in _MODEL_FILES and p.is_file())
 
 
 def _hash_sampled(path: Path) -> str:
