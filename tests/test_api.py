@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.models.dense import greedy
 from tests.tiny_models import make_model
@@ -24,7 +23,6 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return make_model(tmp_path_factory.mktemp("api") / "model", "qwen3", seed=1)
 
 

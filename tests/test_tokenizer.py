@@ -273,7 +273,7 @@ def reference_cut(text: str, stops: Sequence[str], include: bool) -> tuple[str, 
     return text, None
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     st.lists(st.text("ab\n", max_size=4), max_size=12),
     st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4),
@@ -289,7 +289,7 @@ def test_stop_strings_however_the_text_is_cut(pieces: list[str], stops: list[str
     assert finder.stop == stop
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("ab", max_size=9), st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3))
 def test_stop_strings_at_every_pair_of_borders(text: str, stops: list[str]):
     expected = reference_cut(text, stops, False)

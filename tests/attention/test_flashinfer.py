@@ -17,7 +17,6 @@ from umbel.attention.placing import PlacingBackend, seams_of
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
 
-torch.set_num_threads(1)
 ALWAYS, NEVER = 1e9, 0.0  # worth of a pass of its own
 WRAPPER = fake_flashinfer.BatchPrefillWithPagedKVCacheWrapper
 

@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed here")
 
 from tests.attention.stage import poison, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.parameters import some_of
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
 from umbel.attention.triton import TritonAttention
@@ -22,7 +23,6 @@ from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-torch.set_num_threads(1)
 
 
 def worst_of(
@@ -49,7 +49,7 @@ def worst_of(
     return worst
 
 
-@pytest.mark.parametrize("group", [1, 2, 3, 4, 7, 8, 16])
+@pytest.mark.parametrize("group", some_of([1, 7], [2, 3, 4, 8, 16]))
 def test_every_group_means_the_reference(group: int) -> None:
     job = random_job(random.Random(group), 4, longest=140, out=3)
     assert worst_of(spec_of(2 if group < 4 else 1, group, 32), job, 16, 120, torch.float32, Tiles()) < 2e-5
@@ -57,10 +57,10 @@ def test_every_group_means_the_reference(group: int) -> None:
 
 @pytest.mark.parametrize(
     ("dim", "dtype"),
-    [
-        *((dim, torch.float32) for dim in (64, 80, 96, 128, 256)),
-        *((dim, torch.bfloat16) for dim in (80, 128)),
-    ],
+    some_of(
+        [(80, torch.float32), (128, torch.bfloat16)],
+        [*((dim, torch.float32) for dim in (64, 96, 128, 256)), (80, torch.bfloat16)],
+    ),
 )
 def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> None:
     job = random_job(random.Random(dim), 4, longest=140, out=3)
@@ -68,7 +68,7 @@ def test_every_head_size_means_the_reference(dim: int, dtype: torch.dtype) -> No
     assert worst_of(spec_of(1, 2, dim), job, 16, 200, dtype, Tiles()) < limit
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", some_of([torch.bfloat16], [torch.float32]))
 def test_keys_and_values_in_fp8(dtype: torch.dtype) -> None:
     """Both sides read the same rounded numbers, so that they differ no more than with exact ones."""
     job = random_job(random.Random(3), 3, longest=140, out=3)
@@ -78,7 +78,7 @@ def test_keys_and_values_in_fp8(dtype: torch.dtype) -> None:
     )
 
 
-@pytest.mark.parametrize(("window", "page_size"), [(1, 16), (50, 1), (128, 16), (200, 1)])
+@pytest.mark.parametrize(("window", "page_size"), some_of([(1, 16), (128, 16)], [(50, 1), (200, 1)]))
 def test_windows_and_pages(window: int, page_size: int) -> None:
     job = random_job(random.Random(window), 4, longest=257, out=3)
     assert worst_of(spec_of(1, 4, 16, window), job, page_size, 90, torch.float32, Tiles(32, 16, 16)) < 2e-5
@@ -92,6 +92,7 @@ def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worst_of(spec_of(1, 3, 32), job, 4, 300, torch.float32, Tiles(16, 16, 32)) < 2e-5
 
 
+@pytest.mark.slow
 def test_runs_are_the_same_to_the_bit() -> None:
     job = random_job(random.Random(6), 4, longest=140, out=3)
     spec = spec_of(2, 2, 64)
@@ -107,8 +108,7 @@ def test_runs_are_the_same_to_the_bit() -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("cap", [0.0, 20.0])
-@pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize(("cap", "with_sinks"), some_of([(20.0, True)], [(0.0, False), (0.0, True), (20.0, False)]))
 def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
     """Against the definition in float64, whole rows and merged ones."""
     spec = spec_of(2, 2, 32)

@@ -38,7 +38,6 @@ from umbel.kv.store import KVStore
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec("llama", 97, 48, 1, 4, 2, 16, 64, 4096, 1e-6, 1e4)
-torch.set_num_threads(1)
 
 
 def small(tmp_path: Path, *more: str) -> tuple[int, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.bench.engines import ADAPTERS
@@ -99,7 +99,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(rows=ROWS, sequences=st.integers(4, 12), cells=st.integers(20, 60), batch=st.integers(4, 16))
 def test_answers_are_those_of_one_row_at_a_time(
     driver: Any, rows: list[dict[str, Any]], sequences: int, cells: int, batch: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.books import check_kv
@@ -109,7 +109,6 @@ def test_skipped_samples_release_what_only_they_needed() -> None:
     assert not kv.pages and kv.pool.used == 0
 
 
-@settings(derandomize=True)
 @given(
     st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), min_size=1, max_size=7),
     st.lists(st.tuples(st.sampled_from(("pin", "unpin", "done", "skip", "room")), st.integers(0, 50)), max_size=60),

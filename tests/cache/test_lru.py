@@ -51,7 +51,7 @@ MOVES = st.lists(
 PROMPTS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1, max_size=8)
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(PROMPTS, MOVES, st.integers(1, 3), st.integers(6, 30), st.booleans())
 def test_a_retaining_forest_is_an_lru_cache(
     prompts: list[list[int]], moves: list[tuple[str, int]], page_size: int, n_pages: int, done: bool

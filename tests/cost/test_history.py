@@ -28,13 +28,7 @@ HERE = Machine(
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UMBEL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def history(folder: Path) -> Iterator[History]:
+def history(cache: Path) -> Iterator[History]:
     return History.of(SPEC, Path("model"), "float32", HERE, 1)
 
 
@@ -64,11 +58,11 @@ def test_steps_are_learned_and_found_again(history: History) -> None:
     assert afresh is not None and afresh.jobs == 1
 
 
-def test_too_little_teaches_nothing(history: History, folder: Path) -> None:
+def test_too_little_teaches_nothing(history: History, cache: Path) -> None:
     history.learn_steps(*steps(2), PRIOR)
     load, seconds = steps()
     history.learn_steps(load, seconds / 1000, PRIOR)
-    assert not folder.exists()
+    assert not cache.exists()
     history.learn_steps(load, seconds / 1000, PRIOR, afresh=True)  # unless it was timed for its own sake
     assert history.load().calibration is not None
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.cost.lengths import ENOUGH, LEAN, LengthBook, LengthCurve
@@ -16,7 +16,6 @@ SEEN = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 NONE = np.zeros(0, np.int64)
 
 
-@settings(derandomize=True, deadline=None)
 @given(SEEN, st.integers(0, 35), st.integers(1, 35))
 def test_whole_answers_are_counted(seen: list[int], produced: int, more: int) -> None:
     """Nothing stopped: shares, means, variances and quantiles are those of the answers that are longer."""
@@ -64,7 +63,6 @@ def test_lengths_are_recovered_through_limits() -> None:
     assert (naive > 200).mean() < 0.99**200 - 0.03, "a test that ignoring the limits would pass proves nothing"
 
 
-@settings(derandomize=True, deadline=None)
 @given(SEEN, SEEN, SEEN)
 def test_joining_and_writing_down(a: list[int], b: list[int], cut: list[int]) -> None:
     first, second = LengthCurve.of(np.array(a), np.array(cut)), LengthCurve.of(np.array(b))

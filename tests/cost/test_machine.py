@@ -10,7 +10,9 @@ import pytest
 
 from umbel.cost import machine as module
 from umbel.cost.json_cache import cache_folder
-from umbel.cost.machine import available_memory, named, this_machine
+from umbel.cost.machine import _copy_rate, _matmul_rate, available_memory, named, this_machine
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -37,6 +39,9 @@ def make_old() -> None:
 
 
 def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For once, as tests see a machine of fixed rates (conftest)."""
+    monkeypatch.setattr(module, "_matmul_rate", _matmul_rate)
+    monkeypatch.setattr(module, "_copy_rate", _copy_rate)
     monkeypatch.setattr(module, "SECONDS", 0.01)
     machine = named("this")
     assert 1e8 < machine.matmul_flops < 1e15

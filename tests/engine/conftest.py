@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from tests.tiny_models import make_model
 from umbel.api import LLM
@@ -11,6 +10,5 @@ from umbel.api import LLM
 
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
-    torch.set_num_threads(1)
     directory = make_model(tmp_path_factory.mktemp("engine") / "llama", "llama", seed=3)
     return LLM(str(directory), dtype="float32", device="cpu", threads=1, chunk=64)

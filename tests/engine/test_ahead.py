@@ -180,8 +180,7 @@ def test_only_who_ends_unforeseen_is_computed_for_nothing() -> None:
 
 def test_a_model_answers_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the torch runner, on a pool that is too small for all: stop strings, stop ids, least lengths, filters,
-    log-probabilities and several samples of a row. Neither run knows what the other taught: both have one plan."""
-    monkeypatch.setenv("UMBEL_CACHE", "off")
+    log-probabilities and several samples of a row."""
     rng = random.Random(5)
     params = [
         SamplingParams(

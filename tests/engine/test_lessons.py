@@ -12,6 +12,7 @@ from umbel.api import LLM
 from umbel.cost.known import Known
 from umbel.ir.params import SamplingParams
 
+pytestmark = pytest.mark.usefixtures("cache")
 PROMPTS = [[5, 6, 7, i + 8, 9] for i in range(24)]
 PARAMS = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.tiny_models import make_model
 from umbel.api import LLM
@@ -29,7 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trace_of(folder: Path, path: Path, timeline: Timeline) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
     """Run a small job and give the file's JSON and the answers."""
-    torch.set_num_threads(1)
     recorder = Recorder(timeline=timeline)
     llm = LLM(str(folder), recorder, dtype="float32", device="cpu", threads=1, chunk=32)
     answers = [o.outputs[0].token_ids for o in llm.generate(PROMPTS, PARAMS)]

@@ -242,7 +242,7 @@ ROWS = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), JSON_VALUES
 LINES = st.binary(max_size=30) | ROWS.map(lambda row: json.dumps(row).encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(LINES | ROWS.map(lambda row: json.dumps({"body": row}).encode()), min_size=1, max_size=8))
 def test_no_bytes_make_the_reader_raise(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"

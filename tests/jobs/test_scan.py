@@ -66,7 +66,7 @@ def check(path: Path) -> None:
     assert parsed == rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lines=st.lists(st.sampled_from(LINES), min_size=1, max_size=14).filter(lambda found: any(x.strip() for x in found)),
     end=st.sampled_from([b"", b"\n"]),
@@ -154,7 +154,7 @@ def test_lone_rows_of_a_block_keep_their_order() -> None:
     assert shared.tolist() == [0] + [2] * 299
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     shared=st.lists(st.integers(0, 4), min_size=1, max_size=60),
     first=st.integers(1, 10),

@@ -35,7 +35,7 @@ def close(got: Tensor, wanted: Tensor, steps: int = 1) -> None:
 
 @EACH
 @KINDS
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @SHAPES
 def test_norms(name: str, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
     x, delta = (values(rows, width, seed=seed + i, dtype=dtype) for i in range(2))
@@ -48,7 +48,7 @@ def test_norms(name: str, dtype: torch.dtype, rows: int, width: int, seed: int) 
 
 @EACH
 @KINDS
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @SHAPES
 def test_gated_activation(name: str, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
     gate_up = values(rows, 2 * width, seed=seed, scale=8.0, dtype=dtype)
@@ -67,7 +67,7 @@ def test_activation_of_extremes(name: str, dtype: torch.dtype) -> None:
 
 @EACH
 @KINDS
-@settings(max_examples=30, derandomize=True)
+@settings(max_examples=30)
 @SHAPES
 def test_no_further_from_the_truth_than_torch(name: str, dtype: torch.dtype, rows: int, width: int, seed: int) -> None:
     """Against float64; torch rounds bfloat16 in the same places, so that its errors are the measure."""
@@ -108,7 +108,7 @@ def test_heads_are_turned(name: str, dtype: torch.dtype, heads: tuple[int, int],
 
 
 @EACH
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 9), width=st.integers(1, 3000), seed=st.integers(0, 10**6), few=st.booleans())
 def test_largest(name: str, rows: int, width: int, seed: int, few: bool) -> None:
     logits = values(rows, width, seed=seed)
@@ -138,7 +138,7 @@ def draw_all(native: Native, logits: Tensor, which: np.ndarray, heat: np.ndarray
 
 
 @EACH
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 5), width=st.integers(1, 3000), seed=st.integers(0, 10**6), hot=st.booleans())
 def test_draws_invert_the_distribution_function(name: str, rows: int, width: int, seed: int, hot: bool) -> None:
     """Against float64: the id drawn is the one whose share of the distribution function holds the dice."""
@@ -164,7 +164,7 @@ def filters_of(rng: np.random.Generator, n: int) -> reference.Filters:
 
 
 @EACH
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(width=st.integers(1, 1500), seed=st.integers(0, 10**6), scale=st.sampled_from((0.0, 0.01, 1.0, 30.0)))
 def test_draws_pass_the_filters(name: str, width: int, seed: int, scale: float) -> None:
     """Against float64, token by token: the id is one that the filters leave, and its share of those holds the dice."""
@@ -220,14 +220,10 @@ def test_a_draw_does_not_depend_on_the_others(name: str, threads: int, filtered:
         some = None if filters is None else tuple(column[at] for column in filters)
         return native.draw(logits, which[at], best[at], heat[at], dice[at], some)
 
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        whole = draw_some(slice(None))
-        for begin, end in ((0, 1), (3, 9), (17, 64)):
-            assert (draw_some(slice(begin, end)) == whole[begin:end]).all()
-    finally:
-        torch.set_num_threads(before)
+    whole = draw_some(slice(None))
+    for begin, end in ((0, 1), (3, 9), (17, 64)):
+        assert (draw_some(slice(begin, end)) == whole[begin:end]).all()
 
 
 @EACH
@@ -256,15 +252,11 @@ def test_a_row_does_not_depend_on_its_neighbours(name: str, dtype: torch.dtype, 
         lambda at: native.add_rms_norm(x[at], delta[at], weight, EPS)[1],
         lambda at: native.gated_silu(x[at][:, : 2 * half].contiguous()),
     ]
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        for act in acts:
-            whole = act(slice(None))
-            for begin, end in ((0, 1), (3, 5), (100, 133), (1, 300)):
-                assert torch.equal(act(slice(begin, end)), whole[begin:end])
-    finally:
-        torch.set_num_threads(before)
+    for act in acts:
+        whole = act(slice(None))
+        for begin, end in ((0, 1), (3, 5), (100, 133), (1, 300)):
+            assert torch.equal(act(slice(begin, end)), whole[begin:end])
 
 
 def test_shapes_are_checked() -> None:

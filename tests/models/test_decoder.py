@@ -47,14 +47,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 LENGTHS = (1, 2, 15, 16, 17, 100)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def load(directory: Path, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> Decoder:
     spec = read_spec(directory)
     if packed and (not INSTRUCTION_SETS or not has_bfloat16(INSTRUCTION_SETS[0])):

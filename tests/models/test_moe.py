@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -21,14 +19,6 @@ from umbel.models.moe import ExpertBlock, choose_experts
 from umbel.models.shards import Shard, build_shard
 
 HIDDEN, WIDE = 32, 24
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights_of(experts: Experts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

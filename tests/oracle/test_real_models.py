@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
@@ -24,7 +23,6 @@ def golden(model: str, name: str) -> list[dict[str, Any]]:
 def model(request: pytest.FixtureRequest) -> str:
     if not (MODELS / request.param / "golden_greedy.jsonl").is_file():
         pytest.skip(f"../shared/data/models/{request.param} is not here")
-    torch.set_num_threads(1)
     return request.param
 
 

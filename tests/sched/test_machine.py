@@ -14,8 +14,8 @@ from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_s
 from umbel.runner.fake import FakeRunner
 from umbel.sched.policies.policy import Policy
 
-# RELIABILITY goal 14: UMBEL_MACHINE_EXAMPLES=2000 per release, 100000 by night.
-EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "300"))
+# CI takes 300, a release 2000, a night 100000.
+EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "100"))
 MOVES = 50
 
 
@@ -120,7 +120,5 @@ TestSchedulerLife = SchedulerLife.TestCase
 TestSchedulerLife.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=MOVES,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    derandomize=True,
 )

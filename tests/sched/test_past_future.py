@@ -67,7 +67,7 @@ def jobs(draw: st.DrawFn) -> Job:
     )
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(jobs(), st.sampled_from((1, 2, 5, 16)), st.integers(0, 100), st.booleans())
 def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     job: Job, page_size: int, seed: int, by_curve: bool
@@ -93,7 +93,7 @@ def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     assert forecast.peak(5.0) == pytest.approx(expected, abs=1e-6), "nothing is uncertain"
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(jobs(), st.sampled_from((1, 4, 16)), st.integers(0, 100))
 def test_with_certain_lengths_nobody_is_preempted(job: Job, page_size: int, percent: int) -> None:
     least = job.largest_row(page_size)
@@ -128,7 +128,7 @@ def test_uncertain_lengths_have_the_mean_and_the_spread_of_many_draws() -> None:
     assert forecast.peak(2.0) > forecast.peak(0.0) + 10
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), min_size=3, max_size=12), st.sampled_from((1, 4, 16))
 )
