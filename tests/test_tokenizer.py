@@ -199,6 +199,59 @@ def test_configuration_that_names_code_or_makes_no_sense(tmp_path: Path):
             Tokenizer.load(tmp_path)
 
 
+def nested(depth: int) -> Any:
+    return json.loads("[" * depth + "1" + "]" * depth)
+
+
+@pytest.mark.parametrize("change", [
+    {"bos_token": "\ud800"},
+    {"bos_token": nested(900)},
+    {"pad_token": {"content": 7}},
+    {"added_tokens_decoder": 7},
+    {"added_tokens_decoder": [7]},
+    {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}},
+    {"added_tokens_decoder": {"400": {"content": "a\udfffb"}}},
+    {"added_tokens_decoder": {"400": nested(900)}},
+    {"additional_special_tokens": 7},
+    {"additional_special_tokens": True},
+    {"additional_special_tokens": "abc"},
+    {"additional_special_tokens": [None]},
+    {"additional_special_tokens": ["\ud800"]},
+    {"extra_special_tokens": {"boi_token": 7}},
+])  # fmt: skip
+def test_odd_tokens_are_refused_by_name(change: dict[str, Any], tmp_path: Path):
+    write_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json"):
+        Tokenizer.load(tmp_path)
+
+
+def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+@pytest.mark.parametrize(("part", "rules", "fine"), [
+    ("normalizer", [replacing({"String": "e"}, "ee")] * 60, False),
+    ("normalizer", [replacing({"String": ""}, "e")] * 60, False),
+    ("normalizer", [replacing({"Regex": "(?=e)"}, "e")] * 60, False),
+    ("normalizer", [{"type": "Sequence", "normalizers": [replacing({"String": "e"}, "e" * 40)]}] * 2, False),
+    ("normalizer", [{"type": "NFKD"}] * 300, False),
+    ("decoder", [replacing({"String": "e"}, "ee")] * 60, False),
+    ("normalizer", [{"type": "Prepend", "prepend": "_"}, replacing({"String": " "}, "_")] * 3, True),
+    ("normalizer", [replacing({"Regex": r"\s+"}, " "), replacing({"String": "``"}, '"')] * 9, True),
+])  # fmt: skip
+def test_rules_that_make_texts_explode_are_refused(part: str, rules: list[Any], fine: bool, tmp_path: Path):
+    write_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: {"type": "Sequence", f"{part}s": rules}}))
+    if fine:
+        assert Tokenizer.load(tmp_path).encode(["e e"])[0]
+    else:
+        with pytest.raises(ModelError, match=f"{part} (may make|of 300 rules)"):
+            Tokenizer.load(tmp_path)
+
+
 # Goal 23: random id streams. Each kind has its own way to break: half characters, byte runs that decode as one,
 # a blank at the very beginning that is stripped, special tokens in between.
 

@@ -16,7 +16,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from umbel.errors import ModelError
-from umbel.models.config_file import read_json, refuse_code, shorten
+from umbel.models.config_file import is_text, read_json, refuse_code, shorten
+from umbel.tokenizer_growth import check_growth
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
@@ -65,6 +66,7 @@ def _read_backend(directory: Path) -> Tokenizer:
         backend = Tokenizer.from_buffer(path.read_bytes())  # not by its name, which need not be Unicode
     except Exception as error:  # the library raises plain Exception
         raise ModelError(f"{path}: not a tokenizer that can be read ({str(error)[:200]})") from None
+    check_growth(backend)
     backend.no_truncation()
     backend.no_padding()
     return backend
@@ -76,8 +78,8 @@ def _named_tokens(config: Mapping[str, Any], special_tokens_map: Mapping[str, An
     for name in NAMED_TOKENS:
         token = config.get(name, special_tokens_map.get(name))
         token = token.get("content") if isinstance(token, dict) else token
-        if token is not None and not isinstance(token, str):
-            raise ModelError(f"tokenizer_config.json: {name}={str(token)[:80]!r} must be a string")
+        if token is not None and not is_text(token):
+            raise ModelError(f"tokenizer_config.json: {name}={shorten(token)} must be a text")
         if token:
             named[name] = token
     return named
@@ -86,10 +88,11 @@ def _named_tokens(config: Mapping[str, Any], special_tokens_map: Mapping[str, An
 def _add_missing_tokens(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
     """Make special what the configuration names: tokens that tokenizer.json lacks or holds as plain ones."""
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    declared = config.get("added_tokens_decoder")
-    fields = [declared[key] for key in sorted(declared, key=_number)] if isinstance(declared, dict) else []
-    listed = [_added_token(field) for field in fields]
+    declared = config.get("added_tokens_decoder") or {}
     extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    if not isinstance(declared, dict) or not isinstance(extra, (list, dict)):
+        raise ModelError(f"tokenizer_config.json: added tokens are {shorten(declared)} and {shorten(extra)}, not lists")
+    listed = [_added_token(declared[key]) for key in sorted(declared, key=_number)]
     listed += [_added_token(field) for field in (extra.values() if isinstance(extra, dict) else extra)]
     listed += [AddedToken(token, special=True) for token in named.values()]
     for token in listed:
@@ -99,16 +102,16 @@ def _add_missing_tokens(backend: Tokenizer, config: Mapping[str, Any], named: Ma
 
 
 def _number(key: str) -> int:
-    if not key.isdecimal():
-        raise ModelError(f"tokenizer_config.json: added_tokens_decoder has the key {key[:80]!r}, not a token id")
+    if not key.isdecimal() or len(key) > 10:
+        raise ModelError(f"tokenizer_config.json: added_tokens_decoder has the key {shorten(key)}, not a token id")
     return int(key)
 
 
 def _added_token(field: Any) -> AddedToken:
-    if isinstance(field, str):
+    if is_text(field):
         return AddedToken(field, special=True)
-    if not isinstance(field, dict) or not isinstance(field.get("content"), str):
-        raise ModelError(f"tokenizer_config.json: {str(field)[:80]!r} is not a token")
+    if not isinstance(field, dict) or not is_text(field.get("content")):
+        raise ModelError(f"tokenizer_config.json: {shorten(field)} is not a token")
     flags = {key: bool(field.get(key)) for key in ("single_word", "lstrip", "rstrip", "special")}
     return AddedToken(field["content"], normalized=bool(field.get("normalized", not flags["special"])), **flags)
 
