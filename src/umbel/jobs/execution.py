@@ -67,10 +67,10 @@ class Execution:
     def run(self, window: Window, plan: Plan | None = None) -> None:
         """Bring the rows of a window into the store, or those that the budget has room for."""
         self.open_ended += window.open_ended
+        engine = self._ready() if len(window.workload) else None  # first: nothing is kept of a job that cannot run
         self._keep(self._refused(window))
-        if not len(window.workload):
+        if engine is None:
             return
-        engine = self._ready()
         self.progress.begun += len(window.workload)
         plan = self.spans.lap("planning", plan or engine.plan_for(window.workload))
         for part in self.rounds.parts(window.workload, plan, engine):

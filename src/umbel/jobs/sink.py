@@ -17,6 +17,7 @@ import orjson
 
 from umbel.errors import DiskFull
 from umbel.jobs.failpoints import FailHook
+from umbel.jobs.store_file import kept_in
 
 _BLOCK_LINES = 1_024
 
@@ -45,7 +46,7 @@ def write_output(path: Path, store: Path, lines: Iterable[bytes], at: FailHook) 
     except OSError as error:
         remove_part(part)
         why = f"{path}: writing failed after {written:,} bytes ({error.strerror or error})"
-        raise DiskFull(f"{why}; {_kept_in(store)}") from error
+        raise DiskFull(f"{why}; {kept_in(store)}") from error
     except BaseException:
         remove_part(part)
         raise
@@ -75,7 +76,7 @@ def place_output(part: Path, path: Path, store: Path, at: FailHook, *, replace: 
         raise
     except OSError as error:
         why = f"{path}: cannot be put into place ({error.strerror or error})"
-        raise DiskFull(f"{why}; {_kept_in(store)}") from error
+        raise DiskFull(f"{why}; {kept_in(store)}") from error
 
 
 def _place_new(part: Path, path: Path) -> None:
@@ -90,12 +91,6 @@ def _place_new(part: Path, path: Path) -> None:
         os.replace(part, path)
     else:
         os.unlink(part)
-
-
-def _kept_in(store: Path) -> str:
-    if store.exists():
-        return f"all results are safe in {store}: free space or mend the disk, then run the same command again"
-    return f"{store}, which held the results, is gone, too: run the same command again to compute them anew"
 
 
 def part_path(path: Path) -> Path:

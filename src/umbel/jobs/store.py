@@ -207,7 +207,10 @@ class JobStore:
             ).fetchone()
             codes = self._db.execute("SELECT code, count(*) FROM results WHERE code NOT NULL GROUP BY 1 ORDER BY 1")
             rows, failed, prompt, output, cut = (int(value) for value in sums)
-            return Totals(rows, failed, prompt, output, cut, dict(codes.fetchall()))
+            errors = dict(codes.fetchall())
+        if not all(isinstance(code, str) for code in errors):
+            raise StoreDamaged(f"{self.path}: damaged (codes of errors); start again with --fresh")
+        return Totals(rows, failed, prompt, output, cut, errors)
 
     def forget(self, codes: Sequence[str], **records: Any) -> int:
         """Drop the rows that failed with one of `codes`, and store records with that; returns how many there were."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from umbel.errors import DiskFull, StoreBusy, StoreDamaged, UmbelError
@@ -37,19 +38,25 @@ def _explained(path: Path, error: Exception) -> UmbelError:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreBusy(f"{path}: another process is running this job; wait for it or stop it")
     if not path.exists():
-        return DiskFull(f"{path}: was moved or deleted while the job ran; run the same command again to begin anew")
-    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return DiskFull(f"{path}: writing failed ({error}); {kept_in(path)}")
+    if not os.access(path, os.R_OK | os.W_OK):
         return StoreDamaged(
-            f"{path}: cannot be opened for writing ({error}); allow it (its owner and mode: {_owner(path)}), or start "
-            "again with --fresh"
+            f"{path}: no permission to read and write it (owner {path.stat().st_uid}, mode {path.stat().st_mode:o}); "
+            "allow it, or start again with --fresh"
         )
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        n_bytes = sum(map(_size, store_files(path)))
-        return DiskFull(
-            f"{path}: writing failed ({error}), {n_bytes:,} bytes on disk; what was committed is safe: free space or "
-            "mend the disk, then run the same command again"
-        )
+    if name.startswith("SQLITE_FULL"):
+        return DiskFull(f"{path}: writing failed ({error}), {_size(path):,} bytes on disk; {kept_in(path)}")
+    if name.startswith("SQLITE_IOERR"):  # of the disk, or of a file that was cut
+        return DiskFull(f"{path}: failed ({error}); {kept_in(path)}; if that does not help, start again with --fresh")
     return StoreDamaged(f"{path}: damaged ({error}); start again with --fresh")
+
+
+def kept_in(store: Path) -> str:
+    """What became of results whose output could not be written, and what to do."""
+    if store.exists():
+        return f"what was finished is safe in {store}: free space or mend the disk, then run the same command again"
+    there = "" if store.parent.exists() else f"make {store.parent} again and "
+    return f"{store} is gone, and with it what was finished: {there}run the same command again to compute it anew"
 
 
 def check_files(path: Path) -> bool:
@@ -80,13 +87,10 @@ def create_file(path: Path) -> None:
         ) from error
 
 
-def _owner(path: Path) -> str:
-    found = path.stat()
-    return f"{found.st_uid}, {stat.S_IMODE(found.st_mode):o}"
-
-
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    """Bytes of a store with what SQLite keeps beside it."""
+    found = 0
+    for file in store_files(path):
+        with suppress(OSError):
+            found += file.stat().st_size
+    return found
