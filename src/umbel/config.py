@@ -19,6 +19,7 @@ LINEARS = ("dense", "int8", "int4", "fp8")
 KV_DTYPES = ("auto", "fp8")
 ATTENTIONS = ("auto", "triton", "flashinfer", "torch")
 PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
+DECIDED_HERE = ("dtype", "attention_backend", "device", "kernels", "torch")  # parts of a config's identity
 ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -92,6 +93,23 @@ class EngineConfig:
     def lossy(self) -> tuple[str, ...]:
         """What was asked for that may change answers, by the catalogue."""
         return tuple("{}={!r}".format(*row.option) for row in catalog.lossy(self))
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What decides the bytes of answers: settings as asked, and what the machine decides as "auto" (DECIDED_HERE),
+        until engine.arithmetic says what that is. Everything else changes only how fast they come."""
+        return {
+            "dtype": self.dtype,
+            "attention_backend": self.attention_backend,
+            "device": "auto",
+            "kernels": "auto",
+            "torch": "auto",
+            "linear": self.linear,
+            "kv_cache_dtype": self.kv_cache_dtype,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "load_format": "dummy" if self.load_format == "dummy" else "safetensors",
+            "seed": self.seed,
+        }
 
     @property
     def arithmetic(self) -> str:

@@ -24,6 +24,7 @@ from umbel.models.families import read_spec, resolve_model
 
 if TYPE_CHECKING:
     from umbel.engine.recorder import Recorder
+    from umbel.ir.spec import ModelSpec
 
 
 def build_job(
@@ -51,10 +52,8 @@ def build_job(
     spec = read_spec(directory)
     names = model_names(config.model, directory, reading["names"])
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
-    engine = {"dtype": config.dtype, "seed": config.seed, "load_format": config.load_format}
-    engine["linear"] = config.linear
-    engine["kv_cache_dtype"] = config.kv_cache_dtype
-    identity = fingerprint(source, options, hash_model(directory), engine, version("umbel"))
+    files, given = hash_model(directory), reading["names"]
+    identity = fingerprint(source, options, files, config.identity, version("umbel"), given)
     job = JobSpec(
         input=source,
         output=output,
@@ -76,7 +75,8 @@ def build_job(
         _check_unchanged(directory, stamps)
         return engine
 
-    return Job(job, tokenizer, load, warm=_import_engine, spans=spans)
+    decided = partial(_arithmetic, config, spec)
+    return Job(job, tokenizer, load, warm=_import_engine, spans=spans, arithmetic=decided)
 
 
 def _import_engine() -> None:
@@ -90,6 +90,12 @@ def _check_unchanged(directory: Path, stamps: dict[str, tuple[int, int, int]]) -
     changed = sorted(name for name in now.keys() | stamps.keys() if now.get(name) != stamps.get(name))
     if changed:
         raise ModelError(f"{directory}: {', '.join(changed[:5])} changed while the model was read: start the job again")
+
+
+def _arithmetic(config: EngineConfig, spec: ModelSpec) -> dict[str, str]:
+    from umbel.engine.arithmetic import arithmetic_of
+
+    return arithmetic_of(config, spec)
 
 
 def _load(config: EngineConfig, profile: Recorder | None) -> Engine:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b, sha256
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import orjson
 
+from umbel.config import ATTENTIONS, DECIDED_HERE
 from umbel.errors import UsageError
 from umbel.jobs.rows import ReadOptions
 
+_OPTIONS = (
+    *("dtype", "attention_backend", "linear", "kv_cache_dtype", "tensor_parallel_size", "load_format", "seed"),
+    *("temperature", "top_p", "top_k", "max_tokens"),
+)
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 64
 _SAMPLE_BYTES = 4_096
+_TEMPLATES = "additional_chat_templates"
+DECIDED_PARTS = frozenset(f"engine.{name}" for name in DECIDED_HERE)
 _MODEL_FILES = (".json", ".jinja", ".model", ".txt", ".safetensors")
 
 
@@ -28,8 +36,12 @@ def hash_file(path: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: {error.strerror or error}")
 
 
 def hash_model(directory: Path) -> dict[str, str]:
@@ -39,20 +51,25 @@ def hash_model(directory: Path) -> dict[str, str]:
     4 KiB spread over the file are hashed: different training changes practically every block, and reading hundreds of
     gigabytes to start a job is not worth the rest. A single flipped bit in a large file is not noticed here.
     """
-    return {
-        p.name: hash_file(p)[:16] if p.stat().st_size <= _WHOLE_BYTES else _hash_sampled(p) for p in _files(directory)
-    }
+    try:
+        return {
+            name: hash_file(path)[:16] if path.stat().st_size <= _WHOLE_BYTES else _hash_sampled(path)
+            for name, path in _files(directory).items()
+        }
+    except OSError as error:
+        raise _unreadable(directory, error) from error
 
 
 def stamp_model(directory: Path) -> dict[str, tuple[int, int, int]]:
     """Inode, size and time of change (ns) of the files that `hash_model` reads: equal before they are hashed and after
     they are loaded, they are the same files."""
-    found = {p.name: p.stat() for p in _files(directory)}
+    found = {name: path.stat() for name, path in _files(directory).items()}
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.iterdir() if p.suffix in _MODEL_FILES and p.is_file())
+def _files(directory: Path) -> dict[str, Path]:
+    found = sorted((*directory.iterdir(), *(directory / _TEMPLATES).glob("*.jinja")))
+    return {str(p.relative_to(directory)): p for p in found if p.suffix in _MODEL_FILES and p.is_file()}
 
 
 def _hash_sampled(path: Path) -> str:
@@ -68,12 +85,18 @@ def _hash_sampled(path: Path) -> str:
 
 
 def fingerprint(
-    source: Path, options: ReadOptions, model: Mapping[str, str], engine: Mapping[str, Any], version: str
+    source: Path,
+    options: ReadOptions,
+    model: Mapping[str, str],
+    engine: Mapping[str, Any],
+    version: str,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The job's identity as flat, printable parts, so that a mismatch can be listed line by line.
 
-    `model` comes from `hash_model`; `engine` holds the settings that change answers (dtype, seed, load format), not
-    those that only change speed or memory, so that a job may be resumed with another chunk size or pool.
+    `model` comes from `hash_model`, `engine` is the identity of the engine's settings (EngineConfig), so that a job may
+    be resumed with another chunk size or pool. `names` are those given to the model; how its directory was written does
+    not count, as the files do.
     """
     size = os.stat(source).st_size
     parts: dict[str, Any] = {"version": version, "input.sha256": hash_file(source), "input.bytes": size}
@@ -81,11 +104,51 @@ def fingerprint(
     parts |= {f"engine.{name}": value for name, value in engine.items()}
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}
     parts |= {"read.template": options.template, "read.chat": options.chat, "read.strict": options.strict}
-    parts["read.models"] = None if options.models is None else sorted(options.models)
+    parts["read.names"] = sorted(names)
     return dict(orjson.loads(orjson.dumps(parts)))  # tuples become lists, as they come back from the store
 
 
 def job_key(parts: Mapping[str, Any]) -> str:
-    """16 hex digits for ids in the output, of everything but the input: a row's bytes depend on that row only."""
-    kept = {name: value for name, value in parts.items() if not name.startswith("input.")}
+    """16 hex digits for ids in the output, of everything but the input, as a row's bytes depend on that row only, and
+    but what the machine decides, which is not known yet."""
+    kept = {name: value for name, value in parts.items() if not name.startswith("input.") and name not in DECIDED_PARTS}
     return blake2b(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
+def merge(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a job by two fingerprints of it: what one of them leaves to the machine is as in the other."""
+    return {**now, **{name: stored[name] for name in DECIDED_PARTS & stored.keys() if stored[name] != "auto"}}
+
+
+def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The parts of two fingerprints that differ: stored and now. What the machine decides is not compared until it is
+    known."""
+    names = [*stored, *(name for name in now if name not in stored)]
+    pairs = {name: (stored.get(name), now.get(name)) for name in names}
+    return {n: both for n, both in pairs.items() if both[0] != both[1] and not (n in DECIDED_PARTS and "auto" in both)}
+
+
+def undoing(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    """What to type so that settings are as stored again; '' where no option and no variable decides what differs."""
+    typed = [_typed(name.partition(".")[2], stored, now) for name, (stored, now) in differences.items() if stored != []]
+    return " ".join(filter(None, typed))
+
+
+def _typed(name: str, stored: Any, now: Any) -> str:
+    if name == "kernels":
+        return _kernels(stored, now)
+    if name == "device":
+        return f"--device {'cpu' if stored == 'cpu' else 'cuda'}"
+    if name == "attention_backend" and stored not in ATTENTIONS:
+        return "--attention-backend auto"
+    if name not in _OPTIONS:
+        return ""
+    option = f"--{name.replace('_', '-')}"
+    lossy = " --allow-lossy" if name in ("linear", "kv_cache_dtype") and stored not in ("dense", "auto") else ""
+    return f"no {option}" if stored is None else f"{option} {quote(str(stored))}{lossy}"
+
+
+def _kernels(stored: str, now: str) -> str:
+    if "triton" in (stored, now):
+        return f"UMBEL_TRITON={1 if stored == 'triton' else 0}"
+    return f"UMBEL_NATIVE={0 if stored == 'torch' else stored}"

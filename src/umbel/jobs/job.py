@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,14 @@ from umbel.errors import InputError, UmbelError
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.jobs.ahead import Ahead, Halt
 from umbel.jobs.answers import Renderer
+from umbel.jobs.begun import named, started
 from umbel.jobs.execution import NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.partial import partial_lines, writing_seconds
-from umbel.jobs.paths import (
-    REPLACED,
-    SEALED,
-    appeared,
-    check_output,
-    check_paths,
-    clear_store,
-    find_replaced,
-    is_final,
-    remove_store,
-)
+from umbel.jobs.paths import check_paths, clear_store, remove_store
+from umbel.jobs.placing import SEALED, check_output, is_final, seal_and_place
 from umbel.jobs.prepare import TextEncoder, Window, WindowBuilder
 from umbel.jobs.progress import Progress
 from umbel.jobs.report import report_of
@@ -39,7 +31,7 @@ from umbel.jobs.report_sums import fold
 from umbel.jobs.rounds import Rounds
 from umbel.jobs.rows import InputRow, ReadNotes
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
-from umbel.jobs.sink import digest_file, place_output, remove_part, remove_parts, write_output
+from umbel.jobs.sink import remove_part, remove_parts, write_output
 from umbel.jobs.source import Source
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
@@ -66,7 +58,8 @@ class Job:
     `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
     resume does not change a prompt. `load` builds the engine and is called only when there are rows to run; `warm` does
     what `load` can do before that is known, while a large file is scanned. `began` is when the process did, on the
-    clock of `time.monotonic`; `last` says that it ends with the job. `spans` hears where the time goes.
+    clock of `time.monotonic`; `last` says that it ends with the job. `spans` hears where the time goes. `arithmetic`
+    tells before `load` what the machine decides of the identity (config.DECIDED_HERE).
     """
 
     spec: JobSpec
@@ -79,6 +72,7 @@ class Job:
     began: float = field(default_factory=time.monotonic)
     last: bool = False
     spans: Spans = UNHEARD
+    arithmetic: Callable[[], Mapping[str, Any]] = dict
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _execution: Execution | None = None
 
@@ -124,6 +118,8 @@ class Job:
     def _complete(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
         remove_parts(output)
         store.identify(self.spec.identity)
+        model, models = named(store, self.spec.model, self.spec.options)
+        self.spec = replace(self.spec, model=model, options=replace(self.spec.options, models=models))
         in_place = check_output(store, output, fresh=self.spec.fresh)
         if self.spec.retry_failed:
             sealed = store.get(SEALED)
@@ -153,7 +149,7 @@ class Job:
         return self._summary(store, "budget", resumed.rows)
 
     def _renderer(self, store: JobStore) -> tuple[Tokenizer, Renderer]:
-        tokenizer = self.load_tokenizer(_started(store))
+        tokenizer = self.load_tokenizer(started(store))
         return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, tokenizer.token_bytes)
 
     def _collect(
@@ -167,8 +163,9 @@ class Job:
         source = Source(self.spec.input, self.spec.options, self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
+        load = partial(self._load, store)
         self._execution = execution = Execution(
-            store, stop, self.progress, renderer, self.load, rounds, self._notes, self.spans
+            store, stop, self.progress, renderer, load, rounds, self._notes, self.spans
         )
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
@@ -188,6 +185,10 @@ class Job:
         if missing:
             raise UmbelError(f"the engine gave no answer for {missing} rows; run the same command again to retry them")
         return True
+
+    def _load(self, store: JobStore) -> Engine:
+        store.settle(self.arithmetic())
+        return self.load()
 
     def _limit(self, stop: StopSignal, ends: float | None, rows: int) -> None:
         """Stop in time to write an output of so many rows."""
@@ -217,32 +218,16 @@ class Job:
     def _publish(
         self, store: JobStore, output: Path, stop: StopSignal, lines: Iterator[bytes], *, partial: bool
     ) -> None:
-        """Write the output and put it into place; what it will be is on record before it appears."""
+        """Write the output and put it into place."""
         self.spans.lap("reading and tokenising", None)
         part = write_output(output, store.path, lines, self.at)
         try:
             with stop.shielded():
-                self._place(store, output, part, partial=partial)
+                seal_and_place(store, output, part, self.at, order=self.spec.order, partial=partial)
                 stop.settle()
         finally:
             remove_part(part)  # which has another name once it is in place
         self.spans.lap("writing the output", None)
-
-    def _place(self, store: JobStore, output: Path, part: Path, *, partial: bool) -> None:
-        replaced = find_replaced(store, output)
-        records: dict[str, Any] = {SEALED: {**digest_file(part), "order": self.spec.order, "partial": partial}}
-        if replaced is not None:  # it stays ours if we die before the new one is there
-            records[REPLACED] = replaced
-        self.at("store.seal.before")
-        store.put(**records)
-        self.at("store.seal.after")
-        try:
-            place_output(part, output, store.path, self.at, replace=replaced is not None)
-        except FileExistsError:
-            raise appeared(store, output) from None
-        self.at("store.finish.before")
-        store.put(finished=not partial, ended="budget" if partial else "complete")
-        self.at("store.finish.after")
 
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:
         self.progress.enter("")
@@ -284,13 +269,6 @@ class Job:
         """Seconds from the start of the process to the first token of this run; None when there was none."""
         engine = None if self._execution is None else self._execution.engine
         return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)
-
-
-def _started(store: JobStore) -> datetime:
-    """When the first run of this job began."""
-    if store.get("started") is None or store.is_new():
-        store.put(started=datetime.now().isoformat(timespec="seconds"))
-    return datetime.fromisoformat(store.get("started"))
 
 
 def _strict_message(faults: Sequence[InputRow], rows: int) -> str:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from umbel.errors import DiskFull, StoreDamaged, UsageError
-from umbel.jobs.sink import digest_file, is_part
+from umbel.jobs.sink import is_part
 from umbel.jobs.store import JobStore
 from umbel.jobs.store_file import store_files
 
-SEALED = "output"  # size, digest and order of the output in place or about to be; `partial` when rows are lacking
-REPLACED = "replaces"  # size and digest of a file that the output may replace
 _ROOM = 15  # bytes that the longest name beside the output has more than it: `.OUT.01234567.part`
 _STREAMS = re.compile(r"/dev|/proc/.+")  # directories whose entries stand for streams, whatever these lead to
 _KINDS = MappingProxyType(
@@ -168,61 +165,6 @@ def same_file(one: Path, other: Path) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return os.path.realpath(one) == os.path.realpath(other)
-
-
-def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
-    """True when the output is there as this job wrote it. Raises UsageError when it is there and is someone else's.
-
-    With `fresh` an existing file may be replaced; which one is noted, so that a resume may replace it too.
-    """
-    found = _look(output)
-    if found is None:
-        return False
-    written = store.get(SEALED)
-    if written is not None and found["sha256"] == written["sha256"]:
-        return True
-    if fresh:
-        store.put(**{REPLACED: found})
-    elif store.get(REPLACED) != found:
-        why = "was changed after this job wrote it" if written else "exists, and no job store beside it made it"
-        raise UsageError(f"output {output}: {why}; choose another name, move it away, or replace it with --fresh")
-    return False
-
-
-def find_replaced(store: JobStore, output: Path) -> dict[str, Any] | None:
-    """What a finished output takes the place of, None where nothing is. Raises UsageError when it is not this job's."""
-    found, written = _look(output), store.get(SEALED)
-    ours = written is not None and found is not None and found["sha256"] == written["sha256"]
-    if found is not None and not ours and store.get(REPLACED) != found:
-        raise appeared(store, output)
-    return found
-
-
-def appeared(store: JobStore, output: Path) -> UsageError:
-    """What to say of a file that was not there when the job began."""
-    return UsageError(
-        f"output {output}: appeared or was changed while this job ran, and was left alone; all answers are kept in "
-        f"{store.path}: move {output} away and run the same command again, which only writes them"
-    )
-
-
-def _look(output: Path) -> dict[str, Any] | None:
-    """Size and digest of what is at the place of the output; None when nothing is."""
-    if kind := kind_of(output, links=True):
-        raise UsageError(f"output {output}: is {kind} now; move it away and run the same command again")
-    try:
-        return digest_file(output)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(
-            f"output {output}: cannot be read ({error.strerror}); move it away, or choose another name"
-        ) from None
-
-
-def is_final(sealed: Mapping[str, Any] | None, order: str) -> bool:
-    """Whether a sealed output has every row, in the wanted order."""
-    return sealed is not None and sealed["order"] == order and not sealed.get("partial")
 
 
 def clear_store(path: Path) -> None:

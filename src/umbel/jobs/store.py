@@ -19,6 +19,7 @@ import orjson
 
 from umbel.errors import StoreDamaged, StoreMismatch
 from umbel.jobs.failpoints import FailHook, no_failpoint
+from umbel.jobs.fingerprint import compare, merge, undoing
 from umbel.jobs.store_file import StorageErrors, check_files, create_file
 
 GROUP_ROWS = 2_048
@@ -128,15 +129,26 @@ class JobStore:
         """Bind the store to a job, or check that it is this job's. Raises StoreMismatch with the differences."""
         known = self.get("fingerprint")
         if known is None or self.is_new():  # an earlier run that stored no row binds nobody
-            self._at("store.identify.before")
-            self.put(fingerprint=dict(fingerprint))
-            self._at("store.identify.after")
+            known, merged = None, dict(fingerprint)
         elif differences := compare(known, fingerprint):
-            listed = "\n  ".join(differences)
+            listed = "\n  ".join(f"{name}: {before} -> {now}" for name, (before, now) in differences.items())
+            how = f" ({typed})" if (typed := undoing(differences)) else ""
             raise StoreMismatch(
                 f"{self.path} belongs to another job; what differs (stored -> now):\n  {listed}\n"
-                "Undo the change to resume, use another output, or start again with --fresh"
+                f"Undo the change to resume{how}, use another output, or start again with --fresh"
             )
+        else:
+            merged = merge(known, fingerprint)
+        if merged != known:
+            self._at("store.identify.before")
+            self.put(fingerprint=merged)
+            self._at("store.identify.after")
+
+    def settle(self, decided: Mapping[str, Any]) -> None:
+        """Note what the machine decided (config.DECIDED_HERE), or check that earlier runs had the same. Raises
+        StoreMismatch."""
+        if decided:
+            self.identify({**self.get("fingerprint"), **{f"engine.{name}": value for name, value in decided.items()}})
 
     def is_new(self) -> bool:
         """True while no row was ever committed."""
@@ -265,12 +277,6 @@ class JobStore:
 
     def _storage(self) -> StorageErrors:
         return StorageErrors(self.path)
-
-
-def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The parts of two fingerprints that differ, one line each: 'name: stored -> now'."""
-    names = [*stored, *(name for name in now if name not in stored)]
-    return [f"{n}: {stored.get(n)} -> {now.get(n)}" for n in names if stored.get(n) != now.get(n)]
 
 
 def _record(name: str, value: object) -> tuple[str, str, int]:

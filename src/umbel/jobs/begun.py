@@ -1,0 +1,28 @@
+"""What the first run of a job decides for all of them, so that a resume writes the same bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from umbel.jobs.rows import ReadOptions
+from umbel.jobs.store import JobStore
+
+
+def started(store: JobStore) -> datetime:
+    """When the first run of this job began."""
+    return datetime.fromisoformat(_first(store, "started", datetime.now().isoformat(timespec="seconds")))
+
+
+def named(store: JobStore, model: str, options: ReadOptions) -> tuple[str, frozenset[str] | None]:
+    """How the first run named its model in answers, and by which names rows could: the directory of a model may be
+    written in many ways."""
+    models = None if options.models is None else sorted(options.models)
+    names = _first(store, "names", {"shown": model, "known": models})
+    return names["shown"], None if names["known"] is None else frozenset(names["known"])
+
+
+def _first(store: JobStore, name: str, value: Any) -> Any:
+    if store.get(name) is None or store.is_new():
+        store.put(**{name: value})
+    return store.get(name)
