@@ -3,6 +3,7 @@ they stand for, and what must be refused."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,69 @@ def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     set_config(packed, stated)
     with pytest.raises(ModelError, match=why):
         read_spec(packed)
+
+
+CONTRADICTIONS: dict[str, tuple[Kind, dict[str, Any], str]] = {
+    "gptq that is not symmetric": (Kind("gptq", 16), {"sym": True}, r"qzeros has a zero point of \d+, .*sym=true"),
+    "gptq_v2 that is not symmetric": (
+        Kind("gptq_v2", 16),
+        {"sym": True},
+        r"qzeros has a zero point of \d+, .*sym=true",
+    ),
+    "version 2 called 1": (Kind("gptq_v2", 16, symmetric=True), {"checkpoint_format": "gptq"}, "zero point of 9"),
+    "version 1 called 2": (Kind("gptq", 16, symmetric=True), {"checkpoint_format": "gptq_v2"}, "zero point of 7"),
+    "awq that is not symmetric": (Kind("awq", 16), {"sym": True}, r"qzeros has a zero point of \d+, .*sym=true"),
+    "an order that is denied": (Kind("gptq", 16, act_order=True), {"desc_act": False}, "not in order of the groups"),
+    "smaller groups": (Kind("gptq", 16), {"group_size": 32}, r"is \[4, 8\], config.json makes it \[2, 8\]"),
+    "groups of awq": (Kind("awq", 16), {"group_size": -1}, r"config.json makes it \[1, 8\]"),
+    "another packing": (Kind("awq", 16), GPTQ, "config.json makes it"),
+    "packing of compressed-tensors": (Kind("awq", 16), COMPRESSED, "tensors missing"),
+    "compressed zero points": (Kind("compressed-tensors", 16), COMPRESSED, "unexpected tensors, first .*zero_point"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_weights_that_are_not_what_config_says_are_refused(tmp_path: Path, name: str) -> None:
+    kind, changes, why = CONTRADICTIONS[name]
+    packed, _ = make_pair(tmp_path, kind)
+    stated = statement(kind)
+    set_config(packed, changes if "quant_method" in changes else stated | changes)
+    with pytest.raises(ModelError, match=why):
+        load_weights(packed, read_spec(packed), torch.float32)
+
+
+def test_packed_weights_of_which_config_says_nothing(tmp_path: Path) -> None:
+    packed, _ = make_pair(tmp_path, Kind("gptq", 16))
+    set_config(packed, {})
+    with pytest.raises(ModelError, match=r"there is '.*qweight', but config.json has no quantization_config"):
+        load_weights(packed, read_spec(packed), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("quantize_config.json", {"bits": 8}, "bits=8, config.json has bits=4"),
+        ("quantize_config.json", {"desc_act": True}, "desc_act=True, config.json has desc_act=False"),
+        ("quantize_config.json", {"sym": True}, "sym=True, config.json has sym=False"),
+        ("quant_config.json", {"q_group_size": 128}, "q_group_size=128, config.json has group_size=16"),
+    ],
+)
+def test_another_file_that_contradicts_is_refused(name: str, values: dict[str, Any], why: str, tmp_path: Path) -> None:
+    packed, plain = make_pair(tmp_path, Kind("gptq", 16))
+    agreeing = {"bits": 4, "w_bit": 4, "group_size": 16, "desc_act": False, "sym": False, "checkpoint_format": "GPTQ"}
+    (packed / name).write_text(json.dumps(agreeing))
+    assert read_spec(packed).notes == ()
+    (packed / name).write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=f"{name} has {why}"):
+        read_spec(packed)
+    (plain / name).write_text(json.dumps(values))
+    assert f"{name} is not read" in "".join(read_spec(plain).notes)
+
+
+def test_a_file_of_another_tool_is_named(tmp_path: Path) -> None:
+    packed, _ = make_pair(tmp_path, Kind("gptq", 16))
+    (packed / "hf_quant_config.json").write_text(json.dumps({"quantization": {"kv_cache_quant_algo": "FP8"}}))
+    assert "hf_quant_config.json is not read" in "".join(read_spec(packed).notes)
 
 
 def test_sizes_that_cannot_be_packed(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ class Int4Format:
     """`packing` is "gptq", "gptq_v2", "awq" or "compressed-tensors", as stored, or "loading" for floats that are
     rounded when they are loaded.
 
-    `group` inputs of an output share a scale, None: all of them. `zeros`: zero points are stored, else all are 8.
-    `act_order`: inputs belong to groups in an order of their own. `plain` names the products that are floats
-    ("layers.3.down"; the embedding and the head always are).
+    `group` inputs of an output share a scale, None: all of them. `zeros`: zero points are stored, else all are 8;
+    `symmetric`: they are stored and must be 8. `act_order`: inputs belong to groups in an order of their own. `plain`
+    names the products that are floats ("layers.3.down"; the embedding and the head always are).
     """
 
     packing: str
@@ -22,6 +22,7 @@ class Int4Format:
     zeros: bool = True
     act_order: bool = False
     plain: tuple[str, ...] = ()
+    symmetric: bool = False
 
     def group_of(self, inputs: int) -> int:
         """Inputs that share a scale in a product of so many."""

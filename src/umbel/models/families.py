@@ -33,6 +33,7 @@ from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
 from umbel.models.notes import config_notes, generation_notes
+from umbel.models.quant_files import check_quant_files
 from umbel.models.rope import rope_notes, rope_scaling, rope_theta
 
 GENERATION = "generation_config.json"
@@ -123,7 +124,9 @@ def read_spec(directory: Path) -> ModelSpec:
     with naming(directory / "config.json"):
         refuse_code(config, "config.json")
         _refuse_keys(config)
+        beside = check_quant_files(directory, config)
         spec = _check_totals(_spec(config, generation, ends))
+    spec = replace(spec, notes=(*spec.notes, *beside))
     if not spec.tied_embeddings or not has_other_head(directory, spec):
         return spec
     note = (

@@ -72,13 +72,13 @@ def _gptq(stated: Config, n_layers: int, tied: bool) -> Int4Format:
     packing = stated.get("checkpoint_format") or stated.get("format") or "gptq"
     if packing not in ("gptq", "gptq_v2"):
         raise ModelError(f"checkpoint_format={shorten(packing)}: must be gptq or gptq_v2")
-    flag_of(stated, "sym")  # the zero points are stored either way
     blocks = stated.get("modules_in_block_to_quantize")
     if blocks is not None and not _is_names(blocks, depth=2):
         raise ModelError(f"modules_in_block_to_quantize={shorten(blocks)}: must be a list of lists of names")
     named = None if blocks is None else {name for block in blocks for name in block}
     plain = _plain(n_layers, lambda name: named is not None and name.split(".", 3)[3] not in named)
-    return Int4Format(str(packing), _group(stated), True, flag_of(stated, "desc_act"), plain)
+    symmetric = flag_of(stated, "sym")
+    return Int4Format(str(packing), _group(stated), True, flag_of(stated, "desc_act"), plain, symmetric)
 
 
 def _awq(stated: Config, n_layers: int, tied: bool) -> Int4Format:
@@ -92,7 +92,8 @@ def _awq(stated: Config, n_layers: int, tied: bool) -> Int4Format:
     left = stated.get("modules_to_not_convert") or []
     if not _is_names(left):
         raise ModelError(f"modules_to_not_convert={shorten(left)}: must be a list of names")
-    return Int4Format("awq", _group(stated), True, False, _plain(n_layers, lambda name: any(n in name for n in left)))
+    plain = _plain(n_layers, lambda name: any(n in name for n in left))
+    return Int4Format("awq", _group(stated), True, False, plain, flag_of(stated, "sym"))
 
 
 def _compressed(stated: Config, n_layers: int, tied: bool) -> Int4Format:

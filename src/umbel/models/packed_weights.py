@@ -75,6 +75,7 @@ def read_packed(form: Int4Format, weight: Part, read: Read, has: Callable[[str],
     scales = _scales(read(f"{layer}.scales").t())
     if form.packing == "awq":
         nibbles, zeros = (_awq_order(_nibbles(read(f"{layer}.{n}"))) for n in ("qweight", "qzeros"))
+        _check_symmetric(form, layer, zeros)
         return Int4Weight(pack_nibbles(nibbles.t()), scales, zeros.t().contiguous(), group)
     packed = read(f"{layer}.qweight").t().contiguous().view(torch.uint8)
     zeros = _nibbles(read(f"{layer}.qzeros")).t().contiguous()
@@ -82,6 +83,7 @@ def read_packed(form: Int4Format, weight: Part, read: Read, has: Callable[[str],
         if (zeros == MOST).any():
             raise ModelError(f"{layer}.qzeros has {MOST} where one is added to it: readers differ on what it means")
         zeros = zeros + 1
+    _check_symmetric(form, layer, zeros)
     at = torch.arange(inputs) // group
     if has(f"{layer}.g_idx"):
         stated, groups = read(f"{layer}.g_idx").long(), scales.shape[1]
@@ -101,6 +103,15 @@ def check_zero_bias(weight: Part, read: Read, has: Callable[[str], bool]) -> Non
     name = weight.name.removesuffix("weight") + "bias"
     if has(name) and read(name).any():
         raise ModelError(f"tensor {name} is not zero, but config.json says that these layers have no bias")
+
+
+def _check_symmetric(form: Int4Format, layer: str, zeros: Tensor) -> None:
+    if form.symmetric and not (zeros == MIDDLE).all():
+        wrong = int(zeros[zeros != MIDDLE][0])
+        raise ModelError(
+            f"{layer}.qzeros has a zero point of {wrong}, although config.json has sym=true, which makes it {MIDDLE}: "
+            "readers differ on which counts; correct sym or checkpoint_format"
+        )
 
 
 def _compressed(form: Int4Format, layer: str, shape: tuple[int, int], read: Read) -> Int4Weight:

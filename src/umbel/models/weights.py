@@ -209,9 +209,7 @@ def _check_tensors(
     every = _every_part(expected, spec)
     missing = [name for name, part in every.items() if part.needed and name not in stored]
     if missing:
-        raise ModelError(
-            f"{directory}: {len(missing)} tensors missing, first {missing[0]}: is it a {spec.family} model?"
-        )
+        raise ModelError(f"{directory}: {len(missing)} tensors missing, first {missing[0]}: {_guess(stored, spec)}")
     for name, part in every.items():
         found = stored.get(name)
         if found is not None and found.shape != part.shape:
@@ -224,6 +222,14 @@ def _check_tensors(
     unexpected = [name for name in stored if name not in every and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
+
+
+def _guess(stored: Mapping[str, object], spec: ModelSpec) -> str:
+    """Why tensors may be missing."""
+    packed = next((name for name in stored if name.endswith((".qweight", ".weight_packed"))), None)
+    if packed is not None and spec.quantization is None:
+        return f"there is {shorten(packed)}, but config.json has no quantization_config"
+    return f"is it a {spec.family} model?"
 
 
 def _every_part(expected: Mapping[str, tuple[Part, ...]], spec: ModelSpec) -> dict[str, Part]:
