@@ -74,7 +74,6 @@ def _lines() -> list[Case]:
     """Cases of a line that cannot be read: no id is known."""
     good = json.dumps({"custom_id": "bad", "prompt": "x"})
     table = [
-        (5, "byte 0xFF in a line", b'{"custom_id": "bad", "prompt": "a\xffb"}', "invalid_json_line"),
         (10, "a list", b"[1]", "invalid_json_line"),
         (10, "a string", b'"x"', "invalid_json_line"),
         (10, "null", b"null", "invalid_json_line"),
@@ -85,11 +84,25 @@ def _lines() -> list[Case]:
         (12, "two objects on a line", f"{good} {good}".encode(), "invalid_json_line"),
         (13, "NUL bytes", b"\x00" * 40, "invalid_json_line"),
         (14, "17 MB on one line (limit 16 MB)", b'{"prompt": "' + b"x" * 17 * 2**20 + b'"}', "line_too_long"),
-        (17, "control character in a string", b'{"custom_id": "bad", "prompt": "a\x01b"}', "invalid_json_line"),
-        (39, "`temperature` NaN", b'{"custom_id": "bad", "prompt": "x", "temperature": NaN}', "invalid_json_line"),
         (60, "nested 100,000 deep", b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json_line"),
     ]
-    return [Case(n, what, dialect, line, code, None) for n, what, line, code in table for dialect in ("plain", "chat")]
+    readable = [
+        (5, "byte 0xFF in a line", b'"prompt": "a\xffb"'),
+        (17, "control character in a string", b'"prompt": "a\x01b"'),
+        (39, "`temperature` NaN", b'"prompt": "x", "temperature": NaN'),
+        (39, "`temperature` 1E400", b'"prompt": "x", "temperature": 1E400'),
+        (39, "`seed` of 5,000 digits", b'"prompt": "x", "seed": ' + b"9" * 5_000),
+        (61, "lone surrogate in a text", b'"prompt": "a\\ud800b"'),
+        (60, "nested 129 deep", b'"prompt": "x", "metadata": ' + b"[" * 128 + b"]" * 128),
+        (60, "nested 300 deep", b'"prompt": "x", "metadata": ' + b'{"a":' * 299 + b"1" + b"}" * 299),
+        (60, "`prompt` nested 501 deep", b'"prompt": ' + b"[" * 500 + b"]" * 500),
+    ]
+    dialects = ("plain", "chat")
+    cases = [Case(n, what, dialect, line, code, None) for n, what, line, code in table for dialect in dialects]
+    for n, what, rest in readable:
+        line = b'{"custom_id": "bad", ' + rest + b"}"
+        cases += [Case(n, what, dialect, line, "invalid_json_line", "bad") for dialect in dialects]
+    return cases
 
 
 def _envelopes() -> list[Case]:

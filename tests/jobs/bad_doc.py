@@ -29,7 +29,7 @@ TAIL = """
 |--:|---|---|
 | 1, 2 | 0 bytes, or blank lines only | `empty_file`, exit code 2, nothing is written |
 | 3 | UTF-8 byte order mark | ignored |
-| 4 | UTF-16 | every line is an `invalid_json_line` row; the message says how to convert the file |
+| 4 | UTF-16, UTF-32 | refused with exit code 4; the message says how to convert the file |
 | 6 | no newline at the end | accepted |
 | 7 | last line cut off | that row is `invalid_json_line`, with a hint that the file may be truncated |
 | 8 | CRLF line ends | the same output bytes as with LF |
@@ -40,12 +40,55 @@ TAIL = """
 | - | an output whose name leaves no room for the longer names beside it | exit code 2, nothing is run |
 | - | a file that appears at the output during the run | left alone; exit code 2, and the same command again writes it |
 | - | an input named like the output, its store or its parts, also through links | exit code 2, nothing is touched |
-| - | damaged gzip or Parquet | exit code 4, nothing is run |
+| - | a JSON array, JSON over several lines, .bz2, .xz, .zst, .zip, .xlsx, .tsv, plain text | refused, exit code 4 |
+| - | damaged or cut gzip | rows before the damage are run, one `damaged_input` row stands for the rest |
+| - | gzip damaged before its first line | exit code 4, nothing is run |
+| - | damaged Parquet | exit code 4, nothing is run |
+| - | `-`, `/dev/stdin`, `<(...)`, a FIFO | read, by way of a file that only its owner can read (see below) |
+| - | a FIFO that nobody writes | refused after 10 seconds, exit code 2 |
+| - | a directory, device or socket | refused, exit code 2 |
+
+What comes through a pipe is copied into a file beside the output (by `plan` into the directory for temporary files),
+which is removed at the end. A resume needs the same content once more.
+
+## JSON lines
+
+A line is a row when it is one JSON object as RFC 8259 has it, in UTF-8. Beyond that:
+
+- Only a line feed ends a line; a carriage return before it is a blank. A line of blanks is no row.
+- Of a key that is given twice the last value counts.
+- Whole numbers beyond 64 bits become floating-point numbers. Numbers beyond those (1E400), NaN, Infinity, lone
+  surrogates in escapes, control characters in a text and bytes that are not UTF-8 make the line an error row.
+- Lists and objects may be nested 128 deep; a line nested deeper is an error row.
+- Of an error row the `custom_id` is shown wherever a reader that lets all this pass finds it (up to 512 levels deep);
+  it is null in the output where that reader finds none.
+
+`umbel verify` reads by the same rules with code of its own.
+
+## CSV
+
+- Cells are separated by commas and may stand in double quotation marks, in which a mark is written twice. A mark
+  within a cell that does not begin with one is text.
+- A record in which a mark is never closed, or is followed by text, is one `invalid_csv_line` row for its first line.
+  The lines after it are read on their own, so no other row is lost.
+- A record of several lines may have 16 MB. NUL bytes and carriage returns within a line are errors of the record.
+
+## Parquet
+
+- Bytes are their UTF-8 text, dates and times are as in ISO 8601 (2024-01-02, 2024-01-02T03:04:05), decimals have all
+  their digits (1.50), NaN is null, maps are objects.
+- A cell that cannot be read (not UTF-8, a date out of range) is an error of its row where a row needs it.
+- Whole numbers that a table holds as floating-point numbers (16.0, as integers become in a column with gaps) are whole
+  numbers where a field or `custom_id` wants one.
 
 ## Rules
 
 - `custom_id` is null in the output where the row has none that can be read. Plain rows without one go by their number.
 - Of rows with the same `custom_id` the first is answered; each later one is an error that names both lines.
+- What no check foresaw (a library fails over one row) is `internal_error`, for that row alone; `--retry-failed` tries
+  it again.
+- A prompt of more than 1,024 characters for each position of the context (and more than 1,048,576 in all) is
+  `context_length_exceeded` without being tokenised.
 - A row may ask for at most: `n` 16,384, 4 stop strings of 4,096 characters, 1,024 stop token ids, 20 logprobs,
   a `custom_id` of 512 characters, a line of 16 MB.
 - `max_tokens` beyond the room left in the context is no error: the row ends by length where the context ends.

@@ -37,7 +37,7 @@ LINES = [
     b"   ",
     b"\t\x0b",
     b"[1]",
-    b"\xff\xfe",
+    b"\xff\xfd",
     b'{"custom_id": "\xc3\xa9", "prompt": "twelve"}',
     b'{"custom_id": "' + b"long" * 40 + b'", "prompt": "thirteen"}',
     b'{"custom_id": "cr", "prompt": "fourteen"}\r',

@@ -18,7 +18,7 @@ import pytest
 
 from tests.jobs.fakes import CONTEXT, WIDTH, FakeEngine, FakeTokenizer, make_job, read_rows, write_rows
 from tests.jobs.test_failpoints import Nth, die, in_child
-from umbel.errors import InputError
+from umbel.errors import InputError, ModelError
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
@@ -176,7 +176,7 @@ def test_killed_between_windows(
 def test_strict_looks_at_every_row_before_one_is_run(source: Path, tmp_path: Path) -> None:
     engine = FakeEngine()
     strict = ReadOptions(strict=True, width=WIDTH)
-    with pytest.raises(InputError, match=r"5 of 150 rows are at fault, nothing was run:\n  row 30: invalid_json_line"):
+    with pytest.raises(InputError, match=r"5 of 150 rows are at fault, nothing was run:\n  line 31: invalid_json_line"):
         in_windows(make_job(source, tmp_path / "out", engine, options=strict)).run()
     assert engine.seen == []
     write_rows(source, [{"prompt": f"fine {i}"} for i in range(60)])
@@ -204,12 +204,12 @@ def test_a_tokenizer_that_dies_ends_the_job(source: Path, expected: bytes, tmp_p
         def encode(self, texts: Any) -> list[list[int]]:
             self.left -= len(texts)
             if self.left < 0:
-                raise MemoryError("simulated")
+                raise ModelError("simulated")
             return super().encode(texts)
 
     job = in_windows(make_job(source, tmp_path / "out"))
     job.load_tokenizer = lambda now: Dies()
-    with pytest.raises(MemoryError):
+    with pytest.raises(ModelError):
         job.run()
     engine = FakeEngine()
     in_windows(make_job(source, tmp_path / "out", engine)).run()

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from umbel.cli.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
-from umbel.errors import ModelError, UsageError
+from umbel.errors import ModelError
 from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
 from umbel.ir.spans import UNHEARD
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
+from umbel.jobs.formats.foreign import check_file
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
@@ -45,8 +46,7 @@ def build_job(
         check_replicas(config, profiled=profile is not None)
     defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
     check_paths(source, output)
-    if not source.exists():
-        raise UsageError(f"input {source}: no such file")
+    check_file(source)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
     spec = read_spec(directory)

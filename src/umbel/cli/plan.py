@@ -55,6 +55,7 @@ def plan_command(
     from umbel.jobs.prepare import prepare
     from umbel.jobs.rows import ReadNotes, note_texts
     from umbel.jobs.source import Source
+    from umbel.jobs.spool import readable
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
 
@@ -73,7 +74,8 @@ def plan_command(
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(directory)
-    prepared = prepare(Source(file, options, notes), tokenizer, spec.vocab_size, spec.max_positions)
+    with readable(file) as source:
+        prepared = prepare(Source(source, options, notes), tokenizer, spec.vocab_size, spec.max_positions)
     notes.take(tokenizer.notes)
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))

@@ -15,7 +15,7 @@ from umbel.ir.budget import Budget
 if TYPE_CHECKING:
     from umbel.jobs.summary import Summary
 
-_INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too."
+_INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too; - is standard input."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
 _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
@@ -103,21 +103,21 @@ def _run(
 ) -> int:
     from umbel.cli.assemble import build_job
     from umbel.cli.display import closing_lines, say, showing
+    from umbel.jobs.spool import readable
 
     recorder, began = None, process_start()
     if paths["trace"] is not None:
         from umbel.engine.recorder import Recorder
 
         recorder = Recorder(int(began * 1e9))
-    try:
-        job = build_job(
-            config, sampling, reading, paths["input"], paths["output"], **how, budget=budget, profile=recorder
-        )
-    except InvalidRequest as error:
-        raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
-    job.began, job.last = began, True
-    with showing(job.progress, quiet=quiet):
-        result = job.run()
+    with readable(paths["input"], paths["output"].parent) as source:
+        try:
+            job = build_job(config, sampling, reading, source, paths["output"], **how, budget=budget, profile=recorder)
+        except InvalidRequest as error:
+            raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
+        job.began, job.last = began, True
+        with showing(job.progress, quiet=quiet):
+            result = job.run()
     say(closing_lines(result, quiet=quiet))
     _write_summary(result, paths["summary"])
     if recorder is not None:

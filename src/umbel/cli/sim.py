@@ -110,9 +110,11 @@ def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any
     from umbel.ir.params import SamplingParams
     from umbel.jobs.prepare import prepare
     from umbel.jobs.source import Source
+    from umbel.jobs.spool import readable
 
     options = read_options(SamplingParams(max_tokens=reading["max_tokens"]), reading, spec.vocab_size, None)
-    prepared = prepare(Source(file, options), texts, spec.vocab_size, spec.max_positions)
+    with readable(file) as source:
+        prepared = prepare(Source(source, options), texts, spec.vocab_size, spec.max_positions)
     if prepared.faults:
         _say(f"{len(prepared.faults):,} rows left out: they would be errors (umbel plan lists them)")
     return prepared.workload

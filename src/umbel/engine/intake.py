@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.contain import row_error
 from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
@@ -174,5 +175,4 @@ def _text_of(prompt: Prompt) -> str | None:
 
 
 def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
-    reason = RowError(error.code, error.message, error.param, status=error.status)
-    return RequestOutput(str(row), text, [], (), error=reason)
+    return RequestOutput(str(row), text, [], (), error=row_error(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +22,11 @@ MAX_REPETITION_PENALTY = 100.0
 MAX_LOGIT_BIAS = 100.0
 MAX_CUSTOM_ID_CHARS = 512
 MAX_LINE_BYTES = 16 * 2**20
+MAX_DEPTH = 128
+"""Of lists and objects within one another in a row."""
+CHARS_PER_POSITION = 1_024
+"""No vocabulary in use has a token of more than about 128 characters; what is far beyond is not tokenised at all."""
+MIN_MAX_CHARS = 2**20
 
 
 def refuse(code: str, param: str, message: str) -> NoReturn:
@@ -34,8 +40,16 @@ def shown(value: object) -> str:
         return f"{value[:60]!r}... ({len(value):,} characters)"
     if isinstance(value, (list, tuple, dict)) and len(value) > 8:
         return f"a {type(value).__name__} of {len(value):,} entries"
-    text = repr(value)
+    text = _brief().repr(value)
     return text if len(text) <= 120 else f"{text[:100]}... ({type(value).__name__})"
+
+
+def _brief() -> reprlib.Repr:
+    """A `repr` that looks at few entries and few levels of a value, so that its cost is bounded."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 4, 120, 120
+    brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
+    return brief
 
 
 def check_int(param: str, value: object, low: int, high: int) -> int:
@@ -123,4 +137,14 @@ def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
     wanted = max(1, min_tokens)
     if prompt_tokens + wanted > context:
         message = f"the prompt has {prompt_tokens} tokens and needs room for {wanted} more; the context is {context}"
+        refuse("context_length_exceeded", "prompt", message)
+
+
+def check_chars(n_chars: int, context: int) -> None:
+    """A text is not so long that it cannot fit, whatever its tokens are; said before it costs time and memory."""
+    most = max(MIN_MAX_CHARS, CHARS_PER_POSITION * context)
+    if n_chars > most:
+        message = (
+            f"the prompt has {n_chars:,} characters: more than {most:,} are not tokenised; the context is {context}"
+        )
         refuse("context_length_exceeded", "prompt", message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel.ir.limits import check_prompt_ids, check_token_ids, refuse, shown
+from umbel.ir.limits import MAX_INT, check_prompt_ids, check_token_ids, refuse, shown
 from umbel.ir.request import Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -24,8 +24,7 @@ def check_prompt(prompt: Any, width: int | None) -> str | list[int]:
     if isinstance(prompt[0], (str, list)):
         _refuse_many(prompt)
     check_prompt_ids(prompt)
-    if width is not None:
-        check_token_ids(prompt, width)
+    check_token_ids(prompt, MAX_INT + 1 if width is None else width)
     return prompt
 
 

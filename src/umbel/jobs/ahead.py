@@ -30,8 +30,11 @@ class Halt:
             raise Halted
 
 
-class Halted(Exception):
-    """The thread's work is no longer wanted; never seen outside of it."""
+class Halted(BaseException):
+    """The thread's work is no longer wanted; never seen outside of it.
+
+    Not an Exception, so that code which contains failures of single rows lets it through.
+    """
 
 
 class Ahead(Generic[T]):

@@ -29,7 +29,7 @@ from umbel.jobs.progress import Progress
 from umbel.jobs.report import report_of
 from umbel.jobs.report_sums import fold
 from umbel.jobs.rounds import Rounds
-from umbel.jobs.rows import InputRow, ReadNotes
+from umbel.jobs.rows import InputRow, ReadNotes, strict_message
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.sink import remove_part, remove_parts, write_output
 from umbel.jobs.source import Source
@@ -37,7 +37,12 @@ from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.windows import Feed, open_feed
 
-RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died")  # what another run, or memory, may answer
+RETRYABLE = (
+    "non_finite_logits",
+    "kv_capacity_exceeded",
+    "replica_died",
+    "internal_error",
+)  # what another run, or memory, may answer
 
 
 class Tokenizer(TextEncoder, Protocol):
@@ -209,7 +214,7 @@ class Job:
             if feed.whole:
                 kept.append(window)
         if faults:
-            raise InputError(_strict_message(faults, feed.rows or 0))
+            raise InputError(strict_message(faults, feed.rows or 0))
         if feed.whole:
             return iter(kept)
         self._notes.clear()  # rows are read again, and counted then
@@ -269,10 +274,3 @@ class Job:
         """Seconds from the start of the process to the first token of this run; None when there was none."""
         engine = None if self._execution is None else self._execution.engine
         return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)
-
-
-def _strict_message(faults: Sequence[InputRow], rows: int) -> str:
-    found = sorted((row.row, row.error) for row in faults if row.error is not None)
-    listed = "\n  ".join(f"row {row}: {error.code}: {error.message}" for row, error in found[:10])
-    more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
-    return f"--strict: {len(found)} of {rows} rows are at fault, nothing was run:\n  {listed}{more}"

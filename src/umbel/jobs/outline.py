@@ -12,9 +12,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.errors import InputError
+from umbel.errors import InputError, InvalidRequest
 from umbel.jobs.cuts import arrange
-from umbel.jobs.scan import digest_spans, id_of, scan
+from umbel.jobs.formats.jsonl import id_of
+from umbel.jobs.formats.lines import Line
+from umbel.jobs.scan import digest_spans, scan
 
 Ints = NDArray[np.int64]
 
@@ -92,7 +94,7 @@ def outline(path: Path, markers: Sequence[bytes], meanwhile: Callable[[], object
             raise InputError(f"input {path}: reading failed: {error.strerror or error}") from error
 
 
-def repeats(found: Outline, line: Callable[[int], bytes | None], *, implicit: bool) -> dict[int, int]:
+def repeats(found: Outline, line: Callable[[int], Line], *, implicit: bool) -> dict[int, int]:
     """Rows whose custom id an earlier row has, each with the line of the first one.
 
     `line` gives the bytes of a row. `implicit` says that rows without an id go by their number.
@@ -120,14 +122,12 @@ def _alike(ids: Ints) -> Iterator[int]:
     yield from rows[ids[rows] != 0].tolist()
 
 
-def _confirmed(
-    rows: Iterable[int], found: Outline, line: Callable[[int], bytes | None], *, implicit: bool
-) -> dict[int, int]:
+def _confirmed(rows: Iterable[int], found: Outline, line: Callable[[int], Line], *, implicit: bool) -> dict[int, int]:
     first: dict[str, int] = {}
     seen: dict[int, int] = {}
     for row in rows:
         text = line(row)
-        name = None if text is None else id_of(text, row if implicit else None)
+        name = None if isinstance(text, InvalidRequest) else id_of(text, row if implicit else None)
         if name is None:
             continue
         if name in first:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import InvalidRequest
-from umbel.ir.limits import check_room, check_token_ids
+from umbel.ir.contain import as_refusal, concerns_row, row_error
+from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Message, RowError
+from umbel.ir.request import Message, Request, RowError
 from umbel.ir.workload import Workload
-from umbel.jobs.rows import InputRow, Style, row_error
+from umbel.jobs.rows import InputRow, Style
 from umbel.jobs.source import Source
 
 
@@ -111,7 +112,7 @@ class WindowBuilder:
         self.check()
         self._faults += [row for row in rows if row.request is None]
         valid = [row for row in rows if row.request is not None]
-        prompts = _tokenise(valid, self.tokenizer)
+        prompts = _tokenise(valid, self.tokenizer, self.context)
         tokens = _flat(prompts)
         if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
             prompts = [_checked(ids, self.width) for ids in prompts]
@@ -193,7 +194,7 @@ def prepare(source: Source, tokenizer: TextEncoder, width: int, context: int) ->
     return Prepared(window.workload, [(row.row, row.error) for row in window.faults if row.error is not None])
 
 
-def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence[int] | InvalidRequest]:
+def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:
     """Token ids per row, or why there are none; one call per kind of prompt."""
     found: list[Sequence[int] | InvalidRequest] = [()] * len(rows)
     texts: dict[int, str] = {}
@@ -202,7 +203,9 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence
         request = row.request
         if request is None:
             continue
-        if isinstance(request.prompt, str):
+        if (long := _too_long(request, context)) is not None:
+            found[i] = long
+        elif isinstance(request.prompt, str):
             texts[i] = request.prompt
         elif request.messages is not None:
             chats[i] = request.messages
@@ -214,6 +217,28 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder) -> list[Sequence
     return found
 
 
+def n_chars_of(request: Request) -> int:
+    """Characters of its texts; a prompt of token ids has none."""
+    if request.messages is not None:
+        return sum(map(_n_chars_in, request.messages))
+    return len(request.prompt) if isinstance(request.prompt, str) else 0
+
+
+def _n_chars_in(message: Message) -> int:
+    content = message["content"]
+    return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+
+
+def _too_long(request: Request, context: int) -> InvalidRequest | None:
+    n_chars = n_chars_of(request)
+    if n_chars > MIN_MAX_CHARS:
+        try:
+            check_chars(n_chars, context)
+        except InvalidRequest as error:
+            return error
+    return None
+
+
 def _encode_all(
     encode: Callable[[Any], Sequence[list[int] | InvalidRequest]], items: list[Any]
 ) -> Iterator[Sequence[int] | InvalidRequest]:
@@ -221,9 +246,11 @@ def _encode_all(
         return
     try:
         together = encode(items)
-    except InvalidRequest as error:
+    except BaseException as error:
+        if not concerns_row(error):
+            raise
         if len(items) == 1:
-            yield error
+            yield as_refusal(error, "tokenising")
             return
         half = len(items) // 2  # halving finds the rows at fault in a few calls
         yield from _encode_all(encode, items[:half])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from umbel.errors import InvalidRequest
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request, RowError
 
@@ -106,6 +105,10 @@ def note_texts(noted: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(count + text for count, text in sorted(counts, key=lambda found: bool(found[0])))
 
 
-def row_error(error: InvalidRequest) -> RowError:
-    """The exception as a record."""
-    return RowError(error.code, error.message, error.param, status=error.status)
+def strict_message(faults: Sequence[InputRow], rows: int) -> str:
+    """Why --strict refuses an input of so many rows."""
+    found = sorted((row.line, row.error.code, row.error.message) for row in faults if row.error is not None)
+    listed = [f"line {line}: {code}: {text.removeprefix(f'line {line}: ')}" for line, code, text in found[:10]]
+    more = [f"... and {len(found) - 10} more"] if len(found) > 10 else []
+    head = f"--strict: {len(found):,} of {rows:,} row{'' if rows == 1 else 's'} are at fault, nothing was run:"
+    return "\n  ".join([head, *listed, *more])

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from umbel.ir.limits import MAX_LINE_BYTES
+from umbel.jobs.formats.jsonl import id_of
 from umbel.jobs.formats.lines import BOM
 
 Ints = NDArray[np.int64]
@@ -185,18 +185,6 @@ def digest_spans(data: bytes, starts: Ints, ends: Ints) -> Ints:
         digest[rows] = mixed ^ (mixed >> np.uint64(29))
         at, left = at + _WORD, left - _WORD
     return np.where(ends > starts, digest | np.uint64(1), np.uint64(0)).view(np.int64)
-
-
-def id_of(line: bytes, row: int | None = None) -> str | None:
-    """The custom id in a line: `row` as text where none is given (None: none then), None when it cannot be read."""
-    try:
-        item = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(item, dict):
-        return None
-    name = item.get("custom_id") if "custom_id" in item or row is None else str(row)
-    return name if isinstance(name, str) and name else None
 
 
 def _keys(data: bytes, text: Bytes, starts: Ints, ends: Ints, markers: Sequence[bytes]) -> NDArray[np.uint16]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from umbel.errors import EmptyInput, UsageError
+from umbel.errors import EmptyInput
 from umbel.ir.request import RowError
+from umbel.jobs.formats.delimited import read_csv
+from umbel.jobs.formats.foreign import check_file, refuse_foreign
 from umbel.jobs.formats.jsonl import find_endpoint, read_jsonl
 from umbel.jobs.formats.lines import is_packed, open_bytes
+from umbel.jobs.formats.parquet import read_parquet
 from umbel.jobs.formats.parse import RowParser
-from umbel.jobs.formats.table import read_csv, read_parquet
 from umbel.jobs.formats.template import Template
 from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
 from umbel.jobs.unique import IdIndex
@@ -57,8 +59,7 @@ class Source:
         template = Template.parse(self.options.template) if self.options.template is not None else None
         kind = _kind(self.path)
         if kind != "parquet":
-            with open_bytes(self.path):
-                pass  # a missing file is a usage error now, not when the first row is asked for
+            refuse_foreign(self.path, kind)
         parser = RowParser(self.options, self.notes, None, template, sampling=kind != "csv")
         if kind == "jsonl":
             parser.endpoint = find_endpoint(self.path) if template is None else None
@@ -72,8 +73,7 @@ class Source:
 
 
 def _kind(path: Path) -> str:
-    if path.is_dir():
-        raise UsageError(f"input {path}: is a directory; give one file")
+    check_file(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
 

@@ -69,8 +69,10 @@ def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str,
         share = totals.cut / answered
         free = f"; {open_ended:,} rows set no max_tokens and may run to the context's end" if open_ended else ""
         found.append(f"{totals.cut:,} of {answered:,} rows ({share:.1%}) ended by length, so may be cut off{free}")
+    if "damaged_input" in totals.errors:
+        found.append("the input is damaged or cut: what lies behind the last row that was read is lost")
     for name, rows in sorted(notes.ignored_fields.items(), key=lambda item: -item[1])[:20]:
-        found.append(f"field {name!r} was ignored in {rows:,} rows{_meant(name)}")
+        found.append(f"field {name!r} was ignored in {rows:,} row{'' if rows == 1 else 's'}{_meant(name)}")
     return tuple(found)
 
 

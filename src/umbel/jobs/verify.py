@@ -6,18 +6,19 @@ that one mistake cannot be on both sides.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
 import json
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from umbel.errors import UsageError
+from umbel.jobs.verify_input import input_ids, lines_of
 
 MAX_FINDINGS = 20
 
@@ -61,10 +62,10 @@ class Verdict:
 def verify(source: Path, output: Path, *, templated: bool = False) -> Verdict:
     """Hold `output` against `source`. `templated` says that prompts were made from columns. Raises UsageError."""
     verdict = Verdict(input_sha256=_digest(source), output_sha256=_digest(output))
-    wanted = list(_input_ids(source, templated=templated))
-    found: list[str | None] = []
-    for number, text in enumerate(_output_lines(output), 1):
-        found.append(_check_line(verdict, number, text))
+    with _readable(source):
+        wanted = list(input_ids(source, templated=templated))
+    with _readable(output):
+        found = [_check_line(verdict, number, text) for number, text in enumerate(_output_lines(output), 1)]
     verdict.rows = len(wanted)
     if len(found) != len(wanted):
         verdict.fault(f"{len(wanted):,} input rows but {len(found):,} output rows")
@@ -83,11 +84,14 @@ def _check_ids(verdict: Verdict, wanted: list[str | None], found: list[str | Non
         verdict.fault(f"id {name!r}: {after[name]} in the output, {before[name]} in the input")
 
 
-def _check_line(verdict: Verdict, number: int, text: bytes) -> str | None:
+def _check_line(verdict: Verdict, number: int, text: bytes | None) -> str | None:
     """Check one output line by itself; returns its id."""
+    if text is None:
+        verdict.fault(f"output line {number}: the gzip file is damaged or cut here")
+        return None
     try:
         item = json.loads(text.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         verdict.fault(f"output line {number}: not JSON ({error})")
         return None
     if not isinstance(item, dict) or "custom_id" not in item or "error" not in item:
@@ -152,29 +156,33 @@ def _check_openai(item: dict[str, Any]) -> str | None:
     return None
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a file, as a UsageError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a Parquet file that is damaged is a ValueError
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"{path}: is not a regular file, and must be read more than once; give a file")
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return digest.hexdigest()
 
 
-def _open(path: Path) -> BinaryIO:
-    with open(path, "rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path)) if packed else open(path, "rb")
-
-
-def _output_lines(path: Path) -> Iterator[bytes]:
+def _output_lines(path: Path) -> Iterator[bytes | None]:
     if path.suffix == ".parquet":
         yield from (json.dumps(_from_parquet(item)).encode() for item in _parquet(path))
         return
-    with _open(path) as stream:
-        yield from stream
+    yield from lines_of(path, None)
 
 
 def _from_parquet(item: dict[str, Any]) -> dict[str, Any]:
@@ -192,67 +200,3 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     with pyarrow.parquet.ParquetFile(path) as table:
         for batch in table.iter_batches(1_024):
             yield from batch.to_pylist()
-
-
-def _input_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
-    """The id each input row should have in the output: its own, its number if it gives none, null if unreadable."""
-    name = path.name.removesuffix(".gz").lower()
-    if name.endswith((".parquet", ".pq")):
-        yield from (_table_id(item, row) for row, item in enumerate(_parquet(path)))
-    elif name.endswith(".csv"):
-        yield from _csv_ids(path)
-    else:
-        yield from _json_ids(path, templated=templated)
-
-
-def _json_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
-    rows: list[Any] = []
-    with _open(path) as stream:
-        for number, line in enumerate(stream):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
-            if text.strip():
-                rows.append(_identity(text))
-    first = next((row for row in rows if isinstance(row, dict)), {})
-    openai = not templated and bool({"body", "url", "method"} & first.keys())
-    for row, item in enumerate(rows):
-        if not isinstance(item, dict):
-            yield None
-        elif "custom_id" not in item:
-            yield None if openai else str(row)
-        else:
-            yield item["custom_id"]
-
-
-def _identity(text: bytes) -> dict[str, Any] | None:
-    """Of a JSON object the keys that tell its id and dialect, None for anything else."""
-    try:
-        item = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(item, dict) or len(text) > 16 * 2**20:
-        return None
-    kept: dict[str, Any] = {name: True for name in ("body", "url", "method") if name in item}
-    if "custom_id" in item:
-        name = item["custom_id"]
-        kept["custom_id"] = name if isinstance(name, str) and name else None
-    return kept
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _csv_ids(path: Path) -> Iterator[str | None]:
-    with io.TextIOWrapper(_open(path), "utf-8-sig", "surrogateescape", newline="") as text:
-        records = (record for record in csv.reader(text) if record)
-        header = next(records, [])
-        for row, cells in enumerate(records):
-            broken = len(cells) != len(header) or any("\udc80" <= c <= "\udcff" for cell in cells for c in cell)
-            yield None if broken else _table_id(dict(zip(header, cells, strict=False)), row)
-
-
-def _table_id(item: dict[str, Any], row: int) -> str | None:
-    value = item.get("custom_id")
-    if value is None:
-        return str(row)
-    return str(value) or None

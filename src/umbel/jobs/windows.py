@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from umbel.ir.limits import MAX_LINE_BYTES
 from umbel.jobs.cuts import WindowSizes, cut
 from umbel.jobs.formats.jsonl import parse_line
+from umbel.jobs.formats.lines import Line, too_long
 from umbel.jobs.formats.parse import RowParser
 from umbel.jobs.outline import Outline, outline, repeats
 from umbel.jobs.prepare import Window, WindowBuilder
@@ -133,14 +134,14 @@ class LineFile:
     def __exit__(self, *error: object) -> None:
         os.close(self._file)
 
-    def line(self, row: int) -> bytes | None:
-        """The bytes of a row's line, its end included; None when it is too long."""
+    def line(self, row: int) -> Line:
+        """The bytes of a row's line, its end included, or why it cannot be read."""
         size = min(int(self._n_bytes[row]), MAX_LINE_BYTES + 1)
         data = os.pread(self._file, size, int(self._found.offsets[row]))
         end = data.find(b"\n")
         if end >= 0:
             return data[: end + 1]
-        return data if len(data) <= MAX_LINE_BYTES else None
+        return data if len(data) <= MAX_LINE_BYTES else too_long(int(self._found.lines[row]))
 
     def rows(self, numbers: NDArray[np.int64], parser: RowParser, seen: dict[int, int]) -> Iterator[InputRow]:
         """The rows of those numbers; `seen` names those whose id was used before, and on which line."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
+import numpy as np
 import orjson
 
 from umbel.errors import InvalidRequest
+from umbel.ir.limits import MAX_DEPTH
+
+ID_DEPTH = 512
+"""How deep a line may be nested for its id to be looked for; Python's own reader gives up not far beyond."""
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 
 
 def decode_object(line: bytes, number: int) -> dict[str, Any]:
     """The JSON object of physical line `number`. Raises InvalidRequest `invalid_json_line`."""
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and (depth := _nesting(line)) > MAX_DEPTH:
+        message = f"line {number}: nested {depth:,} deep: at most {MAX_DEPTH} lists and objects within one another"
+        raise InvalidRequest("invalid_json_line", message)
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -21,9 +32,30 @@ def decode_object(line: bytes, number: int) -> dict[str, Any]:
     return value
 
 
+def decode_leniently(line: bytes) -> dict[str, Any] | None:
+    """The object of a line that `decode_object` refuses, as far as it can be read: enough to find the row's id.
+
+    Passes numbers beyond a float's range, NaN, lone surrogates, control characters and bytes that are not UTF-8. None
+    when there is no object, or one nested more than `ID_DEPTH` deep.
+    """
+    if line.count(b"[") + line.count(b"{") > ID_DEPTH and _nesting(line) > ID_DEPTH:
+        return None
+    try:
+        value = json.loads(line.decode("utf-8", "surrogateescape"), strict=False, parse_int=float)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _nesting(line: bytes) -> int:
+    """How many lists and objects are within one another at the deepest place of a line."""
+    outside = b"".join(_ESCAPED.sub(b"", line).split(b'"')[::2])  # what is not in quotation marks
+    text = np.frombuffer(outside, np.uint8)
+    opens, closes = (text == ord("[")) | (text == ord("{")), (text == ord("]")) | (text == ord("}"))
+    return int(np.cumsum(opens.astype(np.int64) - closes).max(initial=0))
+
+
 def _why(line: bytes, error: orjson.JSONDecodeError) -> str:
-    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "not UTF-8 but UTF-16; convert the file with: iconv -f utf-16 -t utf-8"
     try:
         line.decode()
     except UnicodeDecodeError as bad:

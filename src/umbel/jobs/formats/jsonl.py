@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from umbel.errors import InvalidRequest
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.formats.decode import decode_object
-from umbel.jobs.formats.lines import read_lines
-from umbel.jobs.formats.parse import ENDPOINTS, RowParser, too_long
+from umbel.jobs.formats.decode import decode_leniently, decode_object
+from umbel.jobs.formats.lines import Line, read_lines
+from umbel.jobs.formats.parse import ENDPOINTS, RowParser, id_in
 from umbel.jobs.rows import InputRow
 
 _SNIFF_LINES = 1_000
@@ -20,13 +21,9 @@ _DEFAULT_ENDPOINT = "/v1/chat/completions"
 def find_endpoint(path: Path) -> str | None:
     """The url of an OpenAI batch file (the first known one in it), None for a file of plain rows."""
     enveloped: bool | None = None
-    for number, line in read_lines(path):
-        if number > _SNIFF_LINES:
-            break
-        try:
-            item = decode_object(line, number) if line is not None and not line.isspace() else {}
-        except InvalidRequest:
-            continue
+    lines = (line for _, line in read_lines(path) if isinstance(line, InvalidRequest) or line.strip())
+    for line in islice(lines, _SNIFF_LINES):
+        item = _object_in(line) or {}
         if enveloped is None and item:
             enveloped = "body" in item or "url" in item or "method" in item
         if enveloped is False or item.get("prompt") or item.get("messages"):
@@ -40,17 +37,37 @@ def read_jsonl(path: Path, parser: RowParser, cap: int = MAX_LINE_BYTES) -> Iter
     """One `InputRow` per line that is not blank; broken lines become error rows."""
     row = 0
     for number, line in read_lines(path, cap):
-        if line is None or line.strip():
-            yield parse_line(parser, row, number, line, cap)
+        if isinstance(line, InvalidRequest) or line.strip():
+            yield parse_line(parser, row, number, line)
             row += 1
 
 
-def parse_line(parser: RowParser, row: int, number: int, line: bytes | None, cap: int = MAX_LINE_BYTES) -> InputRow:
-    """Physical line `number`, the row of number `row`; None stands for a line of more than `cap` bytes."""
-    if line is None:
-        return replace(parser.broken(row, number, InvalidRequest("line_too_long", "")), error=too_long(number, cap))
+def parse_line(parser: RowParser, row: int, number: int, line: Line) -> InputRow:
+    """Physical line `number`, the row of number `row`."""
+    if isinstance(line, InvalidRequest):
+        return parser.broken(row, number, line)
     try:
         item = decode_object(line, number)
     except InvalidRequest as error:
-        return parser.broken(row, number, error)
+        return parser.broken(row, number, error, decode_leniently(line))
     return parser.parse(row, number, item)
+
+
+def id_of(line: bytes, row: int | None = None) -> str | None:
+    """The custom id in a line: `row` as text where none is given (None: none then), None when it cannot be read."""
+    item = _object_in(line)
+    if item is None:
+        return None
+    if "custom_id" not in item:
+        return None if row is None else str(row)
+    return id_in(item)
+
+
+def _object_in(line: Line) -> dict[str, Any] | None:
+    """The object of a line, read leniently where it must be."""
+    if isinstance(line, InvalidRequest) or not line.strip():
+        return None
+    try:
+        return decode_object(line, 0)
+    except InvalidRequest:
+        return decode_leniently(line)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
-from umbel.errors import InputError, UsageError
+from umbel.errors import InputError, InvalidRequest, UsageError
 from umbel.ir.limits import MAX_LINE_BYTES
+from umbel.jobs.formats.unpack import MAGIC, Unpacked
 
 BOM = b"\xef\xbb\xbf"
-_GZIP_MAGIC = b"\x1f\x8b"
 _NEWLINE = 0x0A
+
+Line: TypeAlias = bytes | InvalidRequest
+"""A physical line with its end, or why it cannot be read."""
 
 
 @contextmanager
@@ -26,8 +27,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UsageError(f"input {path}: {error.strerror or error}") from error
     with raw:
-        if raw.peek(2)[:2] == _GZIP_MAGIC:
-            with io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"), 1 << 18) as unpacked:
+        if raw.peek(2)[:2] == MAGIC:
+            with io.BufferedReader(Unpacked(raw), 1 << 18) as unpacked:
                 yield unpacked
         elif path.suffix == ".gz" and raw.peek(1):
             raise InputError(f"input {path}: named .gz but not a gzip file")
@@ -37,36 +38,89 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 def is_packed(stream: BinaryIO) -> bool:
     """Whether an open input is being unpacked while it is read."""
-    return isinstance(getattr(stream, "raw", None), gzip.GzipFile)
+    return isinstance(getattr(stream, "raw", None), Unpacked)
 
 
-def read_lines(path: Path, cap: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
-    """Physical lines with their numbers from 1, line ends included; None stands for a line of more than `cap` bytes.
+def damage_of(stream: BinaryIO) -> str | None:
+    """What is wrong with a packed input that was read up to where it is damaged; None when nothing is."""
+    raw = getattr(stream, "raw", None)
+    return raw.damage if isinstance(raw, Unpacked) else None
+
+
+def holds_more(path: Path, n_bytes: int) -> bool:
+    """Whether a file has more than so many bytes, unpacked if it is packed."""
+    with open_bytes(path) as stream:
+        if not is_packed(stream):
+            return path.stat().st_size > n_bytes
+        while n_bytes >= 0 and (data := stream.read(1 << 18)):
+            n_bytes -= len(data)
+        return n_bytes < 0
+
+
+def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) -> Iterator[tuple[int, Line]]:
+    """Physical lines with their numbers from 1, line ends included; of a line of more than `cap` bytes the error.
 
     Only "\\n" ends a line. At most about twice `cap` bytes are held at a time, however long a line is. A byte order
-    mark at the start is dropped. Raises InputError when the file is a damaged gzip or cannot be read on.
+    mark at the start is dropped. Where a gzip file is damaged stands one last item, the error that says so, in place of
+    the line that the damage cuts and all after it; InputError is raised when no line came before. Unless `blank`, blank
+    lines may be passed over.
     """
     with open_bytes(path) as stream:
         try:
-            for number, line in enumerate(_bounded(stream, cap), 1):
-                yield number, line.removeprefix(BOM) if number == 1 and line else line
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"input {path}: damaged or cut gzip file ({error})") from error
+            for number, line in _bounded(stream, cap, blank=blank):
+                yield number, line.removeprefix(BOM) if number == 1 and isinstance(line, bytes) else line
+        except InputError as error:
+            raise InputError(f"input {path}: {error}") from None
         except OSError as error:
             raise InputError(f"input {path}: reading failed: {error.strerror or error}") from error
 
 
-def _bounded(stream: BinaryIO, cap: int) -> Iterator[bytes | None]:
-    readline = stream.readline
+def _bounded(stream: BinaryIO, cap: int, *, blank: bool) -> Iterator[tuple[int, Line]]:
+    number, readline = 0, stream.readline
     while line := readline(cap + 1):
-        if len(line) > cap and line[-1] != _NEWLINE:
-            del line
-            _skip_line(stream)
-            yield None
-        else:
-            yield line
+        number += 1
+        found: Line = line
+        if line[-1] != _NEWLINE:
+            ended = False
+            if len(line) > cap:
+                del line
+                ended, found = _skip_line(stream), too_long(number, cap)
+            if not ended and damage_of(stream) is not None:
+                number -= 1
+                break
+        yield number, found
+        if not blank and not isinstance(found, InvalidRequest) and found.isspace():
+            number += _skip_blank_lines(stream)
+    if (damage := damage_of(stream)) is not None:
+        if not number:
+            raise InputError(f"damaged or cut gzip file ({damage})")
+        message = f"line {number + 1}: the gzip file is damaged or cut here ({damage}); what follows is lost"
+        yield number + 1, InvalidRequest("damaged_input", message)
 
 
-def _skip_line(stream: BinaryIO) -> None:
-    while (part := stream.readline(1 << 18)) and part[-1] != _NEWLINE:
-        pass
+def _skip_line(stream: BinaryIO) -> bool:
+    """Pass over the rest of a line; whether it came to an end."""
+    part = b""
+    while part[-1:] != b"\n":
+        part = stream.readline(1 << 18)
+        if not part:
+            return False
+    return True
+
+
+def _skip_blank_lines(stream: BinaryIO) -> int:
+    """Pass over the blank lines that follow one, as there may be billions in a small gzip file; returns how many."""
+    skipped = 0
+    while ahead := stream.peek(1):  # type: ignore[attr-defined]  (every stream here is buffered)
+        blank = len(ahead) - len(ahead.lstrip())
+        end = ahead.rfind(b"\n", 0, blank) + 1
+        skipped += ahead.count(b"\n", 0, end)
+        stream.read(end)
+        if end < len(ahead):
+            break
+    return skipped
+
+
+def too_long(line: int, cap: int = MAX_LINE_BYTES) -> InvalidRequest:
+    """The error of a physical line that was skipped because of its length."""
+    return InvalidRequest("line_too_long", f"line {line}: longer than {cap:,} bytes, skipped")

@@ -10,12 +10,13 @@ import orjson
 
 from umbel.errors import InvalidRequest
 from umbel.ir import body as wire
+from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
-from umbel.ir.request import Request, RowError
+from umbel.ir.request import Request
 from umbel.jobs.formats.template import Template
-from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, Style, row_error
+from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, Style
 
 ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
@@ -52,9 +53,14 @@ class RowParser:
         """The dialect of rows that cannot be read far enough to show their own."""
         return Style.PLAIN if self.endpoint is None else ENDPOINTS.get(self.endpoint, Style.CHAT)
 
-    def broken(self, row: int, line: int, error: InvalidRequest) -> InputRow:
-        """A row of which not even the id is known."""
-        return InputRow(row, line, None, self.style, error=row_error(error))
+    def broken(self, row: int, line: int, error: InvalidRequest, found: Mapping[str, Any] | None = None) -> InputRow:
+        """A row that cannot be read; `found` is what there is to tell its id, None for nothing."""
+        if found is None:
+            return InputRow(row, line, None, self.style, error=row_error(error))
+        explicit = id_in(found)
+        implicit = str(row) if "custom_id" not in found and self.endpoint is None else None
+        style = self._style_of(found)
+        return InputRow(row, line, explicit or implicit, style, None, row_error(error), explicit is not None)
 
     def parse(self, row: int, line: int, item: Mapping[str, Any]) -> InputRow:
         """One object to one row; never raises for what the object holds."""
@@ -63,8 +69,11 @@ class RowParser:
             if fault is not None:
                 raise fault
             request, style = self._request(item)
-        except InvalidRequest as error:
-            return InputRow(row, line, custom_id, self._style_of(item), None, row_error(error), explicit)
+        except BaseException as error:
+            if not concerns_row(error):
+                raise
+            reason = row_error(as_refusal(error, "reading"))
+            return InputRow(row, line, custom_id, self._style_of(item), None, reason, explicit)
         return InputRow(row, line, custom_id, style, request, None, explicit)
 
     def _style_of(self, item: Mapping[str, Any]) -> Style:
@@ -129,6 +138,21 @@ class RowParser:
             raise InvalidRequest("model_not_found", message, "model", status=404)
 
 
+def id_in(item: Mapping[str, Any]) -> str | None:
+    """The custom id that an object gives, None when it gives none that can be written into the output."""
+    name = item.get("custom_id")
+    return name if isinstance(name, str) and name and is_unicode(name) else None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: it has no lone surrogates, which stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _custom_id(item: Mapping[str, Any], row: int, *, required: bool) -> tuple[str | None, bool, InvalidRequest | None]:
     """(id to show, whether the row gave it, what is wrong with it)."""
     if "custom_id" not in item:
@@ -177,8 +201,3 @@ def _missing_prompt(item: Mapping[str, Any]) -> str:
     if "body" in item:
         return "no prompt and no messages: an OpenAI batch line in a file whose first row is a plain one"
     return "no prompt and no messages; name columns with --prompt 'text with {column}' to build prompts from them"
-
-
-def too_long(line: int, limit: int) -> RowError:
-    """The error of a physical line that was skipped because of its length."""
-    return RowError("line_too_long", f"line {line}: longer than {limit:,} bytes, skipped")

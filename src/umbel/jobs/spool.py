@@ -1,0 +1,92 @@
+"""Pipes as input: a job reads its input more than once, so what comes through a pipe is first copied into a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from umbel.errors import DiskFull, UsageError
+from umbel.jobs.formats.foreign import check_file
+
+WRITER_SECONDS = 10.0
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+_BLOCK_BYTES = 2**20
+
+
+@contextmanager
+def readable(source: Path, directory: Path | None = None) -> Iterator[Path]:
+    """The input as a file: itself, or for a pipe ("-", /dev/stdin, <(...), a FIFO) a copy of what it gives.
+
+    The copy lies in `directory` (default: that for temporary files), can be read by its owner alone, and is removed at
+    the end. What comes through "-" and the shell's pipes is JSON lines, plain or gzip, or Parquet; a FIFO goes by its
+    name as files do. Raises UsageError for what cannot be read so, DiskFull.
+    """
+    pipe = _open_pipe(source)
+    if pipe is None:
+        check_file(source)
+        yield source
+        return
+    with pipe:
+        copy = _copy(pipe, source, directory if directory is not None and directory.is_dir() else None)
+    try:
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _open_pipe(source: Path) -> BinaryIO | None:
+    """The pipe that a name stands for, open; None when it is another kind of thing."""
+    name = str(source)
+    found = _DESCRIPTOR.fullmatch(name)
+    number = 0 if name in ("-", "/dev/stdin") else int(found[1]) if found else None
+    try:
+        mode = os.stat(source if number is None else number).st_mode
+    except (OSError, ValueError):
+        if name == "-":
+            raise UsageError("input -: standard input is closed") from None
+        return None
+    if name == "-" and stat.S_ISCHR(mode):
+        raise UsageError("input -: standard input is a terminal or a device; pipe rows into it, or give a file")
+    if number is not None and (name == "-" or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return os.fdopen(os.dup(number), "rb")
+    return _open_fifo(source) if stat.S_ISFIFO(mode) else None
+
+
+def _open_fifo(source: Path) -> BinaryIO:
+    """A FIFO that somebody writes into; opened so that it does not wait for ever for that."""
+    try:
+        number = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise UsageError(f"input {source}: {error.strerror}") from None
+    waiting = select.poll()
+    waiting.register(number, select.POLLIN | select.POLLHUP)
+    if not waiting.poll(WRITER_SECONDS * 1_000):
+        os.close(number)
+        raise UsageError(f"input {source}: is a pipe into which nothing was written for {WRITER_SECONDS:.0f} s")
+    os.set_blocking(number, True)
+    return os.fdopen(number, "rb")
+
+
+def _copy(pipe: BinaryIO, source: Path, directory: Path | None) -> Path:
+    head = pipe.read(4)
+    suffix = "".join(source.suffixes[-2:]) or (".parquet" if head == b"PAR1" else ".jsonl")
+    number, name = tempfile.mkstemp(suffix, ".umbel-input-", directory)
+    copy = Path(name)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(head)
+            shutil.copyfileobj(pipe, stream, _BLOCK_BYTES)
+    except BaseException as error:
+        copy.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DiskFull(f"input {source}: no copy in {copy.parent}: {error.strerror}") from error
+        raise
+    return copy
