@@ -85,7 +85,15 @@ CASES = {
 CHOICES = [*BACKENDS, *(NARROW + name for name in INSTRUCTION_SETS[:1])]
 
 
-@pytest.fixture(scope="module", params=[(backend, name) for backend in CHOICES for name in CASES], ids=" ".join)
+SHORT = ("grouped", "window")  # the other cases are left to CI
+PARAMS = [
+    pytest.param((backend, name), id=f"{backend} {name}", marks=() if name in SHORT else pytest.mark.slow)
+    for backend in CHOICES
+    for name in CASES
+]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request: pytest.FixtureRequest) -> Case:
     backend, name = request.param
     return replace(CASES[name](), backend=backend)

@@ -1,6 +1,6 @@
 """The real engine on a tiny model: killed or drained in the middle, resumed, the same bytes come out.
 
-`tools/kill_test.py` is the large version, and `-m slow` runs it here at goal 1's size per change.
+`tools/kill_test.py` is the large version, and `-m nightly` runs it here at goal 1's size per change.
 """
 
 from __future__ import annotations
@@ -44,10 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("number", "kept"),
     [(signal.SIGKILL, COMMITTED), (signal.SIGTERM, HELD)],
-    ids=[
-        "SIGKILL",
-        "SIGTERM",
-    ],
+    ids=["SIGKILL", "SIGTERM"],
 )
 def test_stopped_in_the_middle_and_resumed(number: signal.Signals, kept: int, place: Path) -> None:
     name = number.name
@@ -59,11 +56,11 @@ def test_stopped_in_the_middle_and_resumed(number: signal.Signals, kept: int, pl
     assert verify(place / "in.jsonl", place / name).exit_code == 0
 
 
-@pytest.mark.slow
-def test_many_random_kills(place: Path) -> None:
+@pytest.mark.nightly
+def test_many_random_kills(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("kill_test", TOOL)
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
-    sys.modules["kill_test"] = tool
+    monkeypatch.setitem(sys.modules, "kill_test", tool)
     spec.loader.exec_module(tool)
     assert tool.main(["--model", str(place / "tiny"), "--rows", "2000", "--kills", "25", "--threads", "1"]) == 0
