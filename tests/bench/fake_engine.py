@@ -38,7 +38,7 @@ def main() -> None:
 def run(ask: dict, settings: dict) -> dict:
     """Each row's tokens count up from the sum of its prompt."""
     if settings.get("hang"):
-        time.sleep(60)
+        time.sleep(3600)
     if settings.get("die"):
         os._exit(3)
     if settings.get("fail"):

@@ -40,7 +40,7 @@ def case(name: str, rows: int = 3) -> Case:
 
 def setup(folder: Path, **more: Any) -> Setup:
     """For fake engines."""
-    return Setup(folder, "float32", 2, 600, folder, folder, timeout=20.0, **more)
+    return Setup(folder, "float32", 2, 600, folder, folder, timeout=600.0, **more)
 
 
 def record(cases: list[Case], path: Path | None = None) -> Record:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.bench.fakes import SCRIPT
+from tests.held import wait_until
 from umbel.bench.process import EngineError, EngineProcess
 
 
@@ -20,26 +20,26 @@ def start(folder: Path, code: str | None = None) -> EngineProcess:
 
 def test_asks_and_ends(tmp_path: Path) -> None:
     process = start(tmp_path)
-    assert process.ask({"do": "measure"}, 20)["matmul"] == 1e9
+    assert process.ask({"do": "measure"}, 600)["matmul"] == 1e9
     process.stop()
     assert not process.alive
 
 
 def test_an_error_is_raised_and_the_process_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path)
-    process.ask({"do": "load", "settings": {"fail": True}}, 20)
+    process.ask({"do": "load", "settings": {"fail": True}}, 600)
     with pytest.raises(EngineError, match="fake: run: out of ideas"):
-        process.ask({"do": "run"}, 20)
+        process.ask({"do": "run"}, 600)
     assert process.alive
     process.stop()
 
 
 @pytest.mark.parametrize(
-    ("settings", "timeout", "said"), [({"die": True}, 20, "ended"), ({"hang": True}, 0.3, "took more")]
+    ("settings", "timeout", "said"), [({"die": True}, 600, "ended"), ({"hang": True}, 0.3, "took more")]
 )
 def test_the_dead_and_the_late_are_ended(tmp_path: Path, settings: dict[str, bool], timeout: float, said: str) -> None:
     process = start(tmp_path)
-    process.ask({"do": "load", "settings": settings}, 20)
+    process.ask({"do": "load", "settings": settings}, 600)
     with pytest.raises(EngineError, match=said):
         process.ask({"do": "run"}, timeout)
     assert not process.alive
@@ -62,16 +62,16 @@ time.sleep(600)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_the_whole_group_pauses_and_ends(tmp_path: Path) -> None:
     process = start(tmp_path, COUNTING)
-    child = process.ask({}, 20)["child"]
+    child = process.ask({}, 600)["child"]
     assert process.memory()[1] > 1 << 20
     process.pause()
-    assert until(lambda: state(child) == "T")
+    wait_until(lambda: state(child) == "T")
     process.resume()
-    assert until(lambda: state(child) != "T")
-    assert process.ask({}, 20)["child"] == child
+    wait_until(lambda: state(child) != "T")
+    assert process.ask({}, 600)["child"] == child
     process.pause()
     process.stop(0.1)  # it does not listen
-    assert until(lambda: state(child) in ("", "Z", "X"))
+    wait_until(lambda: state(child) in ("", "Z", "X"))
 
 
 def state(pid: int) -> str:
@@ -79,11 +79,3 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
-
-
-def until(happens: object) -> bool:
-    for _ in range(200):
-        if happens():  # type: ignore[operator]
-            return True
-        time.sleep(0.05)
-    return False

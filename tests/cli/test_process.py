@@ -91,7 +91,7 @@ class OnTerminal:
                 break
             shown += part
         os.close(self.master)
-        return self.process.wait(60), shown
+        return self.process.wait(600), shown
 
 
 def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -146,7 +146,7 @@ def test_a_terminal_that_is_closed_stops_a_job(place: Path, held: Path) -> None:
     terminal = OnTerminal(FAKE + run(place), place, environment(**{HOLD: str(held)}))
     wait_for(held.exists, terminal.process)
     os.close(terminal.master)
-    assert terminal.process.wait(60) == 75
+    assert terminal.process.wait(600) == 75
     assert finished(FAKE + run(place), place)[0] == 0
 
 
@@ -175,7 +175,7 @@ def test_signals_are_awaited_before_anything_is_imported(place: Path) -> None:
     with subprocess.Popen(UMBEL + run(place), cwd=place, env=environment(), stderr=subprocess.PIPE) as process:
         wait_for(lambda: stops_caught(process.pid), process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
+        assert process.wait(600) == 75
         assert process.stderr is not None
         assert process.stderr.read() == b"umbel: stopped before anything was run; run the same command again\n"
     code = "import sys; import umbel.cli.main; print({'typing', 'dataclasses', 'numpy', 'inspect'} & set(sys.modules))"

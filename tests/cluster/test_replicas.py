@@ -54,7 +54,7 @@ def ended(pid: int) -> bool:
 @pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_two_replicas_answer_as_one(one: LLM, two: Replicas, params: SamplingParams) -> None:
     """To the last bit of the log-probabilities, for every row its own draws; and the totals are theirs together."""
-    before, planned = two.stats(), two.plan(PROMPTS, params)
+    began, before, planned = time.monotonic(), two.stats(), two.plan(PROMPTS, params)
     assert two.generate(PROMPTS, params) == one.generate(PROMPTS, params)
     after = two.stats()
     assert after.rows_done - before.rows_done == len(PROMPTS)
@@ -62,7 +62,8 @@ def test_two_replicas_answer_as_one(one: LLM, two: Replicas, params: SamplingPar
     assert 0 < after.output_tokens - before.output_tokens <= outputs
     computed = after.computed_prompt_tokens - before.computed_prompt_tokens
     assert computed == planned.estimates.computed_prompt_tokens > one.plan(PROMPTS, params).forest.n_tokens
-    assert two.first_token is not None and time.monotonic() - 600 < two.first_token < time.monotonic()
+    assert two.first_token is not None and two.first_token < time.monotonic()
+    assert two.first_token > began or before.output_tokens  # that of the first run
 
 
 def test_killed_replicas_lose_no_row(one: LLM, two: Replicas) -> None:

@@ -179,7 +179,7 @@ for i in range(20):
 def test_processes_at_once_lose_nothing(history: History) -> None:
     root = Path(__file__).parents[2]
     running = [subprocess.Popen([sys.executable, "-c", WRITER, str(i)], cwd=root) for i in range(3)]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(600) for process in running] == [0, 0, 0]
     known = history.load()
     assert known.calibration is not None and known.calibration.jobs == 60
     assert known.lengths[""].counts.tolist() == [20, 20, 20]

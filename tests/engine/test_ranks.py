@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -49,10 +48,8 @@ def test_a_rank_that_ends_is_an_error(tmp_path: Path) -> None:
         llm.generate(PROMPTS[:2], GREEDY)
         ranks.others[0].kill()
         ranks.others[0].wait()
-        began = time.monotonic()
         with pytest.raises(RuntimeError):
             llm.generate(PROMPTS, GREEDY)
-        assert time.monotonic() - began < 60
     finally:
         ranks.stop()
 

@@ -111,4 +111,4 @@ def test_pure_side_loads_without_torch() -> None:
     pure = [n for n, m in modules().items() if m.unit in PURE_UNITS or n in PURE_MODULES]
     code = f"import importlib, sys\nfor name in {pure}: importlib.import_module(name)\n"
     code += f"heavy = {sorted(HEAVY)}\nassert not [n for n in heavy if n in sys.modules], 'heavy imports'"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

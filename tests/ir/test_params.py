@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -136,10 +135,11 @@ def test_prompt_ids_are_whole_numbers(ids: list[Any]) -> None:
     assert caught.value.code == "invalid_type"
 
 
-def test_huge_lists_are_refused_quickly_and_briefly() -> None:
-    began = time.perf_counter()
-    for fields in ({"stop": ["a"] * 500_000}, {"stop_token_ids": [1] * 500_000}, {"n": 10**6}, {"stop": "x" * 10**6}):
+def test_huge_lists_are_refused_by_their_length_and_briefly() -> None:
+    """Before anything in them is looked at: they hold nothing that would do."""
+    nothing = [None] * 500_000
+    for fields in ({"stop": nothing}, {"stop_token_ids": nothing}, {"n": 10**6}, {"stop": "x" * 10**6}):
         with pytest.raises(InvalidRequest) as caught:
             params_from_body(fields, PLAIN, DEFAULTS)
         assert len(caught.value.message) < 300
-    assert time.perf_counter() - began < 10
+        assert nothing not in fields.values() or "500,000 entries" in caught.value.message

@@ -39,9 +39,9 @@ def resume(finished: Path, place: Path, data: bytes) -> str:
     return refusal
 
 
-def test_flipped_bytes(finished: Path, tmp_path: Path) -> None:
+def test_flipped_bytes(finished: Path, tmp_path: Path, seed: int) -> None:
     data = (finished / "out.umbel").read_bytes()
-    rng = random.Random(5)
+    rng = random.Random(5 + seed)
     seen = set()
     for _ in range(TRIES):
         damaged = bytearray(data)
@@ -51,9 +51,9 @@ def test_flipped_bytes(finished: Path, tmp_path: Path) -> None:
     assert seen <= {"right", "StoreDamaged", "StoreMismatch", "DiskFull", "UsageError"}
 
 
-def test_cuts_and_garbage(finished: Path, tmp_path: Path) -> None:
+def test_cuts_and_garbage(finished: Path, tmp_path: Path, seed: int) -> None:
     data = (finished / "out.umbel").read_bytes()
-    rng = random.Random(6)
+    rng = random.Random(6 + seed)
     for cut in [0, 1, 100, 4_096, *(rng.randrange(len(data)) for _ in range(12))]:
         assert resume(finished, tmp_path / "job", data[:cut]) in {"right", "StoreDamaged", "StoreMismatch"}
     assert resume(finished, tmp_path / "job", data + b"garbage" * 1_000) == "right"

@@ -94,7 +94,7 @@ def test_an_error_inside_a_transaction_takes_it_back(tmp_path: Path) -> None:
     store.close()
 
 
-def wait(seconds: float = 60.0) -> None:
+def wait(seconds: float = 600.0) -> None:
     """Go on until something is raised."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -272,7 +272,7 @@ class TestAhead:
 
         with Ahead(items(), halt) as ahead:
             assert next(iter(ahead)) == 1
-            assert begun.wait(10)
+            assert begun.wait(600)
         assert ended.is_set()
 
 

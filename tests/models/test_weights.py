@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,10 +160,8 @@ def test_malformed_directory_is_refused(name: str, tmp_path: Path):
     make_model(tmp_path)
     open_model(tmp_path)
     spoil(tmp_path)
-    begin = time.monotonic()
     with pytest.raises(ModelError, match=named):
         open_model(tmp_path)
-    assert time.monotonic() - begin < 20
 
 
 EXPERT = "model.layers.1.mlp.experts.7.up_proj.weight"

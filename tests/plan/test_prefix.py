@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -146,32 +144,24 @@ def test_a_hundred_thousand_rows_are_linear(make, nodes, tokens) -> None:
     assert_growth(lambda: build_forest(small), lambda: build_forest(large), limit=20, least=0.05)
 
 
-def _timed(workload: Workload) -> tuple[Forest, float]:
-    begin = time.process_time()
-    return build_forest(workload), time.process_time() - begin
-
-
 def test_deep_chain() -> None:
-    forest, seconds = _timed(chain(3_000))
+    forest = build_forest(chain(3_000))
     assert forest.n_nodes == forest.n_tokens == 3_000
     assert forest.parent.tolist() == list(range(-1, 2_999))
     assert forest.order.tolist() == list(range(3_000))
-    assert seconds < 60
 
 
 def test_one_long_prompt_and_its_double() -> None:
     long = list(range(100_000))
     assert build_forest(Workload.of([long], SamplingParams())).n_nodes == 1
-    forest, seconds = _timed(Workload.of([long, long[:-1], [*long[:-1], 7]], SamplingParams()))
+    forest = build_forest(Workload.of([long, long[:-1], [*long[:-1], 7]], SamplingParams()))
     assert forest.n_nodes == 3
     assert forest.n_tokens == 100_001
-    assert seconds < 10
 
 
 def test_one_token_different_at_each_depth() -> None:
     long = np.arange(1_000)
     rows = np.tile(long, (1_000, 1))
     np.fill_diagonal(rows, 5_000)
-    forest, seconds = _timed(of_arrays(rows.ravel(), np.full(1_000, 1_000)))
+    forest = build_forest(of_arrays(rows.ravel(), np.full(1_000, 1_000)))
     assert forest.n_tokens == sum(1_000 - i for i in range(1_000)) + 999  # row i leaves at token i; the last shares 999
-    assert seconds < 30
