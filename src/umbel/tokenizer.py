@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from umbel.errors import InvalidRequest, ModelError
 from umbel.tokenizer_decoder import Decoder
-from umbel.tokenizer_files import TokenizerFiles, read_tokenizer
+from umbel.tokenizer_files import TokenizerFiles, of_library, read_tokenizer
 from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Tokenizer:
     obeyed."""
 
     def __init__(self, files: TokenizerFiles, now: datetime):
-        self.notes: tuple[str, ...] = ()
+        self.notes = files.notes
         self.backend = files.backend
         self.special_tokens = files.named_tokens
         self.decoder = Decoder(files.backend, clean_up=files.clean_up)
@@ -57,6 +57,11 @@ class Tokenizer:
             return [e.ids for e in self.backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
         except (UnicodeEncodeError, TypeError) as error:
             raise InvalidRequest("invalid_text", f"text that is not valid Unicode ({error})", "prompt") from None
+        except BaseException as error:
+            if not of_library(error):
+                raise
+            message = f"text that the model's tokenizer cannot split ({str(error)[:200]})"
+            raise InvalidRequest("invalid_text", message, "prompt") from None
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text of a conversation; raises InvalidRequest where the template gives none."""

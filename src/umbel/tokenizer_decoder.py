@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.models import BPE
 
 _ALIKE = frozenset({"ByteLevel", "ByteFallback", "Fuse"})
 CLEAN_UP = (
@@ -22,16 +21,12 @@ CLEAN_UP_CHARS = frozenset("".join(before for before, _ in CLEAN_UP))
 
 
 class Decoder:
-    """Turns ids into text; `clean_up` is what the configuration says of `clean_up_tokenization_spaces`.
-
-    `cleans_up` says that texts are cleaned, `first_apart` that the first token of a text reads otherwise than it would
-    behind another one.
-    """
+    """Turns ids into text; `cleans_up` says that texts are cleaned (`clean_up`), `first_apart` that the first token of
+    a text reads otherwise than it would behind another one."""
 
     def __init__(self, backend: Tokenizer, *, clean_up: bool):
         self._backend = backend
-        # transformers cleans the texts of WordPiece and Unigram models that ask for it, never those of BPE ones.
-        self.cleans_up = clean_up and not isinstance(backend.model, BPE)
+        self.cleans_up = clean_up
         self.first_apart = _treats_first_apart(backend)
         self._byte_level = _is_byte_level(backend)
         self._context_chars: dict[tuple[int, ...], int] = {}

@@ -8,33 +8,38 @@ characters dropped); models were trained on what the file says, so we keep to it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from umbel.errors import ModelError
-from umbel.models.config_file import is_text, read_json, refuse_code, shorten
-from umbel.tokenizer_growth import check_growth
+from umbel.models.config_file import Config, flag_of, read_file, read_json, refuse_code, shorten
+from umbel.special_tokens import Declared, add_declared, read_declared
+from umbel.tokenizer_growth import check_around, check_growth
+from umbel.tokenizer_keys import key_notes
 
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
 MAX_TOKENIZER_BYTES = 256 * 2**20
 MAX_TEMPLATE_BYTES = 4 * 2**20
+CLEANS_UP_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
     """What the files say: the library's tokenizer, the named special tokens, the chat template or (`template_fault`)
-    why there is none, whether to clean up."""
+    why there is none, whether to clean up, and notes on what is not obeyed."""
 
     backend: Tokenizer
     named_tokens: dict[str, str]
     template: str | None
     template_fault: str | None
     clean_up: bool
+    notes: tuple[str, ...] = ()
 
 
 def read_tokenizer(directory: Path) -> TokenizerFiles:
@@ -43,77 +48,76 @@ def read_tokenizer(directory: Path) -> TokenizerFiles:
     try:
         config = read_json(directory, "tokenizer_config.json", MAX_TEMPLATE_BYTES) or {}
         refuse_code(config, "tokenizer_config.json")
-        named = _named_tokens(config, read_json(directory, "special_tokens_map.json") or {})
-        _add_missing_tokens(backend, config, named)
-        template, fault = _read_template(directory, config)
-        return TokenizerFiles(backend, named, template, fault, bool(config.get("clean_up_tokenization_spaces")))
+        declared = _declared(directory, config)
+        _within_library("its special tokens", lambda: add_declared(backend, declared))
+        check_around(backend)
+        notes, cleans_up = _configure(backend, config), _cleans_up(backend, config)
     except ModelError as error:
         raise ModelError(f"{directory}: {error}") from None
+    template, fault = _read_template(directory, config)
+    named = {name: token.content for name, token in declared.named.items()}
+    return TokenizerFiles(backend, named, template, fault, cleans_up, notes)
+
+
+def _declared(directory: Path, config: Config) -> Declared:
+    special_map = read_json(directory, "special_tokens_map.json")
+    try:
+        return read_declared(config, special_map, read_json(directory, "added_tokens.json"))
+    except ModelError as error:
+        places = "tokenizer_config.json" + (" or special_tokens_map.json" if special_map else "")
+        raise ModelError(f"{places}: {error}") from None
 
 
 def _read_backend(directory: Path) -> Tokenizer:
     path = directory / "tokenizer.json"
-    if not path.is_file():
+    raw = read_file(path, MAX_TOKENIZER_BYTES)
+    if raw is None:
         others = [name for name in OTHER_FORMATS if (directory / name).is_file()]
         found = f"only {', '.join(others)}" if others else "and no other tokenizer"
         raise ModelError(
             f"{directory}: no tokenizer.json, {found}. Convert once with transformers: "
             "AutoTokenizer.from_pretrained(dir).save_pretrained(dir)"
         )
-    if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise ModelError(f"{path}: {path.stat().st_size:,} bytes; a tokenizer is read up to {MAX_TOKENIZER_BYTES:,}")
+    backend = _within_library(f"{path}: not a tokenizer that can be read", lambda: Tokenizer.from_buffer(raw))
     try:
-        backend = Tokenizer.from_buffer(path.read_bytes())  # not by its name, which need not be Unicode
-    except Exception as error:  # the library raises plain Exception
-        raise ModelError(f"{path}: not a tokenizer that can be read ({str(error)[:200]})") from None
-    check_growth(backend)
+        check_growth(backend)
+    except ModelError as error:
+        raise ModelError(f"{directory}: {error}") from None
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
-def _named_tokens(config: Mapping[str, Any], special_tokens_map: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and so on, each written as a string or as an object with `content`."""
-    named = {}
-    for name in NAMED_TOKENS:
-        token = config.get(name, special_tokens_map.get(name))
-        token = token.get("content") if isinstance(token, dict) else token
-        if token is not None and not is_text(token):
-            raise ModelError(f"tokenizer_config.json: {name}={shorten(token)} must be a text")
-        if token:
-            named[name] = token
-    return named
+def of_library(error: BaseException) -> bool:
+    """Whether an exception is a failure of a library: panics of Rust code are no `Exception`."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
-def _add_missing_tokens(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
-    """Make special what the configuration names: tokens that tokenizer.json lacks or holds as plain ones."""
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    declared = config.get("added_tokens_decoder") or {}
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
-    if not isinstance(declared, dict) or not isinstance(extra, (list, dict)):
-        raise ModelError(f"tokenizer_config.json: added tokens are {shorten(declared)} and {shorten(extra)}, not lists")
-    listed = [_added_token(declared[key]) for key in sorted(declared, key=_number)]
-    listed += [_added_token(field) for field in (extra.values() if isinstance(extra, dict) else extra)]
-    listed += [AddedToken(token, special=True) for token in named.values()]
-    for token in listed:
-        if token.content not in known:
-            known.add(token.content)
-            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+def _within_library(what: str, call: Callable[[], T]) -> T:
+    """Do something with the library, whatever it raises (it panics, too) being an error of the file."""
+    try:
+        return call()
+    except BaseException as error:
+        if not of_library(error):
+            raise
+        raise ModelError(f"{what} ({str(error)[:200]})") from None
 
 
-def _number(key: str) -> int:
-    if not key.isdecimal() or len(key) > 10:
-        raise ModelError(f"tokenizer_config.json: added_tokens_decoder has the key {shorten(key)}, not a token id")
-    return int(key)
+def _configure(backend: Tokenizer, config: Config) -> tuple[str, ...]:
+    """Settings that change how texts are split; returns notes on what is not obeyed."""
+    notes = key_notes(config)
+    backend.encode_special_tokens = flag_of(config, "split_special_tokens")
+    if getattr(backend.model, "dropout", None):
+        notes += (f"tokenizer.json: dropout={backend.model.dropout:g} is not applied: a text has one encoding",)
+        backend.model.dropout = None
+    return notes
 
 
-def _added_token(field: Any) -> AddedToken:
-    if is_text(field):
-        return AddedToken(field, special=True)
-    if not isinstance(field, dict) or not is_text(field.get("content")):
-        raise ModelError(f"tokenizer_config.json: {shorten(field)} is not a token")
-    flags = {key: bool(field.get(key)) for key in ("single_word", "lstrip", "rstrip", "special")}
-    return AddedToken(field["content"], normalized=bool(field.get("normalized", not flags["special"])), **flags)
+def _cleans_up(backend: Tokenizer, config: Config) -> bool:
+    """Whether texts are cleaned up, as transformers does to those of WordPiece and Unigram models that ask for it."""
+    return flag_of(config, "clean_up_tokenization_spaces") and (
+        not isinstance(backend.model, BPE) or flag_of(config, CLEANS_UP_BPE)
+    )
 
 
 def _read_template(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:

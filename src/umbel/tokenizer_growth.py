@@ -12,6 +12,7 @@ from umbel.errors import ModelError
 
 MAX_GROWTH = 1_024
 MAX_RULES = 256
+MAX_AROUND = 1_024
 _MAY_MATCH_NOTHING = ("*", "?", "|", "^", "$", "{0", "{,", "\\b", "\\B", "\\A", "\\z", "\\Z", "\\G")
 
 
@@ -30,6 +31,13 @@ def check_growth(backend: Tokenizer) -> None:
             )
 
 
+def check_around(backend: Tokenizer) -> None:
+    """Raise ModelError where over `MAX_AROUND` tokens are put around every text."""
+    around = backend.num_special_tokens_to_add(False)
+    if around > MAX_AROUND:
+        raise ModelError(f"tokenizer.json: {around:,} tokens around every text: at most {MAX_AROUND:,} are accepted")
+
+
 def _rules(part: Any) -> Iterator[Mapping[str, Any]]:
     """The rules of a part, sequences within sequences laid out one after the other."""
     inner = part.get("normalizers") or part.get("decoders")
@@ -41,6 +49,8 @@ def _rules(part: Any) -> Iterator[Mapping[str, Any]]:
 
 def _growth(rule: Mapping[str, Any]) -> int:
     """How many characters a rule may make of one."""
+    if rule.get("type") == "Prepend":
+        return 1 + len(rule["prepend"])
     if rule.get("type") != "Replace":
         return 1
     n_chars, pattern = len(rule["content"]), rule["pattern"]

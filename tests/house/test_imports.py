@@ -14,7 +14,7 @@ CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
 TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder", "detokenizer"}
-TEXT |= {"tokenizer_growth", "chat_template", "chat_process", "chat_worker"}
+TEXT |= {"tokenizer_growth", "tokenizer_keys", "special_tokens", "chat_template", "chat_process", "chat_worker"}
 ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),

@@ -42,7 +42,7 @@ PLAIN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "f
 def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
     """The JSON object in a file of a model directory, None when there is no such file."""
     path = directory / name
-    raw = _read(path, max_bytes)
+    raw = read_file(path, max_bytes)
     if raw is None:
         return None
     try:
@@ -54,7 +54,7 @@ def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> 
     return value
 
 
-def _read(path: Path, max_bytes: int) -> bytes | None:
+def read_file(path: Path, max_bytes: int) -> bytes | None:
     """The bytes of a regular file, None when nothing has this name; without waiting for a pipe's other end."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
