@@ -121,6 +121,19 @@ def test_the_defaults_sample_at_temperature_one_to_the_context_end(directory: Pa
     assert other[0].outputs[0].token_ids != first.token_ids, "the engine's seed is that of rows without one"
 
 
+def test_a_stop_token_that_the_model_does_not_have_is_an_error_row(llm: LLM) -> None:
+    """The row alone fails, and names the field; an id within the vocabulary is none."""
+    width = llm.spec.vocab_size
+    params = [replace(GREEDY, stop_token_ids=(id,)) for id in (width, 2**31 - 1, width - 1)]
+    over, far, fine = llm.generate([[5, 6]] * 3, params)
+    assert [o.error and (o.error.code, o.error.param) for o in (over, far, fine)] == [
+        ("invalid_token_id", "stop_token_ids"),
+        ("invalid_token_id", "stop_token_ids"),
+        None,
+    ]
+    assert str(width) in over.error.message and len(fine.outputs) == 1
+
+
 def test_nothing_in_nothing_out(llm: LLM) -> None:
     assert llm.generate([], GREEDY) == []
     assert [o.error.code for o in llm.generate([[], [-1]], GREEDY) if o.error] == ["empty_prompt", "invalid_token_id"]

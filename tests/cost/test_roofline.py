@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.plan.workloads import MACHINE
+from umbel.cost.calibration import FEATURES, features
 from umbel.cost.machine import Machine, h200, named
-from umbel.cost.roofline import CEILING, Load, Price
+from umbel.cost.roofline import CEILING, POOR, Load, Price
 from umbel.cost.shape import Shape
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
@@ -39,6 +41,26 @@ def test_interval_is_ordered_and_adds_up() -> None:
     total = one.total(load)
     assert 0 < total.low < total.expected < total.high
     assert total.expected == pytest.approx(float((one.each(load) * load.steps).sum()))
+
+
+@pytest.mark.parametrize("machine", [h200(), MACHINE], ids=["gpu", "processor"])
+@pytest.mark.parametrize("tokens", [1, 64, 512])
+@pytest.mark.parametrize("context", [0, 100])
+def test_fits_start_within_what_the_ceilings_allow(machine: Machine, tokens: int, context: int) -> None:
+    """Steps of decodes over short contexts: the prior lies in the interval of a plan that has no calibration."""
+    one = price(machine)
+    load = Load.one(tokens=tokens, samples=tokens, pairs=tokens * context, kv_read=tokens * context)
+    low, high = (float(one.each(load, efficiency)[0]) for efficiency in (CEILING, POOR))
+    assert low < float(features(load)[0] @ one.prior()) < high
+
+
+@pytest.mark.parametrize("machine", [h200(), MACHINE], ids=["gpu", "processor"])
+def test_reading_keys_and_values_is_priced_by_how_often_they_pass_through_memory(machine: Machine) -> None:
+    """At least once; gathering reads them, writes them side by side and reads them again: not more than a few times."""
+    one = price(machine)
+    read = one.prior()[FEATURES.index("kv read")]
+    once = one.shape.kv_bytes / machine.memory_rate
+    assert once < read < 8 * once
 
 
 def test_machines_have_names() -> None:
