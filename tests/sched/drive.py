@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.books import check_books
 from umbel.cache.pages import PagePool
+from umbel.config import ADMISSIONS
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Sampling, Step, StepResult
@@ -18,7 +19,7 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
 from umbel.runner.fake import FakeRunner
 from umbel.sched.assemble import assemble
-from umbel.sched.policies.policy import ADMISSIONS, KEEPS, QUEUES, Policy
+from umbel.sched.policies.policy import KEEPS, QUEUES, Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 

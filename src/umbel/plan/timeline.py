@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load
+from umbel.cost.survival import HEADROOM_TOKENS
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve
 from umbel.plan.timeline_bundles import bundle
@@ -25,7 +26,6 @@ from umbel.plan.timeline_rows import Rows
 
 Floats = NDArray[np.float64]
 
-HEADROOM_TOKENS = 32  # growth that admission keeps free for every running sample, as the scheduler does
 LAST_TOKEN, RELEASE = 0, 1  # events of a sample; what it holds is released when the step of its last token is over
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.kv_forest import KVForest
+from umbel.cost.survival import HEADROOM_TOKENS
 from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
 
-# Tokens of growth that "headroom" keeps free for each running sample, so that preemption stays rare; so many times more
-# with each time that a sample was preempted, so that none is again and again.
-HEADROOM_TOKENS = 32
+# With each time that a sample was preempted, "headroom" keeps so many times more tokens of growth free, so that none is
+# preempted again and again.
 PATIENCE = 4
 _MOST_PATIENT = 8
 

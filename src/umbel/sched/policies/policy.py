@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from umbel.config import nearest
+from umbel.config import ADMISSIONS, nearest
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import UsageError
 
 QUEUES = ("plan", "longest-prefix")
 KEEPS = ("last-reader", "lru")
-ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
 
 
 @dataclass(frozen=True, slots=True)
