@@ -114,6 +114,7 @@ BYTES: dict[str, bytes] = {
     "deep": b'{"a":' * 100_000,
     "deep lists": b"[" * 1_000_000,
     "deep and closed": b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "nested 65 levels deep": b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
     "long": b'{"a": "' + b" " * 5_000_000 + b'"}',
     "a huge number": b'{"a": ' + b"9" * 5000 + b"}",
     "a key with two values": b'{"vocab_size": 300, "vocab_size": 400}',
@@ -144,6 +145,16 @@ def test_names_that_are_no_regular_file(what: str, name: str, tmp_path: Path):
         path.symlink_to("/dev/zero" if what == "device" else path)
     with pytest.raises(ModelError, match=rf"{name}: .*(regular file|symbolic links)"):
         read_spec(tmp_path)
+
+
+def test_headers_that_are_nested(tmp_path: Path):
+    make_model(tmp_path)
+    for depth in (70, 900):
+        shape = b"[" * depth + b"]" * depth
+        header = b'{"t":{"dtype":"F32","data_offsets":[0,0],"shape":' + shape + b"}}"
+        (tmp_path / SINGLE_FILE).write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ModelError, match=SINGLE_FILE):
+            stored_tensors(tmp_path, read_spec(tmp_path))
 
 
 def test_a_key_that_is_there_twice_may_say_the_same(tmp_path: Path):

@@ -289,6 +289,13 @@ def test_packed_weights_of_which_config_says_nothing(tmp_path: Path) -> None:
         load_weights(packed, read_spec(packed), torch.float32)
 
 
+def test_plain_weights_of_which_config_says_that_they_are_packed(tmp_path: Path) -> None:
+    _, plain = make_pair(tmp_path, Kind("gptq", 16))
+    set_config(plain, GPTQ)
+    with pytest.raises(ModelError, match=r"config.json has a quantization_config, but no tensor is packed"):
+        load_weights(plain, read_spec(plain), torch.float32)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "why"),
     [

@@ -36,7 +36,7 @@ GENERATION_LISTS = (
     known_keys.GENERATION_OBEYED, known_keys.NAMED_GREEDY.keys(), known_keys.NAMED_SAMPLING.keys(),
     known_keys.NAMED_LENGTH.keys(), known_keys.GENERATION_WITHOUT_EFFECT,
 )  # fmt: skip
-NOT_SET = {"attribute_map", "rope_scaling", "use_return_dict", "is_heterogeneous", "torch_dtype"}  # views of others
+CONTEXT_NOTE = "config.json: the context is 1,024: 512 positions, stretched by {}, as in vLLM"
 GENERATES_WITH = ("bad_words_ids", "begin_suppress_tokens", "encoder_repetition_penalty", "forced_eos_token_id",
     "guidance_scale", "no_repeat_ngram_size", "num_beams", "repetition_penalty", "sequence_bias", "suppress_tokens",
     "watermarking_config")  # fmt: skip
@@ -164,7 +164,7 @@ def test_computed(key: str, tmp_path: Path):
     plain = make_model(tmp_path / "plain", family, **{k: v for k, v in overrides.items() if k != key})
     assert equal(our_logits(changed), their_logits(changed))
     assert not equal(our_logits(changed), our_logits(plain))
-    assert notes(changed) == ""
+    assert notes(changed) == ("" if key not in ("rope_parameters", "rope_scaling") else CONTEXT_NOTE.format(key))
 
 
 @pytest.mark.parametrize("key", key_cases.READ)
@@ -370,7 +370,10 @@ def test_rotary_settings(name: str, tmp_path: Path):
     spec = read_spec(directory)
     assert (spec.rope_scaling, spec.rope_theta) == (scaling, theta)
     assert equal(our_logits(directory), their_logits(directory))
-    assert ("rope_parameters" in notes(directory)) == name.startswith("both")
+    assert ("rope_parameters={" in notes(directory)) == name.startswith("both")
+    linear = scaling is not None and scaling.kind == "linear"
+    assert spec.max_positions == (1024 if linear else 512)
+    assert ("the context is 1,024" in notes(directory)) == linear
 
 
 def test_rotary_keys_that_are_not_used(tmp_path: Path):
@@ -421,6 +424,15 @@ def test_layer_types_that_agree_with_the_window(name: str, tmp_path: Path):
 def test_layer_types_that_contradict_are_refused(family: str, overrides: dict[str, Any], tmp_path: Path):
     with pytest.raises(ModelError, match=r"layer_types|sliding window"):
         read_spec(make_model(tmp_path, family, **overrides))
+
+
+def test_an_adapter_beside_the_model_is_named(tmp_path: Path):
+    (make_model(tmp_path) / "adapter_config.json").write_text("{}")
+    assert notes(tmp_path) == "adapter_config.json is not read: adapters are not applied"
+
+
+def test_a_context_has_a_limit(tmp_path: Path):
+    assert read_spec(make_model(tmp_path, rope_scaling=LINEAR | {"factor": 1e6})).max_positions == 2**27
 
 
 def test_names_that_mean_the_same(tmp_path: Path):

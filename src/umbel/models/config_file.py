@@ -16,6 +16,7 @@ Config = Mapping[str, Any]
 
 MAX_CONFIG_BYTES = 4 * 2**20
 MAX_IDS = 1000
+MAX_DEPTH = 64
 LIMITS = {
     "vocab_size": 2**24,
     "hidden_size": 2**17,
@@ -51,7 +52,20 @@ def read_json(directory: Path, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> 
         raise ModelError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    with naming(path):
+        check_depth(value)
     return value
+
+
+def check_depth(value: object) -> None:
+    """Raise ModelError for a JSON value that is nested deeper than `MAX_DEPTH`: what prints or compares it recurses."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [inner for each in inside for inner in each]
+        if not level:
+            return
+    raise ModelError(f"JSON is nested deeper than {MAX_DEPTH} levels")
 
 
 def read_file(path: Path, max_bytes: int) -> bytes | None:

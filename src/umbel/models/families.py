@@ -32,9 +32,9 @@ from umbel.models.config_file import (
 from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
-from umbel.models.notes import config_notes, generation_notes
+from umbel.models.notes import config_notes, file_notes, generation_notes
 from umbel.models.quant_files import check_quant_files
-from umbel.models.rope import rope_notes, rope_scaling, rope_theta
+from umbel.models.rope import context_of, rope_notes, rope_scaling, rope_theta
 
 GENERATION = "generation_config.json"
 MAX_PARAMETERS = 4 * 10**12
@@ -124,7 +124,7 @@ def read_spec(directory: Path) -> ModelSpec:
     with naming(directory / "config.json"):
         refuse_code(config, "config.json")
         _refuse_keys(config)
-        beside = check_quant_files(directory, config)
+        beside = check_quant_files(directory, config) + file_notes(directory)
         spec = _check_totals(_spec(config, generation, ends))
     spec = replace(spec, notes=(*spec.notes, *beside))
     if not spec.tied_embeddings or not has_other_head(directory, spec):
@@ -167,7 +167,7 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
     hidden_size = size_of(config, "hidden_size")
     attention_bias, mlp_bias = flag_of(config, "attention_bias"), flag_of(config, "mlp_bias")
-    context = size_of(config, "max_position_embeddings")
+    context = context_of(config)
     own_ends = ids_of(config, "eos_token_id", family.eos)
     notes = config_notes(config, kind, context) + rope_notes(config)
     notes += generation_notes(config, generation, context, own_ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from umbel.models.config_file import Config, ids_of, shorten
 from umbel.models.known_keys import (
@@ -18,6 +19,7 @@ from umbel.models.known_keys import (
     WITHOUT_EFFECT_IN,
 )
 
+ADAPTERS = ("adapter_config.json",)
 SHOWN = 12  # keys that one note lists
 GENERATION_LISTS = (GENERATION_OBEYED, NAMED_GREEDY, NAMED_SAMPLING, NAMED_LENGTH, GENERATION_WITHOUT_EFFECT)
 SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
@@ -49,10 +51,15 @@ def generation_notes(config: Config, generation: Config | None, context: int, en
     if length := _said(short, NAMED_LENGTH):
         tail = "rows that set no max_tokens may run to the context's end, and n is 1"
         found.append(f"{name}: {length} not applied: {tail}")
-    return found + _file_notes(generation, ends)
+    return found + _end_notes(generation, ends)
 
 
-def _file_notes(generation: Config | None, ends: Collection[int]) -> list[str]:
+def file_notes(directory: Path) -> list[str]:
+    """What lies in a model directory that transformers takes into account and we do not."""
+    return [f"{name} is not read: adapters are not applied" for name in ADAPTERS if (directory / name).exists()]
+
+
+def _end_notes(generation: Config | None, ends: Collection[int]) -> list[str]:
     """What is worth knowing where there is a generation_config.json: keys that we do not know, ends of config.json."""
     if generation is None:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from umbel.errors import ModelError
 from umbel.ir.spec import RopeScaling
-from umbel.models.config_file import Config, number_of, shorten, size_of
+from umbel.models.config_file import LIMITS, Config, number_of, shorten, size_of
 from umbel.models.known_keys import ROPE_KEYS
 
 
@@ -33,8 +33,16 @@ def rope_scaling(config: Config) -> RopeScaling | None:
     return RopeScaling("llama3", factor, low, high, context)
 
 
+def context_of(config: Config) -> int:
+    """Positions that a model can have: under linear scaling so many times more than it states, as vLLM has it."""
+    stated, scaling = size_of(config, "max_position_embeddings"), rope_scaling(config)
+    if scaling is None or scaling.kind != "linear":
+        return stated
+    return min(int(stated * scaling.factor), LIMITS["max_position_embeddings"])
+
+
 def rope_notes(config: Config) -> list[str]:
-    """What the rotary settings say that is not used, by transformers neither."""
+    """What the rotary settings say that is not used, by transformers neither, and what they make of the context."""
     name, rope, kind = _name(config), _rope(config), _kind(config)
     found = []
     other = config.get("rope_parameters")
@@ -45,6 +53,9 @@ def rope_notes(config: Config) -> list[str]:
         spare["type"] = rope["type"]
     if spare:
         found.append(f"config.json: {name}: rope_type {kind!r} does not use {shorten(spare)}")
+    stated, context = size_of(config, "max_position_embeddings"), context_of(config)
+    if context != stated:
+        found.append(f"config.json: the context is {context:,}: {stated:,} positions, stretched by {name}, as in vLLM")
     return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.errors import ModelError
-from umbel.models.config_file import is_int, shorten
+from umbel.models.config_file import check_depth, is_int, shorten
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 32
@@ -78,6 +78,7 @@ def _load(path: Path, max_bytes: int) -> tuple[dict[str, Any], int, int]:
     except (ValueError, RecursionError) as error:
         # json.loads stops at anything but white space after the object, so padding with NUL bytes ends here too.
         raise ModelError(f"header is not JSON in UTF-8, padded with spaces ({error})") from None
+    check_depth(header)
     return header, 8 + n_bytes, file_bytes
 
 

@@ -229,6 +229,8 @@ def _guess(stored: Mapping[str, object], spec: ModelSpec) -> str:
     packed = next((name for name in stored if name.endswith((".qweight", ".weight_packed"))), None)
     if packed is not None and spec.quantization is None:
         return f"there is {shorten(packed)}, but config.json has no quantization_config"
+    if packed is None and spec.quantization is not None:
+        return "config.json has a quantization_config, but no tensor is packed"
     return f"is it a {spec.family} model?"
 
 
