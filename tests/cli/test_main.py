@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -220,3 +221,35 @@ def test_a_model_that_changes_between_fingerprint_and_loading(
     assert not fake.seen
     monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
     assert run(place) == 0
+
+
+LONG_AGO = 1_000.0  # seconds
+
+
+@pytest.fixture
+def old_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has run for long, as a notebook has."""
+    monkeypatch.setattr("umbel.cli.run.process_start", lambda: time.monotonic() - LONG_AGO)
+
+
+def test_called_from_python_times_count_from_the_call(place: Path, engine: FakeEngine, old_process: None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(place, "--summary", str(place / "s.json"), "--deadline", "900s") == 0
+    assert 0 < json.loads((place / "s.json").read_text())["first_token_seconds"] < LONG_AGO
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_of_its_own_counts_from_the_start_of_its_process(
+    place: Path, engine: FakeEngine, old_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["run", str(place / "in.jsonl"), "-o", str(place / "out.jsonl"), "-m", str(place / "tiny")]
+    for name in ("await_stops", "show_what_can_be_shown"):
+        monkeypatch.setattr(f"umbel.cli.main.{name}", lambda **more: None)
+    monkeypatch.setattr("umbel.cli.main.finish", lambda code: code)
+    monkeypatch.setattr(sys, "argv", ["umbel", *given, "--summary", str(place / "s.json")])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert json.loads((place / "s.json").read_text())["first_token_seconds"] > LONG_AGO

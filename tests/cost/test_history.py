@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umbel.cost import json_cache
 from umbel.cost.history import MOST_ANSWERS, History
 from umbel.cost.json_cache import cache_folder
 from umbel.cost.lengths import LengthCurve
@@ -184,3 +186,26 @@ def test_processes_at_once_lose_nothing(history: History) -> None:
     assert known.calibration is not None and known.calibration.jobs == 60
     assert known.lengths[""].counts.tolist() == [20, 20, 20]
     assert history.steps is not None and not list(history.steps.parent.glob("*.part"))
+
+
+def test_the_folder_does_not_grow_without_end(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert history.steps is not None
+    folder = history.steps.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(json_cache, "MOST_FILES", 5)
+    names = [f"steps-{i:020x}" for i in range(9)]
+    for at, name in enumerate(names):
+        (folder / f"{name}.json").write_text("{}")
+        os.utime(folder / f"{name}.json", (at, at))
+        (folder / f"{name}.lock").touch()  # as earlier versions left them
+    others = ["notes.json", "steps-of-mine.json", "x.lock"]
+    for name in (*others, f"{names[0]}.json.77.part"):
+        (folder / name).write_text("{}")
+        os.utime(folder / name, (0, 0))
+    history.learn_steps(*steps(), PRIOR)
+    (folder / f"{names[1]}.json.78.part").write_text("being written where locks do not work")
+    history.learn_steps(*steps(), PRIOR)
+    others.append(f"{names[1]}.json.78.part")
+    kept = [*(f"{name}.json" for name in names[-4:]), history.steps.name, json_cache.LOCK]
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted([*kept, *others])
+    assert history.load().calibration is not None

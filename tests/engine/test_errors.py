@@ -79,6 +79,24 @@ def test_a_row_beyond_the_pool_is_an_error_row(llm: LLM) -> None:
     assert [got[i].outputs for i in (0, 2)] == [plain[i].outputs for i in (0, 2)]
 
 
+def test_a_row_that_cannot_fit_is_not_computed(llm: LLM) -> None:
+    """One for its prompt, one for what it surely generates; one that may end early gets its chance."""
+    small = LLM(str(llm._model.directory), dtype="float32", device="cpu", threads=1, kv_tokens=128)
+    prompts = [[3, 4, 5], [8] * 300, [9] * 20, [9] * 20, [3, 4, 6]]
+    sure, open_ended = (
+        replace(PARAMS, ignore_eos=True, max_tokens=200),
+        replace(PARAMS, ignore_eos=False, max_tokens=200),
+    )
+    got = answers(small, prompts, [PARAMS, PARAMS, sure, replace(sure, max_tokens=97), PARAMS])
+    codes = [o.error and o.error.code for o in got]
+    assert codes == [None, "kv_capacity_exceeded", "kv_capacity_exceeded", None, None]
+    assert "20 tokens and 200 to generate" in got[2].error.message and "--retry-failed" in got[2].error.message
+    assert small.stats().computed_prompt_tokens <= 3 + 20 + 3
+    assert small.stats().steps < 150
+    alone = answers(small, [[9] * 20], open_ended)
+    assert alone[0].error is None or "generated" in alone[0].error.message
+
+
 def test_closing_the_generator_frees_everything(llm: LLM) -> None:
     long = replace(PARAMS, max_tokens=200)
     before = llm.stats()

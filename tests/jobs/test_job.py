@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, read_rows, write_rows
+from umbel.cli.display import closing_lines
 from umbel.errors import DiskFull, StoreBusy, StoreMismatch, UmbelError, UsageError
 from umbel.ir.plan import Plan
+from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
@@ -261,3 +263,18 @@ def test_small_groups_commit_often(
     make_job(source, tmp_path / "out", at=reached.append).run()
     assert reached.count("store.commit.after") == 8
     assert (tmp_path / "out").read_bytes() == expected
+
+
+class EndlessEngine(StoppingEngine):
+    """Is stopped before it has any answer."""
+
+    rows = 0
+
+    def stats(self) -> Stats:
+        return Stats(computed_prompt_tokens=77 * len(self.seen))
+
+
+def test_what_was_computed_for_nothing_is_counted(source: Path, tmp_path: Path) -> None:
+    summary = make_job(source, tmp_path / "out", EndlessEngine()).run()
+    assert (summary.status, summary.prompt_tokens, summary.computed_prompt_tokens) == ("drained", 0, 77)
+    assert "77 prompt tokens computed; 0 tokens out" in closing_lines(summary, quiet=False)[1]

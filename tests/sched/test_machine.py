@@ -50,6 +50,7 @@ class SchedulerLife(RuleBasedStateMachine):
         self.answers = {key: expected(job, *key) for key in job.samples}
         self.open = set(job.samples)
         self.done = False
+        self._leave_out_unfit()
 
     @rule(times=st.integers(1, 8))
     def step(self, times: int) -> None:
@@ -92,14 +93,17 @@ class SchedulerLife(RuleBasedStateMachine):
             self._step()
         raise AssertionError("no end after 20,000 steps")
 
-    def _step(self) -> None:
-        if self.done:
-            return
-        step = self.scheduler.next()
+    def _leave_out_unfit(self) -> None:
         for row, _ in self.scheduler.failed:
             assert self.job.row_pages(row, self.page_size) > self.n_pages, "reported as unfit, but it fits alone"
             self.open = {key for key in self.open if key[0] != row}
         self.scheduler.failed.clear()
+
+    def _step(self) -> None:
+        if self.done:
+            return
+        step = self.scheduler.next()
+        self._leave_out_unfit()
         if step is None:
             assert not self.open
             assert_clean(self.scheduler)

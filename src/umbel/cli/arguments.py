@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from umbel.config import nearest
 from umbel.errors import UsageError
@@ -42,13 +42,14 @@ class Option:
         self.bare = bare
 
 
-def call(command: Callable[..., int | None], arguments: Sequence[str], name: str) -> int:
-    """Call a command with what the command line says; returns its exit code. Raises UsageError for a mistake in it;
-    `--help` prints the help and raises SystemExit."""
+def call(command: Callable[..., int | None], arguments: Sequence[str], name: str, **more: Any) -> int:
+    """Call a command with what the command line says, and `more` where it has such parameters, which are no options;
+    returns its exit code. Raises UsageError for a mistake; `--help` prints the help and raises SystemExit."""
     about = cleandoc(command.__doc__ or "")
     parser = _Parser(name, description=about, allow_abbrev=False, add_help=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
-    hints, parameters = get_type_hints(command, include_extras=True), signature(command).parameters
+    hints, all_of_it = get_type_hints(command, include_extras=True), signature(command).parameters
+    parameters = {name: it for name, it in all_of_it.items() if get_origin(hints[name]) is Annotated}
     actions = [_add(parser, parameter, hints[parameter.name]) for parameter in parameters.values()]
     parser.usage = f"{name} [OPTIONS]" + "".join(f" {a.metavar}" for a in actions if not a.option_strings)
     bare = {f"--{name}" for name in parameters if getattr(get_args(hints[name])[1], "bare", False)}
@@ -61,7 +62,7 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
     for action, parameter in zip(actions, parameters.values(), strict=True):
         if parameter.default is Parameter.empty and getattr(found, parameter.name) is None:
             parser.error(f"{'/'.join(action.option_strings) or action.metavar} is missing")
-    return command(**vars(found)) or 0
+    return command(**vars(found), **{name: value for name, value in more.items() if name in all_of_it}) or 0
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

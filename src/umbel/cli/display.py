@@ -143,6 +143,8 @@ def _tokens(result: Summary) -> str:
     saved = max(0, result.prompt_tokens - result.computed_prompt_tokens)
     share = f" ({saved / result.prompt_tokens:.0%} saved by sharing)" if result.prompt_tokens and saved else ""
     computed = f"{result.computed_prompt_tokens:,} of {result.prompt_tokens:,} prompt tokens computed{share}"
+    if result.computed_prompt_tokens > result.prompt_tokens:  # of rows, too, that a stop left without an answer
+        computed = f"{result.computed_prompt_tokens:,} prompt tokens computed"
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"

@@ -31,14 +31,14 @@ COMMANDS = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, that of this process if none is given; returns the exit code."""
     if arguments is not None:
-        return _guarded(lambda: _run(list(arguments)))
+        return _guarded(lambda: _run(list(arguments), own_process=False))
     given = sys.argv[1:]
     await_stops(resumable=given[:1] == ["run"])
     show_what_can_be_shown()
-    return finish(_guarded(lambda: _run(given)))
+    return finish(_guarded(lambda: _run(given, own_process=True)))
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], *, own_process: bool) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if given else USAGE
@@ -52,17 +52,18 @@ def _run(given: list[str]) -> int:
 
         what = "option" if given[0].startswith("-") else "command"
         return _fail(f"no {what} {given[0]!r}{nearest(given[0], COMMANDS)}; see umbel --help", USAGE)
-    return _call(given[0], given[1:])
+    return _call(given[0], given[1:], own_process=own_process)
 
 
-def _call(name: str, arguments: Sequence[str]) -> int:
+def _call(name: str, arguments: Sequence[str], *, own_process: bool) -> int:
     from importlib import import_module
 
     from umbel.cli.arguments import call
 
     module, function, _ = COMMANDS[name]
     try:
-        return call(getattr(import_module(module), function), arguments, f"umbel {name}")
+        command = getattr(import_module(module), function)
+        return call(command, arguments, f"umbel {name}", own_process=own_process)
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else INTERNAL
 

@@ -61,6 +61,7 @@ def run_command(
     fresh: Annotated[bool, Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
     retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
+    own_process: bool = False,
 ) -> int:
     """Run every row of FILE through a model and write one answer per row.
 
@@ -82,7 +83,7 @@ def run_command(
     _check_extras(paths)
     how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
     budget = Budget.of(deadline, max_output_tokens_total)
-    return _run(config, sampling, reading, paths, how, budget, quiet=quiet)
+    return _run(config, sampling, reading, paths, how, budget, quiet=quiet, own_process=own_process)
 
 
 def _paths(file: Path | None, input_file: Path | None, output: Path, summary: Path | None) -> dict[str, Any]:
@@ -100,12 +101,14 @@ def _run(
     budget: Budget,
     *,
     quiet: bool,
+    own_process: bool,
 ) -> int:
+    """Run the job. Times count from the start of the process where that is there for this command only."""
     from umbel.cli.assemble import build_job
     from umbel.cli.display import closing_lines, say, showing
     from umbel.jobs.spool import readable
 
-    recorder, began = None, process_start()
+    recorder, began = None, process_start() if own_process else time.monotonic()
     if paths["trace"] is not None:
         from umbel.engine.recorder import Recorder
 
@@ -115,7 +118,7 @@ def _run(
             job = build_job(config, sampling, reading, source, paths["output"], **how, budget=budget, profile=recorder)
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
-        job.began, job.last = began, True
+        job.began, job.last = began, own_process
         with showing(job.progress, quiet=quiet):
             result = job.run()
     say(closing_lines(result, quiet=quiet))

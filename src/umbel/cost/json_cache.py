@@ -9,6 +9,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +19,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+MOST_FILES = 256  # in the folder; those that were changed last are kept
+OLD = 3_600.0  # seconds after which nobody writes to a part any more
+LOCK = "lock"  # one for all files, so that none is left beside each
+_OURS = re.compile(r"[a-z]+-[0-9a-f]{20}(\.json|\.lock|\.json\.\d+\.part)")
 _LEVEL = 4  # warnings name the caller's caller: the code that asked for a history
 
 
@@ -53,17 +59,29 @@ def change_json(path: Path | None, change: Callable[[], Mapping[str, Any]]) -> N
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
+        with _locked(path.with_name(LOCK)):
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             try:
                 part.write_text(json.dumps(change(), allow_nan=False))
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
+            with suppress(OSError):
+                _clean(path.parent)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return
         warnings.warn(f"{path}: not saved ({_shown(error)})", stacklevel=_LEVEL)
+
+
+def _clean(folder: Path) -> None:
+    """Remove the files that were changed longest ago where there are too many, and what writers left that died. Files
+    of other names are not ours."""
+    found = [(entry.stat().st_mtime, Path(entry)) for entry in os.scandir(folder) if _OURS.fullmatch(entry.name)]
+    kept = sorted((at, path) for at, path in found if path.suffix == ".json")
+    left = [path for at, path in found if path.suffix == ".lock" or (path.suffix == ".part" and at < time.time() - OLD)]
+    for path in (*(path for _, path in kept[: max(0, len(kept) - MOST_FILES)]), *left):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -140,7 +140,8 @@ class Loop:
     def _unfit(self) -> Iterator[Output]:
         failed, self.scheduler.failed = self.scheduler.failed, []
         for row, reason in failed:
-            yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; raise kv_tokens", status=400))
+            advice = "raise kv_tokens (of a job: --kv-tokens, with --retry-failed)"
+            yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; {advice}", status=400))
 
     def _abandon(self, row: int, error: RowError) -> Iterator[Output]:
         for rank in self.scheduler.waiting.ranks_of(row):

@@ -62,9 +62,9 @@ class Job:
 
     `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
     resume does not change a prompt. `load` builds the engine and is called only when there are rows to run; `warm` does
-    what `load` can do before that is known, while a large file is scanned. `began` is when the process did, on the
-    clock of `time.monotonic`; `last` says that it ends with the job. `spans` hears where the time goes. `arithmetic`
-    tells before `load` what the machine decides of the identity (config.DECIDED_HERE).
+    what `load` can do before that is known, while a large file is scanned. `arithmetic` tells before `load` what the
+    machine decides of the identity (config.DECIDED_HERE). `began` is when the user began to wait, on the clock of
+    `time.monotonic`; `last` says that the process ends with the job. `spans` hears where the time goes.
     """
 
     spec: JobSpec
@@ -271,6 +271,6 @@ class Job:
         )
 
     def _first_token(self) -> float | None:
-        """Seconds from the start of the process to the first token of this run; None when there was none."""
+        """Seconds from `began` to the first token of this run; None when there was none."""
         engine = None if self._execution is None else self._execution.engine
         return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)

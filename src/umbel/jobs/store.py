@@ -185,9 +185,9 @@ class JobStore:
     def commit(self, live: Mapping[str, Any] | None = None) -> None:
         """Make the pending rows durable. When it returns they are on disk; when it raises none of them count.
 
-        `live` holds the counters of the whole job so far, kept with the group for the report.
+        `live` holds the counters of the whole job so far, kept for the report, also where no row is pending.
         """
-        if not self._pending:
+        if not self._pending and live is None:
             return
         with self._shield():
             self.broken = True  # until it has worked: a failed commit is never tried again

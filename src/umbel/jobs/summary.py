@@ -20,10 +20,10 @@ class Summary:
     its deadline or token budget, to be resumed). `errors` counts failed rows by code, `left` the rows that have no
     result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
     time in which the engine waited for rows to be tokenised, `first_token_seconds` the time from the start of the
-    process to the first token of this run (None when nothing was run). `against_plan` holds figures of the whole job
-    beside those of its plan, as jobs.report does. `exact` says that no technique that was taken may change answers, and
-    `lossy` names those that may; `notes` are texts for the user: of the model (ir.plan.Plan), then of the input
-    (jobs.rows.ReadNotes).
+    job (for a command of its process) to the first token of this run (None when nothing was run). `against_plan` holds
+    figures of the whole job beside those of its plan, as jobs.report does. `exact` says that no technique that was
+    taken may change answers, and `lossy` names those that may; `notes` are texts for the user: of the model
+    (ir.plan.Plan), then of the input (jobs.rows.ReadNotes).
     """
 
     status: str

@@ -23,6 +23,7 @@ from umbel.sched.policies.build import build_admission, build_cache, build_queue
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.sequences import Sequences
+from umbel.sched.unfit import never_fitting
 
 Ints = NDArray[np.int64]
 
@@ -71,6 +72,9 @@ class Scheduler:
         self._draft, self._under_way = Draft(0), 0
         self._assembler = Assembler(self.seqs, self.kv, workload, table)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
+        self.failed += never_fitting(workload, order, max_out, certain, pool)
+        for row, _ in self.failed:
+            self.drop_row(row)
 
     @property
     def evicted_rows(self) -> int:
@@ -228,9 +232,8 @@ class Scheduler:
         slot = self.seqs.slot_of.get(rank)
         made = int(self.seqs.n_out[slot]) if slot is not None else 0
         pool = self.pool.n_pages * self.pool.page_size
-        self.failed.append(
-            (row, f"prompt of {tokens} tokens and {made} generated do not fit the KV pool of {pool} tokens")
-        )
+        what = f"prompt of {tokens} tokens and {made} generated"
+        self.failed.append((row, f"{what} do not fit the KV pool of {pool} tokens"))
         self.drop_row(row)
         return True
 
