@@ -277,6 +277,14 @@ def test_parts_equal_transformers(source: str, texts: list[str], tmp_path: Path)
     assert Tokenizer.load(tmp_path).render(check_messages(messages)) == wanted
 
 
+def test_underscores_of_honest_templates_equal_transformers(tmp_path: Path) -> None:
+    source = "{{ ['a', 'b']|join('__') }}{{ messages[0].content|replace('__NAME__', 'x') }}{{ '__X__' }}"
+    write_tokenizer(tmp_path, source)
+    expected = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path)
+    wanted = expected.apply_chat_template(chat("__NAME__"), tokenize=False)
+    assert Tokenizer.load(tmp_path).render(chat("__NAME__")) == wanted == "a__bx__X__"
+
+
 # Where a template lies, and what is said when there is none.
 
 

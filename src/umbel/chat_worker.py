@@ -33,6 +33,7 @@ Message = Mapping[str, Any]
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 MARK = "MARK"
+ATTRIBUTE_FILTERS = {"attr", "groupby", "map", "max", "min", "rejectattr", "selectattr", "sort", "sum", "unique"}
 MAX_FAULT_CHARS = 500
 _PRINTED_PART = re.compile(r"""['"]type['"]\s*:\s*['"]text['"]""")
 
@@ -183,9 +184,10 @@ def _refuse_internals(tree: nodes.Template) -> None:
     """Raise SecurityError where a template names what the sandbox would refuse, before any of it runs."""
     names = [node.attr for node in tree.find_all(nodes.Getattr)]
     for node in tree.find_all((nodes.Getitem, nodes.Filter)):
-        names += [const.value for const in node.find_all(nodes.Const) if isinstance(const.value, str)]
+        if isinstance(node, nodes.Getitem) or node.name in ATTRIBUTE_FILTERS:
+            names += [const.value for const in node.find_all(nodes.Const) if isinstance(const.value, str)]
     for name in names:
-        if name.startswith("__") and name.endswith("__"):
+        if name.startswith("__") and name.endswith("__") and name.strip("_"):
             raise SecurityError(f"it names the Python internal {name!r}")
 
 

@@ -75,6 +75,12 @@ def test_a_job_is_read_as_plan_reads_it(tmp_path: Path, capsys: pytest.CaptureFi
         assert "2 rows left out" in said.err
 
 
+def test_a_job_with_stop_strings_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": [5, 6], "max_tokens": 3, "stop": ["x"]}) + "\n")
+    assert main(["sim", str(tmp_path / "in.jsonl"), *SHAPE]) == 0
+    assert "1 row" in capsys.readouterr().out
+
+
 def test_text_needs_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"prompt": "Once upon a time"}\n')

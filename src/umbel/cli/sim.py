@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,7 +118,13 @@ def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any
         prepared = prepare(Source(source, options), texts, spec.vocab_size, spec.max_positions)
     if prepared.faults:
         _say(f"{len(prepared.faults):,} rows left out: they would be errors (umbel plan lists them)")
-    return prepared.workload
+    return _without_stops(prepared.workload)
+
+
+def _without_stops(workload: Any) -> Any:
+    """Rows that end by their lengths alone: no text is generated here in which a stop string could be found."""
+    known = {id(params): replace(params, stop=()) for params in workload.params}
+    return replace(workload, params=[known[id(params)] for params in workload.params])
 
 
 class _Texts:
@@ -136,6 +143,9 @@ class _Texts:
     def encode_chat(self, conversations: Sequence[Any]) -> Sequence[Any]:
         """Token ids of each chat, or why it has none. Raises UsageError where there is no tokenizer."""
         return self._loaded().encode_chat(conversations)
+
+    def check_stops(self, params: Any) -> None:
+        """Nothing is generated here, so no stop string is looked for."""
 
     def _loaded(self) -> Any:
         if self._found is None:
