@@ -18,6 +18,7 @@ from umbel.errors import ModelError
 
 _START = "import sys; sys.path = sys.argv[1:]; from umbel.chat_worker import main; main()"
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_PARTING_SECONDS = 5.0  # between the end of a process's output and its own; far more than it takes
 _OUT_OF_MEMORY = 77  # exit code; 1 would also be that of a process that failed in another way
 
 
@@ -71,7 +72,9 @@ class TemplateProcess:
         return answers
 
     def end(self) -> str:
-        """End the process; why it ended, if it had by itself."""
+        """Why the process ended, once its answers have; it is ended where it has not by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PARTING_SECONDS)
         self._finalizer()
         code = self._process.returncode
         if self.timed_out:
@@ -90,8 +93,7 @@ class TemplateProcess:
         except BrokenPipeError:
             return []
         except BaseException:  # interrupted between question and answer: what comes would answer something else
-            self._process.kill()
-            self.end()
+            self._finalizer()
             raise
         return [line for line in lines if line.endswith(b"\n")]
 
@@ -103,9 +105,10 @@ def _command() -> list[str]:
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    """End a process (one that ended already keeps its own exit code) and free what it holds here."""
+    """End a process, at once even where a thread still waits for its answer, and free what it holds here."""
+    process.kill()
+    process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):  # what was left to write has no reader any more
                 stream.close()
-    process.wait()
