@@ -11,7 +11,7 @@ import orjson
 
 from umbel.config import nearest
 from umbel.errors import UsageError
-from umbel.ir.limits import refuse
+from umbel.ir.limits import refuse, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,19 @@ class Template:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(f"--prompt {text!r}: not valid text ({error})") from None
+            raise UsageError(f"--prompt {shown(text)}: not valid text ({error})") from None
         try:
             fields = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise UsageError(f"--prompt {text!r}: {error}; write {{{{ and }}}} for literal braces") from None
+            raise UsageError(f"--prompt {shown(text)}: {error}; write {{{{ and }}}} for literal braces") from None
         for _, name, spec, conversion in fields:
             if name == "" or spec or conversion:
-                raise UsageError(f"--prompt {text!r}: use {{column}} alone; write {{{{ and }}}} for literal braces")
+                raise UsageError(
+                    f"--prompt {shown(text)}: use {{column}} alone; write {{{{ and }}}} for literal braces"
+                )
         parsed = cls(tuple((literal, name) for literal, name, _, _ in fields))
         if not parsed.columns:
-            raise UsageError(f"--prompt {text!r}: names no column, so every row would get the same prompt")
+            raise UsageError(f"--prompt {shown(text)}: names no column, so every row would get the same prompt")
         return parsed
 
     @property
