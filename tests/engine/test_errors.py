@@ -149,3 +149,13 @@ def test_stats_add_up(llm: LLM) -> None:
     assert after.output_tokens - before.output_tokens == sum(len(c.token_ids) for o in outputs for c in o.outputs)
     assert after.recomputed_tokens == before.recomputed_tokens and after.steps > before.steps
     assert after.kv_tokens_read > before.kv_tokens_read and after.kv_peak_tokens >= 67
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_text_that_is_far_too_long_is_not_tokenised(llm: LLM, chat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("encode", "encode_rendered"):
+        monkeypatch.setattr(llm.tokenizer, name, lambda *texts: pytest.fail("it was tokenised"))
+    text = " " * (2**20 + 1)
+    bad, good = answers(llm, [{"messages": [{"role": "user", "content": text}]} if chat else text, GOOD[0]])
+    assert bad.error is not None and bad.error.code == "context_length_exceeded"
+    assert "characters" in bad.error.message and good.error is None

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+import pytest
 
-from tests.jobs.fakes import make_job, read_rows, write_rows
+from tests.jobs.fakes import FakeTokenizer, make_job, read_rows, write_rows
+from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.jobs.answers import Renderer
+from umbel.jobs.openai_answers import text_offsets
+from umbel.jobs.rows import Style
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 TEXT = {"model": "fake", "prompt": "hi", "max_tokens": 2}
@@ -103,3 +108,30 @@ def test_parquet_output_of_openai_rows(tmp_path: Path) -> None:
     good, bad = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert json.loads(good["response"])["body"]["object"] == "chat.completion" and good["error"] is None
     assert json.loads(bad["response"])["status_code"] == 400 and bad["error"]["code"] == "invalid_value"
+
+
+def test_tokens_with_one_text_do_not_overwrite_each_other() -> None:
+    """Ids 3, 93 and 183 have one text; the chosen token keeps it, and is listed once."""
+    top = ((93, -0.1), (183, -0.2), (4, -0.3))
+    for chosen, value in ((3, -5.0), (183, -0.2)):
+        logprobs = (TokenLogprobs(chosen, value, top),)
+        output = Output(0, 1, (Completion(0, "$", (chosen,), "length", None, logprobs),))
+        result = Renderer("job", "fake", FakeTokenizer().token_bytes).answer(
+            0, "a", Style.COMPLETION, output, many=False
+        )
+        found = json.loads(result.line)["response"]["body"]["choices"][0]["logprobs"]
+        others = {f"token_id:{id}": known for id, known in top if id not in (chosen, 4)}
+        assert found["top_logprobs"] == [{"$": value, "%": -0.3, **others}]
+        assert (found["tokens"], found["text_offset"]) == (["$"], [0])
+
+
+@pytest.mark.parametrize(("text", "pieces", "offsets"), [
+    ("a\u00e9\U0001f600b", [b"a", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x98\x80", b"b"], [0, 1, 1, 2, 2, 3]),
+    ("ab", [b"a", b"<end>", b"b", b"<end>"], [0, 1, 1, 2]),  # special tokens that do not show
+    ("a\ufffdb", [b"a", b"\xe2", b"b"], [0, 1, 2]),  # bytes that are no character
+    ("\ufffd\ufffdb", [b"\xe2", b"\xe2", b"b"], [0, 0, 2]),
+    ("ab", [b"a", b"bcd", b"e"], [0, 1, 1]),  # cut by a stop string
+    ("", [b"a"], [0]),
+])  # fmt: skip
+def test_offsets_point_at_the_tokens(text: str, pieces: list[bytes], offsets: list[int]) -> None:
+    assert text_offsets(text, pieces) == offsets

@@ -12,7 +12,7 @@ import numpy as np
 
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.contain import row_error
-from umbel.ir.limits import check_prompt_ids, check_room, check_token_ids
+from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.request import Completion, RowError
@@ -108,6 +108,8 @@ class Intake:
         if isinstance(rendered, InvalidRequest):
             return rendered
         try:
+            text = _text_of(prompt) if rendered is None else rendered
+            check_chars(len(text or ""), self.model.spec.max_positions)
             ids = self._ids(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
             self._check(ids, params)
         except InvalidRequest as error:

@@ -70,9 +70,9 @@ class Rows:
         ids = [list(e.token_ids[:-1] if hide else e.token_ids) for e, hide in zip(ended, hides, strict=True)]
         if not decoder.first_apart:
             return decoder.decode_batch(ids, skip_special_tokens=skip_special_tokens)
-        prompts = (self.workload.prompt(e.row) for e in ended)
-        contexts = [decoder.context_of(p, skip_special_tokens=skip_special_tokens) for p in prompts]
-        return decoder.decode_answers(ids, contexts, skip_special_tokens=skip_special_tokens)
+        prompts = {e.row: self.workload.prompt(e.row) for e in ended}
+        found = {row: decoder.context_of(p, skip_special_tokens=skip_special_tokens) for row, p in prompts.items()}
+        return decoder.decode_answers(ids, [found[e.row] for e in ended], skip_special_tokens=skip_special_tokens)
 
     def _params(self, ended: Ended) -> SamplingParams:
         return self.workload.params[ended.row]

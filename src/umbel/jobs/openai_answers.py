@@ -13,7 +13,7 @@ from umbel.jobs.rows import Style
 
 CREATED = 0
 """`created` of every body: a clock reading would differ between a resumed and an uninterrupted run."""
-_BROKEN = re.compile("\ufffd+".encode())
+_BROKEN = re.compile("(?:\ufffd)+".encode())
 
 
 @dataclass(slots=True)
