@@ -1,7 +1,9 @@
-"""A replica without a model: answers by arithmetic; token 13 kills it, token 14 makes a planned error.
+"""A replica without a model: answers by arithmetic, and does what some tokens say.
 
-Token 15 kills the first that meets it and lets none be loaded from then on, by the file that `MARK` names, which gets a
-letter for each that tries; the others then take their time.
+13 kills it, 14 makes a planned error, 201 stops it as SIGSTOP does, 202 makes its work hang while it lives (both say so
+in the file that `HUNG` names), 203 answers rows that it was not given this time. 15 kills the first that meets it and
+lets none be loaded from then on, by the file that `MARK` names, which gets a letter for each that tries; the others
+then take their time. Of those that start while there is a file named `FIRST`, one takes it away and is killed.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,12 +23,37 @@ from umbel.cost.machine import a100
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output
 
-MARK = "UMBEL_TEST_MARK"
+LOCK = threading.Lock()
+MARK, FIRST, HUNG = "UMBEL_TEST_MARK", "UMBEL_TEST_FIRST", "UMBEL_TEST_HUNG"
 
 
-def tell(kind: Kind, data: bytes) -> None:
-    sys.stdout.buffer.write(frame(kind, data))
-    sys.stdout.buffer.flush()
+def tell(kind: Kind, data: bytes, attempt: int = 0) -> None:
+    with LOCK:
+        sys.stdout.buffer.write(frame(kind, data, attempt))
+        sys.stdout.buffer.flush()
+
+
+def beat() -> None:
+    """Live, and never get any further."""
+    while True:
+        tell(Kind.BEAT, b"here")
+        time.sleep(0.02)
+
+
+def do(ids: list[int], attempt: int) -> None:
+    """What some tokens ask for."""
+    if 13 in ids:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if 201 in ids or 202 in ids:
+        with open(os.environ[HUNG], "a") as file:
+            file.write(f"{os.getpid()}\n")
+    if 201 in ids:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if 202 in ids:
+        time.sleep(3600.0)
+    if 203 in ids:
+        tell(Kind.ANSWER, encode_answer(Output(0, 1, (Completion(0, "", (99,), "late"),))), attempt - 1)
+        tell(Kind.DONE, b"{}", attempt - 1)
 
 
 def main() -> None:
@@ -33,25 +62,33 @@ def main() -> None:
         with mark.open("a") as file:
             file.write("x")
         sys.exit(3)
+    with suppress(FileNotFoundError):
+        Path(os.environ.get(FIRST, "/nowhere")).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=beat, daemon=True).start()
     tell(Kind.READY, json.dumps({"machine": asdict(a100()), "dtype": "float32"}).encode())
     done = 0
     while (found := read_frame(sys.stdin.buffer)) is not None:
-        workload = decode_rows(found[1])
+        workload = decode_rows(found.data)
         for row, key in enumerate(workload.keys.tolist()):
             ids = workload.prompt(row).tolist()
-            if 13 in ids or (15 in ids and not mark.exists()):
-                if 15 in ids:
-                    mark.touch()
+            do(ids, found.attempt)
+            if 15 in ids and not mark.exists():
+                mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if mark.exists():
                 time.sleep(0.05)
             if 14 in ids:
                 tell(Kind.FAILED, json.dumps({"error": "CapacityError", "message": "too large"}).encode())
                 return
-            tell(Kind.ANSWER, encode_answer(Output(row, len(ids), (Completion(0, "", (key, *ids[:1]), "length"),))))
+            tell(
+                Kind.ANSWER,
+                encode_answer(Output(row, len(ids), (Completion(0, "", (key, *ids[:1]), "length"),))),
+                found.attempt,
+            )
             done += 1
         stats = asdict(Stats(rows_done=done, output_tokens=2 * done, kv_peak_tokens=done))
-        tell(Kind.DONE, json.dumps({"stats": stats, "first_token": 5.0}).encode())
+        tell(Kind.DONE, json.dumps({"stats": stats, "first_token": 5.0}).encode(), found.attempt)
 
 
 if __name__ == "__main__":

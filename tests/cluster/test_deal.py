@@ -40,7 +40,7 @@ def test_each_row_once(sizes: list[int], poison: set[int], data: st.DataObject) 
             seen.append(row)
         if dies:
             deaths += 1
-            lost += deal.died(replica, "signal 9")
+            lost += deal.died(replica, "ended with signal 9")
         else:
             deal.done(replica)
     assert deal.over and sorted(seen + lost) == list(range(total))
@@ -52,7 +52,7 @@ def test_a_row_is_not_given_up_for_one_death() -> None:
     deal = Deal([np.array([4])])
     for count in range(1, LEAST_DEATHS + 1):
         assert deal.give(0) is not None
-        assert deal.died(0, "signal 9") == ([4] if count == LEAST_DEATHS else [])
+        assert deal.died(0, "ended with signal 9") == ([4] if count == LEAST_DEATHS else [])
     assert deal.over
 
 
@@ -62,7 +62,7 @@ def test_what_a_dead_replica_leaves_goes_to_the_others() -> None:
     assert first is not None and second is not None and deal.give(2) is None
     for place in range(4):
         deal.answered(0, place)
-    assert deal.died(0, "signal 9") == []
+    assert deal.died(0, "ended with signal 9") == []
     taken = [deal.give(replica) for replica in (0, 2, 3, 4)]
     assert [row for rows in taken if rows is not None for row in rows.tolist()] == list(range(4, 10))
     assert deal.give(1) is None  # it has rows
@@ -72,6 +72,6 @@ def test_deaths_without_end_are_an_error_that_says_what_to_do() -> None:
     """Also of replicas that had no rows: those that cannot even load."""
     deal = Deal([np.arange(100)])
     for _ in range(MOST_DEATHS - 1):
-        assert deal.died(1, "exit code 1") == []
+        assert deal.died(1, "ended with exit code 1") == []
     with pytest.raises(UmbelError, match=r"exit code 1; what is finished is kept.*run the same command again"):
-        deal.died(1, "exit code 1")
+        deal.died(1, "ended with exit code 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.fake_replica import MARK
+from tests.cluster.fake_replica import FIRST, HUNG, MARK
 from tests.house.source import ROOT
 from tests.tiny_models import make_model
 from umbel.api import LLM
+from umbel.cluster.local import LocalPool
 from umbel.cluster.replicas import Replicas
+from umbel.cluster.watch import Watch
 from umbel.errors import CapacityError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 
@@ -88,11 +91,11 @@ def test_abandoned_rows_end_their_processes(one: LLM, two: Replicas) -> None:
     assert not two.pool.processes and all(ended(pid) for pid in running.values())
 
 
-def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replicas:
+def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Replicas:
     """Replicas without a model."""
     monkeypatch.setattr("umbel.cluster.local.PROGRAM", "tests.cluster.fake_replica")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    return Replicas(str(make_model(tmp_path / "llama", "llama")), data_parallel_size=2, **OPTIONS)
+    return Replicas(str(make_model(tmp_path / "llama", "llama")), data_parallel_size=count, **OPTIONS)
 
 
 def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
@@ -119,9 +122,85 @@ def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, m
     assert [output.outputs[0].token_ids[0] for output in outputs] == list(range(40))
     assert (tmp_path / "mark").read_text() in ("", "x")
     monkeypatch.setattr("umbel.cluster.deal.MOST_DEATHS", 5)
-    with pytest.raises(UmbelError, match=r"5 replicas ended .* exit code 3; what is finished is kept"):
+    with pytest.raises(UmbelError, match=r"5 replicas were lost .* exit code 3; what is finished is kept"):
         replicas.generate([[13]])
     assert not replicas.pool.processes
+
+
+class Told(Watch):
+    """Gives those up that say in a file that they hang; nothing depends on how fast this machine is."""
+
+    file = Path("/nowhere")
+    pool: LocalPool | None = None
+
+    def lost(self) -> dict[int, str]:
+        if self.pool is None or not self.file.exists():
+            return {}
+        pids = self.file.read_text().split()
+        return {n: "gave no sign of life for 60 s" for n, pid in self.pool.processes.items() if str(pid) in pids}
+
+
+@pytest.mark.parametrize("token", [201, 202], ids=["stopped", "asleep"])
+def test_a_row_that_makes_replicas_hang_is_an_error_and_the_others_are_answered(
+    token: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(HUNG, str(tmp_path / "hung"))
+    monkeypatch.setattr("umbel.cluster.local.Watch", Told)
+    replicas = faked(tmp_path, monkeypatch)
+    watch = replicas.pool._watch
+    assert isinstance(watch, Told)
+    watch.file, watch.pool = tmp_path / "hung", replicas.pool
+    prompts = [[i + 20] for i in range(24)]
+    prompts[11] = [3, token]
+    outputs = replicas.generate(prompts, SamplingParams(max_tokens=2))
+    for i, output in enumerate(outputs):
+        if i == 11:
+            assert output.error is not None and output.error.code == "replica_hung"
+            assert "the last one gave no sign of life for 60 s and was ended" in output.error.message
+        else:
+            assert output.outputs[0].token_ids == (i, i + 20)
+    assert "for 60 s and was ended: its rows go to those that are free" in caplog.text
+    assert all(ended(int(pid)) for pid in (tmp_path / "hung").read_text().split())
+    assert {seen.mark for seen in watch._seen.values()} <= {b"here", None}
+
+
+def test_a_replica_that_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than a pipe takes is sent to one that is stopped, which is then given up by its silence."""
+    ahead = [0.0]
+    replicas = faked(tmp_path, monkeypatch, count=1)
+    pool = replicas.pool
+    pool._watch._clock = lambda: time.monotonic() + ahead[0]
+    os.kill(pool.processes[0], signal.SIGSTOP)
+    pool.submit(0, b"x" * 2_000_000)
+    results = pool.results()
+    while select.select([pool._children[0].process.stdout], [], [], 0)[0]:  # what it had said before
+        pool._events.extend(pool._read(0))
+    ahead[0] = 61.0
+    event = next(results)
+    assert (event.kind, event.hung, event.data) == (None, True, b"gave no sign of life for 60 s and was ended")
+    assert not pool.processes
+
+
+def test_late_answers_are_refused_by_the_number_of_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas = faked(tmp_path, monkeypatch)
+    for prompts in ([[i + 20] for i in range(4)], [[203, i + 20] for i in range(4)]):
+        outputs = replicas.generate(prompts, SamplingParams(max_tokens=2))
+        assert [output.outputs[0].token_ids for output in outputs] == [(i, p[0]) for i, p in enumerate(prompts)]
+
+
+def test_a_replica_that_dies_as_it_loads_leaves_the_work_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(FIRST, str(tmp_path / "first"))
+    (tmp_path / "first").touch()
+    replicas = faked(tmp_path, monkeypatch)
+    assert len(replicas.pool.processes) == 1 and "ended with signal 9: while it loaded the model" in caplog.text
+    outputs = replicas.generate([[i + 20] for i in range(8)], SamplingParams(max_tokens=2))
+    assert [output.outputs[0].token_ids for output in outputs] == [(i, i + 20) for i in range(8)]
+    replicas.stop()
+    (tmp_path / "first").touch()
+    with pytest.raises(UmbelError, match="replica 0 ended with signal 9 while it loaded the model"):
+        faked(tmp_path, monkeypatch, count=1)
 
 
 def test_a_planned_error_is_raised_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

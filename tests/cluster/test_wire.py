@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from umbel.cluster.wire import (
+    Frame,
     Kind,
     decode_answer,
     decode_rows,
@@ -45,10 +46,10 @@ def test_answers() -> None:
         assert decode_answer(encode_answer(output)) == output
 
 
-@pytest.mark.parametrize("size", [1, 7, 10, 1000])
+@pytest.mark.parametrize("size", [1, 7, 18, 1000])
 def test_frames_in_pieces(size: int) -> None:
-    sent = [(Kind.READY, b""), (Kind.ANSWER, b"x" * 20), (Kind.DONE, b"{}")]
-    data = b"".join(frame(*one) for one in sent)
+    sent = [Frame(Kind.READY, b""), Frame(Kind.ANSWER, b"x" * 20, 2**40), Frame(Kind.DONE, b"{}", 3)]
+    data = b"".join(frame(one.kind, one.data, one.attempt) for one in sent)
     buffer, found = bytearray(), []
     for at in range(0, len(data), size):
         buffer += data[at : at + size]
@@ -59,5 +60,5 @@ def test_frames_in_pieces(size: int) -> None:
 def test_a_stream_that_ends() -> None:
     data = frame(Kind.ROWS, b"abc")
     stream = io.BytesIO(data + data[:-1])
-    assert read_frame(stream) == (Kind.ROWS, b"abc")
+    assert read_frame(stream) == Frame(Kind.ROWS, b"abc")
     assert read_frame(stream) is None and read_frame(io.BytesIO(data[:4])) is None

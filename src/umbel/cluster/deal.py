@@ -70,11 +70,12 @@ class Deal:
         del self._given[replica]
 
     def died(self, replica: int, how: str) -> list[int]:
-        """A replica ended; returns the rows that are given up for it. Raises UmbelError when nothing else happens."""
+        """A replica is lost, `how` as in "ended with signal 9"; returns the rows that are given up for it. Raises
+        UmbelError when nothing else happens."""
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             raise UmbelError(
-                f"{self._deaths} replicas ended one after the other without an answer, the last with {how}; what is "
+                f"{self._deaths} replicas were lost one after the other without an answer: the last {how}; what is "
                 "finished is kept: mend what ends them (memory?), or lower --data-parallel-size, and run the same "
                 "command again"
             )

@@ -10,9 +10,10 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from typing import IO
 
+from umbel.cluster.watch import BEAT_SECONDS, Watch
 from umbel.cluster.wire import Kind, frame, take_frames
 from umbel.config import EngineConfig
 
@@ -23,27 +24,35 @@ PATIENCE = 10.0  # seconds in which a replica ends by itself once its pipe has
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something from a replica: a frame, or (`kind` None) that it ended, with its exit code as text."""
+    """Something from a replica: a frame, or (`kind` None) that it is lost, with how in `data`: it ended, or was ended
+    because it `hung`."""
 
     replica: int
     kind: Kind | None
     data: bytes
+    hung: bool = False
 
 
 @dataclass(slots=True)
 class _Child:
+    """`attempt` numbers the rows that it was given last: answers to others are not wanted any more."""
+
     process: subprocess.Popen[bytes]
-    buffer: bytearray = field(default_factory=bytearray)
+    attempt: int = 0
+    coming: bytearray = field(default_factory=bytearray)
+    going: bytearray = field(default_factory=bytearray)
 
 
 class LocalPool:
     """The processes; they end with this object, with `stop`, and when this process does in whatever way."""
 
-    def __init__(self, configs: list[EngineConfig]):
+    def __init__(self, configs: list[EngineConfig], watch: Watch | None = None):
         self._orders = [json.dumps({"config": asdict(config), "count": len(configs)}) for config in configs]
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._events: deque[Event] = deque()  # read, not yet taken
+        self._watch = watch or Watch()
+        self._attempts = 0
         self._end = weakref.finalize(self, _stop, self._children, 0.0)
 
     def start(self) -> list[int]:
@@ -56,24 +65,32 @@ class LocalPool:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
             )
             self._children[number] = _Child(process)
-            self._selector.register(_fd(process), selectors.EVENT_READ, number)
+            self._watch.begin(number)
+            os.set_blocking(_fd(process.stdin), False)  # one that does not read must not hold up the others
+            self._selector.register(_fd(process.stdout), selectors.EVENT_READ, number)
         return missing
 
     def submit(self, replica: int, data: bytes) -> None:
         """Send rows to a replica; where it is gone, `results` says so."""
-        stream = self._children[replica].process.stdin
-        rest = memoryview(frame(Kind.ROWS, data))
-        with suppress(BrokenPipeError):
-            while stream is not None and rest:
-                rest = rest[stream.write(rest) :]
+        child = self._children[replica]
+        self._attempts += 1
+        child.attempt = self._attempts
+        child.going += frame(Kind.ROWS, data, child.attempt)
+        self._watch.work(replica, busy=True)
+        self._send(replica)
 
     def results(self) -> Iterator[Event]:
-        """What comes from the replicas, as it does; waits for it. One that ended is not started again by this."""
+        """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
         while True:
             while self._events:
                 yield self._events.popleft()
-            for key, _ in self._selector.select():
-                self._events.extend(self._read(int(key.data)))
+            for key, mask in self._selector.select(BEAT_SECONDS):
+                if mask & selectors.EVENT_WRITE:
+                    self._send(int(key.data))
+                else:
+                    self._events.extend(self._read(int(key.data)))
+            for number, why in self._watch.lost().items():
+                self._events.append(self._lose(number, f"{why} and was ended", hung=True))
 
     @property
     def processes(self) -> dict[int, int]:
@@ -82,28 +99,68 @@ class LocalPool:
 
     def stop(self, patience: float = PATIENCE) -> None:
         """End all: of their own accord within `patience` seconds, by force after that."""
-        for child in self._children.values():
-            self._selector.unregister(_fd(child.process))
+        for number in self._children:
+            self._unregister(number)
         self._events.clear()
         _stop(self._children, patience)
 
-    def _read(self, number: int) -> Iterator[Event]:
+    def _send(self, number: int) -> None:
+        """Write what a replica takes now; the rest when it can take more."""
         child = self._children[number]
-        data = os.read(_fd(child.process), READ)
-        if data:
-            child.buffer += data
-            for kind, found in take_frames(child.buffer):
-                yield Event(number, kind, found)
+        pipe = _fd(child.process.stdin)
+        try:
+            while child.going:
+                del child.going[: os.write(pipe, child.going)]
+        except BlockingIOError:
+            if pipe not in self._selector.get_map():
+                self._selector.register(pipe, selectors.EVENT_WRITE, number)
             return
-        self._selector.unregister(_fd(child.process))
-        del self._children[number]
-        _stop({number: child}, PATIENCE)
-        yield Event(number, None, str(child.process.returncode).encode())
+        except BrokenPipeError:
+            child.going.clear()
+        if pipe in self._selector.get_map():
+            self._selector.unregister(pipe)
+
+    def _read(self, number: int) -> Iterator[Event]:
+        child = self._children.get(number)
+        if child is None:  # it was lost a moment ago
+            return
+        data = os.read(_fd(child.process.stdout), READ)
+        if not data:
+            yield self._lose(number, None)
+            return
+        child.coming += data
+        for found in take_frames(child.coming):
+            if found.kind in (Kind.ANSWER, Kind.DONE) and found.attempt != child.attempt:
+                continue
+            self._watch.hear(number, found.data if found.kind is Kind.BEAT else None)
+            if found.kind in (Kind.READY, Kind.DONE):
+                self._watch.work(number, busy=False)
+            if found.kind is not Kind.BEAT:
+                yield Event(number, found.kind, found.data)
+
+    def _lose(self, number: int, why: str | None, *, hung: bool = False) -> Event:
+        """Take a replica out that ended (`why` None: its exit code says how), or end it."""
+        self._unregister(number)
+        child = self._children.pop(number)
+        _stop({number: child}, 0.0 if hung else PATIENCE)
+        return Event(number, None, (why or _ended(child.process.returncode)).encode(), hung)
+
+    def _unregister(self, number: int) -> None:
+        self._watch.forget(number)
+        process = self._children[number].process
+        for stream in (process.stdin, process.stdout):
+            if _fd(stream) in self._selector.get_map():
+                self._selector.unregister(_fd(stream))
 
 
-def _fd(process: subprocess.Popen[bytes]) -> int:
-    assert process.stdout is not None
-    return process.stdout.fileno()
+def _fd(stream: IO[bytes] | None) -> int:
+    assert stream is not None  # all were asked for
+    return stream.fileno()
+
+
+def _ended(code: int) -> str:
+    """How a process ended, in words."""
+    return f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _stop(children: dict[int, _Child], patience: float) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import sys
 import threading
+import time
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from umbel.api import LLM
+from umbel.cluster.watch import BEAT_SECONDS
 from umbel.cluster.wire import Kind, decode_rows, encode_answer, frame, read_frame
 from umbel.config import EngineConfig
 from umbel.cost.devices import shared_by
@@ -21,8 +24,6 @@ from umbel.cost.machine import Machine
 from umbel.engine.lessons import Lessons
 from umbel.errors import UmbelError
 from umbel.ir.workload import Workload
-
-TELL_SECONDS = 0.5  # between two looks at the totals
 
 
 class Replica(LLM):
@@ -52,36 +53,72 @@ class Teller:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def tell(self, kind: Kind, data: bytes) -> None:
+    def tell(self, kind: Kind, data: bytes, attempt: int = 0) -> None:
         """Send one frame."""
         with self._lock:
             try:
-                self._stream.write(frame(kind, data))
+                self._stream.write(frame(kind, data, attempt))
                 self._stream.flush()
             except OSError:
                 os._exit(0)
 
-    def tell_json(self, kind: Kind, value: Any) -> None:
+    def tell_json(self, kind: Kind, value: Any, attempt: int = 0) -> None:
         """Send one frame of JSON."""
-        self.tell(kind, json.dumps(value).encode())
+        self.tell(kind, json.dumps(value).encode(), attempt)
 
 
 def main(order: str) -> None:
-    """Serve until the pipe ends; `order` is what `LocalPool` wrote."""
-    teller = Teller(_own_stdout())
-    coming: queue.SimpleQueue[Workload] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, coming), daemon=True).start()
-    given = json.loads(order)
+    """Serve until the pipe ends; `order` is what `LocalPool` wrote.
+
+    Ends the process itself, with 1 for what was not planned: its other threads would hold the model while the
+    interpreter is taken down.
+    """
+    teller, code = Teller(_own_stdout()), 1
     try:
-        replica = Replica(EngineConfig(**{**given["config"], "skip": tuple(given["config"]["skip"])}), given["count"])
-        teller.tell_json(Kind.READY, {"machine": asdict(replica.machine), "dtype": replica.dtype})
-        threading.Thread(target=_tell_totals, args=(replica, teller), daemon=True).start()
-        while True:
-            for output in replica.execute(coming.get()):
-                teller.tell(Kind.ANSWER, encode_answer(output))
-            teller.tell_json(Kind.DONE, totals(replica))
+        _serve(json.loads(order), teller)
     except UmbelError as error:  # what another try would meet as well
         teller.tell_json(Kind.FAILED, {"error": type(error).__name__, "message": str(error)})
+        code = 0
+    except BaseException as error:
+        print(f"umbel: a replica ends: {type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(order: dict[str, Any], teller: Teller) -> None:
+    coming: queue.SimpleQueue[tuple[Workload, int]] = queue.SimpleQueue()
+    progress = Progress(teller)
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, coming), daemon=True).start()
+    threading.Thread(target=progress.tell, daemon=True).start()
+    config = EngineConfig(**{**order["config"], "skip": tuple(order["config"]["skip"])})
+    replica = progress.replica = Replica(config, order["count"])
+    teller.tell_json(Kind.READY, {"machine": asdict(replica.machine), "dtype": replica.dtype})
+    while True:
+        workload, attempt = coming.get()
+        for output in replica.execute(workload):
+            teller.tell(Kind.ANSWER, encode_answer(output), attempt)
+        teller.tell_json(Kind.DONE, totals(replica), attempt)
+
+
+class Progress:
+    """Says twice a second that this process lives, with how far it is: steps while it runs, memory while it loads.
+    Where rows have moved on it says their totals, also while none of them ends."""
+
+    def __init__(self, teller: Teller):
+        self.replica: Replica | None = None
+        self._teller = teller
+        self._last: dict[str, Any] = {}
+
+    def tell(self) -> None:
+        """Go on for ever."""
+        while True:
+            steps = 0 if self.replica is None else self.replica.stats().steps
+            self._teller.tell(Kind.BEAT, f"{steps} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}".encode())
+            if self.replica is not None and (now := totals(self.replica)) != self._last:
+                self._last = now
+                self._teller.tell_json(Kind.STATS, now)
+            time.sleep(BEAT_SECONDS)
 
 
 def totals(replica: LLM) -> dict[str, Any]:
@@ -96,21 +133,11 @@ def _own_stdout() -> BinaryIO:
     return pipe
 
 
-def _listen(stream: BinaryIO, coming: queue.SimpleQueue[Workload]) -> None:
+def _listen(stream: BinaryIO, coming: queue.SimpleQueue[tuple[Workload, int]]) -> None:
     """Hand on rows as they come; the end of the pipe ends the process, whatever it computes."""
     while (found := read_frame(stream)) is not None:
-        coming.put(decode_rows(found[1]))
+        coming.put((decode_rows(found.data), found.attempt))
     os._exit(0)
-
-
-def _tell_totals(replica: LLM, teller: Teller) -> None:
-    """Tell how far the rows are, also while none of them ends."""
-    last: dict[str, Any] = {}
-    over = threading.Event()
-    while not over.wait(TELL_SECONDS):
-        if (now := totals(replica)) != last:
-            last = now
-            teller.tell_json(Kind.STATS, now)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from umbel.plan.planner import make_plan
 from umbel.plan.replicas import SharedPlan, plan_replicas
 from umbel.tokenizer import Tokenizer
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class _Files:
@@ -47,10 +50,10 @@ class _Files:
 class Replicas(LLM):
     """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor.
 
-    Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies
-    is started again, and its rows go to those that are free; a row that ends replicas gets an error, code
-    "replica_died". `threads` are those of each; None: an equal part of all. Raises UsageError for options that do not
-    go together, and what loading raises.
+    Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies,
+    or hangs, is started again, and its rows go to those that are free; a row that ends replicas gets an error, code
+    "replica_died" or "replica_hung". `threads` are those of each; None: an equal part of all. Raises UsageError for
+    options that do not go together, and what loading raises.
     """
 
     def __init__(self, model: str, **options: Any):
@@ -112,20 +115,27 @@ class Replicas(LLM):
             self._gone(replica)
 
     def _load(self, config: EngineConfig) -> tuple[Machine, EngineConfig]:
-        """Start all replicas and wait until they are loaded; returns what one plans for, and by which settings."""
+        """Start all replicas and wait until each is loaded or lost; returns what one plans for, and by which settings.
+
+        Where some load, those that do not are left out for now: they are started once more when rows come.
+        """
         self.pool.start()
         told: dict[str, Any] = {}
+        lost: list[Event] = []
         for event in self.pool.results():
-            if event.kind is None:
-                self.pool.stop(patience=0.0)
-                raise UmbelError(f"replica {event.replica} ended with {_exit(event)} while it loaded the model")
             if event.kind is Kind.FAILED:
                 self.pool.stop(patience=0.0)
                 raise _error(event.data)
-            told = told or json.loads(event.data)
-            self._ready.add(event.replica)
-            if len(self._ready) == self.config.data_parallel_size:
+            if event.kind is None:
+                lost.append(event)
+                _warn(event, "while it loaded the model")
+            elif event.kind is Kind.READY:
+                told = told or json.loads(event.data)
+                self._ready.add(event.replica)
+            if len(self._ready) + len(lost) == self.config.data_parallel_size:
                 break
+        if not told:
+            raise UmbelError(f"replica {lost[-1].replica} {lost[-1].data.decode()} while it loaded the model")
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in told["machine"].items()}
         return Machine(**values), replace(config, dtype=told["dtype"])
 
@@ -165,20 +175,21 @@ class Replicas(LLM):
             self.pool.submit(replica, encode_rows(select_rows(workload, rows)))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
-        """A replica ended: start it again, let those that are idle have its rows, fail those that end all they meet.
+        """A replica is lost: start it again, let those that are idle have its rows, fail those that end all they meet.
 
         One that could not even load is not started again while others go on.
         """
-        loaded = event.replica in self._ready
+        loaded, how = event.replica in self._ready, event.data.decode()
+        _warn(event, "its rows go to those that are free" if loaded else "while it loaded the model")
         self._gone(event.replica)
-        lost = deal.died(event.replica, _exit(event))
+        lost = deal.died(event.replica, how)
         if loaded or not self.pool.processes:
             self.pool.start()
         for replica in list(self._ready):
             self._give(deal, replica, workload)
         for row in lost:
-            message = f"every process that ran this row ended, the last with {_exit(event)}; the row was alone in it"
-            error = RowError("replica_died", message, type="server_error", status=500)
+            message = f"each process that ran this row was lost: the last one {how}; the row was alone in it"
+            error = RowError("replica_hung" if event.hung else "replica_died", message, type="server_error", status=500)
             yield Output(row, int(workload.offsets[row + 1] - workload.offsets[row]), error=error)
 
     def _gone(self, replica: int) -> None:
@@ -195,10 +206,8 @@ class Replicas(LLM):
         return history.load()
 
 
-def _exit(event: Event) -> str:
-    """How a process ended, in words."""
-    code = int(event.data)
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+def _warn(event: Event, what: str) -> None:
+    _LOG.warning("umbel: replica %d %s: %s", event.replica, event.data.decode(), what)
 
 
 def _error(data: bytes) -> UmbelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, BinaryIO
 
@@ -16,12 +16,12 @@ from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
 from umbel.ir.workload import Workload
 from umbel.plan.distinct import Distinct
 
-HEAD = struct.Struct("<BQ")  # kind, bytes that follow
+HEAD = struct.Struct("<BQQ")  # kind, attempt, bytes that follow
 
 
 class Kind(IntEnum):
     """What a frame is. To a replica: rows to run. From it: that it is loaded, an answer, its totals so far, that the
-    rows are done, and an error that stops the job."""
+    rows are done, an error that stops the job, and that it lives, with where its work is."""
 
     ROWS = 0
     READY = 1
@@ -29,32 +29,42 @@ class Kind(IntEnum):
     STATS = 3
     DONE = 4
     FAILED = 5
+    BEAT = 6
 
 
-def frame(kind: Kind, data: bytes) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Something that was sent. `attempt` numbers the rows that were handed out, which answers to them repeat."""
+
+    kind: Kind
+    data: bytes
+    attempt: int = 0
+
+
+def frame(kind: Kind, data: bytes, attempt: int = 0) -> bytes:
     """One frame."""
-    return HEAD.pack(kind, len(data)) + data
+    return HEAD.pack(kind, attempt, len(data)) + data
 
 
-def read_frame(stream: BinaryIO) -> tuple[Kind, bytes] | None:
+def read_frame(stream: BinaryIO) -> Frame | None:
     """The next frame of a stream; None where it ends, also inside of one."""
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
-    kind, size = HEAD.unpack(head)
+    kind, attempt, size = HEAD.unpack(head)
     data = stream.read(size)
-    return (Kind(kind), data) if len(data) == size else None
+    return Frame(Kind(kind), data, attempt) if len(data) == size else None
 
 
-def take_frames(buffer: bytearray) -> list[tuple[Kind, bytes]]:
+def take_frames(buffer: bytearray) -> list[Frame]:
     """The whole frames at the beginning of a buffer, taken out of it."""
     found, at = [], 0
     while len(buffer) - at >= HEAD.size:
-        kind, size = HEAD.unpack_from(buffer, at)
+        kind, attempt, size = HEAD.unpack_from(buffer, at)
         end = at + HEAD.size + size
         if len(buffer) < end:
             break
-        found.append((Kind(kind), bytes(buffer[at + HEAD.size : end])))
+        found.append(Frame(Kind(kind), bytes(buffer[at + HEAD.size : end]), attempt))
         at = end
     del buffer[:at]
     return found

@@ -37,12 +37,8 @@ from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.windows import Feed, open_feed
 
-RETRYABLE = (
-    "non_finite_logits",
-    "kv_capacity_exceeded",
-    "replica_died",
-    "internal_error",
-)  # what another run, or memory, may answer
+# What another run, or more memory, may answer.
+RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
 
 
 class Tokenizer(TextEncoder, Protocol):

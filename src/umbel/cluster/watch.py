@@ -1,0 +1,80 @@
+"""Which of several processes has fallen silent or is stuck, told by what they say of themselves.
+
+A process that lives says so every half second, from a thread beside its work: a long step, or a machine with too much
+to do, does not silence it for a minute. With that it says how far its work is; one that says the same for an hour, with
+work to do, is at no step any more that could be an honest one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+BEAT_SECONDS = 0.5  # between two signs of life
+SILENT_SECONDS = 60.0  # without one, after the first
+STUCK_SECONDS = 3600.0  # with nothing done
+SILENT_VARIABLE = "UMBEL_SILENT_SECONDS"  # of the environment, in place of SILENT_SECONDS
+
+
+def silent_seconds() -> float:
+    """After how long a process is given up that says nothing any more."""
+    try:
+        return float(os.environ[SILENT_VARIABLE])
+    except (KeyError, ValueError):
+        return SILENT_SECONDS
+
+
+@dataclass(slots=True)
+class _Seen:
+    moved: float
+    heard: float | None = None  # never yet: it is still importing
+    mark: bytes | None = None
+    busy: bool = True
+
+
+class Watch:
+    """What was heard of processes, by number; times are those of `clock`."""
+
+    def __init__(
+        self,
+        silent: float | None = None,
+        stuck: float = STUCK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._silent = silent_seconds() if silent is None else silent
+        self._stuck = stuck
+        self._clock = clock
+        self._seen: dict[int, _Seen] = {}
+
+    def begin(self, number: int) -> None:
+        """A process was started, and has something to do: to load."""
+        self._seen[number] = _Seen(self._clock())
+
+    def forget(self, number: int) -> None:
+        """A process has ended."""
+        del self._seen[number]
+
+    def hear(self, number: int, mark: bytes | None = None) -> None:
+        """It said something: that it lives and where its work is (`mark`), or a result of its work (None)."""
+        seen, now = self._seen[number], self._clock()
+        seen.heard = now
+        if mark is None or mark != seen.mark:
+            seen.moved = now
+            seen.mark = seen.mark if mark is None else mark
+
+    def work(self, number: int, *, busy: bool) -> None:
+        """It was given something to do, or is through with it."""
+        seen = self._seen[number]
+        seen.busy, seen.moved = busy, self._clock()
+
+    def lost(self) -> dict[int, str]:
+        """The processes to be given up, and why. Only to be asked when all that they said was heard."""
+        now, found = self._clock(), {}
+        for number, seen in self._seen.items():
+            if seen.heard is not None and now - seen.heard > self._silent:
+                found[number] = f"gave no sign of life for {self._silent:,.0f} s"
+            elif seen.busy and now - seen.moved > self._stuck:
+                found[number] = f"got no further for {self._stuck:,.0f} s"
+        return found
