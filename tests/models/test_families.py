@@ -43,7 +43,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no family": ("llama", {"model_type": ["llama"]}, "model_type"),
     "other head": ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
     "activation": ("llama", {"hidden_act": "gelu"}, "hidden_act"),
-    "eos beyond": ("llama", {"eos_token_id": 300}, "vocab_size"),
     "eos text": ("llama", {"eos_token_id": "</s>"}, "eos_token_id"),
     "many eos": ("llama", {"eos_token_id": [1] * 2000}, "eos_token_id"),
     "yarn": ("llama", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type"),

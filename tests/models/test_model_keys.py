@@ -328,6 +328,16 @@ def test_ends_of_an_answer(tmp_path: Path):
 
 
 DEFAULT = {"rope_type": "default", "rope_theta": 50.0}
+
+
+def test_ends_beyond_the_vocabulary_are_named_as_no_model_can_write_them(tmp_path: Path):
+    directory = make_model(tmp_path, eos_token_id=[4, 300, 10**30], bos_token_id=300, pad_token_id=300)
+    spec = read_spec(directory)
+    assert (spec.eos_token_ids, spec.bos_token_id) == ((4,), None)
+    assert notes(directory) == f"eos_token_id (300, {10**30}) is beyond vocab_size=300: it ends no answer"
+    assert len(their_tokens(make_model(tmp_path / "b", eos_token_id=300))) == len(PROMPT) + N_TOKENS
+
+
 ROTARY: dict[str, tuple[dict[str, Any], RopeScaling | None, float]] = {
     "old": ({"rope_scaling": {"type": "linear", "factor": 2}, "rope_theta": 77.0}, RopeScaling("linear", 2.0), 77.0),
     "old, new name": ({"rope_scaling": LINEAR, "rope_theta": 77.0}, RopeScaling("linear", 2.0), 77.0),

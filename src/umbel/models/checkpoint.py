@@ -16,7 +16,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BASE_BYTES = 4 * 2**20  # of a header: what writers put into its metadata
-TENSOR_BYTES = 1024  # most that a header or an index may take for a tensor: names are short
+TENSOR_BYTES = 512  # most that a header or an index may take for a tensor on average: three times what they do
 LAYER_TENSORS, EXPERT_TENSORS = 64, 4  # more than any family has, packed weights counted
 BLOCK_BYTES = 8 * 2**20
 

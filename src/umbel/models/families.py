@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -168,12 +168,16 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
     hidden_size = size_of(config, "hidden_size")
     attention_bias, mlp_bias = flag_of(config, "attention_bias"), flag_of(config, "mlp_bias")
     context = context_of(config)
+    vocab_size = size_of(config, "vocab_size")
     own_ends = ids_of(config, "eos_token_id", family.eos)
+    known, unknown = _split_ids({*own_ends, *ends}, vocab_size)
     notes = config_notes(config, kind, context) + rope_notes(config)
     notes += generation_notes(config, generation, context, own_ends)
+    if unknown:
+        notes.append(f"eos_token_id {shorten(unknown)} is beyond vocab_size={vocab_size}: it ends no answer")
     return ModelSpec(
         family=kind,
-        vocab_size=size_of(config, "vocab_size"),
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         n_layers=n_layers,
         n_heads=n_heads,
@@ -191,8 +195,8 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
         tied_embeddings=flag_of(config, "tie_word_embeddings"),
         sliding_window=_sliding_window(config, family, n_layers),
         dtype=_dtype(config),
-        bos_token_id=next(iter(ids_of(config, "bos_token_id", family.bos)), None),
-        eos_token_ids=tuple(sorted({*own_ends, *ends})),
+        bos_token_id=next(iter(_split_ids(ids_of(config, "bos_token_id", family.bos), vocab_size)[0]), None),
+        eos_token_ids=known,
         quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
         experts=family.experts(config, n_layers) if family.experts else None,
         notes=tuple(notes),
@@ -246,6 +250,12 @@ def _layer_kinds(config: Config) -> list[object]:
     return [LAYER_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
+def _split_ids(ids: Iterable[int], vocab_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids in order: those that a model can write, and those beyond its vocabulary."""
+    ordered = sorted(ids)
+    return tuple(i for i in ordered if i < vocab_size), tuple(i for i in ordered if i >= vocab_size)
+
+
 def _dtype(config: Config) -> str:
     dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -257,9 +267,6 @@ def _check_totals(spec: ModelSpec) -> ModelSpec:
     """Raise ModelError on values that are fine one by one but not together; gives the spec back."""
     if spec.n_heads % spec.n_kv_heads:
         raise ModelError(f"num_attention_heads={spec.n_heads} is no multiple of num_key_value_heads={spec.n_kv_heads}")
-    for token_id in (*spec.eos_token_ids, spec.bos_token_id or 0):
-        if token_id >= spec.vocab_size:
-            raise ModelError(f"bos or eos token id {shorten(token_id)}: must be below vocab_size={spec.vocab_size}")
     heads = 2 * (spec.n_heads + spec.n_kv_heads) * spec.head_dim
     inner = max(spec.intermediate_size, spec.experts.count * spec.experts.width if spec.experts else 0)
     per_layer = spec.hidden_size * (heads + 3 * inner)
