@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.fakes import make_job, write_rows
+from tests.jobs.fakes import make_job, read_rows, write_rows
 from tests.tiny_models import make_model
 from umbel.cli.extras import PAGE, SUMMARY, TRACE, write_page, writing
 from umbel.cli.main import main
@@ -129,3 +131,26 @@ def test_a_page_of_benchmarks_is_not_written_over_what_it_shows(
         assert main(["bench", "--from", str(tmp_path / "rows.jsonl"), "--page", str(tmp_path / name)]) == 2
         assert "choose another name" in capsys.readouterr().err
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "page-1.svg").read_bytes() == MINE
+
+
+def test_standard_output_goes_on_where_it_is(place: Path) -> None:
+    """Into a file that has something in it already: nothing is cut off, and the plan's text comes behind the page."""
+    command = [sys.executable, "-m", "umbel.cli.main", "plan", "in.jsonl", "-m", "tiny", "--html", "/dev/stdout"]
+    (place / "log").write_bytes(MINE)
+    with (place / "log").open("ab") as log:
+        subprocess.run(command, cwd=place, stdout=log, check=True)
+    text = (place / "log").read_bytes()
+    assert text.startswith(MINE + PAGE)
+    assert b"PLAN " in text.partition(b"</html>")[2]
+
+
+def test_rows_beyond_the_pool_are_answered_as_their_message_says(place: Path) -> None:
+    write_rows(place / "long.jsonl", [{"prompt": [5] * 60, "max_tokens": 2}, {"prompt": [6], "max_tokens": 2}])
+    given = ["run", str(place / "long.jsonl"), "-o", str(place / "long"), "-m", str(place / "tiny"), "-q"]
+    assert main([*given, "--kv-tokens", "32"]) == 3
+    (error,) = [row["error"] for row in read_rows(place / "long") if row["error"]]
+    assert (error["code"], error["message"].partition("; ")[2]) == (
+        "kv_capacity_exceeded",
+        "raise kv_tokens (of a job: --kv-tokens, with --retry-failed)",
+    )
+    assert main([*given, "--kv-tokens", "256", "--retry-failed"]) == 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from umbel.errors import UsageError
-from umbel.jobs.paths import JobPaths, follow, kind_of
+from umbel.jobs.paths import JobPaths, follow, is_stream, kind_of
 from umbel.jobs.sink import open_new, part_path, remove_part
 
+_OPEN = re.compile(r"/(?:dev|dev/fd|proc/self/fd)/(stdout|stderr|\d+)")
 PAGE, SUMMARY, TRACE = b"<!doctype html>", b'{\n  "status":', b'{"displayTimeUnit":'  # what each begins with
 
 
@@ -20,8 +23,8 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
     """A file to fill, which appears when it is complete; a pipe or a device is written to as it is. Raises UsageError
     when that cannot be done."""
     try:
-        if kind_of(path):
-            with open(path, "wb") as stream:
+        if kind_of(path) or is_stream(path):
+            with _open_stream(path) as stream:
                 yield stream
             return
         target = follow(path)
@@ -34,6 +37,15 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
             remove_part(part)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written ({error.strerror or error})") from None
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """A pipe or device; one of this process goes on where it is, as opening a file anew would cut it off."""
+    found = _OPEN.fullmatch(str(path))
+    if found is None:
+        return open(path, "wb")
+    sys.stdout.flush()
+    return os.fdopen(os.dup({"stdout": 1, "stderr": 2}.get(found[1]) or int(found[1])), "wb")
 
 
 def check_page(path: Path, *, source: Path | None = None, output: Path | None = None) -> None:

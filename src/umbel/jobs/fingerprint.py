@@ -68,7 +68,10 @@ def stamp_model(directory: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    found = sorted((*directory.iterdir(), *(directory / _TEMPLATES).glob("*.jinja")))
+    try:
+        found = sorted((*directory.iterdir(), *(directory / _TEMPLATES).glob("*.jinja")))
+    except OSError as error:
+        raise _unreadable(directory, error) from error
     return {str(p.relative_to(directory)): p for p in found if p.suffix in _MODEL_FILES and p.is_file()}
 
 

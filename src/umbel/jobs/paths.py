@@ -71,7 +71,7 @@ class JobPaths:
                 raise UsageError(f"{option} {path}: is a directory; give a file name")
             if not follow(path).parent.is_dir():
                 raise UsageError(f"{option} {path}: there is no directory {follow(path).parent}")
-            if not kind and path.exists() and _head(path, len(begins)) not in (b"", begins):
+            if not kind and not is_stream(path) and path.exists() and _head(path, len(begins)) not in (b"", begins):
                 raise UsageError(f"{option} {path}: exists and was not written by {option}; choose another name")
         except (OSError, ValueError) as error:
             raise UsageError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
@@ -131,7 +131,7 @@ def _target(output: Path) -> Path:
     kind = kind_of(output)
     if not output.name or kind == "a directory":
         raise UsageError(f"output {output}: is a directory; give a file name")
-    if kind or output.name == "-" or _STREAMS.fullmatch(os.path.realpath(output.parent)):
+    if kind or output.name == "-" or is_stream(output):
         raise UsageError(
             f"output {output}: is {kind or 'a stream'}; answers go to a file, which appears when it is complete: give "
             "the name of one"
@@ -148,6 +148,11 @@ def _target(output: Path) -> Path:
             "beside it; choose a shorter name"
         )
     return target
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a name stands for an open stream, as /dev/stdout does, whatever that leads to."""
+    return _STREAMS.fullmatch(os.path.realpath(path.parent)) is not None
 
 
 def kind_of(path: Path, *, links: bool = False) -> str:
