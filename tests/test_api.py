@@ -178,6 +178,12 @@ def test_dummy_weights_are_seeded(tmp_path: Path) -> None:
     assert one[0].outputs == same[0].outputs and one[0].outputs != other[0].outputs
 
 
+def test_a_loaded_model_s_plan_says_that_nobody_asked_for_its_dtype(directory: Path, llm: LLM) -> None:
+    assert llm.plan([[1, 2, 3]]).decision("dtype").reason == "as asked"
+    derived = LLM(str(directory), device="cpu", threads=1).plan([[1, 2, 3]]).decision("dtype")
+    assert (derived.value, derived.reason) == ("float32", "the model's own")
+
+
 def test_a_plan_runs_nothing(llm: LLM) -> None:
     steps = llm.stats().steps
     plan = llm.plan([[5, 6, 7], [5, 6, 8], [5, 6, 8]], GREEDY)

@@ -13,6 +13,7 @@ from typing import Any
 from umbel import catalog
 from umbel.errors import UsageError
 
+PAGE_SIZE = 16
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 LINEARS = ("dense", "int8", "int4", "fp8")
@@ -66,7 +67,7 @@ class EngineConfig:
     threads: int | None = None
     kv_tokens: int | None = None
     chunk: int | None = None
-    page_size: int = 16
+    page_size: int = PAGE_SIZE
     seed: int = 0
     load_format: str = "auto"
     prefix: str = "forest"

@@ -2,7 +2,7 @@
 
 
 class UmbelError(Exception):
-    """Base of all planned failures; `exit_code` is what the command line returns (DESIGN §5)."""
+    """Base of all planned failures; `exit_code` is what the command line returns (README, "Command line")."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""The bits of every log-probability, whatever else is in the batch (the spirit of RELIABILITY goal 20).
+"""The bits of every log-probability, whatever else is in the batch.
 
 Each answer is computed once in one plain way and then again under other chunks, pools, pages, neighbours, orders and
 threads. Every chosen token and its float64 log-probability must be the same, to the last bit; no retries.

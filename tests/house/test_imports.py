@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN, the house): left may import right, never back, lazy and type-only imports counted."""
+"""Who may import whom (CONTRIBUTING): left may import right, never back, lazy and type-only imports counted."""
 
 from __future__ import annotations
 

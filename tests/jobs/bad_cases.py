@@ -1,4 +1,4 @@
-"""The bad inputs of RELIABILITY 4.3 that a job can meet, each with the code it must give; bad_doc.py prints them."""
+"""The bad inputs that a job can meet (docs/bad_input.md), each with the code it must give; bad_doc.py prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: what the engine's tensors hold, and the malformed directories of RELIABILITY.md 4.4."""
+"""Loading: what the engine's tensors hold, and malformed directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy tokens equal those of transformers, row by row, on all six families (RELIABILITY goal 19 at the API).
+"""Greedy tokens equal those of transformers, row by row, on all six families.
 
 Every prompt is answered alone and in batches that share beginnings, with chunks of 1 to 2,048 tokens and KV pools of
 100, 25 and 10 % of the demand. UMBEL_ORACLE_FULL=1 gives every setting all 100 prompts and adds Mixtral; else the slow

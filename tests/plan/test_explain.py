@@ -17,6 +17,7 @@ import pytest
 from tests.plan.workloads import CANONICAL, MACHINE, SPEC, of, run
 from umbel.catalog import CATALOG
 from umbel.config import CHOICES, EngineConfig
+from umbel.ir.int4_format import Int4Format
 from umbel.ir.plan import Decision, Refusal
 from umbel.plan.explain import duration, explain, head_lines, to_json
 from umbel.plan.page import plan_page
@@ -65,6 +66,52 @@ def test_a_plan_is_exact_when_the_catalogue_says_so(name: str, value: str) -> No
     assert bool(decided) == bool(lossy)
     tile = re.search(r"<div class=\"tile\">answers<b>(\w+)</b>", plan_page(record, text, "t"))
     assert tile is not None and tile[1] == ("lossy" if lossy else "exact")
+
+
+def test_a_lossy_technique_says_how_it_is_taken() -> None:
+    """By name only, and what is said is what to type; weights in 4 bits stay what they are."""
+    row = CANONICAL["one_row"]()
+    for allowed, more in ((False, " --allow-lossy"), (True, "")):
+        plan = make_plan(row, SPEC, EngineConfig("tiny", allow_lossy=allowed), MACHINE)
+        said = {r.technique: r.reason for r in plan.refusals if r.reason.startswith("lossy")}
+        assert said == {
+            f"{family}: {name}": f"lossy: may change answers, so taken only by name: {flag} {name}{more}"
+            for family, name, flag in (
+                ("linear", "int8", "--linear"),
+                ("linear", "int4", "--linear"),
+                ("linear", "fp8", "--linear"),
+                ("kv", "fp8", "--kv-cache-dtype"),
+            )
+        }
+    packed = make_plan(row, replace(SPEC, quantization=Int4Format("gptq", 32)), EngineConfig("tiny"), MACHINE)
+    said = {r.technique: r.reason for r in packed.refusals if r.technique.startswith("linear")}
+    assert said == dict.fromkeys(
+        ("linear: int8", "linear: fp8"), "lossy, and the checkpoint's weights are int4 already"
+    )
+    assert packed.exact and packed.decision("linear").reason.startswith("the checkpoint's own")
+
+
+def test_what_was_asked_and_what_was_derived() -> None:
+    row, sixteen = CANONICAL["one_row"](), replace(SPEC, dtype="bfloat16")
+    reasons = {
+        ("bfloat16", "float32", None): "as asked",
+        ("float32", "auto", None): "the model's own",
+        ("bfloat16", "auto", None): "this machine has no matmuls in the model's bfloat16",
+        (
+            "bfloat16",
+            "float32",
+            "auto",
+        ): "this machine has no matmuls in the model's bfloat16",  # a model that is loaded
+        ("bfloat16", "bfloat16", "auto"): "the model's own",
+        ("bfloat16", "bfloat16", "bfloat16"): "as asked",
+    }
+    for (own, dtype, asked), reason in reasons.items():
+        spec = SPEC if own == "float32" else sixteen
+        plan = make_plan(row, spec, EngineConfig("tiny", dtype=dtype), MACHINE, asked_dtype=asked)
+        assert plan.decision("dtype").reason == reason, (own, dtype, asked)
+    assert plan.decision("page_size").value == 16 and "15 tokens stays empty" in plan.decision("page_size").reason
+    plan = make_plan(row, SPEC, EngineConfig("tiny", page_size=8), MACHINE)
+    assert (plan.decision("page_size").value, plan.decision("page_size").reason) == (8, "as asked")
 
 
 def test_two_lossy_techniques_are_both_named() -> None:

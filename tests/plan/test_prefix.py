@@ -1,4 +1,4 @@
-"""The prefix forest against a set of prefixes, on random and on adversarial workloads (RELIABILITY goal 16)."""
+"""The prefix forest against a set of prefixes, on random and on adversarial workloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler: ties, filters and their order, distributions, seeds, log-probabilities, bans (RELIABILITY goal 22)."""
+"""The sampler: ties, filters and their order, distributions, seeds, log-probabilities, bans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same answers whatever the pool and the chunk, few preemptions, progress always (RELIABILITY goal 13)."""
+"""The same answers whatever the pool and the chunk, few preemptions, progress always."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ class Replicas(LLM):
         known = self._known()
 
         def plan(rows: Workload) -> Plan:
-            return make_plan(rows, self.spec, self._each, self._machine, loaded=True, known=known)
+            each, asked = self._each, self.config.dtype
+            return make_plan(rows, self.spec, each, self._machine, loaded=True, known=known, asked_dtype=asked)
 
         return plan_replicas(workload, self.config.data_parallel_size, plan)
 

@@ -55,6 +55,7 @@ class Model:
         own = shard or Shard(0, config.tensor_parallel_size)
         self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)
+        self.asked_dtype = config.dtype
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
@@ -80,7 +81,9 @@ def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
 
 def plan_workload(model: Model, workload: Workload, machine: Machine, known: Known | None = None) -> Plan:
     """Plan for a model that is loaded; its weights have been taken from the free memory already."""
-    return make_plan(workload, model.spec, model.config, machine, loaded=True, known=known)
+    return make_plan(
+        workload, model.spec, model.config, machine, loaded=True, known=known, asked_dtype=model.asked_dtype
+    )
 
 
 def build_loop(

@@ -71,14 +71,15 @@ def make_plan(
     *,
     loaded: bool = False,
     known: Known | None = None,
+    asked_dtype: str | None = None,
 ) -> Plan:
     """Plan a workload for a model on a machine.
 
     `machine.memory_bytes` is what is free for KV when the weights are `loaded`, for both when they are not. Raises
     CapacityError when a row cannot fit, UsageError when `config.skip` names a pass that is not there. `known` is what
-    earlier runs have taught.
+    earlier runs have taught. `asked_dtype` is what the user asked for, where `config.dtype` is what became of it.
     """
-    dtype, known = _dtype(spec, config, machine), known or Known()
+    dtype, known = _dtype(spec, config, machine, asked_dtype or config.dtype), known or Known()
     price = price_of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
     draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
     draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
@@ -116,12 +117,13 @@ def _chosen(skip: tuple[str, ...]) -> Iterator[Pass]:
             yield _INSTEAD[name]
 
 
-def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine) -> Decision:
-    if config.dtype != "auto":
-        return Decision("dtype", config.dtype, "as asked")
-    if spec.dtype in machine.dtypes:
-        return Decision("dtype", spec.dtype, "the model's own")
-    return Decision("dtype", "float32", f"this machine has no matmuls in the model's {spec.dtype}")
+def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine, asked: str) -> Decision:
+    dtype = machine.choose_dtype(config.dtype, spec.dtype)
+    if asked != "auto":
+        return Decision("dtype", dtype, "as asked")
+    if dtype == spec.dtype:
+        return Decision("dtype", dtype, "the model's own")
+    return Decision("dtype", dtype, f"this machine has no matmuls in the model's {spec.dtype}")
 
 
 def _estimate(draft: Draft) -> Estimates:

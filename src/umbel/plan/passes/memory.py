@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from umbel.config import PAGE_SIZE
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
 from umbel.ir.plan import Decision
@@ -24,11 +25,18 @@ def size_pool(draft: Draft) -> Draft:
     that needs a rule by which rows are admitted: `draft.admission`.
     """
     page = draft.config.page_size
+    draft = draft.decide(Decision("page_size", page, _page_reason(page)))
     decision = _pool(draft, page)
     draft = draft.decide(decision, kv_tokens=int(decision.value))
     if draft.kv_tokens >= useful_pages(draft) * page:
         return draft
     return draft.decide(Decision("admission", draft.admission, _rule(draft)))
+
+
+def _page_reason(page: int) -> str:
+    if page != PAGE_SIZE:
+        return "as asked"
+    return f"room for at most {page - 1} tokens stays empty at the end of a run of the forest, or of an answer"
 
 
 def _pool(draft: Draft, page: int) -> Decision:

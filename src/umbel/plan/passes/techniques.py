@@ -36,18 +36,26 @@ def weigh_techniques(draft: Draft) -> Draft:
 
 def _refusals(row: Technique, draft: Draft) -> Iterator[Refusal]:
     name = f"{row.family}: {row.name}"
-    if not row.exact and not draft.config.allow_lossy:
-        yield Refusal(name, None, "lossy: may change answers; --allow-lossy lets the plan consider it")
-    elif row.family == "linear" and row.name != draft.config.linear:
-        yield Refusal(name, None, f"lossy, and taken only by name: --linear {row.name}")
-    elif row.family == "kv" and row.name != draft.config.kv_cache_dtype:
-        yield Refusal(name, None, f"lossy, and taken only by name: --kv-cache-dtype {row.name}")
+    if not row.exact:
+        if not row.taken_by(draft.config):
+            yield from _lossy(row, draft)
     elif row.name in PRICES and draft.config.attention_backend != row.name and PRICES[row.name].worst >= 1:
         yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
     elif row.name in _BLIND:
         yield Refusal(name, None, _BLIND[row.name] + "; umbel sim plays it")
+
+
+def _lossy(row: Technique, draft: Draft) -> Iterator[Refusal]:
+    """A technique that may change answers is never taken but by name; weights that are int4 already stay so."""
+    option, value = row.option
+    if option == "linear" and draft.spec.quantization is not None:
+        if value != "int4":
+            yield Refusal(f"{row.family}: {row.name}", None, "lossy, and the checkpoint's weights are int4 already")
+        return
+    flag = f"--{option.replace('_', '-')} {value}" + ("" if draft.config.allow_lossy else " --allow-lossy")
+    yield Refusal(f"{row.family}: {row.name}", None, f"lossy: may change answers, so taken only by name: {flag}")
 
 
 def _other_rules(draft: Draft) -> Iterator[Refusal]:
