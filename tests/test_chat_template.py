@@ -107,6 +107,14 @@ def test_this_process_takes_neither_the_memory_nor_the_time() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
+def test_a_prompt_is_not_many_times_as_long_as_its_conversation() -> None:
+    found = template("{{ messages[0].content * 65 }}", Limits()).render_all([chat("a"), chat("a" * 10**6)])
+    assert found[0] == "a" * 65
+    assert "65,000,000 characters" in str(found[1])
+    source = "{% if messages[0].content == 'b' %}{{ 'a' * 300000 }}{% endif %}"
+    assert shown(template(source).render_all([chat("b"), chat("c")])) == ["invalid_messages", ""]
+
+
 @pytest.mark.parametrize(("source", "named"), [
     ("{{ 'a' * 10**10 }}", "memory"),
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "seconds"),

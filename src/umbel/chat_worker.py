@@ -35,6 +35,10 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 MARK = "MARK"
 ATTRIBUTE_FILTERS = {"attr", "groupby", "map", "max", "min", "rejectattr", "selectattr", "sort", "sum", "unique"}
 MAX_FAULT_CHARS = 500
+# A prompt may be so many times as long as its conversation, beyond what any template writes of its own: thousands of
+# prompts are in memory together, so a limit for each alone would not do.
+MAX_GROWTH = 64
+MAX_OWN_CHARS = 2**18
 _PRINTED_PART = re.compile(r"""['"]type['"]\s*:\s*['"]text['"]""")
 
 
@@ -80,6 +84,7 @@ def _open(start: Mapping[str, Any]) -> tuple[Renderer | None, str | None]:
 def _answer(template: Renderer, line: bytes, max_chars: int) -> bytes:
     try:
         text = template.render(json.loads(line))
+        max_chars = min(max_chars, MAX_OWN_CHARS + MAX_GROWTH * len(line))
         if len(text) > max_chars:
             return json.dumps({"fault": f"it wrote {len(text):,} characters: at most {max_chars:,}"}).encode()
         return json.dumps(text).encode()
