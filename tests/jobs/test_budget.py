@@ -44,13 +44,6 @@ def source(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "in.jsonl", ROWS)
 
 
-@pytest.fixture
-def expected(source: Path, tmp_path: Path) -> bytes:
-    """Output of a run without a budget."""
-    make_job(source, tmp_path / "whole").run()
-    return (tmp_path / "whole").read_bytes()
-
-
 def budget(tokens: int | None = None, seconds: float | None = None) -> dict[str, Any]:
     return {"budget": Budget(seconds, tokens)}
 

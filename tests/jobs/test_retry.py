@@ -37,12 +37,6 @@ def source(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "in.jsonl", ROWS)
 
 
-@pytest.fixture
-def expected(source: Path, tmp_path: Path) -> bytes:
-    make_job(source, tmp_path / "whole").run()
-    return (tmp_path / "whole").read_bytes()
-
-
 def test_only_rows_that_may_succeed_are_run_again(source: Path, expected: bytes, tmp_path: Path) -> None:
     first = make_job(source, tmp_path / "out", Failing()).run()
     assert (first.failed, first.exit_code) == (5, 3)

@@ -77,13 +77,6 @@ def source(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "in.jsonl", some_rows(150))
 
 
-@pytest.fixture
-def expected(source: Path, tmp_path: Path) -> bytes:
-    """Output of the job in one window."""
-    make_job(source, tmp_path / "whole").run()
-    return (tmp_path / "whole").read_bytes()
-
-
 def test_the_same_bytes_as_in_one_window(source: Path, expected: bytes, tmp_path: Path) -> None:
     engine = FakeEngine()
     summary = in_windows(make_job(source, tmp_path / "out", engine)).run()

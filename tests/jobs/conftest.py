@@ -1,0 +1,16 @@
+"""What tests of jobs compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.fakes import make_job
+
+
+@pytest.fixture
+def expected(source: Path, tmp_path: Path) -> bytes:
+    """Output of an uninterrupted run over the test's `source`, in one window and without a budget."""
+    assert make_job(source, tmp_path / "whole").run().exit_code in (0, 3)
+    return (tmp_path / "whole").read_bytes()
