@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.test_replicas import ended
+from tests.held import wait_until
+from tests.house.source import ROOT
 from tests.parameters import some_of
 from tests.tiny_models import make_model
 from umbel.api import LLM
-from umbel.errors import UsageError
+from umbel.errors import UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 
 PROMPTS = [[7, 8, 9] * 9 + [i, i + 1] for i in range(10, 16)] + [[5], [200, 3, 77]]
@@ -51,10 +57,49 @@ def test_a_rank_that_ends_is_an_error(tmp_path: Path) -> None:
         llm.generate(PROMPTS[:2], GREEDY)
         ranks.others[0].kill()
         ranks.others[0].wait()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(
+            UmbelError, match="tensor-parallel rank 1 of 2 ended with signal 9; what is finished is kept"
+        ):
             llm.generate(PROMPTS, GREEDY)
     finally:
         ranks.stop()
+
+
+FIRST = """
+import os, sys
+from umbel.api import LLM
+llm = LLM(sys.argv[1], tensor_parallel_size=2, device="cpu", threads=1)
+print(llm._model.ranks.others[0].pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses, as the kernel writes them, on which a process awaits connections."""
+    names = [os.readlink(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in names:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="looks for sockets in /proc")
+def test_ranks_listen_on_loopback_alone_and_end_with_the_first(tmp_path: Path) -> None:
+    """Whatever the environment says of interfaces, and in whatever way the first rank ends."""
+    directory = make_model(tmp_path / "llama", "llama")
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "PYTHONPATH": str(ROOT / "src")}
+    command, pipe = [sys.executable, "-c", FIRST, str(directory)], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as first:
+        assert first.stdout is not None
+        other = int(first.stdout.readline())
+        for pid in (first.pid, other):
+            assert listening(pid) <= {"0100007F", "00000000000000000000000001000000"}
+        first.kill()
+        first.wait()
+        wait_until(lambda: ended(other))
 
 
 def test_shapes_that_cannot_be_cut_are_refused(tmp_path: Path) -> None:

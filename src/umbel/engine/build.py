@@ -141,7 +141,7 @@ def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner
     """The runner of a model on a KV store."""
     attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
     if model.ranks is not None:
-        return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans))
+        return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
     if model.device.type == "cpu" or spans is not UNHEARD:
         return TorchRunner(model.decoder, attention, model.device, spans)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 
 import torch.distributed as dist
 
 from umbel.config import EngineConfig
 from umbel.engine.build import Model, build_runner, build_store
 from umbel.engine.ranks import join
+from umbel.errors import UmbelError
 from umbel.models.shards import Shard
 from umbel.runner.wire import Word, decode_step, listen
 
@@ -17,6 +20,7 @@ from umbel.runner.wire import Word, decode_step, listen
 def main(order: str) -> None:
     """Serve until told to stop; `order` is what `Ranks` wrote."""
     given = json.loads(order)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     config = EngineConfig(**given["config"])
     shard = Shard(given["rank"], config.tensor_parallel_size)
     join(given["meeting"], shard, config.device)
@@ -36,5 +40,17 @@ def main(order: str) -> None:
     dist.destroy_process_group()
 
 
+def _end_with_the_first() -> None:
+    """The pipe ends with the process that holds its other side: so does this one, whatever it computes or waits for."""
+    os.read(0, 1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except UmbelError as error:  # which the first rank meets as well, and says
+        sys.exit(error.exit_code)
+    except Exception as error:
+        print(f"umbel: a rank ends: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # its other thread would hold up, or outlive, the end of the interpreter

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from umbel.ir.step import Step, StepResult
 from umbel.runner.torch_runner import TorchRunner
 from umbel.runner.wire import Word, encode_step, tell
@@ -10,13 +13,16 @@ from umbel.runner.wire import Word, encode_step, tell
 class ParallelRunner:
     """The first rank's: its own runner, whose sums over ranks wait for the others."""
 
-    def __init__(self, runner: TorchRunner):
+    def __init__(self, runner: TorchRunner, named: Callable[[], AbstractContextManager[None]] = nullcontext):
+        """What fails is raised within `named`, which knows whether another rank has ended."""
         self.runner = runner
+        self._named = named
 
     def run(self, step: Step) -> StepResult:
         """See Runner."""
-        tell(Word.STEP, encode_step(step))
-        return self.runner.run(step)
+        with self._named():
+            tell(Word.STEP, encode_step(step))
+            return self.runner.run(step)
 
     def close(self) -> None:
         """See Runner."""
