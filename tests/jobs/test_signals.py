@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
+from umbel.cli.display import closing_lines
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
@@ -208,5 +209,8 @@ def test_a_job_that_is_stopped_counts_what_it_computed(source: Path, tmp_path: P
     """Also of rows that are not finished, which are computed again by the next run."""
     first = make_job(source, tmp_path / "out", acting(stop)).run()
     assert (first.ok, first.computed_prompt_tokens) == (5, 3 * 6)
+    assert 0 < first.discarded_tokens <= 5  # of the sixth row
+    told = closing_lines(first, quiet=False)[1]
+    assert f"tokens out ({first.discarded_tokens} more of unfinished rows are lost)" in told
     second = make_job(source, tmp_path / "out").run()
     assert second.computed_prompt_tokens == 3 * (len(ROWS) + 1)

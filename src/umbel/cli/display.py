@@ -17,7 +17,7 @@ from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
 from umbel.jobs.report_text import verdict
 from umbel.jobs.summary import Summary
-from umbel.plan.explain import MAX_NOTES, exactness, head_lines
+from umbel.plan.explain import MAX_NOTES, count, exactness, head_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
@@ -130,7 +130,7 @@ def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
 
 
 def _outcome(result: Summary) -> str:
-    rows = f"{result.rows:,} rows: {result.ok:,} answered, {result.failed:,} failed"
+    rows = f"{count(result.rows, 'row')}: {result.ok:,} answered, {result.failed:,} failed"
     if result.status in _EARLY:
         return f"{_EARLY[result.status]}; {rows}, {result.left:,} to go; run the same command again to continue"
     if result.status == "already_complete":
@@ -149,7 +149,8 @@ def _tokens(result: Summary) -> str:
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
     first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
-    return f"{computed}; {result.output_tokens:,} tokens out, {exactness(result.lossy)}; {spent}{first}"
+    lost = f" ({result.discarded_tokens:,} more of unfinished rows are lost)" if result.discarded_tokens else ""
+    return f"{computed}; {result.output_tokens:,} tokens out{lost}, {exactness(result.lossy)}; {spent}{first}"
 
 
 def _truth(result: Summary) -> list[str]:

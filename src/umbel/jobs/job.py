@@ -260,6 +260,7 @@ class Job:
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),
             first_token_seconds=self._first_token(),
+            discarded_tokens=_discarded(live) if status in ("drained", "budget") else 0,
             against_plan=report["figures"],
             exact=report["exact"],
             lossy=tuple(report["lossy"]),
@@ -270,3 +271,9 @@ class Job:
         """Seconds from `began` to the first token of this run; None when there was none."""
         engine = None if self._execution is None else self._execution.engine
         return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)
+
+
+def _discarded(live: Mapping[str, Any]) -> int:
+    """Tokens that the last part of a job has generated for rows without an answer."""
+    part = live.get("open")
+    return max(0, part["stats"]["output_tokens"] - part["output_tokens"]) if part else 0

@@ -20,7 +20,8 @@ class Summary:
     its deadline or token budget, to be resumed). `errors` counts failed rows by code, `left` the rows that have no
     result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
     time in which the engine waited for rows to be tokenised, `first_token_seconds` the time from the start of the
-    job (for a command of its process) to the first token of this run (None when nothing was run). `against_plan` holds
+    job (for a command of its process) to the first token of this run (None when nothing was run).
+    `discarded_tokens` were generated in this run for rows that a stop left unfinished. `against_plan` holds
     figures of the whole job beside those of its plan, as jobs.report does. `exact` says that no technique that was
     taken may change answers, and `lossy` names those that may; `notes` are texts for the user: of the model
     (ir.plan.Plan), then of the input (jobs.rows.ReadNotes).
@@ -45,6 +46,7 @@ class Summary:
     left: int = 0
     starved_seconds: float = 0.0
     first_token_seconds: float | None = None
+    discarded_tokens: int = 0
     against_plan: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
     lossy: tuple[str, ...] = ()
