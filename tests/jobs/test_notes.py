@@ -123,6 +123,13 @@ def test_notes_of_later_windows_are_there_at_the_end(tmp_path: Path) -> None:
     assert read_report(tmp_path / "out.jsonl")["notes"] == [MODEL, FILES, "30 rows: begin with b"]
 
 
+def test_rows_that_strict_reads_twice_count_once(tmp_path: Path) -> None:
+    job = noting_job(tmp_path, NotingEngine(), rows=60)
+    job.spec = replace(job.spec, options=replace(job.spec.options, strict=True))
+    job.feed = partial(open_feed, sizes=WindowSizes(first=11, growth=1, rows=11), small=0)
+    assert job.run().notes == (MODEL, FILES, "30 rows: begin with b")
+
+
 def test_an_exact_job_says_so(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": ""}])
     summary = make_job(source, tmp_path / "out.jsonl").run()
