@@ -250,3 +250,11 @@ def test_text_that_is_no_unicode_is_shown_by_number(place: Path) -> None:
     name = os.fsdecode(b"out-\xff")
     code, shown = finished([*FAKE, "run", "in.jsonl", "-o", name, "--model", "tiny"], place, PYTHONIOENCODING="utf-8")
     assert code == 3 and quiet(shown) and b"out-\\xff" in shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_random_moments() -> None:
+    """A short form of `tools/signal_test.py`, with the model that ships."""
+    command = [sys.executable, str(ROOT / "tools" / "signal_test.py"), "--runs", "12", "--rows", "12"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

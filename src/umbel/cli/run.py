@@ -68,7 +68,8 @@ def run_command(
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
     they come: after a crash or a stop, the same command continues. Exit codes: 0 all rows answered, 2 usage, 3 some
     rows failed, 4 input invalid, 5 stopped by --deadline or --max-output-tokens-total (the output has an error row for
-    each row that was not run; run again to go on), 75 stopped by SIGTERM or Ctrl-C (run again to go on).
+    each row that was not run; run again to go on), 75 stopped by Ctrl-C, SIGTERM or
+    SIGHUP (run again to go on), 130 a second Ctrl-C.
     """
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop}
     engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
