@@ -33,7 +33,8 @@ from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_runner, build_store
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
-from umbel.models.weights import INDEX_FILE, dummy_weights, layout
+from umbel.models.checkpoint import INDEX_FILE
+from umbel.models.weights import dummy_weights, layout
 from umbel.runner.base import Runner
 from umbel.sim.shapes import SHAPES
 
