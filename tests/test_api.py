@@ -197,3 +197,28 @@ def test_wrong_params_are_refused_where_they_are_made() -> None:
         with pytest.raises(InvalidRequest) as error:
             SamplingParams(**wrong)
         assert error.value.code == "invalid_value" and error.value.param in wrong
+
+
+ODD_PROMPTS: list[Any] = [
+    *(b"bytes", bytearray(b"x"), [["a"]], ("a", "b"), {}, {"prompt": b"x"}, {"prompt": None}, {"prompt": {}}, [1.5]),
+    *({5, 6}, float("nan"), None, object(), np.array([5.0]), {"messages": "hi"}, [True], [2**70], [-1], range(0)),
+]
+
+
+@pytest.mark.parametrize("odd", ODD_PROMPTS, ids=lambda odd: type(odd).__name__)
+def test_an_odd_prompt_is_an_error_of_its_own(odd: Any, llm: LLM):
+    first, refused, last = llm.generate([[5, 6, 7], odd, [5, 6, 7]], GREEDY)
+    assert refused.error is not None and refused.outputs == ()
+    assert first.error is None and first.outputs[0].token_ids == last.outputs[0].token_ids
+
+
+def test_prompts_of_a_generator_and_of_numbers_of_any_kind(llm: LLM):
+    odd = [[np.int64(5), np.int32(6)], range(5, 7), np.array([5, 6]), (5, 6)]
+    answers = llm.generate((prompt for prompt in odd), GREEDY)
+    assert len({answer.outputs[0].token_ids for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("prompts", [7, None, {"a", "b"}])
+def test_what_is_no_list_of_prompts_is_refused(prompts: Any, llm: LLM):
+    with pytest.raises(UsageError, match="give a list"):
+        llm.generate(prompts, GREEDY)

@@ -25,6 +25,10 @@ class InputError(UmbelError):
     exit_code = 4
 
 
+class InputChanged(InputError):
+    """The input is no longer what it was when the job began; what was answered before is kept."""
+
+
 class EmptyInput(InputError):
     """The input holds no rows, which is more likely a wrong path than a job."""
 

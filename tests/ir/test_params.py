@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -143,3 +144,8 @@ def test_huge_lists_are_refused_by_their_length_and_briefly() -> None:
             params_from_body(fields, PLAIN, DEFAULTS)
         assert len(caught.value.message) < 300
         assert nothing not in fields.values() or "500,000 entries" in caught.value.message
+
+
+def test_none_asks_for_the_default() -> None:
+    names = [each.name for each in dataclasses.fields(SamplingParams)]
+    assert SamplingParams(**dict.fromkeys(names)) == SamplingParams()

@@ -47,6 +47,7 @@ TAIL = """
 | - | `-`, `/dev/stdin`, `<(...)`, a FIFO | read, by way of a file that only its owner can read (see below) |
 | - | a FIFO that nobody writes | refused after 10 seconds, exit code 2 |
 | - | a directory, device or socket | refused, exit code 2 |
+| - | an input that changes while the job runs | the job stops with exit code 4 and keeps its answers |
 
 What comes through a pipe is copied into a file beside the output (by `plan` into the directory for temporary files),
 which is removed at the end. A resume needs the same content once more.

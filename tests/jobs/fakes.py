@@ -23,6 +23,7 @@ from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.rows import ReadOptions
+from umbel.jobs.watch import Watch, stamp_of
 from umbel.plan.planner import make_plan
 
 WIDTH = 512
@@ -117,8 +118,10 @@ def make_job(
 ) -> Job:
     """A job over fakes."""
     options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
+    seen, since = stamp_of(source), time.time_ns()
     identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
-    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, **more)
+    watch = Watch(source, seen, since, identity["input.sha256"])
+    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, watch=watch, **more)
     return Job(spec, lambda now: FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
 
 

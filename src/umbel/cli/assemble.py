@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from umbel.jobs.formats.foreign import check_file
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
+from umbel.jobs.watch import Watch, stamp_of
 from umbel.models.families import read_spec, resolve_model
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def build_job(
     names = model_names(config.model, directory, reading["names"])
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
     files, given = hash_model(directory), reading["names"]
+    seen, since = stamp_of(source), time.time_ns()
     identity = fingerprint(source, options, files, config.identity, version("umbel"), given)
     job = JobSpec(
         input=source,
@@ -66,6 +69,7 @@ def build_job(
         fresh=fresh,
         retry_failed=retry_failed,
         budget=budget or Budget(),
+        watch=Watch(source, seen, since, identity["input.sha256"]),
     )
     spans = UNHEARD if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)

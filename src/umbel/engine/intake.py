@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from umbel.errors import InvalidRequest, UsageError
-from umbel.ir.contain import row_error
+from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
@@ -112,8 +112,10 @@ class Intake:
             check_chars(len(text or ""), self.model.spec.max_positions)
             ids = self._ids(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
             self._check(ids, params)
-        except InvalidRequest as error:
-            return error
+        except BaseException as error:
+            if not concerns_row(error):
+                raise
+            return as_refusal(error, "reading")
         return ids
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
@@ -123,7 +125,7 @@ class Intake:
             return self._ids(_inner_prompt(prompt))
         if isinstance(prompt, np.ndarray):
             return cast("list[int]", prompt.tolist())
-        if not isinstance(prompt, Sequence):
+        if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
             raise InvalidRequest("invalid_type", f"the prompt is a {type(prompt).__name__}: {_PROMPT_KINDS}", "prompt")
         return prompt
 
@@ -146,10 +148,14 @@ class Batch:
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
-    """One prompt as a list of one."""
-    if isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], (int, np.integer))):
-        return [prompts]
-    return prompts
+    """One prompt as a list of one; what can only be gone through once (a generator) as a list of its prompts."""
+    if isinstance(prompts, (str, bytes, bytearray, Mapping)):
+        return [cast(Prompt, prompts)]
+    if isinstance(prompts, Set) or not isinstance(prompts, Iterable):
+        raise UsageError(f"prompts: a {type(prompts).__name__} has no order of prompts; give a list")
+    if not isinstance(prompts, (Sequence, np.ndarray)):
+        prompts = list(prompts)
+    return [prompts] if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)) else prompts
 
 
 def _params_for(

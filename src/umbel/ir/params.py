@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
@@ -34,6 +34,9 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         put = self._put
+        for each in fields(self):
+            if getattr(self, each.name) is None:  # as in a JSON line, null asks for the default
+                put(each.name, each.default)
         put("n", check_int("n", self.n, 1, limits.MAX_N))
         put("temperature", check_number("temperature", self.temperature, 0.0, limits.MAX_TEMPERATURE))
         put("top_p", check_number("top_p", self.top_p, 0.0, 1.0, above_low=True))

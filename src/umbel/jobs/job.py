@@ -32,7 +32,6 @@ from umbel.jobs.rounds import Rounds
 from umbel.jobs.rows import InputRow, ReadNotes, strict_message
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.sink import remove_part, remove_parts, write_output
-from umbel.jobs.source import Source
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.windows import Feed, open_feed
@@ -144,8 +143,7 @@ class Job:
         if whole:
             self._publish(store, output, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
             return self._summary(store, "complete", resumed.rows)
-        source = Source(self.spec.input, self.spec.options)
-        lines = partial_lines(store, source, renderer_of[1], self.spec.order)
+        lines = partial_lines(store, self.spec.source(ReadNotes()), renderer_of[1], self.spec.order)
         self._publish(store, output, stop, lines, partial=True)
         return self._summary(store, "budget", resumed.rows)
 
@@ -161,7 +159,7 @@ class Job:
         ends = None if budget.seconds is None else self.began + budget.seconds
         self._limit(stop, ends, 0)
         builder = partial(WindowBuilder, tokenizer, self.spec.width, self.spec.context, halt.check)
-        source = Source(self.spec.input, self.spec.options, self._notes)
+        source = self.spec.source(self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
         load = partial(self._load, store)

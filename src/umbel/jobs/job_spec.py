@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.budget import Budget
-from umbel.jobs.rows import ReadOptions
+from umbel.jobs.rows import ReadNotes, ReadOptions
+from umbel.jobs.source import Source
+from umbel.jobs.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run. `identity` is the job's fingerprint, `model` the name in OpenAI answers, `width` and `context` the
     model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run;
-    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run."""
+    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run; `watch`
+    notices an input that changes while it is read."""
 
     input: Path
     output: Path
@@ -28,3 +31,8 @@ class JobSpec:
     fresh: bool = False
     retry_failed: bool = False
     budget: Budget = field(default_factory=Budget)
+    watch: Watch | None = None
+
+    def source(self, notes: ReadNotes) -> Source:
+        """The input, to be read."""
+        return Source(self.input, self.options, notes, self.watch)

@@ -19,7 +19,7 @@ from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request, RowError
 from umbel.ir.workload import Workload
-from umbel.jobs.rows import InputRow, Style
+from umbel.jobs.rows import InputRow, Style, n_chars_of
 from umbel.jobs.source import Source
 
 
@@ -215,18 +215,6 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) ->
         for i, ids in zip(part, _encode_all(encode, list(part.values())), strict=True):
             found[i] = ids
     return found
-
-
-def n_chars_of(request: Request) -> int:
-    """Characters of its texts; a prompt of token ids has none."""
-    if request.messages is not None:
-        return sum(map(_n_chars_in, request.messages))
-    return len(request.prompt) if isinstance(request.prompt, str) else 0
-
-
-def _n_chars_in(message: Message) -> int:
-    content = message["content"]
-    return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
 
 
 def _too_long(request: Request, context: int) -> InvalidRequest | None:

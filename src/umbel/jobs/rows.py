@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Request, RowError
+from umbel.ir.request import Message, Request, RowError
 
 MAX_NOTED = 100  # kinds of notes, and names of unknown fields: enough to see what is wrong
 
@@ -112,3 +112,15 @@ def strict_message(faults: Sequence[InputRow], rows: int) -> str:
     more = [f"... and {len(found) - 10} more"] if len(found) > 10 else []
     head = f"--strict: {len(found):,} of {rows:,} row{'' if rows == 1 else 's'} are at fault, nothing was run:"
     return "\n  ".join([head, *listed, *more])
+
+
+def n_chars_of(request: Request) -> int:
+    """Characters of its texts; a prompt of token ids has none."""
+    if request.messages is not None:
+        return sum(map(_n_chars_in, request.messages))
+    return len(request.prompt) if isinstance(request.prompt, str) else 0
+
+
+def _n_chars_in(message: Message) -> int:
+    content = message["content"]
+    return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)

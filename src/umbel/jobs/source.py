@@ -12,23 +12,31 @@ from umbel.ir.request import RowError
 from umbel.jobs.formats.delimited import read_csv
 from umbel.jobs.formats.foreign import check_file, refuse_foreign
 from umbel.jobs.formats.jsonl import find_endpoint, read_jsonl
-from umbel.jobs.formats.lines import is_packed, open_bytes
-from umbel.jobs.formats.parquet import read_parquet
+from umbel.jobs.formats.lines import holds_more, is_packed, open_bytes
+from umbel.jobs.formats.parquet import read_parquet, unpacked_bytes
 from umbel.jobs.formats.parse import RowParser
 from umbel.jobs.formats.template import Template
-from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions
+from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, n_chars_of
 from umbel.jobs.unique import IdIndex
+from umbel.jobs.watch import Watch
 
 BATCH_ROWS = 2_048
+BATCH_CHARS = 8 * 2**20
 
 
 @dataclass(slots=True)
 class Source:
-    """An input file and how to read it; `notes` fills while it is read."""
+    """An input file and how to read it; `notes` fills while it is read, `watch` notices that it changes."""
 
     path: Path
     options: ReadOptions = field(default_factory=ReadOptions)
     notes: ReadNotes = field(default_factory=ReadNotes)
+    watch: Watch | None = None
+
+    def check(self) -> None:
+        """Raise InputChanged when the file is no longer what its job was started with; to be asked after reading."""
+        if self.watch is not None:
+            self.watch.check()
 
     def rows(self) -> Iterator[InputRow]:
         """Every row in order, repeated ids made errors. Raises EmptyInput, InputError or UsageError."""
@@ -36,15 +44,23 @@ class Source:
             yield from batch
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[list[InputRow]]:
-        """The same in lists of up to `size` rows, one list in memory at a time."""
+        """The same in lists of up to `size` rows, fewer of long ones, one list in memory at a time."""
         ids = _Ids()
         rows = self._reader()
         empty = True
-        while batch := list(islice(rows, size)):
+        while batch := _batch(rows, size):
             empty = False
+            self.check()
             yield ids.check(batch)
+        self.check()
         if empty:
             raise EmptyInput(f"empty_file: {self.path} has no rows")
+
+    def holds_more(self, n_bytes: int) -> bool:
+        """Whether the rows take more than so many bytes, unpacked where they are packed."""
+        if _kind(self.path) != "parquet":
+            return holds_more(self.path, n_bytes)
+        return unpacked_bytes(self.path) > n_bytes
 
     @property
     def seekable(self) -> bool:
@@ -76,6 +92,17 @@ def _kind(path: Path) -> str:
     check_file(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
+
+
+def _batch(rows: Iterator[InputRow], size: int) -> list[InputRow]:
+    batch, n_chars = [], 0
+    for row in islice(rows, size):
+        batch.append(row)
+        if row.request is not None:
+            n_chars += n_chars_of(row.request)
+            if n_chars > BATCH_CHARS:
+                break
+    return batch
 
 
 class _Ids:

@@ -94,6 +94,7 @@ class Grouped:
         implicit = self.parser.endpoint is None
         with LineFile(self.source.path, self.found) as file:
             self._repeats = repeats(self.found, file.line, implicit=implicit)
+        self.source.check()  # what was scanned is what was hashed
 
     def windows(self) -> Iterator[Window]:
         """Windows of growing size, cut where neighbours share least."""
@@ -107,6 +108,7 @@ class Grouped:
                 builder = self.builder()
                 rows = file.rows(np.sort(order[start:end]), self.parser, self._repeats)
                 while batch := list(islice(rows, BATCH_ROWS)):
+                    self.source.check()
                     builder.take(batch)
                 yield builder.build()
 
@@ -164,7 +166,7 @@ def open_feed(
     """The way to cut an input up: whole when it has no more than `small` bytes, by groups where rows can be read alone,
     else in its own order. `meanwhile` runs while a large file is scanned. Raises what reading raises."""
     parser = source.parser()
-    if source.path.stat().st_size <= small:
+    if not source.holds_more(small):
         return InOrder(source, done, builder)
     sizes = sizes or WindowSizes()
     if not source.seekable:

@@ -43,6 +43,18 @@ def read_parquet(path: Path, parser: RowParser) -> Iterator[InputRow]:
         raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
 
 
+def unpacked_bytes(path: Path) -> int:
+    """Bytes of the table before they were packed. Raises InputError when it cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        found = pyarrow.parquet.read_metadata(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
+    return sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
+
+
 def _items(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
     """The rows of a batch as objects."""
     names = batch.schema.names

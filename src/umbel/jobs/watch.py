@@ -1,0 +1,51 @@
+"""Notices an input that changes between the moment it was hashed and the moment a row of it is read."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from umbel.errors import InputChanged
+from umbel.jobs.fingerprint import hash_file
+
+Stamp = tuple[int, int, int, int]
+_TICK_NS = 50_000_000  # file systems count time in steps of some milliseconds
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Device, inode, size and time of the last change of a file (ns); None when it is not there.
+
+    The time is ctime, which also a program that puts mtime back cannot set.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
+@dataclass(slots=True)
+class Watch:
+    """An input file as it was when its `sha256` was taken; `stamp`, and the time in `since` (ns), are of just before.
+
+    A file that was written within a few milliseconds before `since` may be written again unseen, so it is hashed then.
+    """
+
+    path: Path
+    stamp: Stamp | None
+    since: int
+    sha256: str
+
+    def check(self) -> None:
+        """Raise InputChanged unless the file still holds the same bytes. Cheap while nothing touches it."""
+        now, clock = stamp_of(self.path), time.time_ns()
+        if now is not None and now == self.stamp and now[3] < self.since - _TICK_NS:
+            return
+        if now is None or hash_file(self.path) != self.sha256:
+            raise InputChanged(
+                f"input {self.path}: changed while the job ran; rows answered so far are kept for what it was. "
+                "Put it back and run the same command again, or start over with --fresh"
+            )
+        self.stamp, self.since = now, clock
