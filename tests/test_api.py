@@ -114,8 +114,10 @@ def test_params_for_all_or_for_each(llm: LLM) -> None:
 
 
 def test_the_defaults_sample_at_temperature_one_to_the_context_end(directory: Path) -> None:
-    llm = LLM(str(directory), dtype="float32", device="cpu", threads=1, seed=4)
-    first, again = (llm.generate([[5] * 480])[0].outputs[0] for _ in range(2))
+    first, again = (
+        LLM(str(directory), dtype="float32", device="cpu", threads=1, seed=4).generate([[5] * 480])[0].outputs[0]
+        for _ in range(2)
+    )
     assert first == again and 0 < len(first.token_ids) <= 32
     other = LLM(str(directory), dtype="float32", device="cpu", threads=1, seed=5).generate([[5] * 480])
     assert other[0].outputs[0].token_ids != first.token_ids, "the engine's seed is that of rows without one"

@@ -58,18 +58,31 @@ class LLM:
         return self._intake.tokenizer
 
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        keys: Sequence[int | str] | None = None,
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts: strings, lists of token ids, {"prompt_token_ids": ids} or chats
-        ({"messages": [...]}). A prompt that cannot be run gives a RequestOutput with `error`; the others go on."""
-        found = {int(output.request_id): output for output in self.stream(prompts, params)}
+        ({"messages": [...]}). A prompt that cannot be run gives a RequestOutput with `error`; the others go on.
+
+        A prompt whose params have a seed draws by that seed alone, wherever it stands. The others draw by the engine's
+        seed and their key: one of `keys`, a different one for each prompt, so that a list cut into calls gives the
+        answers of one call; without `keys`, their number in the life of this object, so that calls go on drawing.
+        """
+        found = {int(output.request_id): output for output in self.stream(prompts, params, keys)}
         return [found[i] for i in range(len(found))]
 
     def stream(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        keys: Sequence[int | str] | None = None,
     ) -> Iterator[RequestOutput]:
         """Answers as rows finish; `request_id` is the prompt's place. Closing the generator abandons the rest."""
-        batch = self._intake.take(prompts, params)
+        batch = self._intake.take(prompts, params, keys)
+        if keys is None:
+            self._intake.first_key += len(batch.texts)
         yield from batch.refused
         for output in self.execute(batch.workload):
             row = int(batch.workload.keys[output.row])
@@ -80,10 +93,11 @@ class LLM:
         self,
         conversations: Conversation | Sequence[Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        keys: Sequence[int | str] | None = None,
     ) -> list[RequestOutput]:
         """Like `generate`, for one conversation (a list of messages) or a list of them."""
         single = bool(conversations) and isinstance(conversations[0], Mapping)
-        return self.generate([{"messages": c} for c in ([conversations] if single else conversations)], params)
+        return self.generate([{"messages": c} for c in ([conversations] if single else conversations)], params, keys)
 
     def plan(
         self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None

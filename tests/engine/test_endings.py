@@ -150,7 +150,7 @@ def test_tokens_that_are_left_without_a_finite_logit_are_not_drawn(temperature: 
         top_k=none,
         top_p=one,
         min_p=one * 0,
-        seeds=none,
+        streams=none,
         keys=none,
         samples=none,
         positions=none,

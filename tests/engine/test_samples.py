@@ -27,7 +27,7 @@ def test_samples_come_in_order_differ_and_repeat(llm: LLM) -> None:
 
 
 def test_equal_prompts_get_their_own_randomness(llm: LLM) -> None:
-    got = llm.generate([[5, 6, 7]] * 8, PARAMS)
+    got = llm.generate([[5, 6, 7]] * 8, replace(PARAMS, seed=None))
     assert len({o.outputs[0].token_ids for o in got}) == 8
     greedy = llm.generate([[5, 6, 7]] * 8, replace(PARAMS, temperature=0.0))
     assert len({o.outputs[0].token_ids for o in greedy}) == 1

@@ -28,7 +28,7 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
     return "*" + {
         "items": "i32", "runs": "i32", "merges": "i32", "entries": "i32", "pages": "i32", "positions": "i32",
         "ends": "i64", "places": "i64", "shares": "fp32",
-        "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "dice": "fp64", "heats": "fp32",
+        "slots": "i64", "rows": "i64", "best": "i64", "ids": "i64", "noise": "i64", "temperatures": "fp32",
         "top_k": "i64", "top_p": "fp64", "min_p": "fp64", "bad": "i1",
         "key_worths": "fp32", "value_worths": "fp32", "partial": "fp32", "tops": "fp32", "sinks": "fp32",
         "logits": "fp32", "worths": "fp32",

@@ -41,47 +41,38 @@ def test_the_largest(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [7, 4096, 5000])
-def test_draws_invert_the_distribution_function(width: int) -> None:
-    """The same ids as the reference's for dice that do not lie on a border; and never one without weight."""
+def test_draws_are_races(width: int) -> None:
+    """The same ids as the reference's, and never one without weight."""
     logits = logits_of(3, width, width)
     logits[1, 1:] = -torch.inf
     rng = np.random.default_rng(width)
-    rows, heat, dice = rng.integers(0, 3, 40), rng.uniform(0.2, 2.0, 40).astype(np.float32), rng.uniform(size=40)
-    dice[0], dice[1] = 1 - 1e-17, 1e-300
-    at, warm, thrown = to_device(rows, heat, dice)
-    got = draw_ids(logits, at, logits.argmax(-1)[at], warm, thrown, None).cpu()
-    weights = reference.weights(logits[at].double(), warm.unsqueeze(-1))
-    summed = (weights.cumsum(-1) / weights.sum(-1, keepdim=True)).cpu().numpy()
-    for i, drawn in enumerate(got.tolist()):
-        before = summed[i, drawn - 1] if drawn else 0.0
-        assert before - 1e-5 <= dice[i] <= summed[i, drawn] + 1e-5
-        assert weights[i, drawn] > 0 or rows[i] != 1
+    rows, heat = rng.integers(0, 3, 40), rng.uniform(0.2, 2.0, 40).astype(np.float32)
+    at, temperatures, noise = to_device(rows, heat, rng.integers(-(2**63), 2**63, 40))
+    got = draw_ids(logits, at, logits.argmax(-1)[at], temperatures, noise, None)
+    weights = reference.weights(logits[at], temperatures.unsqueeze(-1))
+    assert torch.equal(got, reference.race(weights, noise)) and (got[at == 1] == 0).all()
+    assert len(set(got.tolist())) > 5
 
 
 @pytest.mark.parametrize("width", some_of([300], [5, 4100]))
 @pytest.mark.parametrize("levels", [3, 10_000], ids=["ties", "apart"])
 def test_filters_keep_what_the_reference_keeps(width: int, levels: int) -> None:
-    """Each draw is among what the reference leaves, where its distribution function says; few levels mean many equal
-    logits, of which the lowest ids stay."""
+    """Each draw is the reference's, from what it leaves; few levels mean many equal logits, of which the lowest ids
+    stay."""
     rng = np.random.default_rng(width + levels)
     count = 12 if width < 4096 else 4
     logits = (torch.from_numpy(rng.integers(0, levels, (4, width))).float() * (9.0 / levels)).to(DEVICE)
-    rows, heat, dice = (
-        rng.integers(0, 4, count),
-        rng.uniform(0.5, 2.0, count).astype(np.float32),
-        rng.uniform(size=count),
-    )
+    rows, heat = rng.integers(0, 4, count), rng.uniform(0.5, 2.0, count).astype(np.float32)
+    keys = rng.integers(-(2**63), 2**63, count)
     top_k = rng.choice([0, 1, 2, width // 2, width, width + 9], count)
     top_p = rng.choice([1.0, 1e-9, 0.3, 0.7, 0.95], count)
     min_p = rng.choice([0.0, 0.05, 0.5, 1.0], count)
-    at, warm, thrown, k, p, floor = to_device(rows, heat, dice, top_k, top_p, min_p)
-    got = draw_ids(logits, at, logits.argmax(-1)[at], warm, thrown, (k, p, floor)).cpu()
-    kept = reference.filtered(reference.weights(logits[at], warm.unsqueeze(-1)), (k, p, floor)).double()
-    summed = (kept.cumsum(-1) / kept.sum(-1, keepdim=True)).cpu().numpy()
+    at, temperatures, noise, k, p, floor = to_device(rows, heat, keys, top_k, top_p, min_p)
+    got = draw_ids(logits, at, logits.argmax(-1)[at], temperatures, noise, (k, p, floor))
+    kept = reference.filtered(reference.weights(logits[at], temperatures.unsqueeze(-1)), (k, p, floor))
+    assert torch.equal(got, reference.race(kept, noise))
     cut = 0
     for i, drawn in enumerate(got.tolist()):
-        before = summed[i, drawn - 1] if drawn else 0.0
         assert kept[i, drawn] > 0, (i, top_k[i], top_p[i], min_p[i])
-        assert before - 1e-5 <= dice[i] <= summed[i, drawn] + 1e-5
         cut += int((kept[i] == 0).any())
     assert cut > count // 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from umbel.ir.randomness import noise_keys, streams
 from umbel.ir.step import Sampling
-from umbel.runner.random import uniform
 
 DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "logprobs": -1}
 
@@ -19,7 +20,8 @@ def sampling_of(n: int, *, banned: tuple[tuple[int, tuple[int, ...]], ...] = (),
     wide = {
         k: np.broadcast_to(np.asarray(v, float if k in floats else np.int64), (n,)).copy() for k, v in values.items()
     }
-    return Sampling(**wide, banned=banned)
+    shared = np.zeros(n, bool)
+    return Sampling(streams=streams(wide.pop("seeds"), wide["keys"], shared), **wide, banned=banned)
 
 
 def kept(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
@@ -40,7 +42,7 @@ def kept(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p
 
 
 def slow_sample(logits: np.ndarray, sampling: Sampling, i: int) -> int:
-    """The id of sample `i`, from the definition: filters, then the distribution function at its uniform number."""
+    """The id of sample `i`, from the definition: filters, then the race of its noise."""
     row = logits[sampling.rows[i]].astype(np.float64)
     for sample, ids in sampling.banned:
         if sample == i:
@@ -51,11 +53,27 @@ def slow_sample(logits: np.ndarray, sampling: Sampling, i: int) -> int:
         return int(np.flatnonzero(row == row.max())[0])
     alive = kept(row, heat, int(sampling.top_k[i]), float(sampling.top_p[i]), float(sampling.min_p[i]))
     p = np.where(alive, np.exp((row - row.max()) / heat), 0.0)
-    key = (sampling.seeds, sampling.keys, sampling.samples, sampling.positions)
-    target = float(uniform(*(column[i : i + 1] for column in key))[0]) * p.sum()
-    reached = 0.0
-    for j in range(len(p)):
-        reached += p[j]
-        if reached > target:
-            return j
-    return int(np.flatnonzero(p)[-1])
+    key = (sampling.streams, sampling.samples, sampling.positions)
+    return slow_race(p.tolist(), int(noise_keys(*(column[i : i + 1] for column in key))[0]))
+
+
+def slow_noise(key: int, counter: int) -> float:
+    """splitmix64 with Python's own integers: the state after `counter` + 1 steps, mixed, as an exponential number."""
+    word = 2**64
+    z = (key + (counter + 1) * 0x9E3779B97F4A7C15) % word
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) % word
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) % word
+    z ^= z >> 31
+    return -math.log(((z >> 11) + 0.5) / 2**53)
+
+
+def slow_race(weights: list[float], key: int) -> int:
+    """The block of 256 ids that comes first, then the id in it; of numbers without weight none runs."""
+
+    def first(runners: list[tuple[float, int, int]]) -> int:
+        return min((slow_noise(key, counter) / weight, who) for weight, counter, who in runners if weight > 0)[1]
+
+    blocks = [sum(weights[at : at + 256]) for at in range(0, len(weights), 256)]
+    block = first([(weight, -1 - b, b) for b, weight in enumerate(blocks)])
+    ids = range(block * 256, min(block * 256 + 256, len(weights)))
+    return first([(weights[i], i, i) for i in ids])

@@ -29,7 +29,7 @@ def step() -> Step:
         top_k=ints(0, 0),
         top_p=np.ones(n),
         min_p=np.zeros(n),
-        seeds=ints(0, 0),
+        streams=ints(0, 0),
         keys=ints(40, 30),
         samples=ints(0, 0),
         positions=ints(10, 11),

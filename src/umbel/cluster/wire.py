@@ -80,6 +80,7 @@ def encode_rows(workload: Workload) -> bytes:
         tokens=workload.tokens,
         offsets=workload.offsets,
         keys=workload.keys,
+        draw_keys=workload.noise_keys,
         which=distinct.which,
         params=np.frombuffer(params, np.uint8),
     )
@@ -92,7 +93,7 @@ def decode_rows(data: bytes) -> Workload:
         found = dict(arrays)
     objects = [SamplingParams(**_tuples(values)) for values in json.loads(found["params"].tobytes())]
     params = [objects[i] for i in found["which"].tolist()]
-    return Workload(found["tokens"], found["offsets"], params, found["keys"])
+    return Workload(found["tokens"], found["offsets"], params, found["keys"], found["draw_keys"])
 
 
 def encode_answer(output: Output) -> bytes:

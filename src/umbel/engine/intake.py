@@ -15,6 +15,7 @@ from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
+from umbel.ir.randomness import key_of
 from umbel.ir.request import Completion, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -52,10 +53,12 @@ class TokenizedModel(Protocol):
 
 
 class Intake:
-    """Tokenises and checks prompts for one model."""
+    """Tokenises and checks prompts for one model. `first_key` keys the draws of the next prompt without a key of its
+    own; running prompts moves it behind them, so that calls go on drawing."""
 
     def __init__(self, model: TokenizedModel):
         self.model = model
+        self.first_key = 0
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -65,11 +68,17 @@ class Intake:
         return self.model.tokenizer
 
     def take(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        keys: Sequence[int | str] | None = None,
     ) -> Batch:
-        """One prompt or several, with params for all or for each."""
+        """One prompt or several, with params for all or for each, and what keys their draws: `keys`, else numbers from
+        `first_key` on."""
         prompts = _as_list(prompts)
         each = _params_for(prompts, params)
+        numbers = range(self.first_key, self.first_key + len(prompts))
+        draw_keys = numbers if keys is None else _keys_for(prompts, keys)
         rendered = self._render(prompts)
         ids = [
             self._ids_or_error(prompt, p, rendered.get(i))
@@ -77,7 +86,7 @@ class Intake:
         ]
         self._warn_of_stops(each)
         good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
-        workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good)
+        workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good, [draw_keys[i] for i in good])
         texts = [_text_of(prompt) for prompt in prompts]
         refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
         return Batch(workload, texts, refused)
@@ -166,6 +175,19 @@ def _params_for(
     if len(params) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
     return params
+
+
+def _keys_for(prompts: Sequence[Prompt], keys: Sequence[int | str]) -> Sequence[int]:
+    """Raises UsageError for keys of another number, or one twice: two rows would draw alike."""
+    if isinstance(keys, str) or len(keys) != len(prompts):
+        count = "one text" if isinstance(keys, str) else f"{len(keys)} keys"
+        raise UsageError(f"{len(prompts)} prompts but {count}: give a key for each prompt")
+    seen: dict[int, int] = {}
+    for i, key in enumerate(keys):
+        first = seen.setdefault(key_of(key), i)
+        if first != i:
+            raise UsageError(f"key {key!r:.80} is given to prompts {first} and {i}: give each prompt a key of its own")
+    return list(seen)
 
 
 def _inner_prompt(prompt: Mapping[str, Any]) -> Any:

@@ -164,7 +164,7 @@ def _sampling(p: Probe, rows: Ints) -> Sampling:
         top_k=zeros,
         top_p=np.ones(n),
         min_p=np.zeros(n),
-        seeds=zeros,
+        streams=zeros,
         keys=np.arange(n),
         samples=zeros,
         positions=p.shared + p.pasts + p.new,

@@ -13,4 +13,6 @@ def select_rows(workload: Workload, rows: NDArray[np.int64]) -> Workload:
     lengths = np.diff(workload.offsets)[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     at = np.arange(int(offsets[-1])) + np.repeat(workload.offsets[rows] - offsets[:-1], lengths)
-    return Workload(workload.tokens[at], offsets, [workload.params[i] for i in rows.tolist()], workload.keys[rows])
+    draw_keys = None if workload.draw_keys is None else workload.draw_keys[rows]
+    params = [workload.params[i] for i in rows.tolist()]
+    return Workload(workload.tokens[at], offsets, params, workload.keys[rows], draw_keys)

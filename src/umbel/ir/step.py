@@ -26,8 +26,9 @@ class Sampling:
     """How to draw the samples of a step, one entry per sample.
 
     `rows`: the row of the step whose logits are drawn from (several samples may share one). `temperature` (0 = greedy),
-    `top_k` (0 = off), `top_p`, `min_p`, as in SamplingParams. `seeds`, `keys`, `samples`, `positions` key the
-    randomness: the row's seed, its number in the input, the sample's index and the position the new token takes.
+    `top_k` (0 = off), `top_p`, `min_p`, as in SamplingParams. `streams`, `samples`, `positions` key the randomness: of
+    the request, the sample's index in it, and the position that the new token takes. `keys` are the numbers of the
+    requests in the input.
     `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only). `banned`: pairs
     (sample, token ids) that may not be drawn yet (`min_tokens`).
     """
@@ -37,7 +38,7 @@ class Sampling:
     top_k: Ints
     top_p: Floats
     min_p: Floats
-    seeds: Ints
+    streams: Ints
     keys: Ints
     samples: Ints
     positions: Ints

@@ -15,14 +15,16 @@ from umbel.ir.params import SamplingParams
 class Workload:
     """Tokenised rows: row i is `tokens[offsets[i]:offsets[i + 1]]`, sampled as `params[i]`, known as `keys[i]`.
 
-    `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the row's randomness, so that its answer
-    does not depend on which other rows are run with it. Rows that are invalid are never in a workload.
+    `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the randomness of a row without a seed of
+    its own, unless `draw_keys` are given for that, so that its answer does not depend on which other rows are run with
+    it. Rows that are invalid are never in a workload.
     """
 
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     params: Sequence[SamplingParams]
     keys: NDArray[np.int64]
+    draw_keys: NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -30,6 +32,7 @@ class Workload:
         prompts: Sequence[Sequence[int]],
         params: SamplingParams | Sequence[SamplingParams],
         keys: Sequence[int] | None = None,
+        draw_keys: Sequence[int] | None = None,
     ) -> Workload:
         """Pack token-id lists; one `params` may serve all rows; `keys` default to the row numbers."""
         offsets = np.zeros(len(prompts) + 1, np.int64)
@@ -38,7 +41,13 @@ class Workload:
         for i, prompt in enumerate(prompts):
             tokens[offsets[i] : offsets[i + 1]] = prompt
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
-        return cls(tokens, offsets, each, np.arange(len(prompts)) if keys is None else np.asarray(keys, np.int64))
+        numbers = np.arange(len(prompts)) if keys is None else np.asarray(keys, np.int64)
+        return cls(tokens, offsets, each, numbers, None if draw_keys is None else np.asarray(draw_keys, np.int64))
+
+    @property
+    def noise_keys(self) -> NDArray[np.int64]:
+        """What keys the randomness of rows without a seed of their own (`[rows]`)."""
+        return self.keys if self.draw_keys is None else self.draw_keys
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -91,23 +91,24 @@ def draw(
     logits: Tensor,
     rows: np.ndarray,
     best: Tensor,
-    heat: np.ndarray,
-    dice: np.ndarray,
+    temperatures: np.ndarray,
+    noise: np.ndarray,
     filters: reference.Filters | None = None,
 ) -> Tensor:
-    """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at temperatures
-    `heat`, from what the filters leave (None: from all); `dice` are uniform numbers. On the logits' device."""
+    """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at their
+    `temperatures`, from what the filters leave (None: from all); `noise` (int64) keys each draw's noise. On the logits'
+    device."""
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
     if isinstance(fast, Native):
-        return torch.from_numpy(fast.draw(logits, rows, best.numpy(), heat, dice, filters))
-    at, warm, thrown, *columns = upload(logits.device, rows, heat.astype(np.float32), dice, *(filters or ()))
+        return torch.from_numpy(fast.draw(logits, rows, best.numpy(), temperatures, noise, filters))
+    at, warm, keys, *columns = upload(logits.device, rows, temperatures.astype(np.float32), noise, *(filters or ()))
     if fast is not None:
-        return fast.draw(logits, at, best, warm, thrown, (columns[0], columns[1], columns[2]) if columns else None)
+        return fast.draw(logits, at, best, warm, keys, (columns[0], columns[1], columns[2]) if columns else None)
     ids = torch.empty_like(best)
     for low in range(0, len(rows), _BLOCK):
         here = slice(low, low + _BLOCK)
         weights = reference.weights(logits[at[here]], warm[here].unsqueeze(-1))
         if columns:
             weights = reference.filtered(weights, (columns[0][here], columns[1][here], columns[2][here]))
-        ids[here] = reference.invert(weights, thrown[here].unsqueeze(-1))
+        ids[here] = reference.race(weights, keys[here])
     return ids

@@ -2,7 +2,8 @@
 
 Order of the filters: temperature, min-p, top-k, top-p (as in vLLM), each on what the one before left. Ties are broken
 by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities. What the filters
-leave is drawn from in the order of token ids.
+leave is drawn from by keyed noise (`kernels.reference.race`): the same key gives distributions that are nearly alike
+the same token.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.ir.randomness import noise_keys
 from umbel.ir.step import Sampling, StepResult
 from umbel.kernels.reference import most_likely
 from umbel.kernels.rows import draw, largest
 from umbel.kernels.transfer import upload
-from umbel.runner.random import uniform
 
 # Samples handled at a time: n samples of one row share its logits, and a copy for each would fill the memory.
 _BLOCK = 64
@@ -57,10 +58,10 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
     """The same, without waiting for a device that works behind the caller's back."""
     ids, bad = largest(logits, row_of)
     bans, warm = dict(sampling.banned), sampling.temperature > 0
-    dice = uniform(sampling.seeds, sampling.keys, sampling.samples, sampling.positions) if warm.any() else np.zeros(0)
+    noise = noise_keys(sampling.streams, sampling.samples, sampling.positions)
     banned = np.zeros(len(ids), bool)
     banned[list(bans)] = True
-    _redraw(ids, logits, row_of, sampling, np.flatnonzero(warm & ~banned), dice)
+    _redraw(ids, logits, row_of, sampling, np.flatnonzero(warm & ~banned), noise)
     for which in _blocks(np.flatnonzero(banned)):
         pairs = np.array([(row, token) for row, i in enumerate(which.tolist()) for token in bans[i]], np.int64)
         chosen, at, places = upload(logits.device, row_of[which], which, pairs.reshape(-1, 2))
@@ -71,7 +72,7 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
         bad[at] |= nothing_left
         place_of = np.zeros(len(ids), np.int64)
         place_of[which] = np.arange(len(which))
-        _redraw(best, own, place_of, sampling, which[warm[which]], dice)
+        _redraw(best, own, place_of, sampling, which[warm[which]], noise)
         ids[at] = best[at]
     return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling.logprobs))
 
@@ -81,7 +82,7 @@ def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _redraw(
-    ids: Tensor, logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray, dice: np.ndarray
+    ids: Tensor, logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray, noise: np.ndarray
 ) -> None:
     """Put tokens that are drawn in the place of the most likely ones, for the samples `which`."""
     if len(which) == 0:
@@ -89,8 +90,8 @@ def _redraw(
     filters = sampling.top_k[which], sampling.top_p[which], sampling.min_p[which]
     cut = bool((filters[0] > 0).any() or (filters[1] < 1).any() or (filters[2] > 0).any())
     (at,) = upload(ids.device, which)
-    heat = sampling.temperature[which]
-    ids[at] = draw(logits, row_of[which], ids[at], heat, dice[which], filters if cut else None)
+    temperatures = sampling.temperature[which]
+    ids[at] = draw(logits, row_of[which], ids[at], temperatures, noise[which], filters if cut else None)
 
 
 def _logprobs(

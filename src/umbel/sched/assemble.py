@@ -142,7 +142,7 @@ def _sampling(
         top_k=table.top_k[rows],
         top_p=table.top_p[rows],
         min_p=table.min_p[rows],
-        seeds=table.seed[rows],
+        streams=table.stream[rows],
         keys=table.key[rows],
         samples=seqs.sample[slots],
         positions=seqs.prompt_len[slots] + seqs.n_out[slots],

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.params import SamplingParams
+from umbel.ir.randomness import streams
 from umbel.ir.workload import Workload
 
 Ints = NDArray[np.int64]
@@ -22,7 +23,7 @@ class SamplingTable:
     top_k: Ints
     top_p: NDArray[np.float64]
     min_p: NDArray[np.float64]
-    seed: Ints
+    stream: Ints
     key: Ints
     logprobs: Ints
     min_tokens: Ints
@@ -30,8 +31,10 @@ class SamplingTable:
 
     @classmethod
     def of(cls, workload: Workload, default_seed: int, end_ids: tuple[tuple[int, ...], ...]) -> SamplingTable:
-        """Columns of a workload's params; rows without a seed take `default_seed`."""
+        """Columns of a workload's params; rows without a seed draw by `default_seed` and their key."""
         params = workload.params
+
+        own = np.array([p.seed is not None for p in params], bool)
 
         def ints(values: list[int]) -> Ints:
             return np.array(values, np.int64)
@@ -42,7 +45,7 @@ class SamplingTable:
             top_k=ints([max(p.top_k, 0) for p in params]),
             top_p=np.array([p.top_p for p in params], float),
             min_p=np.array([p.min_p for p in params], float),
-            seed=ints([_seed(p, default_seed) for p in params]),
+            stream=streams(ints([_seed(p, default_seed) for p in params]), workload.noise_keys, own),
             key=workload.keys,
             logprobs=ints([-1 if p.logprobs is None else p.logprobs for p in params]),
             min_tokens=ints([p.min_tokens for p in params]),

@@ -102,26 +102,26 @@ class Native:
         logits: Tensor,
         rows: np.ndarray,
         best: np.ndarray,
-        heat: np.ndarray,
-        dice: np.ndarray,
+        temperatures: np.ndarray,
+        noise: np.ndarray,
         filters: Filters | None = None,
     ) -> np.ndarray:
         """For each of `rows` (int64 `[k]`) of `logits` (float32 [rows, width]), whose largest values are at `best`: an
-        id drawn from the softmax of the logits divided by `heat` (above 0), at the point `dice` (in (0, 1)) of its
-        distribution function; from what `filters` leave (see `reference.filtered`). What rows hold that are not finite
-        is of no matter, as long as `best` is in range."""
+        id drawn from the softmax of the logits divided by `temperatures` (above 0), by the noise that `noise` (int64)
+        keys (see `reference.race`), from what `filters` leave (see `reference.filtered`). What rows hold that are not
+        finite does not matter, as long as `best` is in range."""
         if logits.dtype != torch.float32:
             raise TypeError(f"logits are {logits.dtype}, not float32")
         for which, limit in ((rows, len(logits)), (best, logits.shape[1])):
             if len(which) != len(rows) or (len(which) and not 0 <= which.min() <= which.max() < limit):
                 raise IndexError(f"places {which[:8]} of {limit}, for {len(rows)} draws")
-        if not len(heat) == len(dice) == len(rows):
-            raise ValueError(f"{len(heat)} temperatures and {len(dice)} dice for {len(rows)} draws")
+        if not len(temperatures) == len(noise) == len(rows):
+            raise ValueError(f"{len(temperatures)} temperatures and {len(noise)} keys for {len(rows)} draws")
         if filters is not None and any(len(column) != len(rows) for column in filters):
             raise ValueError(f"filters of {[len(column) for column in filters]} rows for {len(rows)} draws")
-        ids, warm = np.empty(len(rows), np.int64), np.ascontiguousarray(heat, np.float32)
+        ids, warm = np.empty(len(rows), np.int64), np.ascontiguousarray(temperatures, np.float32)
         sizes = logits.shape[1], torch.get_num_threads()
-        self._kernels.draw(logits.data_ptr(), rows, best, warm, dice, ids, filters, *sizes)
+        self._kernels.draw(logits.data_ptr(), rows, best, warm, noise, ids, filters, *sizes)
         return ids
 
     def lay_out(self, step: Step, scratch: int, group: int, n_kv_heads: int, window: int | None) -> _umbel.Forest:

@@ -69,13 +69,13 @@ struct Turn {
   Kind kind;
 };
 
-// Draw i: from row rows[i] of x ([..][width]), whose largest value is at best[i], divided by heat[i], from what its
-// filters leave (0, 1 and 0 leave all; no arrays: no filters); dice[i] in (0, 1) decides.
+// Draw i: from row rows[i] of x ([..][width]), whose largest value is at best[i], divided by temperatures[i], from what
+// its filters leave (0, 1 and 0 leave all; no arrays: no filters), by the noise that noise[i] keys.
 struct Draws {
   const float* x;
   const int64_t *rows, *best;
-  const float* heat;
-  const double* dice;
+  const float* temperatures;
+  const int64_t* noise;
   const int64_t* top_k;
   const double *top_p, *min_p;
   int64_t* ids;

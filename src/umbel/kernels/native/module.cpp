@@ -143,10 +143,10 @@ class Native {
     });
   }
 
-  void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> heat, Doubles dice,
-            nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, std::optional<Filters> filters, int64_t width,
+  void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> temperatures,
+            Longs noise, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, std::optional<Filters> filters, int64_t width,
             int threads) const {
-    Draws a = {static_cast<const float*>(at(x)), rows.data(), best.data(), heat.data(), dice.data(), nullptr, nullptr,
+    Draws a = {static_cast<const float*>(at(x)), rows.data(), best.data(), temperatures.data(), noise.data(), nullptr, nullptr,
                nullptr, ids.data(), width};
     if (filters)
       a.top_k = std::get<0>(*filters).data(), a.top_p = std::get<1>(*filters).data(), a.min_p = std::get<2>(*filters).data();
@@ -251,7 +251,7 @@ NB_MODULE(_umbel, m) {
       .def("gated_silu", &Native::gated_silu, unlocked)
       .def("rotate", &Native::rotate, unlocked)
       .def("argmax", &Native::argmax)
-      .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "heat"_a, "dice"_a, "ids"_a, "filters"_a.none(), "width"_a,
+      .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,
            "threads"_a)
       .def("forward", &forward, unlocked);
 }

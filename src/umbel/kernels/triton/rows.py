@@ -218,12 +218,12 @@ class TritonRows:
         logits: Tensor,
         rows: Tensor,
         best: Tensor,
-        heat: Tensor,
-        dice: Tensor,
+        temperatures: Tensor,
+        noise: Tensor,
         filters: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """See `draw_ids`."""
-        return draw_ids(logits, rows, best, heat, dice, filters)
+        return draw_ids(logits, rows, best, temperatures, noise, filters)
 
     def _norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         width = x.shape[-1]

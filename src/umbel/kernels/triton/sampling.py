@@ -12,7 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from umbel.kernels.reference import RACE_BLOCK
+
 BLOCK = 4096  # logits read at a time
+RACING = tl.constexpr(RACE_BLOCK)
 ONE = tl.constexpr(0x3F800000)  # the bits of 1.0, which no weight exceeds
 
 
@@ -98,14 +101,32 @@ def _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS: tl.cons
 
 
 @triton.jit
+def _exponentials(key, counters):
+    """Noise of some counters (int64) under a key: see `reference.exponentials`."""
+    state = (key + (counters + 1) * -7046029254386353131).to(tl.uint64, bitcast=True)
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB
+    state = state ^ (state >> 31)
+    return -tl.log(((state >> 11).to(tl.float64) + 0.5) / 9007199254740992.0)
+
+
+@triton.jit
+def _times(key, counters, weights):
+    """When each of some weights (float64) arrives in the race; never, where there is none."""
+    times = _exponentials(key, counters) / tl.where(weights > 0, weights, 1.0)
+    return tl.where(weights > 0, times, float("inf"))
+
+
+@triton.jit
 def _draw(
-    logits, rows, best, heats, dice, top_k, top_p, min_p, ids, width,
+    logits, rows, best, temperatures, noise, top_k, top_p, min_p, ids, width,
     FILTERS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One draw: where the sum of the weights, in the order of ids, passes its share of the total; sums are float64."""
+    """One draw, as `reference.race` has it: a block of ids by the sum of its weights, then an id in it."""
     draw = tl.program_id(0)
     base = logits + tl.load(rows + draw) * width
-    top, heat = tl.load(base + tl.load(best + draw)), tl.load(heats + draw)
+    first = tl.load(best + draw)
+    top, heat, key = tl.load(base + first), tl.load(temperatures + draw), tl.load(noise + draw)
     floor, edge, ties = tl.zeros([], tl.float64), 0 * width - 1, width
     if FILTERS:
         floor = tl.load(min_p + draw)
@@ -114,20 +135,24 @@ def _draw(
         edge, ties, above = _top_k(base, width, top, heat, floor, k, BLOCK)
         if share < 1:
             edge, ties = _top_p(base, width, top, heat, floor, edge, ties, above, share, BLOCK)
-    total, tied = tl.zeros([], tl.float64), 0 * width
+    least, winner, tied, before = tl.full([], float("inf"), tl.float64), 0 * width, 0 * width, 0 * width
     for low in range(0, width, BLOCK):
-        weights, _, tied = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
-        total += tl.sum(weights.to(tl.float64), 0)
-    target = tl.load(dice + draw) * total
-    summed, found, last, tied = tl.zeros([], tl.float64), width + 0 * draw, 0 * draw, 0 * width
-    for low in range(0, width, BLOCK):
-        weights, at, tied = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
-        up_to = summed + tl.cumsum(weights.to(tl.float64), 0)
-        found = tl.minimum(found, tl.min(tl.where((up_to > target) & (weights > 0), at, width), 0))
-        last = tl.maximum(last, tl.max(tl.where(weights > 0, at, 0), 0))
-        summed += tl.sum(weights.to(tl.float64), 0)
-    # Rounding can put the target on the total: the last token with any weight is then meant.
-    tl.store(ids + draw, tl.where(found == width, last, found).to(tl.int64))
+        weights, _, tied_now = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
+        sums = tl.sum(tl.reshape(weights.to(tl.float64), (BLOCK // RACING, RACING)), 1)
+        blocks = low // RACING + tl.arange(0, BLOCK // RACING)
+        times = _times(key, -1 - blocks.to(tl.int64), sums)
+        here = tl.min(times, 0)
+        found = tl.min(tl.where(times == here, blocks, width), 0)
+        winner, before = tl.where(here < least, found, winner), tl.where(here < least, tied, before)
+        least, tied = tl.minimum(least, here), tied_now
+    low = winner * RACING // BLOCK * BLOCK
+    weights, at, _ = _kept(base, low, width, top, heat, floor, edge, ties, before, FILTERS, BLOCK)
+    weights = tl.where(at // RACING == winner, weights, 0.0)
+    times = _times(key, at.to(tl.int64), weights.to(tl.float64))
+    here = tl.min(times, 0)
+    found = tl.min(tl.where(times == here, at, width), 0).to(tl.int64)
+    # A row that is not finite has no weights; its id only has to be one that there is.
+    tl.store(ids + draw, tl.where(here < float("inf"), found, first))
 
 
 def find_largest(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,15 +168,16 @@ def draw_ids(
     logits: Tensor,
     rows: Tensor,
     best: Tensor,
-    heat: Tensor,
-    dice: Tensor,
+    temperatures: Tensor,
+    noise: Tensor,
     filters: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Tensor:
     """Ids (int64 `[k]`) drawn from the softmax of some rows (int64 `[k]`) of float32 `logits`, whose largest values are
-    at `best`, at temperatures `heat` (float32), from what `filters` leave (`reference.Filters`); `dice` float64."""
+    at `best`, at their `temperatures` (float32), from what `filters` leave (`reference.Filters`), by the noise that
+    `noise` (int64) keys."""
     ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     if len(rows):
-        columns = filters or (rows, dice, dice)
+        columns = filters or (rows, noise, noise)
         shape = {"FILTERS": filters is not None, "BLOCK": BLOCK}
-        _draw[(len(rows),)](logits, rows, best, heat, dice, *columns, ids, logits.shape[1], **shape)
+        _draw[(len(rows),)](logits, rows, best, temperatures, noise, *columns, ids, logits.shape[1], **shape)
     return ids

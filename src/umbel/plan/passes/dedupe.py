@@ -18,37 +18,41 @@ Ints = NDArray[np.int64]
 
 
 def answer_once(draft: Draft) -> Draft:
-    """Let every greedy row take the answer of the first row with its tokens and parameters.
+    """Let every row that is greedy or has a seed take the answer of the first row with its tokens and parameters.
 
-    Rows that draw are never twins, even with the same seed: draws are keyed by the row's number in the input beside the
-    seed, sample and position, so that rows with one seed answer differently. Greedy rows (temperature 0) have one
-    answer, with its log-probabilities; all of their `n` samples are alike and go over together. Twins leave the order
-    and the forest's counts, so that runs are released when the last row that runs is done. Runs after `prefix`, whose
-    forest ends equal prompts at one node. Linear in the rows.
+    Such rows have one answer, with its log-probabilities, wherever they stand: greedy ones (temperature 0) draw
+    nothing, and one with a seed of its own draws by that seed, sample and position alone. All of their `n` samples go
+    over together. Rows that draw by the job's seed are never twins: their keys differ. Twins leave the order and the
+    forest's counts, so that runs are released when the last row that runs is done. Runs after `prefix`, whose forest
+    ends equal prompts at one node. Linear in the rows.
     """
     same_as = find_twins(draft)
     twins = same_as != np.arange(len(same_as))
     again = int(twins.sum())
     if not again:
-        return draft.decide(Decision("dedupe", "0 rows", "no greedy row has the tokens and parameters of another"))
+        return draft.decide(
+            Decision("dedupe", "0 rows", "no greedy or seeded row has the tokens and parameters of another")
+        )
     forest = without_twins(draft.forest, same_as)
     answered = int((draft.samples * draft.lengths)[twins].sum())
     read = int(np.diff(draft.workload.offsets)[twins].sum())
-    reason = f"greedy, with the tokens and parameters of an earlier row: {read:,} prompt tokens not read again, about "
-    reason += f"{answered:,} output tokens not generated again"
+    reason = (
+        f"greedy or seeded, with the tokens and parameters of an earlier row: {read:,} prompt tokens not read again, "
+    )
+    reason += f"about {answered:,} output tokens not generated again"
     value = f"{again:,} row{'s' if again > 1 else ''}"
     return draft.decide(Decision("dedupe", value, reason), forest=forest, order=forest.order, same_as=same_as)
 
 
 def find_twins(draft: Draft) -> Ints:
-    """Per row, the first greedy row with the same tokens and parameters; rows that draw stand for themselves."""
+    """Per row, the first with its tokens and parameters where these decide the answer, else the row itself."""
     params = Distinct.of(draft.workload.params)
-    greedy = np.flatnonzero(params.column(lambda p: p.temperature == 0))
+    decided = np.flatnonzero(params.column(lambda p: p.temperature == 0 or p.seed is not None))
     numbers, n_params = params.by_value()
-    keys = (_prompts(draft) * n_params + numbers)[greedy]
+    keys = (_prompts(draft) * n_params + numbers)[decided]
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     same_as = np.arange(len(numbers))
-    same_as[greedy] = greedy[first[which]]
+    same_as[decided] = decided[first[which]]
     return same_as
 
 
