@@ -51,9 +51,9 @@ def prepare() -> None:
     assemble._load = lambda config, profile: HeldEngine()  # type: ignore[assignment]
     run = main._run
 
-    def early(given: list[str]) -> int:
+    def early(given: list[str], *, own_process: bool = False) -> int:
         send("early")
-        return run(given)
+        return run(given, own_process=own_process)
 
     def late(code: int) -> int:
         found = process.finish(code)

@@ -118,11 +118,13 @@ def follow(path: Path) -> Path:
 def check_paths(source: Path, output: Path) -> JobPaths:
     """The files of a job whose output may be written without touching the input, or anything else. Raises
     UsageError."""
+    name = f"output {output}"
     try:
         paths = JobPaths(source, _target(output))
+        name = f"input {source}"
         paths.check_input()
     except (OSError, ValueError) as error:
-        raise UsageError(f"output {output}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
     return paths
 
 
