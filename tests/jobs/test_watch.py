@@ -18,7 +18,12 @@ from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs.cuts import WindowSizes
+from umbel.jobs.fingerprint import hash_file
+from umbel.jobs.outline import outline
+from umbel.jobs.prepare import WindowBuilder
+from umbel.jobs.source import Source
 from umbel.jobs.watch import Watch, stamp_of
+from umbel.jobs.windows import Grouped
 
 N = 5_000
 SIZES = WindowSizes(first=500, growth=2, rows=1_500)
@@ -108,6 +113,55 @@ def test_a_change_stops_the_job_and_what_was_answered_is_kept(name: str, source:
 def test_the_same_bytes_are_the_same_file(name: str, source: Path, tmp_path: Path) -> None:
     summary = in_windows(make_job(source, tmp_path / "out", changing(source, HARMLESS[name])), SIZES).run()
     assert (summary.exit_code, summary.rows) == (0, N)
+
+
+class Restored(Watch):
+    """A watch over a file that is half written when it is read, and whole again when that is looked at."""
+
+    data: bytes = b""
+
+    def check(self) -> bool:
+        if self.path.read_bytes() != self.data:
+            self.path.write_bytes(self.data)
+        return super().check()
+
+
+def half_written(source: Path) -> Restored:
+    watch = Restored(source, stamp_of(source), time.time_ns(), hash_file(source))
+    watch.data = source.read_bytes()
+    source.write_bytes(watch.data[: len(watch.data) // 5])
+    return watch
+
+
+def test_what_was_read_of_a_half_written_file_is_read_again(source: Path) -> None:
+    expected = list(Source(source).rows())
+    watch = half_written(source)
+    assert list(Source(source, watch=watch).rows()) == expected
+
+
+def test_rows_by_number_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(data_of(path.name))
+    source = Source(path)
+    found, parser = outline(path, [b'"prompt"'], lambda: None), source.parser()
+
+    def builder() -> WindowBuilder:
+        return WindowBuilder(FakeTokenizer(), 512, 4096)
+
+    feed = Grouped(source, parser, found, b"", builder, SIZES)
+    source.watch = half_written(path)
+    windows = list(feed.windows())
+    assert sum(len(w.workload) for w in windows) == N and not any(w.faults for w in windows)
+
+
+def test_a_scan_of_a_half_written_file_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(data_of(path.name))
+    watch = half_written(path)
+    source = Source(path, watch=watch)
+    found = outline(path, [b'"prompt"'], lambda: None)
+    with pytest.raises(InputChanged, match="run the same command again"):
+        Grouped(source, source.parser(), found, b"", lambda: WindowBuilder(FakeTokenizer(), 512, 4096), SIZES)
 
 
 def test_a_change_before_the_first_row_is_read(source: Path, tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ class Source:
     notes: ReadNotes = field(default_factory=ReadNotes)
     watch: Watch | None = None
 
-    def check(self) -> None:
-        """Raise InputChanged when the file is no longer what its job was started with; to be asked after reading."""
-        if self.watch is not None:
-            self.watch.check()
+    def check(self) -> bool:
+        """Whether what was read since the last check can be believed; else it is to be read again. Raises InputChanged
+        when the file is no longer what its job was started with."""
+        return self.watch is None or self.watch.check()
 
     def rows(self) -> Iterator[InputRow]:
         """Every row in order, repeated ids made errors. Raises EmptyInput, InputError or UsageError."""
@@ -45,15 +45,17 @@ class Source:
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[list[InputRow]]:
         """The same in lists of up to `size` rows, fewer of long ones, one list in memory at a time."""
-        ids = _Ids()
-        rows = self._reader()
-        empty = True
-        while batch := _batch(rows, size):
-            empty = False
-            self.check()
+        ids, rows, done = _Ids(), self._reader(), 0
+        while True:
+            batch = _batch(rows, size)
+            if not self.check():
+                rows = islice(self._reader(), done, None)
+                continue
+            if not batch:
+                break
+            done += len(batch)
             yield ids.check(batch)
-        self.check()
-        if empty:
+        if not done:
             raise EmptyInput(f"empty_file: {self.path} has no rows")
 
     def holds_more(self, n_bytes: int) -> bool:

@@ -38,14 +38,18 @@ class Watch:
     since: int
     sha256: str
 
-    def check(self) -> None:
-        """Raise InputChanged unless the file still holds the same bytes. Cheap while nothing touches it."""
+    def check(self) -> bool:
+        """Whether nothing has touched the file since the last check. False where it was touched and holds the same
+        bytes now: what was read meanwhile may be half of a file that was being written, and is to be read again. Raises
+        InputChanged where the bytes are others. Cheap while nothing touches it."""
         now, clock = stamp_of(self.path), time.time_ns()
-        if now is not None and now == self.stamp and now[3] < self.since - _TICK_NS:
-            return
+        same = now is not None and now == self.stamp
+        if now is not None and same and now[3] < self.since - _TICK_NS:
+            return True
         if now is None or hash_file(self.path) != self.sha256:
             raise InputChanged(
                 f"input {self.path}: changed while the job ran; rows answered so far are kept for what it was. "
                 "Put it back and run the same command again, or start over with --fresh"
             )
         self.stamp, self.since = now, clock
+        return same

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.errors import InputChanged
 from umbel.ir.limits import MAX_LINE_BYTES
 from umbel.jobs.cuts import WindowSizes, cut
 from umbel.jobs.formats.jsonl import parse_line
@@ -94,7 +94,10 @@ class Grouped:
         implicit = self.parser.endpoint is None
         with LineFile(self.source.path, self.found) as file:
             self._repeats = repeats(self.found, file.line, implicit=implicit)
-        self.source.check()  # what was scanned is what was hashed
+        if not self.source.check():  # what was scanned is what was hashed
+            raise InputChanged(
+                f"input {self.source.path}: was written to while it was read; run the same command again"
+            )
 
     def windows(self) -> Iterator[Window]:
         """Windows of growing size, cut where neighbours share least."""
@@ -105,12 +108,17 @@ class Grouped:
             if self.cheapest_first:
                 cuts.sort(key=lambda ends: int(n_bytes[slice(*ends)].sum()) / (ends[1] - ends[0]))
             for start, end in cuts:
-                builder = self.builder()
-                rows = file.rows(np.sort(order[start:end]), self.parser, self._repeats)
-                while batch := list(islice(rows, BATCH_ROWS)):
-                    self.source.check()
-                    builder.take(batch)
+                builder, rows = self.builder(), np.sort(order[start:end])
+                for at in range(0, len(rows), BATCH_ROWS):
+                    builder.take(self._believed(file, rows[at : at + BATCH_ROWS]))
                 yield builder.build()
+
+    def _believed(self, file: LineFile, rows: NDArray[np.int64]) -> list[InputRow]:
+        """Rows by number, read again where the file was touched meanwhile."""
+        while True:
+            batch = list(file.rows(rows, self.parser, self._repeats))
+            if self.source.check():
+                return batch
 
 
 def _left(found: Outline, done: bytes | bytearray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
