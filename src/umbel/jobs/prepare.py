@@ -203,10 +203,13 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) ->
         request = row.request
         if request is None:
             continue
-        if (long := _too_long(request, context)) is not None:
+        prompt = request.prompt
+        if isinstance(prompt, str) and len(prompt) <= MIN_MAX_CHARS:
+            texts[i] = prompt
+        elif (long := _too_long(request, context)) is not None:
             found[i] = long
-        elif isinstance(request.prompt, str):
-            texts[i] = request.prompt
+        elif isinstance(prompt, str):
+            texts[i] = prompt
         elif request.messages is not None:
             chats[i] = request.messages
         elif request.prompt is not None:

@@ -100,8 +100,9 @@ def _batch(rows: Iterator[InputRow], size: int) -> list[InputRow]:
     batch, n_chars = [], 0
     for row in islice(rows, size):
         batch.append(row)
-        if row.request is not None:
-            n_chars += n_chars_of(row.request)
+        if (request := row.request) is not None:
+            prompt = request.prompt
+            n_chars += len(prompt) if isinstance(prompt, str) else n_chars_of(request)
             if n_chars > BATCH_CHARS:
                 break
     return batch

@@ -19,7 +19,8 @@ _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 
 def decode_object(line: bytes, number: int) -> dict[str, Any]:
     """The JSON object of physical line `number`. Raises InvalidRequest `invalid_json_line`."""
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and (depth := _nesting(line)) > MAX_DEPTH:
+    deep = len(line) > 2 * MAX_DEPTH and line.count(b"[") + line.count(b"{") > MAX_DEPTH  # else it closes none of them
+    if deep and (depth := _nesting(line)) > MAX_DEPTH:
         message = f"line {number}: nested {depth:,} deep: at most {MAX_DEPTH} lists and objects within one another"
         raise InvalidRequest("invalid_json_line", message)
     try:

@@ -13,6 +13,7 @@ from umbel.ir.limits import MAX_LINE_BYTES
 from umbel.jobs.formats.unpack import MAGIC, Unpacked
 
 BOM = b"\xef\xbb\xbf"
+_BLANK = 32  # no white space of ASCII is above
 _NEWLINE = 0x0A
 
 Line: TypeAlias = bytes | InvalidRequest
@@ -83,13 +84,13 @@ def _bounded(stream: BinaryIO, cap: int, *, blank: bool) -> Iterator[tuple[int, 
         if line[-1] != _NEWLINE:
             ended = False
             if len(line) > cap:
-                del line
+                line = b""  # its memory is free before the rest is read
                 ended, found = _skip_line(stream), too_long(number, cap)
             if not ended and damage_of(stream) is not None:
                 number -= 1
                 break
         yield number, found
-        if not blank and not isinstance(found, InvalidRequest) and found.isspace():
+        if not blank and found is line and line[0] <= _BLANK and line.isspace():
             number += _skip_blank_lines(stream)
     if (damage := damage_of(stream)) is not None:
         if not number:

@@ -113,8 +113,8 @@ class RowParser:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
         asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self._data}
-        sets_limit = self.options.defaults.max_tokens is not None or any(item.get(name) is not None for name in _LIMITS)
-        if not asked and (sets_limit or dialect.max_tokens is None):
+        is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
+        if not asked and not is_short:
             return self.options.defaults
         key = (int(style), orjson.dumps(asked, default=repr))
         params = self._memo.get(key)
@@ -123,9 +123,12 @@ class RowParser:
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[key] = params
-        if dialect.max_tokens is not None and not sets_limit:
+        if is_short:
             self.notes.note(SHORT_COMPLETION)
         return params
+
+    def _sets_no_limit(self, item: Mapping[str, Any]) -> bool:
+        return self.options.defaults.max_tokens is None and all(item.get(name) is None for name in _LIMITS)
 
     def _check_model(self, name: object) -> None:
         if name is None or self.options.models is None:
