@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_model, write_tokenizer
-from umbel.chat_process import Limits
+from umbel.chat_process import TemplateLimits
 from umbel.chat_template import ChatTemplate
 from umbel.engine.build import load_tokenizer
 from umbel.errors import InvalidRequest
@@ -24,14 +24,14 @@ from umbel.models.families import read_spec
 from umbel.tokenizer import Tokenizer
 
 NOW = datetime(2024, 2, 29)
-SMALL = Limits(seconds=0.3, memory_bytes=96 * 2**20, output_chars=10**6)
+SMALL = TemplateLimits(seconds=0.3, memory_bytes=96 * 2**20, output_chars=10**6)
 
 
 def chat(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text}]
 
 
-def template(source: str, limits: Limits = SMALL) -> ChatTemplate:
+def template(source: str, limits: TemplateLimits = SMALL) -> ChatTemplate:
     return ChatTemplate(source, {"bos_token": "<s>"}, NOW, limits)
 
 
@@ -108,7 +108,7 @@ def test_this_process_takes_neither_the_memory_nor_the_time() -> None:
 
 
 def test_a_prompt_is_not_many_times_as_long_as_its_conversation() -> None:
-    found = template("{{ messages[0].content * 65 }}", Limits()).render_all([chat("a"), chat("a" * 10**6)])
+    found = template("{{ messages[0].content * 65 }}", TemplateLimits()).render_all([chat("a"), chat("a" * 10**6)])
     assert found[0] == "a" * 65
     assert "65,000,000 characters" in str(found[1])
     source = "{% if messages[0].content == 'b' %}{{ 'a' * 300000 }}{% endif %}"
@@ -156,7 +156,7 @@ def test_a_row_does_not_pay_for_what_rows_before_it_left_behind() -> None:
     leak = "{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.x = 'a' * (30000000 // messages|length) %}"
     leak += "{{ messages[0].content }}"
     texts = [str(i) for i in range(12)]
-    limits = Limits(memory_bytes=SMALL.memory_bytes)
+    limits = TemplateLimits(memory_bytes=SMALL.memory_bytes)
     assert template(leak, limits).render_all([chat(text) for text in texts]) == texts
 
 
@@ -237,7 +237,7 @@ def test_what_json_cannot_hold_is_the_rows_own_fault() -> None:
 
 def test_texts_of_any_characters_come_through() -> None:
     texts = ["", "\n", "a\r\nb\u2028c\x00\x85", "\U0001f468\u200d\U0001f469 é", '"{}', "a" * 3_000_000]
-    found = template("{{ messages[0].content }}", Limits()).render_all([chat(text) for text in texts])
+    found = template("{{ messages[0].content }}", TemplateLimits()).render_all([chat(text) for text in texts])
     assert found == texts
 
 

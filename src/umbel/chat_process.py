@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = 77  # exit code; 1 would also be that of a process that failed 
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TemplateLimits:
     """What one rendering may take: seconds of processor time (a busy machine makes no template fail), memory of the
     whole process, characters of the prompt."""
 
@@ -35,7 +35,7 @@ class Limits:
 class TemplateProcess:
     """A running template. `fault` says why it was refused, None when it can be asked."""
 
-    def __init__(self, start: Mapping[str, Any], limits: Limits):
+    def __init__(self, start: Mapping[str, Any], limits: TemplateLimits):
         self._limits = limits
         self.n_answers = 0
         try:

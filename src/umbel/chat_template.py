@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from umbel.chat_process import Limits, TemplateProcess
+from umbel.chat_process import TemplateLimits, TemplateProcess
 from umbel.errors import InvalidRequest
 
 Message = Mapping[str, Any]
@@ -29,9 +29,11 @@ class ChatTemplate:
     beyond a limit only the conversation in hand.
     """
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], now: datetime, limits: Limits | None = None):
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], now: datetime, limits: TemplateLimits | None = None
+    ):
         self._start = {"source": source, "special_tokens": dict(special_tokens), "now": now.isoformat()}
-        self._limits = limits or Limits()
+        self._limits = limits or TemplateLimits()
         self._lock = threading.Lock()
         self._process: TemplateProcess | None = None
         self._refusal: str | None = None

@@ -70,18 +70,18 @@ def _set_limits(memory_bytes: int) -> None:
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _open(start: Mapping[str, Any]) -> tuple[Renderer | None, str | None]:
+def _open(start: Mapping[str, Any]) -> tuple[CompiledTemplate | None, str | None]:
     """The compiled template, or why it is refused."""
     try:
         environment = _Environment(datetime.fromisoformat(start["now"]))
         tree = environment.parse(start["source"])
         _refuse_internals(tree)
-        return Renderer(environment.from_string(tree), start["special_tokens"]), None
+        return CompiledTemplate(environment.from_string(tree), start["special_tokens"]), None
     except (jinja2.TemplateSyntaxError, SecurityError, RecursionError, ValueError, SyntaxError) as error:
         return None, _reason(error)
 
 
-def _answer(template: Renderer, line: bytes, max_chars: int) -> bytes:
+def _answer(template: CompiledTemplate, line: bytes, max_chars: int) -> bytes:
     try:
         text = template.render(json.loads(line))
         max_chars = min(max_chars, MAX_OWN_CHARS + MAX_GROWTH * len(line))
@@ -104,7 +104,7 @@ def _write(out: BinaryIO, value: Any) -> None:
     out.flush()
 
 
-class Renderer:
+class CompiledTemplate:
     """A compiled template with the tokens that it sees, and the form in which it wants text."""
 
     def __init__(self, template: jinja2.Template, special_tokens: Mapping[str, str]):

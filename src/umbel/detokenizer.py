@@ -17,9 +17,9 @@ WINDOW = 16
 
 
 class TextStream:
-    """Incremental decoding of one sequence: the deltas joined equal `Decoder.decode_answers`, to the character.
+    """Incremental decoding of one sequence: the deltas joined equal `TextDecoder.decode_answers`, to the character.
 
-    Only generated ids are pushed; `context` (`Decoder.context_of`) is the token that they are decoded behind, whose
+    Only generated ids are pushed; `context` (`TextDecoder.context_of`) is the token that they are decoded behind, whose
     text does not appear. Text is handed out once nothing that follows can change it: an unfinished character is held
     back, a run of byte tokens (the library decodes such a run as one), and what may still be cleaned up. `pending` is
     the text held back, as it reads now.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umbel.errors import InvalidRequest, ModelError
-from umbel.tokenizer_decoder import Decoder
+from umbel.tokenizer_decoder import TextDecoder
 from umbel.tokenizer_files import TokenizerFiles, of_library, read_tokenizer
 from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
 
@@ -35,7 +35,7 @@ class Tokenizer:
         self.notes = files.notes
         self.backend = files.backend
         self.special_tokens = files.named_tokens
-        self.decoder = Decoder(files.backend, clean_up=files.clean_up)
+        self.decoder = TextDecoder(files.backend, clean_up=files.clean_up)
         self._template_source = files.template
         self._template_fault = files.template_fault
         breaks = breaks_of(files.backend)

@@ -20,7 +20,7 @@ CLEAN_UP = (
 CLEAN_UP_CHARS = frozenset("".join(before for before, _ in CLEAN_UP))
 
 
-class Decoder:
+class TextDecoder:
     """Turns ids into text; `cleans_up` says that texts are cleaned (`clean_up`), `first_apart` that the first token of
     a text reads otherwise than it would behind another one."""
 

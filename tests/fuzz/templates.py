@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tests.fuzz.hostile import Draw, damaged, texts, values
 from tests.fuzz.judge import Fault, survive
 from tests.tiny_models import CHAT_TEMPLATE
-from umbel.chat_process import Limits
+from umbel.chat_process import TemplateLimits
 from umbel.chat_template import ChatTemplate
 from umbel.errors import InvalidRequest, UmbelError, UsageError
 from umbel.jobs.formats.template import Template
 
-LIMITS = Limits(seconds=0.5, memory_bytes=128 * 2**20)
+LIMITS = TemplateLimits(seconds=0.5, memory_bytes=128 * 2**20)
 GOOD = [{"role": "user", "content": "Hi"}]
 TEMPLATES = (
     CHAT_TEMPLATE,

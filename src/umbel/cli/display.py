@@ -60,7 +60,7 @@ def _plain_lines(progress: Progress) -> Iterator[None]:
 @contextmanager
 def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
     """Do something again and again in a thread, which has ended when the block has: one that outlived it could hold the
-    model while the interpreter is taken down. It ends early when nobody can be shown anything."""
+    model while the interpreter is taken down. It ends early when the terminal is gone."""
     over = threading.Event()
 
     def work() -> None:

@@ -84,7 +84,7 @@ def _guarded(act: Callable[[], int]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    with suppress(OSError):  # nobody may be left who reads it
+    with suppress(OSError):  # the reader may be gone
         print(f"umbel: {message}", file=sys.stderr)
     return code
 

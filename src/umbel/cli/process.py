@@ -1,4 +1,4 @@
-"""What a command owes to whoever started its process: an exit code that says how it was stopped, from its first moment
+"""What a command owes to the program that started it: an exit code that says how it was stopped, from its first moment
 to its last; text that its terminal can show; no traceback where the reader of its output leaves.
 
 Imported before anything else of a command, so it imports next to nothing.
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-FAILED, READER_LEFT = 1, 141  # exit codes: output that cannot be written; a pipe that nobody reads (128 + SIGPIPE)
+FAILED, READER_LEFT = 1, 141  # exit codes: output that cannot be written; a pipe whose reader is gone (128 + SIGPIPE)
 _ASCII = MappingProxyType({"─": "-", "–": "-", "├": "|", "└": "`", "│": "|", "×": "x", "·": "-", "…": "..."})
 
 

@@ -88,7 +88,7 @@ def main(order: str) -> None:
 
 def _serve(order: dict[str, Any], teller: Teller) -> None:
     coming: queue.SimpleQueue[tuple[Workload, int]] = queue.SimpleQueue()
-    progress = Progress(teller)
+    progress = ProgressTeller(teller)
     threading.Thread(target=_listen, args=(sys.stdin.buffer, coming), daemon=True).start()
     threading.Thread(target=progress.tell, daemon=True).start()
     config = EngineConfig(**{**order["config"], "skip": tuple(order["config"]["skip"])})
@@ -101,7 +101,7 @@ def _serve(order: dict[str, Any], teller: Teller) -> None:
         teller.tell_json(Kind.DONE, totals(replica), attempt)
 
 
-class Progress:
+class ProgressTeller:
     """Says twice a second that this process lives, with how far it is: steps while it runs, memory while it loads.
     Where rows have moved on it says their totals, also while none of them ends."""
 
