@@ -120,7 +120,7 @@ def line_of(reading: Reading) -> str:
 
 
 def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
-    """What a user is told at the end; notes and warnings also when `quiet`."""
+    """The lines printed at the end; notes and warnings also when `quiet`."""
     lines = [] if quiet else [_outcome(result), _tokens(result), *_truth(result)]
     lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
     lines += [f"note: {text}" for text in result.notes[:MAX_NOTES]]

@@ -40,7 +40,8 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_stream(path: Path) -> BinaryIO:
-    """A pipe or device; one of this process goes on where it is, as opening a file anew would cut it off."""
+    """Open a pipe or device for writing. An open stream of this process goes on where it stands, as opening it again
+    would truncate its file."""
     found = _OPEN.fullmatch(str(path))
     if found is None:
         return open(path, "wb")

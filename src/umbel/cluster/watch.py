@@ -29,13 +29,13 @@ def silent_seconds() -> float:
 @dataclass(slots=True)
 class _Seen:
     moved: float
-    heard: float | None = None  # never yet: it is still importing
+    last_beat: float | None = None  # None: no heartbeat yet, it is still importing
     mark: bytes | None = None
     busy: bool = True
 
 
 class Watch:
-    """What was heard of processes, by number; times are those of `clock`."""
+    """The last signs of life of processes, by number; times are those of `clock`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Watch:
     def hear(self, number: int, mark: bytes | None = None) -> None:
         """It said something: that it lives and where its work is (`mark`), or a result of its work (None)."""
         seen, now = self._seen[number], self._clock()
-        seen.heard = now
+        seen.last_beat = now
         if mark is None or mark != seen.mark:
             seen.moved = now
             seen.mark = seen.mark if mark is None else mark
@@ -70,10 +70,10 @@ class Watch:
         seen.busy, seen.moved = busy, self._clock()
 
     def lost(self) -> dict[int, str]:
-        """The processes to be given up, and why. Only to be asked when all that they said was heard."""
+        """The processes to be given up, and why. Only to be asked when all that they sent has been read."""
         now, found = self._clock(), {}
         for number, seen in self._seen.items():
-            if seen.heard is not None and now - seen.heard > self._silent:
+            if seen.last_beat is not None and now - seen.last_beat > self._silent:
                 found[number] = f"gave no sign of life for {self._silent:,.0f} s"
             elif seen.busy and now - seen.moved > self._stuck:
                 found[number] = f"got no further for {self._stuck:,.0f} s"
