@@ -39,6 +39,7 @@ MAX_FAULT_CHARS = 500
 # prompts are in memory together, so a limit for each alone would not do.
 MAX_GROWTH = 64
 MAX_OWN_CHARS = 2**18
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{4,}>")
 _PRINTED_PART = re.compile(r"""['"]type['"]\s*:\s*['"]text['"]""")
 
 
@@ -87,6 +88,8 @@ def _answer(template: CompiledTemplate, line: bytes, max_chars: int) -> bytes:
         max_chars = min(max_chars, MAX_OWN_CHARS + MAX_GROWTH * len(line))
         if len(text) > max_chars:
             return json.dumps({"fault": f"it wrote {len(text):,} characters: at most {max_chars:,}"}).encode()
+        if any(found.encode() not in line for found in _ADDRESS.findall(text)):
+            return json.dumps({"fault": "it printed an object by its address, which is another in every run"}).encode()
         return json.dumps(text).encode()
     except MemoryError:
         raise
