@@ -17,7 +17,7 @@ from umbel.jobs.answers import Renderer
 from umbel.jobs.prepare import Window
 from umbel.jobs.progress import Progress
 from umbel.jobs.rounds import Part, Rounds
-from umbel.jobs.rows import ReadNotes, Style, note_texts
+from umbel.jobs.rows import ReadNotes, note_texts
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
 
@@ -121,20 +121,17 @@ class Execution:
         places = part.places
         for output in outputs:
             i = output.row if places is None else places[output.row]
-            many = params[output.row].n > 1
-            yield self._line(keys[output.row], names.custom_id(i), names.style(i), output, many=many)
+            row, custom_id, style = keys[output.row], names.custom_id(i), names.style(i)
+            try:
+                result = self.renderer.answer(row, custom_id, style, output, many=params[output.row].n > 1)
+            except BaseException as error:
+                if not concerns_row(error):
+                    raise
+                reason = row_error(as_refusal(error, "writing the answer of"))
+                result = self.renderer.failure(row, custom_id, style, reason)
+            yield result
             progress.ran += 1
             progress.finished_prompt_tokens += output.prompt_tokens
-
-    def _line(self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool) -> Result:
-        """The line of an answer, or of an error where it cannot be written."""
-        try:
-            return self.renderer.answer(row, custom_id, style, output, many=many)
-        except BaseException as error:
-            if not concerns_row(error):
-                raise
-            reason = row_error(as_refusal(error, "writing the answer of"))
-            return self.renderer.failure(row, custom_id, style, reason)
 
     def _keep(self, results: Iterator[Result]) -> None:
         """Commit results in groups; what is finished is committed also when the source fails or a stop is asked for."""

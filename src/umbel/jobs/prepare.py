@@ -123,7 +123,8 @@ class WindowBuilder:
             try:
                 if isinstance(ids, InvalidRequest):
                     raise ids
-                check_room(len(ids), params.min_tokens, self.context)
+                if not 0 < len(ids) < self.context - params.min_tokens:  # nearly all rows need no closer look
+                    check_room(len(ids), params.min_tokens, self.context)
                 if params.stop:
                     self.tokenizer.check_stops(params)
             except InvalidRequest as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -68,8 +69,10 @@ def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) ->
     """
     with open_bytes(path) as stream:
         try:
-            for number, line in _bounded(stream, cap, blank=blank):
-                yield number, line.removeprefix(BOM) if number == 1 and isinstance(line, bytes) else line
+            lines = _bounded(stream, cap, blank=blank)
+            for number, line in islice(lines, 1):
+                yield number, line.removeprefix(BOM) if isinstance(line, bytes) else line
+            yield from lines
         except InputError as error:
             raise InputError(f"input {path}: {error}") from None
         except OSError as error:
