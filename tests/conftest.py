@@ -49,6 +49,9 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(autouse=True, scope="session")
 def _steady() -> Iterator[None]:
     """No plan depends on how fast this machine is: it has fixed rates, and what steps take is not kept. One thread."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:  # by nohup, which processes that are started here would inherit
+            signal.signal(number, signal.SIG_DFL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UMBEL_CACHE", "off")
         patch.setattr("umbel.cost.machine._matmul_rate", lambda seconds: 1e11)

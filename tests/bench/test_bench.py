@@ -52,6 +52,7 @@ def test_from_prompts_to_page(tmp_path: Path, model: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["measurements"] == found["measurements"]
 
 
+@pytest.mark.slow
 def test_whole_commands(tmp_path: Path, model: Path) -> None:
     arguments = ["--model", str(model), "--workloads", "W4@1", "--repeats", "0", "--whole-command", "1"]
     assert main(["bench", *arguments, "--dtype", "float32", "--out", str(tmp_path / "out"), "--threads", "1"]) == 0

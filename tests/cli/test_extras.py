@@ -110,6 +110,7 @@ def test_a_run_writes_figures_and_traces_over_their_own_kind_only(
     assert listing(place) == before
 
 
+@pytest.mark.slow
 def test_two_of_them_are_not_one_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["run", str(place / "in.jsonl"), "-o", str(place / "other"), "-m", str(place / "tiny"), "-q"]
     (place / "link.json").symlink_to("t.json")

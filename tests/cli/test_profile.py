@@ -47,6 +47,7 @@ def test_a_profile_and_the_same_answers(place: Path, capsys: pytest.CaptureFixtu
     assert sum(kind["steps"] for kind in trace["otherData"]["profile"]["kinds"]) == len(steps) > 0
 
 
+@pytest.mark.slow
 def test_a_path_of_ones_own_and_a_job_with_nothing_to_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, f"--profile={place / 'mine.json'}") == 0
     assert (place / "mine.json").exists() and not (place / "out.jsonl.profile.json").exists()

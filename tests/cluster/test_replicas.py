@@ -114,6 +114,7 @@ def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
     assert replicas.stats().rows_done > 0 and replicas.first_token == 5.0
 
 
+@pytest.mark.slow
 def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And when the last one dies too, the run ends instead of trying for ever."""
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))

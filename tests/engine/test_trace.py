@@ -117,6 +117,7 @@ def test_totals_agree_with_the_slices(folder: Path, tmp_path: Path) -> None:
     assert {"loading the model", "measuring the machine", "recording"} <= names
 
 
+@pytest.mark.slow
 def test_a_sampled_run(folder: Path, tmp_path: Path) -> None:
     trace, _ = trace_of(folder, tmp_path / "t.json", Timeline(first=2, later=4, spans=4))
     slices = check(trace)

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.jobs.fakes import make_job, read_rows, write_rows
+from tests.parameters import some_of
 from umbel.errors import EmptyInput, InputError, InvalidRequest, UsageError
 from umbel.jobs.formats.lines import read_lines
 from umbel.jobs.rows import InputRow, ReadOptions, Style
@@ -427,7 +428,7 @@ class TestPacked:
         source.write_bytes(b"".join(gzip.compress(part) + b"\0" * i for i, part in enumerate(parts)))
         assert prompts_of(source) == [json.loads(line)["prompt"] for line in lines]
 
-    @pytest.mark.parametrize("fill", [b"x", b"\n"], ids=["one line", "blank lines"])
+    @pytest.mark.parametrize("fill", some_of([b"\n"], [b"x"]), ids=["blank lines", "one line"])
     def test_a_bomb_is_read_in_bounded_memory(self, fill: bytes, tmp_path: Path) -> None:
         source = tmp_path / "in.jsonl.gz"
         packer = zlib.compressobj(9, wbits=31)

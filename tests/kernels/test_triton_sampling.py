@@ -55,7 +55,7 @@ def test_draws_are_races(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", some_of([300], [5, 4100]))
-@pytest.mark.parametrize("levels", [3, 10_000], ids=["ties", "apart"])
+@pytest.mark.parametrize("levels", some_of([3], [10_000]), ids=["ties", "apart"])
 def test_filters_keep_what_the_reference_keeps(width: int, levels: int) -> None:
     """Each draw is the reference's, from what it leaves; few levels mean many equal logits, of which the lowest ids
     stay."""
