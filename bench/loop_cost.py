@@ -26,6 +26,7 @@ from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
+from umbel.runner.base import Wait, done
 from umbel.runner.torch_runner import TorchRunner
 
 SHARED, OWN = 64, 16
@@ -63,13 +64,14 @@ class Instant:
 
     def __init__(self, real: TorchRunner, width: int, clock: Clock):
         self.prepare = clock.timed("layout", real.attention.prepare)
+        self.ahead = 0
         self.draw, self.width = np.random.default_rng(0), width
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         """Random tokens."""
         read = self.prepare(step)
         n = len(step.sampling)
-        return StepResult(self.draw.integers(2, self.width, n), np.zeros(n, bool), kv_tokens_read=read)
+        return done(StepResult(self.draw.integers(2, self.width, n), np.zeros(n, bool), kv_tokens_read=read))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -103,7 +105,7 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
         runner.decoder.embed = clock.timed("embed", runner.decoder.embed)  # type: ignore[method-assign]
         runner.decoder.forward = clock.timed("forward", runner.decoder.forward)  # type: ignore[method-assign]
         runner.decoder.logits = clock.timed("logits", runner.decoder.logits)  # type: ignore[method-assign]
-        loop.runner.run = clock.timed("run", runner.run)  # type: ignore[method-assign]
+        loop.runner.start = clock.timed("run", runner.start)  # type: ignore[method-assign]
 
 
 def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = False) -> dict[str, float]:
@@ -122,8 +124,8 @@ def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = Fals
 def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
     """Run the loop; the clock is closed after each step."""
     ran: list[Step] = []
-    take, run = loop.state.take, loop.runner.run
-    loop.runner.run = lambda step: (ran.append(step), run(step))[1]  # type: ignore[method-assign]
+    take, start = loop.state.take, loop.runner.start
+    loop.runner.start = lambda step: (ran.append(step), start(step))[1]  # type: ignore[method-assign]
     ended = [0]
 
     def counted(*given: Any) -> Any:

@@ -35,7 +35,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.models.checkpoint import INDEX_FILE
 from umbel.models.weights import dummy_weights, layout
-from umbel.runner.base import Runner
+from umbel.runner.base import Runner, run_step
 from umbel.sim.shapes import SHAPES
 
 TINY = ModelSpec("llama", 300, 128, 2, 4, 2, 32, 96, 4096, 1e-5, 5e5, dtype="float32")
@@ -138,7 +138,7 @@ def time_steps(stage: Stage, directory: Path) -> None:
 
 
 def _measure(stage: Stage, model: Model, runner: Runner, batch: Batch, step: Step) -> dict[str, Any]:
-    taken = time_wall(lambda: runner.run(step), stage)
+    taken = time_wall(lambda: run_step(runner, step), stage)
     attention = getattr(runner, "attention", None)  # not every runner lays steps out itself
     lay_out = None if attention is None else time_wall(lambda: attention.prepare(step), stage, 5).ms
     dtype = str(stage.dtype).removeprefix("torch.")

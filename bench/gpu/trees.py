@@ -71,11 +71,9 @@ def step_of(nodes: Sequence[Node], *, sampled: bool = True, vocab: int = 2) -> S
     )  # fmt: skip
 
 
-def _greedy(rows: np.ndarray, positions: np.ndarray) -> Sampling:
-    none, ones = np.zeros(len(rows), np.int64), np.ones(len(rows))
-    return Sampling(
-        rows, 0 * ones, none, ones, 0 * ones, none, np.arange(len(rows)), none, positions[rows] + 1, none - 1
-    )
+def _greedy(at: np.ndarray, positions: np.ndarray) -> Sampling:
+    none, ones = np.zeros(len(at), np.int64), np.ones(len(at))
+    return Sampling(at, 0 * ones, none, ones, 0 * ones, none, np.arange(len(at)), none, positions[at] + 1, none - 1)
 
 
 def pairs(step: Step) -> int:

@@ -18,6 +18,7 @@ from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
+from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.scheduler import Scheduler
 
@@ -79,7 +80,7 @@ def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tup
     runner = FakeRunner(n_pages, page_size, VOCAB)
     while (step := scheduler.next()) is not None:
         yield scheduler, step
-        finish_full(job, scheduler, apply(scheduler, runner.run(step)), {})
+        finish_full(job, scheduler, apply(scheduler, run_step(runner, step)), {})
 
 
 def poisoned_store(

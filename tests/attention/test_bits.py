@@ -25,6 +25,7 @@ from umbel.kernels.native.calls import INSTRUCTION_SETS
 from umbel.models.decoder import Decoder
 from umbel.models.weights import dummy_weights
 from umbel.plan.passes.prefix import build_forest
+from umbel.runner.base import run_step
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -120,7 +121,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
     runner = TorchRunner(case.decoder, poisoned_backend(case.backend, case.spec, pages, page_size), CPU)
     seqs, answers, logprobs, steps = scheduler.seqs, Answers(), {}, 0
     while (step := scheduler.next()) is not None:
-        result = runner.run(step)
+        result = run_step(runner, step)
         assert not result.bad.any()
         slots = apply(scheduler, result)
         values = [] if result.logprobs is None else result.logprobs.tolist()

@@ -137,6 +137,4 @@ def test_probes_are_steps(probe: Any) -> None:
     assert (step.page_begin + held <= [*step.page_begin[1:], len(step.pages)]).all() and held.sum() == len(step.pages)
     owner = [int(n) for n, rows in enumerate(step.row_end - step.row_begin) for _ in range(rows)]
     assert all(step.start[n] <= p < step.end[n] for n, p in zip(owner, step.positions.tolist(), strict=True))
-    assert (
-        len(step.sampling) == probe.count and (step.positions[step.sampling.rows] + 1 == step.sampling.positions).all()
-    )
+    assert len(step.sampling) == probe.count and (step.positions[step.sampling.at] + 1 == step.sampling.positions).all()

@@ -31,6 +31,7 @@ from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import dummy_weights
+from umbel.runner.base import run_step
 from umbel.runner.torch_runner import TorchRunner
 
 PAGES, PAGE, CHUNK = 200, 16, 80
@@ -71,7 +72,7 @@ class Stage:
 
     def count(self, step: Step) -> Counting:
         with Counting(self.decoder) as counting:
-            self.runner.run(step)
+            run_step(self.runner, step)
         return counting
 
     def pairs(self, step: Step) -> int:
@@ -107,7 +108,7 @@ def executed_rows(rows: int, dtype: str) -> int:
 def check(stage: Stage, step: Step) -> tuple[int, int]:
     """One step against the price list; gives its useful and its executed dense FLOPs."""
     counted, shape = stage.count(step), stage.shape
-    samples = len(np.unique(step.sampling.rows))
+    samples = len(np.unique(step.sampling.at))
     rows, drawn = executed_rows(step.n_rows, stage.dtype), executed_rows(samples, stage.dtype)
     assert counted.dense == rows * shape.token_flops + drawn * shape.head_flops
     assert counted.stored == step.n_rows * shape.kv_bytes
@@ -144,7 +145,7 @@ def test_experts_cost_what_the_price_list_says(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "model", ("qwen3_moe", some_dense), "bfloat16")
     shape, read = stage.shape, []
     for step in islice(steps(), 0, None, 3):
-        counted, samples = stage.count(step), len(np.unique(step.sampling.rows))
+        counted, samples = stage.count(step), len(np.unique(step.sampling.at))
         assert counted.dense == step.n_rows * shape.token_flops + samples * shape.head_flops
         priced = shape.layer_bytes + (shape.head_bytes if samples else 0)
         read.append(sum(counted.weights.values()) / priced)

@@ -25,7 +25,7 @@ def test_what_each_step_did(window: int | None) -> None:
     seen = [sum(min(p + 1, window or p + 1) for p in step.positions.tolist()) for step in ran]
     assert load.steps.tolist() == [1] * len(ran)
     assert load.tokens.tolist() == [len(step.tokens) for step in ran]
-    assert load.samples.tolist() == [len(step.sampling.rows) for step in ran]
+    assert load.samples.tolist() == [len(step.sampling.at) for step in ran]
     assert load.pairs.tolist() == seen
     assert load.draws.tolist() == [sum(t > 0 for t in step.sampling.temperature.tolist()) for step in ran]
     assert load.kv_read.tolist() == [10 * i for i in range(len(ran))]

@@ -74,7 +74,7 @@ def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:
         for row in range(begin, end):
             seen = min(int(step.positions[row]) + 1, window or 10**9)
             pairs += seen
-            if end - begin == 1 and row in step.sampling.rows:
+            if end - begin == 1 and row in step.sampling.at:
                 decoding += 1
                 decoding_pairs += seen
     return pairs, decoding, decoding_pairs
@@ -95,7 +95,7 @@ def test_rows_that_only_want_logits_write_no_kv_and_samples_of_a_row_share_them(
     step = make_step(Probe(4, 10), 300)
     again = replace(step, fresh=np.array([True, False, True, False]))
     assert Work.of(again, 0).kv_tokens == 2
-    shared = replace(step, sampling=replace(step.sampling, rows=np.zeros(4, np.int64)))
+    shared = replace(step, sampling=replace(step.sampling, at=np.zeros(4, np.int64)))
     assert (Work.of(shared, 0).samples, Work.of(shared, 0).logit_rows, Work.of(shared, 0).decoding) == (4, 1, 1)
 
 

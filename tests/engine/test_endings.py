@@ -13,6 +13,7 @@ from umbel.api import LLM
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion
 from umbel.ir.step import Sampling
+from umbel.ir.token_masks import all_but
 from umbel.runner.sampling import sample
 
 FREE = SamplingParams(temperature=0.9, seed=1, max_tokens=40, ignore_eos=True)
@@ -145,7 +146,7 @@ def test_tokens_that_are_left_without_a_finite_logit_are_not_drawn(temperature: 
     logits = torch.tensor([[1.0, -torch.inf, -torch.inf], [1.0, 2.0, -torch.inf]])
     none, one = np.zeros(2, np.int64), np.ones(2)
     sampling = Sampling(
-        rows=np.arange(2),
+        at=np.arange(2),
         temperature=one * temperature,
         top_k=none,
         top_p=one,
@@ -155,7 +156,8 @@ def test_tokens_that_are_left_without_a_finite_logit_are_not_drawn(temperature: 
         samples=none,
         positions=none,
         logprobs=none - 1,
-        banned=((0, (0,)), (1, (0,))),
+        mask=np.zeros(2, np.int64),
+        masks=all_but((0,), 3)[None],
     )
     found = sample(logits, np.arange(2), sampling)
     assert found.bad.tolist() == [True, False] and found.token_ids[1] == 1

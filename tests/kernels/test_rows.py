@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.runner.draws import kept, slow_noise, slow_race
 from umbel.kernels import reference
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.kernels.reference import Filters
 from umbel.models.layers import rotary_angles
 
 EACH = pytest.mark.parametrize("name", INSTRUCTION_SETS)
@@ -169,10 +170,10 @@ def test_draws_are_races(name: str, rows: int, width: int, seed: int, hot: bool)
         assert like(ids[i], weights, int(noise[i])) and like(int(other[i]), weights, int(noise[i]))
 
 
-def filters_of(rng: np.random.Generator, n: int) -> reference.Filters:
+def filters_of(rng: np.random.Generator, n: int) -> Filters[np.ndarray]:
     """Every kind of filter alone, with the others, and none."""
     k, p = rng.choice([0, 0, 1, 2, 50, 5000], n), rng.choice([1.0, 1.0, 0.95, 0.5, 1e-9], n)
-    return k.astype(np.int64), p, rng.choice([0.0, 0.0, 0.02, 0.5, 1.0], n)
+    return Filters(k.astype(np.int64), p, rng.choice([0.0, 0.0, 0.02, 0.5, 1.0], n))
 
 
 @EACH
@@ -185,9 +186,9 @@ def test_draws_pass_the_filters(name: str, width: int, seed: int, scale: float) 
     logits[torch.from_numpy(rng.random((3, width)) < 0.1)] = -torch.inf
     logits[:, rng.integers(width)] = 0.5
     which, heat, noise = rng.integers(0, 3, n), rng.choice([0.6, 1.0, 2.0], n), keys_of(rng, n)
-    k, p, floor = filters_of(rng, n)
-    native = Native(name)
-    ids = native.draw(logits, which, native.argmax(logits, which)[0], heat, noise, (k, p, floor))
+    filters, native = filters_of(rng, n), Native(name)
+    k, p, floor = filters.columns
+    ids = native.draw(logits, which, native.argmax(logits, which)[0], heat, noise, filters)
     for i, row in enumerate(which):
         x = logits[row].double().numpy()
         weights = np.exp((x - x.max()) / heat[i])
@@ -203,7 +204,7 @@ def test_filters_on_rows_of_one_value(name: str) -> None:
     native, logits = Native(name), torch.zeros(1, 4000)
     for k, p, stay in ((7, 1.0, 7), (0, 0.25, 1000), (100, 0.5, 50), (9000, 1.0, 4000), (0, 1e-12, 1)):
         noise, same = keys_of(np.random.default_rng(k), 400), np.zeros(400, np.int64)
-        filters = np.full(400, k), np.full(400, p), np.zeros(400)
+        filters = Filters(np.full(400, k), np.full(400, p), np.zeros(400))
         drawn = native.draw(logits, same, same, np.ones(400), noise, filters)
         assert drawn.max() < stay
         counts = np.bincount(drawn // max(stay // 5, 1), minlength=1)
@@ -227,7 +228,7 @@ def test_a_draw_does_not_depend_on_the_others(name: str, threads: int, filtered:
     filters, best = filters_of(rng, 64) if filtered else None, native.argmax(logits, which)[0]
 
     def draw_some(at: slice) -> np.ndarray:
-        some = None if filters is None else tuple(column[at] for column in filters)
+        some = None if filters is None else filters.only(at)
         return native.draw(logits, which[at], best[at], heat[at], noise[at], some)
 
     torch.set_num_threads(threads)
@@ -242,7 +243,7 @@ def test_draws_from_broken_rows_stay_in_range(name: str, value: float) -> None:
     logits = torch.full((2, 700), value)
     logits[1, 300] = 1.0
     native, rows = Native(name), np.array([0, 1])
-    for filters in (None, (np.array([5, 5]), np.array([0.9, 0.9]), np.array([0.1, 0.1]))):
+    for filters in (None, Filters(np.array([5, 5]), np.array([0.9, 0.9]), np.array([0.1, 0.1]))):
         best = native.argmax(logits, rows)[0]
         ids = native.draw(logits, rows, best, np.ones(2), np.array([5, -9]), filters)
         assert ((ids >= 0) & (ids < 700)).all()

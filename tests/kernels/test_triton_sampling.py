@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.parameters import some_of
 from umbel.kernels import reference
+from umbel.kernels.reference import Filters
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,8 +69,8 @@ def test_filters_keep_what_the_reference_keeps(width: int, levels: int) -> None:
     top_p = rng.choice([1.0, 1e-9, 0.3, 0.7, 0.95], count)
     min_p = rng.choice([0.0, 0.05, 0.5, 1.0], count)
     at, temperatures, noise, k, p, floor = to_device(rows, heat, keys, top_k, top_p, min_p)
-    got = draw_ids(logits, at, logits.argmax(-1)[at], temperatures, noise, (k, p, floor))
-    kept = reference.filtered(reference.weights(logits[at], temperatures.unsqueeze(-1)), (k, p, floor))
+    got = draw_ids(logits, at, logits.argmax(-1)[at], temperatures, noise, Filters(k, p, floor))
+    kept = reference.filtered(reference.weights(logits[at], temperatures.unsqueeze(-1)), Filters(k, p, floor))
     assert torch.equal(got, reference.race(kept, noise))
     cut = 0
     for i, drawn in enumerate(got.tolist()):

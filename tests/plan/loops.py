@@ -11,7 +11,7 @@ from umbel.engine.state import LiveState
 from umbel.ir.plan import Plan
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
-from umbel.runner.base import Runner
+from umbel.runner.base import Runner, Wait, done
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -22,9 +22,11 @@ END = 1  # the token that ends an answer, where a runner draws it
 class ZeroRunner:
     """Every sample draws token 0."""
 
-    def run(self, step: Step) -> StepResult:
+    ahead = 0
+
+    def start(self, step: Step) -> Wait:
         n = len(step.sampling)
-        return StepResult(np.zeros(n, np.int64), np.zeros(n, bool))
+        return done(StepResult(np.zeros(n, np.int64), np.zeros(n, bool)))
 
     def close(self) -> None:
         pass
@@ -36,11 +38,11 @@ class FadingRunner(ZeroRunner):
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         self.seconds += 1e-3 + 2e-6 * len(step.tokens)
         drawn = step.sampling
         ends = (drawn.keys * 31 + drawn.samples * 17 + drawn.positions * 7) % 19 == 0
-        return StepResult(np.where(ends, END, 0), np.zeros(len(drawn), bool))
+        return done(StepResult(np.where(ends, END, 0), np.zeros(len(drawn), bool)))
 
 
 def loop_of(workload: Workload, plan: Plan, runner: Runner, ends: tuple[int, ...] = ()) -> Loop:

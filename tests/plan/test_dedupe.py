@@ -19,6 +19,7 @@ from umbel.plan.distinct import Distinct
 from umbel.plan.draft import Draft
 from umbel.plan.passes.dedupe import answer_once, without_twins
 from umbel.plan.passes.prefix import build_forest, share_prefixes
+from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -120,7 +121,7 @@ def test_pages_of_a_twin_are_given_back() -> None:
     scheduler = Scheduler(job.workload, job.forest, table, np.array(job.outs), PagePool(12, 2), 16)
     runner, tokens = FakeRunner(12, 2, 50), {}
     while (step := scheduler.next()) is not None:
-        finish_full(job, scheduler, apply(scheduler, runner.run(step)), tokens)
+        finish_full(job, scheduler, apply(scheduler, run_step(runner, step)), tokens)
         check_books(scheduler)
     assert tokens == {(row, 0): expected(job, row, 0) for row in (0, 2, 4)}
     assert scheduler.pool.free == 12

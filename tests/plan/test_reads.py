@@ -18,6 +18,7 @@ from umbel.ir.workload import Workload
 from umbel.plan.planner import make_plan
 from umbel.plan.timeline import Limits, walk
 from umbel.plan.timeline_rows import TOGETHER, Rows
+from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
@@ -35,7 +36,7 @@ def run(workload: Workload, plan: Plan) -> Meter:
     runner, meter = FakeRunner(pool.n_pages, pool.page_size, 50), Meter()
     while (step := scheduler.next()) is not None:
         meter.add(step, lay_out(step, TOGETHER).kv_tokens_read, 0.0)
-        slots = apply(scheduler, runner.run(step))
+        slots = apply(scheduler, run_step(runner, step))
         for slot in slots[scheduler.seqs.n_out[slots] >= scheduler.seqs.max_out[slots]].tolist():
             scheduler.finish(slot)
     return meter

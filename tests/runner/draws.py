@@ -9,19 +9,27 @@ import numpy as np
 
 from umbel.ir.randomness import noise_keys, streams
 from umbel.ir.step import Sampling
+from umbel.ir.token_masks import all_but
 
 DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "logprobs": -1}
 
 
-def sampling_of(n: int, *, banned: tuple[tuple[int, tuple[int, ...]], ...] = (), **columns: Any) -> Sampling:
-    """`n` samples of row 0, keyed by their number; single values stand for all samples."""
+def sampling_of(
+    n: int, *, banned: dict[int, tuple[int, ...]] | None = None, width: int = 0, **columns: Any
+) -> Sampling:
+    """`n` draws from row 0, keyed by their number; single values stand for all draws. `banned` are the ids that a draw
+    must not give, of a vocabulary of `width` tokens."""
     floats = ("temperature", "top_p", "min_p")
-    values = DEFAULTS | {"rows": 0, "seeds": 1, "keys": np.arange(n), "samples": 0, "positions": 5} | columns
+    values = DEFAULTS | {"at": 0, "seeds": 1, "keys": np.arange(n), "samples": 0, "positions": 5} | columns
     wide = {
         k: np.broadcast_to(np.asarray(v, float if k in floats else np.int64), (n,)).copy() for k, v in values.items()
     }
     shared = np.zeros(n, bool)
-    return Sampling(streams=streams(wide.pop("seeds"), wide["keys"], shared), **wide, banned=banned)
+    if banned:
+        wide["mask"] = np.full(n, -1)
+        wide["mask"][list(banned)] = np.arange(len(banned))
+        wide["masks"] = np.stack([all_but(ids, width) for ids in banned.values()])
+    return Sampling(streams=streams(wide.pop("seeds"), wide["keys"], shared), **wide)
 
 
 def kept(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
@@ -43,11 +51,10 @@ def kept(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p
 
 def slow_sample(logits: np.ndarray, sampling: Sampling, i: int) -> int:
     """The id of sample `i`, from the definition: filters, then the race of its noise."""
-    row = logits[sampling.rows[i]].astype(np.float64)
-    for sample, ids in sampling.banned:
-        if sample == i:
-            row = row.copy()
-            row[list(ids)] = -np.inf
+    row = logits[sampling.at[i]].astype(np.float64)
+    if sampling.mask is not None and sampling.masks is not None and sampling.mask[i] >= 0:
+        words = sampling.masks[sampling.mask[i]].tolist()
+        row = np.array([x if words[token // 32] >> token % 32 & 1 else -np.inf for token, x in enumerate(row)])
     heat = sampling.temperature[i]
     if heat == 0:
         return int(np.flatnonzero(row == row.max())[0])

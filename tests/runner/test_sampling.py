@@ -16,10 +16,10 @@ from umbel.runner.sampling import sample
 
 
 def run(logits: np.ndarray, n: int, **columns):
-    """Draw `n` samples from one row of logits or, with `rows`, from several."""
+    """Draw `n` samples from one row of logits or, with `at`, from several."""
     table = torch.from_numpy(np.atleast_2d(logits).astype(np.float32))
     sampling = sampling_of(n, **columns)
-    return sample(table, sampling.rows, sampling)
+    return sample(table, sampling.at, sampling)
 
 
 def p_value(observed: np.ndarray, p: np.ndarray) -> float:
@@ -40,7 +40,7 @@ def test_greedy_ties_go_to_the_lowest_id(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 4, (300, 500)).astype(np.float32)
     table = torch.from_numpy(logits).to(dtype).float()
-    got = sample(table, np.arange(300), sampling_of(300, rows=np.arange(300), temperature=0.0))
+    got = sample(table, np.arange(300), sampling_of(300, at=np.arange(300), temperature=0.0))
     assert got.token_ids.tolist() == [int(np.flatnonzero(row == row.max())[0]) for row in logits]
 
 
@@ -90,8 +90,8 @@ def test_every_sample_is_what_the_definition_says(filters: list[dict[str, float]
     logits = np.round(rng.standard_normal((3, 40)) * 2, 1).astype(np.float32)
     columns = {name: [f[name] for f in filters] for name in filters[0]}
     n = len(filters)
-    sampling = sampling_of(n, rows=np.arange(n) % 3, banned=((0, (1, 2)),), **columns)
-    got = sample(torch.from_numpy(logits), sampling.rows, sampling)
+    sampling = sampling_of(n, at=np.arange(n) % 3, banned={0: (1, 2), n - 1: (0, 39)}, width=40, **columns)
+    got = sample(torch.from_numpy(logits), sampling.at, sampling)
     assert got.token_ids.tolist() == [slow_sample(logits, sampling, i) for i in range(n)]
 
 
@@ -137,12 +137,12 @@ def test_a_seeded_row_does_not_feel_its_neighbours() -> None:
     own = rng.standard_normal(50).astype(np.float32)
     for trial in range(1000):
         alone = sampling_of(1, keys=77, seeds=trial, samples=2, positions=9, top_p=(1.0, 0.9)[trial % 2])
-        wanted = sample(torch.from_numpy(own[None]), alone.rows, alone).token_ids[0]
+        wanted = sample(torch.from_numpy(own[None]), alone.at, alone).token_ids[0]
         n, at = int(rng.integers(2, 90)), int(rng.integers(0, 2))
         columns = {
             "temperature": rng.choice([0.0, 0.7, 1.0], n), "top_k": rng.choice([0, 3], n),
             "top_p": rng.choice([1.0, 0.5], n), "seeds": rng.integers(0, 5, n), "keys": rng.integers(0, 500, n),
-            "samples": np.zeros(n), "positions": np.full(n, 9), "rows": np.ones(n),
+            "samples": np.zeros(n), "positions": np.full(n, 9), "at": np.ones(n),
         }  # fmt: skip
         mine = {
             "temperature": 1.0,
@@ -151,9 +151,9 @@ def test_a_seeded_row_does_not_feel_its_neighbours() -> None:
             "seeds": trial,
             "keys": 77,
             "samples": 2,
-            "rows": 0,
+            "at": 0,
         }
-        for name, value in (mine | {"rows": 0}).items():
+        for name, value in (mine | {"at": 0}).items():
             columns[name][at] = value
         table = np.stack([own, rng.standard_normal(50).astype(np.float32)])
         assert run(table, n, **columns).token_ids[at] == wanted
@@ -172,9 +172,7 @@ def test_logprobs_are_those_of_the_unscaled_distribution() -> None:
     logits = np.round(rng.standard_normal((5, 60)) * 3, 1).astype(np.float32)
     wanted = torch.log_softmax(torch.from_numpy(logits), -1).double().numpy()
     asked = np.array([-1, 0, 3, 20, 5])
-    got = run(
-        logits, 5, rows=np.arange(5), logprobs=asked, temperature=(0.0, 0.5, 1.0, 1.9, 1.0), top_k=(0, 2, 0, 5, 1)
-    )
+    got = run(logits, 5, at=np.arange(5), logprobs=asked, temperature=(0.0, 0.5, 1.0, 1.9, 1.0), top_k=(0, 2, 0, 5, 1))
     assert got.logprobs is not None and got.top_ids is not None and got.top_logprobs is not None
     assert np.isnan(got.logprobs[0])
     for i in range(1, 5):
@@ -182,17 +180,17 @@ def test_logprobs_are_those_of_the_unscaled_distribution() -> None:
         order = sorted(range(60), key=lambda j: (-wanted[i, j], j))[:20]
         assert got.top_ids[i].tolist() == order and got.top_logprobs[i].tolist() == wanted[i, order].tolist()
         assert len(set(got.top_ids[i].tolist())) == 20
-    assert run(logits, 5, rows=np.arange(5)).logprobs is None
+    assert run(logits, 5, at=np.arange(5)).logprobs is None
 
 
 def test_banned_ids_are_not_drawn_and_do_not_change_the_logprobs() -> None:
     logits = np.array([9.0, 8.0, 1.0, 0.0])
-    got = run(logits, 3, temperature=(0.0, 0.0, 1.0), logprobs=0, banned=((0, (0,)), (2, (0, 1))))
+    got = run(logits, 3, temperature=(0.0, 0.0, 1.0), logprobs=0, banned={0: (0,), 2: (0, 1)}, width=4)
     assert got.token_ids[:2].tolist() == [1, 0] and got.token_ids[2] in (2, 3)
     assert got.logprobs is not None
     wanted = torch.log_softmax(torch.tensor(logits, dtype=torch.float32), -1).double().numpy()
     assert got.logprobs.tolist() == wanted[got.token_ids].tolist()
-    many = run(np.zeros(5), 500, banned=tuple((i, (0, 4)) for i in range(500)))
+    many = run(np.zeros(5), 500, banned={i: (0, 4) for i in range(500)}, width=5)
     assert set(many.token_ids.tolist()) == {1, 2, 3}
 
 
@@ -203,6 +201,6 @@ def test_logits_that_are_not_finite_are_marked(value: float) -> None:
     logits[3] = -np.inf
     logits[1, 0] = -np.inf  # one impossible token is no fault
     for columns in ({"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.5, "logprobs": 3}):
-        got = run(logits, 4, rows=np.arange(4), **columns)
+        got = run(logits, 4, at=np.arange(4), **columns)
         assert got.bad.tolist() == [False, False, True, True]
         assert ((got.token_ids >= 0) & (got.token_ids < 10)).all(), "even a bad sample has an id that can be handled"

@@ -16,7 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.step import Sampling, Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
-from umbel.runner.base import Runner
+from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.assemble import assemble
 from umbel.sched.policies.policy import KEEPS, QUEUES, Policy
@@ -131,7 +131,7 @@ def drive(
         if check:
             check_step(step, n_pages, chunk)
             check_from_scratch(scheduler, step)
-        slots = apply(scheduler, runner.run(step))
+        slots = apply(scheduler, run_step(runner, step))
         run.steps += 1
         run.rows_run += step.n_rows
         run.fresh_run += int(step.fresh.sum())
@@ -187,8 +187,10 @@ def _mark(position: int, token: int) -> int:
 class Zeros:
     """Answers 0 to everything, for tests of counts and of the scheduler's own time."""
 
-    def run(self, step: Step) -> StepResult:
-        return StepResult(np.zeros(len(step.sampling), np.int64), np.zeros(len(step.sampling), bool))
+    ahead = 0
+
+    def start(self, step: Step) -> Wait:
+        return done(StepResult(np.zeros(len(step.sampling), np.int64), np.zeros(len(step.sampling), bool)))
 
     def close(self) -> None: ...
 
@@ -216,11 +218,14 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
         assert step.start[node] < step.end[node] and step.end[node] - len(own) >= step.start[node]
         assert step.positions[own].tolist() == list(range(int(step.end[node]) - len(own), int(step.end[node])))
     _check_pages(step, n_pages)
-    last_rows = set((step.row_end[step.row_end > step.row_begin] - 1).tolist())
-    assert set(step.sampling.rows.tolist()) <= last_rows, "only the last row of a node can be sampled from"
-    assert set(np.flatnonzero(~step.fresh).tolist()) <= set(step.sampling.rows.tolist())
-    drawn = list(zip(step.sampling.keys.tolist(), step.sampling.samples.tolist(), strict=True))
-    assert len(drawn) == len(set(drawn)), "a sample draws twice"
+    sampling = step.sampling
+    assert (step.positions[sampling.at] + 1 == sampling.positions).all(), "a token is drawn from another one's logits"
+    assert set(np.flatnonzero(~step.fresh).tolist()) <= set(sampling.at.tolist())
+    drawn = list(
+        zip(*(column.tolist() for column in (sampling.keys, sampling.samples, sampling.positions)), strict=True)
+    )
+    assert len(drawn) == len(set(drawn)), "a sample draws twice for one position"
+    assert (sampling.mask is None) == (sampling.masks is None)
     assert page_size >= 1
 
 

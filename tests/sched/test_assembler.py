@@ -16,6 +16,7 @@ from tests.sched.drive import Job, Zeros, apply, drive, scheduler_of
 from umbel.cost.meter import Meter
 from umbel.engine.state import LiveState
 from umbel.ir.step import Step
+from umbel.runner.base import run_step
 from umbel.sched.scheduler import Scheduler
 
 PAGE = 4
@@ -86,14 +87,14 @@ def calls_of_a_step(rows: int, *, ended: bool) -> int:
     for made in range(1, 15):  # the tails of the next step fit their pages, so that none are looked for
         step = scheduler.next()
         assert step is not None
-        slots = apply(scheduler, runner.run(step))
-        for sample in state.take(slots, runner.run(step)):
+        slots = apply(scheduler, run_step(runner, step))
+        for sample in state.take(slots, run_step(runner, step)):
             scheduler.finish(sample.slot)
         assert (scheduler.seqs.n_out[slots] >= min(made, 14)).all()
     calls = Calls()
     step = calls.of(scheduler.next)
     assert len(step.sampling) == rows - ended
-    result = runner.run(step)
+    result = run_step(runner, step)
     slots = calls.of(lambda: apply(scheduler, result))
     calls.of(lambda: state.take(slots, result))
     calls.of(lambda: meter.add(step, 1, 0.1))
@@ -114,7 +115,7 @@ def test_the_rows_of_the_last_step_stay_as_they_were() -> None:
     while (step := scheduler.next()) is not None:
         arrays = [step.tokens, step.positions, step.end, step.pages, step.sampling.positions]
         kept.append((step, [np.array(a).tolist() for a in arrays]))
-        slots = apply(scheduler, Zeros().run(step))
+        slots = apply(scheduler, run_step(Zeros(), step))
         for slot in slots[scheduler.seqs.n_out[slots] == 9].tolist():
             scheduler.finish(slot)
     for step, was in kept:

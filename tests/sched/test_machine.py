@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.books import check_books
 from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_step, expected, scheduler_of
+from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.policies.policy import Policy
 
@@ -110,7 +111,7 @@ class SchedulerLife(RuleBasedStateMachine):
             self.done = True
             return
         check_step(step, self.n_pages, self.chunk)
-        slots = apply(self.scheduler, self.runner.run(step))
+        slots = apply(self.scheduler, run_step(self.runner, step))
         seqs = self.scheduler.seqs
         for slot in slots.tolist():
             key, n_out = (int(seqs.row[slot]), int(seqs.sample[slot])), int(seqs.n_out[slot])

@@ -14,6 +14,7 @@ from tests.sched.drive import Job, Zeros, apply, drive
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
+from umbel.runner.base import run_step
 from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 from umbel.sched.policies.past_future import PastFuture
@@ -160,7 +161,7 @@ def answered(lengths: list[int], pages: int, *, limit: int, admission: str = "pa
     s = Scheduler(job.workload, job.forest, table, np.full(len(lengths), limit), pool, 512, policy=policy)
     done = 0
     while (step := s.next()) is not None:
-        slots = apply(s, Zeros().run(step))
+        slots = apply(s, run_step(Zeros(), step))
         for slot in slots[s.seqs.n_out[slots] == np.array(lengths)[s.seqs.row[slots]]].tolist():
             s.finish(slot)
             done += 1

@@ -13,6 +13,7 @@ from tests.sched.test_adversarial import chain, equal_prompts, many_children, ma
 from tests.sched.test_pool_sizes import PAGE, answers, groups
 from umbel.errors import UsageError
 from umbel.ir.step import Step
+from umbel.runner.base import run_step
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 
@@ -124,7 +125,7 @@ def test_tails_are_not_cached() -> None:
 
     scheduler = scheduler_of(job, 20, 4, 64, policy=Policy(keep="lru", admission="aggressive"))
     while (step := scheduler.next()) is not None:
-        slots = apply(scheduler, Zeros().run(step))
+        slots = apply(scheduler, run_step(Zeros(), step))
         for slot in slots[scheduler.seqs.n_out[slots] == 40].tolist():
             scheduler.finish(slot)
         note(scheduler, step, slots)

@@ -11,6 +11,7 @@ from umbel.cost.shape import Shape
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Sampling, Step
 from umbel.ir.workload import Workload
+from umbel.runner.base import run_step
 from umbel.sim.runner import END, FILLER, SimRunner
 
 PRICE = Price(Shape.of(SPEC, "float32"), MACHINE, "float32", SPEC.n_layers)
@@ -24,7 +25,7 @@ def step() -> Step:
     """A shared run of 8 tokens that is there; below it 2 new tokens of a prompt and one answer token of another row."""
     n = 2
     sampling = Sampling(
-        rows=ints(1, 2),
+        at=ints(1, 2),
         temperature=np.zeros(n),
         top_k=ints(0, 0),
         top_p=np.ones(n),
@@ -58,23 +59,23 @@ def workload() -> Workload:
 
 
 def test_answers_end_at_the_lengths_of_their_rows() -> None:
-    drawn = [SimRunner(PRICE, workload(), ints(a, b)).run(step()).token_ids.tolist() for a, b in [(1, 2), (2, 3)]]
+    drawn = [run_step(SimRunner(PRICE, workload(), ints(a, b)), step()).token_ids.tolist() for a, b in [(1, 2), (2, 3)]]
     assert drawn == [[END, END], [FILLER, FILLER]]
 
 
 @pytest.mark.parametrize(("shared", "read"), [(True, 8 + 2 + 3), (False, 10 + 11)])
 def test_a_step_costs_its_price(shared: bool, read: int) -> None:
     runner = SimRunner(PRICE, workload(), ints(3, 3), shared_reads=shared)
-    result = runner.run(step())
+    result = run_step(runner, step())
     assert result.kv_tokens_read == read
     expected = float(PRICE.each(Load.one(3, 2, 9 + 10 + 11, read))[0])
     assert result.seconds == runner.seconds == expected
-    runner.run(step())
+    run_step(runner, step())
     assert runner.seconds == pytest.approx(2 * expected)
     assert (runner.prompt_tokens, runner.answer_tokens, runner.again) == (4, 2, 0)
 
 
 def test_windows_bound_what_a_token_sees() -> None:
     runner = SimRunner(PRICE, workload(), ints(3, 3), window=4)
-    runner.run(step())
+    run_step(runner, step())
     assert runner.load.pairs.tolist() == [12]

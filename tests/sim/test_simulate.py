@@ -15,8 +15,9 @@ from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
 from umbel.ir.workload import Workload
+from umbel.runner.base import Wait
 from umbel.sim.case import Case
 from umbel.sim.policies import ABLATIONS, POLICIES, setup, smallest_prefill_first
 from umbel.sim.simulate import Run, simulate
@@ -101,13 +102,13 @@ def test_virtual_time_is_the_sum_over_the_steps(name: str) -> None:
     """Every step's work is counted again, node by node and row by row, and priced by the roofline written out."""
     run = Run.of(shared(), name)
     steps: list[Step] = []
-    inner = run.runner.run
+    inner = run.runner.start
 
-    def recording(step: Step) -> StepResult:
+    def recording(step: Step) -> Wait:
         steps.append(step)
         return inner(step)
 
-    run.runner.run = recording  # type: ignore[method-assign]
+    run.runner.start = recording  # type: ignore[method-assign]
     outcome = run.outcome()
     assert outcome.seconds == pytest.approx(sum(seconds_of(run, step, shared=name == "umbel") for step in steps))
     assert outcome.rows_per_second == pytest.approx(outcome.rows / outcome.seconds)

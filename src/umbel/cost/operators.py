@@ -38,7 +38,7 @@ class Work:
         """Count a step in which each layer read `kv_read` KV tokens; `window` is the model's, if it has one."""
         seen = step.positions + 1 if window is None else np.minimum(step.positions + 1, window)
         alone = step.row_begin[step.row_end - step.row_begin == 1]
-        sampled = np.unique(step.sampling.rows)
+        sampled = np.unique(step.sampling.at)
         decoding = alone[np.isin(alone, sampled)]
         return cls(
             tokens=step.n_rows,

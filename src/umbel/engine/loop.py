@@ -7,8 +7,9 @@ who ends with them. Whoever did is computed once more for nothing, and nobody se
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
@@ -18,7 +19,7 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
-from umbel.runner.base import AheadRunner, Runner
+from umbel.runner.base import Runner, Wait
 from umbel.sched.draft import Drawn
 from umbel.sched.scheduler import Ints, Scheduler
 
@@ -29,7 +30,7 @@ class Flight:
 
     step: Step
     drawn: Drawn
-    result: Callable[[], StepResult]
+    wait: Wait
 
 
 class Loop:
@@ -55,7 +56,6 @@ class Loop:
         self.rows = rows
         self.meter = meter or Meter()
         self.spans = spans
-        self._ahead = runner if isinstance(runner, AheadRunner) else None
         self.first_token: float | None = None  # when the first token was there, on the clock of time.monotonic
         self._landed = 0.0  # when the last step was done
         self._away = 0.0  # seconds spent since then with whoever takes the outputs
@@ -67,20 +67,17 @@ class Loop:
     def run(self) -> Iterator[Output]:
         """Every row of the workload once, as they finish."""
         self._landed = time.perf_counter()
-        before: Flight | None = None
+        flights: deque[Flight] = deque()
         while True:
             self.spans.open()
             step = self.spans.lap("scheduling", self.scheduler.next())
             yield from self._count(self._unfit())
-            if step is None and before is None:
+            if step is not None:
+                flights.append(self._start(step))
+            elif not flights:
                 return
-            flight = None if step is None else self._start(step)
-            if before is not None:
-                yield from self._land(before)
-            before = flight
-            if before is not None and self._ahead is None:
-                yield from self._land(before)
-                before = None
+            if step is None or len(flights) > self.runner.ahead:
+                yield from self._land(flights.popleft())
 
     def stats(self) -> Stats:
         """Totals so far."""
@@ -102,16 +99,16 @@ class Loop:
 
     def _start(self, step: Step) -> Flight:
         """The step is given to the runner, and the scheduler goes on as if it were done."""
-        if self._ahead is not None:
-            result = self._ahead.start(step)
-        else:
-            done = self.runner.run(step)
-            result = lambda: done  # noqa: E731 (a function, as runners that work ahead give one)
-        return Flight(step, self.spans.lap("scheduling", self.scheduler.advance()), result)
+        drawn = self.scheduler.advance()
+        masks = self.state.masks(drawn)
+        if masks is not None:
+            step = replace(step, sampling=replace(step.sampling, mask=masks.mask, masks=masks.masks))
+        self.spans.lap("scheduling", None)
+        return Flight(step, drawn, self.runner.start(step))
 
     def _land(self, flight: Flight) -> Iterator[Output]:
         """The step is done: its tokens go to their samples, and who ends with them ends."""
-        result, drawn = flight.result(), flight.drawn
+        result, drawn = flight.wait(), flight.drawn
         if self.first_token is None and len(result.token_ids):
             self.first_token = time.monotonic()
         self._steps += 1

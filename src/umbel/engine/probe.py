@@ -15,7 +15,7 @@ from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Sampling, Step
-from umbel.runner.base import Runner
+from umbel.runner.base import Runner, run_step
 
 Ints = NDArray[np.int64]
 
@@ -101,7 +101,7 @@ def time_probes(runner: Runner, probes: Sequence[Probe], spec: ModelSpec, second
     stop = time.perf_counter() + seconds
     for i in _rounds(times, stop):
         began = time.perf_counter()
-        reads[i] = runner.run(steps[i]).kv_tokens_read
+        reads[i] = run_step(runner, steps[i]).kv_tokens_read
         times[i].append(time.perf_counter() - began)
     meter = Meter(spec.sliding_window)
     for step, read, each in zip(steps, reads, times, strict=True):
@@ -155,11 +155,11 @@ def make_step(p: Probe, vocab_size: int) -> Step:
     )
 
 
-def _sampling(p: Probe, rows: Ints) -> Sampling:
-    """One sample of each sequence's last row."""
+def _sampling(p: Probe, at: Ints) -> Sampling:
+    """One draw behind each sequence's last token."""
     n, zeros = p.count, np.zeros(p.count, np.int64)
     return Sampling(
-        rows=rows,
+        at=at,
         temperature=np.full(n, p.temperature),
         top_k=zeros,
         top_p=np.ones(n),

@@ -14,6 +14,7 @@ from umbel.engine.build import Model, build_runner, build_store
 from umbel.engine.ranks import join
 from umbel.errors import UmbelError
 from umbel.models.shards import Shard
+from umbel.runner.base import run_step
 from umbel.runner.wire import Word, decode_step, listen
 
 
@@ -36,7 +37,7 @@ def main(order: str) -> None:
             runner = None  # and its store with it, before there is a second one
             runner = build_runner(model, build_store(model, *json.loads(data)))
         elif runner is not None:
-            runner.run(decode_step(data))
+            run_step(runner, decode_step(data))
     dist.destroy_process_group()
 
 

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.detokenizer import AnswerStream
+from umbel.engine.watch.end_masks import EndMasks
 from umbel.ir.request import TokenLogprobs
 from umbel.ir.step import StepResult
+from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
+from umbel.sched.draft import Drawn
 from umbel.sched.sequences import Sequences
 from umbel.tokenizer import Tokenizer
 
@@ -50,6 +53,8 @@ class LiveState:
         self.end_ids = end_ids
         self.tokenizer = tokenizer
         self.width = width
+        self._end_masks = EndMasks(width) if width is not None else None
+        self._min_tokens = np.array([p.min_tokens for p in workload.params], np.int64)
         self.output_tokens = 0
         self._any_end = np.array(sorted({i for ids in set(end_ids) for i in ids}), np.int64)
         self._has_stops = np.array([bool(p.stop) for p in workload.params], bool)
@@ -72,6 +77,14 @@ class LiveState:
         every = zip(slots[at].tolist(), tokens[at].tolist(), counts[at].tolist(), strict=True)
         found = [self._look(slot, token, count) for slot, token, count in every]
         return [ended for ended in found if ended is not None]
+
+    def masks(self, drawn: Drawn) -> DrawMasks | None:
+        """What the samples of a step may draw; None where all of them may draw any token."""
+        rows = self.seqs.row[drawn.slots]
+        early = np.flatnonzero(drawn.counts <= self._min_tokens[rows])
+        if self._end_masks is None or len(early) == 0:
+            return None
+        return self._end_masks.of([self.end_ids[row] for row in rows[early].tolist()], early, len(rows))
 
     def bans_all(self, row: int) -> bool:
         """Whether a row's `min_tokens` bans every token of the vocabulary, as each of them would end it."""

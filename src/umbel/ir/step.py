@@ -23,17 +23,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw the samples of a step, one entry per sample.
+    """What a step draws, one entry per draw (`[draws]`); a sequence may draw behind several of its tokens.
 
-    `rows`: the row of the step whose logits are drawn from (several samples may share one). `temperature` (0 = greedy),
-    `top_k` (0 = off), `top_p`, `min_p`, as in SamplingParams. `streams`, `samples`, `positions` key the randomness: of
-    the request, the sample's index in it, and the position that the new token takes. `keys` are the numbers of the
-    requests in the input.
-    `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only). `banned`: pairs
-    (sample, token ids) that may not be drawn yet (`min_tokens`).
+    `at`: the index of the step's token whose logits are drawn from (several draws may share one). `temperature` (0 =
+    greedy), `top_k` (0 = off), `top_p`, `min_p`, as in SamplingParams. `streams`, `samples`, `positions` key the
+    randomness: of the request, the sample's index in it, and the position that the new token takes. `keys` are the
+    numbers of the requests in the input.
+    `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only).
+    `mask`: the row of `masks` that says which tokens may be drawn, -1 where any may. `masks` (uint32
+    `[masks, ceil(vocab / 32)]`, as in ir/token_masks.py) has a bit for each token. Both are None where no draw has one.
     """
 
-    rows: Ints
+    at: Ints
     temperature: Floats
     top_k: Ints
     top_p: Floats
@@ -43,10 +44,11 @@ class Sampling:
     samples: Ints
     positions: Ints
     logprobs: Ints
-    banned: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    mask: Ints | None = None
+    masks: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Sampled ids (`[samples]`), their log-probabilities where asked, and what the step cost.
+    """Sampled ids (`[draws]`), their log-probabilities where asked, and what the step cost.
 
-    `logprobs` (`[samples]`) is of the chosen token under the unscaled distribution; `top_ids`, `top_logprobs`
-    (`[samples, k]`) the k most likely; all None when no sample of the step asks for them. `bad` marks samples whose
-    logits were not finite: their rows end with an error. `kv_tokens_read` counts the KV tokens that attention read.
+    `logprobs` (`[draws]`) is of the chosen token under the unscaled distribution; `top_ids`, `top_logprobs`
+    (`[draws, k]`) the k most likely; all None when no draw of the step asks for them. `bad` marks draws for which no
+    token has a finite logit, or one is NaN: their rows end with an error. `kv_tokens_read` counts the KV tokens that
+    attention read.
     """
 
     token_ids: Ints
@@ -100,7 +103,7 @@ class StepResult:
     kv_tokens_read: int = 0
 
     def only(self, which: NDArray[np.bool_]) -> StepResult:
-        """The result of some of the samples (`which`, `[samples]`)."""
+        """The result of some of the draws (`which`, `[draws]`)."""
         return replace(
             self,
             token_ids=self.token_ids[which],

@@ -5,16 +5,37 @@ On a CPU in float32 the result of a row never depends on how many other rows are
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Filters = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of each draw: top-k (int64, 0: none), top-p (float64, 1: none), min-p (float64, 0: none)."""
 LARGEST_FP8 = 448.0  # of e4m3
 RACE_BLOCK = 256  # ids that share a first round of `race`; the compiled kernels have the same number
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
+
+Column = TypeVar("Column", np.ndarray, Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters(Generic[Column]):
+    """Of each draw (`[k]`): `top_k` (int64, 0: none), `top_p` (float64, 1: none), `min_p` (float64, 0: none)."""
+
+    top_k: Column
+    top_p: Column
+    min_p: Column
+
+    @property
+    def columns(self) -> tuple[Column, Column, Column]:
+        """The three, in this order."""
+        return self.top_k, self.top_p, self.min_p
+
+    def only(self, which: slice) -> Filters[Column]:
+        """Those of some draws."""
+        return Filters(self.top_k[which], self.top_p[which], self.min_p[which])
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -97,10 +118,18 @@ def weights(logits: Tensor, temperatures: Tensor) -> Tensor:
     return torch.exp((logits - logits.amax(-1, keepdim=True)) / temperatures)
 
 
-def filtered(weights: Tensor, filters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def allowed(logits: Tensor, masks: Tensor, mask_of: Tensor) -> Tensor:
+    """`logits` (`[k, vocab]`, overwritten) with -inf for the tokens that are not in their mask: row `mask_of[i]` of
+    `masks` (int32 `[masks, ceil(vocab / 32)]`, see ir/token_masks.py)."""
+    bits = torch.arange(32, dtype=torch.int32, device=masks.device)
+    forbidden = (masks.unsqueeze(-1) >> bits & 1).flatten(1)[:, : logits.shape[1]] == 0
+    return logits.masked_fill_(forbidden[mask_of], -torch.inf)
+
+
+def filtered(weights: Tensor, filters: Filters[Tensor]) -> Tensor:
     """Weights (`[k, width]`, the largest of a row 1) with zeros for what the `Filters` remove: first min-p, then top-k,
     then top-p, each on what the one before left; of equal ones the lower id stays."""
-    k, p, floor = (column.unsqueeze(-1) for column in filters)
+    k, p, floor = (column.unsqueeze(-1) for column in filters.columns)
     values, order = torch.sort(weights, dim=-1, descending=True, stable=True)
     place = torch.arange(values.shape[-1], device=values.device)
     values = values.where((values >= floor) & ((place < k) | (k == 0)), 0)

@@ -87,13 +87,21 @@ def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return places[at], torn[at]
 
 
+def allowed_logits(logits: Tensor, rows: np.ndarray, mask: np.ndarray, masks: np.ndarray) -> Tensor:
+    """A copy of some rows (`[k]`) of `logits` with -inf for the tokens that may not be drawn: those that are not in
+    their masks, rows `mask` (`[k]`) of `masks` (uint32, see ir/token_masks.py)."""
+    used, mask_of = np.unique(mask, return_inverse=True)  # most often all have the same
+    at, places, words = upload(logits.device, rows, mask_of, masks[used].view(np.int32))
+    return reference.allowed(logits[at], words, places)
+
+
 def draw(
     logits: Tensor,
     rows: np.ndarray,
     best: Tensor,
     temperatures: np.ndarray,
     noise: np.ndarray,
-    filters: reference.Filters | None = None,
+    filters: reference.Filters[np.ndarray] | None = None,
 ) -> Tensor:
     """Ids drawn from the softmax of some rows (`[k]`) of `logits`, whose largest values are at `best`, at their
     `temperatures`, from what the filters leave (None: from all); `noise` (int64) keys each draw's noise. On the logits'
@@ -101,14 +109,16 @@ def draw(
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
     if isinstance(fast, Native):
         return torch.from_numpy(fast.draw(logits, rows, best.numpy(), temperatures, noise, filters))
-    at, warm, keys, *columns = upload(logits.device, rows, temperatures.astype(np.float32), noise, *(filters or ()))
+    columns = () if filters is None else filters.columns
+    row, temperature, key, *cut = upload(logits.device, rows, temperatures.astype(np.float32), noise, *columns)
+    on_device = reference.Filters(*cut) if cut else None
     if fast is not None:
-        return fast.draw(logits, at, best, warm, keys, (columns[0], columns[1], columns[2]) if columns else None)
+        return fast.draw(logits, row, best, temperature, key, on_device)
     ids = torch.empty_like(best)
     for low in range(0, len(rows), _BLOCK):
         here = slice(low, low + _BLOCK)
-        weights = reference.weights(logits[at[here]], warm[here].unsqueeze(-1))
-        if columns:
-            weights = reference.filtered(weights, (columns[0][here], columns[1][here], columns[2][here]))
-        ids[here] = reference.race(weights, keys[here])
+        weights = reference.weights(logits[row[here]], temperature[here].unsqueeze(-1))
+        if on_device is not None:
+            weights = reference.filtered(weights, on_device.only(here))
+        ids[here] = reference.race(weights, key[here])
     return ids

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from umbel.attention.base import AttentionBackend
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
 from umbel.models.decoder import Decoder
+from umbel.runner.base import Wait
 from umbel.runner.sampling import Draws, draw_samples
 from umbel.runner.torch_runner import TorchRunner
 
@@ -24,7 +24,9 @@ class LogitGraphs(Protocol):
 
 
 class AheadTorchRunner(TorchRunner):
-    """See AheadRunner; steps that `graphs` know are theirs."""
+    """A Runner whose `ahead` is 1; steps that `graphs` know are theirs."""
+
+    ahead = 1
 
     def __init__(
         self,
@@ -38,8 +40,8 @@ class AheadTorchRunner(TorchRunner):
         self._drawn: torch.Tensor | None = None  # by the step before; None where it drew nothing
 
     @torch.inference_mode()
-    def start(self, step: Step) -> Callable[[], StepResult]:
-        """See AheadRunner."""
+    def start(self, step: Step) -> Wait:
+        """See Runner."""
         draws, read = self._begin(step, self._drawn)
         wait = draws.fetch()
         self._drawn = draws.ids if len(draws.ids) else None
@@ -51,7 +53,7 @@ class AheadTorchRunner(TorchRunner):
         if known is None:
             return super()._begin(step, before)
         logits, read = known
-        return draw_samples(logits, step.sampling.rows, step.sampling), read
+        return draw_samples(logits, step.sampling.at, step.sampling), read
 
     def close(self) -> None:
         """See Runner."""

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from umbel.ir.step import Step, StepResult
 
+Wait = Callable[[], StepResult]
+
 
 class Runner(Protocol):
-    """Computes steps. `run` blocks until the step is done; `close` gives the device's memory back."""
+    """Computes steps. `ahead` is how many steps may be begun while one is under way: 0, or 1 where the device computes
+    while the caller goes on. There a token below 0 in a step, -1 - i, stands for the one that draw i of the step before
+    gives."""
 
-    def run(self, step: Step) -> StepResult: ...
+    @property
+    def ahead(self) -> int: ...
 
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class AheadRunner(Runner, Protocol):
-    """A runner whose device computes while the caller goes on. A token below 0 in a step, -1 - i, stands for the one
-    that sample i of the step before draws."""
-
-    def start(self, step: Step) -> Callable[[], StepResult]:
-        """Begin a step; what is returned waits for its result, and is called before the step after the next begins."""
+    def start(self, step: Step) -> Wait:
+        """Begin a step; what is returned waits for its result. At most `ahead` others wait to be asked for theirs."""
         ...
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        ...
+
+
+def done(result: StepResult) -> Wait:
+    """The wait for a step that has been computed, as runners give it that do not work ahead."""
+    return lambda: result
+
+
+def run_step(runner: Runner, step: Step) -> StepResult:
+    """Compute a step and wait for its result."""
+    return runner.start(step)()

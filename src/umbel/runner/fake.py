@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Ints, Sampling, Step, StepResult
+from umbel.ir.token_masks import unpacked
 from umbel.kv.slots import row_nodes, slots_of
+from umbel.runner.base import Wait, done
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -17,12 +20,14 @@ class FakeRunner:
     step's pages: a page given away too early, a wrong slot or a node left out changes the answer, as in a real model.
     """
 
+    ahead = 0
+
     def __init__(self, n_pages: int, page_size: int, vocab_size: int):
         self.slots = np.full(n_pages * page_size, -1, np.int64)  # hash of (position, token) in each slot
         self.vocab_size = vocab_size
         self.rows_run = 0
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         """Write the rows' tokens into their slots, then read each sampled row's whole context back."""
         node = row_nodes(step)
         fresh = step.fresh
@@ -32,8 +37,9 @@ class FakeRunner:
             raise AssertionError("a row that must not be written is not in its slot")
         self.slots[slots[fresh]] = marks[fresh]
         self.rows_run += step.n_rows
-        draws = [self._draw(step, int(node[r]), int(step.positions[r]), i) for i, r in enumerate(step.sampling.rows)]
-        return StepResult(np.array(draws, np.int64), np.zeros(len(draws), bool))
+        draws = [self._draw(step, int(node[r]), int(step.positions[r]), i) for i, r in enumerate(step.sampling.at)]
+        tokens, bad = np.array(draws, np.int64), np.zeros(len(draws), bool)
+        return done(StepResult(*self._allowed(step.sampling, tokens, bad)))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -48,6 +54,16 @@ class FakeRunner:
         if step.sampling.temperature[sample] > 0:
             total += int(step.sampling.samples[sample]) * int(_MIX)
         return (total * int(_MIX) >> 33) % self.vocab_size
+
+    def _allowed(self, sampling: Sampling, tokens: Ints, bad: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
+        """Where a draw has a mask, the first token of it from the drawn one on; bad where the mask is empty."""
+        if sampling.mask is not None and sampling.masks is not None:
+            allowed = unpacked(sampling.masks, self.vocab_size)
+            for draw in np.flatnonzero(sampling.mask >= 0).tolist():
+                ids = np.flatnonzero(allowed[sampling.mask[draw]])
+                bad[draw] = len(ids) == 0
+                tokens[draw] = ids[np.searchsorted(ids, tokens[draw]) % len(ids)] if len(ids) else 0
+        return tokens, bad
 
 
 def _mark(positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ class DecodeGraphs:
         """Logits of every row, in order, and the KV tokens that each layer read; None for a step that is to run as it
         is. `before` are the tokens that the step before drew."""
         known = 0 if before is None else len(before)
-        if max(step.n_rows, known) > MOST_ROWS or len(np.unique(step.sampling.rows)) < step.n_rows:
+        if max(step.n_rows, known) > MOST_ROWS or len(np.unique(step.sampling.at)) < step.n_rows:
             return None
         lists = self.attention.lists(step)
         form = Form.of(lists)

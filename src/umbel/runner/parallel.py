@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
+from umbel.runner.base import Wait
 from umbel.runner.torch_runner import TorchRunner
 from umbel.runner.wire import Word, encode_step, tell
 
@@ -13,16 +14,18 @@ from umbel.runner.wire import Word, encode_step, tell
 class ParallelRunner:
     """The first rank's: its own runner, whose sums over ranks wait for the others."""
 
+    ahead = 0
+
     def __init__(self, runner: TorchRunner, named: Callable[[], AbstractContextManager[None]] = nullcontext):
         """What fails is raised within `named`, which knows whether another rank has ended."""
         self.runner = runner
         self._named = named
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         """See Runner."""
         with self._named():
             tell(Word.STEP, encode_step(step))
-            return self.runner.run(step)
+            return self.runner.start(step)
 
     def close(self) -> None:
         """See Runner."""

@@ -17,17 +17,17 @@ from torch import Tensor
 
 from umbel.ir.randomness import noise_keys
 from umbel.ir.step import Sampling, StepResult
-from umbel.kernels.reference import most_likely
-from umbel.kernels.rows import draw, largest
+from umbel.kernels.reference import Filters, most_likely
+from umbel.kernels.rows import allowed_logits, draw, largest
 from umbel.kernels.transfer import upload
 
-# Samples handled at a time: n samples of one row share its logits, and a copy for each would fill the memory.
+# Draws handled at a time where each needs a copy of its logits: all copies at once would fill the memory.
 _BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What a StepResult says of samples, as tensors on the device that may still be at work on them."""
+    """What a StepResult says of draws, as tensors on the device that may still be at work on them."""
 
     ids: Tensor
     bad: Tensor
@@ -50,29 +50,27 @@ class Draws:
 
 
 def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult:
-    """Draw one token for each sample. `logits` `[rows, vocab]` float32; sample i draws from row `row_of[i]`."""
+    """Draw one token for each entry. `logits` `[rows, vocab]` float32; draw i is from row `row_of[i]`."""
     return draw_samples(logits, row_of, sampling).fetch()()
 
 
 def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:
     """The same, without waiting for a device that works behind the caller's back."""
     ids, bad = largest(logits, row_of)
-    bans, warm = dict(sampling.banned), sampling.temperature > 0
+    random = sampling.temperature > 0
     noise = noise_keys(sampling.streams, sampling.samples, sampling.positions)
-    banned = np.zeros(len(ids), bool)
-    banned[list(bans)] = True
-    _redraw(ids, logits, row_of, sampling, np.flatnonzero(warm & ~banned), noise)
-    for which in _blocks(np.flatnonzero(banned)):
-        pairs = np.array([(row, token) for row, i in enumerate(which.tolist()) for token in bans[i]], np.int64)
-        chosen, at, places = upload(logits.device, row_of[which], which, pairs.reshape(-1, 2))
-        own = logits[chosen]
-        own[places[:, 0], places[:, 1]] = -torch.inf
+    masked = np.zeros(len(ids), bool) if sampling.mask is None else sampling.mask >= 0
+    _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~masked), noise)
+    for which in _blocks(np.flatnonzero(masked)):
+        assert sampling.mask is not None and sampling.masks is not None
+        own = allowed_logits(logits, row_of[which], sampling.mask[which], sampling.masks)
+        (at,) = upload(logits.device, which)
         best = ids.new_empty(len(ids))
         best[at], nothing_left = largest(own, np.arange(len(which)))
         bad[at] |= nothing_left
-        place_of = np.zeros(len(ids), np.int64)
-        place_of[which] = np.arange(len(which))
-        _redraw(best, own, place_of, sampling, which[warm[which]], noise)
+        row_of_own = np.zeros(len(ids), np.int64)
+        row_of_own[which] = np.arange(len(which))
+        _redraw(best, own, row_of_own, sampling, which[random[which]], noise)
         ids[at] = best[at]
     return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling.logprobs))
 
@@ -84,11 +82,11 @@ def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:
 def _redraw(
     ids: Tensor, logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray, noise: np.ndarray
 ) -> None:
-    """Put tokens that are drawn in the place of the most likely ones, for the samples `which`."""
+    """Replace the most likely tokens by random ones, for the draws `which`."""
     if len(which) == 0:
         return
-    filters = sampling.top_k[which], sampling.top_p[which], sampling.min_p[which]
-    cut = bool((filters[0] > 0).any() or (filters[1] < 1).any() or (filters[2] > 0).any())
+    filters = Filters(sampling.top_k[which], sampling.top_p[which], sampling.min_p[which])
+    cut = bool((filters.top_k > 0).any() or (filters.top_p < 1).any() or (filters.min_p > 0).any())
     (at,) = upload(ids.device, which)
     temperatures = sampling.temperature[which]
     ids[at] = draw(logits, row_of[which], ids[at], temperatures, noise[which], filters if cut else None)
@@ -97,7 +95,7 @@ def _redraw(
 def _logprobs(
     logits: Tensor, row_of: np.ndarray, ids: Tensor, asked: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any sample `asked` for; None
+    """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any draw `asked` for; None
     where none did."""
     k, count = int(asked.max(initial=-1)), len(ids)
     if k < 0:

@@ -11,14 +11,17 @@ import torch
 from umbel.attention.base import AttentionBackend
 from umbel.attention.placing import seams_of
 from umbel.ir.spans import UNHEARD, Spans
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
 from umbel.kernels.transfer import upload
 from umbel.models.decoder import Decoder
+from umbel.runner.base import Wait, done
 from umbel.runner.sampling import Draws, draw_samples
 
 
 class TorchRunner:
     """One model on one device. The attention backend owns the KV store."""
+
+    ahead = 0
 
     def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = UNHEARD):
         self.decoder = decoder
@@ -28,19 +31,20 @@ class TorchRunner:
         self._room = torch.empty(0, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         """See Runner."""
         began = time.perf_counter()
         draws, read = self._begin(step)
-        result = self.spans.lap("sampling", draws.fetch()())
-        return replace(result, seconds=time.perf_counter() - began, kv_tokens_read=read)
+        drawn = self.spans.lap("sampling", draws.fetch()())
+        result = replace(drawn, seconds=time.perf_counter() - began, kv_tokens_read=read)
+        return done(result)
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from. Gives what was drawn and the KV tokens that each layer read."""
         spans = self.spans
         read = spans.lap("layout", self.attention.prepare(step))
-        rows, row_of = np.unique(step.sampling.rows, return_inverse=True)
+        rows, row_of = np.unique(step.sampling.at, return_inverse=True)
         tokens, positions, wanted = upload(self.device, step.tokens, step.positions, rows)
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)

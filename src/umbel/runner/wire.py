@@ -22,13 +22,11 @@ class Word(IntEnum):
 
 
 def encode_step(step: Step) -> bytes:
-    """A step as an npz archive."""
-    arrays = {f.name: np.asarray(getattr(step, f.name)) for f in fields(Step) if f.name != "sampling"}
-    arrays |= {f"sampling.{f.name}": getattr(step.sampling, f.name) for f in fields(Sampling) if f.name != "banned"}
-    pairs = [(sample, token) for sample, tokens in step.sampling.banned for token in tokens]
-    arrays["banned"] = np.array(pairs, np.int64).reshape(-1, 2)
+    """A step as an npz archive; fields that are None are left out."""
+    arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name != "sampling"}
+    arrays |= {f"sampling.{f.name}": getattr(step.sampling, f.name) for f in fields(Sampling)}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
     return buffer.getvalue()
 
 
@@ -36,12 +34,9 @@ def decode_step(data: bytes) -> Step:
     """What `encode_step` was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = dict(arrays)
-    banned: dict[int, tuple[int, ...]] = {}
-    for sample, token in found.pop("banned").tolist():
-        banned[sample] = (*banned.get(sample, ()), token)
     drawn = {name.removeprefix("sampling."): found.pop(name) for name in list(found) if name.startswith("sampling.")}
     page_size = int(found.pop("page_size"))
-    return Step(**found, page_size=page_size, sampling=Sampling(**drawn, banned=tuple(banned.items())))
+    return Step(**found, page_size=page_size, sampling=Sampling(**drawn))
 
 
 def tell(word: Word, data: bytes = b"") -> None:

@@ -137,7 +137,7 @@ def _sampling(
     entries = np.concatenate([entry_of_tail[reaches], np.searchsorted(nodes, seqs.leaf[firsts])])
     rows = seqs.row[slots]
     return Sampling(
-        rows=last_row[entries],
+        at=last_row[entries],
         temperature=table.temperature[rows],
         top_k=table.top_k[rows],
         top_p=table.top_p[rows],
@@ -147,12 +147,4 @@ def _sampling(
         samples=seqs.sample[slots],
         positions=seqs.prompt_len[slots] + seqs.n_out[slots],
         logprobs=table.logprobs[rows],
-        banned=banned(slots, seqs, table),
     )
-
-
-def banned(slots: Ints, seqs: Sequences, table: SamplingTable) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """What samples may not draw yet: the ids that would end them before their `min_tokens`."""
-    rows = seqs.row[slots]
-    early = np.flatnonzero(seqs.n_out[slots] < table.min_tokens[rows])
-    return tuple((int(i), table.end_ids[rows[i]]) for i in early.tolist())

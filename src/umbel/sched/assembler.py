@@ -13,7 +13,7 @@ import numpy as np
 from umbel.cache.kv_forest import KVForest
 from umbel.ir.step import Step
 from umbel.ir.workload import Workload
-from umbel.sched.assemble import Layout, assemble, banned, pages_of
+from umbel.sched.assemble import Layout, assemble, pages_of
 from umbel.sched.draft import Draft
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.sequences import Sequences
@@ -31,7 +31,7 @@ class Assembler:
         plain = not (draft.nodes or draft.again or draft.firsts) and self._each_by_one(draft)
         last = self._last
         if last is not None and plain and _same(last, draft, self._kv):
-            step = _decode_again(last, self._seqs, self._kv, self._table)
+            step = _decode_again(last, self._seqs, self._kv)
             self._last = replace(last, step=step, page_changes=self._seqs.page_changes)
             return step
         layout = assemble(draft, self._seqs, self._kv, self._workload, self._table)
@@ -49,7 +49,7 @@ def _same(last: Layout, draft: Draft, kv: KVForest) -> bool:
     return kv.changes == last.changes and np.array_equal(draft.tails, last.tails)
 
 
-def _decode_again(last: Layout, seqs: Sequences, kv: KVForest, table: SamplingTable) -> Step:
+def _decode_again(last: Layout, seqs: Sequences, kv: KVForest) -> Step:
     """The step after one that only decoded, when the same samples decode again: each has one token more."""
     step, tails = last.step, last.tails[last.order]
     positions = seqs.prompt_len[tails] + seqs.held[tails]
@@ -73,5 +73,5 @@ def _decode_again(last: Layout, seqs: Sequences, kv: KVForest, table: SamplingTa
         pages=pages,
         page_begin=page_begin,
         page_size=step.page_size,
-        sampling=replace(drawn, positions=drawn.positions + 1, banned=banned(last.tails, seqs, table)),
+        sampling=replace(drawn, positions=drawn.positions + 1),
     )

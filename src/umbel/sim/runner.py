@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from umbel.cost.roofline import Load, Price
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
+from umbel.runner.base import Wait, done
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,6 +31,8 @@ class SimRunner:
     `seconds` is the virtual clock. `prompt_tokens`, `answer_tokens` and `again` count the rows of all steps: prompt
     tokens and answer tokens whose KV was computed (recomputed ones included), and those fed again for their logits.
     """
+
+    ahead = 0
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class SimRunner:
         self._steps = tuple(array("d") for _ in range(7))
         self._fed = np.zeros(3, np.int64)
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         """Let the step's seconds pass; samples that are as long as they get draw `END`."""
         fed = step.tokens != FILLER
         again = int(step.n_rows - step.fresh.sum())
@@ -60,9 +63,8 @@ class SimRunner:
         seconds = float(self.price.each(Load(*(np.array([float(value)]) for value in amounts)))[0])
         for column, value in zip(self._steps, (*amounts, seconds), strict=True):
             column.append(value)
-        return StepResult(
-            self._draw(step), np.zeros(len(step.sampling), bool), seconds=seconds, kv_tokens_read=int(kv_read)
-        )
+        bad = np.zeros(len(step.sampling), bool)
+        return done(StepResult(self._draw(step), bad, seconds=seconds, kv_tokens_read=int(kv_read)))
 
     def close(self) -> None:
         """Nothing to give back."""

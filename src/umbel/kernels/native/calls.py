@@ -104,7 +104,7 @@ class Native:
         best: np.ndarray,
         temperatures: np.ndarray,
         noise: np.ndarray,
-        filters: Filters | None = None,
+        filters: Filters[np.ndarray] | None = None,
     ) -> np.ndarray:
         """For each of `rows` (int64 `[k]`) of `logits` (float32 [rows, width]), whose largest values are at `best`: an
         id drawn from the softmax of the logits divided by `temperatures` (above 0), by the noise that `noise` (int64)
@@ -117,11 +117,12 @@ class Native:
                 raise IndexError(f"places {which[:8]} of {limit}, for {len(rows)} draws")
         if not len(temperatures) == len(noise) == len(rows):
             raise ValueError(f"{len(temperatures)} temperatures and {len(noise)} keys for {len(rows)} draws")
-        if filters is not None and any(len(column) != len(rows) for column in filters):
-            raise ValueError(f"filters of {[len(column) for column in filters]} rows for {len(rows)} draws")
-        ids, warm = np.empty(len(rows), np.int64), np.ascontiguousarray(temperatures, np.float32)
+        columns = None if filters is None else filters.columns
+        if columns is not None and any(len(column) != len(rows) for column in columns):
+            raise ValueError(f"filters of {[len(column) for column in columns]} rows for {len(rows)} draws")
+        ids, temperatures = np.empty(len(rows), np.int64), np.ascontiguousarray(temperatures, np.float32)
         sizes = logits.shape[1], torch.get_num_threads()
-        self._kernels.draw(logits.data_ptr(), rows, best, warm, noise, ids, filters, *sizes)
+        self._kernels.draw(logits.data_ptr(), rows, best, temperatures, noise, ids, columns, *sizes)
         return ids
 
     def lay_out(self, step: Step, scratch: int, group: int, n_kv_heads: int, window: int | None) -> _umbel.Forest:

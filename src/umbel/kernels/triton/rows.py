@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from umbel.kernels.place import Place
+from umbel.kernels.reference import Filters
 from umbel.kernels.triton.experts import multiply_by_expert, weighted_sum
 from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
 from umbel.kernels.triton.sampling import draw_ids, find_largest
@@ -220,7 +221,7 @@ class TritonRows:
         best: Tensor,
         temperatures: Tensor,
         noise: Tensor,
-        filters: tuple[Tensor, Tensor, Tensor] | None = None,
+        filters: Filters[Tensor] | None = None,
     ) -> Tensor:
         """See `draw_ids`."""
         return draw_ids(logits, rows, best, temperatures, noise, filters)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from umbel.kernels.reference import RACE_BLOCK
+from umbel.kernels.reference import RACE_BLOCK, Filters
 
 BLOCK = 4096  # logits read at a time
 RACING = tl.constexpr(RACE_BLOCK)
@@ -39,19 +39,19 @@ def _largest(logits, rows, ids, bad, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _weights(base, low, width, top, heat, floor, BLOCK: tl.constexpr):
+def _weights(base, low, width, top, temperature, floor, BLOCK: tl.constexpr):
     """Weights of some ids, the largest of the row 1; 0 for those under the floor."""
     at = low + tl.arange(0, BLOCK)
-    found = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / heat)
+    found = tl.exp((tl.load(base + at, mask=at < width, other=float("-inf")) - top) / temperature)
     return tl.where(found.to(tl.float64) >= floor, found, 0.0), at
 
 
 @triton.jit
-def _above(base, width, top, heat, floor, bits, BLOCK: tl.constexpr):
+def _above(base, width, top, temperature, floor, bits, BLOCK: tl.constexpr):
     """How many weights lie above the one with these bits, and their sum in float64."""
     count, total = 0 * width, tl.zeros([], tl.float64)
     for low in range(0, width, BLOCK):
-        weights, _ = _weights(base, low, width, top, heat, floor, BLOCK)
+        weights, _ = _weights(base, low, width, top, temperature, floor, BLOCK)
         over = weights.to(tl.int32, bitcast=True) > bits
         count += tl.sum(over.to(tl.int32), 0)
         total += tl.sum(tl.where(over, weights, 0.0).to(tl.float64), 0)
@@ -59,28 +59,28 @@ def _above(base, width, top, heat, floor, bits, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _top_k(base, width, top, heat, floor, k, BLOCK: tl.constexpr):
+def _top_k(base, width, top, temperature, floor, k, BLOCK: tl.constexpr):
     """The bits of the least weight that top-k keeps, how many equal to it stay, and the sum of all above it."""
     low, high = 0 * width - 1, 0 * width + ONE
     while high - low > 1:  # fewer than k weights lie above `high`, k or more above `low`
         middle = (low + high) // 2
-        count, _ = _above(base, width, top, heat, floor, middle, BLOCK)
+        count, _ = _above(base, width, top, temperature, floor, middle, BLOCK)
         low, high = tl.where(count >= k, middle, low), tl.where(count >= k, high, middle)
-    count, total = _above(base, width, top, heat, floor, high, BLOCK)
+    count, total = _above(base, width, top, temperature, floor, high, BLOCK)
     return high, k - count, total
 
 
 @triton.jit
-def _top_p(base, width, top, heat, floor, edge, ties, above_edge, share, BLOCK: tl.constexpr):
+def _top_p(base, width, top, temperature, floor, edge, ties, above_edge, share, BLOCK: tl.constexpr):
     """The same for top-p, of what top-k has left (`edge`, `ties` and the sum above it)."""
     at_edge = edge.to(tl.float32, bitcast=True).to(tl.float64)
     wanted = share * (above_edge + at_edge * ties)
     low, high = edge - 1, 0 * width + ONE  # what lies above `high` is less than wanted, what lies above `low` is not
     while high - low > 1:
         middle = (low + high) // 2
-        _, total = _above(base, width, top, heat, floor, middle, BLOCK)
+        _, total = _above(base, width, top, temperature, floor, middle, BLOCK)
         low, high = tl.where(total >= wanted, middle, low), tl.where(total >= wanted, high, middle)
-    _, total = _above(base, width, top, heat, floor, high, BLOCK)
+    _, total = _above(base, width, top, temperature, floor, high, BLOCK)
     value = high.to(tl.float32, bitcast=True).to(tl.float64)
     fit = tl.ceil((wanted - total) / value)  # the place of each of them is before `wanted`
     fit = tl.minimum(tl.maximum(fit, 1.0), 2147483647.0).to(tl.int32)
@@ -88,9 +88,9 @@ def _top_p(base, width, top, heat, floor, edge, ties, above_edge, share, BLOCK: 
 
 
 @triton.jit
-def _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS: tl.constexpr, BLOCK: tl.constexpr):
+def _kept(base, low, width, top, temperature, floor, edge, ties, tied, FILTERS: tl.constexpr, BLOCK: tl.constexpr):
     """Weights of some ids that the filters leave; `tied` of those equal to the edge came before."""
-    weights, at = _weights(base, low, width, top, heat, floor, BLOCK)
+    weights, at = _weights(base, low, width, top, temperature, floor, BLOCK)
     if FILTERS:
         bits = weights.to(tl.int32, bitcast=True)
         equal = (bits == edge).to(tl.int32)
@@ -126,18 +126,18 @@ def _draw(
     draw = tl.program_id(0)
     base = logits + tl.load(rows + draw) * width
     first = tl.load(best + draw)
-    top, heat, key = tl.load(base + first), tl.load(temperatures + draw), tl.load(noise + draw)
+    top, temperature, key = tl.load(base + first), tl.load(temperatures + draw), tl.load(noise + draw)
     floor, edge, ties = tl.zeros([], tl.float64), 0 * width - 1, width
     if FILTERS:
         floor = tl.load(min_p + draw)
         k, share = tl.load(top_k + draw).to(tl.int32), tl.load(top_p + draw)
         k = tl.where((k == 0) | (k > width), width, k)
-        edge, ties, above = _top_k(base, width, top, heat, floor, k, BLOCK)
+        edge, ties, above = _top_k(base, width, top, temperature, floor, k, BLOCK)
         if share < 1:
-            edge, ties = _top_p(base, width, top, heat, floor, edge, ties, above, share, BLOCK)
+            edge, ties = _top_p(base, width, top, temperature, floor, edge, ties, above, share, BLOCK)
     least, winner, tied, before = tl.full([], float("inf"), tl.float64), 0 * width, 0 * width, 0 * width
     for low in range(0, width, BLOCK):
-        weights, _, tied_now = _kept(base, low, width, top, heat, floor, edge, ties, tied, FILTERS, BLOCK)
+        weights, _, tied_now = _kept(base, low, width, top, temperature, floor, edge, ties, tied, FILTERS, BLOCK)
         sums = tl.sum(tl.reshape(weights.to(tl.float64), (BLOCK // RACING, RACING)), 1)
         blocks = low // RACING + tl.arange(0, BLOCK // RACING)
         times = _times(key, -1 - blocks.to(tl.int64), sums)
@@ -146,7 +146,7 @@ def _draw(
         winner, before = tl.where(here < least, found, winner), tl.where(here < least, tied, before)
         least, tied = tl.minimum(least, here), tied_now
     low = winner * RACING // BLOCK * BLOCK
-    weights, at, _ = _kept(base, low, width, top, heat, floor, edge, ties, before, FILTERS, BLOCK)
+    weights, at, _ = _kept(base, low, width, top, temperature, floor, edge, ties, before, FILTERS, BLOCK)
     weights = tl.where(at // RACING == winner, weights, 0.0)
     times = _times(key, at.to(tl.int64), weights.to(tl.float64))
     here = tl.min(times, 0)
@@ -170,14 +170,14 @@ def draw_ids(
     best: Tensor,
     temperatures: Tensor,
     noise: Tensor,
-    filters: tuple[Tensor, Tensor, Tensor] | None,
+    filters: Filters[Tensor] | None,
 ) -> Tensor:
     """Ids (int64 `[k]`) drawn from the softmax of some rows (int64 `[k]`) of float32 `logits`, whose largest values are
     at `best`, at their `temperatures` (float32), from what `filters` leave (`reference.Filters`), by the noise that
     `noise` (int64) keys."""
     ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     if len(rows):
-        columns = filters or (rows, noise, noise)
+        columns = (rows, noise, noise) if filters is None else filters.columns
         shape = {"FILTERS": filters is not None, "BLOCK": BLOCK}
         _draw[(len(rows),)](logits, rows, best, temperatures, noise, *columns, ids, logits.shape[1], **shape)
     return ids

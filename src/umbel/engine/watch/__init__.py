@@ -1,0 +1,1 @@
+"""What looks at drawn tokens: when samples end, what they collect, which tokens may come next."""
