@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from umbel.ir.workload import Workload
 def test_rows() -> None:
     shared = SamplingParams(n=2, temperature=0.7, seed=-5, stop=("a", "\n"), stop_token_ids=(4, 9), logprobs=3)
     params = [shared, SamplingParams(), shared]
-    workload = Workload.of([[1, 2], [3], [4, 5, 6]], params, [7, 2**33, 0])
+    workload = replace(Workload.of([[1, 2], [3], [4, 5, 6]], params, [7, 2**33, 0]), scope=np.array([5, 0, 5]))
     back = decode_rows(encode_rows(workload))
-    for name in ("tokens", "offsets", "keys"):
+    for name in ("tokens", "offsets", "keys", "scope"):
         sent, got = getattr(workload, name), getattr(back, name)
         assert got.dtype == sent.dtype and np.array_equal(got, sent)
     assert back.params == params and back.params[0] is back.params[2]

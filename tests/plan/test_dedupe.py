@@ -37,8 +37,20 @@ ROWS = st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=4), s
 
 
 def deduped(prompts: list[list[int]], params: list[SamplingParams], mode: str = "forest") -> Draft:
-    draft = dataclasses.replace(draft_of(prompts, mode, page_size=2), workload=Workload.of(prompts, params))
+    return deduped_workload(Workload.of(prompts, params), mode)
+
+
+def deduped_workload(workload: Workload, mode: str) -> Draft:
+    prompts = [workload.prompt(row).tolist() for row in range(len(workload))]
+    draft = dataclasses.replace(draft_of(prompts, mode, page_size=2), workload=workload)
     return answer_once(share_prefixes(draft))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_of_two_scopes_are_no_twins(mode: str) -> None:
+    equal = Workload.of([[1, 2, 3]] * 4, SamplingParams(temperature=0.0))
+    done = deduped_workload(dataclasses.replace(equal, scope=np.array([1, 0, 1, 0])), mode)
+    assert done.same_as is not None and done.same_as.tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.growth import assert_growth
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
+from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
 from umbel.plan.passes import prefix
 from umbel.plan.passes.prefix import build_forest
@@ -81,6 +84,25 @@ def test_windows_and_blocks_do_not_matter(prompts: list[list[int]]) -> None:
         small = build_forest(workload)
     for name in Forest.__slots__:
         assert np.array_equal(getattr(whole, name), getattr(small, name)), name
+
+
+@given(PROMPTS, st.data())
+def test_scopes_share_nothing(prompts: list[list[int]], data: st.DataObject) -> None:
+    """Rows of several scopes have the forests that the rows of each scope have alone."""
+    scope = np.array(data.draw(st.lists(st.integers(-1, 1), min_size=len(prompts), max_size=len(prompts))), np.int64)
+    whole = replace(Workload.of(prompts, SamplingParams()), scope=scope)
+    forest, first = build_forest(whole), 0
+    for value in np.unique(scope):
+        rows = np.flatnonzero(scope == value)
+        part = build_forest(replace(select_rows(whole, rows), scope=None))
+        nodes = slice(first, first + part.n_nodes)
+        assert (forest.leaf[rows] - first).tolist() == part.leaf.tolist()
+        assert np.where(part.parent < 0, -1, part.parent + first).tolist() == forest.parent[nodes].tolist()
+        for name in ("start", "end", "rows_below"):
+            assert getattr(forest, name)[nodes].tolist() == getattr(part, name).tolist(), name
+        first += part.n_nodes
+    assert first == forest.n_nodes
+    check_preorder(forest)
 
 
 def test_three_levels() -> None:

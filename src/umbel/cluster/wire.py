@@ -82,6 +82,7 @@ def encode_rows(workload: Workload) -> bytes:
         keys=workload.keys,
         draw_keys=workload.noise_keys,
         which=distinct.which,
+        scope=np.zeros(len(workload), np.int64) if workload.scope is None else workload.scope,
         params=np.frombuffer(params, np.uint8),
     )
     return buffer.getvalue()
@@ -93,7 +94,7 @@ def decode_rows(data: bytes) -> Workload:
         found = dict(arrays)
     objects = [SamplingParams(**_tuples(values)) for values in json.loads(found["params"].tobytes())]
     params = [objects[i] for i in found["which"].tolist()]
-    return Workload(found["tokens"], found["offsets"], params, found["keys"], found["draw_keys"])
+    return Workload(found["tokens"], found["offsets"], params, found["keys"], found["draw_keys"], found["scope"])
 
 
 def encode_answer(output: Output) -> bytes:

@@ -92,13 +92,14 @@ def _reason(mode: str, priced: Mapping[str, tuple[int, float]], opened: Mapping[
 def build_forest(workload: Workload) -> Forest:
     """The forest of all prompts; time linear in their shared tokens, memory in the rows.
 
-    Siblings, and roots, stand in the order of their first row in the input. Raises ValueError on an empty prompt.
+    Siblings, and the roots of one scope, stand in the order of their first row in the input; scopes, which share
+    nothing, in the order of their numbers. Raises ValueError on an empty prompt.
     """
     lengths = np.diff(workload.offsets)
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"row {int(lengths.argmin())} has an empty prompt: a forest needs at least one token a row")
     draft = _Draft(workload.tokens, workload.offsets[:-1], lengths)
-    groups = draft.split(_Groups.of_all(len(workload)))
+    groups = draft.split(draft.by_scope(workload.scope))
     while len(groups.node):
         agreed, open_ = draft.extend(groups)
         groups = _Groups.join(open_, draft.split(agreed))
@@ -116,9 +117,9 @@ class _Groups:
     window: Ints
 
     @classmethod
-    def of_all(cls, n_rows: int) -> _Groups:
-        """All rows, agreeing on nothing yet, below a root that is no node."""
-        return cls(*(np.array([value]) if n_rows else np.zeros(0, np.int64) for value in (-1, 0, n_rows, 0, 0)))
+    def at_roots(cls, lo: Ints, hi: Ints) -> _Groups:
+        """Rows that agree on nothing yet, below a root that is no node."""
+        return cls(np.full_like(lo, -1), lo, hi, np.zeros_like(lo), np.zeros_like(lo))
 
     @classmethod
     def join(cls, a: _Groups, b: _Groups) -> _Groups:
@@ -147,6 +148,13 @@ class _Draft:
     def __post_init__(self) -> None:
         self.order = np.arange(len(self.lengths))
         self.leaf = np.empty(len(self.lengths), np.int64)
+
+    def by_scope(self, scope: Ints | None) -> _Groups:
+        """A group of all rows of each scope (`[rows]`; None: there is one)."""
+        scopes = np.zeros(len(self.order), np.int64) if scope is None else scope
+        self.order = np.argsort(scopes, kind="stable")
+        _, lo, size = np.unique(scopes[self.order], return_index=True, return_counts=True)
+        return _Groups.at_roots(lo, lo + size)
 
     def extend(self, groups: _Groups) -> tuple[_Groups, _Groups]:
         """Read one window further in every group; returns the groups to split here and those that still agree."""
