@@ -23,11 +23,11 @@ from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.cli.reading import LateTokenizer
 from umbel.errors import EmptyInput, InputError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
-from umbel.jobs.answers import Renderer
-from umbel.jobs.prepare import WindowBuilder
-from umbel.jobs.rows import InputRow, ReadOptions
-from umbel.jobs.scan import scan
-from umbel.jobs.source import Source
+from umbel.jobs.read.prepare import WindowBuilder
+from umbel.jobs.read.rows import InputRow, ReadOptions
+from umbel.jobs.read.scan import scan
+from umbel.jobs.read.source import Source
+from umbel.jobs.write.answers import Renderer
 
 CONTEXT = 512
 PLAIN = {"custom_id": "bad", "prompt": "Once upon a time", "max_tokens": 4, "temperature": 0.5, "stop": ["x"], "n": 1}

@@ -14,7 +14,7 @@ from tests.tiny_models import CHAT_TEMPLATE
 from umbel.chat_process import TemplateLimits
 from umbel.chat_template import ChatTemplate
 from umbel.errors import InvalidRequest, UmbelError, UsageError
-from umbel.jobs.formats.template import Template
+from umbel.jobs.read.formats.template import Template
 
 LIMITS = TemplateLimits(seconds=0.5, memory_bytes=128 * 2**20)
 GOOD = [{"role": "user", "content": "Hi"}]

@@ -22,8 +22,8 @@ from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
-from umbel.jobs.rows import ReadOptions
-from umbel.jobs.watch import Watch, stamp_of
+from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.rows import ReadOptions
 from umbel.plan.planner import make_plan
 
 WIDTH = 512

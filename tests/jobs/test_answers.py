@@ -12,9 +12,9 @@ import pytest
 
 from tests.jobs.fakes import FakeTokenizer, make_job, read_rows, write_rows
 from umbel.ir.request import Completion, Output, TokenLogprobs
-from umbel.jobs.answers import Renderer
-from umbel.jobs.openai_answers import text_offsets
-from umbel.jobs.rows import Style
+from umbel.jobs.read.rows import Style
+from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.openai_answers import text_offsets
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 TEXT = {"model": "fake", "prompt": "hi", "max_tokens": 2}

@@ -13,14 +13,14 @@ from tests.jobs.fakes import CONTEXT, FakeTokenizer, make_job, read_rows, write_
 from umbel.errors import DiskFull, InvalidRequest, ModelError
 from umbel.ir.contain import as_refusal, concerns_row
 from umbel.ir.limits import check_chars, shown
-from umbel.jobs.ahead import Halted
-from umbel.jobs.answers import Renderer
-from umbel.jobs.formats.parse import RowParser
 from umbel.jobs.job import Job
-from umbel.jobs.prepare import prepare
+from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.prefetch import Halted
+from umbel.jobs.read.prepare import prepare
+from umbel.jobs.read.source import Source
 from umbel.jobs.signals import Drain, OutOfTime
-from umbel.jobs.source import Source
 from umbel.jobs.verify import verify
+from umbel.jobs.write.answers import Renderer
 
 ROWS = [{"custom_id": f"r{i}", "prompt": f"good {i}", "max_tokens": 3} for i in range(40)]
 BAD = {"custom_id": "bad", "prompt": "poison", "max_tokens": 3}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.jobs.fakes import make_job
 from umbel.errors import EmptyInput, InputError
-from umbel.jobs.source import Source
+from umbel.jobs.read.source import Source
 from umbel.jobs.verify import verify
 from umbel.jobs.verify_input import input_ids
 

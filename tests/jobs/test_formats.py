@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from tests.jobs.fakes import make_job, read_rows, write_rows
 from tests.parameters import some_of
 from umbel.errors import EmptyInput, InputError, InvalidRequest, UsageError
-from umbel.jobs.formats.lines import read_lines
-from umbel.jobs.rows import InputRow, ReadOptions, Style
-from umbel.jobs.source import Source
+from umbel.jobs.read.formats.lines import read_lines
+from umbel.jobs.read.rows import InputRow, ReadOptions, Style
+from umbel.jobs.read.source import Source
 from umbel.jobs.verify import verify
 
 PLAIN = [{"custom_id": f"row-{i}", "prompt": f"text {i}"} for i in range(5)]
@@ -441,7 +441,7 @@ class TestPacked:
         child = f"""
 import resource, sys
 from pathlib import Path
-from umbel.jobs.source import Source
+from umbel.jobs.read.source import Source
 from umbel.jobs.verify import verify
 from umbel.jobs.verify_input import input_ids
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,16 +19,16 @@ from umbel.cost.machine import named
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
-from umbel.jobs.cuts import WindowSizes
 from umbel.jobs.job import Job
-from umbel.jobs.prepare import prepare
-from umbel.jobs.report import read_report
-from umbel.jobs.report_page import report_page
-from umbel.jobs.report_text import report_text
-from umbel.jobs.rows import ReadNotes, ReadOptions, note_texts
+from umbel.jobs.read.cuts import WindowSizes
+from umbel.jobs.read.prepare import prepare
+from umbel.jobs.read.rows import ReadNotes, ReadOptions, note_texts
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.windows import open_feed
+from umbel.jobs.report.page import report_page
+from umbel.jobs.report.report import read_report
+from umbel.jobs.report.text import report_text
 from umbel.jobs.signals import Drain
-from umbel.jobs.source import Source
-from umbel.jobs.windows import open_feed
 from umbel.plan.planner import make_plan
 
 MODEL = "generation_config.json: 'x' is not obeyed"

@@ -25,15 +25,15 @@ from umbel.errors import UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
-from umbel.jobs.actuals import Recording
-from umbel.jobs.cuts import WindowSizes
 from umbel.jobs.paths import store_path
-from umbel.jobs.report import MAX_RUNS, pruned, read_report, report_of
-from umbel.jobs.report_page import report_page
-from umbel.jobs.report_sums import fold
-from umbel.jobs.report_text import percent, report_text
+from umbel.jobs.read.cuts import WindowSizes
+from umbel.jobs.read.windows import open_feed
+from umbel.jobs.report.actuals import Recording
+from umbel.jobs.report.page import report_page
+from umbel.jobs.report.report import MAX_RUNS, pruned, read_report, report_of
+from umbel.jobs.report.sums import fold
+from umbel.jobs.report.text import percent, report_text
 from umbel.jobs.signals import Drain
-from umbel.jobs.windows import open_feed
 from umbel.plan.explain import explain
 from umbel.plan.planner import make_plan
 

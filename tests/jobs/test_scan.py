@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.jobs import scan as scan_module
-from umbel.jobs.cuts import WindowSizes, arrange, cut
-from umbel.jobs.outline import Outline, outline, repeats
-from umbel.jobs.scan import LEVELS, scan
-from umbel.jobs.source import Source
-from umbel.jobs.windows import LineFile
+from umbel.jobs.read import scan as scan_module
+from umbel.jobs.read.cuts import WindowSizes, arrange, cut
+from umbel.jobs.read.outline import Outline, outline, repeats
+from umbel.jobs.read.scan import LEVELS, scan
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.windows import LineFile
 
 MARKERS = (b'"prompt"', b'"message')
 LINES = [

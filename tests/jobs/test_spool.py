@@ -17,9 +17,9 @@ import pytest
 
 from umbel.cli.main import main
 from umbel.errors import UsageError
-from umbel.jobs import spool
-from umbel.jobs.source import Source
-from umbel.jobs.spool import readable
+from umbel.jobs.read import spool
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.spool import readable
 
 ROWS = b'{"prompt": "one", "max_tokens": 1}\n' * 3
 

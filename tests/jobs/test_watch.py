@@ -18,13 +18,13 @@ from umbel.errors import InputChanged
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
-from umbel.jobs.cuts import WindowSizes
 from umbel.jobs.fingerprint import hash_file
-from umbel.jobs.outline import outline
-from umbel.jobs.prepare import WindowBuilder
-from umbel.jobs.source import Source
-from umbel.jobs.watch import Watch, stamp_of
-from umbel.jobs.windows import Grouped
+from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.cuts import WindowSizes
+from umbel.jobs.read.outline import outline
+from umbel.jobs.read.prepare import WindowBuilder
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.windows import Grouped
 
 N = 5_000
 SIZES = WindowSizes(first=500, growth=2, rows=1_500)
@@ -191,7 +191,7 @@ def test_a_file_that_nothing_touches_is_not_hashed_again(tmp_path: Path, monkeyp
 
 
 def test_batches_of_long_rows_are_short(tmp_path: Path) -> None:
-    from umbel.jobs.source import Source
+    from umbel.jobs.read.source import Source
 
     path = tmp_path / "in.jsonl.gz"
     line = json.dumps({"prompt": "x" * 1_000_000}).encode() + b"\n"
@@ -204,9 +204,9 @@ def test_small_files_that_hold_much_are_cut_into_windows(name: str, tmp_path: Pa
     import pyarrow as pa
     import pyarrow.parquet
 
-    from umbel.jobs.prepare import WindowBuilder
-    from umbel.jobs.source import Source
-    from umbel.jobs.windows import open_feed
+    from umbel.jobs.read.prepare import WindowBuilder
+    from umbel.jobs.read.source import Source
+    from umbel.jobs.read.windows import open_feed
 
     texts = [f"{i} " + "pad " * 5_000 for i in range(2_500)]
     path = tmp_path / name

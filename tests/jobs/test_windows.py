@@ -23,14 +23,14 @@ from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
-from umbel.jobs.ahead import Ahead, Halt, Halted
-from umbel.jobs.cuts import WindowSizes
 from umbel.jobs.job import Job
-from umbel.jobs.prepare import WindowBuilder
-from umbel.jobs.rows import ReadOptions
-from umbel.jobs.source import Source
+from umbel.jobs.read.cuts import WindowSizes
+from umbel.jobs.read.prefetch import Ahead, Halt, Halted
+from umbel.jobs.read.prepare import WindowBuilder
+from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.windows import open_feed
 from umbel.jobs.verify import verify
-from umbel.jobs.windows import open_feed
 
 SIZES = WindowSizes(first=5, growth=2, rows=20, n_bytes=4_096)
 TOPS = ("Read this and say what is meant: ", "Another task for you, do it well: ")

@@ -18,11 +18,11 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.spans import UNHEARD
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
-from umbel.jobs.formats.foreign import check_file
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
-from umbel.jobs.watch import Watch, stamp_of
+from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.formats.foreign import check_file
 from umbel.models.families import read_spec, resolve_model
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
-from umbel.jobs.report_text import verdict
+from umbel.jobs.report.text import verdict
 from umbel.jobs.summary import Summary
 from umbel.plan.explain import MAX_NOTES, count, exactness, head_lines
 

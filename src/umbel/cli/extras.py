@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from umbel.errors import UsageError
 from umbel.jobs.paths import JobPaths, follow, is_stream, kind_of
-from umbel.jobs.sink import open_new, part_path, remove_part
+from umbel.jobs.write.sink import open_new, part_path, remove_part
 
 _OPEN = re.compile(r"/(?:dev|dev/fd|proc/self/fd)/(stdout|stderr|\d+)")
 PAGE, SUMMARY, TRACE = b"<!doctype html>", b'{\n  "status":', b'{"displayTimeUnit":'  # what each begins with

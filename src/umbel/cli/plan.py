@@ -52,10 +52,10 @@ def plan_command(
     # Imported when the command runs, so that --help is quick.
     from umbel.cli.reading import LateTokenizer, model_names, read_options
     from umbel.ir.params import SamplingParams
-    from umbel.jobs.prepare import prepare
-    from umbel.jobs.rows import ReadNotes, note_texts
-    from umbel.jobs.source import Source
-    from umbel.jobs.spool import readable
+    from umbel.jobs.read.prepare import prepare
+    from umbel.jobs.read.rows import ReadNotes, note_texts
+    from umbel.jobs.read.source import Source
+    from umbel.jobs.read.spool import readable
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.passes.budget import fits_of, fits_text
 

@@ -12,8 +12,8 @@ from umbel.config import readable
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
-from umbel.jobs.formats.template import Template
-from umbel.jobs.rows import ReadOptions
+from umbel.jobs.read.formats.template import Template
+from umbel.jobs.read.rows import ReadOptions
 
 if TYPE_CHECKING:
     from umbel.tokenizer import Tokenizer

@@ -20,14 +20,14 @@ def report_command(
     however many runs it was done. Exit codes: 0, 2 usage.
     """
     from umbel.cli.extras import check_page, write_page
-    from umbel.jobs.report import read_report
-    from umbel.jobs.report_text import report_text
+    from umbel.jobs.report.report import read_report
+    from umbel.jobs.report.text import report_text
 
     if html is not None:
         check_page(html, output=output)
     report = read_report(output)
     if html is not None:
-        from umbel.jobs.report_page import report_page
+        from umbel.jobs.report.page import report_page
 
         write_page(html, report_page(report, report_text(report)))
     print(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), end="")

@@ -107,7 +107,7 @@ def _run(
     """Run the job. Times count from the start of the process where that is there for this command only."""
     from umbel.cli.assemble import build_job
     from umbel.cli.display import closing_lines, say, showing
-    from umbel.jobs.spool import readable
+    from umbel.jobs.read.spool import readable
 
     recorder, began = None, process_start() if own_process else time.monotonic()
     if paths["trace"] is not None:

@@ -109,9 +109,9 @@ def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any
     """The rows of a job that could run, as `umbel plan` reads them."""
     from umbel.cli.reading import read_options
     from umbel.ir.params import SamplingParams
-    from umbel.jobs.prepare import prepare
-    from umbel.jobs.source import Source
-    from umbel.jobs.spool import readable
+    from umbel.jobs.read.prepare import prepare
+    from umbel.jobs.read.source import Source
+    from umbel.jobs.read.spool import readable
 
     options = read_options(SamplingParams(max_tokens=reading["max_tokens"]), reading, spec.vocab_size, None)
     with readable(file) as source:

@@ -12,14 +12,14 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.workload import Workload
-from umbel.jobs.actuals import Recording
-from umbel.jobs.answers import Renderer
-from umbel.jobs.prepare import Window
 from umbel.jobs.progress import Progress
+from umbel.jobs.read.prepare import Window
+from umbel.jobs.read.rows import ReadNotes, note_texts
+from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import Part, Rounds
-from umbel.jobs.rows import ReadNotes, note_texts
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
+from umbel.jobs.write.answers import Renderer
 
 NOTES = "notes"  # the store's record of what was noticed while rows were read (ReadNotes.noted)
 

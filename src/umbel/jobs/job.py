@@ -14,27 +14,27 @@ from typing import Any, Protocol
 from umbel.config import readable
 from umbel.errors import InputError, UmbelError
 from umbel.ir.spans import UNHEARD, Spans
-from umbel.jobs.ahead import Ahead, Halt
-from umbel.jobs.answers import Renderer
 from umbel.jobs.begun import named, started
 from umbel.jobs.execution import NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key
 from umbel.jobs.job_spec import JobSpec
-from umbel.jobs.partial import partial_lines, writing_seconds
 from umbel.jobs.paths import check_paths, clear_store, remove_store
-from umbel.jobs.placing import SEALED, check_output, is_final, seal_and_place
-from umbel.jobs.prepare import TextEncoder, Window, WindowBuilder
 from umbel.jobs.progress import Progress
-from umbel.jobs.report import report_of
-from umbel.jobs.report_sums import fold
+from umbel.jobs.read.prefetch import Ahead, Halt
+from umbel.jobs.read.prepare import TextEncoder, Window, WindowBuilder
+from umbel.jobs.read.rows import InputRow, ReadNotes, strict_message
+from umbel.jobs.read.windows import Feed, open_feed
+from umbel.jobs.report.report import report_of
+from umbel.jobs.report.sums import fold
 from umbel.jobs.rounds import Rounds
-from umbel.jobs.rows import InputRow, ReadNotes, strict_message
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
-from umbel.jobs.sink import remove_part, remove_parts, write_output
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
-from umbel.jobs.windows import Feed, open_feed
+from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.partial import partial_lines, writing_seconds
+from umbel.jobs.write.placing import SEALED, check_output, is_final, seal_and_place
+from umbel.jobs.write.sink import remove_part, remove_parts, write_output
 
 # What another run, or more memory, may answer.
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.budget import Budget
-from umbel.jobs.rows import ReadNotes, ReadOptions
-from umbel.jobs.source import Source
-from umbel.jobs.watch import Watch
+from umbel.jobs.read.changes import Watch
+from umbel.jobs.read.rows import ReadNotes, ReadOptions
+from umbel.jobs.read.source import Source
 
 
 @dataclass(frozen=True, slots=True)

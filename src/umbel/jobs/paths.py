@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from umbel.errors import DiskFull, StoreDamaged, UsageError
-from umbel.jobs.sink import is_part
 from umbel.jobs.store import JobStore
 from umbel.jobs.store_file import store_files
+from umbel.jobs.write.sink import is_part
 
 _ROOM = 15  # bytes that the longest name beside the output has more than it: `.OUT.01234567.part`
 _STREAMS = re.compile(r"/dev|/proc/.+")  # directories whose entries stand for streams, whatever these lead to

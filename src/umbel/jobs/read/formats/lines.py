@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias
 
 from umbel.errors import InputError, InvalidRequest, UsageError
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.formats.unpack import MAGIC, Unpacked
+from umbel.jobs.read.formats.unpack import MAGIC, Unpacked
 
 BOM = b"\xef\xbb\xbf"
 _BLANK = 32  # no white space of ASCII is above

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import InputError, InvalidRequest
-from umbel.jobs.cuts import arrange
-from umbel.jobs.formats.jsonl import id_of
-from umbel.jobs.formats.lines import Line
-from umbel.jobs.scan import digest_spans, scan
+from umbel.jobs.read.cuts import arrange
+from umbel.jobs.read.formats.jsonl import id_of
+from umbel.jobs.read.formats.lines import Line
+from umbel.jobs.read.scan import digest_spans, scan
 
 Ints = NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def outline(path: Path, markers: Sequence[bytes], meanwhile: Callable[[], object
 
     Raises InputError when the file cannot be read on.
     """
-    command = [sys.executable, "-m", "umbel.jobs.outline", str(path), *(marker.hex() for marker in markers)]
+    command = [sys.executable, "-m", "umbel.jobs.read.outline", str(path), *(marker.hex() for marker in markers)]
     try:
         # In a session of its own: a Ctrl-C is for us, and we end it when we stop.
         child = subprocess.Popen(

@@ -2,7 +2,7 @@
 
 A job records one part after the other: a part is one plan and as much of its run as happened, a window of a large input
 or what was left of it after a stop. Only sums are kept, per line of the tree that `umbel plan` prints, so that a record
-stays a few kilobytes whatever the rows; earlier parts are folded into one (report_sums).
+stays a few kilobytes whatever the rows; earlier parts are folded into one (jobs.report.sums).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
-from umbel.jobs.report_sums import fold
+from umbel.jobs.report.sums import fold
 from umbel.plan.explain_record import to_json
 from umbel.plan.explain_tree import Line, lines_of_rows, shown_lines
 

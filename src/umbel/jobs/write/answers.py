@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
-from umbel.jobs.openai_answers import OpenAIAnswers, TokenTexts
-from umbel.jobs.rows import Style
+from umbel.jobs.read.rows import Style
 from umbel.jobs.store import Result
+from umbel.jobs.write.openai_answers import OpenAIAnswers, TokenTexts
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from umbel.errors import DiskFull, UsageError
-from umbel.jobs.formats.foreign import check_file
+from umbel.jobs.read.formats.foreign import check_file
 
 WRITER_SECONDS = 10.0
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")

@@ -12,8 +12,8 @@ from umbel.config import readable
 from umbel.errors import UsageError
 from umbel.jobs.execution import NOTES
 from umbel.jobs.paths import store_path
-from umbel.jobs.report_sums import DONE_SUMS, LINE_SUMS, fold
-from umbel.jobs.rows import note_texts
+from umbel.jobs.read.rows import note_texts
+from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
 from umbel.jobs.store import JobStore
 
 COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")

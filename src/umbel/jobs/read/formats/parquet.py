@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.errors import InputError, InvalidRequest, UsageError
 from umbel.ir.body import EFFECTIVE_FIELDS
-from umbel.jobs.formats.cells import Cells, cells_of
-from umbel.jobs.formats.parse import RowParser
-from umbel.jobs.formats.table import check_columns
-from umbel.jobs.rows import InputRow
+from umbel.jobs.read.formats.cells import Cells, cells_of
+from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.formats.table import check_columns
+from umbel.jobs.read.rows import InputRow
 
 if TYPE_CHECKING:
     import pyarrow

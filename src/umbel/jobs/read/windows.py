@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from umbel.errors import InputChanged
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.cuts import WindowSizes, cut
-from umbel.jobs.formats.jsonl import parse_line
-from umbel.jobs.formats.lines import Line, too_long
-from umbel.jobs.formats.parse import RowParser
-from umbel.jobs.outline import Outline, outline, repeats
-from umbel.jobs.prepare import Window, WindowBuilder
-from umbel.jobs.rows import InputRow, Style
-from umbel.jobs.source import BATCH_ROWS, Source, repeated
+from umbel.jobs.read.cuts import WindowSizes, cut
+from umbel.jobs.read.formats.jsonl import parse_line
+from umbel.jobs.read.formats.lines import Line, too_long
+from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.outline import Outline, outline, repeats
+from umbel.jobs.read.prepare import Window, WindowBuilder
+from umbel.jobs.read.rows import InputRow, Style
+from umbel.jobs.read.source import BATCH_ROWS, Source, repeated
 
 SMALL_BYTES = 16 * 2**20
 _TOKEN_BYTES = 4  # of ordinary text, where only tokens are counted

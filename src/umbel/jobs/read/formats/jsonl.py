@@ -9,10 +9,10 @@ from typing import Any
 
 from umbel.errors import InvalidRequest
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.formats.decode import decode_leniently, decode_object
-from umbel.jobs.formats.lines import Line, read_lines
-from umbel.jobs.formats.parse import ENDPOINTS, RowParser, id_in
-from umbel.jobs.rows import InputRow
+from umbel.jobs.read.formats.decode import decode_leniently, decode_object
+from umbel.jobs.read.formats.lines import Line, read_lines
+from umbel.jobs.read.formats.parse import ENDPOINTS, RowParser, id_in
+from umbel.jobs.read.rows import InputRow
 
 _SNIFF_LINES = 1_000
 _DEFAULT_ENDPOINT = "/v1/chat/completions"

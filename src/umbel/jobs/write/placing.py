@@ -9,8 +9,8 @@ from typing import Any
 from umbel.errors import UsageError
 from umbel.jobs.failpoints import FailHook
 from umbel.jobs.paths import kind_of
-from umbel.jobs.sink import digest_file, place_output
 from umbel.jobs.store import JobStore
+from umbel.jobs.write.sink import digest_file, place_output
 
 SEALED = "output"  # size, digest and order of the output in place or about to be; `partial` when rows are lacking
 REPLACED = "replaces"  # size and digest of a file that the output may replace

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.formats.jsonl import id_of
-from umbel.jobs.formats.lines import BOM
+from umbel.jobs.read.formats.jsonl import id_of
+from umbel.jobs.read.formats.lines import BOM
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from umbel.jobs.report_text import percent, status_text
+from umbel.jobs.report.text import percent, status_text
 from umbel.plan.explain import duration
 from umbel.plan.explain_record import curve_of_json
 from umbel.plan.page import exactness_tile, forest_picture, render, scaled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from umbel.errors import UsageError
-from umbel.jobs.formats.parse import RowParser
+from umbel.jobs.read.formats.parse import RowParser
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from umbel.errors import EmptyInput
 from umbel.ir.request import RowError
-from umbel.jobs.formats.delimited import read_csv
-from umbel.jobs.formats.foreign import check_file, refuse_foreign
-from umbel.jobs.formats.jsonl import find_endpoint, read_jsonl
-from umbel.jobs.formats.lines import holds_more, is_packed, open_bytes
-from umbel.jobs.formats.parquet import read_parquet, unpacked_bytes
-from umbel.jobs.formats.parse import RowParser
-from umbel.jobs.formats.template import Template
-from umbel.jobs.rows import InputRow, ReadNotes, ReadOptions, n_chars_of
-from umbel.jobs.unique import IdIndex
-from umbel.jobs.watch import Watch
+from umbel.jobs.read.changes import Watch
+from umbel.jobs.read.formats.delimited import read_csv
+from umbel.jobs.read.formats.foreign import check_file, refuse_foreign
+from umbel.jobs.read.formats.jsonl import find_endpoint, read_jsonl
+from umbel.jobs.read.formats.lines import holds_more, is_packed, open_bytes
+from umbel.jobs.read.formats.parquet import read_parquet, unpacked_bytes
+from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.formats.template import Template
+from umbel.jobs.read.rows import InputRow, ReadNotes, ReadOptions, n_chars_of
+from umbel.jobs.read.unique import IdIndex
 
 BATCH_ROWS = 2_048
 BATCH_CHARS = 8 * 2**20

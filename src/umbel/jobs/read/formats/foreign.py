@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from umbel.errors import InputError, UsageError
-from umbel.jobs.formats.lines import BOM, open_bytes
+from umbel.jobs.read.formats.lines import BOM, open_bytes
 
 _HEAD_BYTES = 65_536
 _MAGIC: Mapping[bytes, str] = {

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 from umbel.ir.request import RowError
-from umbel.jobs.answers import Renderer
-from umbel.jobs.source import Source
+from umbel.jobs.read.source import Source
 from umbel.jobs.store import JobStore
+from umbel.jobs.write.answers import Renderer
 
 NOT_RUN = RowError(
     "budget_exceeded",

@@ -1,0 +1,1 @@
+"""What happened to a job beside what its plans expected: recorded, added up, printed, drawn."""

@@ -1,0 +1,1 @@
+"""Answers to output lines, and lines to the finished file in its place."""
