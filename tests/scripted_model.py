@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tests.tiny_models import make_model, random_tensors
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 16}
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.tiny_models import write_tokenizer
 from tests.tiny_tokenizers import write_sentencepiece_like, write_wordpiece
-from umbel.detokenizer import AnswerStream, TextStream
-from umbel.tokenizer import Tokenizer
+from umbel.text.detokenizer import AnswerStream, TextStream
+from umbel.text.tokenizer import Tokenizer
 
 KINDS = ("byte-level", "metaspace", "byte-fallback", "unigram", "unigram, cleaned", "wordpiece")
 IDS = st.lists(st.integers(0, 2**16), max_size=24)

@@ -23,7 +23,7 @@ from umbel.api import LLM, RequestOutput
 from umbel.ir.params import SamplingParams
 from umbel.kernels.dispatch import gpu_kernels
 from umbel.models.families import resolve_model
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 Prompts = list[list[int]]
 Answers = list[tuple[int, ...]]

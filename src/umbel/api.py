@@ -22,7 +22,7 @@ from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 
 class LLM:

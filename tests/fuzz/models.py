@@ -20,7 +20,7 @@ from umbel.errors import InvalidRequest, ModelError, UmbelError
 from umbel.ir.spec import ModelSpec
 from umbel.models.families import read_spec
 from umbel.models.safetensors_header import read_header
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 GENERATION = {"eos_token_id": [0, 2], "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.0, "do_sample": True}
 ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.fuzz.hostile import Draw, damaged, texts, values
 from tests.fuzz.judge import Fault, survive
 from tests.tiny_models import CHAT_TEMPLATE
-from umbel.chat_process import TemplateLimits
-from umbel.chat_template import ChatTemplate
 from umbel.errors import InvalidRequest, UmbelError, UsageError
 from umbel.jobs.read.formats.template import Template
+from umbel.text.chat_process import TemplateLimits
+from umbel.text.chat_template import ChatTemplate
 
 LIMITS = TemplateLimits(seconds=0.5, memory_bytes=128 * 2**20)
 GOOD = [{"role": "user", "content": "Hi"}]

@@ -13,9 +13,7 @@ from tests.house.source import imports, modules
 CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
-TEXT = {"tokenizer", "tokenizer_files", "tokenizer_prefix", "tokenizer_decoder", "detokenizer"}
-TEXT |= {"tokenizer_growth", "tokenizer_keys", "special_tokens", "chat_template", "chat_process", "chat_worker"}
-ENGINE = CONTROL | BASE | DEVICE | TEXT | {"engine", "demo"}
+ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "catalog": set(),
@@ -34,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": BASE | {"kernels", "kv", "attention"},
     "models": BASE | {"kernels", "kv", "attention", "linear", "demo"},
     "runner": BASE | DEVICE,
-    **dict.fromkeys(TEXT, {"ir", "models"} | TEXT),
+    "text": {"ir", "models"},
     "engine": ENGINE | {"registry"},
     "api": ENGINE,
     "jobs": ENGINE | {"api"},

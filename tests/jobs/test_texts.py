@@ -16,7 +16,7 @@ from tests.tiny_tokenizers import write_sentencepiece_like
 from umbel.api import LLM
 from umbel.cli.main import main
 from umbel.ir.params import SamplingParams
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 SPOKEN = {"temperature": 0, "ignore_eos": True}

@@ -182,7 +182,7 @@ def test_where_models_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_reading_a_spec_and_a_tokenizer_imports_neither_torch_nor_transformers():
     code = (
-        "import sys, umbel.models.families, umbel.tokenizer, umbel.detokenizer;"
+        "import sys, umbel.models.families, umbel.text.tokenizer, umbel.text.detokenizer;"
         "assert not {'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

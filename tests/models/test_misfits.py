@@ -12,7 +12,7 @@ from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.errors import ModelError
 from umbel.ir.params import SamplingParams
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 

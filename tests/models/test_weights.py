@@ -16,7 +16,7 @@ from umbel.errors import ModelError
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import dummy_weights, load_weights, pick_dtype
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 

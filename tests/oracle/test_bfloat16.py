@@ -26,7 +26,7 @@ from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
 from umbel.models.families import resolve_model
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 DEMO, SHIPPED = "demo", Path(__file__).parents[2] / "examples"
 N_PROMPTS, N_POSITIONS = 40, 8

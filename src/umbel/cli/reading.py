@@ -16,7 +16,7 @@ from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.rows import ReadOptions
 
 if TYPE_CHECKING:
-    from umbel.tokenizer import Tokenizer
+    from umbel.text.tokenizer import Tokenizer
 
 MAX_STOPS = 1_000  # different stop strings that are looked at: enough to see what is wrong
 
@@ -64,7 +64,7 @@ class LateTokenizer:
 
     @cached_property
     def _loaded(self) -> Tokenizer:
-        from umbel.tokenizer import Tokenizer
+        from umbel.text.tokenizer import Tokenizer
 
         return Tokenizer.load(self._directory, self._now)
 

@@ -33,7 +33,7 @@ from umbel.ir.workload import Workload
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.planner import make_plan
 from umbel.plan.replicas import SharedPlan, plan_replicas
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 

@@ -42,7 +42,7 @@ from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 
 class Model:

@@ -19,7 +19,7 @@ from umbel.ir.randomness import key_of
 from umbel.ir.request import Completion, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Mapping[str, Any]]

@@ -12,7 +12,7 @@ from umbel.engine.state import Ended
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
-from umbel.tokenizer import Tokenizer
+from umbel.text.tokenizer import Tokenizer
 
 
 class Rows:

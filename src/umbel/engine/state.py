@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.detokenizer import AnswerStream
 from umbel.engine.watch.end_masks import EndMasks
 from umbel.ir.request import TokenLogprobs
 from umbel.ir.step import StepResult
@@ -15,7 +14,8 @@ from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
 from umbel.sched.draft import Drawn
 from umbel.sched.sequences import Sequences
-from umbel.tokenizer import Tokenizer
+from umbel.text.detokenizer import AnswerStream
+from umbel.text.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 

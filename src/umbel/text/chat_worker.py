@@ -2,7 +2,7 @@
 
 A template comes from strangers. Jinja's sandbox keeps it from Python's internals, but one expression can ask for any
 amount of work (`'x' * 10**9`, a sort, a format) inside compiled code that nothing in the same process can stop. So the
-job never runs a template itself: `umbel.chat_process` starts this module and talks to it in lines of JSON.
+job never runs a template itself: `umbel.text.chat_process` starts this module and talks to it in lines of JSON.
 
 In: an object with the source, what it may see and its limits, answered by `{"fault": null}` or why it is refused. Then
 batches: a number n, and n lines with a conversation each, answered by n lines: a string or `{"fault": why}`.

@@ -16,11 +16,11 @@ from tokenizers import AddedToken
 
 from tests.tiny_models import CHAT_TEMPLATE, TEXTS, make_model, write_tokenizer
 from tests.tiny_tokenizers import write_sentencepiece_like
-from umbel.detokenizer import AnswerStream, StopFinder, TextStream
 from umbel.errors import InvalidRequest, ModelError
-from umbel.tokenizer import Tokenizer
+from umbel.text.detokenizer import AnswerStream, StopFinder, TextStream
+from umbel.text.tokenizer import Tokenizer
 
-SHARED_MODELS = Path(__file__).parents[2] / "shared" / "data" / "models"
+SHARED_MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 KINDS = ("byte-level", "metaspace", "byte-fallback", "unigram")
 PIECES = (
     "",

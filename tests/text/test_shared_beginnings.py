@@ -12,11 +12,11 @@ from tokenizers import Tokenizer as Backend
 
 from tests.tiny_models import CHAT_TEMPLATE, TEXTS, make_model
 from umbel.models.families import resolve_model
-from umbel.tokenizer import Tokenizer
-from umbel.tokenizer_files import read_tokenizer
-from umbel.tokenizer_prefix import LEAST_CHARS, SharedBeginnings, breaks_of
+from umbel.text.files import read_tokenizer
+from umbel.text.shared_beginnings import LEAST_CHARS, SharedBeginnings, breaks_of
+from umbel.text.tokenizer import Tokenizer
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
 MARKS = ("<|begin|>", "<|end|>", "<|begin|>user\n", "<|endx|>")
 PIECES = (
     " ",

@@ -18,9 +18,9 @@ from tokenizers.models import BPE
 
 from umbel.errors import ModelError
 from umbel.models.config_file import Config, flag_of, read_file, read_json, refuse_code, shorten
-from umbel.special_tokens import Declared, add_declared, read_declared
-from umbel.tokenizer_growth import check_around, check_growth
-from umbel.tokenizer_keys import key_notes
+from umbel.text.growth import check_around, check_growth
+from umbel.text.keys import key_notes
+from umbel.text.special_tokens import Declared, add_declared, read_declared
 
 OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
 MAX_TOKENIZER_BYTES = 256 * 2**20

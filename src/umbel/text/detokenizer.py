@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.params import SamplingParams
-from umbel.tokenizer import Tokenizer
-from umbel.tokenizer_decoder import CleanUp
+from umbel.text.text_decoder import CleanUp
+from umbel.text.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
 WINDOW = 16

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from umbel.chat_process import TemplateLimits, TemplateProcess
 from umbel.errors import InvalidRequest
+from umbel.text.chat_process import TemplateLimits, TemplateProcess
 
 Message = Mapping[str, Any]
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umbel.errors import InvalidRequest, ModelError
-from umbel.tokenizer_decoder import TextDecoder
-from umbel.tokenizer_files import TokenizerFiles, of_library, read_tokenizer
-from umbel.tokenizer_prefix import SharedBeginnings, breaks_of
+from umbel.text.files import TokenizerFiles, of_library, read_tokenizer
+from umbel.text.shared_beginnings import SharedBeginnings, breaks_of
+from umbel.text.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
-    from umbel.chat_template import ChatTemplate, Message
+    from umbel.text.chat_template import ChatTemplate, Message
 
 CHECKED = 16
 MISFITS, FEW = 0.01, 16  # share and number of ids without an embedding that a fine-tune may have added
@@ -146,7 +146,7 @@ class Tokenizer:
     @cached_property
     def _template(self) -> ChatTemplate | None:
         """The template; made when first asked for, as most jobs of plain prompts never do."""
-        from umbel.chat_template import ChatTemplate
+        from umbel.text.chat_template import ChatTemplate
 
         if self._template_source is None:
             return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from umbel.errors import ModelError
 
-_START = "import sys; sys.path = sys.argv[1:]; from umbel.chat_worker import main; main()"
+_START = "import sys; sys.path = sys.argv[1:]; from umbel.text.chat_worker import main; main()"
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _PARTING_SECONDS = 5.0  # between the end of a process's output and its own; far more than it takes
 _OUT_OF_MEMORY = 77  # exit code; 1 would also be that of a process that failed in another way
@@ -100,7 +100,7 @@ class TemplateProcess:
 
 def _command() -> list[str]:
     """Python without the user's settings, with this process's module path."""
-    path = [str(Path(__file__).parents[1]), *(entry for entry in sys.path if os.path.isabs(entry))]
+    path = [str(Path(__file__).parents[2]), *(entry for entry in sys.path if os.path.isabs(entry))]
     return [sys.executable, "-I", "-S", "-c", _START, *path]
 
 

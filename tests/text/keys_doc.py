@@ -1,17 +1,17 @@
-"""Writes docs/tokenizer_keys.md from the lists of known keys: `python -m tests.tokenizer_keys_doc`."""
+"""Writes docs/tokenizer_keys.md from the lists of known keys: `python -m tests.text.keys_doc`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from umbel import tokenizer_keys
+from umbel.text import keys as tokenizer_keys
 
-DOC = Path(__file__).parents[1] / "docs" / "tokenizer_keys.md"
+DOC = Path(__file__).parents[2] / "docs" / "tokenizer_keys.md"
 HEAD = """# What becomes of a key of tokenizer_config.json
 
-Made from `src/umbel/tokenizer_keys.py` by `python -m tests.tokenizer_keys_doc`; a test compares the lists with what the
+Made from `src/umbel/text/keys.py` by `python -m tests.text.keys_doc`; a test compares the lists with what the
 installed transformers reads, and another one this page with the lists. Tests are those of
-`tests/test_tokenizer_keys.py`.
+`tests/text/test_keys.py`.
 
 *Obeyed*: as transformers' PreTrainedTokenizerFast does beside a tokenizer.json. *Named*: not applied; a note says so in
 `umbel plan`, in `umbel run` and in the summary. *Refused*: the model is not run. *No effect*: changes no ids and no

@@ -13,12 +13,12 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from tests import tokenizer_keys_doc
+from tests.text import keys_doc
 from tests.tiny_models import write_tokenizer
 from tests.tiny_tokenizers import write_sentencepiece_like
-from umbel import tokenizer_keys
 from umbel.errors import InvalidRequest, ModelError
-from umbel.tokenizer import Tokenizer
+from umbel.text import keys as tokenizer_keys
+from umbel.text.tokenizer import Tokenizer
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -159,7 +159,7 @@ def test_without_effect(key: str, tmp_path: Path):
 
 
 def test_the_page_is_made_from_the_lists():
-    assert tokenizer_keys_doc.DOC.read_text(encoding="utf-8") == tokenizer_keys_doc.document()
+    assert keys_doc.DOC.read_text(encoding="utf-8") == keys_doc.document()
 
 
 def test_dropout_is_not_applied(tmp_path: Path):

@@ -16,13 +16,13 @@ import pytest
 
 from tests.parameters import some_of
 from tests.tiny_models import CHAT_TEMPLATE, make_model, write_tokenizer
-from umbel.chat_process import TemplateLimits
-from umbel.chat_template import ChatTemplate
 from umbel.engine.build import load_tokenizer
 from umbel.errors import InvalidRequest
 from umbel.ir.prompts import check_messages
 from umbel.models.families import read_spec
-from umbel.tokenizer import Tokenizer
+from umbel.text.chat_process import TemplateLimits
+from umbel.text.chat_template import ChatTemplate
+from umbel.text.tokenizer import Tokenizer
 
 NOW = datetime(2024, 2, 29)
 SMALL = TemplateLimits(seconds=0.3, memory_bytes=96 * 2**20, output_chars=10**6)
