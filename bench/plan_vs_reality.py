@@ -27,8 +27,8 @@ import torch
 
 from umbel import LLM, SamplingParams
 from umbel.config import EngineConfig
-from umbel.engine.examine import Patient
 from umbel.ir.workload import Workload
+from umbel.measure.examine import Patient
 from umbel.models.families import resolve_model
 
 SMOL = {

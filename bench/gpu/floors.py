@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.gpu.stage import Stage
-from umbel.engine.speed import copy_rate, matmul_rate, read_rate
+from umbel.runner.speed import copy_rate, matmul_rate, read_rate
 
 SECONDS = 1.0  # of each, long enough that the clocks have settled
 

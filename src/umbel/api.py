@@ -9,11 +9,9 @@ from umbel.config import EngineConfig
 from umbel.cost.devices import joined
 from umbel.engine.build import Model, build_loop, build_store, plan_workload
 from umbel.engine.device import machine_of
-from umbel.engine.heard import heard_by
 from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
 from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
-from umbel.engine.recorder import Recorder
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
@@ -22,6 +20,8 @@ from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
+from umbel.profile.attach import heard_by
+from umbel.profile.recorder import Recorder
 from umbel.text.tokenizer import Tokenizer
 
 

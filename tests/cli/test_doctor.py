@@ -15,9 +15,9 @@ from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.cli.checkup import advice
 from umbel.cli.main import main
-from umbel.engine.probe import PROBES, make_step
 from umbel.ir.params import SamplingParams
 from umbel.kernels.dispatch import kernels
+from umbel.measure.probe import PROBES, make_step
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from umbel.cost.machine import h200
 from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, Work, kind_of, operators
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
-from umbel.engine.probe import Probe, make_step
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.measure.probe import Probe, make_step
 from umbel.models.families import read_spec
 
 MODELS = {

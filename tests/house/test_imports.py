@@ -14,6 +14,7 @@ CONTROL = {"sched", "cache", "plan"}
 BASE = {"catalog", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
 ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
+SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "catalog": set(),
@@ -34,7 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "runner": BASE | DEVICE,
     "text": {"ir", "models"},
     "engine": ENGINE | {"registry"},
-    "api": ENGINE,
+    "profile": {"cost", "ir", "runner", "engine"},
+    "measure": ENGINE,
+    "api": ENGINE | {"profile"},
     "jobs": ENGINE | {"api"},
     "cluster": ENGINE | {"api", "jobs"},
     "workflow": ENGINE | {"api", "jobs"},
@@ -42,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "sim": ENGINE | {"api", "jobs"},
     "bench": ENGINE | {"api", "jobs"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
-    "cli": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench", "registry"},
+    "cli": ENGINE | SURFACES | {"api", "profile", "measure", "registry"},
 }
 OPEN = {"errors", "config"}
 
@@ -50,8 +53,8 @@ PURE_UNITS = {"ir", "cost", "catalog", "plan", "cache", "sched", "sim", "workflo
 PURE_MODULES = {
     "umbel.engine.loop",
     "umbel.engine.state",
-    "umbel.engine.recorder",
-    "umbel.engine.trace",
+    "umbel.profile.recorder",
+    "umbel.profile.trace",
     "umbel.models.families",
     "umbel.cli.plan",
     "umbel.cli.sim",

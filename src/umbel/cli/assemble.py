@@ -26,8 +26,8 @@ from umbel.jobs.read.formats.foreign import check_file
 from umbel.models.families import read_spec, resolve_model
 
 if TYPE_CHECKING:
-    from umbel.engine.recorder import Recorder
     from umbel.ir.spec import ModelSpec
+    from umbel.profile.recorder import Recorder
 
 
 def build_job(

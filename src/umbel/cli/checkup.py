@@ -15,10 +15,10 @@ from umbel.attention.pick import check_attention
 from umbel.config import EngineConfig
 from umbel.cost.json_cache import cache_folder
 from umbel.cost.machine import available_memory, processor_name
-from umbel.engine.speed import copy_rate, matmul_rate
 from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import pick_dtype
+from umbel.runner.speed import copy_rate, matmul_rate
 
 PACKAGES = (
     "umbel",

@@ -9,7 +9,7 @@ from umbel.cli.arguments import Option
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
-    from umbel.engine.examine import Findings, Patient
+    from umbel.measure.examine import Findings, Patient
 
 
 def doctor_command(
@@ -53,7 +53,7 @@ def doctor_command(
 
 
 def _examine(config: EngineConfig, seconds: float) -> dict[str, Any]:
-    from umbel.engine.examine import Patient
+    from umbel.measure.examine import Patient
     from umbel.models.families import resolve_model
 
     patient = Patient(config, resolve_model(config.model))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from umbel.cli.extras import writing
-from umbel.engine.profile import KindProfile, Part, Profile
-from umbel.engine.recorder import Recorder
-from umbel.engine.trace import kept, write_trace
 from umbel.errors import UsageError
+from umbel.profile.profile import KindProfile, Part, Profile
+from umbel.profile.recorder import Recorder
+from umbel.profile.trace import kept, write_trace
 
 WORTH = 5  # lines on what there is to gain, at most
 _COLUMNS = f"{'calls':>9} {'seconds':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>7} {'of floor':>8} {'over':>9}"

@@ -111,7 +111,7 @@ def _run(
 
     recorder, began = None, process_start() if own_process else time.monotonic()
     if paths["trace"] is not None:
-        from umbel.engine.recorder import Recorder
+        from umbel.profile.recorder import Recorder
 
         recorder = Recorder(int(began * 1e9))
     with readable(paths["input"], paths["output"].parent) as source:

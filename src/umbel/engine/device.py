@@ -7,9 +7,9 @@ import re
 import torch
 
 from umbel.cost.machine import Machine, named
-from umbel.engine.speed import measure_gpu
 from umbel.errors import UsageError
 from umbel.models.shards import Shard
+from umbel.runner.speed import measure_gpu
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,9 +9,9 @@ import torch
 from umbel.cost.operators import Ceilings
 from umbel.cost.quantised import as_kept
 from umbel.engine.build import Model
-from umbel.engine.recorder import Recorder
-from umbel.engine.speed import copy_rate, matmul_rate, read_rate
 from umbel.ir.spans import UNHEARD, Spans
+from umbel.profile.recorder import Recorder
+from umbel.runner.speed import copy_rate, matmul_rate, read_rate
 
 SIZES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}  # of the products that are timed
 SECONDS = 0.3  # for each figure

@@ -17,10 +17,10 @@ from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of, pick_device
 from umbel.engine.lessons import Lessons
-from umbel.engine.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.errors import CapacityError
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
+from umbel.measure.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.models.families import read_spec
 
 HELD_OUT = 4  # one probe of so many is not fitted but foretold

@@ -10,10 +10,10 @@ import pytest
 
 from tests.tiny_models import make_model
 from umbel.api import LLM
-from umbel.engine.recorder import Recorder
-from umbel.engine.timeline import Timeline
-from umbel.engine.trace import write_trace
 from umbel.ir.params import SamplingParams
+from umbel.profile.recorder import Recorder
+from umbel.profile.timeline import Timeline
+from umbel.profile.trace import write_trace
 
 LAYERS = 2
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, i, i + 1] for i in range(12)]

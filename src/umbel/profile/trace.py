@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from umbel.engine.profile import Profile
-from umbel.engine.timeline import StepSlice, Timeline
+from umbel.profile.profile import Profile
+from umbel.profile.timeline import StepSlice, Timeline
 
 _JOB = 1  # the only process and thread: what runs beside the engine shows as time that it was kept waiting
 

@@ -8,7 +8,7 @@ import torch
 from umbel.cost.machine import machine_name
 from umbel.engine import device
 from umbel.engine.device import machine_of
-from umbel.engine.speed import copy_rate, matmul_rate, measure_gpu
+from umbel.runner.speed import copy_rate, matmul_rate, measure_gpu
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 
 from umbel.cost.operators import DECODE, PREFILL, Ceilings
-from umbel.engine.probe import Probe, make_step
-from umbel.engine.profile import Profile
-from umbel.engine.recorder import OTHER, PENDING, Recorder
-from umbel.engine.timeline import Timeline
 from umbel.ir.spec import ModelSpec
+from umbel.measure.probe import Probe, make_step
+from umbel.profile.profile import Profile
+from umbel.profile.recorder import OTHER, PENDING, Recorder
+from umbel.profile.timeline import Timeline
 
 SPEC = ModelSpec("llama", 300, 64, 2, 4, 2, 16, 128, 512, 1e-5, 10_000.0)
 CEILINGS = Ceilings(1e6, 1e7, "made up")  # slow: the floors of the steps below are milliseconds

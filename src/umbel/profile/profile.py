@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from umbel.cost.operators import KINDS, Ceilings, Operator, Work
-from umbel.engine.timeline import Slice
+from umbel.profile.timeline import Slice
 
 OUTSIDE = "outside of steps"
 

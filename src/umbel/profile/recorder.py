@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from umbel.cost.operators import Ceilings, Operator, Work, kind_of, operators
-from umbel.engine.profile import OUTSIDE, Profile, Tally
-from umbel.engine.timeline import Slice, StepSlice, Timeline
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.profile.profile import OUTSIDE, Profile, Tally
+from umbel.profile.timeline import Slice, StepSlice, Timeline
 
 T = TypeVar("T")
 
