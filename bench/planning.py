@@ -34,7 +34,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan import planner
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping import best_groups, paper_groups, paying_forks
 from umbel.plan.passes.grouping_forest import regroup
 from umbel.plan.passes.grouping_price import Costs
@@ -132,8 +132,8 @@ def plan_once(workload: Workload, mode: str, passes: bool) -> dict[str, object]:
     }
 
 
-def _timed(name: str, run: Callable[[Draft], Draft], spent: dict[str, float]) -> Callable[[Draft], Draft]:
-    def timed(draft: Draft) -> Draft:
+def _timed(name: str, run: planner.Pass, spent: dict[str, float]) -> planner.Pass:
+    def timed(draft: PlanDraft) -> PlanDraft:
         begin = time.perf_counter()
         done = run(draft)
         spent[name] = time.perf_counter() - begin

@@ -31,7 +31,7 @@ from umbel.cost.machine import named
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 from umbel.sim.policies import POLICIES
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import simulate
@@ -148,7 +148,7 @@ def pools(workload: Workload, lengths: Lengths, sizes: tuple[int, ...] | None) -
     longest = int((np.diff(workload.offsets) + workload.params[0].max_tokens).max()) + 64
     if sizes is not None:
         return list(sizes)
-    case = Case(workload, SHAPES["llama-3.1-8b"], named("a100"), EngineConfig("x", kv_tokens=1 << 30), lengths)
+    case = SimCase(workload, SHAPES["llama-3.1-8b"], named("a100"), EngineConfig("x", kv_tokens=1 << 30), lengths)
     whole = case.forest.n_tokens + int(lengths.sum())
     return [max(int(share * whole) // 16 * 16, least * longest) for share, least in zip(SHARES, LEAST, strict=True)]
 
@@ -165,7 +165,7 @@ def simulate_all(data: Data, only: list[str], policies: list[str], store: Path |
             continue
         for kv_tokens in pools(workload, lengths, sizes):
             spec, config = SHAPES["llama-3.1-8b"], EngineConfig("llama-3.1-8b", kv_tokens=kv_tokens)
-            case = Case(workload, spec, named("a100"), config, lengths)
+            case = SimCase(workload, spec, named("a100"), config, lengths)
             for policy in policies:
                 where = f"{name} | {kv_tokens} | {policy}"
                 if where in results:

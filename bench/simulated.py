@@ -20,7 +20,7 @@ from typing import Any
 
 from umbel.config import EngineConfig
 from umbel.cost.machine import named
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 from umbel.sim.policies import ABLATIONS, POLICIES
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import simulate
@@ -53,7 +53,7 @@ def simulate_all(asked: argparse.Namespace, results: Results, store: Path | None
         if not missing:
             continue
         config = EngineConfig(asked.model, kv_tokens=asked.kv_tokens)
-        case = Case(synthetic.workload(), SHAPES[asked.model], named(asked.machine), config)
+        case = SimCase(synthetic.workload(), SHAPES[asked.model], named(asked.machine), config)
         for name in missing:
             begin = time.perf_counter()
             found = simulate(case, name).as_dict() | {"wall": round(time.perf_counter() - begin, 1)}

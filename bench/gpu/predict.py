@@ -24,7 +24,7 @@ from umbel.cost.load import Load
 from umbel.cost.machine import h200
 from umbel.cost.roofline import CEILING, Price
 from umbel.cost.shape import Shape
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 from umbel.sim.policies import setup
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import Run
@@ -87,7 +87,7 @@ def job_names(points: Sequence[Point]) -> Iterator[tuple[str, Point, int | None,
                 yield f"{point.name}, {'whole' if pool is None else 'capped'}, {engine}", point, pool, engine
 
 
-def simulate(case: Case, engine: str) -> float:
+def simulate(case: SimCase, engine: str) -> float:
     """Seconds on the virtual clock."""
     if engine == "umbel":
         return Run.of(case, "umbel").outcome().seconds
@@ -101,7 +101,7 @@ def simulate_missing(jobs: Jobs, rows: int, kept: Path, points: Sequence[Point])
     for name, point, pool, engine in job_names(points):
         if name in jobs:
             continue
-        case = Case(point.workload(rows), SHAPES[MODEL], h200(), EngineConfig(MODEL, kv_tokens=pool))
+        case = SimCase(point.workload(rows), SHAPES[MODEL], h200(), EngineConfig(MODEL, kv_tokens=pool))
         jobs[name] = round(simulate(case, engine), 2)
         print(f"{name}: {jobs[name]:,.2f} s", flush=True)
         kept.write_text(json.dumps({"rows": rows, "seconds": jobs}, indent=1) + "\n", encoding="utf-8")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from umbel.bench.engines import Base, Engine
-from umbel.bench.fleet import Setup
+from umbel.bench.engines import Base, Contestant
+from umbel.bench.fleet import BenchSetup
 from umbel.bench.floors import floor_of
 from umbel.bench.record import Record
-from umbel.bench.sources import Case
+from umbel.bench.sources import SeededWorkload
 from umbel.bench.workloads import Row, generate
 from umbel.ir.spec import ModelSpec
 
@@ -27,23 +27,23 @@ ABOUT = {
 }
 
 
-def engine(name: str, *, forgets: bool = True, warm_every: int = 1, **settings: Any) -> Engine:
+def engine(name: str, *, forgets: bool = True, warm_every: int = 1, **settings: Any) -> Contestant:
     """A fake one; `NAME-sorted` is the other variant of NAME."""
     base = Base(SCRIPT, "fake", warm_every=warm_every, forgets=forgets, own_python=False)
-    return Engine(name, name.removesuffix("-sorted"), base, {"name": name, **settings}, name.endswith("-sorted"))
+    return Contestant(name, name.removesuffix("-sorted"), base, {"name": name, **settings}, name.endswith("-sorted"))
 
 
-def case(name: str, rows: int = 3) -> Case:
+def case(name: str, rows: int = 3) -> SeededWorkload:
     """The first rows of a shape."""
-    return Case(name, lambda seed: generate(name, seed, 1000)[:rows])
+    return SeededWorkload(name, lambda seed: generate(name, seed, 1000)[:rows])
 
 
-def setup(folder: Path, **more: Any) -> Setup:
+def setup(folder: Path, **more: Any) -> BenchSetup:
     """For fake engines."""
-    return Setup(folder, "float32", 2, 600, folder, folder, timeout=600.0, **more)
+    return BenchSetup(folder, "float32", 2, 600, folder, folder, timeout=600.0, **more)
 
 
-def record(cases: list[Case], path: Path | None = None) -> Record:
+def record(cases: list[SeededWorkload], path: Path | None = None) -> Record:
     """An empty one with the floors of its cases."""
     found = Record(dict(ABOUT), path=path)
     for each in cases:

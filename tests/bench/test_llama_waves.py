@@ -51,7 +51,7 @@ class Cache:
 
 def engine_of(driver: Any, sequences: int, cells: int, batch: int) -> Any:
     """The driver's engine over the fake cache."""
-    engine = driver.Engine()
+    engine = driver.LlamaCppEngine()
     engine.api, engine.memory, engine.np = Cache(), None, np
     engine.settings = {"sequences": sequences, "batch": batch}
     engine.cells, engine.vocab = cells, VOCAB

@@ -12,9 +12,9 @@ import pytest
 
 from tests.bench import fakes
 from umbel.bench import fleet
-from umbel.bench.engines import Base, Engine
+from umbel.bench.engines import Base, Contestant
 from umbel.bench.record import Record
-from umbel.bench.rounds import Rounds, Schedule, answers_path
+from umbel.bench.rounds import BenchRounds, Schedule, answers_path
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +22,10 @@ def ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.bench.rounds.CEILINGS", Base(fakes.SCRIPT, "fake", own_python=False))
 
 
-def bench(folder: Path, engines: Sequence[Engine], names: Sequence[str] = ("W1", "W3"), **more: Any) -> Record:
+def bench(folder: Path, engines: Sequence[Contestant], names: Sequence[str] = ("W1", "W3"), **more: Any) -> Record:
     cases = [fakes.case(name) for name in names]
     record = fakes.record(cases, folder / "bench.json")
-    Rounds(cases, engines, fakes.setup(folder), record, lambda line: None).run(Schedule(**{"repeats": 2, **more}))
+    BenchRounds(cases, engines, fakes.setup(folder), record, lambda line: None).run(Schedule(**{"repeats": 2, **more}))
     return record
 
 
@@ -76,7 +76,7 @@ def test_failures_are_named_and_the_rest_goes_on(tmp_path: Path, fault: str) -> 
 
 
 def test_an_engine_without_interpreter_is_named(tmp_path: Path) -> None:
-    missing = Engine("gone", "gone", Base(fakes.SCRIPT, "fake"), {})
+    missing = Contestant("gone", "gone", Base(fakes.SCRIPT, "fake"), {})
     record = bench(tmp_path, [missing, fakes.engine("good")])
     assert [f["engine"] for f in record.failures] == ["gone"]
     assert "--peer gone=PYTHON" in record.failures[0]["why"]
@@ -93,13 +93,13 @@ def test_patience_ends(tmp_path: Path) -> None:
 
 def test_a_full_memory_ends_the_quickest_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for two processes: each new one ends another, and then engines take whole rounds in turn."""
-    here: list[Rounds] = []
+    here: list[BenchRounds] = []
     monkeypatch.setattr(fleet, "available_memory", lambda: 1 << 50 if len(here[0].fleet.running) < 2 else 0)
     cases = [fakes.case("W1"), fakes.case("W3")]
     record = fakes.record(cases)
     diary = str(tmp_path / "diary")
     engines = [fakes.engine(name, diary=diary) for name in "abc"]
-    here.append(Rounds(cases, engines, fakes.setup(tmp_path), record, lambda line: None))
+    here.append(BenchRounds(cases, engines, fakes.setup(tmp_path), record, lambda line: None))
     here[0].run(Schedule(repeats=1))
     assert [(m["engine"], m["case"]) for m in record.measurements] == [(e, c) for e in "abc" for c in ("W1", "W3")]
     starts = sum(len(facts["load_s"]) for facts in here[0].fleet.facts.values())
@@ -113,7 +113,7 @@ def test_slow_engines_warm_up_with_less(tmp_path: Path) -> None:
     cases = [fakes.case("W1", rows=40)]
     record = fakes.record(cases)
     engines = [fakes.engine("a", diary=diary, warm_every=16)]
-    Rounds(cases, engines, fakes.setup(tmp_path), record, lambda line: None).run(Schedule(repeats=0))
+    BenchRounds(cases, engines, fakes.setup(tmp_path), record, lambda line: None).run(Schedule(repeats=0))
     (warm,) = [entry["ask"] for entry in diary_of(diary) if entry["ask"]["do"] == "run"]
     assert len(Path(warm["rows"]).read_text().splitlines()) == 3
 

@@ -15,7 +15,7 @@ from umbel.bench.engines import ADAPTERS
 def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ADAPTERS))
     monkeypatch.delitem(sys.modules, "wire", raising=False)
-    found = importlib.import_module("run_transformers").Engine()
+    found = importlib.import_module("run_transformers").TransformersEngine()
     found.settings = {"batch": 3, "cells": 40}
     found.sizes = []
 

@@ -17,7 +17,7 @@ from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.cluster.local import LocalPool
 from umbel.cluster.replicas import Replicas
-from umbel.cluster.watch import Watch
+from umbel.cluster.watch import Heartbeats
 from umbel.errors import CapacityError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 
@@ -128,7 +128,7 @@ def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, m
     assert not replicas.pool.processes
 
 
-class Told(Watch):
+class Told(Heartbeats):
     """Gives those up that say in a file that they hang; nothing depends on how fast this machine is."""
 
     file = Path("/nowhere")
@@ -146,7 +146,7 @@ def test_a_row_that_makes_replicas_hang_is_an_error_and_the_others_are_answered(
     token: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(HUNG, str(tmp_path / "hung"))
-    monkeypatch.setattr("umbel.cluster.local.Watch", Told)
+    monkeypatch.setattr("umbel.cluster.local.Heartbeats", Told)
     replicas = faked(tmp_path, monkeypatch)
     watch = replicas.pool._watch
     assert isinstance(watch, Told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.cluster import watch as watch_module
-from umbel.cluster.watch import Watch
+from umbel.cluster.watch import Heartbeats
 
 
 class Clock:
@@ -15,9 +15,9 @@ class Clock:
         return self.now
 
 
-def watched() -> tuple[Watch, Clock]:
+def watched() -> tuple[Heartbeats, Clock]:
     clock = Clock()
-    watch = Watch(silent=60.0, stuck=3600.0, clock=clock)
+    watch = Heartbeats(silent=60.0, stuck=3600.0, clock=clock)
     watch.begin(0)
     return watch, clock
 

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny_models import make_model
 from umbel.cost.load import Load
 from umbel.cost.machine import h200
-from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, Work, kind_of, operators
+from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, StepWork, kind_of, operators
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
 from umbel.ir.spec import ModelSpec
@@ -41,7 +41,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> ModelSpec:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 def test_operators_add_up_to_the_price_list(spec: ModelSpec, dtype: str, probe: Probe) -> None:
-    work = Work.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, spec.sliding_window)
+    work = StepWork.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, spec.sliding_window)
     price = Price(Shape.of(spec, dtype), h200(), dtype, spec.n_layers)
     load = Load.one(work.tokens, work.logit_rows, work.pairs, kv_read)
     every = operators(spec, dtype)
@@ -60,11 +60,11 @@ def test_few_rows_read_few_experts(tmp_path: Path) -> None:
     assert [o.name for o in operators(spec, "float32")][-5:] == ["o", "router", "experts", "head", "sampling"]
     one, rng = 3 * 40 * 64 * 4, np.random.default_rng(0)
     for rows in (1, 2, 5, 40):
-        work = Work(rows, 0, 0, 0, 0, 0, 0, 0)
+        work = StepWork(rows, 0, 0, 0, 0, 0, 0, 0)
         drawn = [len({e for _ in range(rows) for e in rng.permutation(8)[:3]}) for _ in range(2000)]
         assert experts.n_bytes(work) == pytest.approx(np.mean(drawn) * one, rel=0.02)
         assert experts.n_bytes(replace(work, logit_rows=rows)) == 2 * experts.n_bytes(work)
-    assert experts.n_bytes(Work(1, 0, 0, 0, 0, 0, 0, 0)) == 3 * one
+    assert experts.n_bytes(StepWork(1, 0, 0, 0, 0, 0, 0, 0)) == 3 * one
 
 
 def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:
@@ -84,7 +84,7 @@ def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 def test_work_is_counted(probe: Probe, window: int | None) -> None:
     step = make_step(probe, 300)
-    work = Work.of(step, 11, window)
+    work = StepWork.of(step, 11, window)
     assert (work.pairs, work.decoding, work.decoding_pairs) == read_plainly(step, window)
     assert (work.tokens, work.samples, work.logit_rows) == (probe.tokens, probe.count, probe.count)
     assert work.kv_tokens == 11 + probe.tokens
@@ -94,16 +94,20 @@ def test_work_is_counted(probe: Probe, window: int | None) -> None:
 def test_rows_that_only_want_logits_write_no_kv_and_samples_of_a_row_share_them() -> None:
     step = make_step(Probe(4, 10), 300)
     again = replace(step, fresh=np.array([True, False, True, False]))
-    assert Work.of(again, 0).kv_tokens == 2
+    assert StepWork.of(again, 0).kv_tokens == 2
     shared = replace(step, sampling=replace(step.sampling, at=np.zeros(4, np.int64)))
-    assert (Work.of(shared, 0).samples, Work.of(shared, 0).logit_rows, Work.of(shared, 0).decoding) == (4, 1, 1)
+    assert (StepWork.of(shared, 0).samples, StepWork.of(shared, 0).logit_rows, StepWork.of(shared, 0).decoding) == (
+        4,
+        1,
+        1,
+    )
 
 
 def test_kinds_follow_the_arithmetic(spec: ModelSpec) -> None:
     every = operators(spec, "float32")
 
     def kind(tokens: int, pairs: int, decoding: int, decoding_pairs: int) -> str:
-        return kind_of(Work(tokens, pairs, 1, 1, 0, decoding, decoding_pairs, 0), every)
+        return kind_of(StepWork(tokens, pairs, 1, 1, 0, decoding, decoding_pairs, 0), every)
 
     assert kind(64, 640, 64, 640) == DECODE
     assert kind(64, 640, 0, 0) == PREFILL

@@ -22,7 +22,7 @@ from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
-from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.changes import HashedInput, stamp_of
 from umbel.jobs.read.rows import ReadOptions
 from umbel.plan.planner import make_plan
 
@@ -120,7 +120,7 @@ def make_job(
     options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
     seen, since = stamp_of(source), time.time_ns()
     identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
-    watch = Watch(source, seen, since, identity["input.sha256"])
+    watch = HashedInput(source, seen, since, identity["input.sha256"])
     spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, watch=watch, **more)
     return Job(spec, lambda now: FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
 

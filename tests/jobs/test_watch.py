@@ -19,7 +19,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs.fingerprint import hash_file
-from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.changes import HashedInput, stamp_of
 from umbel.jobs.read.cuts import WindowSizes
 from umbel.jobs.read.outline import outline
 from umbel.jobs.read.prepare import WindowBuilder
@@ -116,7 +116,7 @@ def test_the_same_bytes_are_the_same_file(name: str, source: Path, tmp_path: Pat
     assert (summary.exit_code, summary.rows) == (0, N)
 
 
-class Restored(Watch):
+class Restored(HashedInput):
     """A watch over a file that is half written when it is read, and whole again when that is looked at."""
 
     data: bytes = b""
@@ -183,9 +183,9 @@ def test_a_file_that_nothing_touches_is_not_hashed_again(tmp_path: Path, monkeyp
     path = tmp_path / "in"
     path.write_bytes(b"x")
     stamp = stamp_of(path)
-    watch = Watch(path, stamp, time.time_ns() + 10**9, "no such digest")
+    watch = HashedInput(path, stamp, time.time_ns() + 10**9, "no such digest")
     watch.check()
-    written_just_now = Watch(path, stamp, stamp[3] if stamp else 0, "no such digest")
+    written_just_now = HashedInput(path, stamp, stamp[3] if stamp else 0, "no such digest")
     with pytest.raises(InputChanged):
         written_just_now.check()
 

@@ -16,7 +16,7 @@ from umbel.cache.pages import PagePool
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.plan.distinct import Distinct
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.dedupe import answer_once, without_twins
 from umbel.plan.passes.prefix import build_forest, share_prefixes
 from umbel.runner.base import run_step
@@ -36,11 +36,11 @@ CHOICES = [
 ROWS = st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=4), st.integers(0, 5)), max_size=14)
 
 
-def deduped(prompts: list[list[int]], params: list[SamplingParams], mode: str = "forest") -> Draft:
+def deduped(prompts: list[list[int]], params: list[SamplingParams], mode: str = "forest") -> PlanDraft:
     return deduped_workload(Workload.of(prompts, params), mode)
 
 
-def deduped_workload(workload: Workload, mode: str) -> Draft:
+def deduped_workload(workload: Workload, mode: str) -> PlanDraft:
     prompts = [workload.prompt(row).tolist() for row in range(len(workload))]
     draft = dataclasses.replace(draft_of(prompts, mode, page_size=2), workload=workload)
     return answer_once(share_prefixes(draft))
@@ -68,7 +68,7 @@ def test_twins_are_equal_and_draw_nothing_or_by_one_seed(mode: str, rows: list[t
     check_counts(done, running)
 
 
-def check_counts(done: Draft, running: list[int]) -> None:
+def check_counts(done: PlanDraft, running: list[int]) -> None:
     """Every node is on the path of a row that runs; paths spell prompts, those of twins too."""
     forest, workload = done.forest, done.workload
     below = np.zeros(forest.n_nodes, int)

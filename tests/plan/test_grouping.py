@@ -20,7 +20,7 @@ from umbel.cost.shape import Shape
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes import grouping, grouping_solver
 from umbel.plan.passes.grouping import best_groups, every_fork, forks, paper_groups, paying_forks
 from umbel.plan.passes.grouping_forest import Grouping, regroup
@@ -35,10 +35,10 @@ def workload_of(prompts: list[list[int]]) -> Workload:
     return Workload.of(prompts, SamplingParams(temperature=0.0, max_tokens=8))
 
 
-def draft_of(prompts: list[list[int]], mode: str = "forest", page_size: int = 16) -> Draft:
+def draft_of(prompts: list[list[int]], mode: str = "forest", page_size: int = 16) -> PlanDraft:
     config = EngineConfig("tiny", prefix=mode, page_size=page_size)
     price = Price(Shape.of(SPEC, "float32"), MACHINE, "float32", SPEC.n_layers)
-    return Draft.of(workload_of(prompts), SPEC, config, price)
+    return PlanDraft.of(workload_of(prompts), SPEC, config, price)
 
 
 def random_prompts(seed: int) -> list[list[int]]:

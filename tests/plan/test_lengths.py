@@ -16,7 +16,7 @@ from umbel.cost.shape import Shape
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import TEMPLATE_ROWS, UNBOUNDED, assume_lengths
 from umbel.plan.passes.prefix import share_prefixes
 from umbel.plan.planner import make_plan
@@ -74,7 +74,7 @@ def test_the_interval_holds_the_truth_nine_times_of_ten() -> None:
     rng = np.random.default_rng(0)
     workload = of(groups(1, 200, 40, 8), max_tokens=2000)
     price = Price(Shape.of(SPEC, "float32"), MACHINE, "float32", SPEC.n_layers)
-    shared = share_prefixes(Draft.of(workload, SPEC, EngineConfig("tiny"), price))
+    shared = share_prefixes(PlanDraft.of(workload, SPEC, EngineConfig("tiny"), price))
     name = assume_lengths(shared).templates[1]
 
     def interval(answers: int) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def test_walks_are_given_lengths_spread_as_answers_are() -> None:
     workload = of([[*run(1, 40), i] for i in range(200)], max_tokens=50)
     template = plan_of(workload).templates[1]
     known = {template: LengthCurve.of(np.repeat([4, 40], 500))}
-    draft = Draft.of(workload, SPEC, EngineConfig("tiny"), Price(Shape.of(SPEC, "float32"), MACHINE, "float32", 2))
+    draft = PlanDraft.of(workload, SPEC, EngineConfig("tiny"), Price(Shape.of(SPEC, "float32"), MACHINE, "float32", 2))
     walked = assume_lengths(share_prefixes(replace(draft, known=Known(known)))).walked
     assert set(walked.tolist()) == {4, 40}
     assert 90 <= (walked == 4).sum() <= 110

@@ -15,12 +15,12 @@ from umbel.catalog import CATALOG
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.order import order_rows, other_orders, reorder
 from umbel.plan.passes.prefix import build_forest, share_prefixes
 
 
-def planned(prompts: list[list[int]], lengths: list[int], chunk: int = 64, kv_tokens: int = 0) -> Draft:
+def planned(prompts: list[list[int]], lengths: list[int], chunk: int = 64, kv_tokens: int = 0) -> PlanDraft:
     workload = Workload.of(prompts, [SamplingParams(max_tokens=n) for n in lengths])
     ones = np.ones(len(prompts), np.int64)
     draft = draft_of([[1]])

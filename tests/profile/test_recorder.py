@@ -13,7 +13,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.measure.probe import Probe, make_step
 from umbel.profile.profile import Profile
 from umbel.profile.recorder import OTHER, PENDING, Recorder
-from umbel.profile.timeline import Timeline
+from umbel.profile.timeline import RunTimeline
 
 SPEC = ModelSpec("llama", 300, 64, 2, 4, 2, 16, 128, 512, 1e-5, 10_000.0)
 CEILINGS = Ceilings(1e6, 1e7, "made up")  # slow: the floors of the steps below are milliseconds
@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-def recorder(clock: Clock, timeline: Timeline | None = None) -> Recorder:
+def recorder(clock: Clock, timeline: RunTimeline | None = None) -> Recorder:
     made = Recorder(timeline=timeline, clock=clock)
     made.meet(SPEC, "float32", lambda: CEILINGS)
     return made
@@ -139,7 +139,7 @@ def test_the_device_is_waited_for_before_the_clock_is_read() -> None:
 
 def test_a_long_run_stays_small_and_no_step_is_lost() -> None:
     clock = Clock()
-    timeline = Timeline(first=5, later=8, spans=16)
+    timeline = RunTimeline(first=5, later=8, spans=16)
     made = recorder(clock, timeline)
     drive(made, clock, 3000)
     assert len(timeline.first) == 5 and 4 <= len(timeline.later) < 8

@@ -12,7 +12,7 @@ from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
 from umbel.profile.recorder import Recorder
-from umbel.profile.timeline import Timeline
+from umbel.profile.timeline import RunTimeline
 from umbel.profile.trace import write_trace
 
 LAYERS = 2
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("trace") / "qwen3", "qwen3", seed=3)
 
 
-def trace_of(folder: Path, path: Path, timeline: Timeline) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
+def trace_of(folder: Path, path: Path, timeline: RunTimeline) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
     """Run a small job and give the file's JSON and the answers."""
     recorder = Recorder(timeline=timeline)
     llm = LLM(str(folder), recorder, dtype="float32", device="cpu", threads=1, chunk=32)
@@ -75,7 +75,7 @@ def check(trace: dict[str, Any]) -> list[tuple[Event, Event | None]]:
 
 
 def test_a_whole_run(folder: Path, tmp_path: Path) -> None:
-    trace, answers = trace_of(folder, tmp_path / "t.json", Timeline())
+    trace, answers = trace_of(folder, tmp_path / "t.json", RunTimeline())
     plain = LLM(str(folder), dtype="float32", device="cpu", threads=1, chunk=32).generate(PROMPTS, PARAMS)
     assert answers == [o.outputs[0].token_ids for o in plain], "listening changes nothing"
     slices = check(trace)
@@ -98,7 +98,7 @@ def test_a_whole_run(folder: Path, tmp_path: Path) -> None:
 
 
 def test_totals_agree_with_the_slices(folder: Path, tmp_path: Path) -> None:
-    trace, _ = trace_of(folder, tmp_path / "t.json", Timeline())
+    trace, _ = trace_of(folder, tmp_path / "t.json", RunTimeline())
     slices, profile = check(trace), trace["otherData"]["profile"]
     assert trace["otherData"]["kept"].startswith("all ")
     steps = [e for e, _ in slices if e["cat"] == "step"]
@@ -119,7 +119,7 @@ def test_totals_agree_with_the_slices(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sampled_run(folder: Path, tmp_path: Path) -> None:
-    trace, _ = trace_of(folder, tmp_path / "t.json", Timeline(first=2, later=4, spans=4))
+    trace, _ = trace_of(folder, tmp_path / "t.json", RunTimeline(first=2, later=4, spans=4))
     slices = check(trace)
     assert "the others in summary" in trace["otherData"]["kept"]
     full = [e for e, _ in slices if e["cat"] == "step"]

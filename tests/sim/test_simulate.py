@@ -18,7 +18,7 @@ from umbel.ir.request import Output
 from umbel.ir.step import Step
 from umbel.ir.workload import Workload
 from umbel.runner.base import Wait
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 from umbel.sim.policies import ABLATIONS, POLICIES, setup, smallest_prefill_first
 from umbel.sim.simulate import Run, simulate
 from umbel.sim.synthetic import Synthetic
@@ -27,9 +27,9 @@ NAMES = [*POLICIES, *ABLATIONS]
 EACH = pytest.mark.parametrize("name", NAMES)
 
 
-def case_of(workload: Workload, kv_tokens: int, lengths: list[int] | None = None) -> Case:
+def case_of(workload: Workload, kv_tokens: int, lengths: list[int] | None = None) -> SimCase:
     known = None if lengths is None else np.array(lengths, np.int64)
-    return Case(workload, SPEC, MACHINE, EngineConfig("tiny", kv_tokens=kv_tokens), known)
+    return SimCase(workload, SPEC, MACHINE, EngineConfig("tiny", kv_tokens=kv_tokens), known)
 
 
 def nested() -> Workload:
@@ -46,14 +46,14 @@ def lengths_of(workload: Workload) -> list[int]:
     return [draw.randrange(1, 41) for _ in range(len(workload))]
 
 
-def tight(kv_tokens: int = 1024) -> Case:
+def tight(kv_tokens: int = 1024) -> SimCase:
     """A case in which the pool is short, so that caches lose blocks and rows their places."""
     workload = nested()
     return case_of(workload, kv_tokens, lengths_of(workload))
 
 
 @cache
-def shared() -> Case:
+def shared() -> SimCase:
     """The same case for tests that only look at it: its plan and forests are worked out once."""
     return tight()
 
@@ -245,7 +245,7 @@ def test_plans_foresee_what_is_simulated(prefix: int, remainder: int, degree: in
     Memory is fast here, as the two differ in how often attention reads what: the plan counts our kernel's grid cells.
     """
     machine, config = dataclasses.replace(MACHINE, memory_rate=1e15), EngineConfig("tiny", kv_tokens=kv_tokens)
-    case = Case(Synthetic(prefix, remainder, degree, 320, output).workload(), SPEC, machine, config)
+    case = SimCase(Synthetic(prefix, remainder, degree, 320, output).workload(), SPEC, machine, config)
     outcome, expected = simulate(case, "umbel"), case.plan.estimates
     assert outcome.steps == pytest.approx(expected.steps, rel=0.03)
     assert outcome.seconds == pytest.approx(expected.seconds[1], rel=0.05)

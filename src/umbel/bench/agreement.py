@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umbel.bench.engines import ORACLE, Engine
-from umbel.bench.fleet import Say, Setup, launch, load, run
+from umbel.bench.engines import ORACLE, Contestant
+from umbel.bench.fleet import BenchSetup, Say, launch, load, run
 from umbel.bench.workloads import Row, write_rows
 
 CHECK_TOKENS = 40_000  # prompt tokens of a workload that the oracle reads at most: float32 takes its time
@@ -33,9 +33,11 @@ def sample(rows: Sequence[Row], count: int) -> list[int]:
     return [greedy[i * len(greedy) // count] for i in range(count)]
 
 
-def ask_oracle(cases: Mapping[str, Sequence[Row]], count: int, python: str, setup: Setup, say: Say) -> dict[str, Truth]:
+def ask_oracle(
+    cases: Mapping[str, Sequence[Row]], count: int, python: str, setup: BenchSetup, say: Say
+) -> dict[str, Truth]:
     """The oracle's answers to `count` rows of each workload. Raises EngineError."""
-    engine = Engine("oracle", "oracle", ORACLE, ORACLE.settings)
+    engine = Contestant("oracle", "oracle", ORACLE, ORACLE.settings)
     process = launch("oracle", ORACLE, python, setup)
     found = {}
     try:

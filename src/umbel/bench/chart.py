@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import escape
 
-from umbel.bench.summary import Line
+from umbel.bench.summary import ResultLine
 
 WIDTH, LEFT, RIGHT, TOP, GROUP_GAP, BAR = 860, 150, 60, 64, 16, 13
 COLOURS = ("#2c8a63", "#2f6fb2", "#b2642f", "#7a3fb0", "#8a8f2c", "#b3261e", "#4a5a6a", "#c2518e")
 
 
-def chart(found: Sequence[Line], title: str) -> str:
+def chart(found: Sequence[ResultLine], title: str) -> str:
     """One group of bars for each workload, one bar for each engine, to 100 % of the floor."""
     cases = list(dict.fromkeys(line.case for line in found))
     engines = list(dict.fromkeys(line.engine for line in found))
@@ -36,7 +36,7 @@ def chart(found: Sequence[Line], title: str) -> str:
     return "\n".join([head, *lines, "</svg>"]) + "\n"
 
 
-def _bar(y: float, line: Line, colour: str) -> Iterator[str]:
+def _bar(y: float, line: ResultLine, colour: str) -> Iterator[str]:
     width = _x(min(1.0, line.floor_share)) - LEFT
     label = f"{line.floor_share:.0%}  {line.seconds.median:.1f} s"
     tip = f"{line.engine} on {line.case}: {line.seconds} s"

@@ -87,7 +87,7 @@ CEILINGS = Base("run_ceilings.py", "how fast the machine is now", own_python=Fal
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Contestant:
     """One contestant: an engine with its settings, plain or with its prompts sorted first."""
 
     name: str
@@ -102,7 +102,7 @@ class Engine:
         return self.name.replace(SORTED, "", 1) if self.base.forgets else self.name
 
 
-def parse_engine(text: str) -> Engine:
+def parse_engine(text: str) -> Contestant:
     """An engine as asked for: NAME, NAME-sorted, NAME:setting=value+setting=value.
 
     Raises UsageError for a name that is not known, or a setting without a value.
@@ -116,7 +116,7 @@ def parse_engine(text: str) -> Engine:
     if any(not value for _, _, value in pairs):
         raise UsageError(f"--engines {text}: settings are name=value, joined by +")
     settings = {**base.settings, **{name: _value(value) for name, _, value in pairs}}
-    return Engine(text, key, base, settings, name.endswith(SORTED))
+    return Contestant(text, key, base, settings, name.endswith(SORTED))
 
 
 def _value(text: str) -> Any:
@@ -131,7 +131,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def python_for(engine: Engine, peers: Mapping[str, str]) -> str:
+def python_for(engine: Contestant, peers: Mapping[str, str]) -> str:
     """The interpreter of its environment. Raises UsageError when it needs one of its own and none is given."""
     found = peers.get(engine.key)
     if found is None and engine.base.own_python:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umbel.bench.engines import ADAPTERS, Base, Engine, environment, python_for
+from umbel.bench.engines import ADAPTERS, Base, Contestant, environment, python_for
 from umbel.bench.process import EngineProcess
 from umbel.cost.machine import available_memory
 
@@ -18,7 +18,7 @@ UNKNOWN = 3 << 30  # bytes beyond three times the weights that an engine is expe
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class BenchSetup:
     """What every engine is loaded with: the model, the dtype it computes in, threads, tokens of the longest row, the
     folder of this run (rows, answers, logs) and that of models in engines' own forms, interpreters and models of peers
     by name, and after how many seconds a load or a run is given up."""
@@ -53,13 +53,13 @@ class Loaded:
 class Fleet:
     """Processes by name. `warm` is called with each new one, its engine, and whether there was one like it before."""
 
-    def __init__(self, setup: Setup, say: Say, warm: Callable[[Engine, EngineProcess, bool], None]):
+    def __init__(self, setup: BenchSetup, say: Say, warm: Callable[[Contestant, EngineProcess, bool], None]):
         self.setup, self._say, self._warm = setup, say, warm
         self.running: dict[str, Loaded] = {}
         self.facts: dict[str, dict[str, Any]] = {}  # by process: versions, seconds to load, peak memory
         self.crowded = False  # whether a process had to be ended to make room
 
-    def use(self, engine: Engine) -> EngineProcess:
+    def use(self, engine: Contestant) -> EngineProcess:
         """The engine's process, running while all others are paused. Raises EngineError when it cannot be had."""
         self.rest()
         loaded = self.running.get(engine.process)
@@ -75,7 +75,7 @@ class Fleet:
                 self._note(name, loaded)
                 loaded.process.pause()
 
-    def drop(self, engine: Engine) -> None:
+    def drop(self, engine: Contestant) -> None:
         """End an engine's process, after a failure."""
         loaded = self.running.pop(engine.process, None)
         if loaded is not None:
@@ -93,7 +93,7 @@ class Fleet:
         loaded.n_bytes, loaded.peak_bytes = now or loaded.n_bytes, max(peak, loaded.peak_bytes)
         self.facts.setdefault(name, {})["peak_bytes"] = loaded.peak_bytes
 
-    def _start(self, engine: Engine) -> Loaded:
+    def _start(self, engine: Contestant) -> Loaded:
         self.running.pop(engine.process, None)
         needed = self._expected(engine.process)
         while available_memory() < needed + RESERVE and self.running:
@@ -126,13 +126,13 @@ class Fleet:
         self.running.pop(name).process.stop()
 
 
-def launch(name: str, base: Base, python: str, setup: Setup) -> EngineProcess:
+def launch(name: str, base: Base, python: str, setup: BenchSetup) -> EngineProcess:
     """Start an adapter that has not loaded anything yet."""
     log = setup.folder / f"{name.partition(':')[0]}.log"
     return EngineProcess(name, [python, str(ADAPTERS / base.script)], environment(base, python, setup.threads), log)
 
 
-def load(process: EngineProcess, engine: Engine, setup: Setup) -> Loaded:
+def load(process: EngineProcess, engine: Contestant, setup: BenchSetup) -> Loaded:
     """Have the model made into the engine's own form if need be (not counted), and loaded."""
     given = setup.peer_models.get(engine.key, str(setup.model))
     common = {"work": str(setup.models), "dtype": setup.dtype, "threads": setup.threads}

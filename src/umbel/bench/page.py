@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.bench.record import Record
-from umbel.bench.summary import Line, Spread, geometric, grouped, lines, lost, ratios, reference
+from umbel.bench.summary import ResultLine, Spread, geometric, grouped, lines, lost, ratios, reference
 from umbel.errors import UsageError
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -67,18 +67,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
 
 
-def _grid(found: Sequence[Line], show: Any) -> str:
+def _grid(found: Sequence[ResultLine], show: Any) -> str:
     cases = list(dict.fromkeys(line.case for line in found))
     engines = list(dict.fromkeys(line.engine for line in found))
     by = {(line.engine, line.case): show(line) for line in found}
     return table(["engine", *cases], [[engine, *(by.get((engine, case), "–") for case in cases)] for engine in engines])
 
 
-def _seconds(line: Line) -> str:
+def _seconds(line: ResultLine) -> str:
     return str(line.seconds) + (" \\*" if line.slow_runs else "")
 
 
-def _slower(found: Sequence[Line]) -> str:
+def _slower(found: Sequence[ResultLine]) -> str:
     means = geometric(found)
     cases = list(dict.fromkeys(line.case for line in found))
     by = {(line.engine, line.case): f"{line.slower.median:.2f}" for line in found if line.slower is not None}
@@ -110,7 +110,7 @@ def _floors(record: Record) -> str:
     return table(head, rows)
 
 
-def _losses(found: Sequence[Line], record: Record) -> str:
+def _losses(found: Sequence[ResultLine], record: Record) -> str:
     losses = [
         f"- {line.case}: {line.engine} takes {line.slower.median:.2f} of our time"
         for line in lost(found)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from umbel.bench.engines import CEILINGS, Engine
-from umbel.bench.fleet import Fleet, Say, Setup, launch, run
+from umbel.bench.engines import CEILINGS, Contestant
+from umbel.bench.fleet import BenchSetup, Fleet, Say, launch, run
 from umbel.bench.process import EngineError, EngineProcess
 from umbel.bench.record import Record, now
-from umbel.bench.sources import Case
+from umbel.bench.sources import SeededWorkload
 from umbel.bench.workloads import Row, write_rows
 from umbel.errors import UsageError
 
@@ -29,10 +29,17 @@ class Schedule:
     calibrate_s: float = 1.5
 
 
-class Rounds:
+class BenchRounds:
     """One bench run: fills a record, which is saved after each measurement."""
 
-    def __init__(self, cases: Sequence[Case], engines: Sequence[Engine], setup: Setup, record: Record, say: Say):
+    def __init__(
+        self,
+        cases: Sequence[SeededWorkload],
+        engines: Sequence[Contestant],
+        setup: BenchSetup,
+        record: Record,
+        say: Say,
+    ):
         self.cases, self.engines, self.setup, self.record, self._say = cases, list(engines), setup, record, say
         self.fleet = Fleet(setup, say, self._warm)
         self._given_up: set[tuple[str, str]] = set()
@@ -77,7 +84,7 @@ class Rounds:
                 self._given_up.add((engine.name, case.name))
         self._calibrate(schedule)
 
-    def _turns(self, number: int) -> Iterator[tuple[str, Case, Engine]]:
+    def _turns(self, number: int) -> Iterator[tuple[str, SeededWorkload, Contestant]]:
         """Workload by workload, so that engines are compared within a minute; engine by engine where they do not fit
         the memory together. The first engine is another one in every round."""
         first = number % max(1, len(self.engines))
@@ -87,7 +94,7 @@ class Rounds:
         else:
             yield from ((case.name, case, engine) for case in self.cases for engine in engines)
 
-    def _measure(self, number: int, seed: int, case: Case, engine: Engine) -> float | None:
+    def _measure(self, number: int, seed: int, case: SeededWorkload, engine: Contestant) -> float | None:
         rows, out = self._file(case, seed), answers_path(self.setup.folder, case.name, engine.name, number)
         wanted = self.record.cases[self.cases.index(case)]["output_tokens"]
         try:
@@ -119,7 +126,7 @@ class Rounds:
         matmul, read = found["matmul"] / 1e9, found["read"] / 1e9
         self._say(f"  machine: {matmul:,.0f} GFLOP/s, {read:.1f} GB/s")
 
-    def _warm(self, engine: Engine, process: EngineProcess, again: bool) -> None:
+    def _warm(self, engine: Contestant, process: EngineProcess, again: bool) -> None:
         """Run each workload once with content of its own, or a part of it where nothing is compiled at first use; only
         the smallest of them in a process that is there again."""
         every = engine.base.warm_every
@@ -141,25 +148,25 @@ class Rounds:
             finally:
                 out.unlink(missing_ok=True)
 
-    def _smallest(self) -> Case:
+    def _smallest(self) -> SeededWorkload:
         """The workload of the least arithmetic."""
         return min(self.cases, key=lambda case: self.record.cases[self.cases.index(case)]["flops"])
 
-    def _fail(self, engine: Engine, case: Case | None, why: str) -> None:
+    def _fail(self, engine: Contestant, case: SeededWorkload | None, why: str) -> None:
         """Report by name and go on."""
         place = {"engine": engine.name, "case": None if case is None else case.name}
         self.record.failures.append({**place, "why": why, "at": now()})
         self.record.save()
         self._say(f"failed: {engine.name}{'' if case is None else ' on ' + case.name}: {why}")
 
-    def _file(self, case: Case, seed: int) -> Path:
+    def _file(self, case: SeededWorkload, seed: int) -> Path:
         path = rows_path(self.setup.folder, case.name, seed)
         if not path.exists():
             rows: list[Row] = case.rows(seed)
             write_rows(path, rows)
         return path
 
-    def _facts(self, engine: Engine) -> dict[str, object]:
+    def _facts(self, engine: Contestant) -> dict[str, object]:
         known = {"name": engine.name, "about": engine.base.about, "sorted": engine.is_sorted}
         return {**known, "settings": dict(engine.settings), **self.fleet.facts.get(engine.process, {})}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from umbel.bench.agreement import against_each_other, against_truth, ask_oracle, read_answers
-from umbel.bench.engines import Engine, parse_engine
-from umbel.bench.fleet import Say, Setup
+from umbel.bench.engines import Contestant, parse_engine
+from umbel.bench.fleet import BenchSetup, Say
 from umbel.bench.floors import floor_of
 from umbel.bench.process import EngineError
 from umbel.bench.record import Record, about, now
-from umbel.bench.rounds import Rounds, Schedule, answers_path
-from umbel.bench.sources import Case, Sources, longest
+from umbel.bench.rounds import BenchRounds, Schedule, answers_path
+from umbel.bench.sources import SeededWorkload, Sources, longest
 from umbel.bench.whole import run_whole
 from umbel.cost.machine import named
 from umbel.errors import UsageError
@@ -67,11 +67,11 @@ def run_bench(options: Options, say: Say) -> Record:
     folder = record.path.with_suffix("")
     folder.mkdir(exist_ok=True)
     most = max(map(longest, rows.values()))
-    setup = Setup(directory.resolve(), dtype, options.threads, most, folder, options.out / "models", options.peers,
+    setup = BenchSetup(directory.resolve(), dtype, options.threads, most, folder, options.out / "models", options.peers,
                   options.peer_models, options.timeout)  # fmt: skip
     setup.models.mkdir(exist_ok=True)
     if options.schedule.repeats:
-        Rounds(cases, engines, setup, record, say).run(options.schedule)
+        BenchRounds(cases, engines, setup, record, say).run(options.schedule)
         _compare(cases, engines, setup, record, options, say)
     if options.whole:
         run_whole(cases, engines, setup, record, options.whole, seed, say)
@@ -102,7 +102,12 @@ def _check_lengths(name: str, tokens: int, spec: ModelSpec) -> None:
 
 
 def _compare(
-    cases: Sequence[Case], engines: Sequence[Engine], setup: Setup, record: Record, options: Options, say: Say
+    cases: Sequence[SeededWorkload],
+    engines: Sequence[Contestant],
+    setup: BenchSetup,
+    record: Record,
+    options: Options,
+    say: Say,
 ) -> None:
     """Hold the first round's greedy tokens against the oracle's and against each other."""
     rows = {case.name: case.rows(options.schedule.seed) for case in cases}
@@ -124,7 +129,7 @@ def _compare(
 
 
 def _greedy_answers(
-    case: str, rows: Sequence[Any], engines: Sequence[Engine], setup: Setup
+    case: str, rows: Sequence[Any], engines: Sequence[Contestant], setup: BenchSetup
 ) -> dict[str, dict[int, list[int]]]:
     """By engine, of those that ran it: the tokens of greedy rows."""
     greedy = {i for i, row in enumerate(rows) if row.temperature == 0}

@@ -16,7 +16,7 @@ SETS = {"W": ("W1", "W2", "W3", "W4", "W5"), "L": ("L1", "L2", "L3")}
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SeededWorkload:
     """A workload that can be made for any seed; `rows(seed)` have other content but the same shape for each."""
 
     name: str
@@ -31,19 +31,19 @@ class Sources:
     data: Path | None
     tokenizer: Path
 
-    def cases(self, text: str) -> list[Case]:
+    def cases(self, text: str) -> list[SeededWorkload]:
         """What a list names, by commas; W and L mean all of theirs; NAME@64 is the first 64 rows of NAME."""
         names = [name for part in text.split(",") for name in SETS.get(part.strip(), (part.strip(),)) if name]
         return [self.case(name) for name in dict.fromkeys(names)]
 
-    def case(self, name: str) -> Case:
+    def case(self, name: str) -> SeededWorkload:
         """One workload. Raises UsageError for a name that is neither known nor a file, InputError for a bad file."""
         base, _, limit = name.partition("@")
         if limit and (not limit.isdigit() or limit == "0"):
             raise UsageError(f"--workloads {name}: after the @ stands a number of rows")
         most = int(limit) if limit else None
         if base in SHAPES:
-            return Case(name, lambda seed: generate(base, seed, self.vocab_size)[:most])
+            return SeededWorkload(name, lambda seed: generate(base, seed, self.vocab_size)[:most])
         if base in TASKS:
             label, found = name, self._task(base)[:most]
         elif Path(base).is_file():
@@ -52,7 +52,7 @@ class Sources:
             known = (*SHAPES, *TASKS)
             raise UsageError(f"--workloads {name}: is not a file, nor one of {', '.join(known)}{nearest(base, known)}")
         self._check(label, found)
-        return Case(label, lambda seed: own_beginning(found, label, seed, self.vocab_size))
+        return SeededWorkload(label, lambda seed: own_beginning(found, label, seed, self.vocab_size))
 
     def _task(self, name: str) -> list[Row]:
         if self.data is None:

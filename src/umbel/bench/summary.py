@@ -35,7 +35,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ResultLine:
     """One engine on one workload: seconds, tokens per second, share of the arithmetic floor that it reaches (1: as
     fast as the machine's best matmul rate allows), how many times longer than ours it takes (per round, so that both
     were measured close to each other), and how many of its runs fell into slow periods."""
@@ -56,7 +56,7 @@ def reference(record: Record) -> str | None:
     return OURS if OURS in names else next(iter(names), None)
 
 
-def lines(record: Record) -> list[Line]:
+def lines(record: Record) -> list[ResultLine]:
     """One for each engine and workload that were measured, in the order of the record."""
     cases = {case["name"]: case for case in record.cases}
     ours = reference(record)
@@ -70,7 +70,7 @@ def lines(record: Record) -> list[Line]:
         share = facts["flops"] / flops / spread.median
         slower = ratios(record.measurements, case, engine, ours)
         count = sum(_place(run) in slow for run in runs)
-        found.append(Line(case, engine, spread, out, total, share, slower, count))
+        found.append(ResultLine(case, engine, spread, out, total, share, slower, count))
     return found
 
 
@@ -90,7 +90,7 @@ def ratios(runs: Sequence[Mapping[str, Any]], case: str, engine: str, ours: str 
     return Spread.of(found) if found else None
 
 
-def geometric(found: Sequence[Line]) -> dict[str, tuple[float, int]]:
+def geometric(found: Sequence[ResultLine]) -> dict[str, tuple[float, int]]:
     """Per engine: the geometric mean of its median ratios, and over how many workloads."""
     by: dict[str, list[float]] = {}
     for line in found:
@@ -99,7 +99,7 @@ def geometric(found: Sequence[Line]) -> dict[str, tuple[float, int]]:
     return {engine: (exp(sum(map(log, values)) / len(values)), len(values)) for engine, values in by.items()}
 
 
-def lost(found: Sequence[Line]) -> list[Line]:
+def lost(found: Sequence[ResultLine]) -> list[ResultLine]:
     """Where an engine that is not ours was faster."""
     others = [line for line in found if line.slower is not None and not line.engine.startswith(OURS)]
     return [line for line in others if line.slower is not None and line.slower.median < 1]

@@ -10,18 +10,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from umbel.bench.engines import Engine, environment, python_for
-from umbel.bench.fleet import Say, Setup, launch, load, run
+from umbel.bench.engines import Contestant, environment, python_for
+from umbel.bench.fleet import BenchSetup, Say, launch, load, run
 from umbel.bench.process import EngineError
 from umbel.bench.record import Record, now
 from umbel.bench.rounds import answers_path, rows_path
-from umbel.bench.sources import Case
+from umbel.bench.sources import SeededWorkload
 from umbel.bench.workloads import Row, write_rows
 from umbel.errors import UsageError
 
 
 def run_whole(
-    cases: Sequence[Case], engines: Sequence[Engine], setup: Setup, record: Record, repeats: int, seed: int, say: Say
+    cases: Sequence[SeededWorkload],
+    engines: Sequence[Contestant],
+    setup: BenchSetup,
+    record: Record,
+    repeats: int,
+    seed: int,
+    say: Say,
 ) -> None:
     """Every engine's whole command on every workload, in turn; what failed is not asked again."""
     given_up = {(f["engine"], case.name) for f in record.failures for case in cases if f["case"] in (None, case.name)}
@@ -43,7 +49,7 @@ def run_whole(
                 say(f"whole {number + 1}  {case.name:<10} {engine.name:<22} {seconds:8.2f} s")
 
 
-def whole_command(engine: Engine, case: Case, seed: int, setup: Setup) -> float:
+def whole_command(engine: Contestant, case: SeededWorkload, seed: int, setup: BenchSetup) -> float:
     """Seconds of one command. Umbel's is `umbel run`; a peer's starts its interpreter, loads, runs and writes."""
     rows = case.rows(seed)
     path, out = rows_path(setup.folder, case.name, seed), answers_path(setup.folder, case.name, engine.name, seed)
@@ -56,7 +62,7 @@ def whole_command(engine: Engine, case: Case, seed: int, setup: Setup) -> float:
         out.unlink(missing_ok=True)
 
 
-def _adapter(engine: Engine, rows: Path, out: Path, setup: Setup) -> float:
+def _adapter(engine: Contestant, rows: Path, out: Path, setup: BenchSetup) -> float:
     python = python_for(engine, setup.peers)
     begin = time.perf_counter()
     process = launch(engine.name, engine.base, python, setup)
@@ -68,7 +74,7 @@ def _adapter(engine: Engine, rows: Path, out: Path, setup: Setup) -> float:
         process.stop()
 
 
-def _umbel_run(engine: Engine, rows: Sequence[Row], out: Path, setup: Setup) -> float:
+def _umbel_run(engine: Contestant, rows: Sequence[Row], out: Path, setup: BenchSetup) -> float:
     job = setup.folder / "whole-job.jsonl"
     ordered = sorted(rows, key=lambda row: list(row.prompt)) if engine.is_sorted else rows
     with job.open("w", encoding="utf-8") as lines:

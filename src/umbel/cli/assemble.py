@@ -21,7 +21,7 @@ from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
-from umbel.jobs.read.changes import Watch, stamp_of
+from umbel.jobs.read.changes import HashedInput, stamp_of
 from umbel.jobs.read.formats.foreign import check_file
 from umbel.models.families import read_spec, resolve_model
 
@@ -69,7 +69,7 @@ def build_job(
         fresh=fresh,
         retry_failed=retry_failed,
         budget=budget or Budget(),
-        watch=Watch(source, seen, since, identity["input.sha256"]),
+        watch=HashedInput(source, seen, since, identity["input.sha256"]),
     )
     spans = UNHEARD if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from umbel.cli.extras import writing
 from umbel.errors import UsageError
-from umbel.profile.profile import KindProfile, Part, Profile
+from umbel.profile.profile import KindProfile, Profile, ProfilePart
 from umbel.profile.recorder import Recorder
 from umbel.profile.trace import kept, write_trace
 
@@ -65,7 +65,7 @@ def _kind_lines(kind: KindProfile, inside: float) -> Iterator[str]:
     yield _part_line(total, total.seconds)
 
 
-def _part_line(part: Part, whole: float) -> str:
+def _part_line(part: ProfilePart, whole: float) -> str:
     line = f"  {part.name:<22} {part.calls:>9,} {part.seconds:>9.3f} {_share(part.seconds, whole):>6}"
     if not part.floor or not part.seconds:
         return line

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from umbel.cost.known import Known
     from umbel.cost.machine import Machine
     from umbel.ir.spec import ModelSpec
-    from umbel.sim.case import Case
+    from umbel.sim.case import SimCase
     from umbel.sim.simulate import Outcome
 
 _FILE = "Input as for plan, a trace (--trace), or synthetic:prefix=2000,remainder=200,degree=16,rows=6400,output=100"
@@ -49,7 +49,7 @@ def sim_command(
     where what a cache lost and computed again counts as computed.
     """
     from umbel.cost.machine import named
-    from umbel.sim.case import Case
+    from umbel.sim.case import SimCase
     from umbel.sim.model import find_model
     from umbel.sim.simulate import simulate
 
@@ -61,7 +61,7 @@ def sim_command(
     reading = {"template": prompt, "chat": chat, "strict": False, "max_tokens": max_tokens}
     workload, lengths = _read(file, trace, rows, spec, texts, reading)
     known = None if directory is None else _known(spec, directory, target, config)
-    case = Case(workload, spec, target, config, lengths, known)
+    case = SimCase(workload, spec, target, config, lengths, known)
     progress = _Progress()
     outcomes = [simulate(case, name, progress) for name in names]
     progress.clear()
@@ -175,7 +175,7 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _table(case: Case, outcomes: Sequence[Outcome]) -> str:
+def _table(case: SimCase, outcomes: Sequence[Outcome]) -> str:
     width = max(len(o.policy) for o in outcomes)
     head = f"{len(case.workload):,} rows, {len(case.workload.tokens):,} prompt tokens; {case.machine.name}, "
     head += f"{case.price.dtype}, KV pool of {outcomes[0].kv_tokens:,} tokens"

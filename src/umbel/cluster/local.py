@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import IO
 
-from umbel.cluster.watch import BEAT_SECONDS, Watch
+from umbel.cluster.watch import BEAT_SECONDS, Heartbeats
 from umbel.cluster.wire import Kind, frame, take_frames
 from umbel.config import EngineConfig
 
@@ -46,12 +46,12 @@ class _Child:
 class LocalPool:
     """The processes; they end with this object, with `stop`, and when this process does in whatever way."""
 
-    def __init__(self, configs: list[EngineConfig], watch: Watch | None = None):
+    def __init__(self, configs: list[EngineConfig], watch: Heartbeats | None = None):
         self._orders = [json.dumps({"config": asdict(config), "count": len(configs)}) for config in configs]
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._events: deque[Event] = deque()  # read, not yet taken
-        self._watch = watch or Watch()
+        self._watch = watch or Heartbeats()
         self._attempts = 0
         self._end = weakref.finalize(self, _stop, self._children, 0.0)
 

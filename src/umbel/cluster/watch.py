@@ -34,7 +34,7 @@ class _Seen:
     busy: bool = True
 
 
-class Watch:
+class Heartbeats:
     """The last signs of life of processes, by number; times are those of `clock`."""
 
     def __init__(

@@ -19,7 +19,7 @@ MOST = 0.9  # of a step's arithmetic, to be called after it
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepWork:
     """What one step does: `tokens` computed, `pairs` of query and key, `logit_rows` that pass the head, `samples` drawn
     from them, `kv_tokens` read or written by each layer. `decoding` of the tokens, with `decoding_pairs`, are those
     alone in their node and sampled from; `in_use` KV tokens stand below the rows."""
@@ -34,7 +34,7 @@ class Work:
     in_use: int
 
     @classmethod
-    def of(cls, step: Step, kv_read: int, window: int | None = None) -> Work:
+    def of(cls, step: Step, kv_read: int, window: int | None = None) -> StepWork:
         """Count a step in which each layer read `kv_read` KV tokens; `window` is the model's, if it has one."""
         seen = step.positions + 1 if window is None else np.minimum(step.positions + 1, window)
         alone = step.row_begin[step.row_end - step.row_begin == 1]
@@ -74,12 +74,12 @@ class Operator:
     logit_bytes: int = 0
     unused: float = 0.0
 
-    def flops(self, work: Work) -> int:
+    def flops(self, work: StepWork) -> int:
         """Multiplications and additions that the answers need."""
         per_logits = work.logit_rows * self.logit_flops
         return work.tokens * self.token_flops + work.pairs * self.pair_flops + per_logits
 
-    def n_bytes(self, work: Work) -> int:
+    def n_bytes(self, work: StepWork) -> int:
         """Bytes that must pass between processor and memory."""
         weights = self._read(self.weight_bytes, work.tokens) + self._read(self.logit_weight_bytes, work.logit_rows)
         kv, logits = work.kv_tokens * self.kv_bytes, work.samples * self.logit_bytes
@@ -164,7 +164,7 @@ class Ceilings:
         return replace(best, memory_rate=max(self.memory_rate, other.memory_rate))
 
 
-def kind_of(work: Work, all_operators: tuple[Operator, ...]) -> str:
+def kind_of(work: StepWork, all_operators: tuple[Operator, ...]) -> str:
     """What a step is bound by: prompts or decoding rows where these have more than 90 % of the arithmetic of layers."""
     token = sum(o.token_flops for o in all_operators)
     pair = sum(o.pair_flops for o in all_operators)

@@ -16,7 +16,7 @@ from umbel.jobs.progress import Progress
 from umbel.jobs.read.prepare import Window
 from umbel.jobs.read.rows import ReadNotes, note_texts
 from umbel.jobs.report.actuals import Recording
-from umbel.jobs.rounds import Part, Rounds
+from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
 from umbel.jobs.write.answers import Renderer
@@ -91,7 +91,7 @@ class Execution:
             self.progress.enter("run")
         return self.engine
 
-    def _run_part(self, engine: Engine, window: Window, part: Part) -> None:
+    def _run_part(self, engine: Engine, window: Window, part: JobPart) -> None:
         """Run some rows of a window by a plan, recording what happens to them."""
         self._record(engine, part)
         outputs = engine.execute(part.workload, part.plan)
@@ -107,7 +107,7 @@ class Execution:
                 close()
             self._recording = None
 
-    def _record(self, engine: Engine, part: Part) -> None:
+    def _record(self, engine: Engine, part: JobPart) -> None:
         store = self.store
         record, live = store.get("plan"), store.get("live")
         self._recording = Recording(part.plan, part.workload, engine.stats(), record=record, live=live)
@@ -116,7 +116,7 @@ class Execution:
         store.put(**started, **{NOTES: noted}, ended=None)  # until the job says how it ended
         self.progress.tell_plan(replace(part.plan, notes=(*part.plan.notes, *note_texts(noted))))
 
-    def _rendered(self, outputs: Iterator[Output], window: Window, part: Part) -> Iterator[Result]:
+    def _rendered(self, outputs: Iterator[Output], window: Window, part: JobPart) -> Iterator[Result]:
         keys, params, names, progress = part.workload.keys.tolist(), part.workload.params, window.names, self.progress
         places = part.places
         for output in outputs:

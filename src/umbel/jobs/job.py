@@ -40,7 +40,7 @@ from umbel.jobs.write.sink import remove_part, remove_parts, write_output
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
 
 
-class Tokenizer(TextEncoder, Protocol):
+class JobTokenizer(TextEncoder, Protocol):
     """What a job needs of a tokenizer."""
 
     @property
@@ -63,7 +63,7 @@ class Job:
     """
 
     spec: JobSpec
-    load_tokenizer: Callable[[datetime], Tokenizer]
+    load_tokenizer: Callable[[datetime], JobTokenizer]
     load: Callable[[], Engine]
     progress: Progress = field(default_factory=Progress)
     at: FailHook = no_failpoint
@@ -147,12 +147,12 @@ class Job:
         self._publish(store, output, stop, lines, partial=True)
         return self._summary(store, "budget", resumed.rows)
 
-    def _renderer(self, store: JobStore) -> tuple[Tokenizer, Renderer]:
+    def _renderer(self, store: JobStore) -> tuple[JobTokenizer, Renderer]:
         tokenizer = self.load_tokenizer(started(store))
         return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, tokenizer.token_bytes)
 
     def _collect(
-        self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: Tokenizer, renderer: Renderer
+        self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: JobTokenizer, renderer: Renderer
     ) -> bool:
         """Bring every row into the store; False when the budget was spent before that."""
         budget, halt = self.spec.budget, Halt()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.budget import Budget
-from umbel.jobs.read.changes import Watch
+from umbel.jobs.read.changes import HashedInput
 from umbel.jobs.read.rows import ReadNotes, ReadOptions
 from umbel.jobs.read.source import Source
 
@@ -31,7 +31,7 @@ class JobSpec:
     fresh: bool = False
     retry_failed: bool = False
     budget: Budget = field(default_factory=Budget)
-    watch: Watch | None = None
+    watch: HashedInput | None = None
 
     def source(self, notes: ReadNotes) -> Source:
         """The input, to be read."""

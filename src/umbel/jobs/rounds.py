@@ -35,7 +35,7 @@ class Planner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class JobPart:
     """Rows that are run by one plan; `places` are their places in the window, None when it is all of it."""
 
     workload: Workload
@@ -65,10 +65,10 @@ class Rounds:
         """Note what the engine had generated when this run got it."""
         self._generated = stats.output_tokens
 
-    def parts(self, workload: Workload, plan: Plan, engine: Planner) -> Iterator[Part]:
+    def parts(self, workload: Workload, plan: Plan, engine: Planner) -> Iterator[JobPart]:
         """The window's rows, each in one part; under a budget cheap groups first, and not those that do not fit."""
         if not self._binds(workload, plan):
-            yield Part(workload, plan)
+            yield JobPart(workload, plan)
             return
         known = fit(plan, workload, self.context, tokens_only=self.ends is None)
         left = np.arange(len(workload))  # places in `known`, whose order is cheapest first
@@ -81,10 +81,10 @@ class Rounds:
             rows = np.sort(known.order[taken])
             began = self.clock()
             if len(rows) == len(workload):
-                yield Part(workload, plan)
+                yield JobPart(workload, plan)
             else:
                 part = select_rows(workload, rows)
-                yield Part(part, engine.plan_for(part), rows.tolist())
+                yield JobPart(part, engine.plan_for(part), rows.tolist())
             self._learn(float(known.seconds[taken].sum()), self.clock() - began)
 
     def _binds(self, workload: Workload, plan: Plan) -> bool:

@@ -26,7 +26,7 @@ VARIABLE = "UMBEL_NATIVE"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KernelChoice:
     """The kernels of this process: `native` is None for plain torch; `reason` says why, for people."""
 
     native: Native | None
@@ -39,7 +39,7 @@ class Choice:
 
 
 @cache
-def kernels() -> Choice:
+def kernels() -> KernelChoice:
     """The kernels of this process, chosen at the first call."""
     return choose(os.environ.get(VARIABLE, ""))
 
@@ -65,20 +65,20 @@ def converts_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def choose(asked: str) -> Choice:
+def choose(asked: str) -> KernelChoice:
     """The kernels for a value of UMBEL_NATIVE ('' = the best there are)."""
     if asked == "0":
-        return Choice(None, f"compiled kernels are turned off by {VARIABLE}=0")
+        return KernelChoice(None, f"compiled kernels are turned off by {VARIABLE}=0")
     if not INSTRUCTION_SETS:
-        return Choice(
+        return KernelChoice(
             None, f"no compiled kernels: they are built at install time where there is a compiler ({WHY_NOT})"
         )
     name = INSTRUCTION_SETS[0] if asked in ("", "1") else asked
     if name not in INSTRUCTION_SETS:
-        return Choice(None, f"{VARIABLE}={asked}: not on this processor, which has {', '.join(INSTRUCTION_SETS)}")
+        return KernelChoice(None, f"{VARIABLE}={asked}: not on this processor, which has {', '.join(INSTRUCTION_SETS)}")
     why = "the best that this processor has" if name == INSTRUCTION_SETS[0] else f"asked for by {VARIABLE}"
     native = Native(name)
-    return Choice(native, f"compiled kernels for {name}: {why}; on {_THREADS[native.threads]}")
+    return KernelChoice(native, f"compiled kernels for {name}: {why}; on {_THREADS[native.threads]}")
 
 
 _THREADS = {"openmp": "torch's threads", "threads": "threads of their own"}

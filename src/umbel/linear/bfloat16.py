@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.native.products import Bfloat16Products, Form, Packed, pack, panel_order, unpack
+from umbel.kernels.native.products import Bfloat16Products, Packed, ProductForm, pack, panel_order, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class PackedLinear:
 
     def apply(self, x: Tensor) -> Tensor:
         """See Linear."""
-        form = Form.GATED if self.weight.gated else Form.BFLOAT16
+        form = ProductForm.GATED if self.weight.gated else ProductForm.BFLOAT16
         return self.kernels.multiply(x, self.weight, self.bias, form)
 
 
@@ -41,7 +41,7 @@ class PackedTable:
 
     def logits(self, x: Tensor, room: Tensor | None = None) -> Tensor:
         """See Table."""
-        return self.kernels.multiply(x, self.weight, None, Form.FLOAT32, room)
+        return self.kernels.multiply(x, self.weight, None, ProductForm.FLOAT32, room)
 
 
 class PackedMethod:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.native.products import Form, Int8Products, Int8Weights, int8_weights, panel_order
+from umbel.kernels.native.products import Int8Products, Int8Weights, ProductForm, int8_weights, panel_order
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import LinearMethod, Table
 
@@ -28,9 +28,9 @@ class Int8Linear:
     def apply(self, x: Tensor) -> Tensor:
         """See Linear."""
         if x.dtype == torch.float32:
-            product = self.kernels.multiply(x, self.weight, self.bias, Form.FLOAT32)
+            product = self.kernels.multiply(x, self.weight, self.bias, ProductForm.FLOAT32)
             return gated_silu(product) if self.is_gated else product
-        form = Form.GATED if self.is_gated else Form.BFLOAT16
+        form = ProductForm.GATED if self.is_gated else ProductForm.BFLOAT16
         return self.kernels.multiply(x, self.weight, self.bias, form)
 
 

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PlanDraft:
     """What is given (`workload`, `spec`, `config`, `price`) and what is decided so far (fields as in ir.plan.Plan)."""
 
     workload: Workload
@@ -46,7 +46,7 @@ class Draft:
     refusals: tuple[Refusal, ...] = ()
 
     @classmethod
-    def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> Draft:
+    def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> PlanDraft:
         """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
         forest = flat_forest(workload)
         ones, rows = np.ones(len(workload), np.int64), np.arange(len(workload))
@@ -70,11 +70,11 @@ class Draft:
             admission=config.admission,
         )
 
-    def decide(self, decision: Decision, **changes: Any) -> Draft:
+    def decide(self, decision: Decision, **changes: Any) -> PlanDraft:
         """The draft with some fields changed, and the reason on record."""
         return replace(self, decisions=(*self.decisions, decision), **changes)
 
-    def refuse(self, *refusals: Refusal) -> Draft:
+    def refuse(self, *refusals: Refusal) -> PlanDraft:
         """The draft with techniques on record that it does not use."""
         return replace(self, refusals=(*self.refusals, *refusals))
 

@@ -22,7 +22,7 @@ from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.distinct import Distinct
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.formats import name_formats
 from umbel.plan.passes.lengths import assume_lengths
@@ -34,7 +34,7 @@ from umbel.plan.passes.techniques import weigh_techniques
 from umbel.plan.pricing import run_draft
 
 Ints = NDArray[np.int64]
-Pass = Callable[[Draft], Draft]
+Pass = Callable[[PlanDraft], PlanDraft]
 
 PASSES: Mapping[str, Pass] = MappingProxyType(
     {
@@ -49,12 +49,12 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
 )
 
 
-def _forget(draft: Draft) -> Draft:
+def _forget(draft: PlanDraft) -> PlanDraft:
     """The lengths pass left out: rows run to their limits, whatever earlier runs have taught."""
     return PASSES["lengths"](replace(draft, known=replace(draft.known, lengths={})))
 
 
-def _admit_all(draft: Draft) -> Draft:
+def _admit_all(draft: PlanDraft) -> PlanDraft:
     """The memory pass left out: the pool is sized, but rows start while there is room now."""
     return PASSES["memory"](replace(draft, admission="aggressive"))
 
@@ -81,7 +81,7 @@ def make_plan(
     """
     dtype, known = _dtype(spec, config, machine, asked_dtype or config.dtype), known or Known()
     price = price_of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
-    draft = replace(Draft.of(workload, spec, config, price), loaded=loaded, known=known)
+    draft = replace(PlanDraft.of(workload, spec, config, price), loaded=loaded, known=known)
     draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
     draft = name_formats(draft)
     for run in _chosen(config.skip):
@@ -126,7 +126,7 @@ def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine, asked: str) 
     return Decision("dtype", dtype, f"this machine has no matmuls in the model's {spec.dtype}")
 
 
-def _estimate(draft: Draft) -> Estimates:
+def _estimate(draft: PlanDraft) -> Estimates:
     forest = draft.forest
     timeline, load = run_draft(draft)
     time = draft.price.total(load)
@@ -166,7 +166,7 @@ def levels(forest: Forest) -> tuple[Level, ...]:
     return tuple(Level(*row) for row in zip(*(by_depth(c) for c in columns), strict=True))
 
 
-def _saved_seconds(draft: Draft) -> float:
+def _saved_seconds(draft: PlanDraft) -> float:
     """What the tokens that are not computed again would have cost, in full steps at the expected price."""
     forest, workload = draft.forest, draft.workload
     window = draft.spec.sliding_window

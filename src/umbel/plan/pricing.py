@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from umbel.cost.roofline import Load
 from umbel.plan.distinct import Distinct
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.timeline import Limits, Timeline, walk
 from umbel.plan.timeline_rows import Rows
 
 ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
 
 
-def run_draft(draft: Draft, detail: int | None = None) -> tuple[Timeline, Load]:
+def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Load]:
     """The walk of a draft and the load of its steps; a pool that is not sized yet holds everything.
 
     Of more than `detail` samples (None: of very many) neighbours are walked together.
@@ -26,13 +26,13 @@ def run_draft(draft: Draft, detail: int | None = None) -> tuple[Timeline, Load]:
     return timeline, timeline.load.drawing(random_share(draft))
 
 
-def run_seconds(draft: Draft, **changes: object) -> float:
+def run_seconds(draft: PlanDraft, **changes: object) -> float:
     """Expected seconds of the whole run, with some fields of the draft changed; to be compared with their like only."""
     changed = replace(draft, **changes)  # type: ignore[arg-type]
     return changed.price.total(run_draft(changed, ROUGH_SAMPLES)[1]).expected
 
 
-def random_share(draft: Draft) -> float:
+def random_share(draft: PlanDraft) -> float:
     """Share of the output tokens that are drawn at random; the others are greedy, which takes less time."""
     drawn = Distinct.of(draft.workload.params).column(lambda p: p.temperature > 0)
     tokens = draft.samples * draft.lengths

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from umbel.cost.operators import KINDS, Ceilings, Operator, Work
+from umbel.cost.operators import KINDS, Ceilings, Operator, StepWork
 from umbel.profile.timeline import Slice
 
 OUTSIDE = "outside of steps"
@@ -43,7 +43,7 @@ class Tally:
             count.nanoseconds += piece.end - piece.begin
 
     def add_step(
-        self, work: Work, slices: Iterable[Slice], operators: Iterable[Operator], ceilings: Ceilings | None
+        self, work: StepWork, slices: Iterable[Slice], operators: Iterable[Operator], ceilings: Ceilings | None
     ) -> None:
         """A step: the time it took, and what its work needs."""
         self.add(slices)
@@ -70,7 +70,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProfilePart:
     """One operator, or another part of the engine's work (whose floors are 0): `seconds` it took, `arithmetic` and
     `memory`, seconds that its FLOPs and its bytes take at the ceilings, `floor`, the longer of the two in each step."""
 
@@ -84,7 +84,7 @@ class Part:
     floor: float
 
     @classmethod
-    def of(cls, name: str, count: Count, ceilings: Ceilings | None) -> Part:
+    def of(cls, name: str, count: Count, ceilings: Ceilings | None) -> ProfilePart:
         """Price what was counted."""
         seconds = count.nanoseconds / 1e9
         if ceilings is None:
@@ -118,13 +118,13 @@ class KindProfile:
     tokens: int
     decoding: int
     samples: int
-    parts: tuple[Part, ...]
+    parts: tuple[ProfilePart, ...]
 
     @property
-    def total(self) -> Part:
+    def total(self) -> ProfilePart:
         """Sum of the parts; no step could have been faster than the floors of its operators one after the other."""
-        names = [f.name for f in fields(Part)][1:]
-        return Part("all", **{name: sum(getattr(p, name) for p in self.parts) for name in names})
+        names = [f.name for f in fields(ProfilePart)][1:]
+        return ProfilePart("all", **{name: sum(getattr(p, name) for p in self.parts) for name in names})
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
@@ -170,7 +170,7 @@ class Profile:
 
 
 def _kind(name: str, tally: Tally, ceilings: Ceilings | None) -> KindProfile:
-    parts = [Part.of(part, count, ceilings) for part, count in tally.counts.items() if count.calls]
+    parts = [ProfilePart.of(part, count, ceilings) for part, count in tally.counts.items() if count.calls]
     parts.sort(key=lambda part: (-part.seconds, part.name))
     return KindProfile(name, tally.steps, tally.tokens, tally.decoding, tally.samples, tuple(parts))
 

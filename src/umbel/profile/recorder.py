@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from umbel.cost.operators import Ceilings, Operator, Work, kind_of, operators
+from umbel.cost.operators import Ceilings, Operator, StepWork, kind_of, operators
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.profile.profile import OUTSIDE, Profile, Tally
-from umbel.profile.timeline import Slice, StepSlice, Timeline
+from umbel.profile.timeline import RunTimeline, Slice, StepSlice
 
 T = TypeVar("T")
 
@@ -28,9 +28,12 @@ class Recorder:
     """
 
     def __init__(
-        self, began: int | None = None, timeline: Timeline | None = None, clock: Callable[[], int] = time.monotonic_ns
+        self,
+        began: int | None = None,
+        timeline: RunTimeline | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ):
-        self.timeline = timeline or Timeline()
+        self.timeline = timeline or RunTimeline()
         self._clock = clock
         self._mark = clock() if began is None else began
         self._began = self._mark
@@ -79,7 +82,7 @@ class Recorder:
     def close(self, step: Step, kv_read: int) -> None:
         """See Spans."""
         began, slices = self._mark, tuple(self._take())
-        work = Work.of(step, kv_read, self._window)
+        work = StepWork.of(step, kv_read, self._window)
         kind = kind_of(work, self._operators)
         tally = self._tallies.setdefault(kind, Tally())
         tally.add_step(work, slices, self._operators, self._ceilings)

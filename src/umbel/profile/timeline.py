@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from umbel.cost.operators import Work
+from umbel.cost.operators import StepWork
 
 FIRST = 64  # steps kept in full from the start
 LATER = 128  # at most, of all that follow, evenly apart
@@ -28,12 +28,12 @@ class StepSlice:
     kind: str
     begin: int
     end: int
-    work: Work
+    work: StepWork
     parts: tuple[Slice, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class StepSums:
     """Steps `first` to `last` (counted from 1), one after the other."""
 
     first: int
@@ -42,12 +42,12 @@ class Summary:
     end: int
     tokens: int
 
-    def with_next(self, other: Summary) -> Summary:
+    def with_next(self, other: StepSums) -> StepSums:
         """Both as one."""
-        return Summary(self.first, other.last, self.begin, other.end, self.tokens + other.tokens)
+        return StepSums(self.first, other.last, self.begin, other.end, self.tokens + other.tokens)
 
 
-class Timeline:
+class RunTimeline:
     """Takes steps as they end. When a room is full, every second later step is let go, and summaries become half as
     many and twice as long."""
 
@@ -55,13 +55,13 @@ class Timeline:
         self._rooms = first, later + later % 2, spans + spans % 2
         self.first: list[tuple[int, StepSlice]] = []
         self.later: list[tuple[int, StepSlice]] = []
-        self.summaries: list[Summary] = []
+        self.summaries: list[StepSums] = []
         self.outside: list[Slice] = []
         self.n_steps = 0
         self.outside_left_out = 0
         self._stride = 1  # every so many later steps are kept
         self._each = 1  # steps of a summary
-        self._open: Summary | None = None
+        self._open: StepSums | None = None
 
     def add_step(self, step: StepSlice) -> None:
         """A step that is over."""
@@ -70,7 +70,7 @@ class Timeline:
         if len(self.first) < first:
             self.first.append((self.n_steps, step))
             return
-        self._summarise(Summary(self.n_steps, self.n_steps, step.begin, step.end, step.work.tokens))
+        self._summarise(StepSums(self.n_steps, self.n_steps, step.begin, step.end, step.work.tokens))
         if (self.n_steps - first - 1) % self._stride:
             return
         self.later.append((self.n_steps, step))
@@ -85,13 +85,13 @@ class Timeline:
         self.outside += kept[:room]
         self.outside_left_out += len(kept[room:])
 
-    def all_summaries(self) -> Iterator[Summary]:
+    def all_summaries(self) -> Iterator[StepSums]:
         """Steps after the first ones, without a gap in their count."""
         yield from self.summaries
         if self._open is not None:
             yield self._open
 
-    def _summarise(self, step: Summary) -> None:
+    def _summarise(self, step: StepSums) -> None:
         held = step if self._open is None else self._open.with_next(step)
         if held.last - held.first + 1 < self._each:
             self._open = held

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import orjson
 
 from umbel.profile.profile import Profile
-from umbel.profile.timeline import StepSlice, Timeline
+from umbel.profile.timeline import RunTimeline, StepSlice
 
 _JOB = 1  # the only process and thread: what runs beside the engine shows as time that it was kept waiting
 
 
-def write_trace(out: BinaryIO, timeline: Timeline, profile: Profile) -> None:
+def write_trace(out: BinaryIO, timeline: RunTimeline, profile: Profile) -> None:
     """Write the timeline, with the profile's totals under "otherData"."""
     head = orjson.dumps({"displayTimeUnit": "ms", "otherData": {"profile": profile.as_dict(), "kept": kept(timeline)}})
     out.write(head[:-1] + b',"traceEvents":[\n')
@@ -27,7 +27,7 @@ def write_trace(out: BinaryIO, timeline: Timeline, profile: Profile) -> None:
     out.write(b"\n]}\n")
 
 
-def kept(timeline: Timeline) -> str:
+def kept(timeline: RunTimeline) -> str:
     """What the file shows of the run, for people."""
     full = len(timeline.first) + len(timeline.later)
     if full == timeline.n_steps and not timeline.outside_left_out:
@@ -37,7 +37,7 @@ def kept(timeline: Timeline) -> str:
     return f"{text} in full, the others in summary{more}"
 
 
-def events(timeline: Timeline) -> Iterator[dict[str, Any]]:
+def events(timeline: RunTimeline) -> Iterator[dict[str, Any]]:
     """All events, by time; of slices that begin together the outer one comes first."""
     for name, value in (("process_name", "umbel run"), ("thread_name", "job")):
         named = {"ph": "M", "cat": "__metadata", "name": name, "ts": 0, "args": {"name": value}}
@@ -51,7 +51,7 @@ def events(timeline: Timeline) -> Iterator[dict[str, Any]]:
 Timed = tuple[tuple[int, int, int], dict[str, Any]]  # its place in the file, and the event
 
 
-def _timed(timeline: Timeline) -> Iterator[Timed]:
+def _timed(timeline: RunTimeline) -> Iterator[Timed]:
     for piece in timeline.outside:
         yield _slice(piece.name, "outside of steps", (piece.begin, piece.end), 0, {})
     for span in timeline.all_summaries():

@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 PIECE = 256  # tokens of a shared run that an LRU cache loses at a time, in whole blocks
 
 
-class Case:
+class SimCase:
     """A workload with its true `lengths` (`[rows]`; None: as the plan assumes), a model and a machine.
 
     Everything that policies have in common is worked out once: the plan, the forests.

@@ -20,7 +20,7 @@ from umbel.errors import UsageError
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.sched.policies.policy import Policy
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 
 Ints = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ class Setup:
     lengths: LengthBook | None = None
 
 
-def setup(case: Case, name: str) -> Setup:
+def setup(case: SimCase, name: str) -> Setup:
     """The settings of a policy of `POLICIES` or `ABLATIONS`; raises UsageError for another name."""
     check_name(name)
     return {**POLICIES, **ABLATIONS}[name](case)
@@ -57,25 +57,25 @@ def check_name(name: str) -> None:
         raise UsageError(f"policy {name!r}: must be one of {', '.join(known)}{nearest(name, known)}")
 
 
-def _fcfs(case: Case) -> Setup:
+def _fcfs(case: SimCase) -> Setup:
     return _cached(case, "fcfs-lru", np.arange(len(case.workload)))
 
 
-def _sorted(case: Case) -> Setup:
+def _sorted(case: SimCase) -> Setup:
     return _cached(case, "sorted-lru", case.sorted_rows)
 
 
-def _longest_prefix(case: Case) -> Setup:
+def _longest_prefix(case: SimCase) -> Setup:
     made = _cached(case, "longest-prefix", np.arange(len(case.workload)))
     return replace(made, policy=replace(made.policy, queue="longest-prefix"))
 
 
-def _cached(case: Case, name: str, order: Ints) -> Setup:
+def _cached(case: SimCase, name: str, order: Ints) -> Setup:
     policy = Policy(name=name, queue="plan", keep="lru", admission="aggressive", max_running=CAP)
     return Setup(case.blocks, order, CHUNK, policy, False, np.arange(len(order)))
 
 
-def _batchllm(case: Case) -> Setup:
+def _batchllm(case: SimCase) -> Setup:
     """One level of sharing by the published rule; groups by rising prefill, as their answers are taken to be alike.
 
     A group's prefix is computed before its remainders and held until the last of them is done; nothing caps the
@@ -96,35 +96,35 @@ def smallest_prefill_first(forest: Forest) -> Ints:
     return np.lexsort((forest.leaf, total[tree]))
 
 
-def _umbel(case: Case) -> Setup:
+def _umbel(case: SimCase) -> Setup:
     return _ours(case, case.plan)
 
 
-def _ours(case: Case, plan: Plan) -> Setup:
+def _ours(case: SimCase, plan: Plan) -> Setup:
     lengths = LengthBook.of(plan.groups, plan.templates, case.known.lengths)
     return Setup(plan.forest, plan.order, plan.chunk, Policy(admission=plan.admission), True, plan.same_as, lengths)
 
 
-def _no_prefix(case: Case) -> Setup:
+def _no_prefix(case: SimCase) -> Setup:
     return _ours(case, case.planned(prefix="none"))
 
 
-def _no_order(case: Case) -> Setup:
+def _no_order(case: SimCase) -> Setup:
     made = _umbel(case)
     return replace(made, order=np.sort(made.order))
 
 
-def _no_pack(case: Case) -> Setup:
+def _no_pack(case: SimCase) -> Setup:
     made = _umbel(case)
     return replace(made, chunk=CHUNK, policy=replace(made.policy, max_running=CAP))
 
 
-def _no_memory(case: Case) -> Setup:
+def _no_memory(case: SimCase) -> Setup:
     made = _umbel(case)
     return replace(made, policy=replace(made.policy, admission="aggressive"))
 
 
-POLICIES: Mapping[str, Callable[[Case], Setup]] = MappingProxyType(
+POLICIES: Mapping[str, Callable[[SimCase], Setup]] = MappingProxyType(
     {
         "fcfs-lru": _fcfs,
         "sorted-lru": _sorted,
@@ -133,7 +133,7 @@ POLICIES: Mapping[str, Callable[[Case], Setup]] = MappingProxyType(
         "umbel": _umbel,
     }
 )
-ABLATIONS: Mapping[str, Callable[[Case], Setup]] = MappingProxyType(
+ABLATIONS: Mapping[str, Callable[[SimCase], Setup]] = MappingProxyType(
     {
         "umbel-no-prefix": _no_prefix,
         "umbel-no-order": _no_order,

@@ -11,7 +11,7 @@ from umbel.engine.output import Rows
 from umbel.engine.state import LiveState
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
-from umbel.sim.case import Case
+from umbel.sim.case import SimCase
 from umbel.sim.policies import Setup, setup
 from umbel.sim.runner import SimRunner
 
@@ -60,7 +60,7 @@ class Run:
     setup: Setup
 
     @classmethod
-    def of(cls, case: Case, name: str, made: Setup | None = None) -> Run:
+    def of(cls, case: SimCase, name: str, made: Setup | None = None) -> Run:
         """Put the loop together, of other settings than the policy's if given. Raises UsageError for a policy that does
         not exist."""
         made = made or setup(case, name)
@@ -120,6 +120,6 @@ class Run:
         )
 
 
-def simulate(case: Case, name: str, watch: Watch | None = None) -> Outcome:
+def simulate(case: SimCase, name: str, watch: Watch | None = None) -> Outcome:
     """What the policy `name` takes for a case. Raises UsageError for a policy that does not exist."""
     return Run.of(case, name).outcome(watch)

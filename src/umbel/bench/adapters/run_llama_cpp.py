@@ -31,7 +31,7 @@ def prepare(ask: Any) -> dict[str, Any]:
     return {"model": str(target)}
 
 
-class Engine:
+class LlamaCppEngine:
     """One model and one context."""
 
     def load(self, ask: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Engine:
 class Wave:
     """Rows that run together. Sequence 0 keeps the wave before's last prompt; the others are samples, row by row."""
 
-    def __init__(self, engine: Engine, kept: list[int]):
+    def __init__(self, engine: LlamaCppEngine, kept: list[int]):
         self.engine, self.kept = engine, kept
         self.rows: list[dict[str, Any]] = []
         self.first: list[int] = []  # sequence of each row's first sample
@@ -234,5 +234,5 @@ def common(a: list[int], b: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    engine = Engine()
+    engine = LlamaCppEngine()
     wire.serve({"prepare": prepare, "load": engine.load, "run": engine.run})

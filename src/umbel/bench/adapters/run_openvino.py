@@ -30,7 +30,7 @@ def prepare(ask: Any) -> dict[str, Any]:
     return {"model": str(target)}
 
 
-class Engine:
+class OpenVinoEngine:
     """One loaded pipeline."""
 
     def load(self, ask: Any) -> dict[str, Any]:
@@ -88,5 +88,5 @@ class Engine:
 
 
 if __name__ == "__main__":
-    engine = Engine()
+    engine = OpenVinoEngine()
     wire.serve({"prepare": prepare, "load": engine.load, "run": engine.run})

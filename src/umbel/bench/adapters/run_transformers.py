@@ -7,7 +7,7 @@ from typing import Any
 import wire
 
 
-class Engine:
+class TransformersEngine:
     """One loaded model; `mode` of the settings is static, continuous or single."""
 
     def load(self, ask: Any) -> dict[str, Any]:
@@ -108,5 +108,5 @@ class Engine:
 
 
 if __name__ == "__main__":
-    engine = Engine()
+    engine = TransformersEngine()
     wire.serve({"load": engine.load, "run": engine.run})

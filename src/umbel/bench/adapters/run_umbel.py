@@ -7,7 +7,7 @@ from typing import Any
 import wire
 
 
-class Engine:
+class UmbelEngine:
     """One loaded model."""
 
     def load(self, ask: Any) -> dict[str, Any]:
@@ -53,5 +53,5 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    engine = Engine()
+    engine = UmbelEngine()
     wire.serve({"load": engine.load, "run": engine.run})

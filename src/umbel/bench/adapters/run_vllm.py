@@ -8,7 +8,7 @@ from typing import Any
 import wire
 
 
-class Engine:
+class VllmEngine:
     """One loaded model."""
 
     def load(self, ask: Any) -> dict[str, Any]:
@@ -59,5 +59,5 @@ class Engine:
 
 
 if __name__ == "__main__":
-    engine = Engine()
+    engine = VllmEngine()
     wire.serve({"load": engine.load, "run": engine.run})

@@ -27,7 +27,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 @dataclass(slots=True)
-class Watch:
+class HashedInput:
     """An input file as it was when its `sha256` was taken; `stamp`, and the time in `since` (ns), are of just before.
 
     A file that was written within a few milliseconds before `since` may be written again unseen, so it is hashed then.

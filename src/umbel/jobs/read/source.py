@@ -9,7 +9,7 @@ from pathlib import Path
 
 from umbel.errors import EmptyInput
 from umbel.ir.request import RowError
-from umbel.jobs.read.changes import Watch
+from umbel.jobs.read.changes import HashedInput
 from umbel.jobs.read.formats.delimited import read_csv
 from umbel.jobs.read.formats.foreign import check_file, refuse_foreign
 from umbel.jobs.read.formats.jsonl import find_endpoint, read_jsonl
@@ -31,7 +31,7 @@ class Source:
     path: Path
     options: ReadOptions = field(default_factory=ReadOptions)
     notes: ReadNotes = field(default_factory=ReadNotes)
-    watch: Watch | None = None
+    watch: HashedInput | None = None
 
     def check(self) -> bool:
         """Whether what was read since the last check can be believed; else it is to be read again. Raises InputChanged

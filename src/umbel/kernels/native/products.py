@@ -17,7 +17,7 @@ if INSTRUCTION_SETS:
 PANEL = 64  # columns of a panel
 
 
-class Form(IntEnum):
+class ProductForm(IntEnum):
     """What becomes of the sums, as `products.h` numbers it."""
 
     BFLOAT16 = 0
@@ -78,15 +78,15 @@ class Bfloat16Products:
         self._kernels = _umbel.Bfloat16Products(instruction_set)
 
     def multiply(
-        self, x: Tensor, weight: Packed, bias: Tensor | None, form: Form, room: Tensor | None = None
+        self, x: Tensor, weight: Packed, bias: Tensor | None, form: ProductForm, room: Tensor | None = None
     ) -> Tensor:
         """`x @ weight.T + bias`: `[rows, inputs]` -> `[rows, outputs]`, or half as many when `form` is gated; `bias`
         is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `room` where given."""
-        if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is Form.GATED):
+        if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is ProductForm.GATED):
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
         x = _fill_up(x, weight.panels.shape[1])
         outputs = weight.outputs // 2 if weight.gated else weight.outputs
-        shape, dtype = (len(x), outputs), torch.float32 if form is Form.FLOAT32 else torch.bfloat16
+        shape, dtype = (len(x), outputs), torch.float32 if form is ProductForm.FLOAT32 else torch.bfloat16
         out = torch.empty(shape, dtype=dtype) if room is None else room
         if out.shape != shape or out.dtype != dtype or not out.is_contiguous():
             raise ValueError(f"room {tuple(out.shape)} of {out.dtype} for {shape} of {dtype}")
@@ -132,16 +132,16 @@ class Int8Products:
         self._kernels.quantise(addresses[0], narrow, *addresses[1:], *x.shape, torch.get_num_threads())
         return out, scale
 
-    def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: Form) -> Tensor:
+    def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: ProductForm) -> Tensor:
         """See Bfloat16Products; `x` is bfloat16 or float32."""
         packed = weight.packed
-        if x.shape[1:] != (packed.inputs,) or packed.gated != (form is Form.GATED):
+        if x.shape[1:] != (packed.inputs,) or packed.gated != (form is ProductForm.GATED):
             raise ValueError(f"x {tuple(x.shape)} does not fit {packed.outputs} x {packed.inputs}")
         whole, row_scale = self.quantise(x)
         if whole.shape[1] % 4:
             whole = torch.nn.functional.pad(whole, (0, -whole.shape[1] % 4))  # what meets weights of zero
         outputs = packed.outputs // 2 if packed.gated else packed.outputs
-        out = torch.empty((len(x), outputs), dtype=torch.float32 if form is Form.FLOAT32 else torch.bfloat16)
+        out = torch.empty((len(x), outputs), dtype=torch.float32 if form is ProductForm.FLOAT32 else torch.bfloat16)
         addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr()
         sizes, scales = (len(x), packed.panels.shape[1], outputs), (row_scale, weight.scale, weight.correction)
         self._kernels.multiply(*addresses, *sizes, int(form), *(t.data_ptr() for t in scales), torch.get_num_threads())

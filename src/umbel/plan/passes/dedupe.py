@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
 from umbel.plan.distinct import Distinct
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping_forest import rows_below
 from umbel.plan.passes.prefix import build_forest
 
 Ints = NDArray[np.int64]
 
 
-def answer_once(draft: Draft) -> Draft:
+def answer_once(draft: PlanDraft) -> PlanDraft:
     """Let every row that is greedy or has a seed take the answer of the first row with its tokens and parameters.
 
     Such rows have one answer, with its log-probabilities, wherever they stand: greedy ones (temperature 0) draw
@@ -44,7 +44,7 @@ def answer_once(draft: Draft) -> Draft:
     return draft.decide(Decision("dedupe", value, reason), forest=forest, order=forest.order, same_as=same_as)
 
 
-def find_twins(draft: Draft) -> Ints:
+def find_twins(draft: PlanDraft) -> Ints:
     """Per row, the first with its tokens and parameters where these decide the answer, else the row itself."""
     params = Distinct.of(draft.workload.params)
     decided = np.flatnonzero(params.column(lambda p: p.temperature == 0 or p.seed is not None))
@@ -78,7 +78,7 @@ def without_twins(forest: Forest, same_as: Ints) -> Forest:
     )
 
 
-def _prompts(draft: Draft) -> Ints:
+def _prompts(draft: PlanDraft) -> Ints:
     """Per row a number that is the same for equal prompts: the node where they end, unless nothing is shared."""
     forest = draft.forest
     if forest.n_nodes < len(forest.leaf) or (forest.parent >= 0).any():

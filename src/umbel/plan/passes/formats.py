@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from umbel import catalog
 from umbel.ir.plan import Decision
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 
 
-def name_formats(draft: Draft) -> Draft:
+def name_formats(draft: PlanDraft) -> PlanDraft:
     """Decide "linear", as asked or int4 because the checkpoint is, "kv_dtype" and "attention"."""
     config = draft.config
     if (kv_dtype := config.kv_cache_dtype) != "auto":
@@ -25,7 +25,7 @@ def _asked(option: str, value: str) -> str:
     return "lossy, as asked" if technique is not None and not technique.exact else "exact, as asked"
 
 
-def _name_products(draft: Draft) -> Draft:
+def _name_products(draft: PlanDraft) -> PlanDraft:
     """Decide "linear": as asked, or int4 because the checkpoint is."""
     linear, form = draft.config.linear, draft.spec.quantization
     if linear != "dense":

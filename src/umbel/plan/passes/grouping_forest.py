@@ -27,7 +27,7 @@ class Grouping:
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class SharedRuns:
     """The runs of a grouping: `group` and `tail` are nodes of the full forest, `*_start` where their runs begin.
 
     A group's run ends at its `depth`. A tail is what the prompts that end at its node have of their own; prompts that
@@ -42,7 +42,7 @@ class Runs:
     tail_above: Ints
 
 
-def runs_of(forest: Forest, grouping: Grouping) -> Runs:
+def runs_of(forest: Forest, grouping: Grouping) -> SharedRuns:
     """All runs of a grouping of `forest`."""
     opened, depth = grouping.opened, grouping.depth
     nearest = nearest_of(forest, opened)
@@ -58,7 +58,7 @@ def runs_of(forest: Forest, grouping: Grouping) -> Runs:
     def end_of(nodes: Ints) -> Ints:
         return np.asarray(np.where(nodes >= 0, depth[nodes], 0))
 
-    return Runs(group, end_of(above), above, tail, end_of(beside), beside)
+    return SharedRuns(group, end_of(above), above, tail, end_of(beside), beside)
 
 
 def regroup(forest: Forest, grouping: Grouping) -> Forest:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from umbel.cost.roofline import ORDINARY, Load
 from umbel.ir.forest import Forest
 from umbel.plan.distinct import Distinct
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping_forest import Grouping, runs_of, sum_below
 
 Ints = NDArray[np.int64]
@@ -58,7 +58,7 @@ class Costs:
         return int(forest.end[forest.leaf].sum()), float(each[forest.leaf].sum())
 
 
-def price_runs(draft: Draft, forest: Forest) -> Costs:
+def price_runs(draft: PlanDraft, forest: Forest) -> Costs:
     """The costs of every node of the full forest of a draft."""
     compute, read = _token_seconds(draft), _read_seconds(draft)
     samples, answers = _answers(draft)
@@ -82,7 +82,7 @@ def price_runs(draft: Draft, forest: Forest) -> Costs:
     return Costs(token, upkeep, tail_token, tail_upkeep)
 
 
-def _token_seconds(draft: Draft) -> float:
+def _token_seconds(draft: PlanDraft) -> float:
     """Computing one prompt token in full steps, in the middle of a prompt of mean length."""
     n, chunk = len(draft.workload.tokens), draft.chunk
     seen = n / max(len(draft.workload), 1) / 2
@@ -90,12 +90,12 @@ def _token_seconds(draft: Draft) -> float:
     return float(draft.price.each(Load.one(chunk, 0, chunk * seen, 0))[0]) / chunk
 
 
-def _read_seconds(draft: Draft) -> float:
+def _read_seconds(draft: PlanDraft) -> float:
     """Reading one token's KV once, at the memory rate that an ordinary step reaches."""
     return draft.price.shape.kv_bytes / (draft.price.machine.memory_rate * ORDINARY.memory)
 
 
-def _answers(draft: Draft) -> tuple[Ints, Ints]:
+def _answers(draft: PlanDraft) -> tuple[Ints, Ints]:
     """Per row: samples, and output tokens of each, guessed where no pass has looked yet."""
     if draft.lengths.max(initial=1) > 1:
         return draft.samples, draft.lengths

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Decision
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 
 Ints = NDArray[np.int64]
 
@@ -28,7 +28,7 @@ CONFIDENCE = 0.9  # of the interval around the expected total
 _DIGEST_BYTES = 8
 
 
-def assume_lengths(draft: Draft) -> Draft:
+def assume_lengths(draft: PlanDraft) -> PlanDraft:
     """Expected lengths from `draft.known` where there is any, by template, else by all rows; never above the limit.
 
     A row of which nothing is known runs to its `max_tokens`; one without is taken to write 128 tokens, or what its
@@ -59,7 +59,7 @@ def assume_lengths(draft: Draft) -> Draft:
     )
 
 
-def _asked(draft: Draft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """Per row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
     known: dict[int, tuple[int, int, bool]] = {}  # one look at each params object, however many rows share it
 
@@ -76,7 +76,7 @@ def _asked(draft: Draft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     return columns[:, 0], columns[:, 1], columns[:, 2] > 0
 
 
-def _templates(draft: Draft) -> tuple[Ints, tuple[str, ...]]:
+def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:
     """Per row the number of its template, and their names; number 0, "", is for rows without one."""
     forest, load = draft.forest, draft.workload
     wide = np.append((forest.rows_below >= TEMPLATE_ROWS) & (forest.end >= TEMPLATE_TOKENS), False)
@@ -95,7 +95,7 @@ def _templates(draft: Draft) -> tuple[Ints, tuple[str, ...]]:
     return np.where(inside, number[at], 0), tuple(names)
 
 
-def _curves(draft: Draft, groups: Ints, templates: tuple[str, ...]) -> list[LengthCurve]:
+def _curves(draft: PlanDraft, groups: Ints, templates: tuple[str, ...]) -> list[LengthCurve]:
     """What is known of each template (`[templates]`), as the scheduler will see it."""
     book = LengthBook.of(groups, templates, draft.known.lengths)
     return [book.curve(group) for group in range(len(templates))] if draft.known.lengths else []

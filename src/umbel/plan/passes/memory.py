@@ -10,7 +10,7 @@ from umbel.config import PAGE_SIZE
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
 from umbel.ir.plan import Decision
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.prefix import sum_above
 
@@ -18,7 +18,7 @@ Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
 Z_INTERVAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # of the interval that the lengths pass gives
 
 
-def size_pool(draft: Draft) -> Draft:
+def size_pool(draft: PlanDraft) -> PlanDraft:
     """As much as can ever be in use if memory allows, else what it allows; raises CapacityError when a row cannot fit.
 
     Never more rows run at once than a step has tokens, and none outgrows its limit. A pool that cannot hold as much as
@@ -39,7 +39,7 @@ def _page_reason(page: int) -> str:
     return f"room for at most {page - 1} tokens stays empty at the end of a run of the forest, or of an answer"
 
 
-def _pool(draft: Draft, page: int) -> Decision:
+def _pool(draft: PlanDraft, page: int) -> Decision:
     if draft.config.kv_tokens is not None:
         return Decision("kv_tokens", draft.config.kv_tokens, "as asked")
     useful, room, least = useful_pages(draft) * page, _room(draft) // page * page, _least_pages(draft) * page
@@ -53,7 +53,7 @@ def _pool(draft: Draft, page: int) -> Decision:
     return Decision("kv_tokens", room, reason)
 
 
-def _rule(draft: Draft) -> str:
+def _rule(draft: PlanDraft) -> str:
     """What the rule of admission does with the pool, in words."""
     return {
         "past-future": _past_future(draft),
@@ -63,7 +63,7 @@ def _rule(draft: Draft) -> str:
     }[draft.admission]
 
 
-def _past_future(draft: Draft) -> str:
+def _past_future(draft: PlanDraft) -> str:
     """The pool less what is kept free, as the rows of a full pool differ from what is expected of them."""
     reason = f"a row starts when the fullest step to come overflows with probability {OVERFLOW:g} at most"
     if draft.output_spread == 0:
@@ -77,17 +77,17 @@ def _past_future(draft: Draft) -> str:
     return f"{reason}; expected ceiling {ceiling:,.0f} tokens"
 
 
-def _room(draft: Draft) -> int:
+def _room(draft: PlanDraft) -> int:
     """KV tokens that fit the share of memory which KV may take."""
     return int(_free_bytes(draft) * draft.price.machine.kv_fraction) // draft.price.shape.kv_bytes
 
 
-def _free_bytes(draft: Draft) -> int:
+def _free_bytes(draft: PlanDraft) -> int:
     weights = 0 if draft.loaded else draft.price.shape.weight_bytes
     return max(draft.price.machine.memory_bytes - weights, 0)
 
 
-def useful_pages(draft: Draft) -> int:
+def useful_pages(draft: PlanDraft) -> int:
     """All shared runs, and of the rows that may run together those with the most of their own; one page to spare."""
     forest, page = draft.forest, draft.config.page_size
     nodes = -(-(forest.end - forest.start) // page)
@@ -96,14 +96,14 @@ def useful_pages(draft: Draft) -> int:
     return int(nodes[shared].sum()) + int(np.sort(own[draft.order])[-draft.chunk :].sum()) + 1
 
 
-def _least_pages(draft: Draft) -> int:
+def _least_pages(draft: PlanDraft) -> int:
     """What the row that needs most holds alone, with one sample of the assumed length."""
     forest, page = draft.forest, draft.config.page_size
     path = sum_above(forest, -(-(forest.end - forest.start) // page))
     return int((path[forest.leaf] - (-draft.lengths // page)).max(initial=1))
 
 
-def _no_fit(draft: Draft, room: int, least: int) -> str:
+def _no_fit(draft: PlanDraft, room: int, least: int) -> str:
     return (
         f"the largest row needs KV for {least:,} tokens, but the memory that is free beside the weights "
         f"({_free_bytes(draft) / 1e9:.2f} GB, of which KV may take {draft.price.machine.kv_fraction:.0%}) has room for "

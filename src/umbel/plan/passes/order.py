@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping_forest import sum_below
 from umbel.plan.passes.grouping_price import largest_between, sums_between
 from umbel.plan.passes.prefix import sum_above
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 WORTH = 0.99  # another order is taken when it saves more than 1 %: answers then come less as the rows do
 
 
-def order_rows(draft: Draft) -> Draft:
+def order_rows(draft: PlanDraft) -> PlanDraft:
     """Walk the forest in the order that the clock finds fastest; in input order unless another saves more than 1 %.
 
     Prices whole runs, so it comes after the passes that set lengths, chunk and pool.
@@ -81,7 +81,7 @@ def reorder(forest: Forest, key: Floats | Ints, row_key: Floats | Ints | None = 
     )
 
 
-def other_orders(draft: Draft) -> Iterator[tuple[str, Forest]]:
+def other_orders(draft: PlanDraft) -> Iterator[tuple[str, Forest]]:
     """The candidates besides the forest as it stands."""
     forest, rows = draft.forest, draft.forest.order
     if not len(rows):

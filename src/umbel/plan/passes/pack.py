@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from umbel.ir.plan import Decision
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.pricing import run_seconds
 
 NEAR = 1.03  # a smaller chunk is taken when its price is within 3 % of the best
 
 
-def choose_chunk(draft: Draft) -> Draft:
+def choose_chunk(draft: PlanDraft) -> PlanDraft:
     """The smallest candidate with which the whole run costs nearly as little as with the best one.
 
     There is no cap on the rows at work: tokens and KV memory are the only limits (BatchLLM, 2412.03594, section 4.3).

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Refusal
 from umbel.ir.workload import Workload
-from umbel.plan.draft import Draft, flat_forest
+from umbel.plan.draft import PlanDraft, flat_forest
 from umbel.plan.passes.grouping import best_groups, every_fork, paper_groups, paying_forks
 from umbel.plan.passes.grouping_forest import regroup
 from umbel.plan.passes.grouping_price import price_runs
@@ -42,7 +42,7 @@ MODES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def share_prefixes(draft: Draft) -> Draft:
+def share_prefixes(draft: PlanDraft) -> PlanDraft:
     """Compute shared runs once: by default those, at all levels, whose sharing pays; else as `config.prefix` says."""
     mode, page = draft.config.prefix, draft.config.page_size
     full = build_forest(draft.workload)
@@ -98,16 +98,16 @@ def build_forest(workload: Workload) -> Forest:
     lengths = np.diff(workload.offsets)
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"row {int(lengths.argmin())} has an empty prompt: a forest needs at least one token a row")
-    draft = _Draft(workload.tokens, workload.offsets[:-1], lengths)
-    groups = draft.split(draft.by_scope(workload.scope))
+    trie = _Trie(workload.tokens, workload.offsets[:-1], lengths)
+    groups = trie.split(trie.by_scope(workload.scope))
     while len(groups.node):
-        agreed, open_ = draft.extend(groups)
-        groups = _Groups.join(open_, draft.split(agreed))
-    return draft.finish()
+        agreed, open_ = trie.extend(groups)
+        groups = _RowGroups.join(open_, trie.split(agreed))
+    return trie.finish()
 
 
 @dataclass(slots=True)
-class _Groups:
+class _RowGroups:
     """Groups of rows that agree up to `depth`: rows `order[lo:hi]`, whose node is still growing."""
 
     node: Ints
@@ -117,24 +117,24 @@ class _Groups:
     window: Ints
 
     @classmethod
-    def at_roots(cls, lo: Ints, hi: Ints) -> _Groups:
+    def at_roots(cls, lo: Ints, hi: Ints) -> _RowGroups:
         """Rows that agree on nothing yet, below a root that is no node."""
         return cls(np.full_like(lo, -1), lo, hi, np.zeros_like(lo), np.zeros_like(lo))
 
     @classmethod
-    def join(cls, a: _Groups, b: _Groups) -> _Groups:
+    def join(cls, a: _RowGroups, b: _RowGroups) -> _RowGroups:
         """Both lists of groups, one after the other."""
         pairs = ((a.node, b.node), (a.lo, b.lo), (a.hi, b.hi), (a.depth, b.depth), (a.window, b.window))
         return cls(*(np.concatenate(pair) for pair in pairs))
 
-    def where(self, mask: NDArray[np.bool_]) -> _Groups:
+    def where(self, mask: NDArray[np.bool_]) -> _RowGroups:
         """The groups that `mask` picks."""
-        return _Groups(self.node[mask], self.lo[mask], self.hi[mask], self.depth[mask], self.window[mask])
+        return _RowGroups(self.node[mask], self.lo[mask], self.hi[mask], self.depth[mask], self.window[mask])
 
 
 @dataclass(slots=True)
-class _Draft:
-    """The forest while it grows: nodes in order of creation, rows of each group side by side in `order`."""
+class _Trie:
+    """A compact trie of the prompts while it grows; nodes are in order of creation, rows of a group adjacent in `order`."""
 
     tokens: NDArray[np.int32]
     first: Ints  # [rows] where a prompt begins in `tokens`
@@ -149,14 +149,14 @@ class _Draft:
         self.order = np.arange(len(self.lengths))
         self.leaf = np.empty(len(self.lengths), np.int64)
 
-    def by_scope(self, scope: Ints | None) -> _Groups:
+    def by_scope(self, scope: Ints | None) -> _RowGroups:
         """A group of all rows of each scope (`[rows]`; None: there is one)."""
         scopes = np.zeros(len(self.order), np.int64) if scope is None else scope
         self.order = np.argsort(scopes, kind="stable")
         _, lo, size = np.unique(scopes[self.order], return_index=True, return_counts=True)
-        return _Groups.at_roots(lo, lo + size)
+        return _RowGroups.at_roots(lo, lo + size)
 
-    def extend(self, groups: _Groups) -> tuple[_Groups, _Groups]:
+    def extend(self, groups: _RowGroups) -> tuple[_RowGroups, _RowGroups]:
         """Read one window further in every group; returns the groups to split here and those that still agree."""
         at, size = spans(groups.lo, groups.hi), groups.hi - groups.lo
         rows, begin = self.order[at], np.cumsum(size) - size
@@ -165,7 +165,7 @@ class _Draft:
         group = np.repeat(np.arange(len(size)), size)
         agree = self._agreement(rows, rows[begin], group, groups.depth, width)
         still = (agree == groups.window) & (agree < limit)
-        grown = _Groups(groups.node, groups.lo, groups.hi, groups.depth + agree, groups.window * 2)
+        grown = _RowGroups(groups.node, groups.lo, groups.hi, groups.depth + agree, groups.window * 2)
         return grown.where(~still), grown.where(still)
 
     def _agreement(self, rows: Ints, leaders: Ints, group: Ints, depth: Ints, width: Ints) -> Ints:
@@ -186,7 +186,7 @@ class _Draft:
             begin = stop
         return agree
 
-    def split(self, groups: _Groups) -> _Groups:
+    def split(self, groups: _RowGroups) -> _RowGroups:
         """End every group's node at its depth and sort its rows by their next token; returns the children that go on.
 
         Within the group's range of `order`, rows that end here come first, then one child after the other.
@@ -208,7 +208,7 @@ class _Draft:
         self.order[at] = rows[spans(edge, stop)]
         return self._create(groups, group[edge], token[edge] < 0, at, stop - edge)
 
-    def _create(self, groups: _Groups, group: Ints, over: NDArray[np.bool_], at: Ints, size: Ints) -> _Groups:
+    def _create(self, groups: _RowGroups, group: Ints, over: NDArray[np.bool_], at: Ints, size: Ints) -> _RowGroups:
         """Make a node of every child; rows that are over end at the parent; a child of one row is done at once."""
         lo = at[np.cumsum(size) - size]
         hi = lo + size
@@ -221,7 +221,7 @@ class _Draft:
         only = self.order[lo[alone]]
         self.leaf[only] = node[alone]
         self.ended.append((node[alone], self.lengths[only]))
-        return _Groups(node, lo, hi, start + 1, np.full(len(lo), FIRST_WINDOW)).where(~alone)
+        return _RowGroups(node, lo, hi, start + 1, np.full(len(lo), FIRST_WINDOW)).where(~alone)
 
     def finish(self) -> Forest:
         """Number the nodes depth first: by where their rows begin in `order`, a parent before its first child."""

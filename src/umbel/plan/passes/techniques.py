@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from umbel.catalog import CATALOG, Technique
 from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
-from umbel.plan.draft import Draft
+from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.memory import useful_pages
 from umbel.plan.pricing import run_seconds
 
@@ -25,7 +25,7 @@ _RULES = {
 }
 
 
-def weigh_techniques(draft: Draft) -> Draft:
+def weigh_techniques(draft: PlanDraft) -> PlanDraft:
     """Refuse every row of the catalogue that no pass has taken or refused; prefix modes are refused by their pass.
 
     Runs last, over a draft that is decided.
@@ -34,7 +34,7 @@ def weigh_techniques(draft: Draft) -> Draft:
     return draft.refuse(*others, *_other_rules(draft))
 
 
-def _refusals(row: Technique, draft: Draft) -> Iterator[Refusal]:
+def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     name = f"{row.family}: {row.name}"
     if not row.exact:
         if not row.taken_by(draft.config):
@@ -47,7 +47,7 @@ def _refusals(row: Technique, draft: Draft) -> Iterator[Refusal]:
         yield Refusal(name, None, _BLIND[row.name] + "; umbel sim plays it")
 
 
-def _lossy(row: Technique, draft: Draft) -> Iterator[Refusal]:
+def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     """A technique that may change answers is never taken but by name; weights that are int4 already stay so."""
     option, value = row.option
     if option == "linear" and draft.spec.quantization is not None:
@@ -58,7 +58,7 @@ def _lossy(row: Technique, draft: Draft) -> Iterator[Refusal]:
     yield Refusal(f"{row.family}: {row.name}", None, f"lossy: may change answers, so taken only by name: {flag}")
 
 
-def _other_rules(draft: Draft) -> Iterator[Refusal]:
+def _other_rules(draft: PlanDraft) -> Iterator[Refusal]:
     """Rules of admission, each priced by walking the whole run under it where the pool can be too small."""
     others = [row.name for row in CATALOG if row.family == "admission" and row.name != draft.admission]
     if draft.kv_tokens >= useful_pages(draft) * draft.config.page_size:
