@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbel.cli.assemble import build_job
+from umbel.cli.job_setup import build_job
 from umbel.config import EngineConfig
 from umbel.cost.machine import named
 from umbel.ir.plan import Plan

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.jobs.fakes import FakeEngine
-from umbel.cli import assemble, main, process
+from umbel.cli import job_setup as assemble
+from umbel.cli import main, process
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload

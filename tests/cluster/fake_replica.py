@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from umbel.cluster.wire import Kind, decode_rows, encode_answer, frame, read_frame
+from umbel.cluster.frames import Kind, decode_rows, encode_answer, frame, read_frame
 from umbel.cost.machine import a100
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output

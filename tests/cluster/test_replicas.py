@@ -15,9 +15,9 @@ from tests.cluster.fake_replica import FIRST, HUNG, MARK
 from tests.house.source import ROOT
 from tests.tiny_models import make_model
 from umbel.api import LLM
+from umbel.cluster.heartbeats import Heartbeats
 from umbel.cluster.local import LocalPool
 from umbel.cluster.replicas import Replicas
-from umbel.cluster.watch import Heartbeats
 from umbel.errors import CapacityError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 

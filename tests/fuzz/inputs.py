@@ -24,7 +24,7 @@ from umbel.cli.reading import LateTokenizer
 from umbel.errors import EmptyInput, InputError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.jobs.read.prepare import WindowBuilder
-from umbel.jobs.read.rows import InputRow, ReadOptions
+from umbel.jobs.read.records import InputRow, ReadOptions
 from umbel.jobs.read.scan import scan
 from umbel.jobs.read.source import Source
 from umbel.jobs.write.answers import Renderer

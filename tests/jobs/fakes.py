@@ -23,7 +23,7 @@ from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.read.changes import HashedInput, stamp_of
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 from umbel.plan.planner import make_plan
 
 WIDTH = 512

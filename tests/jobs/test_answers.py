@@ -12,7 +12,7 @@ import pytest
 
 from tests.jobs.fakes import FakeTokenizer, make_job, read_rows, write_rows
 from umbel.ir.request import Completion, Output, TokenLogprobs
-from umbel.jobs.read.rows import Style
+from umbel.jobs.read.records import Style
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import text_offsets
 

@@ -11,7 +11,7 @@ from tests.jobs.bad_cases import CASES, Case, good_row
 from tests.jobs.bad_doc import DOC, document
 from tests.jobs.fakes import make_job, read_rows, write_rows
 from umbel.ir.params import SamplingParams
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.summary import Summary
 from umbel.jobs.verify import verify
 

@@ -25,7 +25,7 @@ from tests.jobs.fakes import make_job, read_rows, write_rows
 from tests.parameters import some_of
 from umbel.errors import EmptyInput, InputError, InvalidRequest, UsageError
 from umbel.jobs.read.formats.lines import read_lines
-from umbel.jobs.read.rows import InputRow, ReadOptions, Style
+from umbel.jobs.read.records import InputRow, ReadOptions, Style
 from umbel.jobs.read.source import Source
 from umbel.jobs.verify import verify
 

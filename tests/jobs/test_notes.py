@@ -22,7 +22,7 @@ from umbel.ir.workload import Workload
 from umbel.jobs.job import Job
 from umbel.jobs.read.cuts import WindowSizes
 from umbel.jobs.read.prepare import prepare
-from umbel.jobs.read.rows import ReadNotes, ReadOptions, note_texts
+from umbel.jobs.read.records import ReadNotes, ReadOptions, note_texts
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.windows import open_feed
 from umbel.jobs.report.page import report_page

@@ -27,7 +27,7 @@ from umbel.jobs.job import Job
 from umbel.jobs.read.cuts import WindowSizes
 from umbel.jobs.read.prefetch import Ahead, Halt, Halted
 from umbel.jobs.read.prepare import WindowBuilder
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.windows import open_feed
 from umbel.jobs.verify import verify

@@ -53,7 +53,7 @@ def plan_command(
     from umbel.cli.reading import LateTokenizer, model_names, read_options
     from umbel.ir.params import SamplingParams
     from umbel.jobs.read.prepare import prepare
-    from umbel.jobs.read.rows import ReadNotes, note_texts
+    from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
     from umbel.models.families import read_spec, resolve_model

@@ -13,7 +13,7 @@ from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
 from umbel.jobs.read.formats.template import Template
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 
 if TYPE_CHECKING:
     from umbel.text.tokenizer import Tokenizer

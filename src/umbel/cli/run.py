@@ -105,8 +105,8 @@ def _run(
     own_process: bool,
 ) -> int:
     """Run the job. Times count from the start of the process where that is there for this command only."""
-    from umbel.cli.assemble import build_job
     from umbel.cli.display import closing_lines, say, showing
+    from umbel.cli.job_setup import build_job
     from umbel.jobs.read.spool import readable
 
     recorder, began = None, process_start() if own_process else time.monotonic()

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import IO
 
-from umbel.cluster.watch import BEAT_SECONDS, Heartbeats
-from umbel.cluster.wire import Kind, frame, take_frames
+from umbel.cluster.frames import Kind, frame, take_frames
+from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
 from umbel.config import EngineConfig
 
-PROGRAM = "umbel.cluster.replica"
+PROGRAM = "umbel.cluster.replica_process"
 READ = 1 << 20
 PATIENCE = 10.0  # seconds in which a replica ends by itself once its pipe has
 

@@ -14,9 +14,9 @@ import torch
 from umbel import errors
 from umbel.api import LLM
 from umbel.cluster.deal import Deal
+from umbel.cluster.frames import Kind, decode_answer, encode_rows
 from umbel.cluster.local import Event, LocalPool
 from umbel.cluster.settings import check_replicas, config_of_replica
-from umbel.cluster.wire import Kind, decode_answer, encode_rows
 from umbel.config import EngineConfig
 from umbel.cost.history import History
 from umbel.cost.known import Known

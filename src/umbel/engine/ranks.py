@@ -32,8 +32,8 @@ TIMEOUT = timedelta(days=365)  # a rank waits as long as nothing is asked of it;
 class Ranks:
     """The other ranks, from the time this is made to the time it is dropped or `stop` is called.
 
-    They are processes of this machine that run `umbel.engine.rank`; each loads its shard. Raises UsageError where this
-    process is part of a group already.
+    They are processes of this machine that run `umbel.engine.rank_process`; each loads its shard. Raises UsageError
+    where this process is part of a group already.
     """
 
     def __init__(self, config: EngineConfig, spec: ModelSpec):
@@ -45,7 +45,7 @@ class Ranks:
         orders = [
             json.dumps({"meeting": meeting, "rank": rank, "config": asdict(config)}) for rank in range(1, self.count)
         ]
-        commands = [[sys.executable, "-m", "umbel.engine.rank", order] for order in orders]
+        commands = [[sys.executable, "-m", "umbel.engine.rank_process", order] for order in orders]
         # In a session of their own, as Ctrl-C is for the job; they end when their pipe does, so not after this process.
         self.others = [subprocess.Popen(c, stdin=subprocess.PIPE, start_new_session=True) for c in commands]
         self.stop = weakref.finalize(self, _stop, self.others, meeting)

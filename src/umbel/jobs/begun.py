@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.store import JobStore
 
 

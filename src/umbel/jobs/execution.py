@@ -14,7 +14,7 @@ from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.prepare import Window
-from umbel.jobs.read.rows import ReadNotes, note_texts
+from umbel.jobs.read.records import ReadNotes, note_texts
 from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal

@@ -14,7 +14,7 @@ import orjson
 
 from umbel.config import ATTENTIONS, DECIDED_HERE
 from umbel.errors import UsageError
-from umbel.jobs.read.rows import ReadOptions
+from umbel.jobs.read.records import ReadOptions
 
 _OPTIONS = (
     *("dtype", "attention_backend", "linear", "kv_cache_dtype", "tensor_parallel_size", "load_format", "seed"),

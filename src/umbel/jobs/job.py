@@ -23,7 +23,7 @@ from umbel.jobs.paths import check_paths, clear_store, remove_store
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.prefetch import Ahead, Halt
 from umbel.jobs.read.prepare import TextEncoder, Window, WindowBuilder
-from umbel.jobs.read.rows import InputRow, ReadNotes, strict_message
+from umbel.jobs.read.records import InputRow, ReadNotes, strict_message
 from umbel.jobs.read.windows import Feed, open_feed
 from umbel.jobs.report.report import report_of
 from umbel.jobs.report.sums import fold

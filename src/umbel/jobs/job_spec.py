@@ -9,7 +9,7 @@ from typing import Any
 
 from umbel.ir.budget import Budget
 from umbel.jobs.read.changes import HashedInput
-from umbel.jobs.read.rows import ReadNotes, ReadOptions
+from umbel.jobs.read.records import ReadNotes, ReadOptions
 from umbel.jobs.read.source import Source
 
 

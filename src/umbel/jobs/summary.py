@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from umbel.jobs.read.rows import ReadNotes
+from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.store import Totals
 
 LENGTH_WARNING_SHARE = 0.01
@@ -24,7 +24,7 @@ class Summary:
     `discarded_tokens` were generated in this run for rows that a stop left unfinished. `against_plan` holds
     figures of the whole job beside those of its plan, as jobs.report does. `exact` says that no technique that was
     taken may change answers, and `lossy` names those that may; `notes` are texts for the user: of the model
-    (ir.plan.Plan), then of the input (jobs.read.rows.ReadNotes).
+    (ir.plan.Plan), then of the input (jobs.read.records.ReadNotes).
     """
 
     status: str

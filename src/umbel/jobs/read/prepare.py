@@ -19,7 +19,7 @@ from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request, RowError
 from umbel.ir.workload import Workload
-from umbel.jobs.read.rows import InputRow, Style, n_chars_of
+from umbel.jobs.read.records import InputRow, Style, n_chars_of
 from umbel.jobs.read.source import Source
 
 

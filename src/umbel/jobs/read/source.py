@@ -17,7 +17,7 @@ from umbel.jobs.read.formats.lines import holds_more, is_packed, open_bytes
 from umbel.jobs.read.formats.parquet import read_parquet, unpacked_bytes
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.template import Template
-from umbel.jobs.read.rows import InputRow, ReadNotes, ReadOptions, n_chars_of
+from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, n_chars_of
 from umbel.jobs.read.unique import IdIndex
 
 BATCH_ROWS = 2_048

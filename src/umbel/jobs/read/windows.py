@@ -19,7 +19,7 @@ from umbel.jobs.read.formats.lines import Line, too_long
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.outline import Outline, outline, repeats
 from umbel.jobs.read.prepare import Window, WindowBuilder
-from umbel.jobs.read.rows import InputRow, Style
+from umbel.jobs.read.records import InputRow, Style
 from umbel.jobs.read.source import BATCH_ROWS, Source, repeated
 
 SMALL_BYTES = 16 * 2**20

@@ -12,7 +12,7 @@ from umbel.config import readable
 from umbel.errors import UsageError
 from umbel.jobs.execution import NOTES
 from umbel.jobs.paths import store_path
-from umbel.jobs.read.rows import note_texts
+from umbel.jobs.read.records import note_texts
 from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
 from umbel.jobs.store import JobStore
 

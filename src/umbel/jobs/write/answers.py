@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
-from umbel.jobs.read.rows import Style
+from umbel.jobs.read.records import Style
 from umbel.jobs.store import Result
 from umbel.jobs.write.openai_answers import OpenAIAnswers, TokenTexts
 

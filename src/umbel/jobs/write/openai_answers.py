@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
-from umbel.jobs.read.rows import Style
+from umbel.jobs.read.records import Style
 
 CREATED = 0
 """`created` of every body: a clock reading would differ between a resumed and an uninterrupted run."""

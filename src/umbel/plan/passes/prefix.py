@@ -134,7 +134,8 @@ class _RowGroups:
 
 @dataclass(slots=True)
 class _Trie:
-    """A compact trie of the prompts while it grows; nodes are in order of creation, rows of a group adjacent in `order`."""
+    """A compact trie of the prompts while it grows: nodes in order of creation, the rows of a group adjacent in
+    `order`."""
 
     tokens: NDArray[np.int32]
     first: Ints  # [rows] where a prompt begins in `tokens`

@@ -12,7 +12,7 @@ from umbel.ir.limits import MAX_LINE_BYTES
 from umbel.jobs.read.formats.lines import Line, read_lines
 from umbel.jobs.read.formats.parse import RowParser, is_unicode
 from umbel.jobs.read.formats.table import check_columns
-from umbel.jobs.read.rows import InputRow
+from umbel.jobs.read.records import InputRow
 
 _OPEN = "a quotation mark opens a cell and none closes it"
 _AFTER = "text follows the quotation mark that closes a cell, or a mark before it was never closed"

@@ -12,7 +12,7 @@ from umbel.ir.limits import MAX_LINE_BYTES
 from umbel.jobs.read.formats.decode import decode_leniently, decode_object
 from umbel.jobs.read.formats.lines import Line, read_lines
 from umbel.jobs.read.formats.parse import ENDPOINTS, RowParser, id_in
-from umbel.jobs.read.rows import InputRow
+from umbel.jobs.read.records import InputRow
 
 _SNIFF_LINES = 1_000
 _DEFAULT_ENDPOINT = "/v1/chat/completions"

@@ -11,7 +11,7 @@ from umbel.ir.body import EFFECTIVE_FIELDS
 from umbel.jobs.read.formats.cells import Cells, cells_of
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.table import check_columns
-from umbel.jobs.read.rows import InputRow
+from umbel.jobs.read.records import InputRow
 
 if TYPE_CHECKING:
     import pyarrow

@@ -16,7 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.template import Template
-from umbel.jobs.read.rows import InputRow, ReadNotes, ReadOptions, Style
+from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
 ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}

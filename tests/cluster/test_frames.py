@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from umbel.cluster.wire import (
+from umbel.cluster.frames import (
     Frame,
     Kind,
     decode_answer,

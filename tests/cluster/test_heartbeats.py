@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.cluster import watch as watch_module
-from umbel.cluster.watch import Heartbeats
+from umbel.cluster import heartbeats as watch_module
+from umbel.cluster.heartbeats import Heartbeats
 
 
 class Clock:

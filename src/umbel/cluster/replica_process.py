@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from umbel.api import LLM
-from umbel.cluster.watch import BEAT_SECONDS
-from umbel.cluster.wire import Kind, decode_rows, encode_answer, frame, read_frame
+from umbel.cluster.frames import Kind, decode_rows, encode_answer, frame, read_frame
+from umbel.cluster.heartbeats import BEAT_SECONDS
 from umbel.config import EngineConfig
 from umbel.cost.devices import shared_by
 from umbel.cost.machine import Machine
