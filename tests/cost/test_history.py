@@ -55,9 +55,9 @@ def test_steps_are_learned_and_found_again(history: History) -> None:
     found = History.of(SPEC, Path("elsewhere"), "float32", HERE, 1).load().calibration  # seconds belong to the shape
     assert found is not None and (found.steps, found.jobs) == (20, 2)
     assert found.each(Load.one(8, 8, 800, 800))[0] == pytest.approx(0.05, rel=0.05)
-    history.learn_steps(*steps(), PRIOR, afresh=True)
-    afresh = history.load().calibration
-    assert afresh is not None and afresh.jobs == 1
+    history.learn_steps(*steps(), PRIOR, restart=True)
+    restart = history.load().calibration
+    assert restart is not None and restart.jobs == 1
 
 
 def test_too_little_teaches_nothing(history: History, cache: Path) -> None:
@@ -65,7 +65,7 @@ def test_too_little_teaches_nothing(history: History, cache: Path) -> None:
     load, seconds = steps()
     history.learn_steps(load, seconds / 1000, PRIOR)
     assert not cache.exists()
-    history.learn_steps(load, seconds / 1000, PRIOR, afresh=True)  # unless it was timed for its own sake
+    history.learn_steps(load, seconds / 1000, PRIOR, restart=True)  # unless it was timed for its own sake
     assert history.load().calibration is not None
 
 

@@ -41,7 +41,7 @@ def doctor_command(
     chosen = pick_device(config.device)
     if threads is not None:
         torch.set_num_threads(threads)
-    this_machine(afresh=True)
+    this_machine(remeasure=True)
     found: dict[str, Any] = {"versions": versions(), "machine": hardware(chosen), "ceilings": ceilings(chosen)}
     found["kernels"] = kernels_used(chosen)
     found["attention"] = attention_used(chosen, config, named=model is not None)

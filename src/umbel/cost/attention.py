@@ -10,8 +10,13 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class AttentionPrice:
-    """Seconds for each second of the Triton kernel: of prompts (`prefill`), of decodes that share nothing (`decode`)
-    and of those below a shared run (`shared`); None where nobody measured. `source` says where they are from."""
+    """Seconds of an attention kernel per second of the Triton kernel, by kind of work; None where not measured.
+
+    `prefill`: prompts.
+    `decode`: decoding rows that share nothing.
+    `shared`: decoding rows below a shared run.
+    `source`: where the figures come from.
+    """
 
     prefill: float | None = None
     decode: float | None = None
@@ -20,7 +25,7 @@ class AttentionPrice:
 
     @property
     def worst(self) -> float:
-        """The factor of the dearest kind, as most jobs have all of them; infinite where one is not known."""
+        """The largest of the three factors, as most jobs have all kinds of work; infinite where one is not known."""
         kinds = (self.prefill, self.decode, self.shared)
         return max(math.inf if factor is None else factor for factor in kinds)
 

@@ -38,7 +38,7 @@ _ROUNDS = 5
 
 
 def features(load: Load) -> Floats:
-    """What a step's seconds are linear in (`[entries, features]`), per step."""
+    """The amounts that a step's seconds are linear in (`[entries, features]`), per step."""
     tokens = load.tokens
     context = load.pairs / np.maximum(tokens, 1.0)  # keys that a token sees on average: cells merged one by one
     columns = (
@@ -56,12 +56,14 @@ def features(load: Load) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A fit and what it needs to go on learning; a few dozen numbers.
+    """A fit of seconds to features, and the moments it needs to go on learning; a few dozen numbers.
 
-    `prior` and `coefficients` are seconds per unit of each feature. `level` is the logarithm of how far whole jobs lie
-    above the sum of their ordinary steps (stalls, which the fit leaves out). `variance` is of the logarithm of measured
-    by expected seconds of whole jobs, each expected before it was learned from. `steps` and `jobs` count what was
-    learned from.
+    `prior`, `coefficients`: seconds per unit of each feature (`[features]`).
+    `level`: logarithm of how far whole jobs lie above the sum of their ordinary steps (stalls, which the fit leaves
+        out).
+    `variance`: of the logarithm of (measured / expected) seconds of whole jobs, each expected before it was learned
+        from.
+    `steps`, `jobs`: how many were learned from.
     """
 
     prior: Floats
@@ -74,7 +76,8 @@ class Calibration:
 
     @classmethod
     def start(cls, prior: Floats) -> Calibration:
-        """Nothing measured yet: the prior (`[features]`, seconds, all above zero) is all there is."""
+        """A calibration without measurements: its coefficients are the prior (`[features]`, seconds, all above
+        zero)."""
         prior = np.maximum(prior, 1e-15)
         return cls(prior, prior, Moments.none(len(prior)))
 
@@ -94,7 +97,7 @@ class Calibration:
         return f"seconds fitted to {self.steps:,} steps of {runs} of this model here"
 
     def interval(self, expected: float) -> tuple[float, float]:
-        """Seconds between which nine jobs of ten end when `expected` is expected."""
+        """The seconds between which nine jobs of ten end when the mean is `expected`."""
         factor = math.exp(QUANTILE * self.sigma)
         return expected / factor, expected * factor
 
@@ -122,20 +125,23 @@ class Calibration:
         )
 
     def _next_variance(self, error: float, above: float) -> float:
-        """A first job's error says how wrong the ceilings were, not how wrong the fit will be: only its rest counts."""
+        """The variance after one more job. A first job's error measures the ceilings, not the fit, so only its
+        remainder counts."""
         if not self.jobs:
             return max(above**2, (SIGMA_PRIOR / 2) ** 2)
         return (1 - ERROR_SHARE) * self.variance + ERROR_SHARE * _within(error, SIGMA_MOST) ** 2
 
     def _trust(self, x: Floats, seconds: Floats, steps: Floats) -> float:
-        """1, or less for a run that is so far from all before it that other work must have disturbed it."""
+        """The weight of a run: 1, or less where it lies so far from all earlier ones that other work must have
+        disturbed it."""
         if not self.jobs:
             return 1.0
         off = abs(math.log(_weighted_median(seconds / np.maximum(x @ self.coefficients, 1e-9), seconds * steps)))
         return 1.0 if off <= math.log(STALLED) else max(math.exp(-off) / 2, TRUST_LEAST)
 
     def _refit(self, x: Floats, seconds: Floats, steps: Floats, trust: float) -> tuple[Floats, Moments]:
-        """Reweighted a few times: relative to what the fit expects, and steps far off it count less (Huber)."""
+        """Coefficients after a few reweightings: errors are relative to the fit, and steps far off it count less
+        (Huber)."""
         weights = _weights(seconds, steps) * trust
         older = self.moments.faded(FADE ** (float(weights.sum()) / BATCH_MASS))
         guess = (older + Moments.of(x, seconds, seconds, weights)).fit(self.prior, RIDGE)
@@ -164,7 +170,7 @@ class Calibration:
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """What `as_dict` gave. Raises ValueError, TypeError or KeyError on anything else."""
+        """The calibration that `as_dict` wrote. Raises ValueError, TypeError or KeyError on anything else."""
         k = len(FEATURES)
         if values["features"] != list(FEATURES):
             raise ValueError(f"fitted over {values['features']}: this version fits over {list(FEATURES)}")
@@ -182,8 +188,8 @@ class Calibration:
 
 
 def _weights(seconds: Floats, steps: Floats) -> Floats:
-    """Half of the weight by time, as it is times of whole jobs that are to be foretold, half to each step alike, as the
-    small ones fill other jobs; all together at most a batch's."""
+    """The weight of each entry (`[entries]`). Half of it goes by time, as times of whole jobs are to be predicted; half
+    goes to all steps equally, as small steps fill other jobs. Together they weigh at most one batch."""
     time = seconds * steps
     mass = min(BATCH_MASS, STEP_MASS * float(steps.sum()))
     return np.asarray((time / time.sum() + steps / steps.sum()) / 2 * mass)

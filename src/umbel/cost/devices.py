@@ -1,4 +1,4 @@
-"""What devices together may count on, and what one of several replicas that share a processor may."""
+"""Ceilings of several devices together, and of one of several replicas that share a processor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ SUM_SECONDS = 2e-5  # for the least sum over devices of one machine; an estimate
 
 
 def shared_by(machine: Machine, count: int) -> Machine:
-    """One of `count` equal parts of a processor: of its arithmetic, its memory's rate and what is free of it.
+    """One of `count` equal parts of a processor: of its arithmetic, its memory bandwidth and its free memory.
 
-    It has an identity of its own, so that steps beside others do not teach what steps take alone. A GPU is not shared.
+    It has its own identity in the history, because steps that share a processor say nothing about steps that run alone.
+    A GPU is not shared.
     """
     if count == 1 or machine.on_gpu:
         return machine
@@ -31,12 +32,11 @@ def shared_by(machine: Machine, count: int) -> Machine:
 
 
 def joined(machine: Machine, count: int) -> Machine:
-    """`count` such devices that hold a part of each layer (tensor parallel): their arithmetic, memory and its rate
-    together, and two sums over all of them in each layer.
+    """`count` such devices that each hold a part of every layer (tensor parallel): their arithmetic, memory and
+    bandwidth added up, with two all-reduces in each layer.
 
-    It has an identity of its own, so that its steps teach nothing about one device. Only the latency of sums is priced,
-    not their bytes, which depend on how the devices are connected: runs teach that. Processes of one processor have no
-    more than it has.
+    It has its own identity in the history. Only the latency of the all-reduces is priced, not their bytes, which depend
+    on how the devices are connected: measured runs show that. Processes of one processor have no more than it has.
     """
     if count == 1 or not machine.on_gpu:
         return machine

@@ -1,7 +1,7 @@
-"""What earlier runs taught, on disk: measured seconds of steps by machine and shape, lengths of answers by model.
+"""What earlier runs measured, on disk: seconds of steps by machine and shape, lengths of answers by model.
 
 A small JSON file each, in the folder that cost.json_cache names. Plans get better with it and answers never depend on
-it, so whatever goes wrong here ends in a plan without history.
+it, so any failure here ends in a plan without history.
 """
 
 from __future__ import annotations
@@ -48,18 +48,21 @@ class History:
         return cls(folder / f"steps-{_digest(where | shape)}.json", folder / f"lengths-{_digest(model)}.json")
 
     def load(self) -> Known:
-        """All that is known; nothing where there is no history, or one that cannot be read (then with a warning)."""
+        """All that is known: empty where there is no history, or (with a warning) where it cannot be read."""
         return Known(read_json(self.lengths, _curves) or {}, read_json(self.steps, Calibration.of_dict))
 
-    def learn_steps(self, load: Load, seconds: Floats, prior: Floats, *, afresh: bool = False) -> None:
-        """Add measured steps (see Calibration.learn); `prior` is where a first fit starts, or any one `afresh`, which
-        also takes what would be too short a run to teach anything."""
+    def learn_steps(self, load: Load, seconds: Floats, prior: Floats, *, restart: bool = False) -> None:
+        """Add measured steps (`Calibration.learn`).
+
+        `prior`: where a first fit starts.
+        `restart`: start again from the prior, and accept a run that would otherwise be too short to learn from.
+        """
 
         def change() -> dict[str, Any]:
-            known = None if afresh else read_json(self.steps, Calibration.of_dict)
+            known = None if restart else read_json(self.steps, Calibration.of_dict)
             return (known or Calibration.start(prior)).learn(load, seconds).as_dict()
 
-        if afresh or (load.steps.sum() >= LEAST_STEPS and (load.steps * seconds).sum() >= LEAST_SECONDS):
+        if restart or (load.steps.sum() >= LEAST_STEPS and (load.steps * seconds).sum() >= LEAST_SECONDS):
             change_json(self.steps, change)
 
     def learn_lengths(self, seen: Mapping[str, LengthCurve]) -> None:
@@ -69,7 +72,7 @@ class History:
 
 
 def default_threads() -> int:
-    """Threads that torch takes when none are asked for, as far as can be told without it."""
+    """The threads that torch would use when no number is given, as far as that is known without importing it."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if asked.isdigit() and int(asked):
         return int(asked)
@@ -81,7 +84,7 @@ def _digest(parts: Mapping[str, Any]) -> str:
 
 
 def _curves(values: Mapping[str, Any]) -> dict[str, LengthCurve]:
-    """Length curves out of JSON. Raises on anything that is not one."""
+    """Length curves from JSON. Raises on anything else."""
     return {str(name): LengthCurve.of_json(one) for name, one in values["templates"].items()}
 
 
@@ -90,12 +93,12 @@ def _plain(curves: Mapping[str, LengthCurve]) -> dict[str, Any]:
 
 
 def _joined(old: Mapping[str, LengthCurve], new: Mapping[str, LengthCurve]) -> dict[str, LengthCurve]:
-    """Both together, those seen last at the end, the oldest left out when there are too many."""
+    """The curves of both, those seen last at the end; the oldest are left out when there are too many."""
     kept = {name: curve for name, curve in old.items() if name not in new}
     both = kept | {name: _sum(old[name], curve) if name in old else curve for name, curve in new.items()}
     return dict(list(both.items())[-MOST_TEMPLATES:])
 
 
 def _sum(old: LengthCurve, new: LengthCurve) -> LengthCurve:
-    """Answers of both; the old ones fade so that they never weigh more than `MOST_ANSWERS` less the new ones."""
+    """The answers of both; the old ones fade so that they never weigh more than `MOST_ANSWERS` less the new ones."""
     return old.scaled(max(MOST_ANSWERS - new.answers, 0.0)).joined(new)

@@ -38,7 +38,7 @@ def cache_folder() -> Path | None:
 
 
 def read_json(path: Path | None, parse: Callable[[Mapping[str, Any]], T]) -> T | None:
-    """What `parse` makes of a file; None when there is none, or, with a warning, when it is damaged."""
+    """The file's contents through `parse`; None when there is no file, or (with a warning) when it is damaged."""
     if path is None:
         return None
     try:
@@ -53,7 +53,7 @@ def read_json(path: Path | None, parse: Callable[[Mapping[str, Any]], T]) -> T |
 def change_json(path: Path | None, change: Callable[[], Mapping[str, Any]]) -> None:
     """Replace a file by what `change` returns, while no other process changes it.
 
-    Nothing is kept, and nothing said, where files may not be written; a warning says what else went wrong.
+    Where files may not be written nothing is kept, without a warning; any other failure is a warning.
     """
     if path is None:
         return
@@ -75,8 +75,8 @@ def change_json(path: Path | None, change: Callable[[], Mapping[str, Any]]) -> N
 
 
 def _clean(folder: Path) -> None:
-    """Remove the files that were changed longest ago where there are too many, and what writers left that died. Files
-    of other names are not ours."""
+    """Remove the least recently changed files where there are too many, and temporary files of writers that died. Files
+    with other names are left alone."""
     found = [(entry.stat().st_mtime, Path(entry)) for entry in os.scandir(folder) if _OURS.fullmatch(entry.name)]
     kept = sorted((at, path) for at, path in found if path.suffix == ".json")
     left = [path for at, path in found if path.suffix == ".lock" or (path.suffix == ".part" and at < time.time() - OLD)]
@@ -86,7 +86,8 @@ def _clean(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock; without it where the file system has none, as then a lost update is all that can happen."""
+    """Hold the file's lock. Where the file system has none, go on without it: a lost update is the worst that can
+    happen."""
     with open(path, "w") as held:
         with suppress(OSError):
             fcntl.flock(held, fcntl.LOCK_EX)  # given back when the file is closed, also by a process that dies

@@ -1,4 +1,4 @@
-"""What earlier runs have taught about a model on a machine: how long its answers are, and how long its steps take."""
+"""What earlier runs measured of a model on a machine: how long its answers are, and how long its steps take."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ def _nothing() -> Mapping[str, LengthCurve]:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """`lengths`: output lengths by template (as in ir.plan.Plan.templates; "" for all rows together). `calibration`:
-    measured seconds of steps; None where nothing was measured."""
+    """The history of a model on a machine, as a record.
+
+    `lengths`: output lengths by template (as in ir.plan.Plan.templates; "" for all rows together).
+    `calibration`: measured seconds of steps; None where there are none.
+    """
 
     lengths: Mapping[str, LengthCurve] = field(default_factory=_nothing)
     calibration: Calibration | None = None

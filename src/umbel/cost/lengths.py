@@ -1,9 +1,9 @@
-"""How long answers are: a distribution learned from finished ones, read at what is already produced.
+"""How long answers are: a distribution learned from finished ones, and conditioned on the tokens already produced.
 
 The past of Past-Future scheduling (LightLLM, arXiv 2507.10150), with two changes. Answers that were stopped by their
-limit, and those that are still being written, count as "at least so long" (Kaplan and Meier 1958) instead of as so
-long or not at all: otherwise the first answers to end, which are the short ones, would pass for all. And a group of
-rows with few answers of its own leans on all rows.
+limit, and those that are still running, count as "at least so long" (Kaplan and Meier 1958): otherwise the first
+answers to end, which are the short ones, would stand for all. And a group of rows with few answers of its own borrows
+from all rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ENOUGH = (
 class LengthCurve:
     """Output lengths seen: distinct `lengths` (ascending), and how many answers ended there (`counts`).
 
-    `cut` counts answers that their limit stopped there, so that all that is known is that they are longer (None: no
-    answer was).
+    `cut` counts the answers that their limit stopped at each length, of which only is known that they are longer (None:
+        no answer was stopped).
     """
 
     lengths: Ints
@@ -38,12 +38,12 @@ class LengthCurve:
 
     @classmethod
     def none(cls) -> LengthCurve:
-        """Of no answers."""
+        """An empty curve."""
         return cls(np.zeros(0, np.int64), np.zeros(0))
 
     @classmethod
     def of(cls, ended: Ints, cut: Ints | None = None) -> LengthCurve:
-        """Of answers that ended at `ended` and others that were stopped at `cut` (`[answers]`, tokens)."""
+        """The curve of answers that ended at `ended` and others that were stopped at `cut` (`[answers]`, tokens)."""
         stopped = np.zeros(0, np.int64) if cut is None else cut
         lengths, place = np.unique(np.concatenate([ended, stopped]), return_inverse=True)
         counts = np.bincount(place[: len(ended)], minlength=len(lengths)).astype(float)
@@ -51,7 +51,7 @@ class LengthCurve:
 
     @property
     def answers(self) -> float:
-        """Answers seen, stopped ones included."""
+        """The number of answers seen, stopped ones included."""
         return float(self.counts.sum() + self.stopped.sum())
 
     @property
@@ -60,24 +60,24 @@ class LengthCurve:
         return np.zeros(len(self.lengths)) if self.cut is None else self.cut
 
     def survival(self, tokens: Ints | int) -> Floats:
-        """Share of answers that go on after so many tokens; beyond all that was seen, as at the last length seen."""
+        """The share of answers longer than so many tokens; beyond the longest seen, the share at the longest seen."""
         return np.append(1.0, self._after())[np.searchsorted(self.lengths, tokens, "right")]
 
     def mean(self, limit: Ints | int, produced: Ints | int = 0) -> Floats:
-        """Expected length of an answer that has produced so many tokens and goes on, when `limit` stops it.
+        """Expected length of an answer that has produced so many tokens and has not ended, when `limit` stops it.
 
-        An answer that has outlived all that were seen is taken to run to its limit.
+        An answer longer than all that were seen is assumed to run to its limit.
         """
         alive = self.survival(produced)
         more = (self._moment(limit, 1) - self._moment(produced, 1)) / np.where(alive > 0, alive, 1.0)
         return np.where(alive > 0, np.minimum(produced + more, limit), limit)
 
     def variance(self, limit: Ints | int) -> Floats:
-        """Of the length of an answer that `limit` stops."""
+        """Variance of the length of an answer that `limit` stops."""
         return np.asarray(np.maximum(self._moment(limit, 2) - self._moment(limit, 1) ** 2, 0.0))
 
     def quantile(self, share: Floats | float, limit: Ints | int, produced: Ints | int = 0) -> Ints:
-        """The length that this share of the answers does not exceed, given as in `mean`."""
+        """The length that this share of the answers does not exceed; conditions as in `mean`."""
         goal = np.asarray((1.0 - share) * self.survival(produced) + 1e-12)
         at = np.searchsorted(-self._after(), -goal)  # the first length after which no more than `goal` go on
         found = np.append(self.lengths, np.iinfo(np.int64).max)[at]
@@ -89,19 +89,19 @@ class LengthCurve:
         return LengthCurve(self.lengths, self.counts * factor, self.stopped * factor)
 
     def joined(self, other: LengthCurve) -> LengthCurve:
-        """The answers of both."""
+        """The curve of the answers of both."""
         lengths, place = np.unique(np.concatenate([self.lengths, other.lengths]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([self.counts, other.counts]), len(lengths))
         cut = np.bincount(place, np.concatenate([self.stopped, other.stopped]), len(lengths))
         return LengthCurve(lengths, counts.astype(float), cut.astype(float))
 
     def to_json(self) -> dict[str, list[float]]:
-        """Plain lists."""
+        """The curve as plain lists."""
         return {"lengths": self.lengths.tolist(), "counts": self.counts.tolist(), "cut": self.stopped.tolist()}
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> LengthCurve:
-        """From `to_json`'s lists; raises ValueError for anything that is not a curve."""
+        """The curve that `to_json` wrote; raises ValueError for anything else."""
         lengths = np.array(values["lengths"], np.int64)
         counts, cut = (np.array(values[name], float) for name in ("counts", "cut"))
         if not lengths.shape == counts.shape == cut.shape == (len(lengths),):
@@ -113,14 +113,15 @@ class LengthCurve:
         return cls(lengths, counts, cut)
 
     def _moment(self, tokens: Ints | int, power: int) -> Floats:
-        """Mean of min(length, tokens) to a power: each token of an answer adds its own step, while it goes on."""
+        """Mean of min(length, tokens) to a power: each token of an answer adds its own increment while the answer goes
+        on."""
         edges, levels = np.append(0, self.lengths), np.append(1.0, self._after())
         below = np.append(0.0, np.cumsum(np.diff(edges**power) * levels[:-1]))
         at = np.searchsorted(edges, tokens, "right") - 1
         return np.asarray(below[at] + levels[at] * (np.asarray(tokens) ** power - edges[at] ** power))
 
     def _after(self) -> Floats:
-        """Share of answers that go on after each length (`[lengths]`), by Kaplan and Meier's product."""
+        """The share of answers longer than each length (`[lengths]`), by Kaplan and Meier's product."""
         both = self.counts + self.stopped
         at_risk = np.cumsum(both[::-1])[::-1]
         return np.cumprod(1.0 - self.counts / np.maximum(at_risk, 1e-300), dtype=np.float64)
@@ -128,29 +129,31 @@ class LengthCurve:
 
 @dataclass(slots=True)
 class _Tally:
-    """Answers of one group: length -> how many ended there, and how many were stopped there."""
+    """Answers of one group: how many ended, and how many were stopped, at each length."""
 
     ended: dict[int, float] = field(default_factory=dict)
     cut: dict[int, float] = field(default_factory=dict)
     answers: float = 0.0
 
     def add(self, tokens: int, *, cut: bool) -> None:
-        """Count one."""
+        """Count one answer of so many tokens."""
         counts = self.cut if cut else self.ended
         counts[tokens] = counts.get(tokens, 0.0) + 1.0
         self.answers += 1.0
 
     def curve(self) -> LengthCurve:
-        """As a curve."""
+        """The counts as a curve."""
         lengths = np.array(sorted({*self.ended, *self.cut}), np.int64)
         counts, cut = (np.array([d.get(n, 0.0) for n in lengths.tolist()]) for d in (self.ended, self.cut))
         return LengthCurve(lengths, counts, cut)
 
 
 class LengthBook:
-    """Lengths of answers by group of rows: what was known before (`seeds`) and what is learned as samples end.
+    """Lengths of answers by group of rows: those known before (`seeds`), and those learned as samples end.
 
-    `groups` (`[rows]`) are numbers of groups; `seeds` are curves of earlier runs by group, `common` of all rows.
+    `groups`: the group of each row (`[rows]`).
+    `seeds`: curves of earlier runs by group.
+    `common`: the curve of all rows of earlier runs.
     """
 
     def __init__(self, groups: Ints, seeds: Mapping[int, LengthCurve] | None = None, common: LengthCurve | None = None):
@@ -168,7 +171,7 @@ class LengthBook:
         return cls(groups, seeds, known.get(""))
 
     def add(self, group: int, tokens: int, *, cut: bool = False) -> None:
-        """An answer of the group has ended after so many tokens; `cut` when its limit stopped it."""
+        """Count an answer of the group that has ended after so many tokens; `cut` when its limit stopped it."""
         if group not in self._tallies:
             self._tallies[group] = _Tally()
         self._tallies[group].add(tokens, cut=cut)
@@ -176,19 +179,19 @@ class LengthBook:
         self.learned += 1
 
     def own(self, group: int) -> LengthCurve:
-        """What is known of one group alone, from before and from now."""
+        """The curve of one group alone, from before and from this run."""
         seed = self._seeds.get(group, LengthCurve.none())
         return seed.joined(self._tallies[group].curve()) if group in self._tallies else seed
 
     def everyone(self) -> LengthCurve:
-        """What is known of all rows together."""
+        """The curve of all rows together."""
         return self._common.joined(self._all.curve())
 
     def curve(self, group: int) -> LengthCurve:
-        """What is known of a group, leaning on all rows as if these were a few answers of its own."""
+        """The curve of a group, with that of all rows added as if it were a few answers of its own."""
         return self.own(group).joined(self.everyone().scaled(LEAN))
 
     def learned_curves(self, templates: tuple[str, ...]) -> dict[str, LengthCurve]:
-        """What was learned now, without what was known before, by template; "" for all rows together."""
+        """The curves of this run alone, by template; "" for all rows together."""
         named = {templates[g]: tally.curve() for g, tally in self._tallies.items() if templates[g]}
         return {**named, "": self._all.curve()} if self.learned else {}

@@ -1,4 +1,4 @@
-"""What steps do, in numbers that a plan can foresee and a run can count."""
+"""The work of steps, in numbers that a plan can predict and a run can count."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Steps of the same kind, one entry each: what one such step does, and how many there are (`steps`).
+    """Steps of the same kind, one entry each: how many there are (`steps`), and what one of them does.
 
-    Per step: `tokens` computed, `samples` drawn, `pairs` of query and key, `kv_read` tokens whose KV is read (what many
-    rows read together counts once, as StepResult.kv_tokens_read does), `draws`, those samples that are drawn at random
-    (none where not given).
+    `tokens`: tokens computed.
+    `samples`: tokens drawn.
+    `pairs`: pairs of a query and a key it sees.
+    `kv_read`: tokens whose KV is read; what many rows read together counts once, as in StepResult.kv_tokens_read.
+    `draws`: samples that are drawn at random (zero where not given).
     """
 
     steps: Floats
@@ -31,7 +33,7 @@ class Load:
 
     @classmethod
     def one(cls, tokens: float, samples: float, pairs: float, kv_read: float) -> Load:
-        """A single step, greedy."""
+        """A single greedy step."""
         return cls(*(np.array([float(value)]) for value in (1, tokens, samples, pairs, kv_read)))
 
     def pick(self, which: NDArray[np.bool_]) -> Load:

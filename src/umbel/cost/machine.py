@@ -1,7 +1,7 @@
-"""What a machine can do at most: arithmetic, memory traffic and room, measured here or from a data sheet.
+"""What a machine can do at most: arithmetic, memory bandwidth and memory, measured here or from a data sheet.
 
-Measuring takes a quarter of a second, so what was measured is kept for a day; of several measurements the best counts,
-as other work can only make a machine look slower than it is. `umbel doctor` measures anew and forgets the others.
+Measuring takes a quarter of a second, so the result is kept for a day; of several measurements the best counts, as
+other work can only make a machine look slower than it is. `umbel doctor` measures again and discards the others.
 """
 
 from __future__ import annotations
@@ -30,15 +30,20 @@ KEEP_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Ceilings of one device ("cpu" or "cuda"), and where they come from (`source`).
+    """Ceilings of one device, and where they come from.
 
-    `name` is for people, `identity` what tells it from others in a history (the name, when it is empty); nothing is
-    decided by either: what a device can do is told by its fields.
-    `matmul_flops` and `matmul_flops_16` (float32, and 16-bit formats) per second, `memory_rate` in bytes per second,
-    `memory_bytes` free for weights and KV, `kv_fraction` of what the weights leave that KV may take, `step_overhead`
-    and `layer_overhead` in seconds that a step and each of its layers cost however small they are (calls, kernel
-    launches; measured on one core with tiny models, estimated for GPUs), `chunks` the step sizes worth
-    considering, `dtypes` those it multiplies in natively.
+    `name`: for display only.
+    `matmul_flops`, `matmul_flops_16`: FLOP/s of matrix products in float32, and in 16-bit formats.
+    `memory_rate`: bytes/s.
+    `memory_bytes`: free for weights and KV.
+    `kv_fraction`: share of the memory left by the weights that KV may take.
+    `step_overhead`, `layer_overhead`: seconds that a step, and each of its layers, costs however small they are (calls,
+        kernel launches; measured on one core with tiny models, estimated for GPUs).
+    `chunks`: the step sizes worth considering, in tokens.
+    `dtypes`: those it multiplies in natively.
+    `source`: where the figures come from.
+    `device`: "cpu" or "cuda".
+    `identity`: tells this machine from others in a history (empty: the name does).
     """
 
     name: str
@@ -61,7 +66,7 @@ class Machine:
         return self.device == "cuda"
 
     def flops(self, dtype: str) -> float:
-        """Matmul ceiling for a dtype."""
+        """FLOP/s of matrix products in a dtype."""
         return self.matmul_flops if dtype == "float32" else self.matmul_flops_16
 
     def choose_dtype(self, asked: str, own: str) -> str:
@@ -82,30 +87,30 @@ def named(name: str) -> Machine:
 
 
 def h200() -> Machine:
-    """One NVIDIA H200 SXM."""
+    """The ceilings of one NVIDIA H200 SXM."""
     return gpu("h200", flops=67e12, flops_16=989e12, rate=4.8e12, n_bytes=141 * 10**9, source="NVIDIA H200 data sheet")
 
 
 def a100() -> Machine:
-    """One NVIDIA A100 SXM with 80 GB."""
+    """The ceilings of one NVIDIA A100 SXM with 80 GB."""
     return gpu(
         "a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet"
     )
 
 
 def gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:
-    """A GPU by its dense (not sparse) rates; about ten launches a layer, five microseconds each, and a millisecond for
-    what a step needs beside them: estimates, until runs on the GPU teach better."""
+    """A GPU by its dense (not sparse) rates. Its overheads are estimates until runs on the GPU improve them: about ten
+    launches a layer of five microseconds each, and a millisecond for the rest of a step."""
     return Machine(
         name, flops, flops_16, rate, n_bytes, 0.9, 1e-3, 5e-5, (2048, 4096, 8192), tuple(BYTES), source, "cuda"
     )
 
 
-def this_machine(*, afresh: bool = False) -> Machine:
-    """This machine's processor with the memory that is free now; its rates as kept, measured when they are not, or too
-    long ago, or are to be taken `afresh`."""
+def this_machine(*, remeasure: bool = False) -> Machine:
+    """This machine's processor with the memory that is free now. Its rates are those kept on disk; they are measured
+    when there are none, when they are too old, or when `remeasure`."""
     path = _kept_path()
-    known = None if afresh else read_json(path, _Rates.of_dict)
+    known = None if remeasure else read_json(path, _Rates.of_dict)
     if known is None or not 0 <= time.time() - known.at < KEEP_SECONDS:
         new = _Rates(_matmul_rate(SECONDS), _copy_rate(SECONDS), time.time())
         known = new if known is None else _Rates(max(new.flops, known.flops), max(new.bytes, known.bytes), new.at)
@@ -115,7 +120,7 @@ def this_machine(*, afresh: bool = False) -> Machine:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """What was measured: FLOP/s, bytes/s, and when (seconds since 1970)."""
+    """Measured rates: FLOP/s, bytes/s, and when they were measured (seconds since 1970)."""
 
     flops: float
     bytes: float
@@ -123,18 +128,19 @@ class _Rates:
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> _Rates:
-        """From `as_dict`'s values; raises ValueError for what no machine does."""
+        """The rates that `as_dict` wrote; raises ValueError for impossible ones."""
         flops, n_bytes, at = (float(values[name]) for name in ("flops", "bytes", "at"))
         if not (0 < flops < math.inf and 0 < n_bytes < math.inf):
             raise ValueError(f"rates of {flops} FLOP/s and {n_bytes} bytes/s")
         return cls(flops, n_bytes, at)
 
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers."""
+        """The rates as plain numbers."""
         return {"flops": self.flops, "bytes": self.bytes, "at": self.at}
 
     def machine(self) -> Machine:
-        """16-bit matmuls are given the float32 rate: without matrix units for them that is what they reach."""
+        """The machine with these rates. 16-bit products get the float32 rate: without matrix units that is what they
+        reach."""
         flops, rate = self.flops, self.bytes
         source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
         dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
@@ -152,7 +158,7 @@ def _kept_path() -> Path | None:
 
 
 def machine_name(machine: Machine) -> str:
-    """What tells a machine from others in a history: its processor and cores, or the accelerator's name."""
+    """The name that tells a machine from others in a history: its processor and cores, or the accelerator's name."""
     return machine.identity or machine.name
 
 
@@ -162,7 +168,7 @@ def this_name() -> str:
 
 
 def processor_name() -> str:
-    """Name, family, model and stepping of the first core, as far as the system tells."""
+    """Name, family, model and stepping of the first core, as far as the system reports them."""
     try:
         with open("/proc/cpuinfo") as lines:
             pairs = [line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line]
@@ -173,7 +179,8 @@ def processor_name() -> str:
 
 
 def _matmul_rate(seconds: float) -> float:
-    """FLOP/s of all cores; where other work keeps them from starting together, a lone core's rate for each."""
+    """FLOP/s of all cores; where other work keeps them from starting together, a single core's rate times their
+    number."""
     return max(_square_rate(seconds / 2, 384), _square_rate(seconds / 2, 64) * (os.cpu_count() or 1))
 
 
@@ -191,7 +198,8 @@ def _copy_rate(seconds: float, n_bytes: int = 1 << 25) -> float:
 
 
 def _best(act: Callable[[], object], seconds: float) -> float:
-    """The shortest of as many runs as fit, after one to warm up; pauses let a busy machine hand out whole slices."""
+    """The shortest of as many runs as fit, after one to warm up; pauses let a busy machine hand out whole time
+    slices."""
     act()
     best, stop = math.inf, time.perf_counter() + seconds
     while best == math.inf or time.perf_counter() < stop:
@@ -203,7 +211,7 @@ def _best(act: Callable[[], object], seconds: float) -> float:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor says that it multiplies bfloat16 (Linux on x86; elsewhere no)."""
+    """Whether the processor reports that it multiplies bfloat16 (Linux on x86; elsewhere no)."""
     try:
         with open("/proc/cpuinfo") as lines:
             flags = next((line.split() for line in lines if line.startswith("flags")), [])
@@ -213,7 +221,8 @@ def _has_bfloat16() -> bool:
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, as the kernel estimates them; half of the machine's where it does not.
+    """Bytes that can be taken without swapping, as the kernel estimates them; half of the machine's memory where it
+    does not.
 
     A container's own limit is respected where the kernel shows one.
     """
@@ -230,7 +239,7 @@ def _meminfo_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """What the control group leaves, or None when it sets no limit."""
+    """Bytes that the control group leaves, or None when it sets no limit."""
     try:
         with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
             text = limit.read().strip()

@@ -9,8 +9,11 @@ from umbel.ir.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """One dense layer: `inputs` × `outputs` weights, used `count` times in the model. Of experts there are `experts` in
-    its place, and a token uses `per_token` of them."""
+    """One dense layer: `inputs` × `outputs` weights, used `count` times in the model.
+
+    `experts`: how many such layers stand in its place in a mixture.
+    `per_token`: how many of them a token uses.
+    """
 
     name: str
     inputs: int
@@ -21,12 +24,12 @@ class Matmul:
 
     @property
     def flops_per_token(self) -> int:
-        """Multiplications and additions, over all its uses."""
+        """Multiplications and additions per token, over all uses."""
         return 2 * self.inputs * self.outputs * self.count * self.per_token
 
     @property
     def weights(self) -> int:
-        """Weights, over all its uses."""
+        """Number of weights, over all uses."""
         return self.inputs * self.outputs * self.count * self.experts
 
 
@@ -45,7 +48,7 @@ def matmuls(spec: ModelSpec) -> tuple[Matmul, ...]:
 
 
 def ending(spec: ModelSpec) -> tuple[Matmul, ...]:
-    """Those behind the attention of the last layer, which only rows need that are sampled from."""
+    """The dense layers behind the last attention, which only rows with logits pass through."""
     is_dense = spec.experts is None or spec.n_layers - 1 in spec.experts.dense_layers
     block = _gate(spec, 1) if is_dense else _experts(spec, 1)
     return (Matmul("o", spec.n_heads * spec.head_dim, spec.hidden_size, 1), *block)

@@ -1,4 +1,4 @@
-"""Counts what every step did and how long it took, in bounded memory, for fitting prices and for reports."""
+"""Counts what each step did and how long it took, in bounded memory, for fitting prices and for reports."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _COLUMNS = 7  # steps, tokens, samples, pairs, kv tokens read, random draws, sec
 
 
 class Meter:
-    """Steps in the order they ran; when the room for entries is used up, neighbours become one, so nothing is lost but
-    detail. `window` is the model's sliding window, if it has one."""
+    """Steps in the order in which they ran. When the entries are used up neighbours are merged, so that totals stay
+    exact.
+
+    `window`: the model's sliding window, if it has one.
+    """
 
     def __init__(self, window: int | None = None, entries: int = ENTRIES):
         self._window = window
@@ -26,7 +29,7 @@ class Meter:
         self._open = np.zeros(_COLUMNS)
 
     def add(self, step: Step, kv_read: int, seconds: float) -> None:
-        """Count a step that has run; `seconds` is all that the engine spent on it."""
+        """Count a step that has run; `seconds` is all the time that the engine spent on it."""
         sums = self._open
         draws = int(np.count_nonzero(step.sampling.temperature))
         sums += (1.0, step.n_rows, len(step.sampling), self._pairs(step), kv_read, draws, seconds)
@@ -41,20 +44,20 @@ class Meter:
             self._n, self._each = half, 2 * self._each
 
     def load(self) -> Load:
-        """What the steps did."""
+        """The load of the steps, one entry each."""
         return Load(*self._means()[:-1])
 
     def seconds(self) -> Floats:
-        """Per entry of `load`: seconds of one step."""
+        """Seconds of one step, for each entry of `load`."""
         return self._means()[-1]
 
     @property
     def total_seconds(self) -> float:
-        """Of all steps together."""
+        """Seconds of all steps together."""
         return float(self._table[: self._n, -1].sum() + self._open[-1])
 
     def _means(self) -> tuple[Floats, ...]:
-        """Columns of the entries, a step's mean each (`steps` apart)."""
+        """Columns of the entries, as means per step (except `steps`)."""
         rows = self._table[: self._n]
         if self._open[0]:
             rows = np.concatenate([rows, self._open[None]])
@@ -62,7 +65,7 @@ class Meter:
         return steps.copy(), *(rows[:, i] / steps for i in range(1, _COLUMNS))
 
     def _pairs(self, step: Step) -> int:
-        """Keys that the step's tokens see, each itself and what is before it in its window."""
+        """Pairs of a query and a key: each token of the step sees itself and the tokens before it in its window."""
         if self._window is None:
             return int(step.positions.sum()) + step.n_rows
         return int(np.minimum(step.positions + 1, self._window).sum())

@@ -1,4 +1,4 @@
-"""What a fit needs to remember of measured steps: their second moments, which add up and fade."""
+"""What a fit keeps of measured steps: their second moments, which can be added up and faded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Sums over steps in relative units, that is of features and seconds divided by the seconds expected of the step.
+    """Sums over steps in relative units: features and seconds are divided by the expected seconds of the step.
 
-    `gram` (`[k, k]`): of products of features; `cross` (`[k]`): of features times seconds; `mass`: of the weights. The
-    moments of two sets of steps are the sums of theirs.
+    `gram`: products of features (`[k, k]`).
+    `cross`: features times seconds (`[k]`).
+    `mass`: the sum of the weights.
+
+    The moments of two sets of steps are the sums of theirs.
     """
 
     gram: Floats
@@ -26,12 +29,12 @@ class Moments:
 
     @classmethod
     def none(cls, k: int) -> Moments:
-        """Of no steps."""
+        """The moments of no steps."""
         return cls(np.zeros((k, k)), np.zeros(k), 0.0)
 
     @classmethod
     def of(cls, features: Floats, seconds: Floats, expected: Floats, weights: Floats) -> Moments:
-        """Of steps with `features` `[steps, k]`; the others are `[steps]`, `expected` above zero."""
+        """The moments of steps: `features` `[steps, k]`; `seconds`, `expected` (above zero) and `weights` `[steps]`."""
         x = features / expected[:, None]
         weighted = x * weights[:, None]
         return cls(weighted.T @ x, weighted.T @ (seconds / expected), float(weights.sum()))
@@ -40,7 +43,7 @@ class Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross, self.mass + other.mass)
 
     def faded(self, share: float) -> Moments:
-        """What is left of them when only `share` of their weight counts."""
+        """The moments with all weights multiplied by `share`."""
         return Moments(self.gram * share, self.cross * share, self.mass * share)
 
     def fit(self, prior: Floats, ridge: float) -> Floats:

@@ -14,7 +14,7 @@ def solve_nonnegative(gram: Floats, cross: Floats) -> Floats:
     """The `z >= 0` with the smallest `z @ gram @ z - 2 * cross @ z`; `gram` (`[k, k]`) is positive definite.
 
     Active set: coefficients join one by one while that lowers the error, and leave when a joint solution pushes them
-    below zero. Ends after at most 10 k changes, so that rounding can never make it run for ever.
+    below zero. Ends after at most 10 k changes, whatever the rounding.
     """
     k = len(cross)
     z, used = np.zeros(k), np.zeros(k, bool)

@@ -20,9 +20,16 @@ MOST = 0.9  # of a step's arithmetic, to be called after it
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What one step does: `tokens` computed, `pairs` of query and key, `logit_rows` that pass the head, `samples` drawn
-    from them, `kv_tokens` read or written by each layer. `decoding` of the tokens, with `decoding_pairs`, are those
-    alone in their node and sampled from; `in_use` KV tokens stand below the rows."""
+    """The work of one step.
+
+    `tokens`: tokens computed.
+    `pairs`: pairs of a query and a key it sees.
+    `logit_rows`: rows that pass the output head.
+    `samples`: tokens drawn from them.
+    `kv_tokens`: tokens whose KV each layer reads or writes.
+    `decoding`, `decoding_pairs`: the tokens that stand alone in their node and are sampled from, and their pairs.
+    `in_use`: KV tokens below the rows.
+    """
 
     tokens: int
     pairs: int
@@ -56,11 +63,15 @@ class StepWork:
 class Operator:
     """One operator in all its uses in a step.
 
-    FLOPs per token, per pair and per row of logits; bytes of weights per step and more of them per step with logits (as
-    the end of the last layer only serves rows of logits), of KV per token read or written, of activations per token, of
-    logits per sample. Activations are counted only where an operator does nothing else than pass over them; between
-    others they can stay in a cache. Of experts, `unused` is the share that a token leaves out: several tokens read what
-    they would if each expert were as likely as any other.
+    `token_flops`, `pair_flops`, `logit_flops`: FLOPs per token, per pair and per row of logits.
+    `weight_bytes`: bytes of weights read in each step.
+    `logit_weight_bytes`: more of them in steps with logits, as the end of the last layer only serves rows of logits.
+    `kv_bytes`: bytes of KV per token read or written.
+    `activation_bytes`: per token, only where an operator does nothing but pass over them; between others they can stay
+        in a cache.
+    `logit_bytes`: per sample.
+    `unused`: share of the experts that a token leaves out. Several tokens are assumed to choose all experts equally
+        often.
     """
 
     name: str
@@ -86,15 +97,15 @@ class Operator:
         return weights + kv + logits + work.tokens * self.activation_bytes
 
     def _read(self, n_bytes: int, rows: int) -> int:
-        """Of the weights of some layers, what so many rows read."""
+        """The bytes of the weights of some layers that so many rows read."""
         return round(n_bytes * (1 - self.unused**rows)) if rows else 0
 
 
 def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
-    """The operators of a model that have a floor, in the order in which a token meets them.
+    """The operators of a model that have a lower bound, in the order in which a token passes them.
 
-    `norms` adds residuals too; `rotary` has the norms of query and key heads with it, `gate_up` and `experts` the
-    activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
+    `norms` includes the residual additions, `rotary` the norms of query and key heads, `gate_up` and `experts` the
+        activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
     """
     width, layers, hidden, inner = BYTES[dtype], spec.n_layers, spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
@@ -130,13 +141,14 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
 
 
 def _split(name: str, flops: int, layer_bytes: list[int], *, ends: bool) -> Operator:
-    """A product in some layers, by the bytes of its weights in each; `ends`: the last of them is the model's."""
+    """A product in several layers, by the bytes of its weights in each; with `ends`, the last of them is the model's
+    last."""
     early, last = (layer_bytes[:-1], layer_bytes[-1]) if ends else (layer_bytes, 0)
     return Operator(name, flops * len(early), 0, flops * ends, weight_bytes=sum(early), logit_weight_bytes=last)
 
 
 def _of_experts(spec: ModelSpec, experts: Experts, n_layers: int, width: int) -> tuple[Operator, Operator]:
-    """The router and the experts of so many layers."""
+    """The operators of the router and the experts of so many layers."""
     ends = spec.n_layers - 1 not in experts.dense_layers
     router, one = experts.count * spec.hidden_size, 3 * experts.width * spec.hidden_size
     products = _split("experts", 2 * one * experts.per_token, [one * experts.count * width] * n_layers, ends=ends)
@@ -148,24 +160,24 @@ def _of_experts(spec: ModelSpec, experts: Experts, n_layers: int, width: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What a device does at most, in FLOP/s (of one dtype) and bytes/s, and how the first is known."""
+    """The most that a device does, in FLOP/s (of one dtype) and bytes/s, and how the first is known."""
 
     flops: float
     memory_rate: float
     source: str
 
     def with_flops(self, flops: float, source: str) -> Ceilings:
-        """The same memory, other arithmetic."""
+        """The same memory bandwidth with another arithmetic rate."""
         return replace(self, flops=flops, source=source)
 
     def or_better(self, other: Ceilings) -> Ceilings:
-        """The higher of each: a device that other work disturbs seems slower than it is, never faster."""
+        """The higher of each: a device that other work disturbs looks slower than it is, never faster."""
         best = self if self.flops >= other.flops else other
         return replace(best, memory_rate=max(self.memory_rate, other.memory_rate))
 
 
 def kind_of(work: StepWork, all_operators: tuple[Operator, ...]) -> str:
-    """What a step is bound by: prompts or decoding rows where these have more than 90 % of the arithmetic of layers."""
+    """The kind of a step: "prefill" or "decode" where these have more than 90 % of the layers' arithmetic."""
     token = sum(o.token_flops for o in all_operators)
     pair = sum(o.pair_flops for o in all_operators)
     total = work.tokens * token + work.pairs * pair

@@ -1,4 +1,4 @@
-"""What int4 weights take, and what they spare of the bytes that the same weights take as floats."""
+"""How many bytes int4 weights take, and how many fewer that is than as floats."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ STACKS: Mapping[str, str] = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_u
 
 
 def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
-    """Bytes by which the weights of `spec` are smaller than floats of `width` bytes, and how many of them stand behind
-    the attention of the last layer."""
+    """Bytes by which the weights of `spec` are smaller than floats of `width` bytes, in all and behind the last
+    attention."""
     if spec.quantization is None:
         return 0, 0
     total = ending = 0
@@ -27,8 +27,8 @@ def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
 
 
 def product_bytes(spec: ModelSpec, layer: int, product: str, inputs: int, outputs: int, width: int) -> int:
-    """Bytes of one product's weights ("qkv", "o", "gate_up", "down") in one layer: half a byte each and what their
-    groups have, or floats of `width` bytes."""
+    """Bytes of one product's weights ("qkv", "o", "gate_up", "down") in one layer: half a byte each with the scales and
+    zeros of their groups, or floats of `width` bytes."""
     form = spec.quantization
     if form is None or not form.keeps(f"layers.{layer}.{product}", inputs):
         return inputs * outputs * width

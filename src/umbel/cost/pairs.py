@@ -11,7 +11,8 @@ READ_CELL = 128  # positions whose KV attention reads at once for all rows that 
 
 
 def causal_pairs(start: Ints, end: Ints, window: int | None = None) -> Ints:
-    """Keys seen by the query tokens at positions `start` to `end`, each itself and what is before it in its window."""
+    """Number of keys seen by the queries at positions `start` to `end`: each sees itself and what is before it in its
+    window."""
 
     def before(position: Ints) -> Ints:
         if window is None:

@@ -14,15 +14,15 @@ from umbel.ir.spec import ModelSpec
 
 
 def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
-    """The spec with weights as they are kept under EngineConfig.linear: int4 on a GPU only, as processors keep the
-    floats that such weights stand for, and experts are never int4."""
+    """The spec with weights as they are kept under EngineConfig.linear. Int4 weights are kept on a GPU only: a
+    processor keeps the floats that they stand for. Experts are never int4."""
     if not on_gpu or spec.experts:
         return replace(spec, quantization=None)
     return replace(spec, quantization=LOADING) if linear == "int4" and spec.quantization is None else spec
 
 
 def price_of(spec: ModelSpec, config: EngineConfig, machine: Machine, calibration: Calibration | None = None) -> Price:
-    """Seconds and bytes of a model on a machine as `config` has it run; its dtype must be decided."""
+    """The price of a model on a machine under the settings of `config`, whose dtype must be decided."""
     kept = as_kept(spec, config.linear, machine.on_gpu)
     shape = Shape.of(kept, config.dtype, config.kv_cache_dtype)
     return Price(shape, machine, config.dtype, spec.n_layers, calibration)

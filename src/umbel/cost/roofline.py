@@ -1,7 +1,7 @@
 """Seconds of steps from first principles: the larger of arithmetic and memory traffic, with an honest interval.
 
-The roofline model (Williams, Waterman, Patterson 2009). What a step really reaches lies below both ceilings, so every
-price is three: at the ceilings, at the share of them that an ordinary step reaches, and at the share a poor one does.
+The roofline model (Williams, Waterman, Patterson 2009). A step reaches less than both ceilings, so every price is three
+numbers: at the ceilings, at the share of them that an ordinary step reaches, and at the share that a poor one does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Share of the ceilings that steps reach, and how many times the smallest step's overhead they pay."""
+    """The share of the ceilings that steps reach, and how many times the smallest step's overhead they pay."""
 
     arithmetic: float
     memory: float
@@ -50,11 +50,11 @@ _CELLS = 512  # keys of context whose merging costs about as much as the rest of
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One model on one machine in one dtype.
+    """The price of one model on one machine in one dtype.
 
-    With a `calibration`, seconds are those that steps were measured to take, else what the ceilings say. FLOPs and
-    bytes are the useful ones, that answers need. What the engine executes beyond them (rows of padding, whole grid
-    cells of attention) shows in measured seconds only.
+    With a `calibration`, seconds are fitted to measured steps; without, they follow from the ceilings. FLOPs and bytes
+    are those that the answers need. What the engine executes beyond them (rows of padding, whole grid cells of
+    attention) shows in measured seconds only.
     """
 
     shape: Shape
@@ -65,24 +65,25 @@ class Price:
 
     @property
     def source(self) -> str:
-        """Where its seconds come from."""
+        """Where the seconds come from."""
         if self.calibration is None:
             return self.machine.source
         return f"{self.machine.source}; {self.calibration.source}"
 
     def flops(self, load: Load) -> Floats:
-        """Per step: dense layers, attention, output head."""
+        """FLOPs per step: dense layers, attention, output head."""
         shape = self.shape
         return load.tokens * shape.token_flops + load.pairs * shape.pair_flops + load.samples * shape.head_flops
 
     def n_bytes(self, load: Load) -> Floats:
-        """Per step: every weight once, the KV that is read and the KV that is written; activations stay in cache."""
+        """Bytes per step: every weight once, the KV that is read and the KV that is written; activations stay in
+        cache."""
         shape = self.shape
         head = np.where(load.samples > 0, shape.head_bytes, 0)
         return shape.layer_bytes + head + (load.kv_read + load.tokens) * shape.kv_bytes
 
     def each(self, load: Load, efficiency: Efficiency = ORDINARY) -> Floats:
-        """Seconds per step; `efficiency` means something only where nothing was measured."""
+        """Seconds per step; `efficiency` only matters without a calibration."""
         if self.calibration is not None:
             return self.calibration.each(load)
         arithmetic = self.flops(load) / (self.machine.flops(self.dtype) * efficiency.arithmetic)
@@ -99,7 +100,8 @@ class Price:
         return Seconds(low, expected, high)
 
     def prior(self) -> Floats:
-        """What the ceilings say of each feature that a calibration fits (`[features]`, seconds): where fits start."""
+        """Seconds per unit of each feature that a calibration fits (`[features]`), by the ceilings: where fits
+        start."""
         shape, efficiency = self.shape, ORDINARY
         per_flop = 1.0 / (self.machine.flops(self.dtype) * efficiency.arithmetic)
         per_byte = 1.0 / (self.machine.memory_rate * efficiency.memory)
@@ -111,5 +113,5 @@ class Price:
         return np.array([step, token, token, sample, pair, read, merge, sample])
 
     def _overhead(self) -> float:
-        """Seconds of a step however small it is."""
+        """Seconds that a step takes however small it is."""
         return self.machine.step_overhead + self.machine.layer_overhead * self.n_layers

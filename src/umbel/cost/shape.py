@@ -1,4 +1,4 @@
-"""What a model costs per token: FLOPs and bytes of every operator, from its shape alone."""
+"""The cost of a model per token: FLOPs and bytes of every operator, from its shape alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Costs of one model in one dtype.
+    """The costs of one model in one dtype.
 
-    What follows the attention of the last layer is for rows that are sampled from: no other row's hidden state is read
-    there, so it is counted with the output head. FLOPs: `token_flops` (dense layers, per token), `pair_flops`
-    (attention, per query token and key it sees), `head_flops` (end of the last layer and output head, per sample).
-    Bytes: `layer_bytes` (weights that every step reads, all experts among them as in steps of many rows), `head_bytes`
-    (end of the last layer, last norm, output head), `weight_bytes` (everything that is loaded), `kv_bytes` (keys and
-    values of one token).
+    `token_flops`: of the dense layers, per token.
+    `pair_flops`: of attention, per query and key that it sees.
+    `head_flops`: of the end of the last layer and the output head, per sample.
+    `layer_bytes`: of weights that every step reads, with all experts, as in steps of many rows.
+    `head_bytes`: of the end of the last layer, the last norm and the output head.
+    `weight_bytes`: of everything that is loaded.
+    `kv_bytes`: of the keys and values of one token.
+
+    The part of the last layer behind its attention is counted with the output head: only rows that are sampled from
+    pass it, as no other row's hidden state is read there.
     """
 
     token_flops: int
@@ -34,8 +38,8 @@ class Shape:
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
-        """Price a spec in `dtype` ("float32", "bfloat16" or "float16") for all but weights that are int4, and for KV if
-        that is "auto"; "fp8" has a float32 scale beside each vector of a head."""
+        """The costs of a spec in `dtype` ("float32", "bfloat16" or "float16"), except int4 weights. KV is of `dtype`
+        too when `kv_dtype` is "auto"; "fp8" has a float32 scale beside each vector of a head."""
         width = BYTES[dtype]
         vector = spec.head_dim * width if kv_dtype == "auto" else spec.head_dim + BYTES["float32"]
         dense = matmuls(spec)

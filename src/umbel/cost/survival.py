@@ -1,4 +1,4 @@
-"""Reads many length curves at once: who of the samples at work still goes on after so many more tokens."""
+"""Reads many length curves at once: which of the running samples have not ended after so many more tokens."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ ENDLESS = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """Curves of some groups as a table, with the samples at work counted as "at least so long".
+    """The length curves of some groups as a table, with running samples counted as "at least so long".
 
-    `share[g, n]` is the share of the answers in the g-th group that go on after n tokens (the last column: after all
-    that was seen), `last[g]` the length after which none does (ENDLESS: some always do), `longest[g]` the longest
-    seen, `answers[g]` how many it rests on. `groups` are the numbers of the groups, ascending.
+    `share`: `[groups, lengths]`, the share of answers longer than n tokens (the last column: longer than all seen).
+    `last`: `[groups]`, the length that no answer exceeds (ENDLESS: some always do).
+    `longest`: `[groups]`, the longest seen.
+    `answers`: `[groups]`, how many answers it rests on.
+    `groups`: the numbers of the groups, ascending.
     """
 
     share: Floats
@@ -35,7 +37,7 @@ class Survival:
 
     @classmethod
     def of(cls, book: LengthBook, groups: Ints, group_of: Ints, produced: Ints) -> Survival:
-        """The table of `groups` (ascending); samples at work are of `group_of` and have `produced` so many tokens."""
+        """The table of `groups` (ascending); running samples are of `group_of` and have `produced` so many tokens."""
         everyone = book.everyone()
         curves = [*(book.own(g) for g in groups.tolist()), everyone]
         width = 2 + max([int(produced.max(initial=0)), *(int(c.lengths[-1]) for c in curves if len(c.lengths))])
@@ -63,15 +65,15 @@ class Survival:
         )
 
     def find(self, groups: Ints) -> Ints | None:
-        """Where groups are in the table; None when one is not."""
+        """The places of groups in the table; None when one is missing."""
         at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)
         return at if (self.groups[at] == groups).all() else None
 
     def bound(self, at: Ints, produced: Ints, limit: Ints) -> Ints:
         """The longest that samples are expected to get (`[samples]`; `at` is their place in the table).
 
-        The length that none of their group has outlived; where there is no such length, or they have outlived it, more
-        than anyone has seen, but no more than twice what they have or UNKNOWN tokens.
+        That is the length which no answer of their group has exceeded. Where there is none, or they exceed it already,
+        it is more than any answer seen, but at most twice their own length or UNKNOWN tokens.
         """
         last = self.last[at]
         outlived = produced >= last
@@ -80,7 +82,7 @@ class Survival:
 
 
 def _dense(values: list[Floats], curves: list[LengthCurve], width: int) -> Floats:
-    """One row a curve, one column a length."""
+    """The curves as a matrix: one row a curve, one column a length."""
     table = np.zeros((len(curves), width))
     for row, (value, curve) in enumerate(zip(values, curves, strict=True)):
         table[row, curve.lengths] = value

@@ -1,6 +1,6 @@
-"""From the fields of a request body (OpenAI's and vLLM's names) to sampling parameters: one validator for all ways in.
+"""From the fields of a request body (OpenAI's and vLLM's names) to sampling parameters: one validator for all inputs.
 
-Order matters: a field is first held to its range (`invalid_value`, `invalid_type`), then refused as
+Order matters: a field is first checked against its range (`invalid_value`, `invalid_type`), then refused as
 `unsupported_parameter` when it asks for something the engine does not do. A field that asks for nothing (null, or the
 neutral value) passes.
 """
@@ -39,9 +39,14 @@ HARMLESS_FIELDS = frozenset(_HARMLESS.split())
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one kind of body spells things: `name` for messages, `own` the fields read elsewhere, `chat_logprobs` whether
-    `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (plain rows may use either spelling), and
-    `max_tokens` what a body gets that sets none where the defaults set none either."""
+    """How one kind of body spells things.
+
+    `name`: for messages.
+    `own`: the fields that are read elsewhere.
+    `chat_logprobs`: whether `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (None: either
+        spelling).
+    `max_tokens`: the value for a body that sets none where the defaults set none either.
+    """
 
     name: str
     own: frozenset[str]
@@ -62,8 +67,8 @@ def params_from_body(
 ) -> SamplingParams:
     """Sampling parameters of one body: its own fields, else `defaults`; null means the default.
 
-    `width` is the model's vocabulary width, for token ids. Unknown fields are left to `unknown_fields`.
-    Raises umbel.errors.InvalidRequest.
+    `width` is the model's vocabulary width, for token ids. Unknown fields are left to `unknown_fields`. Raises
+        umbel.errors.InvalidRequest.
     """
     given = {name: body[name] for name in SAMPLING_FIELDS & body.keys() if body[name] is not None}
     given.pop("logprobs", None)
@@ -115,7 +120,8 @@ def _logprobs(body: Mapping[str, Any], dialect: Dialect) -> int | None:
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    """`max_completion_tokens` is the newer name of `max_tokens`; both may stand there when they agree."""
+    """The limit of a body. `max_completion_tokens` is the newer name of `max_tokens`; both may be given when they
+    agree."""
     new, old = body.get("max_completion_tokens"), body.get("max_tokens")
     for name, value in (("max_completion_tokens", new), ("max_tokens", old)):
         if value is not None:
@@ -133,7 +139,7 @@ def _unsupported(name: str, value: object, why: str = "not supported by this ver
 
 
 def _only(*neutral: object) -> Check:
-    """The field may be there, but only with a value that asks for nothing."""
+    """A check that accepts a field only with a value that asks for nothing."""
 
     def check(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
         if not any(type(value) is type(v) and value == v for v in neutral):

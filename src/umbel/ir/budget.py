@@ -1,4 +1,4 @@
-"""How long a run may take and how many tokens it may generate."""
+"""The limits of a run: how long it may take and how many tokens it may generate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Budget:
 
     @classmethod
     def of(cls, deadline: str | None, output_tokens: int | None) -> Budget:
-        """From the command line: a duration like 90, 90s, 15m or 2h. Raises UsageError."""
+        """The budget given on the command line: `deadline` is a duration like 90, 90s, 15m or 2h. Raises UsageError."""
         if output_tokens is not None and output_tokens < 1:
             raise UsageError(f"--max-output-tokens-total {output_tokens}: must be at least 1")
         if deadline is None:

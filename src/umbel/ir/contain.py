@@ -1,4 +1,4 @@
-"""The last net of a row: a failure that no check foresaw becomes that row's error and never ends the job."""
+"""The last safeguard of a row: a failure that no check predicted becomes that row's error and never ends the job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from umbel.ir.request import RowError
 
 
 def concerns_row(error: BaseException) -> bool:
-    """Whether a failure may be blamed on the row in hand: neither a request to stop nor a planned failure of the job.
+    """Whether a failure may be blamed on the current row: neither a request to stop nor an intended failure of the job.
 
     Panics of Rust libraries count although they are no `Exception`: pyo3 derives them from BaseException.
     """
@@ -17,7 +17,8 @@ def concerns_row(error: BaseException) -> bool:
 
 
 def as_refusal(error: BaseException, doing: str) -> InvalidRequest:
-    """The failure as the row's error; `doing` says what was being done. Its text depends on nothing but the kind."""
+    """The failure as the row's error; `doing` names the act that failed. Its text depends on the kind of failure
+    alone."""
     if isinstance(error, InvalidRequest):
         return error
     message = f"{type(error).__name__} while {doing} this row: no check foresaw it; other rows are not affected"

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """In place of one gate, every layer but `dense_layers` has `count` experts with `width` inner units each; a token
-    passes through `per_token` of them. `renormalised`: the weights of those add up to 1."""
+    """The experts of a mixture: every layer but `dense_layers` has them in place of one gate.
+
+    `count`: experts in a layer.
+    `per_token`: how many of them a token passes through.
+    `width`: inner units of each.
+    `renormalised`: whether the weights of a token's experts are made to add up to 1.
+    """
 
     count: int
     per_token: int

@@ -12,12 +12,16 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Nodes in depth-first order (a parent before its children, each subtree side by side), as arrays.
+    """Nodes in depth-first order (a parent before its children, each subtree contiguous), as arrays.
 
-    Per node: `parent` (-1 for a root), `start` and `end` (token positions it covers; `start` is the parent's `end`),
-    `source` (a row whose prompt holds the node's tokens: `prompt(source)[start:end]`), `subtree_end` (one past the last
-    node of its subtree), `rows_below` (rows whose prompt ends in its subtree). Per row: `leaf` (node where its prompt
-    ends: `end[leaf]` is the prompt's length). `order` lists the rows as a depth-first walk meets them.
+    `parent`: `[nodes]`, -1 for a root.
+    `start`, `end`: `[nodes]`, token positions it covers; `start` is the parent's `end`.
+    `source`: `[nodes]`, a row whose prompt holds the node's tokens: `prompt(source)[start:end]`.
+    `subtree_end`: `[nodes]`, one past the last node of its subtree.
+    `rows_below`: `[nodes]`, rows whose prompt ends in its subtree.
+    `leaf`: `[rows]`, the node where a prompt ends: `end[leaf]` is the prompt's length.
+    `order`: the rows as a depth-first walk meets them.
+
     Every node has at least one token; a prompt that is a prefix of another ends at an inner node; equal prompts share
     one leaf.
     """
@@ -33,10 +37,10 @@ class Forest:
 
     @property
     def n_nodes(self) -> int:
-        """Number of runs."""
+        """The number of nodes."""
         return len(self.parent)
 
     @property
     def n_tokens(self) -> int:
-        """Distinct prompt tokens: what has to be computed when every shared run is computed once."""
+        """Distinct prompt tokens: those computed when every shared run is computed once."""
         return int((self.end - self.start).sum())

@@ -9,12 +9,15 @@ LARGEST_GROUP = 128  # inputs that share a scale where we round: what most check
 
 @dataclass(frozen=True, slots=True)
 class Int4Format:
-    """`packing` is "gptq", "gptq_v2", "awq" or "compressed-tensors", as stored, or "loading" for floats that are
-    rounded when they are loaded.
+    """How a model's weights are packed into 4 bits.
 
-    `group` inputs of an output share a scale, None: all of them. `zeros`: zero points are stored, else all are 8;
-    `symmetric`: they are stored and must be 8. `act_order`: inputs belong to groups in an order of their own. `plain`
-    names the products that are floats ("layers.3.down"; the embedding and the head always are).
+    `packing`: "gptq", "gptq_v2", "awq" or "compressed-tensors" as stored, or "loading" for floats that are rounded when
+        loaded.
+    `group`: how many inputs of an output share a scale; None: all of them.
+    `zeros`: zero points are stored; otherwise all are 8.
+    `act_order`: inputs are assigned to groups in an order of their own.
+    `plain`: products that are floats ("layers.3.down"; the embedding and the head always are).
+    `symmetric`: zero points are stored and must be 8.
     """
 
     packing: str
@@ -25,7 +28,7 @@ class Int4Format:
     symmetric: bool = False
 
     def group_of(self, inputs: int) -> int:
-        """Inputs that share a scale in a product of so many."""
+        """The number of inputs that share a scale in a product of so many."""
         if self.packing == "loading":
             return min(LARGEST_GROUP, inputs & -inputs)  # the largest power of two that divides
         return inputs if self.group is None else self.group

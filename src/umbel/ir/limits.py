@@ -35,7 +35,7 @@ def refuse(code: str, param: str, message: str) -> NoReturn:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in an error message, cut to a bounded length."""
+    """A value as it appears in an error message, cut to a bounded length."""
     if isinstance(value, str) and len(value) > 80:
         return f"{value[:60]!r}... ({len(value):,} characters)"
     if isinstance(value, (list, tuple, dict)) and len(value) > 8:
@@ -53,7 +53,7 @@ def _brief() -> reprlib.Repr:
 
 
 def check_int(param: str, value: object, low: int, high: int) -> int:
-    """A whole number within [low, high]; `invalid_type` or `invalid_value` otherwise."""
+    """Check for a whole number within [low, high]; `invalid_type` or `invalid_value` otherwise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         if isinstance(value, float) and abs(value) >= 2**63:  # how JSON readers give integers beyond 64 bits
             refuse("invalid_value", param, f"{param}={value!r}: must be at most {high}")
@@ -64,7 +64,8 @@ def check_int(param: str, value: object, low: int, high: int) -> int:
 
 
 def check_number(param: str, value: object, low: float, high: float, *, above_low: bool = False) -> float:
-    """A finite number within [low, high], or (low, high] with `above_low`; numbers are not strings or booleans."""
+    """Check for a finite number within [low, high], or (low, high] with `above_low`; strings and booleans are no
+    numbers."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         refuse("invalid_type", param, f"{param}={shown(value)}: must be a number")
     if not low <= value <= high or (above_low and value == low):  # also false for NaN
@@ -74,14 +75,14 @@ def check_number(param: str, value: object, low: float, high: float, *, above_lo
 
 
 def check_bool(param: str, value: object) -> bool:
-    """True or false, nothing that merely looks like it."""
+    """Check for true or false, and nothing that merely looks like it."""
     if not isinstance(value, bool):
         refuse("invalid_type", param, f"{param}={shown(value)}: must be true or false")
     return value
 
 
 def check_stop(value: object) -> tuple[str, ...]:
-    """Stop strings: one, or up to four; none of them empty."""
+    """The stop strings: one, or up to four; none of them empty."""
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, (list, tuple)):
@@ -97,7 +98,7 @@ def check_stop(value: object) -> tuple[str, ...]:
 
 
 def check_id_list(param: str, value: object, cap: int) -> tuple[int, ...]:
-    """A list of at most `cap` token ids, each a whole number that is not negative."""
+    """Check for a list of at most `cap` token ids, each a whole number that is not negative."""
     if not isinstance(value, (list, tuple)):
         refuse("invalid_type", param, f"{param}={shown(value)}: must be a list of token ids")
     if len(value) > cap:
@@ -111,14 +112,15 @@ def check_id_list(param: str, value: object, cap: int) -> tuple[int, ...]:
 
 
 def check_token_ids(ids: Sequence[int], width: int, param: str = "prompt") -> None:
-    """Every id lies within the vocabulary (0 to width - 1), else `invalid_token_id` naming the first that does not."""
+    """Check that every id lies within the vocabulary (0 to width - 1); `invalid_token_id` names the first that does
+    not."""
     if len(ids) and (min(ids) < 0 or max(ids) >= width):
         at, bad = next((i, t) for i, t in enumerate(ids) if not 0 <= t < width)
         refuse("invalid_token_id", param, f"{param}[{at}] is {bad}: this model's token ids are from 0 to {width - 1}")
 
 
 def check_prompt_ids(ids: Sequence[Any]) -> None:
-    """A prompt given as numbers holds whole numbers only (the width of the vocabulary is checked elsewhere)."""
+    """Check that a prompt given as numbers holds whole numbers only (the vocabulary is checked elsewhere)."""
     if set(map(type, ids)) <= {int}:  # the common case at C speed; a bool's type is not int
         return
     for at, bad in enumerate(ids):
@@ -128,7 +130,7 @@ def check_prompt_ids(ids: Sequence[Any]) -> None:
 
 
 def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
-    """The prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
+    """Check that the prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
 
     A `max_tokens` beyond the room that is left is no error: the row ends at the context's end, by length.
     """
@@ -141,7 +143,8 @@ def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
 
 
 def check_chars(n_chars: int, context: int) -> None:
-    """A text is not so long that it cannot fit, whatever its tokens are; said before it costs time and memory."""
+    """Check that a text is not so long that it cannot fit, whatever its tokens are; this saves the time of tokenising
+    it."""
     most = max(MIN_MAX_CHARS, CHARS_PER_POSITION * context)
     if n_chars > most:
         message = (

@@ -15,7 +15,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One choice: its name, the value, the reason, and what the alternatives would cost (name, expected seconds)."""
+    """One choice of the planner: its name, the value, the reason, and what the alternatives would cost (name, expected
+    seconds)."""
 
     name: str
     value: int | str
@@ -36,8 +37,10 @@ class Refusal:
 class Curve:
     """How a run is expected to go, one entry per stretch of steps (`[stretches]`), for pictures and reports.
 
-    `steps` and `seconds` since the start, at the stretch's end; in it, per step: `tokens` computed and samples
-    `running`; `kv_tokens` held in the pool, in whole pages.
+    `steps`, `seconds`: since the start, at the stretch's end.
+    `tokens`: tokens computed per step.
+    `running`: samples that run in each step.
+    `kv_tokens`: tokens held in the pool, in whole pages.
     """
 
     steps: Floats
@@ -48,7 +51,7 @@ class Curve:
 
     @classmethod
     def flat(cls) -> Curve:
-        """Of nothing."""
+        """The curve of a run without steps."""
         none = np.zeros(0)
         return cls(none, none, none, none, none)
 
@@ -67,9 +70,12 @@ class Level:
 class Estimates:
     """What the plan expects.
 
-    `samples` are completions (a row with n = 4 has four). `computed_prompt_tokens` are the forest's distinct tokens.
-    `output_tokens` rest on the assumed lengths of the plan. `kv_peak_tokens` is the most the KV pool holds at a time,
-    in whole pages. `seconds` is (low, expected, high) of running; `saved_seconds` what sharing prefixes is worth of it.
+    `samples`: completions (a row with n = 4 has four).
+    `computed_prompt_tokens`: the forest's distinct tokens.
+    `output_tokens`: by the assumed lengths of the plan; `output_range` is their interval.
+    `kv_peak_tokens`: the most that the KV pool holds at a time, in whole pages.
+    `seconds`: (low, expected, high) of running.
+    `saved_seconds`: how much of it sharing prefixes saves.
     """
 
     rows: int
@@ -94,14 +100,19 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a workload is run: its forest, the `order` of its rows, tokens per step (`chunk`), the KV pool's size.
+    """How a workload is run.
 
-    `lengths` (`[rows]`) are the output tokens assumed per sample. `groups` (`[rows]`) are the rows taken to answer at
-    like lengths, and `templates` their names (a digest of the group's common beginning; "" for rows without one).
-    `same_as` (`[rows]`) is the row whose answer a row gets: itself, or an identical one. `admission` is the rule by
-    which rows may start. `decisions` say why, one per choice, and `refusals` what was not chosen. `lossy` names the
-    techniques it takes that may change answers, `notes` are texts for the user: what of the model is not obeyed, or is
-    worth knowing.
+    `forest`, `order`: its prompts as a forest, and the order of its rows.
+    `chunk`: the most tokens that a step computes.
+    `kv_tokens`, `page_size`: the size of the KV pool and of its pages, in tokens.
+    `lengths`: `[rows]`, output tokens assumed per sample.
+    `groups`: `[rows]`, rows of one group are expected to have answers of similar length.
+    `templates`: the groups' names (a digest of the common beginning; "" for rows without one).
+    `same_as`: `[rows]`, the row whose answer a row gets: itself, or an identical one.
+    `admission`: the rule by which rows may start.
+    `decisions`, `refusals`: the reason of each choice, and what was not chosen.
+    `lossy`: techniques in use that may change answers.
+    `notes`: texts for the user: what of the model is not obeyed, or is worth knowing.
     """
 
     forest: Forest
@@ -127,7 +138,7 @@ class Plan:
 
     @property
     def kv_pages(self) -> int:
-        """Pages of the KV pool."""
+        """The number of pages of the KV pool."""
         return max(1, self.kv_tokens // self.page_size)
 
     def decision(self, name: str) -> Decision:

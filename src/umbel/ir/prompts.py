@@ -12,7 +12,7 @@ _MEDIA = frozenset({"image_url", "image", "input_image", "audio_url", "input_aud
 
 
 def check_prompt(prompt: Any, width: int | None) -> str | list[int]:
-    """A text prompt or a list of token ids, not empty. Raises InvalidRequest."""
+    """Check a text prompt or a list of token ids, which must not be empty. Raises InvalidRequest."""
     if isinstance(prompt, str):
         if not prompt:
             refuse("empty_prompt", "prompt", "prompt is empty: a row needs at least one token to start from")
@@ -29,7 +29,7 @@ def check_prompt(prompt: Any, width: int | None) -> str | list[int]:
 
 
 def check_messages(messages: Any) -> list[Message]:
-    """Chat messages with known roles, their content a text or a list of text parts. Raises InvalidRequest."""
+    """Check chat messages: known roles, their content a text or a list of text parts. Raises InvalidRequest."""
     if not isinstance(messages, list):
         refuse("invalid_type", "messages", f"messages={shown(messages)}: must be a list of messages")
     if not messages:

@@ -32,8 +32,8 @@ def philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.u
 
 
 def streams(seeds: Ints, keys: Ints, own: NDArray[np.bool_]) -> Ints:
-    """What keys the randomness of each row (`[rows]`): its seed alone where the row brought one of its `own`, else the
-    job's seed with the row's key."""
+    """The stream of each row (`[rows]`), which keys its randomness: its seed alone where the row brought its `own`,
+    else the job's seed with the row's key."""
     shared = ~own
     row = _words(np.where(shared, keys, 0))
     counter = np.stack([row[0], row[1], own.astype(np.uint64), np.zeros(len(keys), np.uint64)])
@@ -48,7 +48,7 @@ def noise_keys(streams: Ints, samples: Ints, positions: Ints) -> Ints:
 
 
 def key_of(name: int | str) -> int:
-    """The key of a row that is called so: a whole number of 64 bits is its own, a text is hashed. Raises UsageError."""
+    """The key of a row named so: a whole number of 64 bits is its own key, a text is hashed. Raises UsageError."""
     if isinstance(name, str):
         return int.from_bytes(
             blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True

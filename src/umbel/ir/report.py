@@ -1,4 +1,4 @@
-"""What a run has cost so far: counters that the report holds against the plan."""
+"""Counters of a run, which the report compares with the plan."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Totals of one engine, in tokens unless the name says otherwise; live, so progress can be read from it.
+    """Totals of one engine, in tokens unless the name says otherwise; live, so that progress can be read from it.
 
-    `prompt_tokens` counts every finished row's prompt as if nothing was shared; `planned_prompt_tokens` the distinct
-    prompt tokens of all that was asked to run; `computed_prompt_tokens` the prompt tokens that went through the model
-    for the first time; `recomputed_tokens` those that went through again, because their KV had been given up.
-    `evicted_rows` are rows of which a sample was preempted at least once; `kv_token_steps` are the tokens' worth of
-    pages in use, summed over the steps: divided by `steps`, the mean occupancy of the pool.
+    `prompt_tokens`: prompts of finished rows, each counted as if nothing was shared.
+    `planned_prompt_tokens`: distinct prompt tokens of all rows that were to run.
+    `computed_prompt_tokens`: prompt tokens that went through the model for the first time.
+    `recomputed_tokens`: tokens that went through it again, because their KV had been given up.
+    `kv_peak_tokens`: the most tokens that the pages in use could hold.
+    `evicted_rows`: rows of which a sample was preempted at least once.
+    `kv_token_steps`: tokens that the pages in use hold, summed over the steps; divided by `steps`, the pool's mean
+        occupancy.
     """
 
     prompt_tokens: int = 0

@@ -1,4 +1,4 @@
-"""What one row asks for and what it gets back."""
+"""A row's request and its answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is set."""
+    """The request of one input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is
+    set."""
 
     prompt: str | Sequence[int] | None = None
     messages: Sequence[Message] | None = None
@@ -46,7 +47,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sample of one row; `finish_reason` is "stop" or "length", `stop_reason` the stop string or id that hit."""
+    """One sample of a row; `finish_reason` is "stop" or "length", `stop_reason` the stop string or id that ended it."""
 
     index: int
     text: str
@@ -68,5 +69,5 @@ class Output:
 
     @property
     def output_tokens(self) -> int:
-        """Tokens generated over all completions."""
+        """Tokens generated in all completions together."""
         return sum(len(c.token_ids) for c in self.outputs)

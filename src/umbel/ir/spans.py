@@ -1,4 +1,4 @@
-"""Where the engine tells what its time goes into: a profile listens, otherwise nobody does."""
+"""How the engine reports where its time goes: to a profile's recorder, or to `Unheard`, which ignores it."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ T = TypeVar("T")
 
 
 class Spans(Protocol):
-    """Hears of time in the order in which it passes, on one thread. Steps lie between `open` and `close`."""
+    """Receives spans of time in the order in which they pass, on one thread. Steps lie between `open` and `close`."""
 
     def lap(self, name: str, value: T) -> T:
-        """What ran since the last call was `name`; gives `value` back, so that it can stand around what it times."""
+        """Attribute the time since the last call to `name`; returns `value`, so that the call can enclose what it
+        times."""
         ...
 
     def open(self) -> None:
-        """A step begins here; one that is opened again before it was closed did not come to be."""
+        """Begin a step; opening again without `close` discards the step."""
         ...
 
     def close(self, step: Step, kv_read: int) -> None:
-        """The step that was opened last is over: what it was, and how many KV tokens each layer read."""
+        """End the step that was opened last: what it was, and how many KV tokens each layer read."""
         ...
 
 
 class Unheard:
-    """Nobody listens."""
+    """Spans without a recorder."""
 
     __slots__ = ()
 
     def lap(self, name: str, value: T) -> T:
-        """Gives `value` back."""
+        """Return `value`."""
         return value
 
     def open(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self, step: Step, kv_read: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 UNHEARD = Unheard()

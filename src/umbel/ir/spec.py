@@ -1,4 +1,4 @@
-"""The shape of a decoder-only transformer, read from a model directory, enough to price it and to build it."""
+"""The shape of a decoder-only transformer, read from a model directory: enough to price it and to build it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All prompts of a batch as one flat token array."""
+"""The prompts of a batch as one flat token array."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Workload:
 
     @property
     def noise_keys(self) -> NDArray[np.int64]:
-        """What keys the randomness of rows without a seed of their own (`[rows]`)."""
+        """The keys of the randomness of rows without a seed of their own (`[rows]`)."""
         return self.keys if self.draw_keys is None else self.draw_keys
 
     def __len__(self) -> int:

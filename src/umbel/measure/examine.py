@@ -67,7 +67,7 @@ class Patient:
         start = Calibration.start(prior)
         fitted = timed.pick(~held)
         expected = start.learn(fitted.load, fitted.seconds).each(timed.load)
-        self.lessons.history.learn_steps(timed.load, timed.seconds, prior, afresh=True)
+        self.lessons.history.learn_steps(timed.load, timed.seconds, prior, restart=True)
         job = self._run_job(start.learn(timed.load, timed.seconds))
         return Findings(timed, held, expected, *job)
 
