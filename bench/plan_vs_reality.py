@@ -28,7 +28,7 @@ import torch
 from umbel import LLM, SamplingParams
 from umbel.config import EngineConfig
 from umbel.ir.workload import Workload
-from umbel.measure.examine import Patient
+from umbel.measure.step_benchmark import StepBenchmark
 from umbel.models.families import resolve_model
 
 SMOL = {
@@ -209,7 +209,7 @@ def see_doctor(model: str, threads: int, seconds: float) -> None:
     """Time the model's steps, as `umbel doctor --model` does."""
     if seconds:
         config = EngineConfig(model, threads=threads, device="cpu", dtype="float32")
-        found = Patient(config, resolve_model(model)).examine(seconds)
+        found = StepBenchmark(config, resolve_model(model)).run(seconds)
         errors = f"{statistics.median(found.errors):.0%} off at the median, {found.errors.max():.0%} at most"
         print(f"doctor, {Path(model).name}: steps held out {errors}", file=sys.stderr, flush=True)
 

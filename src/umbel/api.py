@@ -20,7 +20,7 @@ from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
-from umbel.profile.attach import heard_by
+from umbel.profile.attach import spans_for
 from umbel.profile.recorder import Recorder
 from umbel.text.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class LLM:
         self._past = Stats()
         self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
         self._intake = Intake(self._model)
-        self._spans = heard_by(profile, self._model)
+        self._spans = spans_for(profile, self._model)
 
     @property
     def spec(self) -> ModelSpec:

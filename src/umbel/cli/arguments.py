@@ -1,8 +1,8 @@
 """Reads a command line by the signature of a command: names, types, defaults and help stand beside each parameter.
 
 A parameter is `name: Annotated[type, Option(...)] = default` or `Argument(...)`; types are str, int, float, Path, bool
-(a flag), a Literal (a choice) and list[str] (may be repeated), each of them also `| None`. Built on argparse, which is
-there in milliseconds: `umbel plan` and `umbel --help` answer before a larger library would have been imported.
+(a flag), a Literal (a choice) and list[str] (may be repeated), each of them also `| None`. Built on argparse, which
+loads in milliseconds: `umbel plan` and `umbel --help` answer before a larger library would have been imported.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from umbel.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """Something given by its place: what it is, and what stands for it in the usage line."""
+    """A positional argument: its help, and its name in the usage line."""
 
     help: str
     metavar: str | None = None
 
 
 class Option:
-    """Something given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number. The value of a
-    `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it."""
+    """An argument given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number. The value of
+    a `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it."""
 
     def __init__(
         self, *names: str, help: str, min: float | None = None, metavar: str | None = None, bare: bool = False
@@ -43,8 +43,8 @@ class Option:
 
 
 def call(command: Callable[..., int | None], arguments: Sequence[str], name: str, **more: Any) -> int:
-    """Call a command with what the command line says, and `more` where it has such parameters, which are no options;
-    returns its exit code. Raises UsageError for a mistake; `--help` prints the help and raises SystemExit."""
+    """Call a command with the arguments of a command line, and with `more` for those of its parameters that are no
+    options; returns its exit code. Raises UsageError for a mistake; `--help` prints the help and raises SystemExit."""
     about = cleandoc(command.__doc__ or "")
     parser = _Parser(name, description=about, allow_abbrev=False, add_help=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
@@ -66,14 +66,14 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Room for our longer names beside what they mean."""
+    """A formatter with room for our longer names beside their help."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all of umbel does, without the usage of every option."""
+    """A parser that reports a mistake in one line, as all of umbel does, without the usage of every option."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -83,7 +83,7 @@ _METAVARS = MappingProxyType({int: "N", float: "X", Path: "PATH"})
 
 
 def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> argparse.Action:
-    """Tell the parser about one parameter."""
+    """Add one parameter to the parser."""
     kind, told = get_args(hint)
     default = None if parameter.default is Parameter.empty else parameter.default
     more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
@@ -109,7 +109,7 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> ar
 
 
 def _text(given: str) -> str:
-    """Text is UTF-8, also where the system's locale knows ASCII only and has let its bytes through."""
+    """Decode an argument as UTF-8, also where the system's locale knows ASCII only and has passed its bytes through."""
     try:
         return os.fsencode(given).decode("utf-8")
     except UnicodeEncodeError:  # given by a program, not by the system
@@ -127,7 +127,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
-    """Reads a number and refuses one below `least`."""
+    """A reader of numbers that refuses those below `least`."""
 
     def read(text: str) -> float:
         value = kind(text)

@@ -1,4 +1,5 @@
-"""`umbel bench`: Umbel and its peers on the same workloads, in turn, checked and held against the floors."""
+"""`umbel bench`: Umbel and its peers on the same workloads, in turn, with their answers checked and their seconds
+compared with the floors."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ def bench_command(
 
 @contextlib.contextmanager
 def _ending_all() -> Iterator[None]:
-    """The first SIGTERM, SIGHUP or Ctrl-C leaves by way of everything that ends engines: paused ones would stay."""
+    """Let the first SIGTERM, SIGHUP or Ctrl-C unwind the stack, which ends all engines: paused ones would stay."""
     asked = False
 
     def leave(number: int, frame: object) -> None:
@@ -98,12 +99,12 @@ def _ending_all() -> Iterator[None]:
 
 
 def _typed() -> Sequence[str]:
-    """This command's line, without the path of the program."""
+    """This command's line as typed, without the path of the program."""
     return sys.argv[1:]
 
 
 def _named(option: str, pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE pairs; raises UsageError for what is none, or names no peer."""
+    """The values of NAME=VALUE options by name; raises UsageError for anything else, and for unknown peers."""
     from umbel.bench.engines import BASES
     from umbel.config import nearest
 
@@ -129,7 +130,7 @@ def _say() -> Callable[[str], None]:
 
 
 def _write(record: Record) -> None:
-    """The tables and the chart beside the results."""
+    """Write the tables and the chart beside the results."""
     from umbel.bench.chart import chart
     from umbel.bench.page import markdown
     from umbel.bench.summary import lines
@@ -143,8 +144,8 @@ def _write(record: Record) -> None:
 
 
 def _check_page(page: Path | None, files: Sequence[str]) -> None:
-    """Raises UsageError when the page, or the first chart beside it, would overwrite a file that is read or another's.
-    What stands in a page already stays."""
+    """Raise UsageError when the page, or the first chart beside it, would overwrite an input or another file. Text that
+    a page already holds is kept."""
     from umbel.jobs.paths import JobPaths
 
     if page is not None:

@@ -1,4 +1,5 @@
-"""What `umbel doctor` looks at besides a model: versions, hardware, the speed of plain operations, the cache folder."""
+"""The checks of `umbel doctor` except those of a model: versions, hardware, the speed of plain operations, the cache
+folder."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter; those that are missing are left out."""
+    """Versions of Python and of the packages that matter; missing ones are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -72,8 +73,8 @@ def kernels_used(device: torch.device) -> dict[str, str]:
 
 
 def attention_used(device: torch.device, config: EngineConfig, *, named: bool) -> dict[str, Any]:
-    """Which attention the model of `config` would use on this device, or where none was `named` a common one; why, and
-    why not the others. Raises UsageError when what was asked for cannot serve it."""
+    """The attention backend that the model of `config` would use on this device (without a `named` one, a common
+    model), the reason, and why not the others. Raises UsageError when the backend asked for cannot serve it."""
     if named:
         spec = read_spec(resolve_model(config.model))
         choice = check_attention(config, spec, pick_dtype(config.dtype, spec, device), device)
@@ -90,7 +91,7 @@ def ceilings(device: torch.device, seconds: float = 0.4) -> dict[str, dict[str, 
 
 
 def cache() -> dict[str, Any]:
-    """Where histories are kept, and whether that works; the folder is None when they are switched off."""
+    """The folder of histories, and whether it works; the folder is None when they are switched off."""
     folder = cache_folder()
     if folder is None:
         return {"folder": None, "writable": False, "histories": 0}
@@ -101,7 +102,7 @@ def cache() -> dict[str, Any]:
 
 
 def advice(found: dict[str, Any]) -> list[str]:
-    """What could be better, one sentence each; `found` is the report so far (its model part may be missing)."""
+    """Possible improvements, one sentence each; `found` is the report so far (its model part may be missing)."""
     machine, rates, model = found["machine"], found["ceilings"], found.get("model")
     lines = []
     if machine["device"] == "cpu" and machine["threads"] > machine["cores"]:

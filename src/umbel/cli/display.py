@@ -1,4 +1,4 @@
-"""What a running job shows on stderr: a live bar on a terminal, plain lines elsewhere, closing lines at the end."""
+"""A running job on stderr: a live bar on a terminal, plain lines elsewhere, closing lines at the end."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _plain_lines(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """Do something again and again in a thread, which has ended when the block has: one that outlived it could hold the
-    model while the interpreter is taken down. It ends early when the terminal is gone."""
+    """Call `act` again and again in a thread that ends before the block does: one that outlived it could hold the model
+    while the interpreter shuts down. It ends early when the terminal is gone."""
     over = threading.Event()
 
     def work() -> None:
@@ -78,12 +78,12 @@ def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
 
 
 def show_plan(plan: Plan) -> None:
-    """What is about to happen, in a few lines."""
+    """Print the plan in a few lines."""
     say(head_lines(plan))
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines on stderr. Where it is closed or its terminal is gone, a job goes on without."""
+    """Print lines on stderr. Where it is closed or its terminal is gone, the job goes on without."""
     with suppress(OSError):
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -104,7 +104,7 @@ class _Bar:
 
 
 def line_of(reading: Reading) -> str:
-    """One reading as one line of text."""
+    """A reading as one line of text."""
     if reading.phase not in _PHASES:
         return "starting"
     if reading.phase != "run":
@@ -154,13 +154,13 @@ def _tokens(result: Summary) -> str:
 
 
 def _truth(result: Summary) -> list[str]:
-    """How near the plan came; said only of a job that ran."""
+    """How near the plan came; only for a job that ran."""
     told = verdict(result.against_plan) if result.status != "already_complete" else ""
     return [told] if told else []
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 12.3 s, 4 min 5 s, 2 h 3 min."""
+    """Seconds as text: 12.3 s, 4 min 5 s, 2 h 3 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

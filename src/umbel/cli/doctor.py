@@ -9,7 +9,7 @@ from umbel.cli.arguments import Option
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
-    from umbel.measure.examine import Findings, Patient
+    from umbel.measure.step_benchmark import Findings, StepBenchmark
 
 
 def doctor_command(
@@ -47,25 +47,25 @@ def doctor_command(
     found["attention"] = attention_used(chosen, config, named=model is not None)
     found["cache"] = cache()
     if model is not None:
-        found["model"] = _examine(config, seconds)
+        found["model"] = _benchmark(config, seconds)
     found["advice"] = advice(found)
     print(json.dumps(found, indent=2) if as_json else _text(found))
 
 
-def _examine(config: EngineConfig, seconds: float) -> dict[str, Any]:
-    from umbel.measure.examine import Patient
+def _benchmark(config: EngineConfig, seconds: float) -> dict[str, Any]:
+    from umbel.measure.step_benchmark import StepBenchmark
     from umbel.models.families import resolve_model
 
-    patient = Patient(config, resolve_model(config.model))
-    return _facts(config.model, patient) | _measured(patient.examine(seconds)) | _kept(patient)
+    benchmark = StepBenchmark(config, resolve_model(config.model))
+    return _facts(config.model, benchmark) | _measured(benchmark.run(seconds)) | _kept(benchmark)
 
 
-def _facts(name: str, patient: Patient) -> dict[str, Any]:
-    spec, shape = patient.model.spec, patient.price.shape
+def _facts(name: str, benchmark: StepBenchmark) -> dict[str, Any]:
+    spec, shape = benchmark.model.spec, benchmark.price.shape
     return {
         "name": name,
         "shape": f"{spec.family}, {spec.n_layers} layers of {spec.hidden_size}, vocabulary {spec.vocab_size:,}",
-        "dtype": patient.model.config.dtype,
+        "dtype": benchmark.model.config.dtype,
         "own_dtype": spec.dtype,
         "weight_bytes": shape.weight_bytes,
         "kv_bytes_per_token": shape.kv_bytes,
@@ -86,8 +86,8 @@ def _measured(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _kept(patient: Patient) -> dict[str, Any]:
-    path = patient.lessons.history.steps
+def _kept(benchmark: StepBenchmark) -> dict[str, Any]:
+    path = benchmark.lessons.history.steps
     return {"history": None if path is None else str(path)}
 
 

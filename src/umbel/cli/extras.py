@@ -1,4 +1,4 @@
-"""Writes what a user asked for beside the answers: pages, figures, traces."""
+"""Writes the files that a user asked for beside the answers: pages, figures, traces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE, SUMMARY, TRACE = b"<!doctype html>", b'{\n  "status":', b'{"displayTimeUni
 
 @contextmanager
 def writing(option: str, path: Path) -> Iterator[BinaryIO]:
-    """A file to fill, which appears when it is complete; a pipe or a device is written to as it is. Raises UsageError
+    """A file to fill, which appears when it is complete; a pipe or a device is written to directly. Raises UsageError
     when that cannot be done."""
     try:
         if kind_of(path) or is_stream(path):
@@ -40,7 +40,7 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_stream(path: Path) -> BinaryIO:
-    """Open a pipe or device for writing. An open stream of this process goes on where it stands, as opening it again
+    """Open a pipe or device for writing. An open stream of this process continues at its position, as opening it again
     would truncate its file."""
     found = _OPEN.fullmatch(str(path))
     if found is None:
@@ -50,7 +50,7 @@ def _open_stream(path: Path) -> BinaryIO:
 
 
 def check_page(path: Path, *, source: Path | None = None, output: Path | None = None) -> None:
-    """Raises UsageError when a page of HTML would overwrite a file of its job, or of anybody else."""
+    """Raise UsageError when a page of HTML would overwrite a file of its job, or another file."""
     JobPaths(source, None if output is None else follow(output)).with_extra("--html", path, PAGE)
 
 

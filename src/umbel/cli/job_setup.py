@@ -1,4 +1,4 @@
-"""Puts a job together from what the command line said: model files, tokenizer, limits, fingerprint."""
+"""Builds a job from the options of the command line: model files, tokenizer, limits, fingerprint."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def build_job(
 
 
 def _import_engine() -> None:
-    """The imports that loading needs, which take seconds."""
+    """Import the modules that loading needs, which takes seconds."""
     import umbel.api  # noqa: F401
 
 

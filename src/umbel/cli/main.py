@@ -1,4 +1,4 @@
-"""Entry point of `umbel`: finds the command, imports it alone, turns planned failures into messages and exit codes."""
+"""Entry point of `umbel`: finds the command, imports it alone, turns expected failures into messages and exit codes."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def plan_command(
 
 
 def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
-    """What one replica may count on, on as many devices of the machine `name` as it has; its settings with it."""
+    """The machine that one replica plans for, on as many devices of the machine `name` as it has, and its settings."""
     from umbel.cost.devices import joined, shared_by, threads_of_each
     from umbel.cost.machine import named
 
@@ -99,7 +99,7 @@ def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
 
 
 def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineConfig, target: Machine) -> Plan:
-    """What a run would plan, with what earlier ones have taught."""
+    """The plan that a run would make, with the history of earlier runs."""
     from umbel.cost.history import History
     from umbel.plan.planner import make_plan
     from umbel.plan.replicas import plan_replicas
@@ -137,8 +137,8 @@ def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
 
 
 def _json(plan: Plan, rows: int, faults: Sequence[tuple[int, RowError]], fits: Mapping[str, object]) -> str:
-    """The plan's object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `budget` says what
-    fits one."""
+    """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `budget` says
+    which of them fit one."""
     from umbel.plan.explain import to_json
 
     more = {"rows": rows, "invalid_rows": len(faults), **({"budget": fits} if fits else {})}

@@ -1,5 +1,5 @@
-"""What a command owes to the program that started it: an exit code that says how it was stopped, from its first moment
-to its last; text that its terminal can show; no traceback where the reader of its output leaves.
+"""A command as a process: its exit code shows how it was stopped, from its first moment to its last; its text suits the
+terminal; there is no traceback where the reader of its output leaves.
 
 Imported before anything else of a command, so it imports next to nothing.
 """
@@ -23,8 +23,9 @@ _ASCII = MappingProxyType({"─": "-", "–": "-", "├": "|", "└": "`", "│"
 
 
 def await_stops(*, resumable: bool) -> None:
-    """From now on, SIGTERM, SIGHUP and Ctrl-C end this process at once and without a traceback: with 128 and the number
-    of the signal, or as a job that is to be resumed. A command that has something to tidy up takes them over."""
+    """Let SIGTERM, SIGHUP and Ctrl-C end this process immediately and without a traceback from now on: with 128 and the
+    number of the signal, or as a job that is to be resumed. A command that has something to clean up replaces these
+    handlers."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if resumable:
@@ -37,7 +38,7 @@ def await_stops(*, resumable: bool) -> None:
 
 
 def show_what_can_be_shown() -> None:
-    """Where an output's encoding lacks a character, write its nearest in ASCII or its number, rather than fail."""
+    """Where an output's encoding lacks a character, write its nearest in ASCII or its number, instead of failing."""
     codecs.register_error("umbel", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -53,7 +54,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def _unwritten(error: OSError) -> int:
-    """Stdout cannot be written: the exit code, and a message unless the reader left, who wants to know no more."""
+    """The exit code when stdout cannot be written, with a message unless the reader has left."""
     if isinstance(error, BrokenPipeError):
         return READER_LEFT
     print(f"umbel: stdout: {error.strerror or error}", file=sys.stderr)
@@ -61,7 +62,7 @@ def _unwritten(error: OSError) -> int:
 
 
 def finish(code: int) -> int:
-    """The last words are out, and no signal changes how this ended any more; returns the exit code."""
+    """Flush the last output, after which no signal changes how this ended; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -1,4 +1,4 @@
-"""What `umbel run --profile` shows: tables of where the seconds went, and a trace file for a timeline viewer."""
+"""The output of `umbel run --profile`: tables of where the seconds went, and a trace file for a timeline viewer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = f"  {'':<22} {_COLUMNS}  bound by"
 
 
 def trace_path(asked: str, output: Path) -> Path:
-    """Where the trace goes: as asked, '' meaning beside the output. Raises UsageError for what is not a .json file."""
+    """The path of the trace: as asked, '' meaning beside the output. Raises UsageError unless it is a .json file."""
     path = Path(asked) if asked else output.with_name(output.name + ".profile.json")
     if path.suffix != ".json":
         raise UsageError(f"--profile={asked}: the name must end in .json, as the trace is a JSON file")
@@ -76,7 +76,7 @@ def _part_line(part: ProfilePart, whole: float) -> str:
 
 
 def _worth_lines(profile: Profile) -> Iterator[str]:
-    """What there is to gain in steps, the most first."""
+    """The seconds that could be gained in steps, the most first."""
     parts = [(kind.kind, part) for kind in profile.kinds for part in kind.parts]
     found = sorted(parts, key=lambda pair: -pair[1].over)[:WORTH]
     if found:

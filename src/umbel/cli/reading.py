@@ -24,7 +24,7 @@ MAX_STOPS = 1_000  # different stop strings that are looked at: enough to see wh
 class LateTokenizer:
     """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it.
 
-    `now` is what chat templates see as today.
+    `now` is the moment that chat templates see as today.
     """
 
     def __init__(self, directory: Path, now: datetime | None = None):
@@ -34,13 +34,14 @@ class LateTokenizer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the tokenizer's files is not obeyed, as soon as it is loaded, and which stop strings cannot match."""
+        """Notes on what is not obeyed of the tokenizer's files, once it is loaded, and on stop strings that cannot
+        match."""
         if not self._stops and "_loaded" not in self.__dict__:
             return ()
         return *self._loaded.notes, *self._loaded.decoder.notes_on_stops(sorted(self._stops))
 
     def check_stops(self, params: SamplingParams) -> None:
-        """Take note of stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
         if not self._exists:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.skip_special_tokens and len(self._stops) < MAX_STOPS:
@@ -51,11 +52,11 @@ class LateTokenizer:
         return self._loaded.encode(texts)
 
     def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
-        """Token ids of each chat, or why it has none."""
+        """Token ids of each chat, or the error that it has none."""
         return self._loaded.encode_chat(conversations)
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
-        """What each id adds to a text."""
+        """The bytes that each id adds to a text."""
         return self._loaded.token_bytes(ids)
 
     @cached_property
@@ -81,6 +82,7 @@ def read_options(
 
 
 def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:
-    """What rows may call the model, the name shown in answers first: --served-model-name, --model, its last part."""
+    """The names that rows may call the model, the one shown in answers first: --served-model-name, --model, its last
+    part."""
     names = [*served, model, readable(directory.resolve().name), model.rstrip("/").rsplit("/", 1)[-1]]
     return list(dict.fromkeys(name for name in names if name))

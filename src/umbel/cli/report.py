@@ -1,4 +1,4 @@
-"""`umbel report`: what a job came to, held against its plan; for finished, stopped and killed jobs."""
+"""`umbel report`: the figures of a job beside those of its plan; for finished, stopped and killed jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def report_command(
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
 ) -> None:
-    """Hold what the job of OUT did against what its plan expected.
+    """Compare the job of OUT with its plan.
 
     Everything is read from OUT.umbel, the job's store: whether the job finished, was stopped or was killed, and in
     however many runs it was done. Exit codes: 0, 2 usage.

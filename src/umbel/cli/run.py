@@ -104,7 +104,7 @@ def _run(
     quiet: bool,
     own_process: bool,
 ) -> int:
-    """Run the job. Times count from the start of the process where that is there for this command only."""
+    """Run the job. Times count from the start of the process where it exists for this command only."""
     from umbel.cli.display import closing_lines, say, showing
     from umbel.cli.job_setup import build_job
     from umbel.jobs.read.spool import readable
@@ -140,7 +140,7 @@ def _trace_path(asked: str | None, output: Path) -> Path | None:
 
 
 def _check_extras(paths: dict[str, Any]) -> None:
-    """Raises UsageError when a file that was asked for beside the answers would overwrite another."""
+    """Raise UsageError when a file that was asked for beside the answers would overwrite another."""
     from umbel.cli.extras import SUMMARY, TRACE
     from umbel.jobs.paths import check_paths
 
@@ -151,7 +151,7 @@ def _check_extras(paths: dict[str, Any]) -> None:
 
 
 def process_start() -> float:
-    """When this process began, on the clock of `time.monotonic`; now, where the system does not tell."""
+    """When this process began, on the clock of `time.monotonic`; now, where the system does not report it."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -69,7 +69,7 @@ def sim_command(
 
 
 def _known(spec: ModelSpec, directory: Path, machine: Machine, config: EngineConfig) -> Known:
-    """What runs of this model have taught on this machine, as `umbel plan` takes it."""
+    """The history of this model on this machine, as `umbel plan` takes it."""
     from umbel.cost.history import History
 
     return History.of(spec, directory, machine.choose_dtype(config.dtype, spec.dtype), machine, config.threads).load()
@@ -91,7 +91,7 @@ def _names(policies: str | None, *, ablations: bool) -> list[str]:
 def _read(
     file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """The workload, and how long answers are where that is known."""
+    """The workload, and the lengths of its answers where they are known."""
     from umbel.sim.synthetic import PREFIX, Synthetic
     from umbel.sim.traces import read_trace
 
@@ -122,13 +122,13 @@ def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any
 
 
 def _without_stops(workload: Any) -> Any:
-    """Rows that end by their lengths alone: no text is generated here in which a stop string could be found."""
+    """The rows without stop strings: no text is generated here in which one could be found."""
     known = {id(params): replace(params, stop=()) for params in workload.params}
     return replace(workload, params=[known[id(params)] for params in workload.params])
 
 
 class _Texts:
-    """The tokenizer of a directory, loaded when the first text comes; a shape alone has none."""
+    """The tokenizer of a directory, loaded when the first text comes; a bare shape has none."""
 
     def __init__(self, directory: Path | None, model: str):
         from umbel.cli.reading import LateTokenizer
@@ -141,11 +141,11 @@ class _Texts:
         return self._loaded().encode(texts)
 
     def encode_chat(self, conversations: Sequence[Any]) -> Sequence[Any]:
-        """Token ids of each chat, or why it has none. Raises UsageError where there is no tokenizer."""
+        """Token ids of each chat, or the error that it has none. Raises UsageError where there is no tokenizer."""
         return self._loaded().encode_chat(conversations)
 
     def check_stops(self, params: Any) -> None:
-        """Nothing is generated here, so no stop string is looked for."""
+        """Do nothing: no text is generated here in which a stop string could be found."""
 
     def _loaded(self) -> Any:
         if self._found is None:
@@ -156,21 +156,21 @@ class _Texts:
 
 
 class _Progress:
-    """Says on a terminal how far a simulation is, when it takes longer than a moment."""
+    """Shows on a terminal how far a simulation is, when it takes longer than a moment."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + 2.0
         self._shown = False
 
     def __call__(self, policy: str, done: int, rows: int) -> None:
-        """Called after every row."""
+        """Show the progress; called after every row."""
         if time.monotonic() >= self._next and sys.stderr.isatty():
             self._next = time.monotonic() + 0.5
             self._shown = True
             print(f"\r{policy}: {done:,} of {rows:,} rows\x1b[K", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

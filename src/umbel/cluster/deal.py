@@ -1,8 +1,8 @@
-"""Who runs which rows: bundles handed out as replicas come free, and what becomes of the rows of one that dies.
+"""Which replica runs which rows: bundles handed out as replicas become free, and the recovery of rows when one dies.
 
-Rows without an answer go back in a few smaller bundles, for whoever is free: the others take most of them over, and a
-row that ends every process it meets is alone after a few times, and given up. Each death makes a bundle smaller or ends
-a row, so that it goes on for ever with nothing.
+Rows without an answer go back in a few smaller bundles, for any free replica: the others take most of them over, and a
+row that ends every process soon stands alone and is given up. Each death makes a bundle smaller or ends a row, so the
+procedure always terminates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_DEATHS = 24  # in a row without any answer: more than it takes to single ou
 
 @dataclass(slots=True)
 class Bundle:
-    """Rows that are run together, and how many replicas died over them so far."""
+    """Rows that are run together, and how many replicas have died while running them."""
 
     rows: Ints
     deaths: int = 0
@@ -38,7 +38,7 @@ class _Given:
 
 
 class Deal:
-    """The rows of one workload on their way through replicas, which are told by number."""
+    """The rows of one workload on their way through replicas, which are identified by number."""
 
     def __init__(self, bundles: Iterable[Ints]):
         self._waiting = deque(Bundle(rows) for rows in bundles if len(rows))
@@ -59,19 +59,22 @@ class Deal:
         return bundle.rows
 
     def answered(self, replica: int, place: int) -> int:
-        """The row at a place of what a replica was given has its answer; returns the row."""
+        """Mark the row at a place of a replica's bundle as answered; returns the row."""
         given = self._given[replica]
         given.answered[place] = True
         self._deaths = 0
         return int(given.bundle.rows[place])
 
     def done(self, replica: int) -> None:
-        """A replica is through with its rows."""
+        """Mark a replica's bundle as finished."""
         del self._given[replica]
 
     def died(self, replica: int, how: str) -> list[int]:
-        """A replica is lost, `how` as in "ended with signal 9"; returns the rows that are given up for it. Raises
-        UmbelError when nothing else happens."""
+        """Take back the rows of a replica that is lost, `how` as in "ended with signal 9"; returns the rows that are
+        given up.
+
+        Raises UmbelError when replicas keep dying without an answer in between.
+        """
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             raise UmbelError(

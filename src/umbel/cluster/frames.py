@@ -1,4 +1,5 @@
-"""What goes over the pipes between a job and its replicas: frames of JSON and arrays, nothing that could be code."""
+"""What passes through the pipes between a job and its replicas: frames of JSON and arrays, nothing that could be
+code."""
 
 from __future__ import annotations
 
@@ -20,8 +21,11 @@ HEAD = struct.Struct("<BQQ")  # kind, attempt, bytes that follow
 
 
 class Kind(IntEnum):
-    """What a frame is. To a replica: rows to run. From it: that it is loaded, an answer, its totals so far, that the
-    rows are done, an error that stops the job, and that it lives, with where its work is."""
+    """The kind of a frame.
+
+    To a replica: rows to run. From it: that it is loaded, an answer, its totals so far, that the rows are done, an
+    error that stops the job, and a heartbeat with the progress of its work.
+    """
 
     ROWS = 0
     READY = 1
@@ -34,7 +38,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Something that was sent. `attempt` numbers the rows that were handed out, which answers to them repeat."""
+    """A message. `attempt` numbers the bundle of rows, and answers to it repeat the number."""
 
     kind: Kind
     data: bytes
@@ -42,12 +46,12 @@ class Frame:
 
 
 def frame(kind: Kind, data: bytes, attempt: int = 0) -> bytes:
-    """One frame."""
+    """The bytes of one frame."""
     return HEAD.pack(kind, attempt, len(data)) + data
 
 
 def read_frame(stream: BinaryIO) -> Frame | None:
-    """The next frame of a stream; None where it ends, also inside of one."""
+    """The next frame of a stream; None where it ends, even inside a frame."""
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
@@ -57,7 +61,7 @@ def read_frame(stream: BinaryIO) -> Frame | None:
 
 
 def take_frames(buffer: bytearray) -> list[Frame]:
-    """The whole frames at the beginning of a buffer, taken out of it."""
+    """Remove the whole frames at the beginning of a buffer and return them."""
     found, at = [], 0
     while len(buffer) - at >= HEAD.size:
         kind, attempt, size = HEAD.unpack_from(buffer, at)
@@ -71,7 +75,7 @@ def take_frames(buffer: bytearray) -> list[Frame]:
 
 
 def encode_rows(workload: Workload) -> bytes:
-    """A workload as an npz archive; parameters that rows share are told once."""
+    """A workload as an npz archive; parameters that rows share are written once."""
     distinct = Distinct.of(workload.params)
     params = json.dumps([asdict(p) for p in distinct.objects]).encode()
     buffer = io.BytesIO()
@@ -89,7 +93,7 @@ def encode_rows(workload: Workload) -> bytes:
 
 
 def decode_rows(data: bytes) -> Workload:
-    """What `encode_rows` was given."""
+    """The workload that `encode_rows` packed."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = dict(arrays)
     objects = [SamplingParams(**_tuples(values)) for values in json.loads(found["params"].tobytes())]
@@ -98,12 +102,12 @@ def decode_rows(data: bytes) -> Workload:
 
 
 def encode_answer(output: Output) -> bytes:
-    """An answer as JSON; numbers come back as they were, infinite ones too."""
+    """An answer as JSON; numbers survive exactly, infinite ones too."""
     return json.dumps(asdict(output)).encode()
 
 
 def decode_answer(data: bytes) -> Output:
-    """What `encode_answer` was given."""
+    """The answer that `encode_answer` packed."""
     given = json.loads(data)
     error = None if given["error"] is None else RowError(**given["error"])
     return Output(given["row"], given["prompt_tokens"], tuple(map(_completion, given["outputs"])), error)

@@ -1,8 +1,8 @@
-"""Which of several processes has fallen silent or is stuck, told by what they say of themselves.
+"""Which of several processes is silent or stuck, by the heartbeats that they send.
 
-A process that lives says so every half second, from a thread beside its work: a long step, or a machine with too much
-to do, does not silence it for a minute. With that it says how far its work is; one that says the same for an hour, with
-work to do, is at no step any more that could be an honest one.
+A process sends one every half second, from a thread beside its work, so a long step or a busy machine does not silence
+it for a minute. With it goes a mark of its progress: a process whose mark does not change for an hour, although it has
+work, is stuck.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SILENT_VARIABLE = "UMBEL_SILENT_SECONDS"  # of the environment, in place of SILE
 
 
 def silent_seconds() -> float:
-    """After how long a process is given up that says nothing any more."""
+    """Seconds of silence after which a process is given up."""
     try:
         return float(os.environ[SILENT_VARIABLE])
     except (KeyError, ValueError):

@@ -27,7 +27,7 @@ from umbel.ir.workload import Workload
 
 
 class Replica(LLM):
-    """An LLM that counts on its part of the processor, and learns what steps take beside others."""
+    """An LLM that plans with its part of the processor, and keeps a history of steps that run beside others."""
 
     def __init__(self, config: EngineConfig, count: int):
         options = asdict(config)
@@ -37,17 +37,17 @@ class Replica(LLM):
 
     @property
     def machine(self) -> Machine:
-        """What it plans for."""
+        """The machine that it plans for."""
         return self._machine
 
     @property
     def dtype(self) -> str:
-        """What it computes in."""
+        """The dtype that it computes in."""
         return self._model.config.dtype
 
 
 class Teller:
-    """The way back, for several threads; ends the process where nobody listens any more."""
+    """Sends frames back, from several threads; ends the process when the reader is gone."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -70,8 +70,8 @@ class Teller:
 def main(order: str) -> None:
     """Serve until the pipe ends; `order` is what `LocalPool` wrote.
 
-    Ends the process itself, with 1 for what was not planned: its other threads would hold the model while the
-    interpreter is taken down.
+    Ends the process itself, with 1 for an unexpected error: its other threads would hold the model while the
+    interpreter shuts down.
     """
     teller, code = Teller(_own_stdout()), 1
     try:
@@ -102,8 +102,10 @@ def _serve(order: dict[str, Any], teller: Teller) -> None:
 
 
 class ProgressTeller:
-    """Says twice a second that this process lives, with how far it is: steps while it runs, memory while it loads.
-    Where rows have moved on it says their totals, also while none of them ends."""
+    """Sends a heartbeat twice a second, with a mark of progress: steps while it runs, memory while it loads.
+
+    When rows have advanced it sends their totals too, even while none of them ends.
+    """
 
     def __init__(self, teller: Teller):
         self.replica: Replica | None = None
@@ -111,7 +113,7 @@ class ProgressTeller:
         self._last: dict[str, Any] = {}
 
     def tell(self) -> None:
-        """Go on for ever."""
+        """Send heartbeats until the process ends."""
         while True:
             steps = 0 if self.replica is None else self.replica.stats().steps
             self._teller.tell(Kind.BEAT, f"{steps} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}".encode())
@@ -122,19 +124,19 @@ class ProgressTeller:
 
 
 def totals(replica: LLM) -> dict[str, Any]:
-    """What a replica has done so far, and when its first token was there (seconds on the system's one clock)."""
+    """The totals of a replica so far, and when its first token was there (seconds on the system's monotonic clock)."""
     return {"stats": asdict(replica.stats()), "first_token": replica.first_token}
 
 
 def _own_stdout() -> BinaryIO:
-    """The pipe behind stdout, which from now on is stderr: what a library prints is no frame."""
+    """The pipe behind stdout, which is stderr from now on, so that nothing a library prints gets between frames."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return pipe
 
 
 def _listen(stream: BinaryIO, coming: queue.SimpleQueue[tuple[Workload, int]]) -> None:
-    """Hand on rows as they come; the end of the pipe ends the process, whatever it computes."""
+    """Put rows into the queue as they come; the end of the pipe ends the process, whatever it computes."""
     while (found := read_frame(stream)) is not None:
         coming.put((decode_rows(found.data), found.attempt))
     os._exit(0)

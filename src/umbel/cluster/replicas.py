@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """What is read of a model without its weights."""
+    """The parts of a model directory that are read without its weights."""
 
     directory: Path
     spec: ModelSpec
@@ -84,7 +84,8 @@ class Replicas(LLM):
         return plan_replicas(workload, self.config.data_parallel_size, plan)
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
-        """See LLM. Closing the generator ends the replicas; they are started again for the next rows."""
+        """Run a workload, as `LLM.execute`. Closing the generator ends the replicas; they are started again for the
+        next rows."""
         if len(workload) == 0:
             return
         if not isinstance(plan, SharedPlan):
@@ -116,7 +117,8 @@ class Replicas(LLM):
             self._gone(replica)
 
     def _load(self, config: EngineConfig) -> tuple[Machine, EngineConfig]:
-        """Start all replicas and wait until each is loaded or lost; returns what one plans for, and by which settings.
+        """Start all replicas and wait until each is loaded or lost; returns the machine that one plans for, and its
+        settings.
 
         Where some load, those that do not are left out for now: they are started once more when rows come.
         """
@@ -156,7 +158,7 @@ class Replicas(LLM):
                 return
 
     def _take(self, deal: Deal, event: Event) -> None:
-        """What a replica says beside answers."""
+        """Handle a frame that is not an answer."""
         if event.kind is Kind.FAILED:
             raise _error(event.data)
         if event.kind is Kind.READY:
@@ -176,7 +178,7 @@ class Replicas(LLM):
             self.pool.submit(replica, encode_rows(select_rows(workload, rows)))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
-        """A replica is lost: start it again, let those that are idle have its rows, fail those that end all they meet.
+        """Replace a replica that is lost: start it again, give its rows to idle ones, fail the rows that are given up.
 
         One that could not even load is not started again while others go on.
         """
@@ -199,7 +201,7 @@ class Replicas(LLM):
         self._totals[replica] = Stats()
 
     def _known(self) -> Known:
-        """What earlier runs of a replica have taught."""
+        """The history of earlier runs of a replica."""
         config = self._each
         history = History.of(self.spec, self._model.directory, config.arithmetic, self._machine, config.threads)
         if config.load_format == "dummy":
@@ -212,7 +214,7 @@ def _warn(event: Event, what: str) -> None:
 
 
 def _error(data: bytes) -> UmbelError:
-    """The planned error that a replica met, as if it had been met here."""
+    """The error that a replica reported, as if it had been raised here."""
     told = json.loads(data)
     kind = getattr(errors, told["error"], UmbelError)
     return kind(told["message"]) if kind is not errors.InvalidRequest else UmbelError(told["message"])

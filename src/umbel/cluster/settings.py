@@ -1,4 +1,4 @@
-"""What a replica is told of what the user asked, and what replicas cannot do."""
+"""The settings of a replica, made from those of the user, and what replicas cannot do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from umbel.errors import UsageError
 
 
 def check_replicas(config: EngineConfig, *, profiled: bool = False) -> None:
-    """Raises UsageError for what does not go together with several replicas."""
+    """Raise UsageError for settings that exclude several replicas."""
     count = config.data_parallel_size
     if config.tensor_parallel_size > 1:
         raise UsageError(

@@ -177,7 +177,8 @@ class Ceilings:
 
 
 def kind_of(work: StepWork, all_operators: tuple[Operator, ...]) -> str:
-    """The kind of a step: "prefill" or "decode" where these have more than 90 % of the layers' arithmetic."""
+    """The kind of a step: by prompts or by decoding rows where these have more than 90 % of the layers' arithmetic,
+    else mixed."""
     token = sum(o.token_flops for o in all_operators)
     pair = sum(o.pair_flops for o in all_operators)
     total = work.tokens * token + work.pairs * pair

@@ -1,4 +1,4 @@
-"""What the first run of a job decides for all of them, so that a resume writes the same bytes."""
+"""The decisions of a job's first run, which later runs keep so that a resume writes the same bytes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def started(store: JobStore) -> datetime:
 
 
 def named(store: JobStore, model: str, options: ReadOptions) -> tuple[str, frozenset[str] | None]:
-    """How the first run named its model in answers, and by which names rows could: the directory of a model may be
-    written in many ways."""
+    """The name that the first run gave its model in answers, and the names that rows could use: the directory of a
+    model may be written in many ways."""
     models = None if options.models is None else sorted(options.models)
     names = _first(store, "names", {"shown": model, "known": models})
     return names["shown"], None if names["known"] is None else frozenset(names["known"])

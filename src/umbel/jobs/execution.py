@@ -25,19 +25,19 @@ NOTES = "notes"  # the store's record of what was noticed while rows were read (
 
 
 class Engine(Protocol):
-    """What a job needs of `umbel.api.LLM`. `first_token` is when the first token was there, on the clock of
+    """The part of `umbel.api.LLM` that a job needs. `first_token` is when the first token was there, on the clock of
     `time.monotonic`; None before that."""
 
     first_token: float | None
 
     def plan_for(self, workload: Workload) -> Plan:
-        """The plan by which `execute` would run the workload; may be called while another one is run."""
+        """The plan by which `execute` would run the workload; may be called while another one is running."""
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Outputs of the workload's rows as they finish; closing the iterator abandons the rest."""
 
     def stats(self) -> Stats:
-        """Live totals."""
+        """The totals so far."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Execution:
             yield window, engine.plan_for(window.workload) if ready and engine is not None else None
 
     def run(self, window: Window, plan: Plan | None = None) -> None:
-        """Bring the rows of a window into the store, or those that the budget has room for."""
+        """Run the rows of a window, or those that fit the budget, and put their results into the store."""
         self.open_ended += window.open_ended
         engine = self._ready() if len(window.workload) else None  # first: nothing is kept of a job that cannot run
         self._keep(self._refused(window))
@@ -92,7 +92,7 @@ class Execution:
         return self.engine
 
     def _run_part(self, engine: Engine, window: Window, part: JobPart) -> None:
-        """Run some rows of a window by a plan, recording what happens to them."""
+        """Run some rows of a window by a plan, and record what happens to them."""
         self._record(engine, part)
         outputs = engine.execute(part.workload, part.plan)
         watched = outputs if self._recording is None else self._recording.watch(outputs)
@@ -134,7 +134,7 @@ class Execution:
             progress.finished_prompt_tokens += output.prompt_tokens
 
     def _keep(self, results: Iterator[Result]) -> None:
-        """Commit results in groups; what is finished is committed also when the source fails or a stop is asked for."""
+        """Commit results in groups; finished results are committed too when the source fails or a stop is asked for."""
         store, progress = self.store, self.progress
         try:
             for result in results:
@@ -154,7 +154,7 @@ class Execution:
         self.spans.lap("store", None)
 
     def live(self) -> Mapping[str, object] | None:
-        """Counters over all runs of this job, None where there is nothing new to count."""
+        """The counters over all runs of this job, None where nothing has changed."""
         if self._recording is None or self.engine is None:
             return None
         starved, self._starved = self.progress.starved_seconds - self._starved, self.progress.starved_seconds

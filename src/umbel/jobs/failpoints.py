@@ -23,4 +23,4 @@ FAILPOINTS = tuple(f"{act}.{moment}" for act in ACTS for moment in ("before", "a
 
 
 def no_failpoint(name: str) -> None:
-    """What runs outside tests: nothing."""
+    """Do nothing, which is right outside tests."""

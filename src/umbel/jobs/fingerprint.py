@@ -1,4 +1,4 @@
-"""What makes two runs the same job: the input's bytes, the model's files, and every setting that shapes an answer."""
+"""What makes two runs the same job: the input's bytes, the model's files, and every setting that affects an answer."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def _unreadable(path: Path, error: OSError) -> UsageError:
 def hash_model(directory: Path) -> dict[str, str]:
     """A short digest per file of a model directory that can change an answer (config, tokenizer, template, weights).
 
-    Files of up to 64 MiB are hashed whole. Of larger weight files the size, the safetensors header and 64 blocks of
-    4 KiB spread over the file are hashed: different training changes practically every block, and reading hundreds of
-    gigabytes to start a job is not worth the rest. A single flipped bit in a large file is not noticed here.
+    Files of up to 64 MiB are hashed whole. Of larger weight files the size, the safetensors header and 64 blocks of 4
+    KiB spread over the file are hashed: different training changes practically every block, and reading hundreds of
+    gigabytes to start a job would cost too much. A single flipped bit in a large file is not noticed here.
     """
     try:
         return {
@@ -61,8 +61,8 @@ def hash_model(directory: Path) -> dict[str, str]:
 
 
 def stamp_model(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, size and time of change (ns) of the files that `hash_model` reads: equal before they are hashed and after
-    they are loaded, they are the same files."""
+    """Inode, size and time of change (ns) of the files that `hash_model` reads. If they are equal before the files are
+    hashed and after they are loaded, they are the same files."""
     found = {name: path.stat() for name, path in _files(directory).items()}
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
 
@@ -97,9 +97,10 @@ def fingerprint(
 ) -> dict[str, Any]:
     """The job's identity as flat, printable parts, so that a mismatch can be listed line by line.
 
-    `model` comes from `hash_model`, `engine` is the identity of the engine's settings (EngineConfig), so that a job may
-    be resumed with another chunk size or pool. `names` are those given to the model; how its directory was written does
-    not count, as the files do.
+    `model`: from `hash_model`; the spelling of the directory does not count, as the files do.
+    `engine`: the identity of the engine's settings (EngineConfig), so that a job may be resumed with another chunk size
+        or pool.
+    `names`: the names given to the model.
     """
     size = os.stat(source).st_size
     parts: dict[str, Any] = {"version": version, "input.sha256": hash_file(source), "input.bytes": size}
@@ -112,27 +113,27 @@ def fingerprint(
 
 
 def job_key(parts: Mapping[str, Any]) -> str:
-    """16 hex digits for ids in the output, of everything but the input, as a row's bytes depend on that row only, and
-    but what the machine decides, which is not known yet."""
+    """16 hex digits for ids in the output. They depend on all but the input, as a row's bytes depend on that row only,
+    and all but the settings that the machine decides, which are not known yet."""
     kept = {name: value for name, value in parts.items() if not name.startswith("input.") and name not in DECIDED_PARTS}
     return blake2b(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 def merge(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a job by two fingerprints of it: what one of them leaves to the machine is as in the other."""
+    """Two fingerprints of one job as one: a setting that one of them leaves to the machine is taken from the other."""
     return {**now, **{name: stored[name] for name in DECIDED_PARTS & stored.keys() if stored[name] != "auto"}}
 
 
 def compare(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The parts of two fingerprints that differ: stored and now. What the machine decides is not compared until it is
-    known."""
+    """The parts of two fingerprints that differ, as (stored, now). Settings that the machine decides are not compared
+    before they are known."""
     names = [*stored, *(name for name in now if name not in stored)]
     pairs = {name: (stored.get(name), now.get(name)) for name in names}
     return {n: both for n, both in pairs.items() if both[0] != both[1] and not (n in DECIDED_PARTS and "auto" in both)}
 
 
 def undoing(differences: Mapping[str, tuple[Any, Any]]) -> str:
-    """What to type so that settings are as stored again; '' where no option and no variable decides what differs."""
+    """The options to type so that settings are as stored; '' where no option and no variable decides the difference."""
     typed = [_typed(name.partition(".")[2], stored, now) for name, (stored, now) in differences.items() if stored != []]
     return " ".join(filter(None, typed))
 

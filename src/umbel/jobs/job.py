@@ -41,25 +41,28 @@ RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "repli
 
 
 class JobTokenizer(TextEncoder, Protocol):
-    """What a job needs of a tokenizer."""
+    """The part of a tokenizer that a job needs."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Texts for the user: what of the tokenizer's files is not obeyed."""
+        """Texts for the user: what is not obeyed of the tokenizer's files."""
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
-        """What each id adds to a text."""
+        """The bytes that each id adds to a text."""
 
 
 @dataclass(slots=True)
 class Job:
     """Runs a `JobSpec`, once.
 
-    `load_tokenizer` is given the moment that chat templates see as today: when the job was first started, so that a
-    resume does not change a prompt. `load` builds the engine and is called only when there are rows to run; `warm` does
-    what `load` can do before that is known, while a large file is scanned. `arithmetic` tells before `load` what the
-    machine decides of the identity (config.DECIDED_HERE). `began` is when the user began to wait, on the clock of
-    `time.monotonic`; `last` says that the process ends with the job. `spans` hears where the time goes.
+    `load_tokenizer`: takes the moment that chat templates see as today, which is when the job was first started, so
+        that a resume does not change a prompt.
+    `load`: builds the engine; called only when there are rows to run.
+    `warm`: does what `load` can do before that is known, while a large file is scanned.
+    `began`: when the user began to wait, on the clock of `time.monotonic`.
+    `last`: the process ends with the job.
+    `spans`: where the job's time goes.
+    `arithmetic`: the part of the identity that the machine decides (config.DECIDED_HERE), known before `load`.
     """
 
     spec: JobSpec
@@ -77,7 +80,7 @@ class Job:
     _execution: Execution | None = None
 
     def run(self) -> Summary:
-        """The whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
+        """Run the whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
         paths = check_paths(self.spec.input, self.spec.output)
         self.spans.lap("starting", None)
@@ -200,7 +203,7 @@ class Job:
             self.progress.to_run = rows - done.count(1)
 
     def _checked(self, feed: Feed) -> Iterator[Window]:
-        """All windows, after a look at every row. Raises InputError when one is at fault."""
+        """The windows, after every row has been checked. Raises InputError when one is at fault."""
         faults: list[InputRow] = []
         kept: list[Window] = []
         for window in feed.windows():

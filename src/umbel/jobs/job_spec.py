@@ -1,4 +1,5 @@
-"""What a job is: its files, how they are read, the model's measures, and what limits the run."""
+"""The description of a job: its files, how they are read, the model's vocabulary and context, and the limits of the
+run."""
 
 from __future__ import annotations
 
@@ -15,10 +16,17 @@ from umbel.jobs.read.source import Source
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What to run. `identity` is the job's fingerprint, `model` the name in OpenAI answers, `width` and `context` the
-    model's vocabulary and positions. `strict` runs nothing when any row is at fault; `fresh` forgets an earlier run;
-    `retry_failed` runs rows again that failed for want of memory or by the model; `budget` limits this run; `watch`
-    notices an input that changes while it is read."""
+    """What to run.
+
+    `identity`: the job's fingerprint.
+    `model`: the name in OpenAI answers.
+    `width`, `context`: the model's vocabulary and positions.
+    `strict`: run nothing when any row is at fault.
+    `fresh`: discard an earlier run.
+    `retry_failed`: run rows again that failed for lack of memory or by the model.
+    `budget`: limits of this run.
+    `watch`: notices an input that changes while it is read.
+    """
 
     input: Path
     output: Path
@@ -34,5 +42,5 @@ class JobSpec:
     watch: HashedInput | None = None
 
     def source(self, notes: ReadNotes) -> Source:
-        """The input, to be read."""
+        """The input, ready to be read."""
         return Source(self.input, self.options, notes, self.watch)

@@ -32,7 +32,8 @@ _KINDS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class JobPaths:
-    """Every file of a job; `output` with links followed, `extras` what else is written, by the option that asks for it.
+    """The files of a job; `output` with links followed, `extras` the other files that are written, by the option that
+    asks for them.
 
     The store and the parts lie beside the file that the output names, so that they are found through any link to it.
     """
@@ -43,7 +44,7 @@ class JobPaths:
 
     @property
     def target(self) -> Path:
-        """The output of a job that has one."""
+        """The output of a job, which must have one."""
         assert self.output is not None
         return self.output
 
@@ -53,7 +54,7 @@ class JobPaths:
         return store_path(self.target)
 
     def named(self) -> Iterator[tuple[str, Path]]:
-        """What each file is, and where."""
+        """The files with what each of them is."""
         if self.input is not None:
             yield "the input", self.input
         yield from self._made()
@@ -61,8 +62,8 @@ class JobPaths:
             yield f"the file of {option}", path
 
     def with_extra(self, option: str, path: Path, begins: bytes) -> JobPaths:
-        """The job with one more file to write, which begins with `begins`. Raises UsageError when it is one of the
-        job's, cannot be written, or is there and begins otherwise, so is not an earlier one of the same kind."""
+        """The job with one more file to write, which begins with `begins`. Raises UsageError when the file is one of
+        the job's, cannot be written, or exists and begins differently, so is not an earlier one of the same kind."""
         if found := self._taken(path, self.named()):
             raise UsageError(f"{option} {path}: is {found} of this job; choose another name")
         try:
@@ -78,7 +79,7 @@ class JobPaths:
         return replace(self, extras=(*self.extras, (option, path)))
 
     def check_input(self) -> None:
-        """Raises UsageError when the input is a file that this job would write."""
+        """Raise UsageError when the input is a file that this job would write."""
         assert self.input is not None
         if found := self._taken(self.input, self._made()):
             raise UsageError(
@@ -86,14 +87,14 @@ class JobPaths:
             )
 
     def _made(self) -> Iterator[tuple[str, Path]]:
-        """What the job writes for itself."""
+        """The files that the job writes for itself."""
         if self.output is not None:
             yield "the output", self.output
             for path in store_files(self.store):
                 yield "the store", path
 
     def _taken(self, path: Path, named: Iterator[tuple[str, Path]]) -> str:
-        """Which of `named` files a path leads to, '' for none."""
+        """The name of the file in `named` that a path leads to, '' for none."""
         if self.output is not None and is_part(self.output, Path(os.path.realpath(path))):
             return "the unfinished output"
         return next((name for name, other in named if same_file(path, other)), "")
@@ -105,7 +106,7 @@ def _head(path: Path, n_bytes: int) -> bytes:
 
 
 def store_path(output: Path) -> Path:
-    """The job store of an output: the name of its file with `.umbel` behind it, in the same directory."""
+    """The job store of an output: the name of its file followed by `.umbel`, in the same directory."""
     target = follow(output)
     return target.with_name(target.name + ".umbel")
 
@@ -153,12 +154,12 @@ def _target(output: Path) -> Path:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a name stands for an open stream, as /dev/stdout does, whatever that leads to."""
+    """Whether a name stands for an open stream, such as /dev/stdout, whatever it leads to."""
     return _STREAMS.fullmatch(os.path.realpath(path.parent)) is not None
 
 
 def kind_of(path: Path, *, links: bool = False) -> str:
-    """What lies at a path in words; '' for a regular file or nothing. A link is one itself only with `links`."""
+    """What lies at a path, in words; '' for a regular file or nothing. A link counts as one only with `links`."""
     try:
         mode = path.lstat().st_mode if links else path.stat().st_mode
     except FileNotFoundError:
@@ -175,10 +176,10 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def clear_store(path: Path) -> None:
-    """Make room for a new store, whatever is in its place: damaged, a pipe, a link (what it leads to is not touched).
+    """Make room for a new store, whatever is in its place: damaged, a pipe, a link (its target is not touched).
 
-    Raises StoreBusy while a process works on it, StoreMismatch for the database of another program, UsageError for
-    what holds more than a store could.
+    Raises StoreBusy while a process works on it, StoreMismatch for the database of another program, UsageError for what
+    holds more than a store could.
     """
     if path.exists():
         with suppress(StoreDamaged, DiskFull):  # what cannot be opened can still be removed
@@ -187,7 +188,7 @@ def clear_store(path: Path) -> None:
 
 
 def remove_store(path: Path) -> None:
-    """Delete a job store and what SQLite keeps beside it."""
+    """Delete a job store and the files that SQLite keeps beside it."""
     for file in store_files(path):
         try:
             kind = kind_of(file, links=True)

@@ -14,10 +14,10 @@ PHASES = ("plan", "load", "run", "write")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a job. Rows are of the whole job, tokens and seconds of this run of it.
+    """The state of a job at one moment. Rows are of the whole job, tokens and seconds of this run.
 
-    `saved_tokens` are prompt tokens of finished rows that did not have to be computed; `eta_seconds` is None until
-    there is something to tell it from.
+    `saved_tokens`: prompt tokens of finished rows that did not have to be computed.
+    `eta_seconds`: None while there is nothing to estimate it from.
     """
 
     phase: str
@@ -32,9 +32,11 @@ class Reading:
 
 @dataclass(slots=True)
 class Progress:
-    """Written by the job, read by displays. `seconds` by phase fills as phases end.
+    """The state of a job as it runs, written by the job and read by displays. `seconds` by phase fills as phases end.
 
-    Of this run: `to_run` rows in all (0: not known yet), `begun` those handed to the engine, `ran` those finished.
+    `to_run`: rows of this run (0: not known yet).
+    `begun`: those given to the engine.
+    `ran`: those finished.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -61,18 +63,18 @@ class Progress:
         self.phase, self._since = phase, now
 
     def tell_plan(self, plan: Plan) -> None:
-        """Hand the plan to `planned`, once: of a job in windows the first one's."""
+        """Pass the plan to `planned`, once: of a job in windows the first one's."""
         if not self._told:
             self._told = True
             self.planned(plan)
 
     def freeze(self) -> None:
-        """Keep the last totals and let go of the engine that gave them."""
+        """Keep the last totals and drop the reference to the engine that gave them."""
         last = self.stats()
         self.stats = lambda: last
 
     def reading(self) -> Reading:
-        """The numbers of this moment."""
+        """The figures of this moment."""
         stats = self.stats()
         elapsed = self.clock() - self._since if self.phase == "run" else self.seconds["run"]
         computed = stats.computed_prompt_tokens + stats.output_tokens
@@ -88,7 +90,8 @@ class Progress:
         )
 
     def _eta(self, elapsed: float, stats: Stats) -> float | None:
-        """By tokens to compute: rows to run are taken to be like those begun, and to answer like those that ran."""
+        """Seconds left, by tokens to compute: rows to run are assumed to be like those begun, their answers like those
+        of rows that ran."""
         if self.phase != "run" or not self.ran or not self.to_run or elapsed <= 0:
             return None
         prompts = stats.planned_prompt_tokens * (max(self.to_run, self.begun) / max(1, self.begun))

@@ -1,4 +1,5 @@
-"""Which rows of a window run now: all of them, or under a budget round after round of those that surely still fit."""
+"""Which rows of a window run now: all of them, or under a budget round after round of those that certainly still
+fit."""
 
 from __future__ import annotations
 
@@ -25,18 +26,18 @@ SHARE = 0.5  # of the time left that a round may be expected to take, so that th
 
 
 class Planner(Protocol):
-    """What is needed of an engine here."""
+    """The part of an engine that is used here."""
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan of some rows."""
 
     def stats(self) -> Stats:
-        """Live totals."""
+        """The totals so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobPart:
-    """Rows that are run by one plan; `places` are their places in the window, None when it is all of it."""
+    """Rows that are run by one plan; `places` are their places in the window, None for the whole window."""
 
     workload: Workload
     plan: Plan
@@ -45,11 +46,11 @@ class JobPart:
 
 @dataclass(slots=True)
 class Rounds:
-    """Deals rows out under a budget.
+    """Hands rows out under a budget.
 
-    `ends` is the time on `clock` at which the run must be over. Rows are given out only while the most tokens that they
-    may generate fit into what is left of the token budget, so it is never overrun and nothing is thrown away for it.
-    `spent` says that rows were left out, so that looking further is of no use.
+    `ends` is the time on `clock` at which the run must be over. Rows are handed out only while the most tokens that
+        they may generate fit into the rest of the token budget, so that it is never exceeded and no work is discarded
+        for it. `spent`: rows were left out, so that there is no use in looking further.
     """
 
     budget: Budget
@@ -62,11 +63,12 @@ class Rounds:
     _pace: float = 1.0  # measured seconds for each that was expected
 
     def begin(self, stats: Stats) -> None:
-        """Note what the engine had generated when this run got it."""
+        """Note the engine's totals at the start of this run."""
         self._generated = stats.output_tokens
 
     def parts(self, workload: Workload, plan: Plan, engine: Planner) -> Iterator[JobPart]:
-        """The window's rows, each in one part; under a budget cheap groups first, and not those that do not fit."""
+        """The window's rows, each in one part; under a budget cheap groups come first, and rows that do not fit are
+        left out."""
         if not self._binds(workload, plan):
             yield JobPart(workload, plan)
             return

@@ -34,8 +34,8 @@ class OutOfTime(BaseException):
 
 
 def leave(code: int, message: str) -> NoReturn:
-    """End this process here and now, with a word on stderr: for a handler in a moment where nothing is to be tidied up,
-    or where there is no waiting for that."""
+    """End this process immediately, with a message on stderr: for a handler at a moment when there is nothing to clean
+    up, or no time for it."""
     cursor = _SHOW_CURSOR if os.isatty(2) else ""
     with suppress(OSError):
         os.write(2, f"{cursor}umbel: {message}\n".encode())
@@ -89,13 +89,13 @@ class StopSignal:
             raise OutOfTime
 
     def settle(self) -> None:
-        """All is done: from now on a stop changes nothing any more."""
+        """Ignore stops from now on: everything is done."""
         self._settled = True
         self.limit(None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """The stretch that a stop cuts short, if need be at its very beginning."""
+        """A block that a stop cuts short, possibly at its very beginning."""
         self._shields -= 1
         try:
             self._raise_due()
@@ -105,7 +105,7 @@ class StopSignal:
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """A stretch that is not cut short; a stop asked for in it is raised at its end."""
+        """A block that is not cut short; a stop asked for in it is raised at its end."""
         self._shields += 1
         try:
             yield
@@ -138,7 +138,8 @@ class StopSignal:
         self._raise_due()
 
     def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        """Raised where Python can only print it, in a `__del__` or a callback: raise it again in a moment."""
+        """Raise again, in a moment, a stop that was raised where Python can only print it, in a `__del__` or a
+        callback."""
         if isinstance(what.exc_value, Drain | OutOfTime):
             self._due = type(what.exc_value)
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)

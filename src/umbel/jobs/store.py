@@ -1,7 +1,7 @@
-"""The durable memory of a job: one SQLite file beside the output, every finished row in it exactly once.
+"""The durable memory of a job: a SQLite file beside the output, with every finished row exactly once.
 
-A row's output line is rendered before it is stored, so the output file is a copy of the store in the wanted order and
-a resumed job writes the same bytes as an uninterrupted one.
+A row's output line is rendered before it is stored, so the output file is a copy of the store in the wanted order and a
+resumed job writes the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One finished row: its output `line` (no newline), its error `code` or None, `cut` if it ended by length."""
+    """A finished row: its output `line` (no newline), its error `code` or None, `cut` if it ended by length."""
 
     row: int
     line: bytes
@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the store holds: rows by outcome, tokens of the rows that have an answer, rows that ended by length."""
+    """The sums over a store: rows by outcome, tokens of the rows that have an answer, rows that ended by length."""
 
     rows: int
     failed: int
@@ -60,10 +60,11 @@ class Totals:
 
 
 class JobStore:
-    """Opened for one job by one process; a second one is told so. Results are committed in groups.
+    """The store of one job, open in one process; a second process gets StoreBusy. Results are committed in groups.
 
     `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit, `shield` holds off
-    what would cut a transaction short."""
+        what would cut a transaction short.
+    """
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class JobStore:
             return db
 
     def _prepare(self) -> int:
-        """Create the tables in a new file, look over those of an old one; returns the next commit number."""
+        """Create the tables in a new file, or check those of an old one; returns the next commit number."""
         with self._storage():
             owner = self._db.execute("PRAGMA application_id").fetchone()[0]
             tables = tuple(text for (text,) in self._db.execute("SELECT sql FROM sqlite_master ORDER BY rootpage"))
@@ -145,8 +146,8 @@ class JobStore:
             self._at("store.identify.after")
 
     def settle(self, decided: Mapping[str, Any]) -> None:
-        """Note what the machine decided (config.DECIDED_HERE), or check that earlier runs had the same. Raises
-        StoreMismatch."""
+        """Record the settings that the machine decides (config.DECIDED_HERE), or check that earlier runs had the same.
+        Raises StoreMismatch."""
         if decided:
             self.identify({**self.get("fingerprint"), **{f"engine.{name}": value for name, value in decided.items()}})
 
@@ -201,7 +202,7 @@ class JobStore:
         self._at("store.commit.after")
 
     def done(self) -> bytearray:
-        """1 at the number of each committed row (shorter than the input when its last rows are not done)."""
+        """A byte for each row, 1 if it is committed (shorter than the input when its last rows are not done)."""
         with self._storage():
             first, last = self._db.execute("SELECT min(row), max(row) FROM results").fetchone()
             if first is not None and not 0 <= first <= last < MAX_ROWS:
@@ -225,7 +226,8 @@ class JobStore:
         return Totals(rows, failed, prompt, output, cut, errors)
 
     def forget(self, codes: Sequence[str], **records: Any) -> int:
-        """Drop the rows that failed with one of `codes`, and store records with that; returns how many there were."""
+        """Drop the rows that failed with one of `codes`, and store records in the same transaction; returns how many
+        there were."""
         self._at("store.forget.before")
         with self._transaction():
             marks = ", ".join("?" * len(codes))
@@ -259,12 +261,12 @@ class JobStore:
         raise StoreDamaged(f"{self.path}: {len(rows)} rows were damaged at rest ({some}); run again to recompute them")
 
     def close(self) -> None:
-        """Let go of the file; rows that were not committed are forgotten."""
+        """Close the file; rows that were not committed are lost."""
         self._db.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of what is executed, or nothing."""
+        """A block whose statements all take effect, or none."""
         with self._shield(), self._storage():
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -1,4 +1,4 @@
-"""The file of a job store: made for its owner alone, and what SQLite's failures mean to a user."""
+"""The file of a job store: created for its owner alone, and SQLite's failures in words that help a user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORE_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite ma
 
 
 def store_files(path: Path) -> list[Path]:
-    """A job store and what SQLite keeps beside it."""
+    """The files of a job store: its own and those that SQLite keeps beside it."""
     return [path.with_name(path.name + suffix) for suffix in STORE_SUFFIXES]
 
 
@@ -33,7 +33,7 @@ class StorageErrors:
 
 
 def _explained(path: Path, error: Exception) -> UmbelError:
-    """What a failure of SQLite means; names and numbers that make no sense fail in its Python module."""
+    """The error for a failure of SQLite. Damaged names and numbers fail in Python's sqlite3 module itself."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreBusy(f"{path}: another process is running this job; wait for it or stop it")
@@ -52,7 +52,7 @@ def _explained(path: Path, error: Exception) -> UmbelError:
 
 
 def kept_in(store: Path) -> str:
-    """What became of results whose output could not be written, and what to do."""
+    """The advice for results whose output could not be written: where they are, and what to do."""
     if store.exists():
         return f"what was finished is safe in {store}: free space or mend the disk, then run the same command again"
     there = "" if store.parent.exists() else f"make {store.parent} again and "
@@ -60,8 +60,8 @@ def kept_in(store: Path) -> str:
 
 
 def check_files(path: Path) -> bool:
-    """Whether there is a store. Raises StoreDamaged where something else than files is in its place: SQLite would
-    follow links and wait for pipes."""
+    """Whether there is a store. Raises StoreDamaged where its place holds anything but files: SQLite would follow links
+    and wait for pipes."""
     for file in store_files(path):
         try:
             mode = file.lstat().st_mode
@@ -75,7 +75,7 @@ def check_files(path: Path) -> bool:
 
 
 def create_file(path: Path) -> None:
-    """An empty file that its owner alone can read, as will be what SQLite puts beside it."""
+    """Create an empty file that its owner alone can read, as are the files that SQLite puts beside it."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -88,7 +88,7 @@ def create_file(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a store with what SQLite keeps beside it."""
+    """Bytes of a store, with the files that SQLite keeps beside it."""
     found = 0
     for file in store_files(path):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a job came to: the record behind the closing lines and `--summary`."""
+"""The summary of a job: the record behind the closing lines and `--summary`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ LENGTH_WARNING_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of rows and tokens over the whole job, its resumed parts included; `seconds` by phase of this run.
+    """Counts of rows and tokens over the whole job, its resumed parts included.
 
-    `status` is "complete", "already_complete", "drained" (stopped on request, to be resumed) or "budget" (stopped by
-    its deadline or token budget, to be resumed). `errors` counts failed rows by code, `left` the rows that have no
-    result yet. `prompt_tokens` is of the rows that have an answer, as if nothing was shared. `starved_seconds` is the
-    time in which the engine waited for rows to be tokenised, `first_token_seconds` the time from the start of the
-    job (for a command of its process) to the first token of this run (None when nothing was run).
-    `discarded_tokens` were generated in this run for rows that a stop left unfinished. `against_plan` holds
-    figures of the whole job beside those of its plan, as jobs.report does. `exact` says that no technique that was
-    taken may change answers, and `lossy` names those that may; `notes` are texts for the user: of the model
-    (ir.plan.Plan), then of the input (jobs.read.records.ReadNotes).
+    `status`: "complete", "already_complete", "drained" (stopped on request, to be resumed) or "budget" (stopped by its
+        deadline or token budget, to be resumed).
+    `prompt_tokens`: of the rows that have an answer, as if nothing was shared.
+    `seconds`: of this run, by phase.
+    `errors`: failed rows by code.
+    `left`: rows that have no result yet.
+    `starved_seconds`: time in which the engine waited for rows to be tokenised.
+    `first_token_seconds`: from the start of the job (for a command of its process) to the first token of this run; None
+        when nothing was run.
+    `discarded_tokens`: generated in this run for rows that a stop left unfinished.
+    `against_plan`: figures of the whole job beside those of its plan, as in jobs.report.
+    `exact`, `lossy`: whether no technique in use may change answers, and the names of those that may.
+    `notes`: texts for the user: of the model (ir.plan.Plan), then of the input (jobs.read.records.ReadNotes).
     """
 
     status: str
@@ -54,17 +58,17 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all rows answered, 3 some failed, 5 stopped by its budget, 75 stopped on request."""
+        """0: all rows answered, 3: some failed, 5: stopped by its budget, 75: stopped on request."""
         early = {"drained": 75, "budget": 5}
         return early.get(self.status, 3 if self.failed else 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as one JSON object."""
+        """The summary as one JSON object."""
         return asdict(self)
 
 
 def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str, ...]:
-    """What a user should know although no row failed for it."""
+    """Warnings for the user about things for which no row failed."""
     found = []
     answered = totals.rows - totals.failed
     if totals.cut > LENGTH_WARNING_SHARE * max(1, answered):

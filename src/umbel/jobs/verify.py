@@ -25,7 +25,7 @@ MAX_FINDINGS = 20
 
 @dataclass(slots=True)
 class Verdict:
-    """What the check found: `findings` are faults of the output (at most 20 are kept, `faults` counts all).
+    """The result of the check: `findings` are faults of the output (at most 20 are kept, `faults` counts all).
 
     `order` is "input", "other" or "unknown" (too few ids to tell).
     """
@@ -48,19 +48,19 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 sound and all rows answered, 3 sound with error rows, 1 not sound."""
+        """0: sound and all rows answered, 3: sound with error rows, 1: not sound."""
         if self.faults:
             return 1
         return 3 if self.errors else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """One JSON object."""
+        """The verdict as one JSON object."""
         names = ("rows", "answers", "errors", "faults", "order", "findings", "input_sha256", "output_sha256")
         return {"sound": not self.faults, **{name: getattr(self, name) for name in names}, "codes": dict(self.codes)}
 
 
 def verify(source: Path, output: Path, *, templated: bool = False) -> Verdict:
-    """Hold `output` against `source`. `templated` says that prompts were made from columns. Raises UsageError."""
+    """Check `output` against `source`. `templated` says that prompts were made from columns. Raises UsageError."""
     verdict = Verdict(input_sha256=_digest(source), output_sha256=_digest(output))
     with _readable(source):
         wanted = list(input_ids(source, templated=templated))
@@ -158,7 +158,7 @@ def _check_openai(item: dict[str, Any]) -> str | None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong in reading a file, as a UsageError."""
+    """Turn errors of reading a file into a UsageError."""
     try:
         yield
     except (OSError, ValueError) as error:  # a Parquet file that is damaged is a ValueError

@@ -30,7 +30,8 @@ _END = re.compile(r"[\r\n]*\Z")
 
 
 def input_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
-    """The id each input row should have in the output: its own, its number if it gives none, null if unreadable."""
+    """The id that each input row should have in the output: its own, its number if it gives none, null if
+    unreadable."""
     name = path.name.removesuffix(".gz").lower()
     if name.endswith((".parquet", ".pq")):
         yield from _parquet_ids(path)
@@ -138,7 +139,7 @@ def _is_openai(rows: list[dict[str, Any] | None]) -> bool:
 
 
 def _identity(line: bytes) -> dict[str, Any] | None:
-    """Of a JSON object the keys that tell its id and dialect, None for anything else."""
+    """The keys of a JSON object that show its id and dialect, None for anything else."""
     if _is_deep(line):
         return None
     try:
@@ -210,7 +211,7 @@ def _csv_records(path: Path) -> Iterator[list[str] | None]:
 
 @dataclass(slots=True)
 class _Record:
-    """A CSV record in the making; `parts` is the text so far of a cell whose quotation mark is not closed yet."""
+    """A CSV record while it is read; `parts` is the text so far of a cell whose quotation mark is not closed yet."""
 
     lines: list[bytes | None] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Steps made up to be timed: decodes and prompts of many shapes over KV that nobody computed, on the real runner."""
+"""Steps made to be timed: decoding rows and prompts of many shapes over KV of arbitrary content, on the real runner."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ PAGE_SIZE = 16
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`count` sequences that each compute `new` tokens behind some of their own, `past` on average, and `shared` common
-    ones; what they say is drawn at `temperature`."""
+    """The shape of one step.
+
+    `count`: sequences.
+    `past`: tokens before the new ones in each of them, on average.
+    `new`: tokens that each computes.
+    `shared`: tokens that all of them share, before those.
+    `temperature`: of their draws.
+    """
 
     count: int
     past: int
@@ -35,12 +41,12 @@ class Probe:
 
     @property
     def tokens(self) -> int:
-        """Tokens computed."""
+        """The number of tokens computed."""
         return self.count * self.new
 
     @property
     def pasts(self) -> Ints:
-        """Of each sequence, the tokens of its own: half to one and a half times the average, as lengths differ."""
+        """The past of each sequence (`[count]`): half to one and a half times the average, as lengths differ."""
         spread = self.past if self.count > 1 else 0
         return self.past - spread // 2 + np.arange(self.count) * 31 % (spread + 1)
 
@@ -51,7 +57,7 @@ class Probe:
 
     @property
     def pages(self) -> int:
-        """KV pages that the step needs."""
+        """The number of KV pages that the step needs."""
         return -(-self.shared // PAGE_SIZE) + int((-(-(self.pasts + self.new) // PAGE_SIZE)).sum())
 
     def __str__(self) -> str:
@@ -73,28 +79,28 @@ PROBES = (
 
 
 def fitting(spec: ModelSpec, price: Price, pages: int, seconds: float) -> tuple[Probe, ...]:
-    """The probes that the context, `pages` of KV and a tenth of `seconds` each (as priced) have room for."""
+    """The probes that fit the context and `pages` of KV, and that take at most a tenth of `seconds` by their price."""
     fits = (p for p in PROBES if p.context <= spec.max_positions and p.pages <= pages)
     return tuple(p for p in fits if float(price.each(_load_of([p], spec))[0]) <= seconds / 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Probes that were timed: what each step did and the seconds it took (`[probes]`)."""
+    """The probes that were timed: the load of each step and the seconds that it took (`[probes]`)."""
 
     probes: tuple[Probe, ...]
     load: Load
     seconds: NDArray[np.float64]
 
     def pick(self, which: NDArray[np.bool_]) -> Timed:
-        """Some of them."""
+        """The probes that `which` selects."""
         probes = tuple(p for p, wanted in zip(self.probes, which.tolist(), strict=True) if wanted)
         return Timed(probes, self.load.pick(which), self.seconds[which])
 
 
 def time_probes(runner: Runner, probes: Sequence[Probe], spec: ModelSpec, seconds: float) -> Timed:
-    """Run all probes again and again until `seconds` are over, twice at least; each takes the median of its times but
-    the first, which pays for what later ones find ready."""
+    """Run all probes repeatedly until `seconds` are over, at least twice. The time of each is the median of its runs
+    except the first, which includes one-off costs."""
     steps = [make_step(p, spec.vocab_size) for p in probes]
     times: list[list[float]] = [[] for _ in probes]
     reads = [0] * len(probes)
@@ -110,7 +116,7 @@ def time_probes(runner: Runner, probes: Sequence[Probe], spec: ModelSpec, second
 
 
 def _rounds(times: list[list[float]], stop: float) -> Iterator[int]:
-    """Which probe to run next: two rounds over all, then more while there is time for another run of it."""
+    """The probe to run next: two rounds over all, then more while there is time for another run of it."""
     for _ in range(2):
         yield from range(len(times))
     while True:
@@ -124,7 +130,7 @@ def _rounds(times: list[list[float]], stop: float) -> Iterator[int]:
 
 
 def _load_of(probes: Sequence[Probe], spec: ModelSpec) -> Load:
-    """What probes do, as far as it shows without laying them out."""
+    """The load of probes, as far as it is known without laying them out."""
     meter = Meter(spec.sliding_window)
     for p in probes:
         meter.add(make_step(p, spec.vocab_size), p.shared + p.count * (p.past + p.new), 1.0)

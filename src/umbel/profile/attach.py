@@ -1,4 +1,4 @@
-"""Prepares a recorder for a loaded model: what its device does at most, measured now, and how to wait for it."""
+"""Attaches a recorder to a loaded model: the ceilings of its device, measured now, and how to wait for the device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SIZES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}  # of the products that 
 SECONDS = 0.3  # for each figure
 
 
-def heard_by(recorder: Recorder | None, model: Model) -> Spans:
-    """Who is told where the time of a model's steps goes; for a recorder, ceilings are measured first."""
+def spans_for(recorder: Recorder | None, model: Model) -> Spans:
+    """The spans that a model's steps report to: `recorder`, once it has the device's ceilings, or none."""
     if recorder is None:
         return UNHEARD
     on_gpu = model.device.type == "cuda"
@@ -31,7 +31,7 @@ def heard_by(recorder: Recorder | None, model: Model) -> Spans:
 
 
 def ceilings(dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> Ceilings:
-    """The best rates of products of some sizes, and of reading and copying."""
+    """The best measured rates of products of some sizes, and of reading and copying."""
     sizes = SIZES[device.type]
     flops = max(matmul_rate(dtype, device, seconds / len(sizes), size).best for size in sizes)
     rate = max(read_rate(device, seconds).best, copy_rate(device, seconds).best)

@@ -1,4 +1,5 @@
-"""Where a run's seconds went: per kind of step and operator, beside the least that its work takes on the machine."""
+"""Where a run's seconds went, by kind of step and operator, beside the least time that this work takes on the
+machine."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ OUTSIDE = "outside of steps"
 
 @dataclass(slots=True)
 class Count:
-    """What is summed up of one operator, or of another part of the engine's work. `bound_flops` are those of steps in
-    which arithmetic takes longer than memory traffic, `bound_bytes` the bytes of the other steps."""
+    """Sums over the uses of one operator, or of another part of the engine's work.
+
+    `bound_flops`: FLOPs of the steps in which its arithmetic takes longer than its memory traffic.
+    `bound_bytes`: its bytes in the other steps.
+    """
 
     calls: int = 0
     nanoseconds: int = 0
@@ -36,7 +40,7 @@ class Tally:
         self.samples = 0
 
     def add(self, slices: Iterable[Slice]) -> None:
-        """Time that passed."""
+        """Add spans of time."""
         for piece in slices:
             count = self._count(piece.name)
             count.calls += 1
@@ -45,7 +49,7 @@ class Tally:
     def add_step(
         self, work: StepWork, slices: Iterable[Slice], operators: Iterable[Operator], ceilings: Ceilings | None
     ) -> None:
-        """A step: the time it took, and what its work needs."""
+        """Add a step: the time that it took, and what its work needs."""
         self.add(slices)
         self.steps += 1
         self.tokens += work.tokens
@@ -71,8 +75,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class ProfilePart:
-    """One operator, or another part of the engine's work (whose floors are 0): `seconds` it took, `arithmetic` and
-    `memory`, seconds that its FLOPs and its bytes take at the ceilings, `floor`, the longer of the two in each step."""
+    """One operator, or another part of the engine's work (whose floors are 0).
+
+    `seconds`: the time it took.
+    `arithmetic`, `memory`: seconds that its FLOPs and its bytes take at the ceilings.
+    `floor`: the longer of the two in each step, summed over the steps.
+    """
 
     name: str
     calls: int
@@ -85,7 +93,7 @@ class ProfilePart:
 
     @classmethod
     def of(cls, name: str, count: Count, ceilings: Ceilings | None) -> ProfilePart:
-        """Price what was counted."""
+        """The part for what was counted."""
         seconds = count.nanoseconds / 1e9
         if ceilings is None:
             return cls(name, count.calls, seconds, 0, 0, 0, 0, 0)
@@ -95,23 +103,23 @@ class ProfilePart:
 
     @property
     def bound(self) -> str:
-        """What keeps it from being faster at the ceilings: "arithmetic", "memory", or "" for what has no floor."""
+        """What limits it at the ceilings: "arithmetic", "memory", or "" for a part without a floor."""
         return "" if not self.floor else "arithmetic" if self.arithmetic >= self.memory else "memory"
 
     @property
     def over(self) -> float:
-        """Seconds above the floor: what there is to gain."""
+        """Seconds above the floor: the most that could be gained."""
         return self.seconds - self.floor
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON."""
+        """The figures, for JSON."""
         share = self.floor / self.seconds if self.floor and self.seconds else None
         return asdict(self) | {"bound": self.bound or None, "over_floor": self.over, "of_floor": share}
 
 
 @dataclass(frozen=True, slots=True)
 class KindProfile:
-    """The steps of one kind (or what was outside of steps): how many, and their parts, the longest first."""
+    """The steps of one kind (or the time outside of steps): how many there are, and their parts, the longest first."""
 
     kind: str
     steps: int
@@ -122,20 +130,24 @@ class KindProfile:
 
     @property
     def total(self) -> ProfilePart:
-        """Sum of the parts; no step could have been faster than the floors of its operators one after the other."""
+        """The sum of the parts. Its floor is the sum of theirs, as a step runs its operators one after the other."""
         names = [f.name for f in fields(ProfilePart)][1:]
         return ProfilePart("all", **{name: sum(getattr(p, name) for p in self.parts) for name in names})
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON."""
+        """The figures, for JSON."""
         counts = {name: getattr(self, name) for name in ("kind", "steps", "tokens", "decoding", "samples")}
         return counts | {"total": self.total.as_dict(), "parts": [part.as_dict() for part in self.parts]}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A whole run: `seconds` from its first moment to its last, and about how many of them went into asking the clock
-    (`laps`); what else the recorder took is a part of what was outside of steps."""
+    """The profile of a whole run.
+
+    `seconds`: from its first moment to its last.
+    `laps`: about how many of them went into reading the clock; other costs of recording are a part of the time outside
+        of steps.
+    """
 
     kinds: tuple[KindProfile, ...]
     outside: KindProfile
@@ -145,7 +157,8 @@ class Profile:
 
     @classmethod
     def of(cls, tallies: Mapping[str, Tally], ceilings: Ceilings | None, seconds: float, laps: float) -> Profile:
-        """Freeze what was counted. What an operator has reached the machine can do: it raises the ceiling."""
+        """The profile for what was counted. A rate that an operator has reached is within the machine's means, so it
+        raises the ceiling."""
         if ceilings is not None:
             ceilings = _raised(ceilings, tallies)
         kinds = tuple(_kind(name, tallies[name], ceilings) for name in KINDS if name in tallies)
@@ -154,11 +167,11 @@ class Profile:
 
     @property
     def in_steps(self) -> float:
-        """Seconds of all steps."""
+        """Seconds of the steps together."""
         return sum(kind.total.seconds for kind in self.kinds)
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON; seconds, FLOPs and bytes."""
+        """The figures, for JSON: seconds, FLOPs and bytes."""
         return {
             "seconds": self.seconds,
             "seconds_in_steps": self.in_steps,

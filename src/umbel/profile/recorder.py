@@ -1,4 +1,4 @@
-"""Listens to where the engine's time goes: totals of everything, and a timeline of some of it, in bounded memory."""
+"""Records where the engine's time goes: totals of everything, and a timeline of some of it, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PENDING = 4096  # laps outside of steps that are held before they are counted
 class Recorder:
     """The `Spans` of a profile. Times are those of `clock`, in nanoseconds; `began` is when the first lap began.
 
-    Until `meet` has told it the model, steps are counted without floors and as of one kind. On a device that works
-    behind the caller's back `synchronize` waits for it: each lap then has the whole of its operator, and the run loses
-    what it gained by not waiting.
+    Before `meet` names the model, steps are counted without floors and as of one kind. On a device that works
+    asynchronously `synchronize` waits for it, so that each lap holds the whole of its operator; the run is slower for
+    that.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Recorder:
         measure: Callable[[], Ceilings],
         synchronize: Callable[[], None] | None = None,
     ) -> None:
-        """Learn what the steps that follow are made of, and by `measure` what the device can do."""
+        """Set the model whose steps follow, and `measure`, which gives the ceilings of the device."""
         self._operators, self._window = operators(spec, dtype), spec.sliding_window
         self._synchronize = synchronize
         self._measure, self._ceilings = measure, measure()
@@ -66,7 +66,7 @@ class Recorder:
         self._lap_ns = (self._clock() - began) / (PENDING // 4)
 
     def lap(self, name: str, value: T) -> T:
-        """See Spans."""
+        """Implement `Spans.lap`."""
         if self._synchronize is not None:
             self._synchronize()
         self._laps.append((name, self._clock()))
@@ -75,12 +75,12 @@ class Recorder:
         return value
 
     def open(self) -> None:
-        """See Spans."""
+        """Implement `Spans.open`."""
         self._count_outside()
         self._in_step = True
 
     def close(self, step: Step, kv_read: int) -> None:
-        """See Spans."""
+        """Implement `Spans.close`."""
         began, slices = self._mark, tuple(self._take())
         work = StepWork.of(step, kv_read, self._window)
         kind = kind_of(work, self._operators)
@@ -91,8 +91,8 @@ class Recorder:
         self._in_step = False
 
     def profile(self) -> Profile:
-        """What was heard until now. The device is measured once more, and its better figures taken: those of one
-        moment are too low where other work had it then."""
+        """The profile of the run so far. The device is measured once more and the better figures count: a single
+        measurement is too low when other work ran beside it."""
         if self._ceilings is not None and self._measure is not None:
             self._ceilings = self.lap("measuring the machine", self._ceilings.or_better(self._measure()))
         self._count_outside()
@@ -106,7 +106,7 @@ class Recorder:
         self._in_step = False
 
     def _take(self) -> Iterator[Slice]:
-        """What passed since the mark, piece by piece without a gap; the mark moves on to now."""
+        """The spans since the mark, without a gap; the mark moves to now."""
         laps, self._laps = self._laps, []
         self._n_laps += len(laps)
         for name, end in (*laps, (OTHER, self._clock())):

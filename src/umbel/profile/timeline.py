@@ -1,4 +1,4 @@
-"""A timeline of a run that stays small: its first steps and a sample of later ones in full, the rest in summary."""
+"""A timeline of a run in bounded memory: its first steps and a sample of later ones in full, the rest as sums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPANS = 2048  # at most, of steps in summary, and of pieces outside of steps
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Something that took from `begin` to `end`, in nanoseconds."""
+    """A named span of time from `begin` to `end`, in nanoseconds."""
 
     name: str
     begin: int
@@ -23,7 +23,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class StepSlice:
-    """One step, with what it was made of."""
+    """One step with its parts."""
 
     kind: str
     begin: int
@@ -34,7 +34,7 @@ class StepSlice:
 
 @dataclass(frozen=True, slots=True)
 class StepSums:
-    """Steps `first` to `last` (counted from 1), one after the other."""
+    """Sums over the consecutive steps `first` to `last` (counted from 1)."""
 
     first: int
     last: int
@@ -43,13 +43,13 @@ class StepSums:
     tokens: int
 
     def with_next(self, other: StepSums) -> StepSums:
-        """Both as one."""
+        """The sums of this stretch and the next."""
         return StepSums(self.first, other.last, self.begin, other.end, self.tokens + other.tokens)
 
 
 class RunTimeline:
-    """Takes steps as they end. When a room is full, every second later step is let go, and summaries become half as
-    many and twice as long."""
+    """Collects steps as they end. When a list is full, every second later step is dropped, and sums are merged in
+    pairs."""
 
     def __init__(self, first: int = FIRST, later: int = LATER, spans: int = SPANS):
         self._rooms = first, later + later % 2, spans + spans % 2
@@ -64,7 +64,7 @@ class RunTimeline:
         self._open: StepSums | None = None
 
     def add_step(self, step: StepSlice) -> None:
-        """A step that is over."""
+        """Add a step that has ended."""
         self.n_steps += 1
         first, later, _ = self._rooms
         if len(self.first) < first:
@@ -79,14 +79,14 @@ class RunTimeline:
             self._stride *= 2
 
     def add_outside(self, slices: tuple[Slice, ...]) -> None:
-        """What took time between steps; nothing is kept of what is shorter than a microsecond."""
+        """Add the time between steps; spans shorter than a microsecond are dropped."""
         kept = [s for s in slices if s.end - s.begin >= 1000]
         room = self._rooms[2] - len(self.outside)
         self.outside += kept[:room]
         self.outside_left_out += len(kept[room:])
 
     def all_summaries(self) -> Iterator[StepSums]:
-        """Steps after the first ones, without a gap in their count."""
+        """The sums of the steps after the first ones, without a gap in their count."""
         yield from self.summaries
         if self._open is not None:
             yield self._open

@@ -28,7 +28,7 @@ def write_trace(out: BinaryIO, timeline: RunTimeline, profile: Profile) -> None:
 
 
 def kept(timeline: RunTimeline) -> str:
-    """What the file shows of the run, for people."""
+    """How much of the run the file shows, as text."""
     full = len(timeline.first) + len(timeline.later)
     if full == timeline.n_steps and not timeline.outside_left_out:
         return f"all {full:,} steps"
@@ -38,7 +38,7 @@ def kept(timeline: RunTimeline) -> str:
 
 
 def events(timeline: RunTimeline) -> Iterator[dict[str, Any]]:
-    """All events, by time; of slices that begin together the outer one comes first."""
+    """The events by time; of slices that begin together the outer one comes first."""
     for name, value in (("process_name", "umbel run"), ("thread_name", "job")):
         named = {"ph": "M", "cat": "__metadata", "name": name, "ts": 0, "args": {"name": value}}
         yield named | {"pid": _JOB, "tid": _JOB}

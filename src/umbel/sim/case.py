@@ -1,4 +1,4 @@
-"""One question to the simulator: which rows, how long their answers really are, on which model and machine."""
+"""One question to the simulator: which rows, with which real lengths of answers, on which model and machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PIECE = 256  # tokens of a shared run that an LRU cache loses at a time, in whol
 class SimCase:
     """A workload with its true `lengths` (`[rows]`; None: as the plan assumes), a model and a machine.
 
-    Everything that policies have in common is worked out once: the plan, the forests.
+    The plan and the forests, which the policies have in common, are worked out once.
     """
 
     def __init__(
@@ -56,19 +56,20 @@ class SimCase:
 
     @cached_property
     def plan(self) -> Plan:
-        """Our plan for these rows."""
+        """Our own plan for these rows."""
         return self.planned()
 
     @cached_property
     def lengths(self) -> Ints:
-        """Tokens that each sample of a row says (`[rows]`), as many as it may where nothing ends it before."""
+        """Tokens that each sample of a row generates (`[rows]`): its limit where nothing ends it before."""
         given = self.plan.lengths if self._lengths is None else self._lengths
         ignore = np.array([not ends for ends in self.ends], bool)
         return np.where(ignore, self.limits, np.clip(given, 1, self.limits))
 
     @cached_property
     def limits(self) -> Ints:
-        """Tokens that each sample of a row may say (`[rows]`): its `max_tokens`, or what the context leaves."""
+        """The most tokens that each sample of a row may generate (`[rows]`): its `max_tokens`, or what the context
+        leaves."""
         room = self.spec.max_positions - np.diff(self.workload.offsets)
         most: dict[int, int] = {}  # one look at each params object, however many rows share it
         for params in self.workload.params:
@@ -78,29 +79,29 @@ class SimCase:
 
     @cached_property
     def ends(self) -> tuple[tuple[int, ...], ...]:
-        """Per row, what ends it before its limit: nothing where it ignores end tokens."""
+        """The token ids that end each row before its limit: none where it ignores end tokens."""
         return tuple(() if params.ignore_eos else (END,) for params in self.workload.params)
 
     @cached_property
     def price(self) -> Price:
-        """Seconds of steps, in the dtype that the plan decides."""
+        """The price of steps, in the dtype that the plan decides."""
         dtype = str(self.plan.decision("dtype").value)
         return price_of(self.spec, replace(self.config, dtype=dtype), self.machine, self.known.calibration)
 
     @cached_property
     def forest(self) -> Forest:
-        """All sharing there is, token by token."""
+        """The forest of all sharing, token by token."""
         return build_forest(self.workload)
 
     @cached_property
     def blocks(self) -> Forest:
-        """All sharing that a cache of whole blocks finds, in the pieces that it loses at a time."""
+        """The forest of the sharing that a cache of whole blocks finds, in the pieces that it evicts at a time."""
         page = self.config.page_size
         return in_pieces(whole_blocks(self.forest, page), max(PIECE // page, 1) * page)
 
     @cached_property
     def sorted_rows(self) -> Ints:
-        """Rows by their prompts in lexicographic order."""
+        """The rows by their prompts in lexicographic order."""
         workload = self.workload
         keys = [workload.prompt(row).astype(">u4").tobytes() for row in range(len(workload))]
         return np.array(sorted(range(len(workload)), key=keys.__getitem__), np.int64)

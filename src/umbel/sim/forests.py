@@ -1,4 +1,4 @@
-"""Forests as other engines see them: shared in whole KV blocks only, and given up a piece at a time."""
+"""Forests as other engines see them: shared in whole KV blocks only, and evicted a piece at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 def whole_blocks(forest: Forest, block: int) -> Forest:
     """The forest in which only whole blocks of `block` tokens are shared, as block-hashing prefix caches do.
 
-    A shared run is cut down to a block's edge; what is cut off is each branch's own. A prompt that ends inside a shared
+    A shared run is cut at a block's edge, and each branch gets the rest as its own. A prompt that ends inside a shared
     block has a node of its own for that block. Rows keep their order.
     """
     shared = forest.rows_below > 1
@@ -51,7 +51,7 @@ def whole_blocks(forest: Forest, block: int) -> Forest:
 
 
 def in_pieces(forest: Forest, size: int) -> Forest:
-    """The forest with every shared run cut into pieces of at most `size` tokens, which a cache loses one by one."""
+    """The forest with every shared run cut into pieces of at most `size` tokens, which a cache evicts one by one."""
     length = forest.end - forest.start
     count = np.where(forest.rows_below > 1, -(-length // size), 1)
     first = np.concatenate([[0], np.cumsum(count)])
@@ -73,7 +73,7 @@ def in_pieces(forest: Forest, size: int) -> Forest:
 
 
 def _nearest(parent: Ints, stays: NDArray[np.bool_]) -> Ints:
-    """Per node the nearest one that stays, itself or above, -1 where there is none; the last entry is -1's own."""
+    """Per node the nearest one that stays, itself or above, -1 where there is none; the last entry is that of -1."""
     nodes = np.arange(len(parent))
     jump = np.append(np.where(stays, nodes, parent), -1)
     while (jump != (further := jump[jump])).any():

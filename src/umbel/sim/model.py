@@ -1,4 +1,4 @@
-"""Which model a simulation is about: a directory, a config.json, or the name of a shape that needs no files."""
+"""The model of a simulation: a directory, a config.json, or the name of a shape that needs no files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How each engine would run a case, as settings of one scheduler: vLLM's rules, SGLang's, BatchLLM's, ours.
+"""How each engine would run a case, as settings of one scheduler: the rules of vLLM, SGLang, BatchLLM and ours.
 
 The baselines have vLLM's limits of the time (0.6.4, as BatchLLM compares with): 256 running requests, 2,048 tokens a
-step, admission by current use alone, every sequence reading its whole context, a block cache that gives up what was
-used least recently, finished requests' blocks included.
+step, admission by current use alone, every sequence reading its whole context, and an LRU block cache that keeps the
+blocks of finished requests too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ CAP, CHUNK = 256, 2048
 class Setup:
     """One policy on one case: the forest that it shares by, its rows in order, and the scheduler's settings.
 
-    `shared_reads` as in SimRunner. `same_as` (`[rows]`) is the row whose answer a row gets. `lengths` is what is known
-    of answers before the first has ended (None: nothing).
+    `shared_reads`: as in SimRunner.
+    `same_as`: `[rows]`, the row whose answer a row gets.
+    `lengths`: what is known of answers before the first has ended (None: nothing).
     """
 
     forest: Forest
@@ -76,10 +77,10 @@ def _cached(case: SimCase, name: str, order: Ints) -> Setup:
 
 
 def _batchllm(case: SimCase) -> Setup:
-    """One level of sharing by the published rule; groups by rising prefill, as their answers are taken to be alike.
+    """One level of sharing by the published rule; groups by rising prefill, as their answers are assumed to be alike.
 
-    A group's prefix is computed before its remainders and held until the last of them is done; nothing caps the
-    requests at work; attention reads a prefix once for its group.
+    A group's prefix is computed before its remainders and held until the last of them is done; nothing limits the
+    number of running requests; attention reads a prefix once for its group.
     """
     forest = case.planned(prefix="paper").forest
     order = smallest_prefill_first(forest)
@@ -88,7 +89,7 @@ def _batchllm(case: SimCase) -> Setup:
 
 
 def smallest_prefill_first(forest: Forest) -> Ints:
-    """All rows tree by tree, those with the fewest tokens first; ties, and rows of a tree, as the forest has them."""
+    """The rows tree by tree, those with the fewest tokens first; ties, and rows of a tree, as in the forest."""
     roots = np.flatnonzero(forest.parent < 0)
     tree = np.searchsorted(roots, forest.leaf, side="right") - 1
     done = np.concatenate([[0], np.cumsum(forest.end - forest.start)])

@@ -24,12 +24,12 @@ FILLER, END = -2, -1  # a token within an answer, and the one that ends it; no p
 class SimRunner:
     """Prices steps instead of computing them.
 
-    `lengths` (`[rows]`, at least 1) are the tokens that each sample of a row says, its end token included. With
-    `shared_reads` attention reads the KV of every node once a step (prefix-shared attention); without it each sequence
-    reads its whole context, as engines with one attention call a sequence do.
-
-    `seconds` is the virtual clock. `prompt_tokens`, `answer_tokens` and `again` count the rows of all steps: prompt
-    tokens and answer tokens whose KV was computed (recomputed ones included), and those fed again for their logits.
+    `lengths`: `[rows]`, at least 1, tokens that each sample of a row generates, its end token included.
+    `shared_reads`: attention reads the KV of every node once a step (prefix-shared attention). Otherwise each sequence
+        reads its whole context, as in engines with one attention call a sequence.
+    `seconds`: the virtual clock.
+    `prompt_tokens`, `answer_tokens`: tokens whose KV was computed in all steps, recomputed ones included.
+    `again`: prompt tokens that were fed again for their logits.
     """
 
     ahead = 0
@@ -67,7 +67,7 @@ class SimRunner:
         return done(StepResult(self._draw(step), bad, seconds=seconds, kv_tokens_read=int(kv_read)))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no device."""
 
     @property
     def seconds(self) -> float:
@@ -81,12 +81,12 @@ class SimRunner:
 
     @property
     def load(self) -> Load:
-        """What every step so far had to do."""
+        """The load of every step so far."""
         return Load(*(np.array(column) for column in self._steps[:-1]))
 
     @property
     def prompt_tokens(self) -> int:
-        """Prompt tokens computed, those computed again included."""
+        """Prompt tokens computed, repetitions included."""
         return int(self._fed[0])
 
     @property
@@ -96,11 +96,11 @@ class SimRunner:
 
     @property
     def again(self) -> int:
-        """Prompt tokens fed once more although their KV was there, for their logits."""
+        """Prompt tokens fed once more for their logits although their KV was there."""
         return int(self._fed[2])
 
     def _amounts(self, step: Step, kv_read: int) -> tuple[int, ...]:
-        """The columns of a Load, of this one step."""
+        """The columns of this one step's Load."""
         seen = step.positions + 1
         pairs = int((seen if self.window is None else np.minimum(seen, self.window)).sum())
         sampling = step.sampling
@@ -113,7 +113,7 @@ class SimRunner:
 
 
 def _read_once(step: Step) -> int:
-    """KV tokens of all nodes in the step: every row reads its own path, paths are read together."""
+    """KV tokens of all nodes in the step: rows read their paths together."""
     return int((step.end - step.start).sum())
 
 

@@ -1,4 +1,4 @@
-"""Runs a case under a policy to its end, on the production loop, and says what it took."""
+"""Runs a case under a policy to its end, on the production loop, and reports what it took."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ Watch = Callable[[str, int, int], None]  # policy, rows done, rows
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a policy took for a case.
+    """The result of a policy on a case.
 
-    `computed_prompt_tokens` counts prompt tokens as often as they were computed: what a cache lost and computed again
-    is in it. `saving` = 1 - computed_prompt_tokens / prompt_tokens of the rows that were answered. `recomputed_tokens`
-    are all tokens computed more than once, answers of preempted rows included. `seconds` is the virtual clock.
+    `computed_prompt_tokens`: each time that a prompt token was computed counts, also after a cache had lost it.
+    `saving`: 1 - computed_prompt_tokens / prompt_tokens of the rows that were answered.
+    `recomputed_tokens`: tokens computed more than once, answers of preempted rows included.
+    `seconds`: the virtual clock.
     """
 
     policy: str
@@ -61,8 +62,8 @@ class Run:
 
     @classmethod
     def of(cls, case: SimCase, name: str, made: Setup | None = None) -> Run:
-        """Put the loop together, of other settings than the policy's if given. Raises UsageError for a policy that does
-        not exist."""
+        """Put the loop together, with other settings than the policy's if given. Raises UsageError for an unknown
+        policy."""
         made = made or setup(case, name)
         table = SamplingTable.of(case.workload, case.config.seed, case.ends)
         page = case.config.page_size
@@ -121,5 +122,5 @@ class Run:
 
 
 def simulate(case: SimCase, name: str, watch: Watch | None = None) -> Outcome:
-    """What the policy `name` takes for a case. Raises UsageError for a policy that does not exist."""
+    """The result of the policy `name` on a case. Raises UsageError for an unknown policy."""
     return Run.of(case, name).outcome(watch)

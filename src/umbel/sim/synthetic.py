@@ -1,4 +1,4 @@
-"""Workloads made to measure: groups of prompts with a shared beginning, shuffled (BatchLLM, 2412.03594, section 6)."""
+"""Synthetic workloads: groups of prompts with a shared beginning, shuffled (BatchLLM, 2412.03594, section 6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_TOKENS = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """`rows` prompts of `prefix` + `remainder` tokens; `degree` rows share a prefix; each says `output` tokens."""
+    """`rows` prompts of `prefix` + `remainder` tokens; `degree` rows share a prefix; each generates `output` tokens."""
 
     prefix: int = 2000
     remainder: int = 200
@@ -29,7 +29,8 @@ class Synthetic:
 
     @classmethod
     def parse(cls, text: str) -> Synthetic:
-        """Read `synthetic:prefix=2000,remainder=200,...`; what is not named has its default. Raises UsageError."""
+        """Read `synthetic:prefix=2000,remainder=200,...`; fields that are not named have their default. Raises
+        UsageError."""
         known = [f.name for f in fields(cls)]
         values: dict[str, int] = {}
         for part in filter(None, text.removeprefix(PREFIX).split(",")):

@@ -1,4 +1,5 @@
-"""Published traces as workloads: lengths as recorded, and tokens made up so that what was equal there is equal here."""
+"""Published traces as workloads: lengths as recorded, and invented tokens that are equal where the recorded ones
+were."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ _OWN = 2**30  # from here on, tokens that no other row has
 
 
 class Encoder(Protocol):
-    """What is needed of a tokenizer here."""
+    """The part of a tokenizer that is used here."""
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text."""
@@ -33,7 +34,8 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A workload and the tokens that each row really said (`lengths`, `[rows]`); `dropped`: empty or too long."""
+    """A workload and the tokens that each row really generated (`lengths`, `[rows]`); `dropped` rows were empty or too
+    long."""
 
     workload: Workload
     lengths: Ints
@@ -45,7 +47,7 @@ def read_trace(path: Path, kind: str, longest: int, encoder: Encoder | None = No
 
     Kinds: "mooncake" and "blocks16" have `hash_ids` of blocks (512, 16 tokens) with `input_length`, `output_length`;
     "lengths" has `prompt_tokens` and `output_tokens` alone, so nothing is shared; "agent" has text, as differences to
-    earlier prompts, and needs an `encoder`. Every row may say as much as the longest one said, as a job would set it.
+    earlier prompts, and needs an `encoder`. The limit of every row is the longest answer of all, as a job would set it.
     """
     if kind not in KINDS:
         raise UsageError(f"trace {kind!r}: must be one of {', '.join(KINDS)}")
@@ -70,7 +72,7 @@ def _trace(prompts: list[NDArray[np.int32]], lengths: Ints, longest: int) -> Tra
 
 
 def _blocks(records: Iterable[Mapping[str, Any]], block: int) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """A block is its id and zeros; a last part that no id covers is the row's own."""
+    """Prompts from blocks: a block is its id and zeros; a last part that no id covers belongs to the row alone."""
     prompts, lengths = [], []
     for row, record in enumerate(records):
         ids = np.array(record["hash_ids"], np.int32)
@@ -95,7 +97,7 @@ def _alone(records: Iterable[Mapping[str, Any]]) -> tuple[list[NDArray[np.int32]
 
 
 def _agent(records: Iterable[Mapping[str, Any]], encoder: Encoder | None) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """Prompt i of a session is the first `keep_chars` characters of prompt `base` and then `suffix`."""
+    """Prompts from sessions: prompt i is the first `keep_chars` characters of prompt `base` and then `suffix`."""
     if encoder is None:
         raise UsageError("an agent trace is text: name a model with a tokenizer")
     texts: list[str] = []

@@ -1,4 +1,4 @@
-"""The process that renders a chat template: started, asked, and found out about when it ends."""
+"""The process that renders a chat template: how it is started, asked, and why it ended."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ _OUT_OF_MEMORY = 77  # exit code; 1 would also be that of a process that failed 
 
 @dataclass(frozen=True, slots=True)
 class TemplateLimits:
-    """What one rendering may take: seconds of processor time (a busy machine makes no template fail), memory of the
-    whole process, characters of the prompt."""
+    """The limits of one rendering.
+
+    `seconds`: of processor time, so that a busy machine makes no template fail.
+    `memory_bytes`: of the whole process.
+    `output_chars`: of the prompt.
+    """
 
     seconds: float = 5.0
     memory_bytes: int = 2**30
@@ -66,13 +70,13 @@ class TemplateProcess:
         return self._process.returncode == -signal.SIGPROF
 
     def ask(self, lines: Sequence[bytes]) -> list[bytes]:
-        """The answers to conversations, a line of JSON each; fewer when the process came to its end on the way."""
+        """The answers to conversations, a line of JSON each; fewer when the process ended on the way."""
         answers = self._exchange(b"".join([b"%d\n" % len(lines), *(line + b"\n" for line in lines)]), len(lines))
         self.n_answers += len(answers)
         return answers
 
     def end(self) -> str:
-        """Why the process ended, once its answers have; it is ended where it has not by itself."""
+        """Why the process ended, after its output has; a process that still runs is ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PARTING_SECONDS)
         self._finalizer()
@@ -99,13 +103,13 @@ class TemplateProcess:
 
 
 def _command() -> list[str]:
-    """Python without the user's settings, with this process's module path."""
+    """The command: Python without the user's settings, with this process's module path."""
     path = [str(Path(__file__).parents[2]), *(entry for entry in sys.path if os.path.isabs(entry))]
     return [sys.executable, "-I", "-S", "-c", _START, *path]
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    """End a process, at once even where a thread still waits for its answer, and free what it holds here."""
+    """End a process, even while a thread waits for its answer, and free the memory that it holds here."""
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout):

@@ -25,8 +25,8 @@ _BATCH_BYTES = 4 * 2**20
 class ChatTemplate:
     """One template; `special_tokens` (bos_token, eos_token, ...) and `now` are visible to it.
 
-    Its process starts with the first conversation. A template that is refused fails every conversation, one that goes
-    beyond a limit only the conversation in hand.
+    Its process starts with the first conversation. A template that is refused fails every conversation; one that
+    exceeds a limit fails only the current conversation.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class ChatTemplate:
         return found
 
     def render_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | InvalidRequest]:
-        """The prompt text of each conversation, or why it has none."""
+        """The prompt text of each conversation, or the error that it ends with."""
         lines = [_encoded(messages) for messages in conversations]
         with self._lock:
             answers = self._answers([line for line in lines if isinstance(line, bytes)])
             return [line if isinstance(line, InvalidRequest) else next(answers) for line in lines]
 
     def _answers(self, lines: Sequence[bytes]) -> Iterator[str | InvalidRequest]:
-        """Asks in batches; behind one that ended the process, one by one.
+        """Ask in batches; after a conversation that ended the process, one by one.
 
-        A conversation is at fault when it took too much time, or anything else in a process that had answered nothing
+        A conversation is at fault when it took too much time, or when it failed in a process that had answered nothing
         before: no row pays for what another left in memory.
         """
         done = alone = 0
@@ -99,7 +99,7 @@ def _batch_rows(lines: Sequence[bytes], first: int) -> int:
 
 
 def _encoded(messages: Sequence[Message]) -> bytes | InvalidRequest:
-    """A conversation as a line of JSON; what JSON cannot hold is shown as transformers shows it, by its type."""
+    """A conversation as a line of JSON; values that JSON cannot hold appear by their type, as in transformers."""
     try:
         return json.dumps(messages, default=lambda value: f"<{type(value).__name__}>").encode()
     except (ValueError, TypeError, RecursionError) as error:

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _set_limits(memory_bytes: int) -> None:
-    """No more memory than that, and no file written, no process started, no core dump."""
+    """Limit the memory, and forbid to write files, start processes or dump core."""
     wanted = {"RLIMIT_AS": memory_bytes, "RLIMIT_NPROC": 0, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
     for name, value in wanted.items():
         with contextlib.suppress(ValueError, OSError):  # a system may lack one, or set a lower one already
@@ -129,8 +129,8 @@ class CompiledTemplate:
             return ""
 
     def _prepared(self, message: Message) -> dict[str, Any]:
-        """A message as transformers hands it over: no null fields, reasoning under its usual names, text in a form
-        that the template shows."""
+        """A message as transformers passes it: no null fields, reasoning under its usual names, text in a form that the
+        template shows."""
         kept = {key: value for key, value in message.items() if value is not None}
         content = kept.get("content")
         if isinstance(content, list) and not self._takes_parts:
@@ -144,7 +144,7 @@ class CompiledTemplate:
 def _content_forms(render: Callable[[Sequence[Message]], str]) -> tuple[bool, bool]:
     """Whether a template shows content that is a text, and content that is a list of parts (not just as a list).
 
-    Found by rendering both. What shows neither in our conversations is taken to want texts.
+    Found by rendering both. A template that shows neither is assumed to want texts.
     """
     for before in ([], [("system", "Be brief.")]):
         of_text, of_parts = (
@@ -158,8 +158,8 @@ def _content_forms(render: Callable[[Sequence[Message]], str]) -> tuple[bool, bo
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with the settings, filters and functions that transformers gives its templates, except what draws
-    at random: a row's prompt is the same in every run."""
+    """The sandbox, with the settings, filters and functions that transformers gives its templates, except random ones:
+    a row's prompt is the same in every run."""
 
     def __init__(self, now: datetime):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
@@ -169,7 +169,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; here it only shows its body."""
+    """`{% generation %}` marks what the assistant wrote, for training; here it only renders its body."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's interface
 

@@ -1,4 +1,5 @@
-"""Turns token ids into text as they come: no half characters, no text that a stop string would take back."""
+"""Turns token ids into text as they come, without half characters, and without text that a stop string would take
+back."""
 
 from __future__ import annotations
 
@@ -19,10 +20,9 @@ WINDOW = 16
 class TextStream:
     """Incremental decoding of one sequence: the deltas joined equal `TextDecoder.decode_answers`, to the character.
 
-    Only generated ids are pushed; `context` (`TextDecoder.context_of`) is the token that they are decoded behind, whose
-    text does not appear. Text is handed out once nothing that follows can change it: an unfinished character is held
-    back, a run of byte tokens (the library decodes such a run as one), and what may still be cleaned up. `pending` is
-    the text held back, as it reads now.
+    Only generated ids are pushed. `context` (`TextDecoder.context_of`) is the token before them, whose text does not
+    appear. Text is returned once nothing that follows can change it: an unfinished character is held back, so is a run
+    of byte tokens (the library decodes such a run as one), and text that may still be cleaned up.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, context: tuple[int, ...] = ()):
@@ -41,7 +41,7 @@ class TextStream:
         return self._pending if self._clean_up is None else self._clean_up.rest(self._pending)
 
     def push(self, ids: Sequence[int]) -> str:
-        """Take new ids, give the text that has become final."""
+        """Take new ids, return the text that has become final."""
         visible = [i for i in ids if i not in self._skipped and self._decoder.token_text(i) is not None]
         if not visible:
             return ""
@@ -55,7 +55,7 @@ class TextStream:
         return delta if self._clean_up is None else self._clean_up.push(delta)
 
     def finish(self) -> str:
-        """The text still held back, now that no more ids come."""
+        """The text still held back, when no more ids come."""
         rest, self._pending, self._clean_up = self.pending, "", None
         return rest
 
@@ -92,10 +92,10 @@ class StopFinder:
         self.stop: str | None = None
 
     def push(self, text: str, pending: str = "", *, check: bool = True) -> str:
-        """Take new text, give what is safe to show; sets `stop` when one is found, and then takes no more.
+        """Take new text, return what is safe to show; sets `stop` when one is found, and then takes no more.
 
-        `pending` is text behind it that may still change: stops are found in it, but it is given again later. With
-        `check` off, matches that are complete by now do not count (they came before `min_tokens`).
+        `pending` is text after it that may still change: stops are found in it, but it is given again later. With
+            `check` off, matches that are complete by now do not count (they came before `min_tokens`).
         """
         if self.stop is not None:
             return ""
@@ -111,18 +111,18 @@ class StopFinder:
         return text[:n_shown]
 
     def finish(self) -> str:
-        """The text held back, now that no more comes."""
+        """The text held back, when no more comes."""
         rest, self._held = self._held, ""
         return rest
 
     def _ends(self, text: str) -> list[tuple[int, int]]:
-        """(end, place in the list) of the first match of each stop that ends behind what has passed."""
+        """(end, place in the list) of the first match of each stop that ends after the text already returned."""
         starts = (max(0, self._n_passed - len(stop) + 1) for stop in self._stops)
         found = ((text.find(stop, start), stop) for stop, start in zip(self._stops, starts, strict=True))
         return [(at + len(stop), place) for place, (at, stop) in enumerate(found) if at >= 0]
 
     def _beginning(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with (and is longer than)."""
+        """Length of the longest suffix of `text` that is a proper prefix of a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1)
         for at in range(max(0, len(text) - longest + 1), len(text)):
             tail = text[at:]
@@ -135,7 +135,7 @@ class AnswerStream:
     """The text of one answer as its tokens come, ended by stop strings.
 
     A stop string that is the text of a special token ends the answer at that token, though its text is not shown.
-    `stop` is the stop string that ended it, `n_tokens` the tokens that count: up to the one that completed the stop.
+    `stop` is the stop string that ended it; `n_tokens` counts the tokens up to the one that completed the stop.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class AnswerStream:
         return self._finder.stop
 
     def push(self, ids: Sequence[int]) -> str:
-        """Take new ids one by one until a stop is complete; give the text that is safe to show."""
+        """Take new ids one by one until a stop is complete; return the text that is safe to show."""
         deltas = []
         for token_id in ids:
             if self.stop is not None:

@@ -2,8 +2,8 @@
 
 tokenizer.json alone decides how text is split and whether bos is put in front, as for transformers'
 PreTrainedTokenizerFast (which ignores `add_bos_token` beside a tokenizer.json). The LlamaTokenizer class of
-transformers 5 splits otherwise than the file says (no second blank mark before a text that begins with a blank, unknown
-characters dropped); models were trained on what the file says, so we keep to it.
+transformers 5 splits in another way than the file says (no second blank mark before a text that begins with a blank,
+unknown characters dropped); models were trained on what the file says, so it counts.
 """
 
 from __future__ import annotations
@@ -31,8 +31,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What the files say: the library's tokenizer, the named special tokens, the chat template or (`template_fault`)
-    why there is none, whether to clean up, and notes on what is not obeyed."""
+    """The contents of a model directory's tokenizer files.
+
+    `backend`: the library's tokenizer.
+    `named_tokens`: special tokens by name.
+    `template`, `template_fault`: the chat template, or why there is none.
+    `clean_up`: whether decoded texts are cleaned up.
+    `notes`: texts for the user: what is not obeyed.
+    """
 
     backend: Tokenizer
     named_tokens: dict[str, str]
@@ -94,7 +100,7 @@ def of_library(error: BaseException) -> bool:
 
 
 def _within_library(what: str, call: Callable[[], T]) -> T:
-    """Do something with the library, whatever it raises (it panics, too) being an error of the file."""
+    """Call the library; anything that it raises, panics included, becomes an error of the file."""
     try:
         return call()
     except BaseException as error:
@@ -104,7 +110,7 @@ def _within_library(what: str, call: Callable[[], T]) -> T:
 
 
 def _configure(backend: Tokenizer, config: Config) -> tuple[str, ...]:
-    """Settings that change how texts are split; returns notes on what is not obeyed."""
+    """Apply the settings that change how texts are split; returns notes on what is not obeyed."""
     notes = key_notes(config)
     backend.encode_special_tokens = flag_of(config, "split_special_tokens")
     if getattr(backend.model, "dropout", None):

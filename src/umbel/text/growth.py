@@ -1,4 +1,4 @@
-"""How much longer a tokenizer's rules can make a text: a file can hold sixty rules that each double it."""
+"""Bounds how much longer a tokenizer's rules can make a text: a file can hold sixty rules that each double it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_around(backend: Tokenizer) -> None:
 
 
 def _rules(part: Any) -> Iterator[Mapping[str, Any]]:
-    """The rules of a part, sequences within sequences laid out one after the other."""
+    """The rules of a part, with nested sequences flattened."""
     inner = part.get("normalizers") or part.get("decoders")
     if not inner:
         yield part
@@ -48,7 +48,7 @@ def _rules(part: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _growth(rule: Mapping[str, Any]) -> int:
-    """How many characters a rule may make of one."""
+    """The most characters that a rule makes of one."""
     if rule.get("type") == "Prepend":
         return 1 + len(rule["prepend"])
     if rule.get("type") != "Replace":

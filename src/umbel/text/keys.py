@@ -1,4 +1,4 @@
-"""Every key that transformers' loading of a tokenizer reads from tokenizer_config.json, by what becomes of it here."""
+"""Every key that transformers reads from tokenizer_config.json to load a tokenizer, by how it is treated here."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
 
 
 def key_notes(config: Config) -> tuple[str, ...]:
-    """Texts for the user: what a tokenizer_config.json says that is not applied."""
+    """Texts for the user: which settings of a tokenizer_config.json are not applied."""
     found = [(key, config[key], instead) for key, instead in NAMED.items() if config.get(key) not in SAYS_NOTHING]
     return tuple(f"tokenizer_config.json: {key}={shorten(value)} is not applied: {text}" for key, value, text in found)

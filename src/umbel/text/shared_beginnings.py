@@ -1,8 +1,8 @@
-"""Tokenises what many chats begin with once, where that gives the ids of the whole text, token for token.
+"""Tokenises the beginnings that chats have in common once, where that gives the ids of the whole text, token for token.
 
-Special tokens split a text before anything else looks at it, so what stands behind one is tokenised as if it stood
-alone: ids(a + b) = ids(a) + ids(b) when `a` ends in a special token. That holds unless something treats the beginning
-of a text in its own way, or the token takes in what is around it; then nothing is shared.
+Special tokens split a text before anything else looks at it, so the text after one is tokenised as if it stood alone:
+ids(a + b) = ids(a) + ids(b) when `a` ends in a special token. That does not hold when a rule treats the beginning of a
+text differently, or when the token absorbs characters around it; then nothing is shared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STARTLESS = frozenset(
 
 
 def breaks_of(backend: Tokenizer) -> re.Pattern[str] | None:
-    """A pattern of the special tokens behind which a text may be cut, None when there is none or it is not safe."""
+    """A pattern of the special tokens after which a text may be cut, None when there is none or it is not safe."""
     for part in (backend.normalizer, backend.pre_tokenizer):
         if part is not None and not _startless(json.loads(part.__getstate__())):
             return None
@@ -57,9 +57,9 @@ def _overlap(content: str, other: str) -> bool:
 
 
 class SharedBeginnings:
-    """Encodes texts, what several of them begin with only once; remembers the beginnings last used.
+    """Encodes texts, and their common beginnings only once; remembers the beginnings that were used last.
 
-    `encode` gives the ids of each text and must add nothing to them.
+    `encode` returns the ids of each text and must not add special tokens.
     """
 
     def __init__(self, breaks: re.Pattern[str], encode: Callable[[Sequence[str]], list[list[int]]]):
@@ -80,7 +80,7 @@ class SharedBeginnings:
         return whole
 
     def _beginnings(self, texts: Sequence[str]) -> list[str]:
-        """Per text the longest beginning, up to a special token, that another one has too; "" for none."""
+        """The longest beginning of each text, up to a special token, that another text has too; "" for none."""
         cuts = [self._cuts(text) for text in texts]
         counts = Counter(start for starts in cuts for start in starts)
         return [

@@ -84,7 +84,7 @@ def _extra(merged: Config) -> list[AddedToken]:
 
 
 def add_declared(backend: Tokenizer, declared: Declared) -> None:
-    """Give a tokenizer the tokens that it lacks, and those that it holds with other flags."""
+    """Add to a tokenizer the tokens that it lacks, and those that it holds with other flags."""
     held = list(backend.get_added_tokens_decoder().values())
     states = [token.__getstate__() for token in held]
     missing = [token for token in declared.by_id if token.__getstate__() not in states]

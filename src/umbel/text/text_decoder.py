@@ -1,4 +1,4 @@
-"""Token ids to text, as it reads behind what stands before it, and the bytes of single tokens."""
+"""Token ids to text, as it reads after the text before it, and the bytes of single tokens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ CLEAN_UP_CHARS = frozenset("".join(before for before, _ in CLEAN_UP))
 
 
 class TextDecoder:
-    """Turns ids into text; `cleans_up` says that texts are cleaned (`clean_up`), `first_apart` that the first token of
-    a text reads otherwise than it would behind another one."""
+    """Turns ids into text.
+
+    `cleans_up`: texts are cleaned (`clean_up`).
+    `first_apart`: the first token of a text is decoded differently from one after another token.
+    """
 
     def __init__(self, backend: Tokenizer, *, clean_up: bool):
         self._backend = backend
@@ -36,14 +39,14 @@ class TextDecoder:
         return self._backend.id_to_token(token_id)
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
-        """The text of each row of token ids; ids that the tokenizer does not know give nothing."""
+        """The text of each row of token ids; unknown ids give no text."""
         texts = self._decode_raw(rows, skip_special_tokens=skip_special_tokens)
         return [clean_up(text) for text in texts] if self.cleans_up else texts
 
     def context_of(
         self, prompt: Sequence[int] | NDArray[np.int32], *, skip_special_tokens: bool = True
     ) -> tuple[int, ...]:
-        """The token of a prompt behind which its answer is decoded; none where that makes no difference.
+        """The token of a prompt after which its answer is decoded; none where that makes no difference.
 
         Decoders drop the blank of a text's first token, which must stay in an answer unless its prompt has no text. A
         single byte is never taken, as the library decodes neighbouring bytes as one.
@@ -61,7 +64,7 @@ class TextDecoder:
     def decode_answers(
         self, rows: Sequence[Sequence[int]], contexts: Sequence[tuple[int, ...]], *, skip_special_tokens: bool = True
     ) -> list[str]:
-        """The text of each row of token ids, as it reads behind its context."""
+        """The text of each row of token ids, as it reads after its context."""
         if skip_special_tokens:
             rows = [[i for i in ids if i not in self.special_ids] for ids in rows]
         whole = self._decode_raw([[*c, *ids] for c, ids in zip(contexts, rows, strict=True)], skip_special_tokens=False)
@@ -76,7 +79,7 @@ class TextDecoder:
         return self._context_chars[context]
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
-        """The bytes that each id adds to a text that it is not the first token of; an unknown id adds none."""
+        """The bytes that each id adds to a text when it is not its first token; an unknown id adds none."""
         if self._byte_level:
             return [_byte_level_bytes(self.token_text(i) or "") for i in ids]
         known = [i for i in ids if self.token_text(i) is not None]
@@ -102,12 +105,12 @@ class TextDecoder:
 
     @cached_property
     def special_texts(self) -> dict[str, int]:
-        """Their ids by text."""
+        """The ids of special tokens by their texts."""
         tokens = self._backend.get_added_tokens_decoder().items()
         return {token.content: i for i, token in tokens if token.special}
 
     def notes_on_stops(self, stops: Iterable[str]) -> list[str]:
-        """What to know of stop strings that special tokens keep from matching, as their texts do not show."""
+        """Notes on stop strings that cannot match, because special tokens, which they contain, have no visible text."""
         found = []
         for stop in stops:
             held = [text for text in self.special_texts if text != stop and text in stop]
@@ -137,20 +140,20 @@ class TextDecoder:
 
 
 def clean_up(text: str) -> str:
-    """What transformers does to the texts of tokenizers that ask for `clean_up_tokenization_spaces`."""
+    """Clean up a text as transformers does for tokenizers that ask for `clean_up_tokenization_spaces`."""
     for before, after in CLEAN_UP:
         text = text.replace(before, after)
     return text
 
 
 class CleanUp:
-    """`clean_up` of a text that comes in pieces; holds back what later text may still change."""
+    """`clean_up` of a text that comes in pieces; holds back text that later text may still change."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """Take new text, give the cleaned text that has become final."""
+        """Take new text, return the cleaned text that has become final."""
         text = self._held + text
         # No replacement reaches over a character that is in none of them.
         end = next((i for i in range(len(text), 0, -1) if text[i - 1] not in CLEAN_UP_CHARS), 0)
@@ -158,12 +161,12 @@ class CleanUp:
         return clean_up(text[:end])
 
     def rest(self, text: str = "") -> str:
-        """What is held back with `text` behind it, cleaned as if no more came."""
+        """The text held back, followed by `text`, cleaned as if no more came."""
         return clean_up(self._held + text)
 
 
 def _treats_first_apart(backend: Tokenizer) -> bool:
-    """Whether the decoder gives a token at the beginning of a text other characters than behind another token."""
+    """Whether the decoder turns a token into other characters at the beginning of a text than after another token."""
     decoder = backend.decoder
     return decoder is None or not _alike(json.loads(decoder.__getstate__()))
 

@@ -1,7 +1,7 @@
 """Text to token ids and back, in bulk, exactly as the model's own Hugging Face tokenizer does.
 
-`tokenizer.json` is the truth; `tokenizer_config.json` adds special tokens and the chat template. Uses the `tokenizers`
-library alone, as importing transformers takes seconds.
+`tokenizer.json` is the source of truth; `tokenizer_config.json` adds special tokens and the chat template. Uses the
+    `tokenizers` library alone, as importing transformers takes seconds.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Tokenizer:
         return self.encode(texts, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of token ids; ids that the tokenizer does not know give nothing."""
+        """The text of token ids; unknown ids give no text."""
         return self.decode_batch([ids], skip_special_tokens=skip_special_tokens)[0]
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
@@ -108,7 +108,7 @@ class Tokenizer:
         return self.decoder.decode_batch(rows, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
-        """The bytes that each id adds to a text that it is not the first token of; an unknown id adds none."""
+        """The bytes that each id adds to a text when it is not its first token; an unknown id adds none."""
         return self.decoder.token_bytes(ids)
 
     def token_text(self, token_id: int) -> str | None:
@@ -145,7 +145,7 @@ class Tokenizer:
 
     @cached_property
     def _template(self) -> ChatTemplate | None:
-        """The template; made when first asked for, as most jobs of plain prompts never do."""
+        """The chat template, made on first use, as most jobs of plain prompts never need it."""
         from umbel.text.chat_template import ChatTemplate
 
         if self._template_source is None:
@@ -159,7 +159,7 @@ class Tokenizer:
 
     @property
     def template_hash(self) -> str:
-        """Digest of all that shapes a rendered chat (hex), for a job's fingerprint."""
+        """Digest (hex) of everything that shapes a rendered chat, for a job's fingerprint."""
         content = json.dumps([self._template_source, sorted(self.special_tokens.items())])
         return hashlib.sha256(content.encode()).hexdigest()
 

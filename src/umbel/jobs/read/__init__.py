@@ -1,1 +1,1 @@
-"""Input files to rows, and rows to workloads: formats, ids, windows, and what makes a second look at a file safe."""
+"""Input files to rows, and rows to workloads: formats, ids, windows, and inputs that change while they are read."""

@@ -15,9 +15,9 @@ _TICK_NS = 50_000_000  # file systems count time in steps of some milliseconds
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Device, inode, size and time of the last change of a file (ns); None when it is not there.
+    """Device, inode, size and time of the last change of a file (ns); None when it does not exist.
 
-    The time is ctime, which also a program that puts mtime back cannot set.
+    The time is ctime, which a program that resets mtime cannot set.
     """
     try:
         found = os.stat(path)
@@ -39,9 +39,11 @@ class HashedInput:
     sha256: str
 
     def check(self) -> bool:
-        """Whether nothing has touched the file since the last check. False where it was touched and holds the same
-        bytes now: what was read meanwhile may be half of a file that was being written, and is to be read again. Raises
-        InputChanged where the bytes are others. Cheap while nothing touches it."""
+        """Whether the file is untouched since the last check; cheap while it is.
+
+        False where it was touched but holds the same bytes now: rows read meanwhile may come from a half-written file
+        and must be read again. Raises InputChanged where the bytes are others.
+        """
         now, clock = stamp_of(self.path), time.time_ns()
         same = now is not None and now == self.stamp
         if now is not None and same and now[3] < self.since - _TICK_NS:

@@ -1,4 +1,4 @@
-"""Which rows go together: an order in which common beginnings are neighbours, and where to cut it into windows."""
+"""The order in which rows with a common beginning are neighbours, and where to cut it into windows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class WindowSizes:
-    """How large windows are: the first has `first` rows, so that the engine starts soon, each later one `growth` times
-    the one before, up to `rows` rows or `n_bytes` bytes of input: the end of each drains the batch, but a job that is
-    stopped must wait until the window in the making is planned."""
+    """How large windows are.
+
+    `first`: rows of the first one, small so that the engine starts soon.
+    `growth`: each later window is so many times as large as the one before.
+    `rows`, `n_bytes`: the largest window. The end of each window drains the batch, which asks for large ones; but a job
+        that is stopped must wait until the current window is planned.
+    """
 
     first: int = 1_024
     growth: int = 4
@@ -27,7 +31,7 @@ def arrange(keys: NDArray[np.uint16]) -> tuple[Ints, NDArray[np.uint8]]:
     """Order rows so that those with a common beginning are neighbours; otherwise as in the input.
 
     `keys` (`[rows, levels]`) are digests of ever longer beginnings, 0 where a row is shorter. Returns the order and,
-    for each place in it, how many levels its row shares with the one before.
+        for each place in it, how many levels its row shares with the one before.
     """
     n, levels = keys.shape
     if not n:
@@ -47,7 +51,7 @@ def arrange(keys: NDArray[np.uint16]) -> tuple[Ints, NDArray[np.uint8]]:
 
 
 def _shared(keys: NDArray[np.uint16], order: Ints) -> NDArray[np.uint8]:
-    """Per place: levels that its row shares with the one before (0 for the first)."""
+    """The number of levels that the row at each place shares with the one before (0 for the first)."""
     shared = np.zeros(len(order), np.uint8)
     alike = np.ones(len(order) - 1, bool)
     for level in range(keys.shape[1]):
@@ -61,7 +65,7 @@ def _shared(keys: NDArray[np.uint16], order: Ints) -> NDArray[np.uint8]:
 
 
 def _block_starts(shared: NDArray[np.uint8], deepest: NDArray[np.uint8], levels: int) -> Ints:
-    """Per place: where the block of rows begins that share as many levels as this row shares with any."""
+    """For each place, where the block begins of rows that share as many levels as this row shares with any."""
     places = np.arange(len(shared))
     starts = np.zeros(len(shared), np.int64)
     for level in range(1, levels + 1):

@@ -1,4 +1,4 @@
-"""What is known of a large file before its rows are read: where they lie, which belong together, which ids repeat."""
+"""A large file before its rows are read: where they lie, which of them belong together, which ids repeat."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Per row (`[rows]`): byte `offsets`, physical `lines` from 1, `ids` (digests of custom ids, 0 for none).
+    """The rows of a file of JSON lines.
 
-    `order` has rows with a common beginning side by side; `shared` is, per place in it, how much the row shares with
-    the one before (levels of `jobs.scan`). `size` is the file's, in bytes.
+    `offsets`: `[rows]`, where each row begins, in bytes.
+    `lines`: `[rows]`, physical lines from 1.
+    `ids`: `[rows]`, digests of custom ids, 0 for none.
+    `order`: rows with a common beginning are neighbours in it.
+    `shared`: per place in `order`, levels (of `jobs.read.scan`) that the row shares with the one before.
+    `size`: the file's, in bytes.
     """
 
     offsets: Ints
@@ -47,18 +51,18 @@ class Outline:
         return cls(found.offsets, found.lines, found.ids, order, shared, found.size)
 
     def n_bytes(self) -> Ints:
-        """Bytes per row, with what blank lines follow it."""
+        """Bytes of each row, blank lines after it included."""
         return np.diff(np.append(self.offsets, self.size))
 
     def write(self, stream: BinaryIO) -> None:
-        """To another process."""
+        """Write the outline for another process."""
         stream.write(np.array([len(self), self.size], np.int64).tobytes())
         for part in (self.offsets, self.lines, self.ids, self.order, self.shared):
             stream.write(np.ascontiguousarray(part).data)
 
     @classmethod
     def read(cls, data: bytes) -> Outline:
-        """What `write` wrote. Raises ValueError when it is not all there."""
+        """The outline that `write` wrote. Raises ValueError when it is incomplete."""
         n, size = np.frombuffer(data, np.int64, 2).tolist()
         offsets, lines, ids, order = (np.frombuffer(data, np.int64, n, 16 + 8 * n * i) for i in range(4))
         return cls(offsets, lines, ids, order, np.frombuffer(data, np.uint8, n, 16 + 32 * n), size)
@@ -138,7 +142,7 @@ def _confirmed(rows: Iterable[int], found: Outline, line: Callable[[int], Line],
 
 
 def main() -> None:
-    """The process of its own: the outline of a file to standard output."""
+    """Write the outline of a file to standard output: the body of the process that `outline` starts."""
     Outline.of(Path(sys.argv[1]), [bytes.fromhex(marker) for marker in sys.argv[2:]]).write(sys.stdout.buffer)
 
 

@@ -1,4 +1,5 @@
-"""Prepares the next window in a thread while the engine runs the one before, and counts the seconds it made it wait."""
+"""Prepares the next window in a thread while the engine runs the current one, and counts the seconds that the engine
+waited."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ SWITCH_SECONDS = 0.0005
 
 
 class Halt:
-    """Tells a thread to stop, at the next moment it looks."""
+    """Asks a thread to stop the next time that it checks."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
 
     def ask(self) -> None:
-        """From now on `check` raises."""
+        """Let `check` raise from now on."""
         self._asked.set()
 
     def check(self) -> None:
@@ -31,7 +32,7 @@ class Halt:
 
 
 class Halted(BaseException):
-    """The thread's work is no longer wanted; never seen outside of it.
+    """Ends a thread whose work is no longer wanted; never seen outside of it.
 
     Not an Exception, so that code which contains failures of single rows lets it through.
     """
@@ -40,8 +41,8 @@ class Halted(BaseException):
 class Ahead(Generic[T]):
     """Iterates over `items`, each made in a thread while the one before is used.
 
-    `starved_seconds` is the time waited for items after the first. Leaving the context asks `halt`, which what makes
-    the items looks at, and waits for the thread.
+    `starved_seconds` is the time waited for items after the first. Leaving the context asks `halt`, which the maker of
+        the items checks, and waits for the thread.
     """
 
     def __init__(self, items: Iterator[T], halt: Halt, clock: Callable[[], float] = time.monotonic):

@@ -1,6 +1,6 @@
-"""From rows to workloads: tokenised in bulk, checked against the model, faults kept aside.
+"""From rows to workloads: tokenised in bulk, checked against the model, faulty rows kept apart.
 
-Pure of torch: `umbel plan` uses it too.
+Without torch, as `umbel plan` uses it too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from umbel.jobs.read.source import Source
 
 
 class TextEncoder(Protocol):
-    """What is needed of a tokenizer here."""
+    """The part of a tokenizer that is used here."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text. Raises InvalidRequest for one that cannot be encoded."""
@@ -33,7 +33,7 @@ class TextEncoder(Protocol):
         """Token ids of each chat, or why the model's template cannot render it. Raises InvalidRequest as `encode`."""
 
     def check_stops(self, params: SamplingParams) -> None:
-        """Take note of stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
 
 
 @dataclass(slots=True)
@@ -70,9 +70,11 @@ class RowNames:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows that are run together: `workload` of those that can be, `names` of these, `faults` (rows that cannot).
+    """Rows that are run together.
 
-    `rows` counts both. `open_ended` counts the rows without `max_tokens`, which may run to the end of the context.
+    `workload`, `names`: the rows that can run, and their names.
+    `faults`: the rows that cannot.
+    `open_ended`: how many rows have no `max_tokens`, so may run to the end of the context.
     """
 
     workload: Workload
@@ -82,7 +84,7 @@ class Window:
 
     @property
     def rows(self) -> int:
-        """Rows in it, those at fault included."""
+        """The number of rows, those at fault included."""
         return len(self.workload) + len(self.faults)
 
 
@@ -104,7 +106,7 @@ class WindowBuilder:
 
     @property
     def rows(self) -> int:
-        """Rows taken so far."""
+        """The number of rows taken so far."""
         return len(self._keys) + len(self._faults)
 
     def take(self, rows: Sequence[InputRow]) -> None:
@@ -143,7 +145,7 @@ class WindowBuilder:
         self.n_tokens += len(tokens)
 
     def build(self) -> Window:
-        """Everything taken so far; the builder is empty again."""
+        """The window of all rows taken so far; the builder is empty again."""
         offsets = np.zeros(len(self._keys) + 1, np.int64)
         if self._keys:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
@@ -179,7 +181,7 @@ class Prepared:
 
     @property
     def rows(self) -> int:
-        """Rows in the input."""
+        """The number of rows in the input."""
         return len(self.workload) + len(self.faults)
 
 
@@ -196,7 +198,7 @@ def prepare(source: Source, tokenizer: TextEncoder, width: int, context: int) ->
 
 
 def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:
-    """Token ids per row, or why there are none; one call per kind of prompt."""
+    """The token ids of each row, or the error that it has none; one call per kind of prompt."""
     found: list[Sequence[int] | InvalidRequest] = [()] * len(rows)
     texts: dict[int, str] = {}
     chats: dict[int, Sequence[Message]] = {}

@@ -1,4 +1,4 @@
-"""What a reader hands on for each input row, and what it was told and found while reading."""
+"""The records that readers produce for each input row, the options they read by, and what they notice."""
 
 from __future__ import annotations
 
@@ -40,10 +40,14 @@ class InputRow:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How to read: sampling `defaults` for fields that a row does not set, `template` for prompts made from columns.
+    """How to read an input.
 
-    `chat` puts each templated prompt into a user message. `strict` refuses unknown fields. `width` is the model's
-    vocabulary width and `models` the names it answers to; None leaves those checks out.
+    `defaults`: sampling fields for rows that do not set them.
+    `template`: makes prompts from columns.
+    `chat`: put each templated prompt into a user message.
+    `strict`: refuse unknown fields.
+    `width`: the model's vocabulary width; None leaves its checks out.
+    `models`: the names that the model answers to; None leaves the check out.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -56,37 +60,40 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class ReadNotes:
-    """What was noticed while rows were read and tokenised that is no error; one of these for a whole job.
+    """Things noticed while rows were read and tokenised that are no errors; one of these for a whole job.
 
-    `ignored_fields` counts rows by unknown field name, `noted` by the text of a note (`note`); at most 100 of each are
-    kept. Notes are shown by `umbel plan`, when a run starts and when it ends, and by `umbel report`.
+    `ignored_fields`: rows by unknown field name.
+    `noted`: rows by the text of a note.
+
+    At most 100 of each are kept. Notes are shown by `umbel plan`, when a run starts and when it ends, and by `umbel
+    report`.
     """
 
     ignored_fields: Counter[str] = field(default_factory=Counter)
     noted: dict[str, int] = field(default_factory=dict)
 
     def ignored(self, names: list[str]) -> None:
-        """Count fields that nothing read."""
+        """Count fields that were not read."""
         for name in names:
             if name in self.ignored_fields or len(self.ignored_fields) < MAX_NOTED:
                 self.ignored_fields[name] += 1
 
     def take(self, texts: Iterable[str]) -> None:
-        """Notes that are not about single rows, each of them once."""
+        """Add notes that are not about single rows, each of them once."""
         for text in texts:
             self.note(text, rows=0)
 
     def note(self, text: str, rows: int = 1) -> None:
-        """Tell the user something that holds for so many more rows.
+        """Add a note that holds for so many more rows.
 
-        The text goes on behind the count: "/v1/completions without max_tokens: 16 are generated, as by OpenAI" is
+        The text continues after the count: "/v1/completions without max_tokens: 16 are generated, as by OpenAI" is
         printed as "3 rows: /v1/completions without ...".
         """
         if text in self.noted or len(self.noted) < MAX_NOTED:
             self.noted[text] = self.noted.get(text, 0) + rows
 
     def clear(self) -> None:
-        """Forget everything, as all rows are read again."""
+        """Discard all notes, before all rows are read again."""
         self.ignored_fields.clear()
         self.noted.clear()
 
@@ -106,7 +113,7 @@ def note_texts(noted: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def strict_message(faults: Sequence[InputRow], rows: int) -> str:
-    """Why --strict refuses an input of so many rows."""
+    """The message with which --strict refuses an input of so many rows."""
     found = sorted((row.line, row.error.code, row.error.message) for row in faults if row.error is not None)
     listed = [f"line {line}: {code}: {text.removeprefix(f'line {line}: ')}" for line, code, text in found[:10]]
     more = [f"... and {len(found) - 10} more"] if len(found) > 10 else []
@@ -115,7 +122,7 @@ def strict_message(faults: Sequence[InputRow], rows: int) -> str:
 
 
 def n_chars_of(request: Request) -> int:
-    """Characters of its texts; a prompt of token ids has none."""
+    """The number of characters in its texts; a prompt of token ids has none."""
     if request.messages is not None:
         return sum(map(_n_chars_in, request.messages))
     return len(request.prompt) if isinstance(request.prompt, str) else 0

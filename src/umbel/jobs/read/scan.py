@@ -1,6 +1,6 @@
-"""One quick pass over a file of JSON lines: where each row lies, how its prompt begins, which ids were given before.
+"""A quick pass over a file of JSON lines: where each row lies, how its prompt begins, which ids were given before.
 
-Nothing is parsed that need not be. A million rows of 300 bytes take about a second, so that a job can tell which rows
+Rows are not parsed unless they must be. A million rows of 300 bytes take about a second, so that a job knows which rows
 belong together before the first of them is tokenised.
 """
 
@@ -36,9 +36,14 @@ _ID = b'"custom_id"'
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The rows of a file (lines that are not blank): byte `offsets`, physical `lines` (from 1), `keys` (`[rows, 16]`
-    uint16: digests of ever longer beginnings of the prompt, 0 where it is shorter), and `ids`, digests of the custom
-    ids (0: none), by which ids that repeat are found. `size` is the file's, in bytes."""
+    """The rows of a file (lines that are not blank).
+
+    `offsets`: `[rows]`, in bytes.
+    `lines`: `[rows]`, physical lines from 1.
+    `keys`: `[rows, 16]` uint16, digests of ever longer beginnings of the prompt, 0 where it is shorter.
+    `ids`: `[rows]`, digests of the custom ids (0: none), by which repeated ids are found.
+    `size`: the file's, in bytes.
+    """
 
     offsets: Ints
     lines: Ints
@@ -81,7 +86,7 @@ class _Tables:
     ids: list[Ints] = field(default_factory=list)
 
     def add(self, base: int, data: bytes, lines: int, markers: Sequence[bytes], cap: int) -> int:
-        """Take a block of whole lines in; returns how many physical lines it holds."""
+        """Add a block of whole lines; returns how many physical lines it holds."""
         text = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero(text == _NEWLINE)
         if not len(ends) or ends[-1] != len(data) - 1:
@@ -100,7 +105,7 @@ class _Tables:
         return len(kept)
 
     def finish(self, size: int) -> Scan:
-        """All blocks together."""
+        """The scan of all blocks together."""
         none = np.zeros(0, np.int64)
         offsets, lines, ids = (np.concatenate([none, *part]) for part in (self.offsets, self.lines, self.ids))
         keys = np.concatenate([np.zeros((0, len(LEVELS)), np.uint16), *self.keys])
@@ -116,8 +121,8 @@ def _not_blank(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> NDArray[np
 
 
 def _digest_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> Ints:
-    """Digests of the custom ids. Parses lines only where the bytes alone may mislead: ids that are not the first key,
-    keys given twice, keys or ids that may be written with escapes."""
+    """Digests of the custom ids. Lines are parsed only where the bytes alone may mislead: ids that are not the first
+    key, keys given twice, keys or ids that may be written with escapes."""
     n_ids = data.count(_ID)
     escaped = b"\\" in data and b"\\u" in data
     if not escaped and not n_ids:
@@ -157,7 +162,7 @@ def _first_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> tuple[Ints
 
 
 def _first_byte(words: NDArray[np.uint64], byte: int) -> Ints:
-    """Place of the first such byte in each word of 8, 8 where there is none."""
+    """The place of the first such byte in each word of 8 bytes, 8 where there is none."""
     ones, highs = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
     differs = words ^ (ones * np.uint64(byte))
     marks = (differs - ones) & ~differs & highs  # the lowest bit set is in the first byte that is zero

@@ -1,4 +1,4 @@
-"""One way in for every input file: the right reader, unique ids, rows in batches."""
+"""The entry for every input file: the right reader, unique ids, rows in batches."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Source:
     watch: HashedInput | None = None
 
     def check(self) -> bool:
-        """Whether what was read since the last check can be believed; else it is to be read again. Raises InputChanged
-        when the file is no longer what its job was started with."""
+        """Whether the rows read since the last check are valid; else they must be read again. Raises InputChanged when
+        the file is not the one that its job was started with."""
         return self.watch is None or self.watch.check()
 
     def rows(self) -> Iterator[InputRow]:
@@ -44,7 +44,7 @@ class Source:
             yield from batch
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[list[InputRow]]:
-        """The same in lists of up to `size` rows, fewer of long ones, one list in memory at a time."""
+        """The rows in lists of up to `size`, fewer of long ones, one list in memory at a time."""
         ids, rows, done = _Ids(), self._reader(), 0
         while True:
             batch = _batch(rows, size)
@@ -59,7 +59,7 @@ class Source:
             raise EmptyInput(f"empty_file: {self.path} has no rows")
 
     def holds_more(self, n_bytes: int) -> bool:
-        """Whether the rows take more than so many bytes, unpacked where they are packed."""
+        """Whether the rows take more than so many bytes, counted after unpacking."""
         if _kind(self.path) != "parquet":
             return holds_more(self.path, n_bytes)
         return unpacked_bytes(self.path) > n_bytes
@@ -73,7 +73,7 @@ class Source:
             return stream.seekable() and not is_packed(stream)
 
     def parser(self) -> RowParser:
-        """What makes rows of objects. Raises UsageError when the file cannot be opened."""
+        """The parser that makes rows from objects. Raises UsageError when the file cannot be opened."""
         template = Template.parse(self.options.template) if self.options.template is not None else None
         kind = _kind(self.path)
         if kind != "parquet":
@@ -135,6 +135,6 @@ class _Ids:
 
 
 def repeated(row: InputRow, first: int) -> InputRow:
-    """The row as an error row, its id having been given on line `first` already."""
+    """The row as an error row, because its id was given on line `first` already."""
     message = f"custom_id {row.custom_id!r} on line {row.line} was already used on line {first}"
     return replace(row, request=None, error=RowError("duplicate_custom_id", message, "custom_id"))

@@ -1,4 +1,4 @@
-"""Pipes as input: a job reads its input more than once, so what comes through a pipe is first copied into a file."""
+"""Pipes as input: a job reads its input more than once, so a pipe is first copied into a file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BLOCK_BYTES = 2**20
 
 @contextmanager
 def readable(source: Path, directory: Path | None = None) -> Iterator[Path]:
-    """The input as a file: itself, or for a pipe ("-", /dev/stdin, <(...), a FIFO) a copy of what it gives.
+    """The input as a file: itself, or for a pipe ("-", /dev/stdin, <(...), a FIFO) a copy of its contents.
 
     The copy lies in `directory` (default: that for temporary files), can be read by its owner alone, and is removed at
-    the end. What comes through "-" and the shell's pipes is JSON lines, plain or gzip, or Parquet; a FIFO goes by its
-    name as files do. Raises UsageError for what cannot be read so, DiskFull.
+    the end. "-" and the shell's pipes give JSON lines, plain or gzip, or Parquet; the format of a FIFO follows from its
+    name, as for files. Raises UsageError for an input that cannot be read so, DiskFull.
     """
     pipe = _open_pipe(source)
     if pipe is None:
@@ -43,7 +43,7 @@ def readable(source: Path, directory: Path | None = None) -> Iterator[Path]:
 
 
 def _open_pipe(source: Path) -> BinaryIO | None:
-    """The pipe that a name stands for, open; None when it is another kind of thing."""
+    """The pipe that a name stands for, open; None when it is anything else."""
     name = str(source)
     found = _DESCRIPTOR.fullmatch(name)
     number = 0 if name in ("-", "/dev/stdin") else int(found[1]) if found else None
@@ -61,7 +61,7 @@ def _open_pipe(source: Path) -> BinaryIO | None:
 
 
 def _open_fifo(source: Path) -> BinaryIO:
-    """A FIFO that somebody writes into; opened so that it does not wait for ever for that."""
+    """A FIFO that has a writer, opened without waiting for one."""
     try:
         number = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:

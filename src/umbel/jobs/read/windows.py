@@ -41,7 +41,8 @@ class Feed(Protocol):
 
 @dataclass(slots=True)
 class InOrder:
-    """Windows in the order of the input, for what can only be read from front to back; one window when `sizes` is None.
+    """Windows in the order of the input, for files that can only be read from front to back; one window when `sizes` is
+    None.
 
     `done` flags the rows to leave out; they are read, as their ids count.
     """
@@ -58,7 +59,7 @@ class InOrder:
         return self.sizes is None
 
     def windows(self) -> Iterator[Window]:
-        """Windows of growing size."""
+        """The windows, of growing size."""
         builder, read, size = self.builder(), 0, self.sizes.first if self.sizes else 0
         for batch in self.source.batches():
             read += len(batch)
@@ -75,7 +76,7 @@ class InOrder:
 class Grouped:
     """Windows of a file of JSON lines in the order of its outline; rows that are done are never read.
 
-    `cheapest_first` takes windows of short rows before those of long ones, for runs that may not get to all.
+    `cheapest_first` takes windows of short rows before those of long ones, for runs that may not reach all.
     """
 
     source: Source
@@ -100,7 +101,7 @@ class Grouped:
             )
 
     def windows(self) -> Iterator[Window]:
-        """Windows of growing size, cut where neighbours share least."""
+        """The windows, of growing size, cut where neighbours share least."""
         order, shared = _left(self.found, self.done)
         n_bytes = self.found.n_bytes()[order]
         with LineFile(self.source.path, self.found) as file:
@@ -114,7 +115,7 @@ class Grouped:
                 yield builder.build()
 
     def _believed(self, file: LineFile, rows: NDArray[np.int64]) -> list[InputRow]:
-        """Rows by number, read again where the file was touched meanwhile."""
+        """The rows of these numbers, read again where the file was touched meanwhile."""
         while True:
             batch = list(file.rows(rows, self.parser, self._repeats))
             if self.source.check():
@@ -122,7 +123,7 @@ class Grouped:
 
 
 def _left(found: Outline, done: bytes | bytearray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The outline's order without the rows that are done; what neighbours share is at least what is told."""
+    """The outline's order without the rows that are done; neighbours share at least as much as is given."""
     flags = np.zeros(len(found), bool)
     upto = min(len(done), len(found))
     flags[:upto] = np.frombuffer(done, np.uint8, upto) != 0
@@ -145,7 +146,7 @@ class LineFile:
         os.close(self._file)
 
     def line(self, row: int) -> Line:
-        """The bytes of a row's line, its end included, or why it cannot be read."""
+        """The bytes of a row's line, its end included, or the error that keeps it from being read."""
         size = min(int(self._n_bytes[row]), MAX_LINE_BYTES + 1)
         data = os.pread(self._file, size, int(self._found.offsets[row]))
         end = data.find(b"\n")
@@ -171,8 +172,8 @@ def open_feed(
     sizes: WindowSizes | None = None,
     small: int = SMALL_BYTES,
 ) -> Feed:
-    """The way to cut an input up: whole when it has no more than `small` bytes, by groups where rows can be read alone,
-    else in its own order. `meanwhile` runs while a large file is scanned. Raises what reading raises."""
+    """The way to cut an input into windows: one when it has no more than `small` bytes, by groups where rows can be
+    read alone, else in its own order. `meanwhile` runs while a large file is scanned. Raises what reading raises."""
     parser = source.parser()
     if not source.holds_more(small):
         return InOrder(source, done, builder)
@@ -186,7 +187,7 @@ def open_feed(
 
 
 def _markers(parser: RowParser) -> list[bytes]:
-    """How the field that a prompt begins with starts in a line, in up to 8 bytes."""
+    """How the field that a prompt begins with is written in a line, in up to 8 bytes."""
     if parser.template is not None:
         columns = [name for _, name in parser.template.parts if name is not None]
         return [f'"{columns[0]}"'.encode()[:8]]

@@ -1,8 +1,8 @@
-"""What happens to the rows of one plan, kept so that it can be held against the plan later.
+"""What happens to the rows of one plan, recorded so that it can be compared with the plan later.
 
-A job records one part after the other: a part is one plan and as much of its run as happened, a window of a large input
-or what was left of it after a stop. Only sums are kept, per line of the tree that `umbel plan` prints, so that a record
-stays a few kilobytes whatever the rows; earlier parts are folded into one (jobs.report.sums).
+A job records one part after the other: a part is one plan and as much of its run as happened, for a window of a large
+input or for the rest of one after a stop. Only sums are kept, per line of the tree that `umbel plan` prints, so that a
+record stays a few kilobytes whatever the rows; earlier parts are folded into one (jobs.report.sums).
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ CURVE_POINTS = 128  # of what happened over time; halved when full
 
 
 class Recording:
-    """One part of a job while it runs.
+    """A part of a job while it runs.
 
-    `stats` are the engine's totals before the part, `record` and `live` what the store holds of earlier parts under
-    "plan" and "live". `starved_seconds` may be added to: time in which the engine had nothing to run because its rows
-    were not tokenised yet.
+    `stats`: the engine's totals before the part.
+    `record`, `live`: the store's records of earlier parts, under "plan" and "live".
+    `starved_seconds`: time in which the engine had nothing to run because its rows were not tokenised yet; may be added
+        to.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class Recording:
         self._stride, self._ticks = 1, 0
 
     def plan_record(self) -> dict[str, Any]:
-        """For the store's record "plan", once, when the part begins; together with `as_dict` under "live"."""
+        """The store's record "plan", written once, when the part begins, together with `as_dict` under "live"."""
         return {"open": self._plan, "closed": self._earlier}
 
     def watch(self, outputs: Iterator[Output]) -> Iterator[Output]:
-        """Hand on the outputs of the engine, each of them added, and count the seconds that they take to come."""
+        """Pass on the outputs of the engine, add each of them, and count the seconds that they take to come."""
         while True:
             begin = self._clock()
             try:
@@ -89,7 +90,8 @@ class Recording:
         self._pending.append(output)
 
     def as_dict(self, stats: Stats) -> dict[str, Any]:
-        """For the store's record "live", with each commit: totals over all parts by the names of Stats, and this part.
+        """The store's record "live", written with each commit: totals over all parts by the names of Stats, and this
+        part.
 
         `stats` are the engine's totals now.
         """
@@ -154,7 +156,7 @@ def _plan_record(plan: Plan, workload: Workload, lines: tuple[Line, ...], line: 
 
 
 def _keys(plan: Plan, workload: Workload, lines: tuple[Line, ...]) -> Iterator[str]:
-    """Per line: a digest of the tokens that its rows share, and what kind of line it is."""
+    """A key for each line: a digest of the tokens that its rows share, and the kind of line."""
     digests = {-1: ""}
     for i, line in enumerate(lines):
         if line.kind == "run":

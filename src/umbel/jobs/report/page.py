@@ -42,7 +42,7 @@ def _tiles(report: Record) -> list[tuple[str, str, str]]:
 
 
 def _course(report: Record) -> list[tuple[str, str, Markup]]:
-    """Tokens and KV over time, as planned and as it was."""
+    """Tokens and KV over time, as planned and as measured."""
     curve, course = curve_of_json(report["curve"]), np.array(report["course"], np.float64).reshape(-1, 4)
     longest = max(float(curve.seconds.max(initial=0.0)), float(course[:, 0].max(initial=0.0)))
     _, unit = scaled([longest])

@@ -1,4 +1,5 @@
-"""What a job came to, held against its plans: read from the store beside the output, whatever became of the job."""
+"""The report of a job, its figures beside those of its plans: read from the store beside the output, however the job
+ended."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def read_report(output: Path) -> Sums:
 
 
 def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -> Sums:
-    """What `fold` gives as the figures of a report; all of it empty when nothing was planned.
+    """The figures of a report from the sums that `fold` gives; all of it empty when nothing was planned.
 
     `exact` and `lossy` are those of the plans, `notes` theirs and then those of reading (`noted`, ReadNotes.noted).
     """
@@ -75,7 +76,7 @@ def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -
 
 
 def error_percent(actual: float, due: float) -> float | None:
-    """How much more than expected, in percent of what was expected; None when nothing was."""
+    """How much more than expected, in percent of the expected figure; None when that was 0."""
     return 100 * (actual / due - 1) if due else None
 
 
@@ -85,7 +86,8 @@ def _figure(sums: Mapping[str, Any], name: str) -> Sums:
 
 
 def pruned(lines: list[Sums]) -> list[Sums]:
-    """The tree with the runs that save most; the others are summed up in a line of kind "rest" each; with errors."""
+    """The tree with the runs that save most, with errors; the other lines are summed up, one line of kind "rest" below
+    each run."""
     runs = sorted((i for i, v in enumerate(lines) if v["kind"] == "run"), key=lambda i: -lines[i]["saved_tokens"])
     keep = set(runs[:MAX_RUNS])
     for i in runs[:MAX_RUNS]:
@@ -108,7 +110,8 @@ def _above(lines: list[Sums], i: int) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The lines of a pruned tree so far: what each old line became, which sum up others, and in which old ones went."""
+    """The lines of a pruned tree so far: the new place of each old line, which lines sum up others, and which old lines
+    are in them."""
 
     lines: list[Sums]
     became: dict[int, int]
@@ -116,7 +119,7 @@ class _Kept:
     summed_up: dict[int, int]
 
     def take(self, i: int, line: Mapping[str, Any]) -> None:
-        """A line that stays; there is one "rest" below a run."""
+        """Keep a line; there is one "rest" below a run."""
         parent = self.became[line["parent"]]
         if line["kind"] in ("own", "rest"):
             if parent in self.rest:
@@ -127,7 +130,7 @@ class _Kept:
         self.lines.append({**line, "parent": parent})
 
     def sum_up(self, i: int, line: Mapping[str, Any]) -> None:
-        """A line, and with it all rows below it, goes into the rest of its parent."""
+        """Add a line, with all rows below it, to the rest of its parent."""
         parent = self.became[line["parent"]]
         at = self.rest.setdefault(parent, len(self.lines))
         if at == len(self.lines):
@@ -139,7 +142,7 @@ class _Kept:
         self.summed_up[i] = at
 
     def add_tokens(self, i: int, line: Mapping[str, Any]) -> None:
-        """A line below one that was summed up: its rows are counted there already, its own tokens are not."""
+        """Add a line below one that was summed up: its own tokens count, its rows are counted already."""
         at = self.summed_up[i] = self.summed_up[line["parent"]]
         for name in ("tokens", "saved_tokens", "saved_seconds"):
             self.lines[at][name] += line[name]

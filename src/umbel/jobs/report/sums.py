@@ -33,10 +33,10 @@ Sums = dict[str, Any]
 
 
 def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, closing: bool = False) -> Sums:
-    """All parts as one: `planned`, `due` (what was expected of the rows or steps that were done) and `actual` figures.
+    """The sums over all parts: `planned`, `due` (expected of the rows or steps that were done) and `actual` figures.
 
     `record` and `live` are the store's records "plan" and "live". With `closing` the last part is over: when it was cut
-    short, what is left of it will be planned again, and only what was due counts as planned.
+        short, its rest will be planned again, and only what was due counts as planned.
     """
     before: Sums = dict((record or {}).get("closed") or {})
     plan, part = (record or {}).get("open"), (live or {}).get("open")
@@ -63,14 +63,14 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
 
 
 def _planned(plan: Mapping[str, Any]) -> Sums:
-    """Every figure as the plan has it."""
+    """The figures of the plan."""
     seconds = plan["seconds"]
     own = {"seconds": seconds["expected"], "seconds_low": seconds["low"], "seconds_high": seconds["high"]}
     return {name: own[name] if name in own else plan[name] for name in FIGURES}
 
 
 def _due(plan: Mapping[str, Any], part: Mapping[str, Any], done: int) -> Sums:
-    """What the plan expected up to the step at which its run stopped."""
+    """The figures that the plan expected up to the step at which its run stopped."""
     planned, steps = _planned(plan), min(part["stats"].get("steps", 0), plan["steps"])
     time, tokens, drawn, peak = shares_at(curve_of_json(plan["curve"]), steps, plan["steps"])
     due = {name: planned[name] * time for name in ("seconds", "seconds_low", "seconds_high")}
@@ -89,7 +89,7 @@ def _due(plan: Mapping[str, Any], part: Mapping[str, Any], done: int) -> Sums:
 def shares_at(curve: Curve, steps: float, all_steps: float) -> tuple[float, float, float, float | None]:
     """Shares of seconds, prompt tokens and output tokens that are due after so many steps, and the KV peak until then.
 
-    Not by the rows that are done: those are the ones with short answers.
+    Rows that are done would be the wrong measure: those are the ones with short answers.
     """
     if not len(curve.steps):
         share = steps / all_steps if all_steps else 1.0
@@ -119,7 +119,8 @@ def _add(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> Sums:
 
 
 def _lines(plan: Mapping[str, Any], part: Mapping[str, Any], *, shrink: bool) -> list[Sums]:
-    """The tree with what happened to each line's rows and to all below it; `shrink` to what is done."""
+    """The tree with what happened to each line's rows and to all below it; with `shrink`, only of the rows that are
+    done."""
     tree = plan["tree"]
     sums = {name: list(part["lines"][name]) for name in DONE_SUMS}
     output = [line["output_tokens"] for line in tree]
@@ -139,7 +140,7 @@ def _lines(plan: Mapping[str, Any], part: Mapping[str, Any], *, shrink: bool) ->
 
 
 def _scaled(line: Mapping[str, Any], share: float) -> Sums:
-    """What of a line is not planned a second time; a run that has begun is computed, so its tokens stay."""
+    """The part of a line that is not planned a second time; a run that has begun is computed, so its tokens stay."""
     saved = {"saved_tokens": round(line["saved_tokens"] * share), "saved_seconds": line["saved_seconds"] * share}
     if line["kind"] == "run":
         return {**saved, "tokens": line["tokens"] if share else 0}
@@ -147,10 +148,10 @@ def _scaled(line: Mapping[str, Any], share: float) -> Sums:
 
 
 def _add_lines(one: list[Sums], other: list[Sums]) -> list[Sums]:
-    """Lines of the same key are one, and a new line stands below the one that its parent became.
+    """The lines of both trees: those of the same key are one, and a new line stands below the new place of its parent.
 
-    Parts may fork differently: what was a root stands below the shorter beginning that another part has for it, and
-    that one counts the rows of both.
+    Parts may fork differently: a root of one part stands below the shorter beginning that another part has for it,
+    which then counts the rows of both.
     """
     lines = [dict(line) for line in one]
     at = {line["key"]: i for i, line in enumerate(lines)}
@@ -174,7 +175,7 @@ def _add_lines(one: list[Sums], other: list[Sums]) -> list[Sums]:
 
 
 def _count_above(lines: list[Sums], child: int, counted: Mapping[str, Any]) -> None:
-    """All lines above one count some rows as well."""
+    """Add rows to all lines above a line."""
     above = lines[child]["parent"]
     while above >= 0:
         for name in ("rows", "output_tokens", *DONE_SUMS):
@@ -206,7 +207,7 @@ def _join(line: Sums, other: Mapping[str, Any]) -> None:
 
 
 def _append(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> dict[str, list[float]]:
-    """One predicted curve after the other, thinned to a bounded number of stretches."""
+    """Two predicted curves one after the other, thinned to a bounded number of stretches."""
     if not one or not one["steps"]:
         return dict(other)
     steps, seconds = one["steps"][-1], one["seconds"][-1]
@@ -220,7 +221,7 @@ def _append(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> dict[str
 
 
 def halved(curve: Curve) -> Curve:
-    """Two stretches become one: means by steps, and of KV the higher."""
+    """The curve with stretches merged in pairs: means by steps, and the higher KV."""
     n = len(curve.steps)
     starts = np.arange(0, n, 2)
     ends = np.minimum(starts + 1, n - 1)
@@ -232,7 +233,7 @@ def halved(curve: Curve) -> Curve:
 
 
 def _continue(one: list[list[float]], other: list[list[float]]) -> list[list[float]]:
-    """What happened over time, one part after the other: seconds, steps, tokens, KV peak of the part so far."""
+    """Two measured courses one after the other: seconds, steps, tokens, KV peak of the part so far."""
     seconds, steps, tokens = one[-1][:3] if one else (0, 0, 0)
     joined = [*one, *([s + seconds, n + steps, t + tokens, kv] for s, n, t, kv in other)]
     while len(joined) > MAX_STRETCHES:

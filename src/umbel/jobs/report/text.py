@@ -1,4 +1,4 @@
-"""Prints a report as databases print EXPLAIN ANALYZE: the tree of the plan, and beside it what happened."""
+"""Prints a report as databases print EXPLAIN ANALYZE: the tree of the plan with actual beside expected figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def report_text(report: Record) -> str:
 
 
 def verdict(figures: Record) -> str:
-    """One line: how near the plan came, of what was done; `figures` as in a report, nothing when no step ran."""
+    """A line on how near the plan came, for the part that was done; `figures` as in a report, nothing when no step
+    ran."""
     if not figures or not figures["steps"]["actual"]:
         return ""
     parts = [
@@ -83,7 +84,7 @@ def _parts(report: Record) -> Iterator[str]:
 
 
 def _figures(report: Record) -> Iterator[str]:
-    """A table: what was planned in all, what of that was due when the job stopped, what happened."""
+    """A table: the figures planned in all, those due when the job stopped, and the actual ones."""
     figures = report["figures"]
     partly = any(_value(n, figures[n]["planned"]) != _value(n, figures[n]["due"]) for n in _FIGURES)
     columns = ("planned", "due", "actual") if partly else ("planned", "actual")

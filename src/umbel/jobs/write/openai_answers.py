@@ -18,13 +18,13 @@ _BROKEN = re.compile("(?:\ufffd)+".encode())
 
 @dataclass(slots=True)
 class TokenTexts:
-    """The bytes of single tokens, asked for once each."""
+    """The bytes of single tokens, looked up once each."""
 
     token_bytes: Callable[[Sequence[int]], list[bytes]]
     _known: dict[int, bytes] = field(default_factory=dict)
 
     def of(self, ids: Iterable[int]) -> list[bytes]:
-        """What each id adds to a text."""
+        """The bytes that each id adds to a text."""
         wanted = list(ids)
         missing = sorted(set(wanted) - self._known.keys())
         if missing:
@@ -32,7 +32,8 @@ class TokenTexts:
         return [self._known[id] for id in wanted]
 
     def of_answer(self, c: Completion) -> list[bytes]:
-        """What each token of an answer adds to it: its first one no blank where the text has none there."""
+        """The bytes that each token of an answer adds to it: the first token has no blank where the text has none
+        there."""
         found = self.of(c.token_ids)
         if found and not c.text.encode().startswith(found[0]):
             bare = found[0].lstrip(b" ")
@@ -106,7 +107,7 @@ class OpenAIAnswers:
         }
 
     def _top(self, token: TokenLogprobs, text: str) -> dict[str, float]:
-        """The most likely tokens and the chosen one by text; one whose text is taken goes by its id."""
+        """The most likely tokens and the chosen one by text; a token whose text is already used appears by its id."""
         top = {text: token.logprob}
         others = [(id, value) for id, value in token.top if id != token.token_id]
         for (id, value), own in zip(others, self.texts.of(id for id, _ in others), strict=True):
@@ -116,9 +117,10 @@ class OpenAIAnswers:
 
 
 def text_offsets(text: str, pieces: Sequence[bytes]) -> list[int]:
-    """Where in an answer each of its tokens begins, in characters; one that does not show begins where the next does.
+    """Where in an answer each of its tokens begins, in characters; a token without visible text begins where the next
+    does.
 
-    A token that begins inside a character is said to begin where the character does.
+    A token that begins inside a character counts as beginning where the character does.
     """
     data, at, n_chars, offsets = text.encode(), 0, 0, []
     for piece in pieces:
@@ -138,7 +140,7 @@ def _entry(own: bytes, logprob: float) -> dict[str, Any]:
 
 
 def _shown(own: bytes) -> str:
-    """A token as text; one that is only a part of a character by its bytes, as OpenAI writes them."""
+    """A token as text; a part of a character appears by its bytes, as OpenAI writes it."""
     try:
         return own.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The output of a job that ran out of its budget: what is done, and an error line for each row that is not."""
+"""The output of a job that exceeded its budget: the rows that are done, and an error line for each one that is not."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _MOST_SHARE = 0.25
 
 
 def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: str) -> Iterator[bytes]:
-    """One line for each row of the input, the committed ones first when `order` is that of finishing.
+    """The lines of all rows of the input, the committed ones first when `order` is that of finishing.
 
-    A row that cannot be run says so already here, as far as reading it tells. Nothing of this is kept in the store.
+    A row that cannot be run has its own error already, as far as reading it shows. None of these lines are kept in the
+    store.
     """
     done, lacking = store.lines(order), _lacking(store.done(), source, renderer)
     both = heapq.merge(done, lacking, key=lambda item: item[0]) if order == "input" else chain(done, lacking)

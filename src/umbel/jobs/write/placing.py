@@ -1,4 +1,4 @@
-"""The output in its place: whose file is there already, and when the finished one may take its place."""
+"""The output at its place: whose file is there already, and when the finished one may replace it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ REPLACED = "replaces"  # size and digest of a file that the output may replace
 
 
 def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
-    """True when the output is there as this job wrote it. Raises UsageError when it is there and is someone else's.
+    """Whether the output exists as this job wrote it. Raises UsageError when it exists and is someone else's.
 
-    With `fresh` an existing file may be replaced; which one is noted, so that a resume may replace it too.
+    With `fresh` an existing file may be replaced; which one is recorded, so that a resume may replace it too.
     """
     found = _look(output)
     if found is None:
@@ -36,7 +36,8 @@ def check_output(store: JobStore, output: Path, *, fresh: bool) -> bool:
 
 
 def _find_replaced(store: JobStore, output: Path) -> dict[str, Any] | None:
-    """What a finished output takes the place of, None where nothing is. Raises UsageError when it is not this job's."""
+    """The file that a finished output will replace, None where there is none. Raises UsageError when it is not this
+    job's."""
     found, written = _look(output), store.get(SEALED)
     ours = written is not None and found is not None and found["sha256"] == written["sha256"]
     if found is not None and not ours and store.get(REPLACED) != found:
@@ -45,7 +46,7 @@ def _find_replaced(store: JobStore, output: Path) -> dict[str, Any] | None:
 
 
 def _appeared(store: JobStore, output: Path) -> UsageError:
-    """What to say of a file that was not there when the job began."""
+    """The error for a file that did not exist when the job began."""
     return UsageError(
         f"output {output}: appeared or was changed while this job ran, and was left alone; all answers are kept in "
         f"{store.path}: move {output} away and run the same command again, which only writes them"
@@ -53,7 +54,7 @@ def _appeared(store: JobStore, output: Path) -> UsageError:
 
 
 def _look(output: Path) -> dict[str, Any] | None:
-    """Size and digest of what is at the place of the output; None when nothing is."""
+    """Size and digest of the file at the place of the output; None when there is none."""
     if kind := kind_of(output, links=True):
         raise UsageError(f"output {output}: is {kind} now; move it away and run the same command again")
     try:
@@ -72,8 +73,8 @@ def is_final(sealed: Mapping[str, Any] | None, order: str) -> bool:
 
 
 def seal_and_place(store: JobStore, output: Path, part: Path, at: FailHook, *, order: str, partial: bool) -> None:
-    """Move a finished output into place; what it will be is on record before it appears. Raises UsageError when a file
-    that is not this job's has appeared there."""
+    """Move a finished output into place; its digest is recorded before it appears. Raises UsageError when a file that
+    is not this job's has appeared there."""
     replaced = _find_replaced(store, output)
     records: dict[str, Any] = {SEALED: {**digest_file(part), "order": order, "partial": partial}}
     if replaced is not None:  # it stays ours if we die before the new one is there

@@ -23,7 +23,7 @@ _BLOCK_LINES = 1_024
 
 
 def write_output(path: Path, store: Path, lines: Iterable[bytes], at: FailHook) -> Path:
-    """Write all lines to a new file beside `path`, down to the disk; returns it, ready for `place_output`.
+    """Write all lines to a new file beside `path` and to disk; returns it, ready for `place_output`.
 
     Raises DiskFull with the path and the bytes written; the new file is removed then. `store` has the results.
     """
@@ -54,9 +54,9 @@ def write_output(path: Path, store: Path, lines: Iterable[bytes], at: FailHook) 
 
 
 def place_output(part: Path, path: Path, store: Path, at: FailHook, *, replace: bool) -> None:
-    """Move the finished file into place, where nothing may be unless it is to `replace` that, and make this durable.
+    """Move the finished file into place durably. Only with `replace` may it replace an existing file.
 
-    Raises FileExistsError where something is, DiskFull when it cannot be done.
+    Raises FileExistsError where there is one, DiskFull when it cannot be done.
     """
     try:
         at("output.rename.before")
@@ -94,7 +94,7 @@ def _place_new(part: Path, path: Path) -> None:
 
 
 def part_path(path: Path) -> Path:
-    """A new name beside `path`, which nobody can know before."""
+    """A new, unpredictable name beside `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
@@ -111,7 +111,7 @@ def open_new(path: Path) -> BinaryIO:
 
 
 def remove_parts(path: Path) -> None:
-    """Delete what runs of this job left that were killed while they wrote the output; the caller holds its store."""
+    """Delete the parts of runs of this job that were killed while they wrote the output; the caller holds its store."""
     with suppress(OSError):
         for entry in list(os.scandir(path.parent)):
             if entry.is_file(follow_symlinks=False) and is_part(path, path.parent / entry.name):
@@ -119,7 +119,7 @@ def remove_parts(path: Path) -> None:
 
 
 def remove_part(part: Path) -> None:
-    """Delete a part; where that cannot be done, it stays."""
+    """Delete a part, if possible."""
     with suppress(OSError):
         part.unlink(missing_ok=True)
 
@@ -175,7 +175,8 @@ def _parquet(stream: IO[bytes]) -> Iterator[Any]:
 
 
 def _schema(pa: Any) -> Any:
-    """Plain rows fill the columns up to `error`; OpenAI rows fill `custom_id`, `error`, `id` and `response` (JSON)."""
+    """The columns of the table: plain rows fill those up to `error`; OpenAI rows fill `custom_id`, `error`, `id` and
+    `response` (JSON)."""
     ids, text = pa.list_(pa.int32()), pa.string()
     top = pa.list_(pa.struct([("token_id", pa.int32()), ("logprob", pa.float64())]))
     logprobs = pa.list_(pa.struct([("token_id", pa.int32()), ("logprob", pa.float64()), ("top", top)]))

@@ -1,4 +1,4 @@
-"""Cells of a Parquet table as what JSON lines would hold: text, numbers, true, false, lists and objects."""
+"""Cells of a Parquet table as JSON lines would hold them: text, numbers, true, false, lists and objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cells = Sequence[Any]
 
 
 def cells_of(column: pyarrow.Array, name: str) -> Cells:
-    """The values of a column of a batch, cells that are missing (null, NaN) as None."""
+    """The values of a column of a batch; missing cells (null, NaN) are None."""
     import pyarrow
     import pyarrow.types as kinds
 
@@ -41,7 +41,7 @@ def cells_of(column: pyarrow.Array, name: str) -> Cells:
 
 
 def _cell(column: pyarrow.Array, i: int, name: str, convert: Callable[[Any], Any]) -> Any:
-    """One cell of a column that holds at least one that cannot be read."""
+    """A single cell, in a column where at least one cannot be read."""
     try:
         return convert(column[i].as_py())
     except BaseException as error:
@@ -57,7 +57,7 @@ def _why(error: BaseException, column: pyarrow.Array, i: int) -> str:
 
 
 def _is_json(kind: pyarrow.DataType) -> bool:
-    """Whether values of an Arrow type are what JSON has already."""
+    """Whether values of an Arrow type exist in JSON."""
     import pyarrow.types as kinds
 
     if kinds.is_list(kind) or kinds.is_large_list(kind):

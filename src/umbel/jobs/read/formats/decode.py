@@ -34,9 +34,9 @@ def decode_object(line: bytes, number: int) -> dict[str, Any]:
 
 
 def decode_leniently(line: bytes) -> dict[str, Any] | None:
-    """The object of a line that `decode_object` refuses, as far as it can be read: enough to find the row's id.
+    """The object of a line that `decode_object` refuses, read leniently enough to find the row's id.
 
-    Passes numbers beyond a float's range, NaN, lone surrogates, control characters and bytes that are not UTF-8. None
+    Accepts numbers beyond a float's range, NaN, lone surrogates, control characters and bytes that are not UTF-8. None
     when there is no object, or one nested more than `ID_DEPTH` deep.
     """
     if line.count(b"[") + line.count(b"{") > ID_DEPTH and _nesting(line) > ID_DEPTH:
@@ -49,7 +49,7 @@ def decode_leniently(line: bytes) -> dict[str, Any] | None:
 
 
 def _nesting(line: bytes) -> int:
-    """How many lists and objects are within one another at the deepest place of a line."""
+    """How deep lists and objects are nested in a line."""
     outside = b"".join(_ESCAPED.sub(b"", line).split(b'"')[::2])  # what is not in quotation marks
     text = np.frombuffer(outside, np.uint8)
     opens, closes = (text == ord("[")) | (text == ord("{")), (text == ord("]")) | (text == ord("}"))

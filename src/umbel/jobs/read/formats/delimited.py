@@ -20,10 +20,10 @@ _RETURN = "a carriage return alone is no line end here; convert the file with: t
 
 
 class _Lines:
-    """Lines as text for the csv module, numbered; those of the record in the making can be read once more.
+    """Lines as text for the csv module, numbered; those of the current record can be read once more.
 
-    Bytes that are not UTF-8 come through as lone surrogates. Raises InvalidRequest for a line that cannot be read, and
-    for a record that is too long.
+    Bytes that are not UTF-8 become lone surrogates. Raises InvalidRequest for a line that cannot be read, and for a
+    record that is too long.
     """
 
     def __init__(self, path: Path):
@@ -33,11 +33,12 @@ class _Lines:
         self._n_bytes = 0
 
     def begin(self) -> None:
-        """Here a record begins."""
+        """Begin a record."""
         self._taken, self._n_bytes = [], 0
 
     def give_up(self) -> int:
-        """The record in the making costs its first line alone, whose number is returned; the others are read again."""
+        """Give up the current record at the cost of its first line alone, whose number is returned; the others are read
+        again."""
         self._again.extendleft(reversed(self._taken[1:]))
         return self.first
 
@@ -84,7 +85,8 @@ def read_csv(path: Path, parser: RowParser) -> Iterator[InputRow]:
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str] | InvalidRequest]]:
-    """Records that are not blank, each with the number of its first line, or why they cannot be read."""
+    """The records that are not blank, each with the number of its first line, or the error that keeps it from being
+    read."""
     csv.field_size_limit(MAX_LINE_BYTES)  # the module's own default of 128 KB is too small for prompts
     lines = _Lines(path)
     records = csv.reader(lines, strict=True)

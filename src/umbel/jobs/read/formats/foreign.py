@@ -1,4 +1,4 @@
-"""Files that are no input: refused once, as a whole, with what to do, instead of an error for each line."""
+"""Files that are not input: refused once, as a whole, with advice, instead of an error for each line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SEVERAL_LINES = re.compile(rb'\{\s*\n\s*"')
 
 
 def check_file(path: Path) -> None:
-    """Raise UsageError for what is not a regular file that is there."""
+    """Raise UsageError for anything but a regular file that exists."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

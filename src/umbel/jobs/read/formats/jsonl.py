@@ -54,7 +54,8 @@ def parse_line(parser: RowParser, row: int, number: int, line: Line) -> InputRow
 
 
 def id_of(line: bytes, row: int | None = None) -> str | None:
-    """The custom id in a line: `row` as text where none is given (None: none then), None when it cannot be read."""
+    """The custom id in a line; without one `row` as text (None if no row is given). None when the line cannot be
+    read."""
     item = _object_in(line)
     if item is None:
         return None
@@ -64,7 +65,7 @@ def id_of(line: bytes, row: int | None = None) -> str | None:
 
 
 def _object_in(line: Line) -> dict[str, Any] | None:
-    """The object of a line, read leniently where it must be."""
+    """The object of a line, read leniently where necessary."""
     if isinstance(line, InvalidRequest) or not line.strip():
         return None
     try:

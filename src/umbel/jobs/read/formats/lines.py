@@ -44,13 +44,13 @@ def is_packed(stream: BinaryIO) -> bool:
 
 
 def damage_of(stream: BinaryIO) -> str | None:
-    """What is wrong with a packed input that was read up to where it is damaged; None when nothing is."""
+    """The error of a packed input that was read up to where it is damaged; None when it is sound."""
     raw = getattr(stream, "raw", None)
     return raw.damage if isinstance(raw, Unpacked) else None
 
 
 def holds_more(path: Path, n_bytes: int) -> bool:
-    """Whether a file has more than so many bytes, unpacked if it is packed."""
+    """Whether a file has more than so many bytes, counted after unpacking."""
     with open_bytes(path) as stream:
         if not is_packed(stream):
             return path.stat().st_size > n_bytes
@@ -60,12 +60,12 @@ def holds_more(path: Path, n_bytes: int) -> bool:
 
 
 def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) -> Iterator[tuple[int, Line]]:
-    """Physical lines with their numbers from 1, line ends included; of a line of more than `cap` bytes the error.
+    r"""Physical lines with their numbers from 1, line ends included; of a line of more than `cap` bytes the error.
 
-    Only "\\n" ends a line. At most about twice `cap` bytes are held at a time, however long a line is. A byte order
-    mark at the start is dropped. Where a gzip file is damaged stands one last item, the error that says so, in place of
-    the line that the damage cuts and all after it; InputError is raised when no line came before. Unless `blank`, blank
-    lines may be passed over.
+    Only "\n" ends a line. At most about twice `cap` bytes are held at a time, however long a line is. A byte order mark
+    at the start is dropped. Where a gzip file is damaged the last item is the error, in place of the line that the
+    damage cuts and all after it; InputError is raised when no line came before. Unless `blank`, blank lines may be
+    passed over.
     """
     with open_bytes(path) as stream:
         try:
@@ -103,7 +103,7 @@ def _bounded(stream: BinaryIO, cap: int, *, blank: bool) -> Iterator[tuple[int, 
 
 
 def _skip_line(stream: BinaryIO) -> bool:
-    """Pass over the rest of a line; whether it came to an end."""
+    """Pass over the rest of a line; returns whether it ended."""
     part = b""
     while part[-1:] != b"\n":
         part = stream.readline(1 << 18)

@@ -66,8 +66,8 @@ def _items(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _column(column: pyarrow.Array, name: str) -> Cells:
-    """The cells of a column. In a sampling field decimals are numbers, and whole floats are whole numbers, as integers
-    in a column with gaps are kept as floats."""
+    """The cells of a column. In a sampling field decimals become numbers, and whole floats become integers, as a column
+    of integers with gaps is stored as floats."""
     import pyarrow
 
     if name not in EFFECTIVE_FIELDS:
@@ -89,21 +89,23 @@ def _parse(parser: RowParser, row: int, item: dict[str, Any]) -> InputRow:
 
 
 def _is_kept(name: str, value: object, parser: RowParser) -> bool:
-    """Cells that are null are not there, but for a template, which tells them from columns that are missing."""
+    """Whether a cell counts. Null cells count as missing, except for a template, which tells them from missing
+    columns."""
     if value is None:
         return parser.template is not None and name in parser.template.columns and name != "custom_id"
     return not isinstance(value, InvalidRequest) or name == "custom_id"
 
 
 def _id(value: object) -> object:
-    """Whole numbers are ids too; of floats as well, which is what integers become in a column with gaps."""
+    """A cell as an id. Whole numbers are ids too, also as floats, which is what integers become in a column with
+    gaps."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _wanted(names: Sequence[str], parser: RowParser) -> list[str]:
-    """Leave out the columns a template does not read, which may be wide."""
+    """The columns to read: a template leaves out those it does not use, which may be wide."""
     if parser.template is None:
         return list(names)
     return [name for name in names if name == "custom_id" or name in parser.template.columns]

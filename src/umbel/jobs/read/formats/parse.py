@@ -30,10 +30,12 @@ SHORT_COMPLETION = (
 
 @dataclass(slots=True)
 class RowParser:
-    """Turns objects into rows. `endpoint` is the url of an OpenAI batch file, None for a plain one.
+    """Turns objects into rows.
 
-    `sampling` False (CSV, whose cells are all text) leaves sampling fields of a row unread. Rows mostly repeat the same
-    sampling fields, so checked parameters are remembered by their JSON bytes, and shared.
+    `endpoint`: the url of an OpenAI batch file, None for a plain one.
+    `sampling`: False leaves the sampling fields of a row unread (CSV, whose cells are all text).
+
+    Rows mostly repeat the same sampling fields, so checked parameters are cached by their JSON bytes, and shared.
     """
 
     options: ReadOptions
@@ -54,7 +56,7 @@ class RowParser:
         return Style.PLAIN if self.endpoint is None else ENDPOINTS.get(self.endpoint, Style.CHAT)
 
     def broken(self, row: int, line: int, error: InvalidRequest, found: Mapping[str, Any] | None = None) -> InputRow:
-        """A row that cannot be read; `found` is what there is to tell its id, None for nothing."""
+        """A row that cannot be read; `found` holds what was read of it, for its id, None for nothing."""
         if found is None:
             return InputRow(row, line, None, self.style, error=row_error(error))
         explicit = id_in(found)
@@ -63,7 +65,7 @@ class RowParser:
         return InputRow(row, line, explicit or implicit, style, None, row_error(error), explicit is not None)
 
     def parse(self, row: int, line: int, item: Mapping[str, Any]) -> InputRow:
-        """One object to one row; never raises for what the object holds."""
+        """The row of an object; never raises for what the object holds."""
         custom_id, explicit, fault = _custom_id(item, row, required=self.endpoint is not None)
         try:
             if fault is not None:

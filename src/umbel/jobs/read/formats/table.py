@@ -1,4 +1,4 @@
-"""What CSV and Parquet have in common: columns that are `prompt` or `messages`, or feed a prompt template."""
+"""The part that CSV and Parquet share: columns that are `prompt` or `messages`, or feed a prompt template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def check_columns(names: Sequence[str], parser: RowParser) -> None:
-    """Raise UsageError when a column that prompts are made from is not there."""
+    """Raise UsageError when a column that prompts are made from does not exist."""
     if not names:
         return  # an empty file, which the source reports
     missing = parser.template.columns - set(names) if parser.template else {"prompt", "messages"}.isdisjoint(names)

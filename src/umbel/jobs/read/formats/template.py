@@ -16,7 +16,10 @@ from umbel.ir.limits import refuse, shown
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`parts` are (literal text, column name or None after it); names are looked up as they are, never evaluated."""
+    """A prompt template.
+
+    `parts`: (literal text, name of the column after it or None); names are looked up as they are, never evaluated.
+    """
 
     parts: tuple[tuple[str, str | None], ...]
 

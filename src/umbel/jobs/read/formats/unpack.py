@@ -1,4 +1,4 @@
-"""Gzip to bytes, in bounded memory, and up to the very byte at which a file is damaged."""
+"""Gzip to bytes, in bounded memory, and up to the exact byte at which a file is damaged."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _GZIP = 31  # zlib's number for a window of 32 KiB with gzip's header and checks
 
 
 class Unpacked(io.RawIOBase):
-    """What a gzip file of one or more members holds. At damage it ends, and `damage` says what is wrong.
+    """The contents of a gzip file of one or more members. At damage it ends, and `damage` says what is wrong.
 
-    The gzip module raises there, and loses what it had unpacked of the same piece; here every byte before the damage
-    comes out, so that rows before it are the same however the file is read.
+    The gzip module raises there, and loses what it had unpacked of the same piece; here every byte before the damage is
+    returned, so that rows before it are the same however the file is read.
     """
 
     def __init__(self, packed: BinaryIO):
@@ -28,7 +28,7 @@ class Unpacked(io.RawIOBase):
         self._out = memoryview(b"")
 
     def readable(self) -> bool:
-        """It is there to be read."""
+        """True: the stream is for reading."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -61,7 +61,7 @@ class Unpacked(io.RawIOBase):
         return True
 
     def _begin_member(self) -> None:
-        """What follows a member is another one, or zero bytes that fill up the file."""
+        """Begin what follows a member: another one, or zero bytes that fill up the file."""
         self._left = self._left.lstrip(b"\0")
         while not self._left and (data := self._packed.read(_CHUNK_BYTES)):
             self._left = data.lstrip(b"\0")
@@ -69,7 +69,7 @@ class Unpacked(io.RawIOBase):
 
 
 def _before_damage(member: Any, packed: bytes) -> bytes:
-    """What a piece that is damaged somewhere gives before that, found byte by byte."""
+    """The bytes that a damaged piece gives before the damage, found byte by byte."""
     found = []
     try:
         for i in range(len(packed)):

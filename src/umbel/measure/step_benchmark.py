@@ -1,4 +1,4 @@
-"""A model under examination: its shape with random weights on the real runner, to learn how long its steps take."""
+"""Times steps of a model's shape with random weights on the real runner, so that plans know how long its steps take."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ SMALL_JOB = (16, 12)  # rows, and tokens that each of them says
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Timed steps: `expected` seconds of each (`[probes]`), by a fit to those that are not `held` out; and of a small
-    job, with prompts that share a beginning, what a plan expected by a fit to all of them and what it took."""
+    """The results of a benchmark of steps.
+
+    `timed`: the probes and their seconds.
+    `held`: `[probes]`, which of them were held out of the fit.
+    `expected`: `[probes]`, seconds by the fit to the others.
+    `job_expected`, `job_seconds`: a small job whose prompts share a beginning: seconds by a plan after a fit to all
+        probes, and the seconds that it took.
+    """
 
     timed: Timed
     held: NDArray[np.bool_]
@@ -41,11 +47,11 @@ class Findings:
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """Relative errors of the steps held out."""
+        """Relative errors of the steps that were held out."""
         return np.abs(self.expected / self.timed.seconds - 1)[self.held]
 
 
-class Patient:
+class StepBenchmark:
     """Loads the shape of the model that `config` names. Raises CapacityError when it does not fit the memory."""
 
     def __init__(self, config: EngineConfig, directory: Path):
@@ -59,9 +65,9 @@ class Patient:
         self.lessons = Lessons(self.model, self.machine)
         self.price = price_of(spec, self.model.config, self.machine)
 
-    def examine(self, seconds: float) -> Findings:
-        """Time probes for about `seconds`, fit them, foretell those held out and a small job; what was learned is kept,
-        in place of what was known before."""
+    def run(self, seconds: float) -> Findings:
+        """Time probes for about `seconds`, fit them, and predict those held out and a small job. The fit replaces the
+        model's history."""
         timed, prior = self._time(seconds), self.price.prior()
         held = np.arange(len(timed.probes)) % HELD_OUT == HELD_OUT // 2
         start = Calibration.start(prior)
@@ -82,7 +88,7 @@ class Patient:
         return time_probes(runner, probes, spec, seconds)
 
     def _run_job(self, fit: Calibration) -> tuple[float, float]:
-        """Plan and run the small job: (expected, measured) seconds."""
+        """Plan and run the small job; returns (expected, measured) seconds."""
         rows, tokens = SMALL_JOB
         width = self.model.spec.vocab_size
         own = [[(r * 31 + i) * 7 % width for i in range(10 + 3 * r)] for r in range(rows)]
