@@ -1,1 +1,2 @@
-"""The bench harness: the same workloads through Umbel and its peers, in turn, checked and held against the floors."""
+"""The bench harness: the same workloads through Umbel and its peers, in turn, with checked answers and floors to
+compare with."""

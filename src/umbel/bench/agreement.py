@@ -19,7 +19,7 @@ Answers = Mapping[int, Sequence[int]]  # greedy tokens by row
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the oracle answers to some rows, and by how much each token's logit leads the next one's."""
+    """The oracle's answers to some rows, and by how much each token's logit leads the next one's."""
 
     answers: Answers
     margins: Mapping[int, Sequence[float]]
@@ -68,8 +68,9 @@ def read_answers(path: Path) -> dict[int, list[int]]:
 
 
 def against_truth(answers: Answers, truth: Truth) -> dict[str, Any]:
-    """Rows compared, those equal in their first token and in all, and the largest lead of an oracle's token that was
-    not given at a first difference (small ones are rounding: two tokens all but tied)."""
+    """How an engine's answers compare with the oracle's: rows compared, those equal in their first token and in all,
+    and the largest lead of an oracle's token at a first difference (small ones are rounding: two tokens all but
+    tied)."""
     leads = [lead for row in truth.answers if (lead := _lead_lost(answers[row], row, truth)) is not None]
     counts = _counts(answers, truth.answers)
     return {**counts, "largest_lead_lost": max(leads, default=None)}

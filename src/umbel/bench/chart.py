@@ -13,7 +13,7 @@ COLOURS = ("#2c8a63", "#2f6fb2", "#b2642f", "#7a3fb0", "#8a8f2c", "#b3261e", "#4
 
 
 def chart(found: Sequence[ResultLine], title: str) -> str:
-    """One group of bars for each workload, one bar for each engine, to 100 % of the floor."""
+    """The chart: a group of bars for each workload, a bar for each engine, to 100 % of the floor."""
     cases = list(dict.fromkeys(line.case for line in found))
     engines = list(dict.fromkeys(line.engine for line in found))
     legend_rows = -(-len(engines) // 4)

@@ -23,8 +23,10 @@ PRELOAD = ("libtcmalloc_minimal.so.4", "libiomp5.so")  # where an engine gains b
 class Base:
     """One engine as the harness knows it.
 
-    `settings` are the best we know; `warm_every` n warms up with every n-th row of each workload (all of them where
-    something is compiled or cached at first use); `forgets` says that no prefix outlives a run.
+    `settings`: the best that are known.
+    `warm_every`: n warms up with every n-th row of each workload (all of them where something is compiled or cached at
+        first use).
+    `forgets`: no prefix outlives a run.
     """
 
     script: str
@@ -88,7 +90,7 @@ CEILINGS = Base("run_ceilings.py", "how fast the machine is now", own_python=Fal
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One contestant: an engine with its settings, plain or with its prompts sorted first."""
+    """An engine with its settings, plain or with its prompts sorted first."""
 
     name: str
     key: str  # of its base in BASES
@@ -98,7 +100,7 @@ class Contestant:
 
     @property
     def process(self) -> str:
-        """Names the process it runs in: one serves both variants of an engine that forgets between runs."""
+        """The name of the process it runs in: one serves both variants of an engine that forgets between runs."""
         return self.name.replace(SORTED, "", 1) if self.base.forgets else self.name
 
 
@@ -142,7 +144,7 @@ def python_for(engine: Contestant, peers: Mapping[str, str]) -> str:
 
 
 def environment(base: Base, python: str, threads: int) -> dict[str, str]:
-    """Variables of an engine's process: threads, no network, and the faster allocator where it is at hand."""
+    """Variables of an engine's process: threads, no network, and the faster allocator where it is available."""
     found = dict(os.environ)
     if python != sys.executable:
         for name in ("PYTHONPATH", "VIRTUAL_ENV"):

@@ -19,9 +19,14 @@ UNKNOWN = 3 << 30  # bytes beyond three times the weights that an engine is expe
 
 @dataclass(frozen=True, slots=True)
 class BenchSetup:
-    """What every engine is loaded with: the model, the dtype it computes in, threads, tokens of the longest row, the
-    folder of this run (rows, answers, logs) and that of models in engines' own forms, interpreters and models of peers
-    by name, and after how many seconds a load or a run is given up."""
+    """The settings that every engine is loaded with.
+
+    `model`, `dtype`, `threads`: the model, the dtype it computes in, and the threads.
+    `longest`: tokens of the longest row.
+    `folder`, `models`: the folder of this run (rows, answers, logs), and that of models in engines' own forms.
+    `peers`, `peer_models`: interpreters and models of peers by name.
+    `timeout`: seconds after which a load or a run is given up.
+    """
 
     model: Path
     dtype: str
@@ -35,13 +40,13 @@ class BenchSetup:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the model's files."""
+        """Bytes of the model's files."""
         return sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
 
 
 @dataclass(slots=True)
 class Loaded:
-    """A process with a model in it, and what is known of it."""
+    """A process with a model in it, how long loading took, and how much memory it holds."""
 
     process: EngineProcess
     load_s: float
@@ -82,7 +87,7 @@ class Fleet:
             loaded.process.stop()
 
     def close(self) -> None:
-        """End all."""
+        """End all processes."""
         for name, loaded in self.running.items():
             self._note(name, loaded)
             loaded.process.stop()
@@ -113,7 +118,7 @@ class Fleet:
         return loaded
 
     def _expected(self, name: str) -> int:
-        """Bytes a process will take: what it took before, or a guess from the weights."""
+        """Bytes that a process will take: what it took before, or a guess from the weights."""
         seen = int(self.facts.get(name, {}).get("peak_bytes", 0))
         return seen or 3 * self.setup.weight_bytes + UNKNOWN
 
@@ -133,7 +138,7 @@ def launch(name: str, base: Base, python: str, setup: BenchSetup) -> EngineProce
 
 
 def load(process: EngineProcess, engine: Contestant, setup: BenchSetup) -> Loaded:
-    """Have the model made into the engine's own form if need be (not counted), and loaded."""
+    """Have the model converted to the engine's own form if need be (not counted), and loaded."""
     given = setup.peer_models.get(engine.key, str(setup.model))
     common = {"work": str(setup.models), "dtype": setup.dtype, "threads": setup.threads}
     model = process.ask({"do": "prepare", "model": given, **common}, setup.timeout)["model"]

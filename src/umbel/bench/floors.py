@@ -1,5 +1,5 @@
-"""What a perfect engine could not avoid: arithmetic and memory traffic of a workload when every shared run is computed
-once, and the seconds they take at the machine's best rates."""
+"""The least work of a workload: its arithmetic and memory traffic when every shared run is computed once, and the
+seconds they take at the machine's best rates."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def markdown(record: Record, picture: str | None = None) -> str:
 
 
 def write_between(path: Path, text: str) -> None:
-    """Put `text` between the marks of a page, or at its end when it has none. Raises UsageError when it cannot be."""
+    """Put `text` between the marks of a page, or at its end when it has none. Raises UsageError when that is
+    impossible."""
     try:
         old = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
         before, mark, rest = old.partition(BEGIN)

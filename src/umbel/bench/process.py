@@ -1,4 +1,4 @@
-"""One engine's process: asked in JSON lines, paused while others run, ended with everything it started."""
+"""An engine's process: asked in JSON lines, paused while others run, ended with everything it started."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class EngineProcess:
         self._buffer = b""
 
     def ask(self, message: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Send one request and wait for its answer. Raises EngineError on a failure, and ends the process if it is
-        gone or late."""
+        """Send one request and wait for its answer. Raises EngineError on a failure, and ends the process if it is gone
+        or late."""
         try:
             _pipe(self._process.stdin).write(json.dumps(message).encode() + b"\n")
             answer: dict[str, Any] = json.loads(self._line(timeout))
@@ -73,19 +73,19 @@ class EngineProcess:
         return line
 
     def pause(self) -> None:
-        """Take the processor from it and from everything it started; its memory stays."""
+        """Stop it and everything it started; its memory stays."""
         if not self.paused and self.alive:
             os.killpg(self._process.pid, signal.SIGSTOP)
             self.paused = True
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         if self.paused:
             os.killpg(self._process.pid, signal.SIGCONT)
             self.paused = False
 
     def stop(self, grace: float = 10.0) -> None:
-        """End it, gently where it listens within `grace` seconds, and whatever is left of its group."""
+        """End it, gently if it responds within `grace` seconds, and the rest of its group."""
         self.resume()
         if self.alive:
             _pipe(self._process.stdin).close()

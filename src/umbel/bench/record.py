@@ -1,4 +1,4 @@
-"""What a bench run found, as one JSON file that is rewritten after every measurement."""
+"""The results of a bench run, as one JSON file that is rewritten after every measurement."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class Record:
-    """Everything about one run. Times are UTC; rates in FLOP/s and bytes/s.
+    """The results of one run. Times are UTC; rates in FLOP/s and bytes/s.
 
-    `calibrations` are taken between the measurements; a measurement's `calibration` is the index of the one before it.
-    `failures` name what could not be run and why, `agreement` says how far tokens are equal (bench.agreement), `whole`
-    holds whole commands.
+    `calibrations`: taken between the measurements; a measurement's `calibration` is the index of the one before it.
+    `failures`: what could not be run, and why.
+    `agreement`: how far tokens are equal (bench.agreement).
+    `whole`: measurements of whole commands.
     """
 
     about: dict[str, Any]
@@ -45,28 +46,28 @@ class Record:
         self.cases.append({"name": name, "rows": n_rows, **asdict(floor)})
 
     def save(self) -> None:
-        """Write the file, replacing the one before in one go."""
+        """Write the file, replacing the one before atomically."""
         if self.path is not None:
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
             part.replace(self.path)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The record for JSON."""
         found = asdict(self)
         found.pop("path")
         return found
 
     @property
     def best(self) -> tuple[float, float]:
-        """The best rates that any calibration saw: FLOP/s and bytes/s; what the floors are taken at."""
+        """The best rates of all calibrations (FLOP/s and bytes/s), at which the floors are taken."""
         if not self.calibrations:
             return (float("nan"), float("nan"))
         return max(c["matmul"] for c in self.calibrations), max(c["read"] for c in self.calibrations)
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file. Raises InputError when it is none."""
+    """A record from its file. Raises InputError for other files."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["about"]["format"] != FORMAT:
@@ -96,12 +97,12 @@ def about(command: Sequence[str], model: Mapping[str, Any], settings: Mapping[st
 
 
 def now() -> str:
-    """UTC to the second."""
+    """The time in UTC, to the second."""
     return datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def commit(folder: Path) -> str | None:
-    """The git commit that a folder is at, with + when tracked files were changed since; None outside git."""
+    """The git commit of a folder, with + when tracked files were changed since; None outside git."""
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],

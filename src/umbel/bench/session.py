@@ -1,4 +1,4 @@
-"""One bench run from its options to its record: workloads and floors, rounds, tokens, whole commands."""
+"""A bench run from its options to its record: workloads and floors, rounds, tokens, whole commands."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from umbel.models.families import read_spec, resolve_model
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `umbel bench` was asked; `peers` and `peer_models` by the name of a peer, `command` as it was typed.
+    """The options of `umbel bench`; `peers` and `peer_models` by the name of a peer, `command` as it was typed.
 
-    `check_rows` of each workload go to the oracle, too; `whole` is how often whole commands are timed.
+    `check_rows`: rows of each workload that the oracle answers too.
+    `whole`: how often whole commands are timed.
     """
 
     model: str
@@ -49,7 +50,7 @@ class Options:
 
 def run_bench(options: Options, say: Say) -> Record:
     """Measure; the record is in `options.out` from the first measurement on. Raises UsageError and InputError before
-    anything is started; what goes wrong in an engine is part of the record."""
+    anything is started; failures of an engine are part of the record."""
     engines = [parse_engine(name.strip()) for name in options.engines.split(",") if name.strip()]
     if not engines or len({engine.name for engine in engines}) < len(engines):
         raise UsageError(f"--engines {options.engines}: name each engine once, and at least one")
@@ -81,7 +82,7 @@ def run_bench(options: Options, say: Say) -> Record:
 
 
 def _begin(options: Options, directory: Path, spec: ModelSpec, dtype: str) -> Record:
-    """A record of nothing yet, in a file of its own."""
+    """An empty record, in a file of its own."""
     options.out.mkdir(parents=True, exist_ok=True)
     model = {
         "name": Path(options.model).name,
@@ -109,7 +110,7 @@ def _compare(
     options: Options,
     say: Say,
 ) -> None:
-    """Hold the first round's greedy tokens against the oracle's and against each other."""
+    """Compare the first round's greedy tokens with the oracle's and with each other."""
     rows = {case.name: case.rows(options.schedule.seed) for case in cases}
     answers = {name: _greedy_answers(name, found, engines, setup) for name, found in rows.items()}
     found: dict[str, Any] = {"pairs": {name: against_each_other(a) for name, a in answers.items() if len(a) > 1}}
@@ -131,7 +132,7 @@ def _compare(
 def _greedy_answers(
     case: str, rows: Sequence[Any], engines: Sequence[Contestant], setup: BenchSetup
 ) -> dict[str, dict[int, list[int]]]:
-    """By engine, of those that ran it: the tokens of greedy rows."""
+    """The tokens of greedy rows, by engine, for the engines that ran them."""
     greedy = {i for i, row in enumerate(rows) if row.temperature == 0}
     paths = {engine.name: answers_path(setup.folder, case, engine.name, 0) for engine in engines}
     found = {name: read_answers(path) for name, path in paths.items() if path.exists()}

@@ -32,12 +32,14 @@ class Sources:
     tokenizer: Path
 
     def cases(self, text: str) -> list[SeededWorkload]:
-        """What a list names, by commas; W and L mean all of theirs; NAME@64 is the first 64 rows of NAME."""
+        """The workloads of a list, separated by commas; W and L stand for all of theirs; NAME@64 is the first 64 rows
+        of NAME."""
         names = [name for part in text.split(",") for name in SETS.get(part.strip(), (part.strip(),)) if name]
         return [self.case(name) for name in dict.fromkeys(names)]
 
     def case(self, name: str) -> SeededWorkload:
-        """One workload. Raises UsageError for a name that is neither known nor a file, InputError for a bad file."""
+        """The workload of that name. Raises UsageError for a name that is neither known nor a file, InputError for a
+        bad file."""
         base, _, limit = name.partition("@")
         if limit and (not limit.isdigit() or limit == "0"):
             raise UsageError(f"--workloads {name}: after the @ stands a number of rows")
@@ -70,7 +72,8 @@ class Sources:
 
 
 def encoder(folder: Path) -> Callable[[Sequence[str]], Sequence[Sequence[int]]]:
-    """Texts to token ids, by a folder's tokenizer.json, or by vocab.json and merges.txt (byte-level BPE)."""
+    """A function from texts to token ids, by a folder's tokenizer.json, or by vocab.json and merges.txt (byte-level
+    BPE)."""
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder).encode
     parts = [folder / "vocab.json", folder / "merges.txt"]

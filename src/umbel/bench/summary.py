@@ -16,7 +16,7 @@ SLOW = 0.85  # of the best calibrated rate: below it, a measurement fell into a 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of repeated measurements."""
+    """The spread of repeated measurements."""
 
     median: float
     low: float
@@ -25,7 +25,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """The spread of at least one value."""
         return cls(median(values), min(values), max(values), len(values))
 
     def __str__(self) -> str:
@@ -36,9 +36,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class ResultLine:
-    """One engine on one workload: seconds, tokens per second, share of the arithmetic floor that it reaches (1: as
-    fast as the machine's best matmul rate allows), how many times longer than ours it takes (per round, so that both
-    were measured close to each other), and how many of its runs fell into slow periods."""
+    """The result of one engine on one workload.
+
+    `floor_share`: share of the arithmetic floor that it reaches (1: as fast as the machine's best matmul rate allows).
+    `slower`: how many times longer than ours it takes, per round, so that both were measured close to each other.
+    `slow_runs`: how many of its runs fell into slow periods.
+    """
 
     case: str
     engine: str
@@ -51,13 +54,13 @@ class ResultLine:
 
 
 def reference(record: Record) -> str | None:
-    """The engine that ratios are against."""
+    """The engine that ratios are relative to."""
     names = list(dict.fromkeys(m["engine"] for m in [*record.measurements, *record.whole]))
     return OURS if OURS in names else next(iter(names), None)
 
 
 def lines(record: Record) -> list[ResultLine]:
-    """One for each engine and workload that were measured, in the order of the record."""
+    """The results, one for each engine and workload that were measured, in the order of the record."""
     cases = {case["name"]: case for case in record.cases}
     ours = reference(record)
     flops, _ = record.best
@@ -91,7 +94,7 @@ def ratios(runs: Sequence[Mapping[str, Any]], case: str, engine: str, ours: str 
 
 
 def geometric(found: Sequence[ResultLine]) -> dict[str, tuple[float, int]]:
-    """Per engine: the geometric mean of its median ratios, and over how many workloads."""
+    """For each engine the geometric mean of its median ratios, and the number of workloads."""
     by: dict[str, list[float]] = {}
     for line in found:
         if line.slower is not None:
@@ -100,7 +103,7 @@ def geometric(found: Sequence[ResultLine]) -> dict[str, tuple[float, int]]:
 
 
 def lost(found: Sequence[ResultLine]) -> list[ResultLine]:
-    """Where an engine that is not ours was faster."""
+    """The results in which an engine that is not ours was faster."""
     others = [line for line in found if line.slower is not None and not line.engine.startswith(OURS)]
     return [line for line in others if line.slower is not None and line.slower.median < 1]
 

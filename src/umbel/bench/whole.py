@@ -29,7 +29,7 @@ def run_whole(
     seed: int,
     say: Say,
 ) -> None:
-    """Every engine's whole command on every workload, in turn; what failed is not asked again."""
+    """Time every engine's whole command on every workload, in turn; a pair that failed is not run again."""
     given_up = {(f["engine"], case.name) for f in record.failures for case in cases if f["case"] in (None, case.name)}
     for number in range(repeats):
         for case in cases:

@@ -17,7 +17,13 @@ LENGTH_SEED = 7  # of ragged lengths: the same for every content, so that every 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request: prompt token ids, tokens to generate (always all of them), samples, temperature (0: greedy)."""
+    """One request.
+
+    `prompt`: token ids.
+    `max_tokens`: tokens to generate, always all of them.
+    `n`: samples.
+    `temperature`: 0 is greedy.
+    """
 
     prompt: Sequence[int]
     max_tokens: int
@@ -36,7 +42,7 @@ class Tree:
     shuffled: bool = False
 
     def rows(self, draw: random.Random, lengths: random.Random, ids: range) -> list[Row]:
-        """One row for every leaf, in depth-first order or shuffled."""
+        """The rows, one for every leaf, in depth-first order or shuffled."""
         paths: list[list[int]] = [[]]
         for children, tokens in self.levels:
             paths = [path + draw.choices(ids, k=tokens) for path in paths for _ in range(children)]
@@ -54,7 +60,7 @@ class Ragged:
     out: tuple[int, float, int, int]
 
     def rows(self, draw: random.Random, lengths: random.Random, ids: range) -> list[Row]:
-        """All rows; their lengths come from `lengths`, their tokens from `draw`."""
+        """The rows; their lengths come from `lengths`, their tokens from `draw`."""
         shapes = [(_length(lengths, self.prompt), _length(lengths, self.out)) for _ in range(self.count)]
         return [Row(draw.choices(ids, k=tokens), out) for tokens, out in shapes]
 
@@ -94,14 +100,14 @@ def generate(name: str, seed: int, vocab_size: int) -> list[Row]:
 
 
 def own_beginning(rows: Sequence[Row], name: str, seed: int, vocab_size: int, tokens: int = 8) -> list[Row]:
-    """The rows behind a few tokens that only this seed has: what a cache kept of another seed's run is of no use."""
+    """The rows after a few tokens that only this seed has, so that a cache of another seed's run is useless."""
     draw = random.Random(f"{name}/{seed}")
     head = draw.choices(range(min(300, vocab_size // 4), min(32_000, vocab_size)), k=tokens)
     return [Row([*head, *row.prompt], row.max_tokens, row.n, row.temperature) for row in rows]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object a line."""
     with path.open("w", encoding="utf-8") as out:
         for i, row in enumerate(rows):
             out.write(json.dumps({"id": i, **asdict(row)}, separators=(",", ":")) + "\n")

@@ -15,14 +15,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """The parameter objects of some rows: each one once (`objects`), and per row which one it has (`which`)."""
+    """The parameter objects of some rows: each one once (`objects`), and which of them each row has (`which`,
+    `[rows]`)."""
 
     objects: tuple[SamplingParams, ...]
     which: Ints
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams]) -> Distinct:
-        """Tell objects apart by identity; equal ones may come twice."""
+        """The objects told apart by identity; equal ones may come twice."""
         ids = np.fromiter(map(id, params), np.int64, len(params))
         _, first, which = np.unique(ids, return_index=True, return_inverse=True)
         return cls(tuple(params[i] for i in first.tolist()), which)
@@ -32,6 +33,6 @@ class Distinct:
         return np.fromiter(map(read, self.objects), np.int64, len(self.objects))[self.which]
 
     def by_value(self) -> tuple[Ints, int]:
-        """Per row a number that is the same for equal parameters, and how many there are."""
+        """A number for each row that is the same for equal parameters, and how many there are."""
         numbers: dict[SamplingParams, int] = {}
         return self.column(lambda p: numbers.setdefault(p, len(numbers))), len(numbers)

@@ -1,4 +1,4 @@
-"""A plan in the making: every field is usable from the start, and each pass hands on a better one."""
+"""A plan while it is made: every field is usable from the start, and each pass returns a better draft."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PlanDraft:
-    """What is given (`workload`, `spec`, `config`, `price`) and what is decided so far (fields as in ir.plan.Plan)."""
+    """The inputs of a plan (`workload`, `spec`, `config`, `price`) and the decisions so far (fields as in
+    ir.plan.Plan)."""
 
     workload: Workload
     spec: ModelSpec
@@ -71,11 +72,11 @@ class PlanDraft:
         )
 
     def decide(self, decision: Decision, **changes: Any) -> PlanDraft:
-        """The draft with some fields changed, and the reason on record."""
+        """The draft with some fields changed and the decision recorded."""
         return replace(self, decisions=(*self.decisions, decision), **changes)
 
     def refuse(self, *refusals: Refusal) -> PlanDraft:
-        """The draft with techniques on record that it does not use."""
+        """The draft with techniques recorded that it does not use."""
         return replace(self, refusals=(*self.refusals, *refusals))
 
 

@@ -41,7 +41,7 @@ def text_of(record: Record) -> str:
 
 
 def head_lines(plan: Plan) -> list[str]:
-    """What a run is about to do, in a few lines."""
+    """The run in a few lines: rows, time, compute."""
     record = to_json(plan)
     _, time, compute, _, kv, *_ = _head(record)
     rows = _line("plan", f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}")
@@ -51,7 +51,7 @@ def head_lines(plan: Plan) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: three digits below a minute, then the two largest units."""
+    """A time as text: three digits below a minute, then the two largest units."""
     if seconds < 0:
         return f"-{duration(-seconds)}"
     if 0 < seconds < 0.1:
@@ -66,17 +66,17 @@ def duration(seconds: float) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """A number of things: 1 row, 1,000 rows."""
+    """A number of things as text: 1 row, 1,000 rows."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def exactness(lossy: Sequence[str]) -> str:
-    """What is to be expected of the answers, by the lossy techniques that are taken: all exact, or which are lossy."""
+    """Whether all answers are exact, or which lossy techniques are in use."""
     return f"lossy: {', '.join(lossy)}" if lossy else "all exact"
 
 
 def note_lines(notes: Sequence[str]) -> Iterator[str]:
-    """What a user should know of the model and the input; the first ones, where there are many."""
+    """Notes for the user on the model and the input; the first ones, where there are many."""
     for text in notes[:MAX_NOTES]:
         yield from _lines("note", text)
     if more := len(notes) - MAX_NOTES:
@@ -157,7 +157,7 @@ def _twins(record: Record) -> str:
 
 
 def decision_lines(decisions: Sequence[Record]) -> Iterator[str]:
-    """One line for each choice: value, reason, what else it would have cost."""
+    """A line for each choice: its value, its reason, and the cost of the alternatives."""
     for decision in decisions:
         value = f"{decision['value']:,}" if isinstance(decision["value"], int) else decision["value"]
         text = f"{value}: {decision['reason']}"
@@ -167,7 +167,7 @@ def decision_lines(decisions: Sequence[Record]) -> Iterator[str]:
 
 
 def refusal_lines(refusals: Sequence[Record]) -> Iterator[str]:
-    """One line for each technique that is not used: what it would cost, and why."""
+    """A line for each technique that is not used: what it would cost, and why."""
     if refusals:
         yield "refused"
     for refusal in refusals:
@@ -205,7 +205,7 @@ def tree_lines(tree: Sequence[Record], describe: Callable[[Record], str]) -> Ite
 
 
 def branch(line: Record) -> str:
-    """What one line of the tree stands for."""
+    """The text for one line of the tree."""
     rows, tokens, kind = line["rows"], count(line["tokens"], "token"), line["kind"]
     if kind == "end":
         return f"{count(rows, 'row')} ending here"

@@ -1,4 +1,4 @@
-"""A plan as one JSON object: what `umbel plan --json` prints, what a job store keeps, what every page is made from."""
+"""A plan as one JSON object, which `umbel plan --json` prints, a job store keeps, and every page is made from."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DIGITS = 5  # of the curve's figures: a picture has no more
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Whether all is exact, what is lossy, notes; estimates under the names of ir.plan.Estimates; then decisions,
-    refusals, levels, tree and curve.
+    """The plan as a JSON object: whether it is exact, what is lossy, notes; estimates under the names of
+    ir.plan.Estimates; then decisions, refusals, levels, tree and curve.
 
     `seconds` is an object of `low`, `expected` and `high`, `output_range` one of `low` and `high`. `twins` counts the
-    rows that another row answers. `tree` lists lines as in explain_tree.Line, with `saved_seconds`, a parent before
-    its children; `curve` holds columns as in ir.plan.Curve.
+        rows that another row answers. `tree` lists lines as in explain_tree.Line, with `saved_seconds`, a parent before
+        its children; `curve` holds columns as in ir.plan.Curve.
     """
     e = plan.estimates
     low, expected, high = e.seconds
@@ -73,7 +73,7 @@ def _rounded(value: float) -> float:
 
 
 def _batches(curve: Curve, samples: int) -> dict[str, float]:
-    """The shape of an average step: tokens computed, samples running; and the most samples at a time."""
+    """The mean step: tokens computed, samples running; and the most samples at a time."""
     steps = np.diff(curve.steps, prepend=0.0)
     total = float(steps.sum())
     if not total:
@@ -90,7 +90,7 @@ def _batches(curve: Curve, samples: int) -> dict[str, float]:
 
 
 def _tree(plan: Plan) -> list[dict[str, Any]]:
-    """The tree's lines; seconds are shared out by the tokens that each saves."""
+    """The tree's lines; the seconds saved are divided among them by the tokens that each saves."""
     saved = plan.estimates.saved_prompt_tokens
     per_token = plan.estimates.saved_seconds / saved if saved else 0.0
     return [_line(line, per_token) for line in shown_lines(plan)]

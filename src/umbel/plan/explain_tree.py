@@ -1,4 +1,4 @@
-"""The forest cut down to what a person can read: the branches that save most, each lesser one in a line of its own."""
+"""The forest cut down to a readable size: the branches that save most, each with the lesser ones in one line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ WORTH = 0.02  # branches that save less than this share of the whole saving are 
 class Line:
     """One line of the tree, a parent before its children.
 
-    `kind`: "run" is a run of tokens that rows share, "end" the rows whose prompts end with their parent's run, "own"
-    rows that share no more, "rest" the lesser branches. `parent` is the place of the line above (-1: none), `node` the
-    forest's node of a run (-1 otherwise). `tokens` are computed once, here (a run) or in all of it (own, rest); `end`
-    is where a run ends in its prompts. `rows` are all below the line, twins too; `branches` how many a line sums up;
-    `saved` are prompt tokens that need no computing because of it.
+    `kind`: "run" (tokens that rows share), "end" (rows whose prompts end with their parent's run), "own" (rows that
+        share no more) or "rest" (the lesser branches).
+    `parent`: the place of the line above (-1: none).
+    `node`: the forest's node of a run (-1 otherwise).
+    `end`: where a run ends in its prompts.
+    `tokens`: computed once, in this run or in all of the branches (own, rest).
+    `rows`: the rows below the line, twins included.
+    `branches`: how many branches the line sums up.
+    `saved`: prompt tokens that need no computing because of it.
     """
 
     kind: str
@@ -47,7 +51,7 @@ def shown_lines(plan: Plan) -> tuple[Line, ...]:
 
 
 def _grow(lines: list[Line], sums: _Sums, node: int, at: int, depth: int) -> None:
-    """Append what stands below a node (-1: all roots), whose line is `at`; never deeper than MAX_DEPTH."""
+    """Append the lines below a node (-1: all roots), whose line is `at`; never deeper than MAX_DEPTH."""
     kids, shown = sums.kids(node, depth)
     lines.extend(sums.ending(node, at, kids))
     for kid in shown:
@@ -57,7 +61,7 @@ def _grow(lines: list[Line], sums: _Sums, node: int, at: int, depth: int) -> Non
 
 
 def lines_of_rows(forest: Forest, lines: tuple[Line, ...]) -> NDArray[np.int16]:
-    """Per row the place of the deepest line that counts it (`[rows]`); the lines above count it too."""
+    """The place of the deepest line that counts each row (`[rows]`); the lines above count it too."""
     rest = {line.parent: i for i, line in enumerate(lines) if line.kind in ("own", "rest")}
     ending = {line.parent: i for i, line in enumerate(lines) if line.kind == "end"}
     at_node = np.full(forest.n_nodes, rest.get(-1, -1), np.int16)
@@ -70,7 +74,8 @@ def lines_of_rows(forest: Forest, lines: tuple[Line, ...]) -> NDArray[np.int16]:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Per node: tokens of its run (`size`) and what they save; `rows`, `tokens` and `saved` of its whole subtree."""
+    """Sums over the nodes: tokens of each run (`size`) and what they save (`saving`); `rows`, `tokens` and `saved` of
+    each subtree."""
 
     forest: Forest
     size: Ints
@@ -82,7 +87,8 @@ class _Sums:
 
     @classmethod
     def of(cls, forest: Forest) -> _Sums:
-        """Subtrees are ranges, so running sums give their totals; rows that another one answers count as well."""
+        """The sums of a forest: subtrees are ranges, so running sums give their totals; rows that another one answers
+        count as well."""
 
         def below(values: Ints) -> Ints:
             total = np.concatenate((np.zeros(1, np.int64), np.cumsum(values)))
@@ -107,13 +113,13 @@ class _Sums:
         return Line("run", at, node, end, size, rows, 1, saving)
 
     def ending(self, node: int, at: int, kids: Ints) -> Iterator[Line]:
-        """The rows that end at an inner node."""
+        """The line of the rows that end at an inner node."""
         ends = int(self.rows[node] - self.rows[kids].sum()) if node >= 0 and len(kids) else 0
         if ends:
             yield Line("end", at, -1, int(self.forest.end[node]), 0, ends, 0, 0)
 
     def others(self, at: int, rest: Ints) -> Iterator[Line]:
-        """All branches that have no line of their own."""
+        """The line that sums up the branches without a line of their own."""
         if len(rest):
             tokens, rows, saved = (int(v[rest].sum()) for v in (self.tokens, self.rows, self.saved))
             yield Line("own" if rows == len(rest) else "rest", at, -1, 0, tokens, rows, len(rest), saved)

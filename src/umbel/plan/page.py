@@ -60,12 +60,12 @@ def render(
 
 
 def exactness_tile(lossy: Sequence[str]) -> tuple[str, str, str]:
-    """What is to be expected of the answers."""
+    """A tile that says whether all answers are exact, or which lossy techniques are in use."""
     return "answers", "lossy" if lossy else "exact", ", ".join(lossy) or "no technique that is taken may change them"
 
 
 def forest_picture(tree: Sequence[Record]) -> tuple[str, str, Markup]:
-    """Name, explanation and picture of a tree's lines."""
+    """The name, explanation and picture of a tree's lines."""
     note = (
         "Every prompt is a column, its tokens run downwards; a coloured block is a run of tokens that the rows above "
         "share, computed once instead of once for each: the stronger its colour, the more it saves."
@@ -95,7 +95,7 @@ def _curves(curve: Record, pool: int, chunk: int) -> list[tuple[str, str, Markup
 
 
 def scaled(seconds: Sequence[float]) -> tuple[list[float], str]:
-    """Times in the unit that suits the longest, and its name."""
+    """Times in the unit that suits the longest, and the name of the unit."""
     longest = max(seconds, default=0.0)
     for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
         if longest >= 3 * size:

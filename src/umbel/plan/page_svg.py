@@ -73,7 +73,7 @@ def curves(
 
 
 def forest(tree: Sequence[Mapping[str, Any]], *, label: str, height: int = 320) -> Markup:
-    """Every prompt as a column, rows side by side and tokens downwards: a run that rows share is one block.
+    """The prompts as columns, rows side by side and tokens downwards: a run that rows share is one block.
 
     The area is what would be computed without sharing; of a block of `rows` columns only one is. Blocks are shaded by
     the tokens that they save.
@@ -136,7 +136,7 @@ def _block(box: _Box, line: Mapping[str, Any], x: float, start: float, most: flo
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The area of a picture: from values to pixels."""
+    """The area of a picture, which maps values to pixels."""
 
     longest: float
     highest: float

@@ -50,12 +50,12 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
 
 
 def _forget(draft: PlanDraft) -> PlanDraft:
-    """The lengths pass left out: rows run to their limits, whatever earlier runs have taught."""
+    """Stand in for the lengths pass: rows run to their limits, whatever the history says."""
     return PASSES["lengths"](replace(draft, known=replace(draft.known, lengths={})))
 
 
 def _admit_all(draft: PlanDraft) -> PlanDraft:
-    """The memory pass left out: the pool is sized, but rows start while there is room now."""
+    """Stand in for the memory pass: the pool is sized, but rows start while there is room now."""
     return PASSES["memory"](replace(draft, admission="aggressive"))
 
 
@@ -75,9 +75,11 @@ def make_plan(
 ) -> Plan:
     """Plan a workload for a model on a machine.
 
-    `machine.memory_bytes` is what is free for KV when the weights are `loaded`, for both when they are not. Raises
-    CapacityError when a row cannot fit, UsageError when `config.skip` names a pass that is not there. `known` is what
-    earlier runs have taught. `asked_dtype` is what the user asked for, where `config.dtype` is what became of it.
+    `machine.memory_bytes`: free for KV when the weights are `loaded`, for both when they are not.
+    `known`: the history of earlier runs.
+    `asked_dtype`: what the user asked for, where `config.dtype` is the result.
+
+    Raises CapacityError when a row cannot fit, UsageError when `config.skip` names an unknown pass.
     """
     dtype, known = _dtype(spec, config, machine, asked_dtype or config.dtype), known or Known()
     price = price_of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
@@ -149,7 +151,7 @@ def _estimate(draft: PlanDraft) -> Estimates:
 
 
 def duplicate_rows(workload: Workload, forest: Forest) -> int:
-    """Rows with the tokens and the parameters of an earlier row; equal prompts end at the same leaf."""
+    """The number of rows with the tokens and the parameters of an earlier row; equal prompts end at the same leaf."""
     params, kinds = Distinct.of(workload.params).by_value()
     return len(params) - len(np.unique(forest.leaf * kinds + params))
 
@@ -167,7 +169,7 @@ def levels(forest: Forest) -> tuple[Level, ...]:
 
 
 def _saved_seconds(draft: PlanDraft) -> float:
-    """What the tokens that are not computed again would have cost, in full steps at the expected price."""
+    """The cost of the tokens that sharing saves, in full steps at the expected price."""
     forest, workload = draft.forest, draft.workload
     window = draft.spec.sliding_window
     lengths = np.diff(workload.offsets)

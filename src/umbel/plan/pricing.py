@@ -1,4 +1,4 @@
-"""Prices a draft as it stands: a walk over the whole run on the clock, and what its steps are expected to take."""
+"""Prices a draft: a walk over the whole run on the clock, and the expected seconds of its steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of w
 def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Load]:
     """The walk of a draft and the load of its steps; a pool that is not sized yet holds everything.
 
-    Of more than `detail` samples (None: of very many) neighbours are walked together.
+    Above `detail` samples (None: a very large number) neighbours are walked together.
     """
     page, window = draft.config.page_size, draft.spec.sliding_window
     rows = Rows.of(draft.forest, draft.order, draft.samples, draft.walked, page, window)
@@ -27,7 +27,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
 
 
 def run_seconds(draft: PlanDraft, **changes: object) -> float:
-    """Expected seconds of the whole run, with some fields of the draft changed; to be compared with their like only."""
+    """Expected seconds of the whole run, with some fields of the draft changed; only comparable with other results of
+    this function."""
     changed = replace(draft, **changes)  # type: ignore[arg-type]
     return changed.price.total(run_draft(changed, ROUGH_SAMPLES)[1]).expected
 

@@ -1,4 +1,4 @@
-"""Plans a workload for several replicas: the plan of the whole, its rows dealt out, the time of the longest part."""
+"""Plans a workload for several replicas: the plan of the whole, its rows distributed, the time of the longest part."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plan_replicas(workload: Workload, replicas: int, make: Callable[[Workload], 
 
 
 def _longest(placement: Placement) -> Ints:
-    """The rows of the replica that is expected to take longest, its part of what is held back among them."""
+    """The rows of the replica that is expected to take longest, with its part of those held back."""
     replicas, seconds = placement.replicas, placement.seconds
     tails = placement.bundles[replicas:]
     if not tails:
@@ -60,7 +60,8 @@ def _longest(placement: Placement) -> Ints:
 
 
 def _estimates(whole: Plan, part: Plan, placement: Placement) -> Estimates:
-    """Tokens as of the whole, steps as if all replicas took as many as the longest, seconds and memory as of that."""
+    """Estimates: tokens of the whole, steps as if all replicas took as many as the longest, seconds and memory of the
+    longest."""
     of_all, of_one, replicas = whole.estimates, part.estimates, placement.replicas
     return replace(
         of_all,
@@ -74,7 +75,7 @@ def _estimates(whole: Plan, part: Plan, placement: Placement) -> Estimates:
 
 
 def _reason(whole: Plan, part: Plan, placement: Placement) -> str:
-    """Rows of each, what is computed more than once for it, and whose the seconds are."""
+    """The rows of each replica, the tokens computed more than once for them, and whose seconds the estimate is."""
     replicas = placement.replicas
     own, tails = placement.bundles[:replicas], placement.bundles[replicas:]
     *counts, last = [f"{len(rows):,}" for rows in own[:SHOWN]]

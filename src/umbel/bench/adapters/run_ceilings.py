@@ -1,4 +1,5 @@
-"""Not an engine: how fast the machine multiplies and reads right now, so that slow periods show beside the results."""
+"""Measures how fast the machine multiplies and reads right now, in place of an engine, so that slow periods show beside
+the results."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import wire
 
 
 def load(ask: Any) -> dict[str, Any]:
-    """Take the threads."""
+    """Set the number of threads."""
     import torch
 
     torch.set_num_threads(ask["threads"])

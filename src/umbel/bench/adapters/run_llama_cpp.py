@@ -32,7 +32,7 @@ def prepare(ask: Any) -> dict[str, Any]:
 
 
 class LlamaCppEngine:
-    """One model and one context."""
+    """The engine: one model and one context."""
 
     def load(self, ask: Any) -> dict[str, Any]:
         """Load a GGUF file; settings: sequences, cells, batch, ubatch, kv."""
@@ -58,7 +58,7 @@ class LlamaCppEngine:
         return {"versions": {"llama-cpp-python": llama_cpp.__version__}}
 
     def options(self, ask: Any) -> Any:
-        """Of the context: one cache for all sequences, flash attention."""
+        """The options of the context: one cache for all sequences, flash attention."""
         options = self.api.llama_context_default_params()
         options.n_batch, options.n_ubatch = self.settings["batch"], self.settings["ubatch"]
         options.n_seq_max = options.n_outputs_max = self.settings["sequences"]
@@ -70,11 +70,11 @@ class LlamaCppEngine:
         return options
 
     def run(self, ask: Any) -> dict[str, Any]:
-        """Every row, in waves."""
+        """Run every row, in waves."""
         return wire.run_rows(ask, lambda rows: rows, self.generate)
 
     def generate(self, rows: list[dict[str, Any]]) -> list[list[list[int]]]:
-        """All answers, in the order of the rows."""
+        """The answers, in the order of the rows."""
         self.api.llama_memory_clear(self.memory, False)
         order = sorted(range(len(rows)), key=lambda i: rows[i]["prompt"])
         answers: list[list[list[int]]] = [[] for _ in rows]
@@ -90,7 +90,8 @@ class LlamaCppEngine:
         return answers
 
     def decode(self, items: list[tuple[int, int, int, bool]]) -> Any:
-        """One call: (token, position, sequence, whether its logits are wanted) -> logits `[wanted, vocabulary]`."""
+        """Decode a batch of (token, position, sequence, whether its logits are wanted); returns logits `[wanted,
+        vocabulary]`."""
         batch = self.buffer
         for i, (token, position, sequence, wanted) in enumerate(items):
             batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, position, 1, wanted
@@ -118,7 +119,8 @@ class LlamaCppEngine:
 
 
 class Wave:
-    """Rows that run together. Sequence 0 keeps the wave before's last prompt; the others are samples, row by row."""
+    """Rows that run together. Sequence 0 keeps the last prompt of the wave before; the others are samples, row by
+    row."""
 
     def __init__(self, engine: LlamaCppEngine, kept: list[int]):
         self.engine, self.kept = engine, kept
@@ -128,7 +130,7 @@ class Wave:
         self.sequences, self.cells = 1, len(kept)
 
     def add(self, row: dict[str, Any]) -> bool:
-        """Take a row if there is room; the first always fits, or nothing would."""
+        """Add a row if there is room; the first always fits, or nothing would."""
         before = self.rows[-1]["prompt"] if self.rows else self.kept
         shared = common(before, row["prompt"])
         cells = len(row["prompt"]) - shared + row["n"] * row["max_tokens"]
@@ -216,11 +218,11 @@ class Wave:
         return len(self.samples[sequence]) < self.rows[self.row_of[sequence]]["max_tokens"]
 
     def position(self, sequence: int) -> int:
-        """Where a sample's newest token stands."""
+        """The position of a sample's newest token."""
         return len(self.rows[self.row_of[sequence]]["prompt"]) + len(self.samples[sequence]) - 1
 
     def temperature(self, sequence: int) -> float:
-        """Of a sample's row."""
+        """The temperature of a sample."""
         return float(self.rows[self.row_of[sequence]]["temperature"])
 
 

@@ -31,7 +31,7 @@ def prepare(ask: Any) -> dict[str, Any]:
 
 
 class OpenVinoEngine:
-    """One loaded pipeline."""
+    """The engine: one loaded pipeline."""
 
     def load(self, ask: Any) -> dict[str, Any]:
         """Load the exported model."""
@@ -56,7 +56,7 @@ class OpenVinoEngine:
         return {"versions": {"openvino-genai": openvino_genai.__version__}}
 
     def run(self, ask: Any) -> dict[str, Any]:
-        """Every row at once."""
+        """Run every row at once."""
         return wire.run_rows(ask, self.stage, self.generate)
 
     def stage(self, rows: list[dict[str, Any]]) -> Any:

@@ -8,7 +8,7 @@ import wire
 
 
 class TransformersEngine:
-    """One loaded model; `mode` of the settings is static, continuous or single."""
+    """The engine: one loaded model; `mode` of the settings is static, continuous or single."""
 
     def load(self, ask: Any) -> dict[str, Any]:
         """Load the model."""
@@ -27,21 +27,21 @@ class TransformersEngine:
         return {"versions": {"transformers": transformers.__version__, "torch": torch.__version__}}
 
     def run(self, ask: Any) -> dict[str, Any]:
-        """Every row, in the mode of the settings."""
+        """Run every row, in the mode of the settings."""
         self.margins: list[list[float]] = []
         acts = {"static": self.static, "continuous": self.continuous, "single": self.single}
         answer = wire.run_rows(ask, lambda rows: rows, acts[self.settings["mode"]])
         return {**answer, "margins": self.margins}
 
     def sampling(self, temperature: float, tokens: int, **more: Any) -> Any:
-        """Exactly `tokens` tokens, greedy or drawn from the whole vocabulary."""
+        """Settings for exactly `tokens` tokens, greedy or drawn from the whole vocabulary."""
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         return self.transformers.GenerationConfig(
             max_new_tokens=tokens, pad_token_id=0, **{"do_sample": False, **drawn, **more}
         )
 
     def single(self, rows: list[dict[str, Any]]) -> list[list[list[int]]]:
-        """One request at a time, greedy, noting by how much each token's logit leads the next one's."""
+        """Run one request at a time, greedy, and note by how much each token's logit leads the next one's."""
         answers = []
         for row in rows:
             ids = self.torch.tensor([row["prompt"]])
@@ -54,7 +54,7 @@ class TransformersEngine:
         return answers
 
     def static(self, rows: list[dict[str, Any]]) -> list[list[list[int]]]:
-        """Batches of samples of like length, padded on the left; each runs to its longest answer."""
+        """Run batches of samples of similar length, padded on the left; each runs to its longest answer."""
         answers: list[list[list[int]]] = [[] for _ in rows]
         samples = [i for i, row in enumerate(rows) for _ in range(row["n"])]
         samples.sort(key=lambda i: (rows[i]["max_tokens"] // 16, len(rows[i]["prompt"])))
@@ -69,7 +69,7 @@ class TransformersEngine:
         return answers
 
     def batch(self, rows: list[dict[str, Any]]) -> list[list[int]]:
-        """One padded batch."""
+        """Run a padded batch."""
         width = max(len(row["prompt"]) for row in rows)
         pads = [width - len(row["prompt"]) for row in rows]
         ids = self.torch.tensor([[0] * pad + row["prompt"] for pad, row in zip(pads, rows, strict=True)])
@@ -80,7 +80,7 @@ class TransformersEngine:
         return found[:, width:].tolist()
 
     def continuous(self, rows: list[dict[str, Any]]) -> list[list[list[int]]]:
-        """Continuous batching over a paged cache that shares blocks of equal prompts."""
+        """Run with continuous batching over a paged cache that shares blocks of equal prompts."""
         names = ("page_size", "num_blocks", "max_batch_tokens")
         cache = self.transformers.ContinuousBatchingConfig(
             allow_block_sharing=True, **{name: self.settings[name] for name in names}

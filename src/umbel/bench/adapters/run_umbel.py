@@ -8,7 +8,7 @@ import wire
 
 
 class UmbelEngine:
-    """One loaded model."""
+    """The engine: one loaded model."""
 
     def load(self, ask: Any) -> dict[str, Any]:
         """Load the model with the engine options in `settings`."""
@@ -22,7 +22,7 @@ class UmbelEngine:
         return {"versions": {"umbel": _version(), "torch": torch.__version__}}
 
     def run(self, ask: Any) -> dict[str, Any]:
-        """Every row at once."""
+        """Run every row at once."""
         return wire.run_rows(ask, self.stage, self.generate)
 
     def stage(self, rows: list[dict[str, Any]]) -> Any:
@@ -43,7 +43,7 @@ class UmbelEngine:
 
 
 def _version() -> str:
-    """Of the installed package; a checkout on PYTHONPATH has none."""
+    """The version of the installed package; a checkout on PYTHONPATH has none."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -9,7 +9,7 @@ import wire
 
 
 class VllmEngine:
-    """One loaded model."""
+    """The engine: one loaded model."""
 
     def load(self, ask: Any) -> dict[str, Any]:
         """Load and compile. Settings are those of vllm.LLM, and, on a CPU, kv_gib."""
@@ -34,11 +34,11 @@ class VllmEngine:
         return {"versions": {"vllm": vllm.__version__}, "preloaded": [os.path.basename(p) for p in preload.split(":")]}
 
     def run(self, ask: Any) -> dict[str, Any]:
-        """Every row at once."""
+        """Run every row at once."""
         return wire.run_rows(ask, self.stage, self.generate, self.forget)
 
     def forget(self) -> None:
-        """Drop what is cached of earlier prompts."""
+        """Drop the cache of earlier prompts."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset")
 
@@ -53,7 +53,7 @@ class VllmEngine:
         return [{"prompt_token_ids": r["prompt"]} for r in rows], params
 
     def generate(self, staged: Any) -> list[list[list[int]]]:
-        """All answers, in the order of the prompts."""
+        """The answers, in the order of the prompts."""
         answers = self.llm.generate(*staged, use_tqdm=False)
         return [[list(sample.token_ids) for sample in answer.outputs] for answer in answers]
 

@@ -65,7 +65,7 @@ def run_rows(
 
 
 def _write(path: str, answers: list[list[list[int]]]) -> None:
-    """One line a row, down to the disk."""
+    """Write one line a row, and sync the file to disk."""
     with open(path, "w", encoding="utf-8") as out:
         for i, samples in enumerate(answers):
             out.write(json.dumps({"id": i, "samples": samples}, separators=(",", ":")) + "\n")

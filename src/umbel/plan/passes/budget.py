@@ -1,4 +1,5 @@
-"""What fits a budget: rows ordered so that most are answered in it, groups together, each with its share of time."""
+"""Which rows fit a budget: rows ordered so that most are answered in it, groups together, each with its share of
+time."""
 
 from __future__ import annotations
 
@@ -20,8 +21,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Rows in the `order` that answers most of them soonest; per place in it what that row is expected to take:
-    `seconds`, output `tokens`, and the most tokens that it may generate (`limits`)."""
+    """Rows in the order in which most are answered soonest, and what each is expected to take.
+
+    `order`: the rows.
+    `seconds`, `tokens`: `[rows in order]`, expected seconds and output tokens.
+    `limits`: `[rows in order]`, the most tokens that it may generate.
+    """
 
     order: Ints
     seconds: Floats
@@ -29,7 +34,7 @@ class Fit:
     limits: Ints
 
     def rows(self, budget: Budget) -> int:
-        """How many rows are expected to be answered within the budget."""
+        """The number of rows that are expected to be answered within the budget."""
         count = len(self.order)
         if budget.seconds is not None:
             count = min(count, int(np.searchsorted(np.cumsum(self.seconds), budget.seconds, "right")))
@@ -39,11 +44,11 @@ class Fit:
 
 
 def fit(plan: Plan, workload: Workload, context: int, *, tokens_only: bool = False) -> Fit:
-    """Share the plan's expected seconds out to its rows, and order groups by what a row of theirs costs.
+    """Divide the plan's expected seconds among its rows, and order groups by their cost per row.
 
-    A group are the rows below one run; each of its rows pays the same part of what it shares. Rows that another row
-    answers cost nothing and come right after it. `context` is the most tokens of a row; with `tokens_only` each row
-    goes by the most it may generate, as time does not matter.
+    A group is the rows below one run; each of them pays the same part of what they share. Rows that another row answers
+    cost nothing and come right after it. `context` is the most tokens of a row; with `tokens_only` each row counts by
+    the most it may generate, as time does not matter.
     """
     samples = np.array([p.n for p in workload.params], np.int64)
     asked = np.array([p.max_tokens or context for p in workload.params], np.int64)
@@ -56,7 +61,8 @@ def fit(plan: Plan, workload: Workload, context: int, *, tokens_only: bool = Fal
 
 
 def fits_of(plan: Plan, workload: Workload, context: int, budget: Budget) -> dict[str, Any]:
-    """What is expected to fit a budget, for JSON: `rows` of `of_rows`, their `output_tokens` and `seconds` to run."""
+    """The rows that are expected to fit a budget, for JSON: `rows` of `of_rows`, their `output_tokens` and `seconds` to
+    run."""
     found = fit(plan, workload, context, tokens_only=budget.seconds is None)
     rows = found.rows(budget)
     return {
@@ -70,7 +76,7 @@ def fits_of(plan: Plan, workload: Workload, context: int, budget: Budget) -> dic
 
 
 def fits_text(fits: Mapping[str, Any]) -> str:
-    """The same as a line of text."""
+    """The result of `fits_of` as a line of text."""
     limits = [] if fits["deadline_seconds"] is None else [f"{fits['deadline_seconds']:,g} s of running"]
     limits += [] if fits["max_output_tokens_total"] is None else [f"{fits['max_output_tokens_total']:,} tokens out"]
     expected = f"{fits['rows']:,} of {fits['of_rows']:,} rows are expected to fit"
@@ -78,7 +84,7 @@ def fits_text(fits: Mapping[str, Any]) -> str:
 
 
 def _own_share(forest: Forest) -> Floats:
-    """Per row: the tokens of its path, each shared out among the rows below."""
+    """The tokens of each row's path (`[rows]`), every node divided among the rows below it."""
     share = (forest.end - forest.start) / np.maximum(forest.rows_below, 1)
     ended = np.bincount(forest.subtree_end, share, forest.n_nodes + 1)[: forest.n_nodes]
     path = np.cumsum(share) - np.cumsum(ended)  # node j lies above all from itself to the end of its subtree
@@ -86,7 +92,8 @@ def _own_share(forest: Forest) -> Floats:
 
 
 def _weighted(plan: Plan, prompt: Floats, output: Ints) -> Floats:
-    """Per row: its part of the plan's expected seconds, at what the plan takes a prompt and an output token to cost."""
+    """Each row's part of the plan's expected seconds (`[rows]`), at the plan's costs of a prompt and of an output
+    token."""
     prompt_cost, output_cost = token_prices(plan.estimates.curve)
     cost = prompt * prompt_cost + output * output_cost
     total = float(cost.sum())
@@ -107,7 +114,7 @@ def token_prices(curve: Curve) -> tuple[float, float]:
 
 
 def _cheapest_groups(plan: Plan, cost: Floats | Ints, *, apart: bool) -> Ints:
-    """All rows, groups by their mean cost a row, inside a group as planned; twins stay with the row they copy.
+    """The rows, groups by their mean cost a row, inside a group as planned; twins stay with the row they copy.
 
     With `apart` each row is a group, its twins left with it.
     """

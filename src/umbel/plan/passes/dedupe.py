@@ -21,8 +21,8 @@ def answer_once(draft: PlanDraft) -> PlanDraft:
     """Let every row that is greedy or has a seed take the answer of the first row with its tokens and parameters.
 
     Such rows have one answer, with its log-probabilities, wherever they stand: greedy ones (temperature 0) draw
-    nothing, and one with a seed of its own draws by that seed, sample and position alone. All of their `n` samples go
-    over together. Rows that draw by the job's seed are never twins: their keys differ. Twins leave the order and the
+    nothing, and one with a seed of its own draws by that seed, sample and position alone. All of their `n` samples are
+    copied together. Rows that draw by the job's seed are never twins: their keys differ. Twins leave the order and the
     forest's counts, so that runs are released when the last row that runs is done. Runs after `prefix`, whose forest
     ends equal prompts at one node. Linear in the rows.
     """
@@ -45,7 +45,8 @@ def answer_once(draft: PlanDraft) -> PlanDraft:
 
 
 def find_twins(draft: PlanDraft) -> Ints:
-    """Per row, the first with its tokens and parameters where these decide the answer, else the row itself."""
+    """The first row with the tokens and parameters of each row where these decide the answer, else the row itself
+    (`[rows]`)."""
     params = Distinct.of(draft.workload.params)
     decided = np.flatnonzero(params.column(lambda p: p.temperature == 0 or p.seed is not None))
     numbers, n_params = params.by_value()
@@ -57,7 +58,7 @@ def find_twins(draft: PlanDraft) -> Ints:
 
 
 def without_twins(forest: Forest, same_as: Ints) -> Forest:
-    """The forest with only the rows that run in its order and counts; nodes that none of them needs are taken out."""
+    """The forest with only the rows that run in its order and counts, without nodes that none of them needs."""
     leaf = forest.leaf[same_as]
     order = forest.order[same_as[forest.order] == forest.order]
     below = rows_below(leaf[order], forest.subtree_end)
@@ -79,7 +80,7 @@ def without_twins(forest: Forest, same_as: Ints) -> Forest:
 
 
 def _prompts(draft: PlanDraft) -> Ints:
-    """Per row a number that is the same for equal prompts: the node where they end, unless nothing is shared."""
+    """A number for each row that is the same for equal prompts: the node where they end, unless nothing is shared."""
     forest = draft.forest
     if forest.n_nodes < len(forest.leaf) or (forest.parent >= 0).any():
         return forest.leaf

@@ -1,4 +1,4 @@
-"""Names what products are made in, what keys and values are kept in and what attends, where that is not the usual."""
+"""Records numeric formats and the attention backend as decisions when they are not the default."""
 
 from __future__ import annotations
 

@@ -27,16 +27,16 @@ def forks(forest: Forest) -> Bools:
 
 
 def every_fork(forest: Forest) -> Grouping:
-    """All levels: the full forest as it is."""
+    """Open all levels: the full forest as it is."""
     return Grouping(forks(forest), forest.end)
 
 
 def paying_forks(forest: Forest, costs: Costs) -> Grouping:
-    """The forks that cost least together: one is kept where sharing it saves more than its upkeep.
+    """The forks that together cost least: one is kept where sharing it saves more than its upkeep.
 
     Exact: no other set of forks has a lower `costs.total`. A fork that pays even where the run above it is kept is kept
-    (folding what is above only lengthens it), and its parts are decided apart from what is above; so few forks, those
-    of a few tokens, need the solver.
+    (folding the run above only lengthens it), and its parts are decided apart from the rest; so few forks, those of a
+    few tokens, need the solver.
     """
     inner = forks(forest)
     ends = np.bincount(forest.leaf, minlength=forest.n_nodes) > 0
@@ -92,9 +92,9 @@ def paper_groups(forest: Forest, page_size: int = 1, *, own_token: bool = False)
     """One level of groups by BatchLLM's published rule (and what its release does where the paper is silent).
 
     Bottom up, a grandchild g leaves its parent c, taking a copy of c's tokens along, when that alone saves tokens:
-    (prompts of g - 1) * tokens of g > tokens of c. If one part stays at c, c and that part become one. What has not
-    left when its turn was over is dissolved into c's prompts. Groups are then cut to whole pages, and shorter ones
-    dissolved.
+    (prompts of g - 1) * tokens of g > tokens of c. If one part stays at c, c and that part become one. Parts that have
+    not left when their turn is over are dissolved into c's prompts. Groups are then cut to whole pages, and shorter
+    ones dissolved.
     """
     depth = _whole_pages(forest, page_size, own_token)
     opened = np.zeros(forest.n_nodes, bool)
@@ -133,7 +133,7 @@ def _survivors(forest: Forest) -> list[int]:
 
 
 def _stay(heap: list[tuple[int, int, int]], start: int, end: int) -> list[tuple[int, int, int]]:
-    """Take those out of the heap that do not gain by leaving a node from `start` to `end`."""
+    """Remove from the heap, and return, the parts that do not gain by leaving a node from `start` to `end`."""
     length, near = end - start, []
     while heap and heap[0][0] - end <= length:
         near.append(heappop(heap))
@@ -152,12 +152,12 @@ def _whole_pages(forest: Forest, page_size: int, own_token: bool) -> Ints:
 
 
 def _prompts_below(forest: Forest) -> Ints:
-    """Distinct prompts that run through each node."""
+    """The number of distinct prompts that run through each node (`[nodes]`)."""
     ends = np.bincount(forest.leaf, minlength=forest.n_nodes) > 0
     return sum_below(ends.astype(np.int64), forest.subtree_end)
 
 
 def _sum_of_children(forest: Forest, values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Per node, the sum of `values` (`[nodes]`) over its children."""
+    """The sum of `values` (`[nodes]`) over the children of each node."""
     inner = forest.parent >= 0
     return np.bincount(forest.parent[inner], np.asarray(values, float)[inner], forest.n_nodes).astype(float)

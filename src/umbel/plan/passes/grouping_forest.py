@@ -1,4 +1,4 @@
-"""Turns a choice of shared runs into the forest that runs: opened nodes, and what prompts have of their own."""
+"""Turns a choice of shared runs into the forest that runs: opened nodes, and the rest of each prompt."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Which nodes of a full forest are `opened` (`[nodes]`) as shared runs, and up to which `depth` (`[nodes]`).
+    """The nodes of a full forest that are shared runs.
 
-    A run begins where the nearest opened one above it ends. With `private`, each begins at the prompt's first token and
-    holds a copy of what is above: that is one level of sharing.
+    `opened`: `[nodes]`, whether it is one.
+    `depth`: `[nodes]`, the position up to which it is shared.
+    `private`: each run begins at the prompt's first token and holds a copy of the runs above (one level of sharing);
+        otherwise it begins where the nearest opened run above it ends.
     """
 
     opened: Bools
@@ -28,10 +30,13 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True)
 class SharedRuns:
-    """The runs of a grouping: `group` and `tail` are nodes of the full forest, `*_start` where their runs begin.
+    """The runs of a grouping.
 
-    A group's run ends at its `depth`. A tail is what the prompts that end at its node have of their own; prompts that
-    end where an opened run does have none. `group_above`, `tail_above`: the opened node that they continue (-1: none).
+    `group`, `group_start`: nodes of the full forest that are shared, and where their runs begin; each ends at its
+        `depth`.
+    `tail`, `tail_start`: nodes where prompts end, and where the part begins that those have alone. Prompts that end
+        where an opened run does have none.
+    `group_above`, `tail_above`: the opened node that they continue (-1: none).
     """
 
     group: Ints
@@ -43,7 +48,7 @@ class SharedRuns:
 
 
 def runs_of(forest: Forest, grouping: Grouping) -> SharedRuns:
-    """All runs of a grouping of `forest`."""
+    """The runs of a grouping of `forest`."""
     opened, depth = grouping.opened, grouping.depth
     nearest = nearest_of(forest, opened)
     group = np.flatnonzero(opened)
@@ -62,7 +67,7 @@ def runs_of(forest: Forest, grouping: Grouping) -> SharedRuns:
 
 
 def regroup(forest: Forest, grouping: Grouping) -> Forest:
-    """The forest of a grouping: same prompts, other runs. Time linear in nodes and rows (but for sorting)."""
+    """The forest of a grouping: same prompts, other runs. Time linear in nodes and rows, except for sorting."""
     runs = runs_of(forest, grouping)
     n_groups = len(runs.group)
     node = np.concatenate([runs.group, runs.tail])
@@ -99,18 +104,19 @@ def regroup(forest: Forest, grouping: Grouping) -> Forest:
 
 
 def rows_below(leaves: Ints, subtree_end: Ints) -> Ints:
-    """Per node, how many of `leaves` (one a row) lie in its subtree."""
+    """How many of `leaves` (one a row) lie in the subtree of each node (`[nodes]`)."""
     return sum_below(np.bincount(leaves, minlength=len(subtree_end)), subtree_end)
 
 
 def sum_below(values: NDArray[np.int64], subtree_end: Ints) -> Ints:
-    """Per node, the sum of `values` (`[nodes]`) over its subtree; subtrees are ranges, so running sums give it."""
+    """The sum of `values` (`[nodes]`) over the subtree of each node; subtrees are ranges, so running sums give it."""
     total = np.concatenate([[0], np.cumsum(values)])
     return np.asarray(total[subtree_end] - total[:-1])
 
 
 def nearest_of(forest: Forest, opened: Bools) -> Ints:
-    """Per node the nearest opened one on its path (itself, or -1 if none); jumps double, so depth does not tell."""
+    """The nearest opened node on the path of each node (itself, or -1 if none); jumps double, so depth does not
+    matter."""
     n = forest.n_nodes
     jump = np.append(np.where(opened, np.arange(n), np.where(forest.parent < 0, n, forest.parent)), n)
     while True:

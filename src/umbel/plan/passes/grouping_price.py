@@ -1,4 +1,4 @@
-"""What a run of shared tokens costs: computing it, holding and reading it while its readers answer, and its upkeep.
+"""The cost of a run of shared tokens: computing it, holding and reading it while its readers answer, and its upkeep.
 
 A run of `n` tokens at node v of the full forest costs `token(v) * n + upkeep(v)` seconds, wherever it begins:
 
@@ -6,9 +6,9 @@ A run of `n` tokens at node v of the full forest costs `token(v) * n + upkeep(v)
 - `upkeep(v)`: bookkeeping once, per step of its life and per reader, and reading the part of its last page that stays
   empty (half a page on average).
 
-A life is the steps in which someone below is answered: the longest answer below, and what all rows below compute of
-their own at a chunk a step. Lives of parts together are never shorter than the whole's, so a fork that is worth keeping
-is worth it wherever its own run begins.
+A life is the steps in which a row below is answered: the longest answer below, and all tokens that the rows below
+compute alone, at a chunk a step. Lives of parts together are never shorter than the whole's, so a fork that pays does
+so wherever its own run begins.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ TYPICAL = 128  # output tokens taken of rows whose length nobody has bounded bel
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds, per node of the full forest: as a shared run (`token` each, `upkeep`), and as what the prompts that end
-    there have of their own (`tail_token`, `tail_upkeep`)."""
+    """Seconds per node of the full forest (`[nodes]`).
+
+    `token`, `upkeep`: of the node as a shared run, per token and in all.
+    `tail_token`, `tail_upkeep`: of the part that the prompts which end there have alone.
+    """
 
     token: Floats
     upkeep: Floats
@@ -69,7 +72,7 @@ def price_runs(draft: PlanDraft, forest: Forest) -> Costs:
     own = sum_below(np.where(childless, forest.end - forest.start, 0), forest.subtree_end)
 
     def costs(stop: Ints, fresh: Ints) -> tuple[Floats, Floats]:
-        """Of rows `begin:stop` of the order, which compute `fresh` prompt tokens of their own."""
+        """The costs of rows `begin:stop` of the order, which compute `fresh` prompt tokens of their own."""
         readers = sums_between(samples[order], begin, stop)
         drawn = sums_between((samples * answers)[order], begin, stop)
         life = largest_between(answers[order], begin, stop) + (drawn + fresh) / draft.chunk
@@ -83,7 +86,7 @@ def price_runs(draft: PlanDraft, forest: Forest) -> Costs:
 
 
 def _token_seconds(draft: PlanDraft) -> float:
-    """Computing one prompt token in full steps, in the middle of a prompt of mean length."""
+    """Seconds to compute one prompt token in full steps, in the middle of a prompt of mean length."""
     n, chunk = len(draft.workload.tokens), draft.chunk
     seen = n / max(len(draft.workload), 1) / 2
     seen = min(seen, draft.spec.sliding_window or seen)
@@ -91,12 +94,12 @@ def _token_seconds(draft: PlanDraft) -> float:
 
 
 def _read_seconds(draft: PlanDraft) -> float:
-    """Reading one token's KV once, at the memory rate that an ordinary step reaches."""
+    """Seconds to read one token's KV once, at the memory rate that an ordinary step reaches."""
     return draft.price.shape.kv_bytes / (draft.price.machine.memory_rate * ORDINARY.memory)
 
 
 def _answers(draft: PlanDraft) -> tuple[Ints, Ints]:
-    """Per row: samples, and output tokens of each, guessed where no pass has looked yet."""
+    """Samples and output tokens of each row (`[rows]`), guessed where no pass has set them yet."""
     if draft.lengths.max(initial=1) > 1:
         return draft.samples, draft.lengths
     params = Distinct.of(draft.workload.params)
@@ -104,13 +107,13 @@ def _answers(draft: PlanDraft) -> tuple[Ints, Ints]:
 
 
 def sums_between(values: Ints, begin: Ints, stop: Ints) -> Ints:
-    """Sums of `values[begin:stop]`."""
+    """The sum of each `values[begin:stop]`."""
     total = np.concatenate([[0], np.cumsum(values)])
     return np.asarray(total[stop] - total[begin])
 
 
 def largest_between(values: Ints, begin: Ints, stop: Ints) -> Ints:
-    """Largest of each `values[begin:stop]` (0 for none): two windows of a power of two cover a range."""
+    """The largest of each `values[begin:stop]` (0 for none): two windows of a power of two cover a range."""
     size = stop - begin
     power = np.frexp(np.maximum(size, 1).astype(float))[1] - 1
     most, level = np.zeros_like(begin), values

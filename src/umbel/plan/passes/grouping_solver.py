@@ -1,15 +1,15 @@
 """Chooses which forks of a tree to open, exactly: facility location on a tree by convex functions, in near-linear time.
 
-Whoever lies below an opened node starts from its depth; opening costs. Let F(v, a) be the best that the subtree of v
-can make when a is the depth of the nearest opened node above it. Parts that are no choice earn `slope * a`, so
+Everything below an opened node starts from its depth; opening costs. Let F(v, a) be the best that the subtree of v can
+make when a is the depth of the nearest opened node above it. Parts that are no choice earn `slope * a`, so
 
     g(v, a) = sum of F(child, a) + base(v) * a                                       v stays closed
     F(v, a) = max(g(v, a), g(v, d) - price(v) - slope(v) * (d - a)),  d = depth(v)   v is opened
 
 `slope(v)` is never more than the slopes of its parts together, so all F are convex and v is opened exactly when a lies
-below one threshold. A function is kept as the places where its slope jumps: children are merged into the largest, what
-lies below a threshold or above the parent's depth is dropped for good. That makes O(n log^2 n) for any shape of tree,
-where a table over (node, opened ancestor) would take O(nodes * height).
+    below one threshold. A function is kept as the places where its slope jumps: children are merged into the largest,
+    jumps below a threshold or above the parent's depth are dropped for good. That makes O(n log^2 n) for any shape of
+    tree, where a table over (node, opened ancestor) would take O(nodes * height).
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ Floats = NDArray[np.float64]
 class Choices:
     """Nodes that may be opened, depth first, one entry each.
 
-    `parent` is the nearest choice above (-1: none, then `floor` is the depth that is open above). `price` is what
-    opening costs; `slope` what a unit of depth above is worth to an opened node, `base` to the parts of a closed one
-    that are no choices themselves.
+    `parent`: the nearest choice above (-1: none).
+    `floor`: the depth that is open above where there is no parent.
+    `depth`: where the node ends.
+    `price`: what opening costs.
+    `slope`: what a unit of depth above is worth to an opened node.
+    `base`: what it is worth to the parts of a closed one that are no choices themselves.
     """
 
     parent: Ints
@@ -56,7 +59,7 @@ def open_best(choices: Choices) -> NDArray[np.bool_]:
 
 
 def _thresholds(choices: Choices) -> list[float]:
-    """Per node: it is opened when the nearest opened depth above it lies below this."""
+    """The threshold of each node: it is opened when the nearest opened depth above it lies below this."""
     parent, depth = choices.parent.tolist(), choices.depth.tolist()
     price, slope = choices.price.tolist(), choices.slope.tolist()
     curves = [_Curve(base) for base in choices.base.tolist()]
@@ -72,7 +75,7 @@ def _thresholds(choices: Choices) -> list[float]:
 
 @dataclass(slots=True)
 class _Jump:
-    """A place where the slope grows; `size` is 0 once it is gone."""
+    """A place where the slope grows; `size` is 0 once it is dropped."""
 
     at: float
     size: float
@@ -109,7 +112,7 @@ class _Curve:
         return limit
 
     def cut(self, depth: float) -> None:
-        """Forget what lies at or above `depth`: nothing above the node is opened deeper."""
+        """Drop what lies at or above `depth`: nothing above the node is opened deeper."""
         while self.high and (not self.high[0][2].size or self.high[0][2].at >= depth):
             self._remove(heappop(self.high)[2])
         if not self.high:
@@ -117,7 +120,7 @@ class _Curve:
             self.jumps = self.moment = 0.0  # without what rounding has left
 
     def merged(self, other: _Curve) -> _Curve:
-        """The sum of both; the smaller one is poured into the larger."""
+        """The sum of both curves; the smaller one is merged into the larger."""
         small, large = sorted((self, other), key=lambda c: len(c.low))
         large.slope += small.slope
         for jump in small.low:

@@ -1,7 +1,7 @@
-"""Assumes how long answers are: as earlier runs' answers to the same template were, or as long as rows allow.
+"""Predicts how long answers are: as earlier runs' answers to the same template were, or as long as rows allow.
 
-Rows whose prompts begin alike are a group: a template, known again in later runs by a digest of that beginning. Walks
-of the plan are given lengths as they are spread, not their mean: the longest answers are what ends a run.
+Rows with a common beginning are a group: a template, which later runs recognise by a digest of that beginning. Walks of
+the plan get lengths spread as answers are, not their mean: the longest answers are what ends a run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _DIGEST_BYTES = 8
 
 
 def assume_lengths(draft: PlanDraft) -> PlanDraft:
-    """Expected lengths from `draft.known` where there is any, by template, else by all rows; never above the limit.
+    """Expected lengths from `draft.known` where there are any, by template, else by all rows; never above the limit.
 
-    A row of which nothing is known runs to its `max_tokens`; one without is taken to write 128 tokens, or what its
+    A row without any history runs to its `max_tokens`; one without a limit is assumed to write 128 tokens, or what its
     context leaves.
     """
     samples, asked, certain = _asked(draft)
@@ -60,7 +60,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
 
 
 def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Per row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
+    """For each row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
     known: dict[int, tuple[int, int, bool]] = {}  # one look at each params object, however many rows share it
 
     def read(p: SamplingParams) -> tuple[int, int, bool]:
@@ -77,7 +77,7 @@ def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 
 def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:
-    """Per row the number of its template, and their names; number 0, "", is for rows without one."""
+    """The number of each row's template, and their names; number 0, "", is for rows without one."""
     forest, load = draft.forest, draft.workload
     wide = np.append((forest.rows_below >= TEMPLATE_ROWS) & (forest.end >= TEMPLATE_TOKENS), False)
     heads = np.flatnonzero(wide[:-1] & ~wide[forest.parent])  # parent -1 finds the last entry
@@ -96,7 +96,7 @@ def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:
 
 
 def _curves(draft: PlanDraft, groups: Ints, templates: tuple[str, ...]) -> list[LengthCurve]:
-    """What is known of each template (`[templates]`), as the scheduler will see it."""
+    """The curve of each template (`[templates]`), as the scheduler will see it."""
     book = LengthBook.of(groups, templates, draft.known.lengths)
     return [book.curve(group) for group in range(len(templates))] if draft.known.lengths else []
 
@@ -104,7 +104,7 @@ def _curves(draft: PlanDraft, groups: Ints, templates: tuple[str, ...]) -> list[
 def _learned(
     curves: list[LengthCurve], groups: Ints, limits: Ints
 ) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
-    """Per row: the expected length and its variance by what is known, and whether anything is."""
+    """For each row: the expected length and its variance by its curve, and whether there is any history."""
     expected, variance = np.ones(len(groups), np.int64), np.zeros(len(groups))
     learned = np.zeros(len(groups), bool)
     order = np.argsort(groups, kind="stable")
@@ -119,7 +119,7 @@ def _learned(
 
 
 def _spread_out(curves: list[LengthCurve], groups: Ints, limits: Ints) -> Ints:
-    """Per row a length, so that those of a group are spread as its curve is."""
+    """A length for each row, so that those of a group are spread as its curve is."""
     lengths = np.ones(len(groups), np.int64)
     order = np.argsort(groups, kind="stable")
     edges = np.searchsorted(groups[order], np.arange(len(curves) + 1))

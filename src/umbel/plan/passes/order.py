@@ -1,8 +1,8 @@
-"""Orders the rows: of some depth-first walks of the forest, the one that the clock finds fastest.
+"""Orders the rows: of several depth-first walks of the forest, the one that the clock finds fastest.
 
-A shared run is held from its first reader to its last in all of them, and no longer; they differ in which siblings come
-first. BatchLLM's order (arXiv 2412.03594, section 4.2) starts what decodes most for its prompt tokens, so that decodes
-fill the steps of later prompts; longest answers first keeps a few long ones from running alone at the end.
+All of them hold a shared run from its first reader to its last, and no longer; they differ in which siblings come
+first. BatchLLM's order (arXiv 2412.03594, section 4.2) starts with what decodes most for its prompt tokens, so that
+decodes fill the steps of later prompts; longest answers first keeps a few long ones from running alone at the end.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def order_rows(draft: PlanDraft) -> PlanDraft:
 
 
 def reorder(forest: Forest, key: Floats | Ints, row_key: Floats | Ints | None = None) -> Forest:
-    """The same forest with siblings, and roots, by ascending `key` (`[nodes]`), as they stand where keys are equal.
+    """The same forest with siblings, and roots, by ascending `key` (`[nodes]`); equal keys keep their order.
 
-    `row_key` (`[rows]`) orders the rows that end at one node likewise. No loop over nodes: a node's number is that of
-    its parent, plus one, plus the sizes of the siblings' subtrees before it.
+    `row_key` (`[rows]`) orders the rows that end at one node in the same way. No loop over nodes: a node's number is
+        that of its parent, plus one, plus the sizes of the siblings' subtrees before it.
     """
     nodes = np.arange(forest.n_nodes)
     size = forest.subtree_end - nodes

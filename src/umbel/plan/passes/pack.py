@@ -12,7 +12,8 @@ NEAR = 1.03  # a smaller chunk is taken when its price is within 3 % of the best
 def choose_chunk(draft: PlanDraft) -> PlanDraft:
     """The smallest candidate with which the whole run costs nearly as little as with the best one.
 
-    There is no cap on the rows at work: tokens and KV memory are the only limits (BatchLLM, 2412.03594, section 4.3).
+    The number of running rows is not capped: tokens and KV memory are the only limits (BatchLLM, 2412.03594, section
+    4.3).
     """
     if draft.config.chunk is not None:
         return draft.decide(Decision("chunk", draft.config.chunk, "as asked"), chunk=draft.config.chunk)

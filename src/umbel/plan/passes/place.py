@@ -1,4 +1,5 @@
-"""Cuts a planned forest into bundles of rows for replicas: whole subtrees, the costliest first to whoever has least.
+"""Cuts a planned forest into bundles of rows for replicas: whole subtrees, the costliest first to the replica that has
+least.
 
 Longest processing time first (Graham, SIAM J. Appl. Math. 1969), with the twist that a subtree cut at its children
 makes every replica that gets some of them compute the run above: that is priced, and cut only where it pays. Sending
@@ -30,9 +31,11 @@ FULL = 2.0  # times the samples that run at once, which a tail must have to be w
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Ranges `begin:stop` of a forest's order, each a subtree, rows that end at one node, or neighbours of these.
+    """Ranges `begin:stop` of a forest's order: subtrees, rows that end at one node, or neighbours of these.
 
-    `seconds` without what lies above; `above` is the node that continues there (-1: none). All are `[pieces]`.
+    `begin`, `stop`: `[pieces]`.
+    `seconds`: `[pieces]`, without the runs above.
+    `above`: `[pieces]`, the node that continues there (-1: none).
     """
 
     begin: Ints
@@ -45,7 +48,7 @@ class Pieces:
 class Placement:
     """Rows of each bundle in the plan's order, and what they are expected to take: `seconds` and prompt `tokens`.
 
-    The first `replicas` bundles are one for each replica, any others are for whoever is free first.
+    The first `replicas` bundles are one for each replica, any others are for the first one to become free.
     """
 
     replicas: int
@@ -62,10 +65,10 @@ class Placement:
 
 
 def place(plan: Plan, samples: Ints, replicas: int, *, tails: bool | None = None) -> Placement:
-    """Deal the rows of a plan out to replicas; rows that another row answers go with it.
+    """Distribute the rows of a plan over replicas; rows that another row answers go with it.
 
     `samples` (`[rows]`) are the completions asked for. With `tails` an eighth of the rows is held back in one bundle a
-    replica; None: when these are large enough to fill batches.
+        replica; None: when these are large enough to fill batches.
     """
     forest = plan.forest
     token, drawn = token_prices(plan.estimates.curve)
@@ -110,7 +113,7 @@ def cut(forest: Forest, run_seconds: Floats, row_seconds: Floats, limit: float, 
 
 
 def _together(pieces: Pieces, least: float) -> Pieces:
-    """Neighbours below the same node as one piece, up to `least` seconds beside the last of them."""
+    """Neighbours below the same node as one piece, up to `least` seconds besides the last of them."""
     if not len(pieces.begin):
         return pieces
     before = np.cumsum(pieces.seconds) - pieces.seconds
@@ -123,7 +126,7 @@ def _together(pieces: Pieces, least: float) -> Pieces:
 
 @dataclass(slots=True)
 class _Dealt:
-    """Pieces in bins: which `bin` each piece is in, and what each bin takes."""
+    """Pieces in bins: the `bin` of each piece, and the seconds and tokens of each bin."""
 
     forest: Forest
     pieces: Pieces
@@ -135,7 +138,7 @@ class _Dealt:
 
     @property
     def height(self) -> float:
-        """How full the bin is that is fullest for its size."""
+        """How full the fullest bin is for its size."""
         return float((self.seconds / self.sizes).max(initial=0.0))
 
     def placement(self, plan: Plan, replicas: int) -> Placement:
@@ -152,7 +155,7 @@ class _Dealt:
 
 
 def deal(forest: Forest, run_seconds: Floats, pieces: Pieces, sizes: Floats) -> _Dealt:
-    """The costliest piece first, each to the bin that is then least full for its size (`[bins]`).
+    """Put the costliest piece first, each into the bin that is then least full for its size (`[bins]`).
 
     A bin that gets the first piece below a run which was cut computes that run as well.
     """
@@ -175,7 +178,7 @@ def deal(forest: Forest, run_seconds: Floats, pieces: Pieces, sizes: Floats) -> 
 
 
 def _path(forest: Forest, node: int) -> list[int]:
-    """A node and all above it."""
+    """A node and all nodes above it."""
     path = []
     while node >= 0:
         path.append(node)
@@ -193,19 +196,19 @@ def _piece_tokens(forest: Forest, pieces: Pieces) -> Ints:
 
 
 def _is_above(forest: Forest, pieces: Pieces) -> NDArray[np.bool_]:
-    """Nodes that some piece continues, and all above these."""
+    """Whether each node is continued by a piece, or lies above such a node (`[nodes]`)."""
     named = np.zeros(forest.n_nodes, np.int64)
     named[pieces.above[pieces.above >= 0]] = 1
     return np.asarray(sum_below(named, forest.subtree_end) > 0)
 
 
 def _sums(values: Floats, subtree_end: Ints) -> Floats:
-    """Per node, the sum of `values` over its subtree."""
+    """The sum of `values` over the subtree of each node."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     return np.asarray(total[subtree_end] - total[:-1])
 
 
 def _between(values: Floats, begin: Ints, stop: Ints) -> Floats:
-    """Sums of `values[begin:stop]`."""
+    """The sum of each `values[begin:stop]`."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     return np.asarray(total[stop] - total[begin])

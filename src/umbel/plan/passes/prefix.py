@@ -63,14 +63,14 @@ def share_prefixes(draft: PlanDraft) -> PlanDraft:
 
 
 def _refusal(name: str, other: tuple[int, float], chosen: tuple[int, float]) -> Refusal:
-    """Why another mode is not used; sums in another order differ in their last digits, which is no difference."""
+    """Why another mode is not used; sums in another order differ in their last digits, which does not count."""
     if other[0] == chosen[0] and isclose(other[1], chosen[1], rel_tol=1e-9):
         return Refusal(f"prefix: {MODES[name]}", 0.0, "comes to the same here")
     return Refusal(f"prefix: {MODES[name]}", other[1] - chosen[1], f"computes {other[0]:,} prompt tokens")
 
 
 def _reason(mode: str, priced: Mapping[str, tuple[int, float]], opened: Mapping[str, int]) -> str:
-    """What is computed, what became of the forks, and what one level of groups would compute."""
+    """The tokens computed, how many forks are kept, and what one level of groups would compute."""
     (total, _), (once, seconds), forks = priced["none"], priced[mode], opened["every-fork"]
     if not forks:
         return (
@@ -123,7 +123,7 @@ class _RowGroups:
 
     @classmethod
     def join(cls, a: _RowGroups, b: _RowGroups) -> _RowGroups:
-        """Both lists of groups, one after the other."""
+        """The groups of both, one after the other."""
         pairs = ((a.node, b.node), (a.lo, b.lo), (a.hi, b.hi), (a.depth, b.depth), (a.window, b.window))
         return cls(*(np.concatenate(pair) for pair in pairs))
 
@@ -210,7 +210,7 @@ class _Trie:
         return self._create(groups, group[edge], token[edge] < 0, at, stop - edge)
 
     def _create(self, groups: _RowGroups, group: Ints, over: NDArray[np.bool_], at: Ints, size: Ints) -> _RowGroups:
-        """Make a node of every child; rows that are over end at the parent; a child of one row is done at once."""
+        """Make a node of every child; rows that are over end at the parent; a child of one row is done immediately."""
         lo = at[np.cumsum(size) - size]
         hi = lo + size
         self.leaf[self.order[spans(lo[over], hi[over])]] = np.repeat(groups.node[group[over]], size[over])
@@ -250,13 +250,13 @@ class _Trie:
 
 
 def sum_above(forest: Forest, values: Ints) -> Ints:
-    """Per node, the sum of `values` (`[nodes]`) over its path from the root, itself included."""
+    """The sum of `values` (`[nodes]`) over the path of each node from the root, itself included."""
     # Node j lies above all nodes from itself to the end of its subtree: add there, take off behind.
     ended = np.bincount(forest.subtree_end, values, forest.n_nodes + 1)[: forest.n_nodes]
     return np.cumsum(values) - np.cumsum(ended).astype(np.int64)
 
 
 def spans(lo: Ints, hi: Ints) -> Ints:
-    """All whole numbers of the ranges `lo[i]:hi[i]`, one range after the other (no range may be empty)."""
+    """The whole numbers of the ranges `lo[i]:hi[i]`, one range after the other (no range may be empty)."""
     size = hi - lo
     return np.asarray(np.arange(int(size.sum())) + np.repeat(lo - (np.cumsum(size) - size), size))
