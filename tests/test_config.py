@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from umbel.config import EngineConfig, nearest
-from umbel.errors import UsageError
+from umbel.config import EngineConfig
+from umbel.errors import UsageError, nearest
 
 
 def test_the_defaults_leave_everything_to_the_plan() -> None:

@@ -1,150 +1,215 @@
 """The menu: every technique that is built in, whether it is exact, what it needs, where it lives and who found it.
 
-What a job says of itself ("all exact", "lossy: linear fp8") is read from the rows that its settings take, so every
-value of an option that names a technique has its row here (tests/house/test_catalog.py).
+Options, their help, refusals of plans and conformance tests read these rows; what a job says of itself ("all exact",
+"lossy: linear fp8") is read from those that its settings take (tests/house/test_catalog.py). Other packages add rows of
+their own (umbel.registry).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-WITHOUT_OPTION = ("planner", "machine", "always", "simulation")
-
-
-@dataclass(frozen=True, slots=True)
-class Technique:
-    """One row. `exact`: the tokens are those of one plain request at a time; `module` is the one below `umbel` that has
-    it; `paper` with its arXiv number.
-
-    `by` says what takes it: the value of an option of config.EngineConfig ("linear=fp8"; of a number, any value of at
-    least that), the planner in the pass that has the family's name, the machine where it has what is needed, nothing
-    ("always"), or nothing but `umbel sim` ("simulation"). What is lossy is taken by an option only.
-    """
-
-    family: str
-    name: str
-    exact: bool
-    module: str
-    paper: str
-    needs: str = "any model, any machine"
-    by: str = "planner"
-
-    @property
-    def option(self) -> tuple[str, str]:
-        """The option that takes it and the value, as texts; two empty ones where none does."""
-        name, _, value = self.by.partition("=")
-        return (name, value) if value else ("", "")
-
-    def taken_by(self, settings: object) -> bool:
-        """Whether these settings (an EngineConfig) take it by an option."""
-        name, value = self.option
-        asked = getattr(settings, name) if name else ""
-        return asked >= int(value) if isinstance(asked, int) else bool(name) and asked == value
-
+from umbel.technique import Technique
 
 CATALOG: tuple[Technique, ...] = (
     Technique(
-        "prefix", "the forks that pay", True, "plan.passes.grouping_price", "BatchLLM, 2412.03594", by="prefix=forest"
+        "prefix",
+        "the forks that pay",
+        True,
+        "umbel.plan.passes.grouping:paying_forks",
+        "BatchLLM, 2412.03594",
+        by="prefix=forest",
     ),
-    Technique("prefix", "every fork", True, "plan.passes.prefix", "ChunkAttention, 2402.15220", by="prefix=every-fork"),
+    Technique(
+        "prefix",
+        "every fork",
+        True,
+        "umbel.plan.passes.grouping:every_fork",
+        "ChunkAttention, 2402.15220",
+        by="prefix=every-fork",
+    ),
     Technique(
         "prefix",
         "one level (optimum)",
         True,
-        "plan.passes.grouping",
+        "umbel.plan.passes.grouping:best_groups",
         "BatchLLM, 2412.03594 §4.1",
         by="prefix=one-level",
     ),
     Technique(
-        "prefix", "one level (paper)", True, "plan.passes.grouping", "BatchLLM, 2412.03594 §4.1", by="prefix=paper"
+        "prefix",
+        "one level (paper)",
+        True,
+        "umbel.plan.passes.grouping:paper_groups",
+        "BatchLLM, 2412.03594 §4.1",
+        by="prefix=paper",
     ),
-    Technique("dedupe", "answer once", True, "plan.passes.dedupe", "Optimizing LLM queries, 2403.05821"),
-    Technique("lengths", "history", True, "cost.lengths", "Past-Future, 2507.10150"),
-    Technique("order", "tree walk", True, "plan.passes.order", "BatchLLM, 2412.03594"),
-    Technique("order", "decode-heavy first", True, "plan.passes.order", "BatchLLM, 2412.03594 §4.2"),
-    Technique("order", "longest first inside", True, "plan.passes.order", "S3, 2306.06000"),
-    Technique("order", "longest first", True, "plan.passes.order", "S3, 2306.06000"),
-    Technique("order", "cheapest first", True, "plan.passes.budget", "SSJF, 2404.08509", "a budget"),
-    Technique("pack", "token-budget", True, "plan.passes.pack", "BatchLLM, 2412.03594 §4.3"),
+    Technique(
+        "dedupe",
+        "answer once",
+        True,
+        "umbel.plan.passes.dedupe:answer_once",
+        "Optimizing LLM queries, 2403.05821",
+        by="planner",
+    ),
+    Technique("lengths", "history", True, "umbel.cost.lengths:LengthBook", "Past-Future, 2507.10150", by="planner"),
+    Technique(
+        "order",
+        "tree walk",
+        True,
+        "umbel.plan.passes.order:order_rows",
+        "BatchLLM, 2412.03594",
+        by="planner",
+        says="depth-first over the forest: a shared run is released as soon as its last row is done",
+    ),
+    Technique(
+        "order",
+        "decode-heavy first",
+        True,
+        "umbel.plan.passes.order:other_orders",
+        "BatchLLM, 2412.03594 §4.2",
+        by="planner",
+        says="most output for its prompt tokens first, depth-first: decodes fill the steps of prompts",
+    ),
+    Technique(
+        "order",
+        "longest first inside",
+        True,
+        "umbel.plan.passes.order:other_orders",
+        "S3, 2306.06000",
+        by="planner",
+        says="depth-first, in each group the longest answers first: none is left alone at its end",
+    ),
+    Technique(
+        "order",
+        "longest first",
+        True,
+        "umbel.plan.passes.order:other_orders",
+        "S3, 2306.06000",
+        by="planner",
+        says="depth-first, the longest answers first at every level: none is left alone at the end",
+    ),
+    Technique(
+        "order", "cheapest first", True, "umbel.plan.passes.budget:fit", "SSJF, 2404.08509", "a budget", by="planner"
+    ),
+    Technique(
+        "pack", "token-budget", True, "umbel.plan.passes.pack:choose_chunk", "BatchLLM, 2412.03594 §4.3", by="planner"
+    ),
     Technique(
         "admission",
         "past-future",
         True,
-        "sched.policies.past_future",
+        "umbel.sched.policies.past_future:PastFuture",
         "Past-Future, 2507.10150",
-        by="admission=past-future",
+        says="a row starts when the fullest step to come overflows with probability {overflow:g} at most; expected "
+        "ceiling {ceiling}",
+        why_not="starts rows by the peak that is predicted",
     ),
     Technique(
-        "admission", "headroom", True, "sched.policies.admission", "PagedAttention, 2309.06180", by="admission=headroom"
+        "admission",
+        "headroom",
+        True,
+        "umbel.sched.policies.headroom:Headroom",
+        "PagedAttention, 2309.06180",
+        says="a row starts when everyone could still write a little more; who outgrows that is evicted",
+        why_not="keeps the same growth free for every row, whatever its length",
     ),
     Technique(
         "admission",
         "conservative",
         True,
-        "sched.policies.admission",
+        "umbel.sched.policies.conservative:Conservative",
         "Past-Future, 2507.10150",
-        by="admission=conservative",
+        says="a row starts when everyone could get to their limit; nobody is ever evicted",
+        why_not="keeps room for every row's limit, most of which is never used",
     ),
     Technique(
         "admission",
         "aggressive",
         True,
-        "sched.policies.admission",
+        "umbel.sched.policies.aggressive:Aggressive",
         "Past-Future, 2507.10150",
-        by="admission=aggressive",
+        says="a row starts when its prompt fits; when the pool overflows, the last one is evicted",
+        why_not="fills the pool, then steps back and computes again, which this price leaves out",
     ),
-    Technique("queue", "longest-prefix", True, "sched.policies.longest_prefix", "SGLang, 2312.07104", by="simulation"),
-    Technique("policy", "chunked-prefill", True, "sched.scheduler", "SARATHI, 2308.16369", by="always"),
-    Technique("policy", "recompute-preemption", True, "sched.scheduler", "PagedAttention, 2309.06180", by="always"),
-    Technique("cache", "paged-kv", True, "cache.pages", "PagedAttention, 2309.06180", by="always"),
-    Technique("cache", "last-reader-release", True, "cache.kv_forest", "BatchLLM, 2412.03594", by="always"),
-    Technique("cache", "lru", True, "cache.kv_forest", "PagedAttention, 2309.06180", by="simulation"),
-    Technique("sampling", "shared-prompt-samples", True, "cache.kv_forest", "PagedAttention, 2309.06180", by="always"),
+    Technique("queue", "plan", True, "umbel.sched.waiting:Waiting", "BatchLLM, 2412.03594", by="policy"),
     Technique(
-        "linear", "int8", False, "linear.int8", "ZeroQuant, 2206.01861", "a CPU and compiled kernels", by="linear=int8"
+        "queue",
+        "longest-prefix",
+        True,
+        "umbel.sched.policies.longest_prefix:LongestPrefix",
+        "SGLang, 2312.07104",
+        by="policy",
+        why_not="looks for sharing in the cache; the walk of the forest has it by construction; umbel sim plays it",
+    ),
+    Technique("policy", "chunked-prefill", True, "umbel.sched.scheduler:Scheduler", "SARATHI, 2308.16369", by="always"),
+    Technique(
+        "policy",
+        "recompute-preemption",
+        True,
+        "umbel.sched.scheduler:Scheduler",
+        "PagedAttention, 2309.06180",
+        by="always",
+    ),
+    Technique("cache", "paged-kv", True, "umbel.cache.pages:PagePool", "PagedAttention, 2309.06180", by="always"),
+    Technique("keep", "last-reader", True, "umbel.cache.kv_forest:KVForest", "BatchLLM, 2412.03594", by="policy"),
+    Technique(
+        "keep",
+        "lru",
+        True,
+        "umbel.cache.kv_forest:KVForest",
+        "PagedAttention, 2309.06180",
+        by="policy",
+        why_not="keeps what was used last; the plan keeps what is still to be read; umbel sim plays it",
+    ),
+    Technique(
+        "sampling",
+        "shared-prompt-samples",
+        True,
+        "umbel.cache.kv_forest:KVForest",
+        "PagedAttention, 2309.06180",
+        by="always",
+    ),
+    Technique(
+        "linear",
+        "int8",
+        False,
+        "umbel.linear.int8:Int8Method.of",
+        "ZeroQuant, 2206.01861",
+        "a CPU and compiled kernels",
     ),
     # Lossy where floats are rounded on loading; a checkpoint in int4 gives exactly the tokens of its own weights.
     Technique(
         "linear",
         "int4",
         False,
-        "linear.int4",
+        "umbel.linear.int4:Int4Method.of",
         "GPTQ, 2210.17323; AWQ, 2306.00978",
         "saves memory on GPUs",
-        by="linear=int4",
     ),
     Technique(
         "linear",
         "fp8",
         False,
-        "linear.fp8",
+        "umbel.linear.fp8:Fp8Method.of",
         "FP8 Formats, 2209.05433",
         "fast on GPUs with fp8 (Ada, Hopper)",
-        by="linear=fp8",
     ),
     Technique(
         "experts",
         "one-launch",
         True,
-        "linear.experts",
+        "umbel.linear.experts:GroupedProducts",
         "MegaBlocks, 2211.15841",
         "experts, a GPU and Triton",
         by="machine",
     ),
     Technique(
-        "kv",
-        "fp8",
-        False,
-        "kv.fp8",
-        "FP8 Formats, 2209.05433",
-        "fast on GPUs with fp8 (Ada, Hopper)",
-        by="kv_cache_dtype=fp8",
+        "kv", "fp8", False, "umbel.kv.fp8:Fp8Store", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"
     ),
     Technique(
         "parallel",
         "tensor",
         True,
-        "models.shards",
+        "umbel.models.shards:build_shard",
         "Megatron-LM, 1909.08053",
         "heads that divide evenly",
         by="tensor_parallel_size=2",
@@ -153,17 +218,25 @@ CATALOG: tuple[Technique, ...] = (
         "parallel",
         "data",
         True,
-        "plan.passes.place",
+        "umbel.plan.passes.place:place",
         "Preble, 2407.00023",
         "a device or threads for each",
         by="data_parallel_size=2",
     ),
-    Technique("loop", "a step ahead", True, "runner.ahead", "NanoFlow, 2408.12757", "a GPU", by="machine"),
+    Technique(
+        "loop",
+        "a step ahead",
+        True,
+        "umbel.runner.ahead:AheadTorchRunner",
+        "NanoFlow, 2408.12757",
+        "a GPU",
+        by="machine",
+    ),
     Technique(
         "attention",
         "one-launch",
         True,
-        "attention.triton",
+        "umbel.attention.triton:TritonAttention",
         "Hydragen, 2402.05099",
         "a GPU and Triton",
         by="attention_backend=triton",
@@ -172,22 +245,16 @@ CATALOG: tuple[Technique, ...] = (
         "attention",
         "flashinfer",
         True,
-        "attention.flashinfer",
+        "umbel.attention.flashinfer:FlashInferAttention",
         "FlashInfer, 2501.01005",
         "a GPU and FlashInfer",
-        by="attention_backend=flashinfer",
     ),
     Technique(
-        "attention", "shared-prefix-merge", True, "attention", "Hydragen, 2402.05099", by="attention_backend=torch"
+        "attention",
+        "shared-prefix-merge",
+        True,
+        "umbel.attention.grid:GridAttention",
+        "Hydragen, 2402.05099",
+        by="attention_backend=torch",
     ),
 )
-
-
-def lossy(settings: object) -> tuple[Technique, ...]:
-    """The techniques that these settings (an EngineConfig) take and that may change answers."""
-    return tuple(row for row in CATALOG if not row.exact and row.taken_by(settings))
-
-
-def at(option: str, value: str) -> Technique | None:
-    """The technique that the value of an option takes; None where it takes none."""
-    return next((row for row in CATALOG if row.option == (option, value)), None)

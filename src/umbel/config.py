@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from umbel import catalog
-from umbel.errors import UsageError
+from umbel import registry
+from umbel.errors import UsageError, nearest
+from umbel.technique import OPTIONS
 
 PAGE_SIZE = 16
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
-LINEARS = ("dense", "int8", "int4", "fp8")
-KV_DTYPES = ("auto", "fp8")
-ATTENTIONS = ("auto", "triton", "flashinfer", "torch")
-PREFIX_MODES = ("forest", "every-fork", "one-level", "paper", "none")
 DECIDED_HERE = ("dtype", "attention_backend", "device", "kernels", "torch")  # parts of a config's identity
-ADMISSIONS = ("past-future", "headroom", "conservative", "aggressive")
-CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "dtype": DTYPES,
-        "load_format": LOAD_FORMATS,
-        "linear": LINEARS,
-        "kv_cache_dtype": KV_DTYPES,
-        "attention_backend": ATTENTIONS,
-        "prefix": PREFIX_MODES,
-        "admission": ADMISSIONS,
-    }
-)
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({"dtype": DTYPES, "load_format": LOAD_FORMATS})
+
+
+def choices(option: str) -> tuple[str, ...]:
+    """What an option that has a list of values may be; those that name techniques are the catalogue's."""
+    return registry.values(option) if option in OPTIONS.values() else CHOICES[option]
 
 
 def readable(name: Path | str) -> str:
     """A file's name as text that can be stored and printed, whatever the system takes names for: its bytes as UTF-8,
     those that are none by number."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ' (did you mean x?)', or '' when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +65,8 @@ class EngineConfig:
     allow_lossy: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            _one_of(name, getattr(self, name), allowed)
+        for name in (*CHOICES, *OPTIONS.values()):
+            _check_choice(name, getattr(self, name))
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -93,7 +77,7 @@ class EngineConfig:
     @property
     def lossy(self) -> tuple[str, ...]:
         """What was asked for that may change answers, by the catalogue."""
-        return tuple("{}={!r}".format(*row.option) for row in catalog.lossy(self))
+        return tuple("{}={!r}".format(*row.option) for row in registry.lossy(self))
 
     @property
     def identity(self) -> dict[str, str | int]:
@@ -128,6 +112,9 @@ class EngineConfig:
         return cls(model, **options)
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{name}={value!r}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+def _check_choice(option: str, value: object) -> None:
+    """Raise UsageError for a value that an option does not have."""
+    known = value in CHOICES[option] if option in CHOICES else registry.takes(option, value)
+    if not known:
+        allowed = choices(option)
+        raise UsageError(f"{option}={value!r}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")

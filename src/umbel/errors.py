@@ -1,5 +1,16 @@
 """Every exception Umbel raises on purpose, each with its exit code and its advice."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: ' (did you mean x?)', or '' when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
 
 class UmbelError(Exception):
     """Base of all planned failures; `exit_code` is what the command line returns (README, "Command line")."""

@@ -16,7 +16,7 @@ from umbel.attention.capabilities import CAPABILITIES, Case, choose
 from umbel.attention.flashinfer import FlashInferAttention, PlacedFlashInferAttention
 from umbel.attention.grid import GridAttention
 from umbel.attention.pick import check_attention, pick_attention
-from umbel.config import ATTENTIONS, EngineConfig
+from umbel.config import EngineConfig, choices
 from umbel.cost.attention import PRICES, AttentionPrice
 from umbel.errors import UsageError
 
@@ -78,7 +78,7 @@ def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatc
 
 def test_flash_attention_is_always_refused() -> None:
     assert "whole pages of 256 tokens" in dict(choose(HOPPER).others)["flash-attention"]
-    assert "flash-attention" not in ATTENTIONS
+    assert "flash-attention" not in choices("attention_backend")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.tiny_models import make_model
 from umbel import LLM, SamplingParams
 from umbel.errors import UsageError
 from umbel.kernels.dispatch import KernelChoice, kernels
-from umbel.linear import pick
+from umbel.linear import int8, pick
 from umbel.linear.int8 import Int8Linear
 
 PROMPTS = [[5 + i, 9, 30 + i % 3, 7, 11 + i, 40] * (1 + i % 4) for i in range(9)]
@@ -37,6 +37,6 @@ def test_a_row_alone_and_among_others(folder: str) -> None:
 
 
 def test_it_says_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pick, "kernels", lambda: KernelChoice(None, "nothing was compiled"))
+    monkeypatch.setattr(int8, "kernels", lambda: KernelChoice(None, "nothing was compiled"))
     with pytest.raises(UsageError, match=r"int8.*nothing was compiled"):
         pick.pick_linear(torch.float32, torch.device("cpu"), "int8")

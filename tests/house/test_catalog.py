@@ -9,20 +9,27 @@ from dataclasses import fields, replace
 import pytest
 
 from tests.house.source import imports, modules
-from umbel import catalog
-from umbel.catalog import CATALOG, WITHOUT_OPTION, Technique
-from umbel.config import CHOICES, EngineConfig
+from umbel import catalog, registry
+from umbel.catalog import CATALOG
+from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.plan.planner import PASSES
+from umbel.sched.policies.policy import Policy
+from umbel.technique import NONE, OPEN, OPTIONS, WITHOUT_OPTION, Technique
 
 EACH = pytest.mark.parametrize("row", CATALOG, ids=lambda row: f"{row.family}: {row.name}")
-NO_TECHNIQUES = {"dtype", "load_format"}  # what weights are read as, from where
-NOTHING = {"auto", "dense", "none"}  # values that leave out what the option is about
+DEFINED = (ast.ClassDef, ast.FunctionDef)
 LOSSY = {"linear=int8", "linear=int4", "linear=fp8", "kv_cache_dtype=fp8"}  # written out once more, on purpose
 
 
 def test_rows_point_at_code() -> None:
-    assert not [row for row in CATALOG if f"umbel.{row.module}" not in modules()]
+    """To a module, and to a class or function that is defined in it."""
+    for module, names in (row.loads.split(":") for row in CATALOG):
+        body = modules()[module].tree.body
+        for name in names.split("."):
+            found = [node for node in body if isinstance(node, DEFINED) and node.name == name]
+            assert found, (module, names)
+            body = found[0].body
 
 
 def test_rows_name_their_paper() -> None:
@@ -49,9 +56,10 @@ def chooses(row: Technique) -> bool:
         return row.option[0] in known and row.taken_by(config_taking(row))  # raises for a value that is not known
     if row.by == "planner":
         return row.family in PASSES and row.exact
-    if row.by == "simulation":
-        return row.exact and row.name in _texts("umbel.sim.policies")
-    return row.by in WITHOUT_OPTION and row.exact and f"umbel.{row.module}" in reachable_from("umbel.api")
+    if row.by == "policy":
+        return row.exact and row.family in {f.name for f in fields(Policy)} and bool(Policy(**{row.family: row.name}))
+    reached = row.family in OPEN or row.loads.split(":")[0] in reachable_from("umbel.api")
+    return row.by in WITHOUT_OPTION and row.exact and reached
 
 
 def reachable_from(start: str) -> set[str]:
@@ -70,25 +78,28 @@ def test_every_technique_can_be_taken(row: Technique) -> None:
     assert chooses(row)
 
 
-@pytest.mark.parametrize("by", ["no_such_option=1", "planner", "simulation", "always", "machine", "somehow"])
+@pytest.mark.parametrize("by", ["no_such_option=1", "planner", "policy", "always", "machine", "somehow", ""])
 def test_a_technique_that_cannot_be_taken_is_noticed(by: str) -> None:
-    assert not chooses(Technique("decoding", "telepathy", True, "no.such.module", "2501.00001", by=by))
+    assert not chooses(Technique("decoding", "telepathy", True, "no.such.module:Reader", "2501.00001", by=by))
 
 
-def test_a_value_that_the_option_does_not_have_is_noticed() -> None:
+@pytest.mark.parametrize("by", ["", "linear=int3"])
+def test_a_value_that_the_option_does_not_have_is_noticed(by: str) -> None:
     with pytest.raises(UsageError, match="linear='int3': must be one of"):
-        chooses(Technique("linear", "int3", False, "linear.int8", "2501.00001", by="linear=int3"))
+        chooses(Technique("linear", "int3", False, "umbel.linear.int8:Int8Method", "2501.00001", by=by))
 
 
-def test_every_value_of_an_option_has_its_row() -> None:
-    """So that a new value cannot be forgotten where plans and reports say whether they are exact."""
-    values = {(name, v) for name, allowed in CHOICES.items() if name not in NO_TECHNIQUES for v in allowed}
-    assert {(name, v) for name, v in values if v not in NOTHING} <= {row.option for row in CATALOG}
+def test_every_value_of_an_option_is_a_row_s_or_takes_none() -> None:
+    for option in OPTIONS.values():
+        taking = [row.option[1] for row in CATALOG if row.option[0] == option]
+        assert list(registry.values(option)) == [*([NONE[option]] if option in NONE else []), *taking]
+        assert [registry.at(option, value).option[1] for value in taking] == taking
+        assert option not in NONE or registry.at(option, NONE[option]) is None
 
 
 def test_what_is_lossy_is_off_unless_asked_for() -> None:
     """Twice: by name, and by the word that answers may change."""
-    assert {row.by for row in CATALOG if not row.exact} == LOSSY
+    assert {"=".join(row.option) for row in CATALOG if not row.exact} == LOSSY
     assert EngineConfig("demo").lossy == ()
     for by in LOSSY:
         name, _, value = by.partition("=")
@@ -99,16 +110,8 @@ def test_what_is_lossy_is_off_unless_asked_for() -> None:
 
 def test_lossy_settings_are_read_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that becomes lossy makes the settings lossy that take it, and the default with them."""
-    rows = tuple(replace(row, exact=False) if row.by == "admission=past-future" else row for row in CATALOG)
+    rows = tuple(replace(row, exact=False) if row.name == "past-future" else row for row in CATALOG)
     monkeypatch.setattr(catalog, "CATALOG", rows)
     with pytest.raises(UsageError, match="admission='past-future' may change answers"):
         EngineConfig("demo")
     assert EngineConfig("demo", admission="headroom").lossy == ()
-
-
-def _texts(name: str) -> set[str]:
-    return {
-        node.value
-        for node in ast.walk(modules()[name].tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }

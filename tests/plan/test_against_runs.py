@@ -79,42 +79,6 @@ def test_estimates_are_near_what_happens(name: str, chunk: int, kv_tokens: int |
     assert expected.steps == pytest.approx(stats.steps, rel=0.05, abs=1)
 
 
-RULES = {"past-future": 0, "conservative": 0, "headroom": 13, "aggressive": 90}  # preemptions that it may cause here
-HARD = ("one group", "unrelated", "long answers", "uneven", "mixed", "long tail", "levels")
-
-
-@pytest.mark.parametrize("kv_tokens", [1000, 2000, 4000])
-@pytest.mark.parametrize("chunk", [128, 512])
-@pytest.mark.parametrize("name", HARD)
-@pytest.mark.parametrize("rule", RULES)
-def test_the_walk_starts_rows_by_the_scheduler_s_rule(rule: str, name: str, chunk: int, kv_tokens: int) -> None:
-    """Under every rule of admission, in pools that bind: as many steps, as much KV, unless rows are preempted.
-
-    What is computed again for that the walk leaves out, so there it is held from above, and loosely from below. Under
-    the two rules that know the lengths nobody is preempted.
-    """
-    workload = WORKLOADS[name]()
-    config = EngineConfig("tiny", chunk=chunk, kv_tokens=kv_tokens, admission=rule)
-    plan = make_plan(workload, SPEC, config, MACHINE)
-    stats, expected = stats_of(workload, plan), plan.estimates
-    assert stats.computed_prompt_tokens == expected.computed_prompt_tokens
-    assert stats.output_tokens == expected.output_tokens
-    assert expected.kv_peak_tokens == pytest.approx(stats.kv_peak_tokens, rel=0.075, abs=16)
-    assert stats.preemptions <= RULES[rule]
-    assert 0.45 * stats.steps <= expected.steps <= 1.05 * stats.steps + 1
-    if not stats.preemptions:
-        assert expected.steps == pytest.approx(stats.steps, rel=0.05, abs=1)
-
-
-def test_the_rules_that_are_compared_differ() -> None:
-    """Else the test above would hold nothing: in a tight pool each rule takes another number of steps."""
-    steps = {}
-    for rule in RULES:
-        plan = make_plan(WORKLOADS["long tail"](), SPEC, EngineConfig("tiny", kv_tokens=1000, admission=rule), MACHINE)
-        steps[rule] = plan.estimates.steps
-    assert steps["aggressive"] < 0.97 * steps["headroom"] and steps["past-future"] < 0.97 * steps["conservative"], steps
-
-
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_curve_adds_up_to_the_estimates(name: str) -> None:
     workload = WORKLOADS[name]()

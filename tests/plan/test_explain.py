@@ -16,13 +16,14 @@ import pytest
 
 from tests.plan.workloads import CANONICAL, MACHINE, SPEC, of, run
 from umbel.catalog import CATALOG
-from umbel.config import CHOICES, EngineConfig
+from umbel.config import CHOICES, EngineConfig, choices
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.plan import Decision, Refusal
 from umbel.plan.explain import duration, explain, head_lines, to_json
 from umbel.plan.page import plan_page
 from umbel.plan.page_svg import short, ticks
 from umbel.plan.planner import make_plan
+from umbel.technique import OPTIONS
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -48,7 +49,7 @@ def test_printed_plan_of_a_lossy_job() -> None:
     assert text.splitlines()[0].endswith("    lossy: linear fp8, kv fp8")
 
 
-VALUES = [(name, value) for name, allowed in CHOICES.items() for value in allowed]
+VALUES = [(name, value) for name in (*CHOICES, *OPTIONS.values()) for value in choices(name)]
 
 
 @pytest.mark.parametrize(("name", "value"), VALUES)

@@ -57,7 +57,7 @@ def test_reordered_forest_is_the_recursion(prompts: list[list[int]], data: st.Da
 
 
 def test_every_order_is_in_the_catalogue() -> None:
-    rows = {row.name for row in CATALOG if row.family == "order" and row.module == "plan.passes.order"}
+    rows = {row.name for row in CATALOG if row.family == "order" and row.loads.startswith("umbel.plan.passes.order:")}
     draft = planned(groups(2, 3, 256, 8), [4] * 6)
     decision = order_rows(draft).decisions[-1]
     assert decision.name == "order"

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from tests.books import check_books
+from umbel import registry
 from umbel.cache.pages import PagePool
-from umbel.config import ADMISSIONS
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Sampling, Step, StepResult
@@ -19,16 +19,16 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.assemble import assemble
-from umbel.sched.policies.policy import KEEPS, QUEUES, Policy
+from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 VOCAB = 50
 POLICIES = [
     Policy(queue=queue, keep=keep, admission=admission, max_running=cap)
-    for queue in QUEUES
-    for keep in KEEPS
-    for admission, cap in (*((name, None) for name in ADMISSIONS), ("aggressive", 3))
+    for queue in registry.names("queue")
+    for keep in registry.names("keep")
+    for admission, cap in (*((name, None) for name in registry.names("admission")), ("aggressive", 3))
 ]
 MIX, WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 

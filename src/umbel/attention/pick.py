@@ -22,7 +22,7 @@ def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, d
 
 
 def pick_attention(spec: ModelSpec, store: KVStore, device: torch.device, asked: str = "auto") -> AttentionBackend:
-    """The backend that was `asked` for (config.ATTENTIONS), or the one that capabilities and prices choose: compiled
+    """The backend that was `asked` for, or the one that capabilities and prices choose: compiled
     kernels on a CPU, Triton's on a GPU, where there are any, else plain torch, as for fp8 on a CPU and on GPUs that do
     not have it. Raises UsageError when the one that was asked for cannot serve the model."""
     is_fp8 = isinstance(store, Fp8Store)

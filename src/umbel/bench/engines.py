@@ -11,8 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from umbel.config import nearest
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 
 ADAPTERS = Path(__file__).parent / "adapters"
 SORTED = "-sorted"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from umbel.bench.tasks import TASKS
 from umbel.bench.workloads import SHAPES, Row, generate, own_beginning, read_rows
-from umbel.config import nearest
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 from umbel.text.tokenizer import Tokenizer
 
 SETS = {"W": ("W1", "W2", "W3", "W4", "W5"), "L": ("L1", "L2", "L3")}

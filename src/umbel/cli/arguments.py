@@ -16,8 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from umbel.config import nearest
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,9 @@ class Argument:
 
 
 class Option:
-    """An argument given by name: `--name-of-the-parameter` if no `names` are given. `min` bounds a number. The value of
-    a `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it."""
+    """An argument given by name: `--name-of-the-parameter` if no `names` are given. In `help`, {choices} stands for the
+    values that the option of EngineConfig with the parameter's name may have. `min` bounds a number. The value of a
+    `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it."""
 
     def __init__(
         self, *names: str, help: str, min: float | None = None, metavar: str | None = None, bare: bool = False
@@ -66,10 +66,24 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """A formatter with room for our longer names beside their help."""
+    """A formatter with room for our longer names beside their help. The values that other packages add are looked for
+    only when help is printed."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        return text.replace("{choices}", _choices(action.dest)) if "{choices}" in text else text
+
+
+def _choices(option: str) -> str:
+    """The values of an option of EngineConfig, those that may change answers named as such: "a, b (lossy) or c"."""
+    from umbel import registry
+    from umbel.config import choices
+
+    *most, last = (f"{value} (lossy)" if registry.is_lossy(option, value) else value for value in choices(option))
+    return f"{', '.join(most)} or {last}".replace("%", "%%")
 
 
 class _Parser(argparse.ArgumentParser):

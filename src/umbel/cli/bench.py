@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from umbel.cli import engine_options
 from umbel.cli.arguments import Option
 from umbel.errors import UsageError
 from umbel.jobs.signals import STOPS
@@ -38,7 +39,7 @@ def bench_command(
     repeats: Annotated[int, Option(help="Rounds, each with fresh content.", min=0)] = 5,
     seed: Annotated[int, Option(help="Of the first round's content; the warm-up has the one before.")] = 101,
     threads: Annotated[int, Option(help="Of every engine.", min=1)] = 2,
-    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: engine_options.Dtype = "auto",
     out: Annotated[Path, Option(help=_OUT)] = Path("bench-out"),
     peer: Annotated[list[str] | None, Option(help=_PEER)] = None,
     peer_model: Annotated[list[str] | None, Option(help=_PEER_MODEL)] = None,
@@ -106,7 +107,7 @@ def _typed() -> Sequence[str]:
 def _named(option: str, pairs: Sequence[str]) -> dict[str, str]:
     """The values of NAME=VALUE options by name; raises UsageError for anything else, and for unknown peers."""
     from umbel.bench.engines import BASES
-    from umbel.config import nearest
+    from umbel.errors import nearest
 
     found = {}
     for pair in pairs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
+from umbel.cli import engine_options
 from umbel.cli.arguments import Option
 from umbel.config import EngineConfig
 
@@ -16,10 +17,10 @@ def doctor_command(
     model: Annotated[
         str | None, Option("-m", "--model", help="Time its steps too: 'demo', a directory, or a hub id.")
     ] = None,
-    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: engine_options.Dtype = "auto",
+    device: engine_options.Device = "auto",
     threads: Annotated[int | None, Option(help="CPU threads.", min=1)] = None,
-    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
+    attention_backend: engine_options.AttentionBackend = "auto",
     seconds: Annotated[float, Option(help="Time to spend on the model's steps, about.", min=1)] = 30.0,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -48,7 +48,7 @@ def _run(given: list[str], *, own_process: bool) -> int:
         print(f"umbel {version('umbel')}")
         return 0
     if given[0] not in COMMANDS:
-        from umbel.config import nearest
+        from umbel.errors import nearest
 
         what = "option" if given[0].startswith("-") else "command"
         return _fail(f"no {what} {given[0]!r}{nearest(given[0], COMMANDS)}; see umbel --help", USAGE)

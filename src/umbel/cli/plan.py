@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.ir.budget import Budget
@@ -29,19 +30,19 @@ def plan_command(
     chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: engine_options.Dtype = "auto",
     threads: Annotated[int | None, Option(help="CPU threads that the run will take.")] = None,
     kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
     chunk: Annotated[int | None, Option(help="Most tokens of one step; derived if not given.")] = None,
-    prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
-    admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
-    kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
-    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
-    tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
-    data_parallel_size: Annotated[int, Option(help="Devices, or parts of the processor, that share the rows.")] = 1,
-    allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
-    skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
+    prefix: engine_options.Prefix = "forest",
+    admission: engine_options.Admission = "past-future",
+    linear: engine_options.Linear = "dense",
+    kv_cache_dtype: engine_options.KVCacheDtype = "auto",
+    attention_backend: engine_options.AttentionBackend = "auto",
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    data_parallel_size: engine_options.DataParallelSize = 1,
+    allow_lossy: engine_options.AllowLossy = False,
+    skip_pass: engine_options.SkipPass = None,
     machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
     deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Say what fits into so many tokens.")] = None,

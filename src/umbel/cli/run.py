@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
@@ -37,20 +38,20 @@ def run_command(
     prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: engine_options.Dtype = "auto",
+    device: engine_options.Device = "auto",
     threads: Annotated[int | None, Option(help="CPU threads.")] = None,
     kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens.")] = None,
     chunk: Annotated[int | None, Option(help="Most tokens that one step computes.")] = None,
-    prefix: Annotated[str, Option(help="Runs shared: forest, every-fork, one-level, paper or none.")] = "forest",
-    admission: Annotated[str, Option(help="past-future, headroom, conservative, aggressive.")] = "past-future",
-    linear: Annotated[str, Option(help="Products of the layers: dense, or int8, int4 or fp8 (lossy).")] = "dense",
-    kv_cache_dtype: Annotated[str, Option(help="Keys and values: auto (the dtype) or fp8 (lossy).")] = "auto",
-    attention_backend: Annotated[str, Option(help="auto, triton, flashinfer or torch.")] = "auto",
-    tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1,
-    data_parallel_size: Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")] = 1,
-    allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False,
-    skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None,
+    prefix: engine_options.Prefix = "forest",
+    admission: engine_options.Admission = "past-future",
+    linear: engine_options.Linear = "dense",
+    kv_cache_dtype: engine_options.KVCacheDtype = "auto",
+    attention_backend: engine_options.AttentionBackend = "auto",
+    tensor_parallel_size: engine_options.TensorParallelSize = 1,
+    data_parallel_size: engine_options.DataParallelSize = 1,
+    allow_lossy: engine_options.AllowLossy = False,
+    skip_pass: engine_options.SkipPass = None,
     load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
@@ -39,7 +40,7 @@ def sim_command(
     prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
     chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
-    dtype: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: engine_options.Dtype = "auto",
     threads: Annotated[int | None, Option(help="CPU threads that the run would take.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print a JSON list, one object a policy.")] = False,
 ) -> None:

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from umbel.config import nearest
 from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.shape import BYTES
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 
 SECONDS = 0.1  # each rate is measured for
 KEEP_SECONDS = 86_400.0

@@ -13,7 +13,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 UNKNOWN = 1024  # tokens that an answer is allowed for while nobody has seen one so long; then twice what it has
-HEADROOM_TOKENS = 32  # of growth that admission by "headroom" keeps free for each sample, so that preemption stays rare
 OVERFLOW = 0.01  # probability of needing more pages than there are that admission accepts
 ENDLESS = np.iinfo(np.int64).max
 

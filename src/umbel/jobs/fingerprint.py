@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from umbel.config import ATTENTIONS, DECIDED_HERE
+from umbel.config import DECIDED_HERE, choices
 from umbel.errors import UsageError
 from umbel.jobs.read.records import ReadOptions
 
@@ -143,7 +143,7 @@ def _typed(name: str, stored: Any, now: Any) -> str:
         return _kernels(stored, now)
     if name == "device":
         return f"--device {'cpu' if stored == 'cpu' else 'cuda'}"
-    if name == "attention_backend" and stored not in ATTENTIONS:
+    if name == "attention_backend" and stored not in choices("attention_backend"):
         return "--attention-backend auto"
     if name not in _OPTIONS:
         return ""

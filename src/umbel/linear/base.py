@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from umbel.kernels.int4 import Int4Weight
@@ -47,3 +49,14 @@ class LinearMethod(Protocol):
     def convert_table(self, weight: Tensor) -> Table:
         """The embedding, the head, or both in one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a method is to work: rows of a `dtype` on a `device`, beside the method `dense` for what it leaves as it
+    is; `packed`: the model's weights come in 4 bits."""
+
+    dtype: torch.dtype
+    device: torch.device
+    dense: LinearMethod
+    packed: bool = False

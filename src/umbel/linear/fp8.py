@@ -16,7 +16,7 @@ from torch import Tensor
 from umbel.kernels.dispatch import converts_fp8
 from umbel.kernels.reference import round_to_fp8
 from umbel.kernels.rows import gated_silu, round_rows
-from umbel.linear.base import LinearMethod, Table
+from umbel.linear.base import LinearMethod, Site, Table
 
 MULTIPLE = 16  # of inputs and outputs, for the tensor cores
 
@@ -52,6 +52,11 @@ class Fp8Method:
     def __init__(self, device: torch.device, base: LinearMethod):
         self.by_tensor_cores = converts_fp8(device)
         self.base = base
+
+    @classmethod
+    def of(cls, site: Site) -> Fp8Method:
+        """On any device."""
+        return cls(site.device, site.dense)
 
     def convert(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
         """See LinearMethod."""

@@ -18,7 +18,7 @@ from umbel.ir.int4_format import LOADING
 from umbel.kernels.dispatch import gpu_kernels
 from umbel.kernels.int4 import Int4Weight, round_to_int4
 from umbel.kernels.rows import gated_silu
-from umbel.linear.base import Linear, LinearMethod, Table
+from umbel.linear.base import Linear, LinearMethod, Site, Table
 
 FEW_ROWS = 64
 """Rows up to which the kernel multiplies from nibbles; more are worth widening all weights first. A guess until it is
@@ -55,6 +55,11 @@ class Int4Method:
 
     def __init__(self, dtype: torch.dtype, base: LinearMethod, *, rounds: bool):
         self.dtype, self.base, self.rounds = dtype, base, rounds
+
+    @classmethod
+    def of(cls, site: Site) -> Int4Method:
+        """Rounds floats unless the weights are int4 already."""
+        return cls(site.dtype, site.dense, rounds=not site.packed)
 
     def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None) -> Linear:
         """See LinearMethod."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from umbel.errors import UsageError
+from umbel.kernels.dispatch import kernels
 from umbel.kernels.native.products import Int8Products, Int8Weights, ProductForm, int8_weights, panel_order
 from umbel.kernels.rows import gated_silu
-from umbel.linear.base import LinearMethod, Table
+from umbel.linear.base import LinearMethod, Site, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ class Int8Method:
     def __init__(self, instruction_set: str, base: LinearMethod):
         self.kernels = Int8Products(instruction_set)
         self.base = base
+
+    @classmethod
+    def of(cls, site: Site) -> Int8Method:
+        """Raises UsageError where nothing multiplies in int8."""
+        choice = kernels()
+        if choice.native is None or site.device.type != "cpu":
+            why = f"{site.device.type}, {choice.reason}"
+            raise UsageError(f"linear='int8' needs compiled kernels and a CPU; here: {why}")
+        return cls(choice.native.instruction_set, site.dense)
 
     def convert(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
         """See LinearMethod."""

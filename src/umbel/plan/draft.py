@@ -38,7 +38,7 @@ class PlanDraft:
     same_as: Ints  # [rows] the row whose answer a row gets
     chunk: int
     kv_tokens: int
-    admission: str  # which rows may start (config.ADMISSIONS)
+    admission: str  # the rule by which rows start
     templates: tuple[str, ...] = ("",)
     output_spread: float = 0.0  # half the interval of all output tokens, as a share of them
     known: Known = field(default_factory=Known)  # what earlier runs have taught

@@ -9,14 +9,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel import catalog
-from umbel.config import EngineConfig, nearest
+from umbel import registry
+from umbel.config import EngineConfig
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
 from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
@@ -103,7 +103,7 @@ def make_plan(
         decisions=draft.decisions,
         refusals=draft.refusals,
         estimates=estimates,
-        lossy=tuple(f"{row.family} {row.name}" for row in catalog.lossy(config)),
+        lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(config)),
         notes=spec.notes,
     )
 

@@ -19,7 +19,7 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     Above `detail` samples (None: a very large number) neighbours are walked together.
     """
     page, window = draft.config.page_size, draft.spec.sliding_window
-    rows = Rows.of(draft.forest, draft.order, draft.samples, draft.walked, page, window)
+    rows = Rows.of(draft.forest, draft.order, draft.samples, draft.walked, page, window, draft.limits)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
     timeline = walk(draft.forest, rows, limits)

@@ -15,8 +15,9 @@ from math import ceil, inf
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import registry
+from umbel.cost.flow import Flow
 from umbel.cost.roofline import Load
-from umbel.cost.survival import HEADROOM_TOKENS
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve
 from umbel.plan.timeline_bundles import bundle
@@ -46,7 +47,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a run: tokens of a step (`chunk`), the pool's size, the rule by which samples start, keys seen.
+    """What bounds a run: tokens of a step (`chunk`), the pool's size, the rule of admission by name, keys seen.
 
     And what bounds its walk: of more than `detail` samples (None: of very many) neighbours are walked together.
     """
@@ -54,7 +55,7 @@ class Limits:
     chunk: int
     kv_tokens: int
     page_size: int
-    admission: str = "past-future"  # config.ADMISSIONS
+    admission: str = "past-future"
     window: int | None = None
     detail: int | None = None
 
@@ -65,22 +66,24 @@ def walk(forest: Forest, rows: Rows, limits: Limits) -> Timeline:
     forest, rows = bundle(forest, rows.together(limits.chunk, pool, limits.detail), page_size)
     state = _Walk(forest, rows, limits)
     for rank in range(len(rows.tokens)):
-        while state.events and not state.fits(rank):
+        state.propose(rank)
+        while state.events and not state.fits():
             state.wait()
         state.start(rank)
     while state.events:
         state.next_event()
     steps = ceil(state.now - 1e-9)
-    state.ledger.add(steps - state.now, state.used(), 0, 0, 0, 0)  # the last step is not full, yet costs its weights
+    used = state.flow.used()
+    state.ledger.add(steps - state.now, used, 0, 0, 0, 0)  # the last step is not full, yet costs its weights
     peak = min(ceil(state.peak), max(pool, 1)) * page_size if len(rows.leaf) else 0
     return Timeline(state.ledger.load(), steps, peak, state.ledger, page_size)
 
 
 class _Walk:
-    """The clocks, the running samples and the pages.
+    """The clock, the running samples and the pages.
 
-    `now` counts steps, with fractions. `progress` counts the tokens that a sample which always ran would have drawn: it
-    falls behind `now` while more samples run than a step has tokens.
+    `now` counts steps, with fractions. The flow's `progress` falls behind it while more samples run than a step has
+    tokens.
     """
 
     def __init__(self, forest: Forest, rows: Rows, limits: Limits):
@@ -88,90 +91,67 @@ class _Walk:
         self.forecast = Forecast(forest, rows, limits.page_size)
         self.events: list[tuple[float, int, int]] = []  # heap of (progress when, LAST_TOKEN or RELEASE, rank)
         self.now = 0.0
-        self.progress = 0.0
         self.peak = 0.0
-        self.limits, self.chunk, self.page_size = limits, limits.chunk, limits.page_size
-        self.pool = limits.kv_tokens // limits.page_size
+        self.chunk, self.page_size = limits.chunk, limits.page_size
+        self.rule = registry.kind("admission", limits.admission)
+        self.flow = Flow(limits.kv_tokens // limits.page_size, limits.page_size, self.rule, self._peak)
         self.window = inf if limits.window is None else limits.window
         # `.data`: plain numbers out of arrays, without a list of objects
         self.leaf, self.parent = rows.leaf.data, forest.parent.data
         self.node_pages = (-(-(forest.end - forest.start) // limits.page_size)).data
         self.open = rows.readers(forest).data
         self.tokens, self.pairs, self.pages = rows.tokens.data, rows.pairs.data, rows.pages.data
-        self.prompt, self.samples, self.lengths = rows.prompt.data, rows.samples.data, rows.lengths.data
+        self.prompt, self.samples = rows.prompt.data, rows.samples.data
+        self.lengths, self.limits = rows.lengths.data, rows.limits.data
         self.first = rows.first.data
         self.alone, self.cells, self.node_cells = rows.alone.data, rows.cells.data, rows.node_cells.data
         self.common = 0  # tokens held whose KV is read together
-        self.held = 0  # pages of prompt nodes, and of tails that wait for the end of their step
-        # Sums over the samples that run:
-        self.n_running = 0
-        self.begun = 0.0  # progress at which they began
-        self.context = 0  # lengths of their prompts
-        self.apart = 0  # tokens of these whose KV each reads by itself
-        self.headroom = 0  # tokens kept free for them
-        self.full = 0  # pages of their tails at full length
-        # The same for their tails' pages: where each began in the page of progress it did, and pages before that.
-        self.phases = [0] * self.page_size
-        self.pages_before = 0
+        self.context = 0  # of the samples that run, lengths of their prompts
+        self.apart = 0  # of these, tokens whose KV each reads by itself
 
-    def used(self) -> int:
-        """Pages in use now: prompts, and tails, each of whose pages is taken with its first token."""
-        whole, part = divmod(self.progress, self.page_size)
-        return self.held + self.n_running * int(whole) + sum(self.phases[: ceil(part)]) - self.pages_before
+    def propose(self, rank: int) -> None:
+        """The entry that may start next."""
+        flow = self.flow
+        flow.samples, flow.pages = self.samples[rank], self.pages[rank]
+        flow.length, flow.limit = self.lengths[rank], self.limits[rank]
 
-    def grown(self) -> float:
-        """Tokens that running samples have generated after their first ones."""
-        return self.n_running * self.progress - self.begun
+    def fits(self) -> bool:
+        """Whether the entry proposed finds tokens, and pages by the rule of admission."""
+        return self.flow.n_running < self.chunk and bool(self.rule.fits(self.flow))
 
-    def fits(self, rank: int) -> bool:
-        """Whether the next entry finds tokens, and pages by the rule of admission."""
-        if self.n_running >= self.chunk:
-            return False
-        samples, length = self.samples[rank], self.lengths[rank]
-        room = self.pool - self.pages[rank]
-        if self.held + self.full + samples * -(-length // self.page_size) <= room:
-            return True  # even if all grow to their full length at once
-        if self.used() + samples > room:
-            return False
-        rule = self.limits.admission
-        if rule == "past-future":
-            return self.forecast.peak(self.progress, self.held, samples, length, self.pages[rank]) <= self.pool
-        if rule == "headroom":
-            grow = samples * -(-min(HEADROOM_TOKENS, length) // self.page_size)
-            ahead = min(self.used() + self.headroom / self.page_size, self.held + self.full)  # none outgrows its length
-            return ahead + grow <= room
-        return rule == "aggressive"
+    def _peak(self) -> float:
+        flow = self.flow
+        return self.forecast.peak(flow.progress, flow.held, flow.samples, flow.length, flow.pages)
 
     def start(self, rank: int) -> None:
         """Compute what the row's prompt lacks, then let its samples run to their length."""
-        left, total = float(self.tokens[rank]), self.tokens[rank]
-        self.held += self.pages[rank]
+        flow, left, total = self.flow, float(self.tokens[rank]), self.tokens[rank]
+        flow.held += self.pages[rank]
         self.common += self.cells[rank]
-        self.ledger.see(self.used())
+        self.ledger.see(flow.used())
         while left > 0:
-            free = self.chunk - self.n_running
+            free = self.chunk - flow.n_running
             steps = left / free
-            if self.events and self.events[0][0] < self.progress + steps:
-                steps = max(self.events[0][0] - self.progress, 0.0)
+            if self.events and self.events[0][0] < flow.progress + steps:
+                steps = max(self.events[0][0] - flow.progress, 0.0)
                 self._advance(steps, 1.0, steps * free, steps * free / total * self.pairs[rank])
                 left -= steps * free
                 self.next_event()
             else:
                 self._advance(steps, 1.0, left, left / total * self.pairs[rank])
                 left = 0.0
-        self.ledger.add(
-            0.0, self.used(), 0.0, self.samples[rank], 0.0, self.samples[rank] * self.alone[rank]
-        )  # first ones
-        end = self.progress + self.lengths[rank] - 1
+        samples = self.samples[rank]
+        self.ledger.add(0.0, flow.used(), 0.0, samples, 0.0, samples * self.alone[rank])  # their first tokens
+        end = flow.progress + self.lengths[rank] - 1
         heapq.heappush(self.events, (end, LAST_TOKEN, rank))
-        self.forecast.start(self.first[rank], self.first[rank + 1], self.progress, end, self.samples[rank])
-        self._count(rank, +1, self.progress)
+        self.forecast.start(self.first[rank], self.first[rank + 1], flow.progress, end, samples)
+        self._count(rank, +1, flow.progress)
         self._look()
 
     def wait(self) -> None:
         """Let the clocks run to the next event, or for a page's worth of tokens: a later start ends with less."""
-        later = self.progress + self.page_size
-        if self.limits.admission == "past-future" and self.events[0][0] > later:
+        later = self.flow.progress + self.page_size
+        if self.rule.retries and self.events[0][0] > later:
             self._advance_to(later)
         else:
             self.next_event()
@@ -186,45 +166,40 @@ class _Walk:
             begun = when - self.lengths[rank] + 1
             self.forecast.end(self.samples[rank], begun, when)
             self._count(rank, -1, begun)
-            self.held += tails
+            self.flow.held += tails
             heapq.heappush(self.events, (ceil(when), RELEASE, rank))
         else:
-            self.held -= tails
+            self.flow.held -= tails
             for place in range(self.first[rank], self.first[rank + 1]):
                 self._release(self.leaf[place])
 
     def _look(self) -> None:
-        used = self.used()
+        used = self.flow.used()
         self.ledger.see(used)
         self.peak = max(self.peak, used)
 
     def _count(self, rank: int, sign: int, begun: float) -> None:
         """Add a row to the sums over running samples (+1), or take it out of them (-1)."""
-        samples, length = sign * self.samples[rank], self.lengths[rank]
-        self.n_running += samples
-        self.begun += samples * begun
+        samples = sign * self.samples[rank]
+        self.flow.count(samples, begun, self.lengths[rank], self.limits[rank])
         self.context += samples * self.prompt[rank]
         self.apart += samples * self.alone[rank]
-        self.headroom += samples * min(HEADROOM_TOKENS, length)
-        self.full += samples * -(-length // self.page_size)
-        before, phase = divmod(ceil(begun), self.page_size)  # the step of the first token ends at a whole number
-        self.phases[phase] += samples
-        self.pages_before += samples * before
 
     def _advance_to(self, when: float) -> None:
-        if when > self.progress:
-            rate = min(1.0, self.chunk / max(self.n_running, 1))
-            self._advance((when - self.progress) / rate, rate, 0.0, 0.0)
+        if when > self.flow.progress:
+            rate = min(1.0, self.chunk / max(self.flow.n_running, 1))
+            self._advance((when - self.flow.progress) / rate, rate, 0.0, 0.0)
 
     def _advance(self, steps: float, rate: float, tokens: float, pairs: float) -> None:
         """Run `steps` steps that compute `tokens` prompt tokens and give each running sample `rate` tokens a step."""
-        grown = self.grown() + self.n_running * steps * rate / 2  # in the middle of the stretch
-        decoded = self.n_running * steps * rate
-        seen = min(self.context + grown, self.n_running * self.window) * steps * rate
-        read = (self.common + min(self.apart + grown, self.n_running * self.window) * rate) * steps
+        flow = self.flow
+        decoded = flow.n_running * steps * rate
+        grown, bound = flow.grown() + decoded / 2, flow.n_running * self.window  # in the middle of the stretch
+        seen = min(self.context + grown, bound) * steps * rate
+        read = (self.common + min(self.apart + grown, bound) * rate) * steps
         self.now += steps
-        self.progress += steps * rate
-        self.ledger.add(steps, self.used(), tokens + decoded, decoded, pairs + seen, read)
+        flow.progress += steps * rate
+        self.ledger.add(steps, flow.used(), tokens + decoded, decoded, pairs + seen, read)
 
     def _release(self, node: int) -> None:
         """One reader of `node` is done; the last one takes the node's pages along, and so on upwards."""
@@ -232,7 +207,7 @@ class _Walk:
             self.open[node] -= 1
             if self.open[node]:
                 return
-            self.held -= self.node_pages[node]
+            self.flow.held -= self.node_pages[node]
             self.common -= self.node_cells[node]
             self.forecast.free(node)
             node = self.parent[node]

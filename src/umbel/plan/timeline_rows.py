@@ -21,9 +21,9 @@ TOGETHER = 4  # samples that must share a cell of KV for attention to read it on
 class Rows:
     """Per sample, in plan order (`[samples]`): what starting it adds (tokens, attention pairs, pages), what it is like.
 
-    An entry may stand for several neighbours: then it has their sums, and the mean of their lengths. `leaf` has no
-    entries but one for each sample; entry i stands for the samples `first[i]` to `first[i + 1]`. `node_cells` has one
-    for each node.
+    An entry may stand for several neighbours: then it has their sums, and the means of their lengths and limits. `leaf`
+    has no entries but one for each sample; entry i stands for the samples `first[i]` to `first[i + 1]`. `node_cells`
+    has one for each node.
     """
 
     tokens: Ints  # prompt tokens that no earlier sample has computed
@@ -34,15 +34,24 @@ class Rows:
     alone: Ints  # of it, tokens whose KV a sample reads by itself
     samples: Ints
     lengths: Ints
+    limits: Ints  # tokens that an answer may have at most
     first: Ints
     leaf: Ints
     node_cells: Ints  # tokens of a node whose KV several samples read together
 
     @classmethod
     def of(
-        cls, forest: Forest, order: Ints, samples: Ints, lengths: Ints, page_size: int, window: int | None = None
+        cls,
+        forest: Forest,
+        order: Ints,
+        samples: Ints,
+        lengths: Ints,
+        page_size: int,
+        window: int | None = None,
+        limits: Ints | None = None,
     ) -> Rows:
-        """Charge every node to the first sample below it; nodes of which no row is in `order` cost nothing."""
+        """Charge every node to the first sample below it; nodes of which no row is in `order` cost nothing. `limits`
+        (`[rows]`, None: the lengths) are the tokens that answers may have."""
         each = np.repeat(order, samples[order])
         leaf, n = forest.leaf[each], len(each)
         first = _first_below(forest, leaf)
@@ -57,7 +66,9 @@ class Rows:
         node_cells, together = _reads(forest, leaf)
         prompt, ones = forest.end[leaf], np.ones(n, np.int64)
         alone, cells, firsts = prompt - together[leaf], charge(node_cells), np.arange(n + 1)
-        return cls(tokens, charge(pairs), pages, cells, prompt, alone, ones, lengths[each], firsts, leaf, node_cells)
+        length = lengths[each]
+        limit = length if limits is None else np.maximum(limits[each], length)
+        return cls(tokens, charge(pairs), pages, cells, prompt, alone, ones, length, limit, firsts, leaf, node_cells)
 
     def together(self, chunk: int, pool: float, detail: int | None = None) -> Rows:
         """Join neighbours, where there are more than `detail` samples (EXACT_SAMPLES).
@@ -78,11 +89,13 @@ class Rows:
         part = np.floor(np.cumsum(np.minimum(share, 1.0)))
         first = np.flatnonzero(np.diff(part, prepend=-1.0))
         samples = np.diff(np.append(first, n))
-        prompt, alone, lengths = (np.add.reduceat(v, first) // samples for v in (self.prompt, self.alone, self.lengths))
+        each = (self.prompt, self.alone, self.lengths, self.limits)
+        prompt, alone, lengths, limits = (np.add.reduceat(v, first) // samples for v in each)
         tokens, pairs = (np.add.reduceat(v, first) for v in (self.tokens, self.pairs))
         pages, cells = (np.add.reduceat(v, first) for v in (self.pages, self.cells))
         first = np.append(first, n)
-        return Rows(tokens, pairs, pages, cells, prompt, alone, samples, lengths, first, self.leaf, self.node_cells)
+        leaf, node_cells = self.leaf, self.node_cells
+        return Rows(tokens, pairs, pages, cells, prompt, alone, samples, lengths, limits, first, leaf, node_cells)
 
     def readers(self, forest: Forest) -> Ints:
         """Per node: samples that end there and children that are read, which all have to be done before it is."""

@@ -18,7 +18,7 @@ from umbel.ir.step import Step
 from umbel.ir.workload import Workload
 from umbel.sched.assembler import Assembler
 from umbel.sched.draft import Draft, Drawn
-from umbel.sched.policies.admission import Candidate
+from umbel.sched.policies.admission import Books, Candidate
 from umbel.sched.policies.build import build_admission, build_cache, build_queue, ends_at_limit
 from umbel.sched.policies.policy import Policy
 from umbel.sched.sampling_table import SamplingTable
@@ -63,7 +63,7 @@ class Scheduler:
         self.waiting = build_queue(policy, order, table.n, self.kv)
         self.lengths = lengths or LengthBook(np.zeros(len(workload), np.int64))
         certain = ends_at_limit(workload.params, table.end_ids)
-        self.admission = build_admission(policy, self.kv, self.seqs, self.lengths, certain)
+        self.admission = build_admission(policy, Books(self.kv, self.seqs, self.lengths, certain, policy.overflow))
         self.failed: list[tuple[int, str]] = []
         self.steps = self.preemptions = self.computed_tokens = self.recomputed_tokens = 0
         self.peak_pages = self.peak_running = self.occupied_pages = 0

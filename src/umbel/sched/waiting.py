@@ -7,13 +7,18 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.kv_forest import KVForest
+
 Ints = NDArray[np.int64]
 
 
 class Waiting:
-    """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`)."""
+    """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`).
 
-    def __init__(self, order: Ints, samples_per_row: Ints):
+    `kv` is for rules that look at what is cached.
+    """
+
+    def __init__(self, order: Ints, samples_per_row: Ints, kv: KVForest):
         counts = samples_per_row[order]
         first = np.cumsum(counts) - counts
         self.rows = np.repeat(order, counts)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from umbel.config import nearest
-from umbel.errors import ModelError
+from umbel.errors import ModelError, nearest
 from umbel.ir.spec import ModelSpec
 from umbel.models.families import read_spec, resolve_model
 from umbel.sim.shapes import SHAPES

@@ -14,9 +14,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.config import nearest
 from umbel.cost.lengths import LengthBook
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.sched.policies.policy import Policy

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.config import nearest
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 

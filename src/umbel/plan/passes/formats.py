@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel import catalog
+from umbel import registry
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
 
@@ -21,7 +21,7 @@ def name_formats(draft: PlanDraft) -> PlanDraft:
 
 def _asked(option: str, value: str) -> str:
     """What the catalogue says of a value that was asked for."""
-    technique = catalog.at(option, value)
+    technique = registry.at(option, value)
     return "lossy, as asked" if technique is not None and not technique.exact else "exact, as asked"
 
 

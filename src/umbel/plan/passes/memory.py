@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from umbel import registry
 from umbel.config import PAGE_SIZE
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
@@ -54,27 +55,22 @@ def _pool(draft: PlanDraft, page: int) -> Decision:
 
 
 def _rule(draft: PlanDraft) -> str:
-    """What the rule of admission does with the pool, in words."""
-    return {
-        "past-future": _past_future(draft),
-        "headroom": "a row starts when everyone could still write a little more; who outgrows that is evicted",
-        "conservative": "a row starts when everyone could get to their limit; nobody is ever evicted",
-        "aggressive": "a row starts when its prompt fits; when the pool overflows, the last one is evicted",
-    }[draft.admission]
+    """What the rule of admission does with the pool, in the words of its row."""
+    says = registry.find("admission", draft.admission).says
+    return says.format(overflow=OVERFLOW, ceiling=_ceiling(draft)) if says else "as asked"
 
 
-def _past_future(draft: PlanDraft) -> str:
-    """The pool less what is kept free, as the rows of a full pool differ from what is expected of them."""
-    reason = f"a row starts when the fullest step to come overflows with probability {OVERFLOW:g} at most"
+def _ceiling(draft: PlanDraft) -> str:
+    """Tokens of the pool less what is kept free, as the rows of a full pool differ from what is expected of them."""
     if draft.output_spread == 0:
-        return f"{reason}; expected ceiling {draft.kv_tokens:,} tokens, with lengths learned as rows end"
+        return f"{draft.kv_tokens:,} tokens, with lengths learned as rows end"
     output = draft.samples * draft.lengths
     own = np.where(draft.forest.rows_below == 1, draft.forest.end - draft.forest.start, 0)[draft.forest.leaf]
     at_once = min(max(draft.kv_tokens / max(float((own + output / 2).mean()), 1.0), 1.0), len(output))
     # The spread of all rows' total, as a share of it, is that of a part of the rows by the root of their numbers.
     spread = draft.output_spread * (len(output) / at_once) ** 0.5 * Z_OVERFLOW / Z_INTERVAL
     ceiling = draft.kv_tokens - min(spread * at_once * float(output.mean()) / 2, draft.kv_tokens / 2)
-    return f"{reason}; expected ceiling {ceiling:,.0f} tokens"
+    return f"{ceiling:,.0f} tokens"
 
 
 def _room(draft: PlanDraft) -> int:

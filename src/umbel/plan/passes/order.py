@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import registry
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
@@ -98,10 +99,6 @@ def other_orders(draft: PlanDraft) -> Iterator[tuple[str, Forest]]:
 
 
 def _reason(name: str) -> str:
-    return {
-        "input": "no prompts share a beginning, so rows run as they come",
-        "tree walk": "depth-first over the forest: a shared run is released as soon as its last row is done",
-        "decode-heavy first": "most output for its prompt tokens first, depth-first: decodes fill the steps of prompts",
-        "longest first inside": "depth-first, in each group the longest answers first: none is left alone at its end",
-        "longest first": "depth-first, the longest answers first at every level: none is left alone at the end",
-    }[name]
+    if name == "input":
+        return "no prompts share a beginning, so rows run as they come"
+    return registry.find("order", name).says

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from umbel.catalog import CATALOG, Technique
+from umbel import registry
 from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.memory import useful_pages
 from umbel.plan.pricing import run_seconds
-
-# What serves requests that come one by one, and why it has nothing to offer where all rows are known.
-_BLIND = {
-    "lru": "keeps what was used last; the plan keeps what is still to be read",
-    "longest-prefix": "looks for sharing in the cache; the walk of the forest has it by construction",
-}
-
-_RULES = {
-    "aggressive": "fills the pool, then steps back and computes again, which this price leaves out",
-    "headroom": "keeps the same growth free for every row, whatever its length",
-    "conservative": "keeps room for every row's limit, most of which is never used",
-    "past-future": "starts rows by the peak that is predicted",
-}
+from umbel.technique import Technique
 
 
 def weigh_techniques(draft: PlanDraft) -> PlanDraft:
@@ -30,8 +18,10 @@ def weigh_techniques(draft: PlanDraft) -> PlanDraft:
 
     Runs last, over a draft that is decided.
     """
-    others = (refusal for row in CATALOG for refusal in _refusals(row, draft))
-    return draft.refuse(*others, *_other_rules(draft))
+    rows = tuple(registry.rows())
+    others = (refusal for row in rows for refusal in _refusals(row, draft))
+    broken = (Refusal(name, None, why) for name, why in registry.faults())
+    return draft.refuse(*others, *_other_rules(rows, draft), *broken)
 
 
 def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
@@ -43,8 +33,8 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
         yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
-    elif row.name in _BLIND:
-        yield Refusal(name, None, _BLIND[row.name] + "; umbel sim plays it")
+    elif row.by == "policy" and row.why_not:
+        yield Refusal(name, None, row.why_not)
 
 
 def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
@@ -58,13 +48,24 @@ def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     yield Refusal(f"{row.family}: {row.name}", None, f"lossy: may change answers, so taken only by name: {flag}")
 
 
-def _other_rules(draft: PlanDraft) -> Iterator[Refusal]:
+def _other_rules(rows: tuple[Technique, ...], draft: PlanDraft) -> Iterator[Refusal]:
     """Rules of admission, each priced by walking the whole run under it where the pool can be too small."""
-    others = [row.name for row in CATALOG if row.family == "admission" and row.name != draft.admission]
+    others = [row for row in rows if row.family == "admission" and row.name != draft.admission]
     if draft.kv_tokens >= useful_pages(draft) * draft.config.page_size:
         why = "the pool holds whatever may run at once, so that all rules come to the same"
-        yield from (Refusal(f"admission: {name}", 0.0, why) for name in others)
+        yield from (Refusal(f"admission: {row.name}", 0.0, why) for row in others)
         return
     as_decided = run_seconds(draft)
-    for name in others:
-        yield Refusal(f"admission: {name}", run_seconds(draft, admission=name) - as_decided, _RULES[name])
+    for row in others:
+        yield _priced(row, draft, as_decided)
+
+
+def _priced(row: Technique, draft: PlanDraft, as_decided: float) -> Refusal:
+    """A rule of admission, by the seconds that it would add; one of another package must not stop the plan."""
+    name = f"admission: {row.name}"
+    try:
+        return Refusal(name, run_seconds(draft, admission=row.name) - as_decided, row.why_not)
+    except Exception as error:
+        if registry.is_built_in(row):
+            raise
+        return Refusal(name, None, f"cannot be priced: {type(error).__name__}: {error}")

@@ -1,5 +1,8 @@
 """Decides whether one more sample may start: by the pages it needs now, and by what those at work may still need.
 
+A rule is one class that answers twice: `admits` a sample for the scheduler, which knows how long answers may get, and
+`fits` the flow of a walk, by which the planner prices the rule (umbel.cost.flow).
+
 Every rule lets a sample try that would be alone, so that each gets its turn; one that outgrows the pool all the same is
 preempted by the scheduler, the last in order first.
 """
@@ -12,15 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.kv_forest import KVForest
-from umbel.cost.survival import HEADROOM_TOKENS
+from umbel.cost.flow import Flow
+from umbel.cost.lengths import LengthBook
 from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
 
-# With each time that a sample was preempted, "headroom" keeps so many times more tokens of growth free, so that none is
-# preempted again and again.
-PATIENCE = 4
-_MOST_PATIENT = 8
+_MOST_PATIENT = 8  # preemptions of a sample after which `goal` grows no further
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a rule looks at: the KV of prompts, the samples, what is known of the lengths of answers.
+
+    `certain` (`[rows]`) are rows that end only at their limits; `overflow` is the accepted probability that a future
+    step needs more pages than there are.
+    """
+
+    kv: KVForest
+    seqs: Sequences
+    lengths: LengthBook
+    certain: NDArray[np.bool_]
+    overflow: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +51,17 @@ class Candidate:
 
 
 class Admission:
-    """By current use alone ("aggressive"): the sample's prompt and its first page fit now."""
+    """What all rules have in common; by itself it admits whatever fits now."""
 
-    def __init__(self, kv: KVForest, seqs: Sequences):
-        self.kv = kv
-        self.seqs = seqs
-        self.page_size = kv.pool.page_size
+    retries = False
+
+    def __init__(self, books: Books):
+        self.kv = books.kv
+        self.seqs = books.seqs
+        self.page_size = books.kv.pool.page_size
 
     def begin(self) -> None:
-        """A new step: what has been worked out for the last one is of no use any more."""
+        """A new step begins: results for the last one are no longer valid."""
 
     def admits(self, candidate: Candidate) -> bool:
         """Whether the sample may start beside those that run."""
@@ -58,17 +76,27 @@ class Admission:
         """Pages of a tail."""
         return -(-tokens // self.page_size)
 
+    @staticmethod
+    def keeps(limit: int) -> int:
+        """In a walk: tokens kept free for a running sample that may generate `limit` tokens."""
+        return 0
+
+    @staticmethod
+    def fits(flow: Flow) -> bool:
+        """In a walk: whether the candidate may start."""
+        return flow.used() + flow.samples <= flow.room
+
 
 class Reserving(Admission):
-    """Keeps pages free for samples to grow to a length that `goal` gives: to their limits ("conservative")."""
+    """Keeps pages free for running samples to grow to a length that `goal` gives."""
 
-    def __init__(self, kv: KVForest, seqs: Sequences):
-        super().__init__(kv, seqs)
+    def __init__(self, books: Books):
+        super().__init__(books)
         self._patience = -1  # what `_reserved` was worked out for
         self._reserved = 0
 
     def begin(self) -> None:
-        """A new step: what has been worked out for the last one is of no use any more."""
+        """A new step begins: results for the last one are no longer valid."""
         self._patience = -1
 
     def admits(self, candidate: Candidate) -> bool:
@@ -85,7 +113,7 @@ class Reserving(Admission):
 
     def goal(self, n_out: Ints, patience: Ints, limit: Ints) -> Ints:
         """Tokens to keep room for (`[samples]`), of samples preempted `patience` times."""
-        return limit
+        raise NotImplementedError
 
     def _reserve(self, patience: int) -> int:
         """Pages to keep free for the samples that run now, as patiently as for the candidate."""
@@ -93,11 +121,3 @@ class Reserving(Admission):
         patient = np.clip(seqs.losses[slots], patience, _MOST_PATIENT)
         upto = self.goal(seqs.n_out[slots], patient, seqs.max_out[slots])
         return int(np.maximum(-(-upto // self.page_size) - seqs.n_pages[slots], 0).sum())
-
-
-class Headroom(Reserving):
-    """Keeps a little growth free for everyone, whatever the limits ("headroom")."""
-
-    def goal(self, n_out: Ints, patience: Ints, limit: Ints) -> Ints:
-        """Some tokens more than there are, never beyond the limit."""
-        return np.asarray(np.minimum(n_out + HEADROOM_TOKENS * PATIENCE**patience, limit))

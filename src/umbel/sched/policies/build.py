@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import registry
 from umbel.cache.kv_forest import KVForest
 from umbel.cache.pages import PagePool
-from umbel.cost.lengths import LengthBook
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
-from umbel.sched.policies.admission import Admission, Headroom, Reserving
-from umbel.sched.policies.longest_prefix import LongestPrefix
-from umbel.sched.policies.past_future import PastFuture
+from umbel.sched.policies.admission import Admission, Books
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sequences import Sequences
 from umbel.sched.waiting import Waiting
 
 Ints = NDArray[np.int64]
@@ -32,19 +29,14 @@ def build_cache(policy: Policy, forest: Forest, order: Ints, samples: Ints, pool
 
 def build_queue(policy: Policy, order: Ints, samples: Ints, kv: KVForest) -> Waiting:
     """The samples of the order, waiting."""
-    if policy.queue == "longest-prefix":
-        return LongestPrefix(order, samples, kv)
-    return Waiting(order, samples)
+    made: Waiting = registry.load("queue", policy.queue, order, samples, kv)
+    return made
 
 
-def build_admission(
-    policy: Policy, kv: KVForest, seqs: Sequences, book: LengthBook, certain: NDArray[np.bool_]
-) -> Admission:
-    """The rule by which samples start; `certain` (`[rows]`) are rows that end only at their limits."""
-    if policy.admission == "past-future":
-        return PastFuture(kv, seqs, book, certain, policy.overflow)
-    kinds = {"aggressive": Admission, "conservative": Reserving, "headroom": Headroom}
-    return kinds[policy.admission](kv, seqs)
+def build_admission(policy: Policy, books: Books) -> Admission:
+    """The rule by which samples start."""
+    made: Admission = registry.load("admission", policy.admission, books)
+    return made
 
 
 def ends_at_limit(params: Sequence[SamplingParams], end_ids: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ class LongestPrefix(Waiting):
     """Waiting samples by their cached prompt tokens, ties in order; preempted ones come first, as in plan order."""
 
     def __init__(self, order: Ints, samples_per_row: Ints, kv: KVForest):
-        super().__init__(order, samples_per_row)
+        super().__init__(order, samples_per_row, kv)
         self._kv = kv
         self._start: list[int] = kv.forest.start.tolist()
         leaf = kv.forest.leaf[self.rows]

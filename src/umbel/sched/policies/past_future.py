@@ -12,12 +12,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
-from umbel.cost.lengths import LengthBook
+from umbel.cost.flow import Flow
 from umbel.cost.survival import Survival
-from umbel.sched.policies.admission import Admission, Candidate
+from umbel.sched.policies.admission import Admission, Books, Candidate
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
-from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
 
@@ -26,28 +24,26 @@ CAUTION = 4.0  # the accepted probability is divided by this for each time that 
 
 
 class PastFuture(Admission):
-    """`certain` (`[rows]`) are rows that end only at their limits; `overflow` the probability of too few pages that is
-    accepted for the fullest future step."""
+    """Admits a sample while the fullest future step has too few pages with probability `Books.overflow` at most."""
 
-    def __init__(self, kv: KVForest, seqs: Sequences, book: LengthBook, certain: NDArray[np.bool_], overflow: float):
-        super().__init__(kv, seqs)
-        self._book = book
-        self._certain = certain
-        self._overflow = overflow
+    retries = True  # the later a sample starts, the fewer of those that run are left when it has grown
+
+    def __init__(self, books: Books):
+        super().__init__(books)
+        self._book = books.lengths
+        self._certain = books.certain
+        self._overflow = books.overflow
         self._curves: Survival | None = None
         self._until = 0  # the step in which the curves are read anew
         self._step = 0
-        self._refused = (
-            -kv.pool.page_size,
-            -1,
-        )  # when a sample was refused last: the step, and answers learned by then
+        self._refused = -self.page_size, -1  # when a sample was refused last: the step, and answers learned by then
         self._at_limits = -1.0  # pages when everyone gets to their limit; -1 when not worked out yet
         self._forecast: Forecast | None = None
         # Candidates are often alike: the group, tokens, limit and certainty of the one added last, and its curve.
         self._like: tuple[tuple[int, int, int, bool] | None, Samples] = None, Samples.none()
 
     def begin(self) -> None:
-        """A new step: what has been worked out for the last one is of no use any more."""
+        """A new step begins: results for the last one are no longer valid."""
         self._step += 1
         self._at_limits = -1.0
         self._forecast = None
@@ -69,6 +65,13 @@ class PastFuture(Admission):
             return True
         self._refused = self._step, self._book.learned
         return False
+
+    @staticmethod
+    def fits(flow: Flow) -> bool:
+        """In a walk, which knows the lengths: whether the fullest step to come fits the pool."""
+        if flow.held + flow.full + flow.pages_of(flow.length) <= flow.room:
+            return True  # even if all grow to their full length at once
+        return flow.used() + flow.samples <= flow.room and flow.peak() <= flow.pool
 
     def _pauses(self) -> bool:
         """Whether to ask again is too early: nobody has ended since, or so few of so many that nothing has changed."""

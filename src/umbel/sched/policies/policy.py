@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from umbel.config import ADMISSIONS, nearest
+from umbel import registry
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import UsageError
-
-QUEUES = ("plan", "longest-prefix")
-KEEPS = ("last-reader", "lru")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Which waiting row is next (`queue`), what of the prompts stays cached (`keep`), what may start (`admission`).
 
-    `queue`: "plan" follows the order given; "longest-prefix" takes the row most of whose prompt is cached, ties in
-    order (SGLang, arXiv 2312.07104). `keep`: "last-reader" gives a shared run up when no row of the order needs it any
-    more; "lru" cannot know that and keeps all prompts until their pages are wanted, the least recently used first
-    (vLLM, arXiv 2309.06180; generated tokens are not kept). `admission` is a rule of sched.policies.admission, and
-    `overflow` the probability that "past-future" accepts of needing more pages than there are. `max_running` caps the
-    samples at work (None: only pages do).
+    These are names of rules in the catalogue. `queue`: "plan" follows the order given; "longest-prefix" takes the row
+    most of whose prompt is cached, ties in order (SGLang, arXiv 2312.07104). `keep`: "last-reader" gives a shared run
+    up when no row of the order needs it any more; "lru" cannot know that and keeps all prompts until their pages are
+    wanted, the least recently used first (vLLM, arXiv 2309.06180; generated tokens are not kept). `overflow` is the
+    probability that "past-future" accepts of needing more pages than there are. `max_running` caps the samples at work
+    (None: only pages do).
     """
 
     name: str = "umbel"
@@ -32,10 +29,8 @@ class Policy:
     overflow: float = OVERFLOW
 
     def __post_init__(self) -> None:
-        for field, known in (("queue", QUEUES), ("keep", KEEPS), ("admission", ADMISSIONS)):
-            value = getattr(self, field)
-            if value not in known:
-                raise UsageError(f"{field}={value!r}: must be one of {', '.join(known)}{nearest(value, known)}")
+        for family in ("queue", "keep", "admission"):
+            registry.find(family, getattr(self, family))
         if self.max_running is not None and self.max_running < 1:
             raise UsageError(f"max_running={self.max_running}: must be at least 1, or None for no cap")
         if not 0 < self.overflow < 0.5:

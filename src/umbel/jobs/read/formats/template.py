@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from umbel.config import nearest
-from umbel.errors import UsageError
+from umbel.errors import UsageError, nearest
 from umbel.ir.limits import refuse, shown
 
 

@@ -1,0 +1,181 @@
+"""Finds techniques by family and name: the built-in ones of the catalogue, and those that other packages bring.
+
+Another package adds a technique by an entry point of the group "umbel.techniques" that is called "family.name" and
+names a Technique (docs/techniques.md):
+
+    [project.entry-points."umbel.techniques"]
+    "admission.patient" = "patient_admission:ROW"
+
+Names are read from the metadata of installed packages. A package's code is imported when its technique is asked for, or
+when a plan lists what it did not take; where that fails, everything else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from umbel import catalog
+from umbel.errors import UsageError, nearest
+from umbel.technique import NONE, OPEN, OPTIONS, Technique
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "umbel.techniques"
+
+
+def load(family: str, name: str, *parts: Any) -> Any:
+    """Make a technique of the `parts` that its family's seam says. Raises UsageError for a name that is not known."""
+    return kind(family, name)(*parts)
+
+
+def kind(family: str, name: str) -> Any:
+    """The class (or function) of a technique. Raises UsageError for a name that is not known, and for a technique of
+    another package that cannot be imported."""
+    row = find(family, name)
+    try:
+        return row.load()
+    except Exception as error:
+        if is_built_in(row):
+            raise
+        raise _broken(_entry(family, name), error) from error
+
+
+def find(family: str, name: str) -> Technique:
+    """The row of a technique. Raises UsageError for a name that is not known, with the nearest that is."""
+    for row in catalog.CATALOG:
+        if (row.family, row.name) == (family, name):
+            return row
+    known = names(family)
+    if name not in known:
+        raise UsageError(f"{family}={name!r}: must be one of {', '.join(known)}{nearest(str(name), known)}")
+    return _row(_entry(family, name))
+
+
+def is_built_in(row: Technique) -> bool:
+    """Whether a row is the catalogue's own."""
+    return row in catalog.CATALOG
+
+
+def at(option: str, value: object) -> Technique | None:
+    """The technique that the value of an option takes; None where it takes none. Raises UsageError where another
+    package's is broken."""
+    for row in catalog.CATALOG:
+        if row.option == (option, value):
+            return row
+    family = _family(option)
+    if NONE.get(option) == value or value not in _added(family):
+        return None
+    return _row(_entry(family, str(value)))
+
+
+def takes(option: str, value: object) -> bool:
+    """Whether an option may be `value`; other packages are only looked at where no built-in technique has that name."""
+    own = any(row.option == (option, value) for row in catalog.CATALOG)
+    return own or NONE.get(option) == value or value in _added(_family(option))
+
+
+def is_lossy(option: str, value: str) -> bool:
+    """Whether the value of an option takes a technique that may change answers; one that is broken takes none."""
+    try:
+        row = at(option, value)
+    except UsageError:
+        return False
+    return row is not None and not row.exact
+
+
+def names(family: str) -> tuple[str, ...]:
+    """The techniques of a family: the built-in ones as the catalogue has them, then those of other packages."""
+    own = tuple(row.name for row in catalog.CATALOG if row.family == family)
+    return (*own, *(name for name in _added(family) if name not in own))
+
+
+def values(option: str) -> tuple[str, ...]:
+    """What an option may be: the value that takes none of its techniques, then those that take one, as in `names`."""
+    none = (NONE[option],) if option in NONE else ()
+    own = tuple(value for name, value in (row.option for row in catalog.CATALOG) if name == option)
+    return (*none, *own, *(name for name in _added(_family(option)) if name not in own))
+
+
+def rows() -> Iterator[Technique]:
+    """All rows: the built-in ones, then those of other packages that can be loaded."""
+    yield from catalog.CATALOG
+    for entry in installed():
+        try:
+            yield _row(entry)
+        except UsageError:
+            continue
+
+
+def faults() -> Iterator[tuple[str, str]]:
+    """Techniques of other packages that cannot be used: "family: name", and why."""
+    for entry in installed():
+        try:
+            _row(entry)
+        except UsageError as error:
+            yield entry.name.replace(".", ": ", 1), str(error)
+
+
+def lossy(settings: object) -> tuple[Technique, ...]:
+    """The techniques that these settings (an EngineConfig) take and that may change answers."""
+    own = tuple(row for row in catalog.CATALOG if row.taken_by(settings))
+    options = (option for family, option in OPTIONS.items() if family in OPEN)
+    taken = (at(option, getattr(settings, option)) for option in options)
+    return tuple(row for row in (*own, *(row for row in taken if row and row not in own)) if not row.exact)
+
+
+def _family(option: str) -> str:
+    """The family that an option chooses from, if other packages may add to it; else ''."""
+    return next((family for family, name in OPTIONS.items() if name == option and family in OPEN), "")
+
+
+def _added(family: str) -> tuple[str, ...]:
+    """Names that other packages add to a family."""
+    if family not in OPEN:
+        return ()
+    found = (entry.name.partition(".") for entry in installed())
+    return tuple(dict.fromkeys(name for of, _, name in found if of == family))
+
+
+@cache
+def installed() -> tuple[EntryPoint, ...]:
+    """What other packages bring, by name."""
+    from importlib.metadata import entry_points  # here, as it is not needed for what is built in
+
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, _package(entry))))
+
+
+def _entry(family: str, name: str) -> EntryPoint:
+    found = [entry for entry in installed() if entry.name == f"{family}.{name}"]
+    if len(found) > 1:
+        packages = " and ".join(_package(entry) for entry in found)
+        raise UsageError(f"{family}={name!r}: {packages} each bring one; uninstall all but one")
+    return found[0]
+
+
+def _row(entry: EntryPoint) -> Technique:
+    """The row that an entry point names, checked."""
+    try:
+        row = entry.load()
+    except Exception as error:
+        raise _broken(entry, error) from error
+    if not isinstance(row, Technique):
+        raise _broken(entry, f"{entry.value} is a {type(row).__name__}, and a umbel.technique.Technique is needed")
+    if f"{row.family}.{row.name}" != entry.name:
+        raise _broken(entry, f"{entry.value} is the row of {row.family}.{row.name}, and the two names must be equal")
+    if row.family not in OPEN:
+        raise _broken(entry, f"the family must be one of {', '.join(OPEN)}{nearest(row.family, OPEN)}")
+    if (row.family, row.name) in ((own.family, own.name) for own in catalog.CATALOG):
+        raise _broken(entry, "that name is a built-in technique's")
+    return row
+
+
+def _broken(entry: EntryPoint, why: object) -> UsageError:
+    reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+    return UsageError(f"technique {entry.name!r} of the package {_package(entry)} cannot be used: {reason}")
+
+
+def _package(entry: EntryPoint) -> str:
+    return "?" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"

@@ -1,0 +1,75 @@
+"""One row of the catalogue: what a technique is called, whether it is exact, where it is loaded from, who found it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+# The option of EngineConfig that chooses among the techniques of a family; a value is the name of one of them.
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "prefix": "prefix",
+        "admission": "admission",
+        "linear": "linear",
+        "kv": "kv_cache_dtype",
+        "attention": "attention_backend",
+    }
+)
+# The value of an option that takes none of its techniques.
+NONE: Mapping[str, str] = MappingProxyType(
+    {"prefix": "none", "linear": "dense", "kv_cache_dtype": "auto", "attention_backend": "auto"}
+)
+# What takes a technique that no option takes.
+WITHOUT_OPTION = ("planner", "policy", "machine", "always")
+# Families that the engine loads by name, so that other packages may add to them.
+OPEN = ("admission", "queue", "keep", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """A technique of a `family`, by name. `exact`: the tokens are those of one plain request at a time.
+
+    `loads` is "module:name", imported when the technique is used, and called with what the seam of the family says
+    (docs/techniques.md); `paper` names its source, with the arXiv number.
+
+    `by` says what takes it. Empty: the option of its family (OPTIONS), by its name. "option=value": that value (of a
+    number, any value of at least that). Else the "planner" in the pass that has the family's name, a "policy" of the
+    scheduler that names it, the "machine" where it has what is needed, or nothing has to ("always"). A lossy technique
+    is taken by an option only.
+
+    `says` is the reason that a plan gives for it, in which {overflow} and {ceiling} stand for the accepted probability
+    of a full pool and the tokens expected to be in use. `why_not` is why a plan left it.
+    """
+
+    family: str
+    name: str
+    exact: bool
+    loads: str
+    paper: str = ""
+    needs: str = "any model, any machine"
+    by: str = ""
+    says: str = ""
+    why_not: str = ""
+
+    @property
+    def option(self) -> tuple[str, str]:
+        """The option that takes it and the value, as texts; two empty ones where none does."""
+        if not self.by:
+            return (OPTIONS[self.family], self.name) if self.family in OPTIONS else ("", "")
+        name, _, value = self.by.partition("=")
+        return (name, value) if value else ("", "")
+
+    def taken_by(self, settings: object) -> bool:
+        """Whether these settings (an EngineConfig) take it by an option."""
+        name, value = self.option
+        asked = getattr(settings, name) if name else ""
+        return asked >= int(value) if isinstance(asked, int) else bool(name) and asked == value
+
+    def load(self) -> Any:
+        """What `loads` names: a class or a function. Raises what the import of its module raises."""
+        module, _, name = self.loads.partition(":")
+        return reduce(getattr, name.split("."), import_module(module))

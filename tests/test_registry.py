@@ -1,0 +1,142 @@
+"""Techniques of other packages come through the same door as the built-in ones; a broken one harms no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packages import ROWS, TOYS, installed, write_package
+from tests.plan.workloads import MACHINE, SPEC, groups, of
+from umbel import registry
+from umbel.config import EngineConfig, choices
+from umbel.errors import UsageError
+from umbel.plan.planner import make_plan
+
+ROW = 'from umbel.technique import Technique\nROW = Technique("admission", "{}", {}, "{}", why_not="idle")\n'
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> Iterator[None]:
+    write_package(tmp_path, "umbel-toys", ROWS)
+    with installed(tmp_path, TOYS):
+        yield
+
+
+def test_a_name_that_is_not_known_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"admission='headrom': must be one of .* \(did you mean 'headroom'\?\)"):
+        registry.load("admission", "headrom")
+    with pytest.raises(UsageError, match=r"admission='half': must be one of past-future, headroom, conservative, agg"):
+        EngineConfig("demo", admission="half")
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_technique_of_another_package_is_a_choice_like_any_other() -> None:
+    assert registry.names("admission")[-1] == choices("admission")[-1] == "half"
+    assert EngineConfig("demo", admission="half").admission == "half"
+    with pytest.raises(UsageError, match=r"admission='hlaf': must be one of .*, half \(did you mean 'half'\?\)"):
+        EngineConfig("demo", admission="hlaf")
+
+
+def refusals(**settings: object) -> dict[str, tuple[float | None, str]]:
+    """What a plan in a tight pool says of rules that it does not take."""
+    config = EngineConfig("tiny", kv_tokens=1_000, **settings)
+    plan = make_plan(of(groups(4, 12, 64, 8), max_tokens=60), SPEC, config, MACHINE)
+    return {r.technique: (r.seconds, r.reason) for r in plan.refusals if r.technique.startswith("admission")}
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_plan_takes_it_by_name_and_prices_it_otherwise() -> None:
+    seconds, reason = refusals()["admission: half"]
+    assert seconds and reason == "leaves half of the pool idle"
+    config = EngineConfig("tiny", kv_tokens=1_000, admission="half")
+    plan = make_plan(of(groups(4, 12, 64, 8), max_tokens=60), SPEC, config, MACHINE)
+    assert plan.decision("admission").reason == "a row starts while half of the pool is free"
+    assert "admission: half" not in {r.technique for r in plan.refusals}
+    assert plan.estimates.kv_peak_tokens < 1_000 and plan.exact
+
+
+def test_the_command_line_shows_it(tmp_path: Path) -> None:
+    """In another process, as users have it: help, a plan, a misspelt name."""
+    write_package(tmp_path, "umbel-toys", ROWS)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 3)
+    code = f"import sys\nsys.path[:0] = {[str(tmp_path), str(TOYS)]}\nfrom umbel.cli.main import main\n"
+    code += "for line in ('--help', 'in.jsonl -m demo --admission half --kv-tokens 48 --max-tokens 30',"
+    code += " 'in.jsonl -m demo --admission hlaf'):\n    main(['plan', *line.split()])\n"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert "conservative, aggressive or half" in " ".join(done.stdout.split())
+    assert "half: a row starts while half of the pool is free" in " ".join(done.stdout.split())
+    assert "did you mean 'half'?" in done.stderr, done.stderr
+
+
+BROKEN = {
+    "no module": ("admission.gone", "gone:ROW", "", "No module named 'gone'"),
+    "no row": ("admission.gone", "gone:ROW", "x = 1", "no attribute 'ROW'"),
+    "an error": ("admission.gone", "gone:ROW", "1 / 0", "ZeroDivisionError"),
+    "no technique": ("admission.gone", "gone:ROW", "ROW = 5", "gone:ROW is a int"),
+    "another name": ("admission.gone", "gone:ROW", ROW.format("fled", True, "gone:Rule"), "the row of admission.fled"),
+    "no class": ("admission.gone", "gone:ROW", ROW.format("gone", True, "gone:Rule"), "no attribute 'Rule'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_one_says_which_package_and_harms_nothing_else(case: str, tmp_path: Path) -> None:
+    entry, value, text, why = BROKEN[case]
+    write_package(tmp_path, "bad-rules", {entry: value}, {"gone": text} if text else {})
+    with installed(tmp_path):
+        told = r"technique 'admission.gone' of the package bad-rules 1.0 cannot be used: .*" + why
+        with pytest.raises(UsageError, match=told):
+            EngineConfig("demo", admission="gone")
+            registry.kind("admission", "gone")
+        assert EngineConfig("demo", admission="headroom").lossy == ()
+        seconds, reason = refusals()["admission: gone"]
+        assert seconds is None and why in reason
+        assert "aggressive" in str(choices("admission"))
+
+
+def test_a_rule_that_fails_in_a_walk_is_not_priced(tmp_path: Path) -> None:
+    text = ROW.format("gone", True, "gone:Rule") + "class Rule:\n    retries = False\n"
+    write_package(tmp_path, "bad-rules", {"admission.gone": "gone:ROW"}, {"gone": text})
+    with installed(tmp_path):
+        seconds, reason = refusals()["admission: gone"]
+    assert seconds is None and reason.startswith("cannot be priced: AttributeError")
+
+
+def test_names_that_are_taken_and_families_that_are_closed(tmp_path: Path) -> None:
+    """The built-in technique stays what it is; two packages of one name must be told apart."""
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir(), second.mkdir()
+    row = ROW.format("twin", True, "twin:Rule")
+    rows = {"admission.twin": "twin:ROW", "admission.headroom": "twin:HEADROOM", "prefix.short": "twin:ROW", "odd": "x"}
+    write_package(
+        first, "one", rows, {"twin": row + 'HEADROOM = Technique("admission", "headroom", True, "twin:Rule")'}
+    )
+    write_package(second, "two", {"admission.twin": "twin:ROW"})
+    with installed(first, second):
+        assert registry.find("admission", "headroom").loads.startswith("umbel.")
+        assert registry.names("admission").count("headroom") == registry.names("admission").count("twin") == 1
+        with pytest.raises(UsageError, match=r"admission='twin': one 1.0 and two 1.0 each bring one"):
+            EngineConfig("demo", admission="twin")
+        with pytest.raises(UsageError, match="prefix='short': must be one of"):
+            EngineConfig("demo", prefix="short")
+        faults = dict(registry.faults())
+        assert "a built-in technique's" in faults["admission: headroom"] and faults.keys() >= {"prefix: short", "odd"}
+
+
+def test_one_that_may_change_answers_has_to_be_allowed(tmp_path: Path) -> None:
+    write_package(tmp_path, "wild", {"admission.wild": "wild:ROW"}, {"wild": ROW.format("wild", False, "wild:Rule")})
+    with installed(tmp_path):
+        with pytest.raises(UsageError, match=r"admission='wild' may change answers"):
+            EngineConfig("demo", admission="wild")
+        assert EngineConfig("demo", admission="wild", allow_lossy=True).lossy == ("admission='wild'",)
+
+
+def test_what_is_built_in_is_found_without_a_look_at_other_packages() -> None:
+    """Looking at the metadata of all packages takes as long as reading a small job."""
+    code = "from umbel.config import EngineConfig\nEngineConfig('demo', admission='headroom', prefix='none')\n"
+    code += "from umbel import registry\nassert registry.installed.cache_info().misses == 0"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
