@@ -2,7 +2,7 @@
 
 Rows that share a beginning in groups of 16 all decode at once. Every part of the loop is timed in every step: first
 with a runner that answers at once (so that nothing else uses the caches of the processor), then, with --model, with the
-real one, where the share of the step is told. Prints microseconds: medians over the steps in which every row decodes,
+real one, where the share of the step is given. Prints microseconds: medians over the steps in which every row decodes,
 and means per row for what happens once a row (starting it, ending it, its text).
 """
 

@@ -116,7 +116,7 @@ class Run:
 
 
 def run(job: Job, directory: str, threads: int, scale: float) -> Run:
-    """Plan and run a job on a model loaded anew."""
+    """Plan and run a job on a freshly loaded model."""
     kind = {"load_format": "dummy"} if job.model != "demo" else {}
     llm = LLM(directory, threads=threads, device="cpu", dtype="float32", kv_tokens=job.kv_tokens, **kind)
     workload = job.workload(scale)

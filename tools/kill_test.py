@@ -46,7 +46,7 @@ class Trial:
 def make_input(path: Path, rows: int, seed: int, padding: int) -> None:
     """Rows with shared beginnings, own seeds and lengths; a few samples and a few chats among them.
 
-    `padding` bytes of a field that nobody reads make each row longer, and a file of some size run in windows.
+    `padding` bytes of an unused field make each row longer, and a file of some size run in windows.
     """
     rng = random.Random(seed)
     with open(path, "w", encoding="utf-8") as stream:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 DOCUMENTED = {0: (0,), 1: (0, 75), 2: (0, 75, 130)}  # exit codes by how often Ctrl-C was pressed
 NOISE = (b"Traceback", b"terminate called", b"Aborted", b"Exception ignored", b"Fatal", b"mend the disk")
-# Makes the terminal on stdin the one whose Ctrl-C this process hears, then becomes the command.
+# Makes the terminal on stdin the one whose Ctrl-C this process gets, then becomes the command.
 CONTROLLED = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 
 

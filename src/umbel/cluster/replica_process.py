@@ -1,6 +1,6 @@
 """A replica: a process of its own that loads the model, runs the rows it is sent and sends their answers back.
 
-It ends when its pipe does, in whatever it is: whoever started it is gone then, or wants no more answers.
+It ends when its pipe does, whatever it is doing: its parent is gone then, or wants no more answers.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ def check_replicas(config: EngineConfig, *, profiled: bool = False) -> None:
     if ":" in config.device:
         raise UsageError(f"device={config.device!r}: names one device, for {count} replicas; use cuda or cpu")
     if profiled:
-        raise UsageError(f"--profile with data_parallel_size={count}: it hears one process; profile one replica alone")
+        raise UsageError(
+            f"--profile with data_parallel_size={count}: it records one process; profile one replica alone"
+        )
 
 
 def config_of_replica(config: EngineConfig, number: int, n_gpus: int) -> EngineConfig:

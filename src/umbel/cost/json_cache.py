@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MOST_FILES = 256  # in the folder; those that were changed last are kept
-OLD = 3_600.0  # seconds after which nobody writes to a part any more
+OLD = 3_600.0  # seconds after which a part file has been abandoned
 LOCK = "lock"  # one for all files, so that none is left beside each
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{20}(\.json|\.lock|\.json\.\d+\.part)")
 _LEVEL = 4  # warnings name the caller's caller: the code that asked for a history

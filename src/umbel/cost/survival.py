@@ -12,7 +12,7 @@ from umbel.cost.lengths import ENOUGH, LEAN, LengthBook, LengthCurve
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-UNKNOWN = 1024  # tokens that an answer is allowed for while nobody has seen one so long; then twice what it has
+UNKNOWN = 1024  # tokens that an answer may take beyond the longest seen; then twice its own length
 OVERFLOW = 0.01  # probability of needing more pages than there are that admission accepts
 ENDLESS = np.iinfo(np.int64).max
 

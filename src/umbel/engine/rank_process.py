@@ -1,4 +1,4 @@
-"""A rank behind the first of a model that is cut over several devices: loads its shard, computes what it is told."""
+"""A rank other than the first of a model cut over several devices: loads its shard, computes the steps that it gets."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Ranks:
 
 
 def join(meeting: str, shard: Shard, device: str) -> None:
-    """Become a rank of the group that meets in a folder, and that nobody beyond this machine can reach."""
+    """Become a rank of the group that meets in a folder, and that cannot be reached from other machines."""
     kinds = "cpu:gloo,cuda:nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
     place = f"file://{Path(meeting) / 'store'}"
     with _loopback():
@@ -89,7 +89,8 @@ def join(meeting: str, shard: Shard, device: str) -> None:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Ranks trust whoever connects to them: they listen on the loopback interface, whatever the environment says."""
+    """Make the group listen on the loopback interface alone, whatever the environment says: ranks trust every peer that
+    connects."""
     before = {name: os.environ.get(name) for name in INTERFACES}
     os.environ |= dict.fromkeys(INTERFACES, "lo0" if sys.platform == "darwin" else "lo")
     try:

@@ -1,4 +1,4 @@
-"""How the engine reports where its time goes: to a profile's recorder, or to `Unheard`, which ignores it."""
+"""How the engine reports where its time goes: to the recorder of a profile, or to nothing."""
 
 from __future__ import annotations
 

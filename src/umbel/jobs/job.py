@@ -102,7 +102,7 @@ class Job:
             self.progress.enter("")
             self.progress.freeze()
             if self._execution is not None:
-                self._execution.engine = None  # its memory is free, whoever still looks at this job
+                self._execution.engine = None  # its memory is free, even while this job is still referenced
             store.close()
 
     def _run(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:

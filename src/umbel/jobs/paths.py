@@ -1,4 +1,4 @@
-"""The files that belong to a job, and the checks that keep them from overwriting one another or somebody's work."""
+"""The files that belong to a job, and the checks that keep them from overwriting one another or other files."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class JobStore:
     def identify(self, fingerprint: Mapping[str, Any]) -> None:
         """Bind the store to a job, or check that it is this job's. Raises StoreMismatch with the differences."""
         known = self.get("fingerprint")
-        if known is None or self.is_new():  # an earlier run that stored no row binds nobody
+        if known is None or self.is_new():  # an earlier run that stored no row binds no later one
             known, merged = None, dict(fingerprint)
         elif differences := compare(known, fingerprint):
             listed = "\n  ".join(f"{name}: {before} -> {now}" for name, (before, now) in differences.items())

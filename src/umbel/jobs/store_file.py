@@ -56,7 +56,7 @@ def kept_in(store: Path) -> str:
     if store.exists():
         return f"what was finished is safe in {store}: free space or mend the disk, then run the same command again"
     there = "" if store.parent.exists() else f"make {store.parent} again and "
-    return f"{store} is gone, and with it what was finished: {there}run the same command again to compute it anew"
+    return f"{store} is gone, and with it what was finished: {there}run the same command again to compute it once more"
 
 
 def check_files(path: Path) -> bool:

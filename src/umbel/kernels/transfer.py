@@ -26,7 +26,7 @@ def room_for(arrays: Sequence[np.ndarray]) -> int:
 
 def fill(memory: Tensor, arrays: Sequence[np.ndarray]) -> list[Tensor]:
     """Put arrays side by side into some bytes of a device; gives the views of them."""
-    # Fresh memory each time, which torch gives to nobody else before the device has read it.
+    # Fresh memory each time, which torch does not reuse before the device has read it.
     staged = torch.empty(len(memory), dtype=torch.uint8, pin_memory=memory.is_cuda)
     for view, array in zip(_views(staged, arrays), arrays, strict=True):
         view.numpy()[...] = array

@@ -23,7 +23,7 @@ from umbel.ir.workload import Workload
 from umbel.measure.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.models.families import read_spec
 
-HELD_OUT = 4  # one probe of so many is not fitted but foretold
+HELD_OUT = 4  # one probe of so many is not fitted but predicted
 KV_SHARE = 8  # of the free memory, KV for probes may take one part in so many
 SMALL_JOB = (16, 12)  # rows, and tokens that each of them says
 

@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 MAX_BRANCHES = 5  # branches shown below one node; the rest is summed up in one line
 MAX_DEPTH = 4
-WORTH = 0.02  # branches that save less than this share of the whole saving are summed up
+LEAST_SHARE = 0.02  # branches that save less than this share of the whole saving are summed up
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Sums:
         kids = np.flatnonzero(self.forest.parent == node)
         if depth >= MAX_DEPTH:
             return kids, []
-        worth = kids[(self.rows[kids] > 1) & (self.saved[kids] >= WORTH * self.total)]
+        worth = kids[(self.rows[kids] > 1) & (self.saved[kids] >= LEAST_SHARE * self.total)]
         return kids, [int(n) for n in np.sort(worth[np.argsort(-self.saved[worth], kind="stable")[:MAX_BRANCHES]])]
 
     def run(self, node: int, at: int) -> Line:

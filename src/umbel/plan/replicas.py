@@ -80,7 +80,7 @@ def _reason(whole: Plan, part: Plan, placement: Placement) -> str:
     own, tails = placement.bundles[:replicas], placement.bundles[replicas:]
     *counts, last = [f"{len(rows):,}" for rows in own[:SHOWN]]
     listed = f"{', '.join(counts)} and {last}" if replicas <= SHOWN else f"{', '.join([*counts, last])}, ..."
-    held = f", {sum(map(len, tails)):,} for whoever is free first" if tails else ""
+    held = f", {sum(map(len, tails)):,} for the first free replica" if tails else ""
     again = int(placement.tokens.sum()) - whole.forest.n_tokens
     uneven = placement.makespan * replicas / max(float(placement.seconds.sum()), 1e-12) - 1
     return (

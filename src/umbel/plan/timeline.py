@@ -157,7 +157,7 @@ class _Walk:
             self.next_event()
 
     def next_event(self) -> None:
-        """Let the clocks run to the next event: a row draws its last token, or gives back what nobody else needs."""
+        """Let the clocks run to the next event: a row draws its last token, or gives back what no other row needs."""
         when, event, rank = heapq.heappop(self.events)
         self._advance_to(when)
         self._look()

@@ -37,7 +37,7 @@ def report_text(report: Record) -> str:
         lines += [*note_lines(report["notes"]), *_parts(report), *_figures(report), *_counts(report)]
         lines += [_forest(report), *tree_lines(report["tree"], _branch)]
     else:
-        lines += ["  nothing was planned: no row came to the engine", *note_lines(report["notes"])]
+        lines += ["  nothing was planned: no row reached the engine", *note_lines(report["notes"])]
     lines += [f"  {n:,} x {code}" for code, n in report["errors"].items()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

@@ -1,4 +1,4 @@
-// What the compiled kernels are told and give; plain C types only, so that each instruction set has its own copy.
+// Arguments and results of the compiled kernels; plain C types only, so that each instruction set has its own copy.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Matrix products with weights that were packed once: what the kernels are told and give.
+// Matrix products with weights that were packed once: arguments and results of the kernels.
 //
 // A row of the inputs and of the weights is a run of dwords: two bfloat16 or four int8. Packed weights are panels of 64
 // output columns, [panels][dwords][64], so that one step along the inputs reads one run of 256 bytes. Each output sums
@@ -24,7 +24,7 @@ struct Product {
   const float* bias;  // [panels][64], or none
   int64_t rows, dwords, outputs;
   Form form;
-  // int8 only: what one unit of a row and of a column is worth, and -128 times the sum of a column's weights.
+  // int8 only: scales of rows and of columns, and -128 times the sum of a column's weights.
   const float* row_scale;
   const float* column_scale;
   const int32_t* correction;

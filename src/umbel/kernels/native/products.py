@@ -123,7 +123,7 @@ class Int8Products:
         self._kernels = _umbel.Int8Products(instruction_set)
 
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (bfloat16 or float32) as 128 + int8 (uint8, same shape), and what one unit of each row is worth."""
+        """Rows (bfloat16 or float32) as 128 + int8 (uint8, same shape), and the scale of each row."""
         if x.dtype not in (torch.bfloat16, torch.float32) or x.ndim != 2:
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} cannot be quantised")
         x = x.contiguous()

@@ -3,7 +3,7 @@
 Rows stand sorted by expert, so that each expert's are one range; ranges are cut into tiles, and a program is one tile
 and some outputs (after MegaBlocks, arXiv 2211.15841). No row is padded beyond its tile and none is dropped. How many
 rows each expert has only the GPU knows: there are as many programs as any choice could need, each finds its own tile,
-and those that are left over have none. So nobody waits for counts, and launches can be recorded as a graph.
+and those that are left over have none. So no launch waits for counts, and launches can be recorded as a graph.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 # Seconds of one core, measured with a runner that computes nothing (bench/planning.py --upkeep): what one more node
 # costs when it is taken and given back, per step with rows below it, and per sample that reads it.
 ONCE, PER_STEP, PER_READER = 1e-5, 1e-6, 1e-6
-TYPICAL = 128  # output tokens taken of rows whose length nobody has bounded below that yet
+TYPICAL = 128  # output tokens assumed of rows whose length is not bounded below that yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from umbel.plan.pricing import run_seconds
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-WORTH = 0.99  # another order is taken when it saves more than 1 %: answers then come less as the rows do
+MOST_SECONDS = 0.99  # of the order as given: another one must save more than 1 %, as its answers come out of order
 
 
 def order_rows(draft: PlanDraft) -> PlanDraft:
@@ -43,7 +43,7 @@ def order_rows(draft: PlanDraft) -> PlanDraft:
         return draft.decide(Decision("order", as_given, _reason(as_given)), order=forest.order)
     seconds = {name: run_seconds(draft, forest=c, order=c.order) for name, c in candidates.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    chosen = best if seconds[best] < WORTH * seconds[as_given] else as_given
+    chosen = best if seconds[best] < MOST_SECONDS * seconds[as_given] else as_given
     others = tuple((name, s) for name, s in seconds.items() if name != chosen)
     decision = Decision("order", chosen, _reason(chosen), others)
     return draft.decide(decision, forest=candidates[chosen], order=candidates[chosen].order)

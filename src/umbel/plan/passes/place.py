@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 CUTS = (np.inf, 1.0, 0.5, 0.25, 0.125)  # fair shares above which subtrees are cut; the first that nothing beats
 FINEST = 64  # neighbours are dealt out together up to a fair share by this: so few pieces leave little imbalance
 MAX_DEPTH = 64  # runs above a piece that are looked at; a deeper subtree goes as one
-OWN, TAIL = 7, 1  # parts of a replica's share: what it is given first, and what is left for whoever is free first
+OWN, TAIL = 7, 1  # parts of a replica's share: its own bundle, and the rest for the first free replica
 FULL = 2.0  # times the samples that run at once, which a tail must have to be worth the emptying of a batch
 
 

@@ -1,0 +1,67 @@
+"""Docstrings and comments that a stranger reads once: whole phrases that stand by themselves, in the field's words."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+
+import pytest
+
+from tests.house.source import Module, modules
+
+FRAGMENT = re.compile(r"(Of|That of|Those of|As an?) [^,:]*[.:]|See [\w.`/]+[.;]|Nobody|Nothing\.|None\.")
+"""What a docstring must not begin with: it would only parse after its owner, or send the reader elsewhere."""
+WORDS = re.compile(
+    r"\b(nobody|whoever|anew|afresh|foret(ell|old|ells|elling)|dearer|dearest|of no account|by heart|for ever|unheard"
+    r"|(is|are|was|were|be|been|being) told|hears|came to be|comes? to be)\b",
+    re.I,
+)
+"""Words that say something plainer in a roundabout way: no, the caller, again, predict, costlier, recorded, learns."""
+
+
+def texts(module: Module) -> Iterator[tuple[int, str]]:
+    """Docstrings and comments, with their lines."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
+    for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.strip("# ")
+
+
+EACH = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
+LATER = {"attention", "cache", "engine", "kernels", "kv", "linear", "models", "runner", "sched", "api", "catalog"}
+
+
+@EACH
+def test_words_are_plain(module: Module) -> None:
+    found = {line: m.group() for line, text in texts(module) if (m := WORDS.search(text))}
+    assert module.unit in LATER or not found
+
+
+@EACH
+def test_docstrings_stand_by_themselves(module: Module) -> None:
+    nodes = (n for n in ast.walk(module.tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+    found = {getattr(n, "lineno", 1): text for n in nodes if FRAGMENT.match(text := ast.get_docstring(n) or "")}
+    assert module.unit in LATER or not found
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("Of nothing.", True),
+        ("That of a common model: heads of 128.", True),
+        ("As a curve.", True),
+        ("See Linear; `is_gated`: a gate.", True),
+        ("See KVStore.", True),
+        ("Nobody listens.", True),
+        ("Of several walks, the one that the clock finds fastest.", False),
+        ("See how far a run is.", False),
+        ("The curve of no answers.", False),
+    ],
+)
+def test_fragments_are_recognised(text: str, is_one: bool) -> None:
+    assert bool(FRAGMENT.match(text)) == is_one
