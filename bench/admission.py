@@ -19,11 +19,10 @@ from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
-from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
+from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 Ints = NDArray[np.int64]
@@ -81,17 +80,17 @@ def run(made: tuple[Workload, Forest], lengths: Ints, pages: int, rule: str, his
     (load, forest), oracle = made, rule == "oracle"
     policy = Policy(admission="past-future" if oracle else rule)
     ends = () if oracle else (2,)
-    table = SamplingTable.of(load, 0, (ends,) * len(load))
-    book = LengthBook(np.zeros(len(load), np.int64), common=history)
     limits = lengths if oracle else np.full(len(load), LIMIT)
-    s = Scheduler(load, forest, table, limits, PagePool(pages, PAGE), CHUNK, policy=policy, lengths=book)
+    s = Scheduler(PagePool(pages, PAGE), CHUNK, policy, LengthBook(history and {"": history}))
+    s.add(Lot(load, forest, [ends] * len(load), limits))
     full, waited, began = 0, 0, time.process_time()
     while (step := s.next()) is not None:
         if s.waiting.first() is not None:
             waited += 1
             full += s.pool.used - s.kv.idle_pages
-        n = len(step.sampling)
-        slots = s.apply(StepResult(np.zeros(n, np.int64), np.zeros(n, bool)))
+        drawn = s.advance()
+        s.settle(drawn, np.zeros(len(step.sampling), np.int64))
+        slots = drawn.slots
         for slot in slots[s.seqs.n_out[slots] >= lengths[s.seqs.row[slots]]].tolist():
             s.finish(slot)
     spent = time.process_time() - began

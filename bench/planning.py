@@ -31,7 +31,6 @@ from umbel.cost.machine import h200
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
-from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan import planner
 from umbel.plan.draft import PlanDraft
@@ -39,7 +38,7 @@ from umbel.plan.passes.grouping import best_groups, paper_groups, paying_forks
 from umbel.plan.passes.grouping_forest import regroup
 from umbel.plan.passes.grouping_price import Costs
 from umbel.plan.passes.prefix import build_forest
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.lot import Lot
 from umbel.sched.scheduler import Scheduler
 
 LENGTH = 256
@@ -165,13 +164,14 @@ def _drive(prompts: list[list[int]], output: int) -> float:
     workload = Workload.of(prompts, SamplingParams(temperature=0.0, max_tokens=output))
     forest, n, best = build_forest(workload), len(prompts), math.inf
     for _ in range(5):
-        table = SamplingTable.of(workload, 0, ((),) * n)
-        scheduler = Scheduler(workload, forest, table, np.full(n, output), PagePool(10**5, 16), 4096)
+        scheduler = Scheduler(PagePool(10**5, 16), 4096)
+        scheduler.add(Lot(workload, forest, [()] * n, np.full(n, output)))
         begin = time.process_time()
         while (step := scheduler.next()) is not None:
             lay_out(step, 3)
-            count = len(step.sampling)
-            slots = scheduler.apply(StepResult(np.zeros(count, np.int64), np.zeros(count, bool)))
+            drawn = scheduler.advance()
+            scheduler.settle(drawn, np.zeros(len(step.sampling), np.int64))
+            slots = drawn.slots
             for slot in slots[scheduler.seqs.n_out[slots] == output].tolist():
                 scheduler.finish(slot)
         best = min(best, time.process_time() - begin)

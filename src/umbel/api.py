@@ -123,7 +123,7 @@ class LLM:
             self._store = store
             self._past, self._loop = self._past.plus(loop.stats()), None
             self.first_token = self.first_token or loop.first_token
-            curves = loop.scheduler.lengths.learned_curves(plan.templates)
+            curves = loop.scheduler.lengths.learned_curves()
             spans.lap("learning", self._lessons.learn(loop.meter, curves))
 
     def _take_store(self) -> KVStore | None:

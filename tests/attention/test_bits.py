@@ -27,7 +27,7 @@ from umbel.models.weights import dummy_weights
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import run_step
 from umbel.runner.torch_runner import TorchRunner
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.lot import Lot
 from umbel.sched.scheduler import Scheduler
 
 VOCAB, N_ROWS, ALL = 97, 22, 1 << 30
@@ -115,9 +115,8 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
     """Answers of some rows in the given order; `force` preempts the last sample every so many steps."""
     workload = Workload.of([case.prompts[r] for r in rows], [case.params[r] for r in rows], rows)
     outs = np.array([case.outs[r] for r in rows])
-    table = SamplingTable.of(workload, 0, tuple(() for _ in rows))
-    pool = PagePool(pages, page_size)
-    scheduler = Scheduler(workload, build_forest(workload), table, outs, pool, chunk)
+    scheduler = Scheduler(PagePool(pages, page_size), chunk)
+    scheduler.add(Lot(workload, build_forest(workload), [() for _ in rows], outs))
     runner = TorchRunner(case.decoder, poisoned_backend(case.backend, case.spec, pages, page_size), CPU)
     seqs, answers, logprobs, steps = scheduler.seqs, Answers(), {}, 0
     while (step := scheduler.next()) is not None:

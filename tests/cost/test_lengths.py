@@ -94,7 +94,7 @@ def test_what_is_no_curve_is_refused(bad: dict[str, list[float]]) -> None:
 
 
 def test_a_group_leans_on_all_rows_until_it_has_answers_of_its_own() -> None:
-    book = LengthBook(np.array([0, 1]))
+    book = LengthBook()
     for _ in range(1000):
         book.add(0, 100)
     assert book.curve(1).mean(10_000) == pytest.approx(100), "nothing of its own: as all rows"
@@ -113,17 +113,17 @@ def test_a_book_knows_earlier_runs_by_template_and_tells_only_what_is_new() -> N
     assert book.own(1).answers == ENOUGH, "an earlier run does not outvote this one for ever"
     assert book.curve(1).quantile(0.5, 1000) == 7
     assert book.curve(0).mean(1000) == book.curve(2).mean(1000) == pytest.approx(50)
-    assert book.learned_curves(("", "a", "b")) == {}
+    assert book.learned_curves() == {}
     book.add(2, 30, cut=True)
     book.add(0, 20)
-    new = book.learned_curves(("", "a", "b"))
+    new = book.learned_curves()
     assert set(new) == {"", "b"}
     assert new["b"].stopped.tolist() == [1.0] and new[""].lengths.tolist() == [20, 30]
 
 
 def test_answers_under_way_count_as_at_least() -> None:
     """Ten short answers have ended, ninety go on: without those the group would look short."""
-    book = LengthBook(np.zeros(100, np.int64))
+    book = LengthBook()
     for _ in range(10):
         book.add(0, 20)
     groups = np.zeros(1, np.int64)
@@ -135,10 +135,10 @@ def test_answers_under_way_count_as_at_least() -> None:
 
 def test_bounds_of_what_nobody_has_seen() -> None:
     at, limits = np.zeros(4, np.int64), np.array([100, 5000, 5000, 5000])
-    unknown = Survival.of(LengthBook(at), at[:1], NONE, NONE)
+    unknown = Survival.of(LengthBook(), at[:1], NONE, NONE)
     assert unknown.last[0] == ENDLESS and (unknown.share == 1.0).all()
     assert unknown.bound(at, np.array([0, 0, 600, 4000]), limits).tolist() == [100, UNKNOWN, 1201, 5000]
-    book = LengthBook(at)
+    book = LengthBook()
     for _ in range(200):
         book.add(0, 40)
     settled = Survival.of(book, at[:1], NONE, NONE)

@@ -14,16 +14,14 @@ from tests.sched.drive import POLICIES, VOCAB, Job
 from umbel.api import LLM
 from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
-from umbel.engine.output import Rows
-from umbel.engine.state import LiveState
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.step import Step, StepResult
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
+from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 PAGE = 4
@@ -84,17 +82,9 @@ class Ahead:
 
 def run(job: Job, runner: Runner, pages: int, chunk: int, policy: Policy) -> tuple[list[Output], Loop]:
     """All outputs by row; the scheduler's books are checked after every row and at the end."""
-    ends = (ENDS,) * len(job.prompts)
-    table = SamplingTable.of(job.workload, 0, ends)
-    limits = np.array(job.outs)
-    scheduler = Scheduler(job.workload, job.forest, table, limits, PagePool(pages, PAGE), chunk, policy=policy)
-    loop = Loop(
-        scheduler,
-        runner,
-        LiveState(job.workload, scheduler.seqs, ends, None),
-        Rows(job.workload, None),
-        spans=_Checks(),
-    )
+    scheduler = Scheduler(PagePool(pages, PAGE), chunk, policy)
+    loop = Loop(scheduler, runner, spans=_Checks())
+    loop.add_lot(Lot(job.workload, job.forest, [ENDS] * len(job.prompts), np.array(job.outs)))
     loop.spans.scheduler = scheduler  # type: ignore[attr-defined]
     outputs = list(loop.run())
     check_books(scheduler)

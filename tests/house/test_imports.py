@@ -66,7 +66,9 @@ PURE_UNITS = {
     "demo",
 }
 PURE_MODULES = {
+    "umbel.engine.assemble",
     "umbel.engine.loop",
+    "umbel.engine.output",
     "umbel.engine.state",
     "umbel.profile.recorder",
     "umbel.profile.trace",

@@ -265,6 +265,5 @@ def test_dtype_follows_the_request_then_the_checkpoint_where_the_device_can(
     assert pick_dtype("bfloat16", spec, "cpu") == torch.bfloat16
     assert pick_dtype("auto", spec, "cuda") == torch.bfloat16
     for native, expected in ((False, torch.float32), (True, torch.bfloat16)):
-        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda native=native: native, raising=False)
-        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False, raising=False)
+        monkeypatch.setattr("umbel.cost.machine._has_bfloat16", lambda native=native: native)
         assert pick_dtype("auto", spec, "cpu") == expected

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from umbel.cache.pages import PagePool
+from umbel.engine.assemble import make_scheduler
 from umbel.engine.loop import Loop
-from umbel.engine.output import Rows
-from umbel.engine.state import LiveState
 from umbel.ir.plan import Plan
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner, Wait, done
-from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
-from umbel.sched.scheduler import Scheduler
+from umbel.sched.lot import Lot
 
 END = 1  # the token that ends an answer, where a runner draws it
 
@@ -47,18 +43,7 @@ class FadingRunner(ZeroRunner):
 
 def loop_of(workload: Workload, plan: Plan, runner: Runner, ends: tuple[int, ...] = ()) -> Loop:
     """The production loop for a plan; samples end at their planned lengths, or where `ends` are drawn."""
-    end_ids = (ends,) * len(workload)
-    table = SamplingTable.of(workload, 0, end_ids)
-    pool = PagePool(plan.kv_tokens // plan.page_size, plan.page_size)
-    scheduler = Scheduler(
-        workload,
-        plan.forest,
-        table,
-        plan.lengths,
-        pool,
-        plan.chunk,
-        order=plan.order,
-        policy=Policy(admission=plan.admission),
-    )
-    state = LiveState(workload, scheduler.seqs, end_ids, None)
-    return Loop(scheduler, runner, state, Rows(workload, None, plan.same_as))
+    loop = Loop(make_scheduler(plan), runner)
+    ends_of = [ends] * len(workload)
+    loop.add_lot(Lot(workload, plan.forest, ends_of, plan.lengths, plan.order, same_as=plan.same_as))
+    return loop

@@ -13,15 +13,15 @@ from tests.books import check_books
 from tests.plan.test_grouping import MODES, draft_of
 from tests.sched.drive import Job, apply, expected, finish_full
 from umbel.cache.pages import PagePool
+from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
-from umbel.plan.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.dedupe import answer_once, without_twins
 from umbel.plan.passes.prefix import build_forest, share_prefixes
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.lot import Lot
 from umbel.sched.scheduler import Scheduler
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4)
@@ -129,8 +129,8 @@ def test_pages_of_a_twin_are_given_back() -> None:
     prompts = [[1, 2, 3], [1, 2, 3], [1, 2, 4], [1, 2, 3], [5]]
     job = Job(prompts, [1] * 5, [3] * 5)
     job.forest = without_twins(build_forest(job.workload), np.array([0, 0, 2, 0, 4]))
-    table = SamplingTable.of(job.workload, 0, ((),) * 5)
-    scheduler = Scheduler(job.workload, job.forest, table, np.array(job.outs), PagePool(12, 2), 16)
+    scheduler = Scheduler(PagePool(12, 2), 16)
+    scheduler.add(Lot(job.workload, job.forest, [()] * 5, np.array(job.outs)))
     runner, tokens = FakeRunner(12, 2, 50), {}
     while (step := scheduler.next()) is not None:
         finish_full(job, scheduler, apply(scheduler, run_step(runner, step)), tokens)

@@ -20,7 +20,7 @@ from umbel.plan.timeline import Limits, walk
 from umbel.plan.timeline_rows import TOGETHER, Rows
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.lot import Lot
 from umbel.sched.scheduler import Scheduler
 
 
@@ -30,10 +30,9 @@ def test_the_cell_is_the_one_of_attention() -> None:
 
 def run(workload: Workload, plan: Plan) -> Meter:
     """The steps of a plan, with the KV that attention over the grid would read in each."""
-    table = SamplingTable.of(workload, 0, ((),) * len(workload))
-    pool = PagePool(plan.kv_tokens // plan.page_size, plan.page_size)
-    scheduler = Scheduler(workload, plan.forest, table, plan.lengths, pool, plan.chunk)
-    runner, meter = FakeRunner(pool.n_pages, pool.page_size, 50), Meter()
+    scheduler = Scheduler(PagePool(plan.kv_pages, plan.page_size), plan.chunk)
+    scheduler.add(Lot(workload, plan.forest, [()] * len(workload), plan.lengths))
+    runner, meter = FakeRunner(plan.kv_pages, plan.page_size, 50), Meter()
     while (step := scheduler.next()) is not None:
         meter.add(step, lay_out(step, TOGETHER).kv_tokens_read, 0.0)
         slots = apply(scheduler, run_step(runner, step))

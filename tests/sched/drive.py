@@ -19,8 +19,8 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.assemble import assemble
+from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 VOCAB = 50
@@ -87,9 +87,9 @@ def scheduler_of(
 ) -> S:
     """A scheduler over a pool of its own; `loose` > 1: so many times further off are the limits, which none reaches."""
     ends = () if loose == 1 else (VOCAB,)
-    table, pool = SamplingTable.of(job.workload, 0, (ends,) * len(job.prompts)), PagePool(n_pages, page_size)
-    limits = np.array(job.outs) * loose
-    return kind(job.workload, job.forest, table, limits, pool, chunk, order=order, policy=policy)
+    scheduler = kind(PagePool(n_pages, page_size), chunk, policy)
+    scheduler.add(Lot(job.workload, job.forest, (ends,) * len(job.prompts), np.array(job.outs) * loose, order))
+    return scheduler
 
 
 def apply(scheduler: Scheduler, result: StepResult) -> np.ndarray:
@@ -231,8 +231,7 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
 
 def check_from_scratch(scheduler: Scheduler, step: Step) -> None:
     """The step, which may have been made from the one before it, is what its draft gives from scratch."""
-    draft, table = scheduler._draft, scheduler.table
-    layout = assemble(draft, scheduler.seqs, scheduler.kv, scheduler.workload, table)
+    layout = assemble(scheduler._draft, scheduler.seqs, scheduler.kv, scheduler.requests)
     for one, other in ((step, layout.step), (step.sampling, layout.step.sampling)):
         for name in (f.name for f in fields(one)):
             ours, scratch = getattr(one, name), getattr(other, name)

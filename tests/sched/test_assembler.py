@@ -82,7 +82,7 @@ def calls_of_a_step(rows: int, *, ended: bool) -> int:
         outs[-1] = 14
     job = job_of(rows, outs)
     scheduler: Scheduler = scheduler_of(job, job.demand(PAGE), PAGE, 10_000)
-    state = LiveState(job.workload, scheduler.seqs, ((),) * rows, None)
+    state = LiveState(scheduler.requests, scheduler.seqs, None)
     meter, runner = Meter(), Zeros()
     for made in range(1, 15):  # the tails of the next step fit their pages, so that none are looked for
         step = scheduler.next()

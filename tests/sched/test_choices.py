@@ -17,10 +17,10 @@ from tests.sched.test_pool_sizes import PAGE, groups
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.step import Step
+from umbel.sched.lot import Lot
 from umbel.sched.policies.admission import Admission, Candidate
 from umbel.sched.policies.past_future import PastFuture
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 EACH = pytest.mark.parametrize("policy", POLICIES, ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}")
@@ -246,10 +246,8 @@ def test_one_that_was_preempted_before_is_started_with_more_care() -> None:
 
 def _admits_the_last(job: Job, pool: int, curve: LengthCurve, losses: int) -> bool:
     """Whether the last row may start beside the others, which have just begun, answers being as long as in `curve`."""
-    table = SamplingTable.of(job.workload, 0, ((2,),) * len(job.ns))
-    book = LengthBook(np.zeros(len(job.ns), np.int64), common=curve)
-    limits = np.full(len(job.ns), 199)
-    s = Scheduler(job.workload, job.forest, table, limits, PagePool(pool, PAGE), 1_000, lengths=book)
+    s = Scheduler(PagePool(pool, PAGE), 1_000, lengths=LengthBook({"": curve}))
+    s.add(Lot(job.workload, job.forest, [(2,)] * len(job.ns), np.full(len(job.ns), 199)))
     s.admission.begin()
     *others, last = s.waiting.rows.tolist()
     for rank, row in enumerate(others):

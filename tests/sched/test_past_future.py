@@ -15,21 +15,21 @@ from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
 from umbel.runner.base import run_step
+from umbel.sched.lot import Lot
 from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 from umbel.sched.policies.past_future import PastFuture
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
 from umbel.sched.scheduler import Scheduler
 
 
 def scheduler(job: Job, pages: int, page_size: int, *, point: int | None = None, can_end: bool = False) -> Scheduler:
     """Past-Future over a chunk that never binds. `point`: answers of earlier runs all had that many tokens."""
-    table = SamplingTable.of(job.workload, 0, tuple(((2,) if can_end else ()) for _ in job.prompts))
-    common = None if point is None else LengthCurve.of(np.full(500, point))
-    book = LengthBook(np.zeros(len(job.ns), np.int64), common=common)
+    book = LengthBook(None if point is None else {"": LengthCurve.of(np.full(500, point))})
     limits = np.full(len(job.ns), 4000) if point is not None else np.array(job.outs)
-    return Scheduler(job.workload, job.forest, table, limits, PagePool(pages, page_size), 100_000, lengths=book)
+    made = Scheduler(PagePool(pages, page_size), 100_000, lengths=book)
+    made.add(Lot(job.workload, job.forest, [(2,) if can_end else () for _ in job.prompts], limits))
+    return made
 
 
 def pages_ahead(s: Scheduler, lengths: dict[int, int], candidate: int) -> int:
@@ -87,7 +87,7 @@ def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     row = order[started]
     rule = s.admission
     assert isinstance(rule, PastFuture)
-    candidate = Candidate(row, s.kv.path(int(job.forest.leaf[row])), 0, 0, int(s.max_out[row]))
+    candidate = Candidate(row, s.kv.path(int(job.forest.leaf[row])), 0, 0, int(s.requests.limit[row]))
     expected = pages_ahead(s, dict(enumerate(job.outs)), row)
     forecast = rule._foresee(candidate)
     assert forecast.peak(0.0) == pytest.approx(expected, abs=1e-6)
@@ -110,7 +110,7 @@ def test_uncertain_lengths_have_the_mean_and_the_spread_of_many_draws() -> None:
     rng = np.random.default_rng(0)
     seen = np.sort(rng.integers(1, 200, 1000))
     n_out = rng.integers(0, 180, 40)
-    book = LengthBook(np.zeros(1, np.int64), common=LengthCurve.of(seen))
+    book = LengthBook({"": LengthCurve.of(seen)})
     none = np.zeros(0, np.int64)
     curves = Survival.of(book, np.zeros(1, np.int64), none, none)
     samples = Samples(n_out, np.full(40, 199), np.zeros(40, np.int64), np.zeros(40, bool))
@@ -135,7 +135,7 @@ def test_uncertain_lengths_have_the_mean_and_the_spread_of_many_draws() -> None:
 )
 def test_samples_added_one_by_one_are_never_underestimated(ages: list[tuple[int, int]], page_size: int) -> None:
     """Adding is allowed to put an end off to the next step that is looked at, never to bring it forward."""
-    curves = Survival.of(LengthBook(np.zeros(1, np.int64)), *(np.zeros(k, np.int64) for k in (1, 0, 0)))
+    curves = Survival.of(LengthBook(), *(np.zeros(k, np.int64) for k in (1, 0, 0)))
 
     def samples(part: list[tuple[int, int]]) -> Samples:
         n_out, more = (np.array(column) for column in zip(*part, strict=True))
@@ -156,9 +156,8 @@ def test_samples_added_one_by_one_are_never_underestimated(ages: list[tuple[int,
 def answered(lengths: list[int], pages: int, *, limit: int, admission: str = "past-future") -> Scheduler:
     """Run rows that end by themselves at `lengths`, below a limit that none reaches."""
     job = Job([[1, 2, 3, 4, row % 40, row // 40] for row in range(len(lengths))], [1] * len(lengths), lengths)
-    table = SamplingTable.of(job.workload, 0, ((2,),) * len(lengths))
-    pool, policy = PagePool(pages, 16), Policy(admission=admission)
-    s = Scheduler(job.workload, job.forest, table, np.full(len(lengths), limit), pool, 512, policy=policy)
+    s = Scheduler(PagePool(pages, 16), 512, Policy(admission=admission))
+    s.add(Lot(job.workload, job.forest, [(2,)] * len(lengths), np.full(len(lengths), limit)))
     done = 0
     while (step := s.next()) is not None:
         slots = apply(s, run_step(Zeros(), step))

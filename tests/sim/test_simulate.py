@@ -64,7 +64,7 @@ def test_every_row_is_answered_once_at_its_length(name: str) -> None:
     outputs: list[Output] = list(Run.of(case, name).loop.run())
     assert sorted(o.row for o in outputs) == list(range(len(case.workload)))
     assert all(o.error is None for o in outputs)
-    same_as = setup(case, name).same_as
+    same_as = setup(case, name).plan.same_as
     for output in outputs:
         assert len(output.outputs[0].token_ids) == case.lengths[same_as[output.row]]
 
@@ -74,11 +74,11 @@ def test_the_runner_counts_what_the_loop_counts(name: str) -> None:
     run = Run.of(shared(), name)
     outcome = run.outcome()
     stats, runner = run.loop.stats(), run.runner
-    answered = stats.output_tokens - len(set(run.setup.same_as.tolist()))
+    answered = stats.output_tokens - len(set(run.setup.plan.same_as.tolist()))
     fed = stats.computed_prompt_tokens + stats.recomputed_tokens + answered
     assert runner.prompt_tokens + runner.again + runner.answer_tokens == fed == runner.load.tokens.sum()
     assert outcome.computed_prompt_tokens == runner.prompt_tokens
-    assert runner.prompt_tokens >= stats.computed_prompt_tokens == run.setup.forest.n_tokens
+    assert runner.prompt_tokens >= stats.computed_prompt_tokens == run.setup.plan.forest.n_tokens
     assert len(runner.load.steps) == stats.steps
     assert runner.load.kv_read.sum() == stats.kv_tokens_read
     assert runner.load.samples.sum() == stats.output_tokens
@@ -193,7 +193,7 @@ def test_one_level_never_computes_less_than_the_forest(seed: int) -> None:
 
 def test_groups_come_by_rising_prefill() -> None:
     case = case_of(nested(), 4096)
-    made = setup(case, "batchllm")
+    made = setup(case, "batchllm").plan
     forest = made.forest
     root = {row: tree_of(forest.parent, int(forest.leaf[row])) for row in made.order.tolist()}
     size = (forest.end - forest.start).tolist()
@@ -212,11 +212,11 @@ def tree_of(parent: np.ndarray, node: int) -> int:
 def test_switched_off_parts_are_off() -> None:
     case = shared()
     ours = setup(case, "umbel")
-    assert (setup(case, "umbel-no-prefix").forest.rows_below <= 1).all()
-    order = setup(case, "umbel-no-order").order
-    assert order.tolist() == sorted(ours.order.tolist())
+    assert (setup(case, "umbel-no-prefix").plan.forest.rows_below <= 1).all()
+    order = setup(case, "umbel-no-order").plan.order
+    assert order.tolist() == sorted(ours.plan.order.tolist())
     packed = setup(case, "umbel-no-pack")
-    assert (packed.policy.max_running, packed.chunk) == (256, 2048)
+    assert (packed.policy.max_running, packed.plan.chunk) == (256, 2048)
     assert setup(case, "umbel-no-memory").policy == dataclasses.replace(ours.policy, admission="aggressive")
 
 

@@ -14,19 +14,28 @@ from numpy.typing import NDArray
 
 from umbel.cache.pages import PagePool
 from umbel.ir.forest import Forest
+from umbel.ir.growable import Growable
 
 Ints = NDArray[np.int64]
 
 
-class KVForest:
+class KVForest(Growable):
     """KV state of every node: `held` tokens, `users` (running samples below), `waiting` (samples not done yet).
 
-    `samples_per_row` (`[rows]`) is 0 for rows that will not run. Of the nodes not in use, the one needed last is
+    `samples_per_row` (`[rows]`) is 0 for rows that will not run. `forest` are the forests of all rows that were added,
+    side by side: numbers of nodes and rows go on from one to the next. Of the nodes not in use, the one needed last is
     evicted first: the highest number, where rows run in the forest's order. Where they do not (`recent`), or where
     nodes stay though nobody waits for them (`retain`), it is the one used least recently, of a path its deeper end.
     For steps, which read many nodes at once, the pages of node n stand in `table` from `first_page[n]` on as well;
     `changes` counts how often the set of nodes in use became another.
     """
+
+    held: Ints
+    sizes: Ints  # pages of each node
+    first_page: Ints
+    table: NDArray[np.int32]
+    _is_used: NDArray[np.bool_]
+    _parent: Ints
 
     def __init__(
         self,
@@ -37,28 +46,57 @@ class KVForest:
         recent: bool = False,
         retain: bool = False,
     ):
-        self.forest = forest
+        super().__init__()
+        self.forest = Forest.empty()
         self.pool = pool
-        self.held = np.zeros(forest.n_nodes, np.int64)
-        self.sizes: Ints = -(-(forest.end - forest.start) // pool.page_size)  # pages of each node
-        self.first_page: Ints = np.cumsum(self.sizes) - self.sizes
-        self.table = np.empty(int(self.sizes.sum()), np.int32)  # pages; memory is touched where nodes have had some
         # Lists where single entries are read and changed for every sample: several times faster than arrays there.
-        self.parent: list[int] = forest.parent.tolist()
-        self.length: list[int] = (forest.end - forest.start).tolist()
-        self.users: list[int] = [0] * forest.n_nodes
-        self.waiting: list[int] = _sum_below(forest, samples_per_row).tolist()
+        self.parent: list[int] = []
+        self.length: list[int] = []
+        self.users: list[int] = []
+        self.waiting: list[int] = []
         self.pages: dict[int, Ints] = {}
         self.in_use: dict[int, None] = {}  # nodes with users, an ordered set
         self.changes = 0
         # Nodes in use when somebody asked last, ascending; those that came since; whether any came or left.
         self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False
-        self._is_used = np.zeros(forest.n_nodes, bool)
         self.idle_pages = 0  # pages of nodes without users
         self._recent, self._retain = recent or retain, retain
         self._idle: dict[int, int] = {}  # nodes that hold pages without users -> their key in the heap
         self._heap: list[tuple[int, int]] = []  # (key, node), lowest key evicted first; entries may be stale
         self._clock = 0
+        self.graft(forest, samples_per_row)
+
+    def graft(self, forest: Forest, samples_per_row: Ints) -> int:
+        """One more forest, of rows that are added, behind the others; returns the number of its first node."""
+        first, rows, n_new = self.forest.n_nodes, len(self.forest.leaf), forest.n_nodes
+        sizes = -(-(forest.end - forest.start) // self.pool.page_size)
+        n_pages = len(self.table) if first else 0
+        self._grow(
+            held=np.zeros(n_new, np.int64),
+            sizes=sizes,
+            first_page=n_pages + np.cumsum(sizes) - sizes,
+            table=np.empty(int(sizes.sum()), np.int32),  # memory is touched where nodes have had pages
+            _is_used=np.zeros(n_new, bool),
+            _parent=np.where(forest.parent < 0, -1, forest.parent + first),
+            _start=forest.start,
+            _end=forest.end,
+            _source=forest.source + rows,
+            _subtree_end=forest.subtree_end + first,
+            _rows_below=forest.rows_below,
+            _leaf=forest.leaf + first,
+            _order=forest.order + rows,
+        )
+        names = ("parent", "start", "end", "source", "subtree_end", "rows_below", "leaf", "order")
+        self.forest = Forest(*(getattr(self, f"_{name}") for name in names))
+        self.parent += self._parent[first:].tolist()
+        self.length += (forest.end - forest.start).tolist()
+        self.users += [0] * n_new
+        self.waiting += _sum_below(forest, samples_per_row).tolist()
+        return first
+
+    def follow(self, *, recent: bool) -> None:
+        """From now on nodes go by when they were used last, as rows do not run in the order of nodes."""
+        self._recent |= recent
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root down to `node`."""

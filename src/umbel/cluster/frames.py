@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
 from umbel.ir.workload import Workload
-from umbel.plan.distinct import Distinct
 
 HEAD = struct.Struct("<BQQ")  # kind, attempt, bytes that follow
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.growable import Growable
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -148,27 +150,44 @@ class _Tally:
         return LengthCurve(lengths, counts, cut)
 
 
-class LengthBook:
-    """Lengths of answers by group of rows: those known before (`seeds`), and those learned as samples end.
+class LengthBook(Growable):
+    """Lengths of answers by group of rows: what was known before and what is learned as samples end.
 
-    `groups`: the group of each row (`[rows]`).
-    `seeds`: curves of earlier runs by group.
-    `common`: the curve of all rows of earlier runs.
+    `known` are curves of earlier runs by template, that of all rows under "". `groups` (`[rows]`) are the numbers of
+    the rows' groups, 0 for rows without a template.
     """
 
-    def __init__(self, groups: Ints, seeds: Mapping[int, LengthCurve] | None = None, common: LengthCurve | None = None):
-        self.groups = groups
+    groups: Ints
+
+    def __init__(self, known: Mapping[str, LengthCurve] | None = None):
+        super().__init__()
         self.learned = 0  # answers added so far
-        self._seeds = {group: curve.scaled(ENOUGH) for group, curve in (seeds or {}).items()}
-        self._common = (common or LengthCurve.none()).scaled(ENOUGH)
+        self._known = known or {}
+        self._numbers: dict[str, int] = {"": 0}  # group of each template
+        self._seeds: dict[int, LengthCurve] = {}
+        self._common = self._known.get("", LengthCurve.none()).scaled(ENOUGH)
         self._tallies: dict[int, _Tally] = {}
         self._all = _Tally()
+        self._grow(groups=np.zeros(0, np.int64))
 
     @classmethod
     def of(cls, groups: Ints, templates: tuple[str, ...], known: Mapping[str, LengthCurve]) -> LengthBook:
-        """The book of a plan: `groups` and `templates` as in ir.plan.Plan, `known` as in cost.known.Known.lengths."""
-        seeds = {group: known[name] for group, name in enumerate(templates) if name and name in known}
-        return cls(groups, seeds, known.get(""))
+        """The book of rows whose `groups` and `templates` are as in ir.plan.Plan, `known` as in cost.known.Known."""
+        book = cls(known)
+        book.add_rows(groups, templates)
+        return book
+
+    def add_rows(self, groups: Ints, templates: tuple[str, ...]) -> None:
+        """More rows, each of `groups[i]` of the `templates`; a template that is here already keeps its number."""
+        numbers = np.array([self._number(name) for name in templates], np.int64)
+        self._grow(groups=numbers[groups])
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            number = self._numbers[name] = len(self._numbers)
+            if name in self._known:
+                self._seeds[number] = self._known[name].scaled(ENOUGH)
+        return self._numbers[name]
 
     def add(self, group: int, tokens: int, *, cut: bool = False) -> None:
         """Count an answer of the group that has ended after so many tokens; `cut` when its limit stopped it."""
@@ -191,7 +210,7 @@ class LengthBook:
         """The curve of a group, with that of all rows added as if it were a few answers of its own."""
         return self.own(group).joined(self.everyone().scaled(LEAN))
 
-    def learned_curves(self, templates: tuple[str, ...]) -> dict[str, LengthCurve]:
-        """The curves of this run alone, by template; "" for all rows together."""
-        named = {templates[g]: tally.curve() for g, tally in self._tallies.items() if templates[g]}
+    def learned_curves(self) -> dict[str, LengthCurve]:
+        """What was learned now, without what was known before, by template; "" for all rows together."""
+        named = {name: self._tallies[g].curve() for name, g in self._numbers.items() if name and g in self._tallies}
         return {**named, "": self._all.curve()} if self.learned else {}

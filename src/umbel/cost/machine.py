@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -69,12 +69,17 @@ class Machine:
         return self.matmul_flops if dtype == "float32" else self.matmul_flops_16
 
     def choose_dtype(self, asked: str, own: str) -> str:
-        """The dtype to compute in: as asked, or for "auto" the model's own where this machine multiplies in it."""
-        return asked if asked != "auto" else own if own in self.dtypes else "float32"
+        """What to compute in on this machine: `asked`, or for "auto" the model's `own` where it is native here."""
+        return choose_dtype(asked, own, self.dtypes)
 
     def with_memory(self, n_bytes: int) -> Machine:
         """The same machine with another amount of free memory."""
         return replace(self, memory_bytes=n_bytes)
+
+
+def choose_dtype(asked: str, own: str, native: Sequence[str]) -> str:
+    """The dtype to compute in: as asked, or for "auto" the model's own where the device multiplies in it natively."""
+    return asked if asked != "auto" else own if own in native else "float32"
 
 
 def named(name: str) -> Machine:
@@ -142,7 +147,7 @@ class _Rates:
         reach."""
         flops, rate = self.flops, self.bytes
         source = f"measured: float32 matmul {flops / 1e9:.0f} GFLOP/s, copy {rate / 1e9:.1f} GB/s"
-        dtypes = ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
+        dtypes = processor_dtypes()
         memory, chunks = available_memory(), (512, 1024, 2048)
         return Machine(
             "this", flops, flops, rate, memory, 0.4, 3e-3, 7e-4, chunks, dtypes, source, "cpu", identity=this_name()
@@ -207,6 +212,11 @@ def _best(act: Callable[[], object], seconds: float) -> float:
         act()
         best = min(best, time.perf_counter() - begin)
     return max(best, 1e-9)
+
+
+def processor_dtypes() -> tuple[str, ...]:
+    """The dtypes that the processor multiplies in natively."""
+    return ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
 
 
 def _has_bfloat16() -> bool:

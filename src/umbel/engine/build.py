@@ -1,26 +1,21 @@
-"""Assembles an engine: the only place that picks and instantiates its parts."""
+"""Loads a model and picks the parts of its engine that belong to a device: decoder, KV store, attention, runner."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from umbel.attention.pick import check_attention, pick_attention
-from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
-from umbel.cost.lengths import LengthBook
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
+from umbel.engine.assemble import make_loop
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
-from umbel.engine.output import Rows
 from umbel.engine.ranks import Ranks
-from umbel.engine.state import LiveState
 from umbel.errors import CapacityError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import UNHEARD, Spans
@@ -39,9 +34,7 @@ from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_graphs
 from umbel.runner.torch_runner import TorchRunner
-from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
-from umbel.sched.scheduler import Scheduler
+from umbel.sched.lot import Defaults
 from umbel.text.tokenizer import Tokenizer
 
 
@@ -68,6 +61,12 @@ class Model:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
         self.decoder = build_shard(self.spec, weights, own, self.device, method)
+
+    @property
+    def defaults(self) -> Defaults:
+        """What holds where rows say nothing."""
+        spec = self.spec
+        return Defaults(self.config.seed, spec.eos_token_ids, spec.max_positions, spec.vocab_size)
 
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
@@ -96,29 +95,16 @@ def build_loop(
 ) -> Loop:
     """Everything that runs a planned workload in a store for its plan; `known` seeds the lengths that admission
     expects."""
-    end_ids = _end_ids(workload, model.spec.eos_token_ids)
-    table = SamplingTable.of(workload, model.config.seed, end_ids)
-    scheduler = Scheduler(
+    return make_loop(
         workload,
-        plan.forest,
-        table,
-        longest_outputs(workload, model.spec),
-        PagePool(plan.kv_pages, plan.page_size),
-        plan.chunk,
-        order=plan.order,
-        policy=Policy(admission=plan.admission),
-        lengths=LengthBook.of(plan.groups, plan.templates, known.lengths if known else {}),
+        plan,
+        build_runner(model, store, spans),
+        model.tokenizer,
+        defaults=model.defaults,
+        known=known.lengths if known else None,
+        meter=Meter(model.spec.sliding_window),
+        spans=spans,
     )
-    state = LiveState(workload, scheduler.seqs, end_ids, model.tokenizer, model.spec.vocab_size)
-    rows, meter = Rows(workload, model.tokenizer, plan.same_as), Meter(model.spec.sliding_window)
-    return Loop(scheduler, build_runner(model, store, spans), state, rows, meter, spans)
-
-
-def longest_outputs(workload: Workload, spec: ModelSpec) -> NDArray[np.int64]:
-    """Tokens each sample of a row may generate: `max_tokens`, or what the context leaves (`[rows]`)."""
-    room = spec.max_positions - np.diff(workload.offsets)
-    asked = [left if p.max_tokens is None else p.max_tokens for p, left in zip(workload.params, room, strict=True)]
-    return np.minimum(room, np.array(asked, np.int64))
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:
@@ -146,11 +132,3 @@ def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner
     if model.device.type == "cpu" or spans is not UNHEARD:
         return TorchRunner(model.decoder, attention, model.device, spans)
     return AheadTorchRunner(model.decoder, attention, model.device, pick_graphs(model.decoder, attention))
-
-
-def _end_ids(workload: Workload, eos: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Ids that end each row: its own stop ids, and the model's end tokens unless it ignores them."""
-    kinds: dict[tuple[tuple[int, ...], bool], tuple[int, ...]] = {}
-    for p in workload.params:
-        kinds.setdefault((p.stop_token_ids, p.ignore_eos), p.stop_token_ids + (() if p.ignore_eos else eos))
-    return tuple(kinds[p.stop_token_ids, p.ignore_eos] for p in workload.params)

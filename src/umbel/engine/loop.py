@@ -1,27 +1,35 @@
 """The loop: the scheduler decides a step, the runner computes it, the state takes it in; rows come out when done.
 
-Where the runner works ahead, a step is decided while the one before it is computed: its tokens are not known then, nor
-who ends with them. Whoever did is computed once more for nothing, and nobody sees it.
+Rows may be added and cancelled between steps. Where the runner works ahead, a step is decided while the one before it
+is computed: its tokens are not known then, nor who ends with them. A sample that ended is computed for one extra step,
+whose result is discarded.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
 from umbel.engine.row_errors import ALL_BANNED, NOT_FINITE
 from umbel.engine.state import LiveState
+from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step, StepResult
+from umbel.ir.workload import Workload
 from umbel.runner.base import Runner, Wait
 from umbel.sched.draft import Drawn
+from umbel.sched.lot import Defaults, Lot
 from umbel.sched.scheduler import Ints, Scheduler
+from umbel.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,51 +41,95 @@ class Flight:
     wait: Wait
 
 
-class Loop:
-    """One workload on its way; `stats` may be read at any time.
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids that a sample of a row has got since the last time."""
 
-    `meter` has the load of every step and its seconds: all that the loop does from one step to the next (scheduling,
-    running, state, texts), but not the time that whoever takes the outputs keeps it waiting. The seconds of a step are
-    those since the step before it was done.
+    row: int
+    sample: int
+    token_ids: tuple[int, ...]
+
+
+Event = Tokens | Output
+
+
+class Loop:
+    """Rows on their way; `stats` may be read at any time.
+
+    `busy` says that there may be something left to do. `meter` has the load of every step and its seconds: all that the
+    loop does from one step to the next (scheduling, running, state, texts), without the time between two calls of
+    `step`. The seconds of a step are those since the step before it was done.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         runner: Runner,
-        state: LiveState,
-        rows: Rows,
+        tokenizer: Tokenizer | None = None,
+        defaults: Defaults | None = None,
         meter: Meter | None = None,
         spans: Spans = UNHEARD,
     ):
         self.scheduler = scheduler
         self.runner = runner
-        self.state = state
-        self.rows = rows
+        self.defaults = defaults or Defaults()
+        self.state = LiveState(scheduler.requests, scheduler.seqs, tokenizer, self.defaults.width)
+        self.rows = Rows(scheduler.requests, tokenizer)
         self.meter = meter or Meter()
         self.spans = spans
+        self.busy = False
         self.first_token: float | None = None  # when the first token was there, on the clock of time.monotonic
-        self._landed = 0.0  # when the last step was done
-        self._away = 0.0  # seconds spent since then with whoever takes the outputs
+        self._flights: deque[Flight] = deque()  # steps that are under way
+        self._streams = False  # whether any row wants its tokens as they come
+        self._landed = self._left = time.perf_counter()  # when the last step was done; when `step` returned last
         self._steps = 0
         self._kv_read = 0
         self._prompt_tokens = 0
         self._rows_done = 0
 
+    def add(self, workload: Workload, plan: Plan, streamed: NDArray[np.bool_] | None = None) -> int:
+        """More rows, run as their plan says; returns the number of the first, which the others go on from. `streamed`
+        (`[rows]`) flags those that want their tokens as they come."""
+        return self.add_lot(self.defaults.lot(workload, plan, streamed))
+
+    def add_lot(self, lot: Lot) -> int:
+        """More rows, with all that decides how they run."""
+        first = self.scheduler.add(lot)
+        self.rows.extend(first, lot.same_as)
+        self._streams |= lot.streamed is not None and bool(lot.streamed.any())
+        self.busy = True
+        return first
+
+    def cancel(self, row: int) -> None:
+        """A row is not wanted any more: it stops, and nothing more comes out of it. Rows that wait for its answer get
+        theirs all the same."""
+        abandoned = self.rows.leave(row)
+        if abandoned is not None:
+            self._drop(abandoned)
+
+    def step(self) -> list[Event]:
+        """Decide and begin a step, and see through the first one under way where the runner takes no more; returns
+        the rows that came out, and the tokens of those that stream."""
+        self._landed += time.perf_counter() - self._left
+        self.spans.open()
+        step, flights = self.spans.lap("scheduling", self.scheduler.next()), self._flights
+        events: list[Event] = [*self._count(self._unfit())]
+        if step is not None:
+            flights.append(self._start(step))
+        if flights and (step is None or len(flights) > self.runner.ahead):
+            events += self._land(flights.popleft())
+        elif step is None:
+            self.busy = False
+        self._left = time.perf_counter()
+        return events
+
     def run(self) -> Iterator[Output]:
-        """Every row of the workload once, as they finish."""
-        self._landed = time.perf_counter()
-        flights: deque[Flight] = deque()
-        while True:
-            self.spans.open()
-            step = self.spans.lap("scheduling", self.scheduler.next())
-            yield from self._count(self._unfit())
-            if step is not None:
-                flights.append(self._start(step))
-            elif not flights:
-                return
-            if step is None or len(flights) > self.runner.ahead:
-                yield from self._land(flights.popleft())
+        """Every row once, as they finish, until all are done."""
+        while self.busy:
+            for event in self.step():
+                if isinstance(event, Output):
+                    yield event
+                    self.spans.lap("answers", None)
 
     def stats(self) -> Stats:
         """Totals so far."""
@@ -106,7 +158,7 @@ class Loop:
         self.spans.lap("scheduling", None)
         return Flight(step, drawn, self.runner.start(step))
 
-    def _land(self, flight: Flight) -> Iterator[Output]:
+    def _land(self, flight: Flight) -> Iterator[Event]:
         """The step is done: its tokens go to their samples, and who ends with them ends."""
         result, drawn = flight.wait(), flight.drawn
         if self.first_token is None and len(result.token_ids):
@@ -115,24 +167,36 @@ class Loop:
         self._kv_read += result.kv_tokens_read
         here = self.spans.lap("scheduling", self.scheduler.settle(drawn, result.token_ids))
         yield from self._count(self._broken(drawn.slots[here & result.bad]))
-        yield from self._count(self._finished(drawn, result))
-        now, away = time.perf_counter(), self._away
-        self.meter.add(flight.step, result.kv_tokens_read, now - self._landed - away)
-        self._landed, self._away = now, 0.0
+        yield from self._finished(drawn, result)
+        now = time.perf_counter()
+        self.meter.add(flight.step, result.kv_tokens_read, now - self._landed)
+        self._landed = now
         self.spans.close(flight.step, result.kv_tokens_read)
 
-    def _finished(self, drawn: Drawn, result: StepResult) -> Iterator[Output]:
+    def _finished(self, drawn: Drawn, result: StepResult) -> Iterator[Event]:
         alive = self.scheduler.seqs.rank[drawn.slots] == drawn.ranks  # some ended before, some broke in this step
         slots, counts = drawn.slots[alive], drawn.counts[alive]
-        ended = self.state.take(slots, result if alive.all() else result.only(alive), counts)
+        here = result if alive.all() else result.only(alive)
+        if self._streams:
+            yield from self._news(slots, here.token_ids)
+        ended = self.state.take(slots, here, counts)
         for sample in ended:
             self.scheduler.finish(sample.slot, len(sample.token_ids))
-        yield from self.rows.add(ended)
+        yield from self._count(self.rows.add(ended))
+
+    def _news(self, slots: Ints, token_ids: Ints) -> Iterator[Tokens]:
+        """The new tokens of samples whose rows stream."""
+        rows, samples = self.scheduler.seqs.row[slots], self.scheduler.seqs.sample[slots]
+        for i in np.flatnonzero(self.scheduler.requests.streamed[rows]).tolist():
+            for reader in self.rows.readers(int(rows[i])):
+                yield Tokens(reader, int(samples[i]), (int(token_ids[i]),))
 
     def _broken(self, slots: Ints) -> Iterator[Output]:
         """Rows that no token could be drawn for: abandoned, with an error; the others go on."""
         for row in dict.fromkeys(self.scheduler.seqs.row[slots].tolist()):
-            yield from self._abandon(row, ALL_BANNED if self.state.bans_all(row) else NOT_FINITE)
+            error = ALL_BANNED if self.state.bans_all(row) else NOT_FINITE
+            self._drop(row)
+            yield from self.rows.fail(row, error)
 
     def _unfit(self) -> Iterator[Output]:
         failed, self.scheduler.failed = self.scheduler.failed, []
@@ -140,17 +204,15 @@ class Loop:
             advice = "raise kv_tokens (of a job: --kv-tokens, with --retry-failed)"
             yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; {advice}", status=400))
 
-    def _abandon(self, row: int, error: RowError) -> Iterator[Output]:
+    def _drop(self, row: int) -> None:
+        """Abandon a row's samples and what is held for them."""
         for rank in self.scheduler.waiting.ranks_of(row):
             self.state.forget(rank)
         self.scheduler.drop_row(row)
-        return self.rows.fail(row, error)
 
-    def _count(self, outputs: Iterator[Output]) -> Iterator[Output]:
+    def _count(self, outputs: Iterable[Output]) -> Iterator[Output]:
         for output in outputs:
             self._rows_done += 1
             self._prompt_tokens += output.prompt_tokens
-            left = self.spans.lap("texts", time.perf_counter())
             yield output
-            self._away += self.spans.lap("answers", time.perf_counter()) - left
         self.spans.lap("texts", None)

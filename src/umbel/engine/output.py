@@ -11,43 +11,67 @@ from numpy.typing import NDArray
 from umbel.engine.state import Ended
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
-from umbel.ir.workload import Workload
+from umbel.sched.request_table import RequestTable
 from umbel.text.tokenizer import Tokenizer
 
 
 class Rows:
-    """Gathers the samples of each row; a row comes out once, complete or failed, and its twins right after it.
+    """Gathers the samples of each row; a row comes out once, complete or failed, and its twins right after it."""
 
-    `same_as` (`[rows]`) is the row whose answer a row gets (ir.plan.Plan); None when all run.
-    """
-
-    def __init__(self, workload: Workload, tokenizer: Tokenizer | None, same_as: NDArray[np.int64] | None = None):
-        self.workload = workload
+    def __init__(self, requests: RequestTable, tokenizer: Tokenizer | None):
+        self.requests = requests
         self.tokenizer = tokenizer
         self._partial: dict[int, list[Completion]] = {}
-        self._twins = _twins_of(same_as)
+        self._twins: dict[int, list[int]] = {}  # per row that answers for others, those others
+        self._source: dict[int, int] = {}  # of a twin, the row that answers for it
+        self._muted: set[int] = set()  # rows that run for their twins alone
+
+    def extend(self, first: int, same_as: NDArray[np.int64] | None) -> None:
+        """Rows from number `first` on were added; `same_as[i]` is the one of them whose answer the i-th gets."""
+        if same_as is not None:
+            for twin in np.flatnonzero(same_as != np.arange(len(same_as))).tolist():
+                self._source[first + twin] = source = first + int(same_as[twin])
+                self._twins.setdefault(source, []).append(first + twin)
+
+    def leave(self, row: int) -> int | None:
+        """A row is not wanted any more, so it will not come out; returns the row to abandon for that, if any: itself,
+        or the one that would have answered for it, unless others still wait for that one's answer."""
+        source = self._source.pop(row, row)
+        if source == row:
+            self._muted.add(row)
+        else:
+            self._twins[source].remove(row)
+        if self._twins.get(source) or source not in self._muted:
+            return None
+        self._partial.pop(source, None)
+        self._muted.discard(source)
+        return source
+
+    def readers(self, row: int) -> list[int]:
+        """The rows that a row's answer goes to."""
+        return [*([] if row in self._muted else [row]), *self._twins.get(row, ())]
 
     def add(self, ended: Sequence[Ended]) -> Iterator[Output]:
         """Take in samples that ended; yields the rows that are complete with them."""
         for sample, text in zip(ended, self._texts(ended), strict=True):
             parts = self._partial.setdefault(sample.row, [])
             parts.append(_completion(sample, text))
-            if len(parts) == self.workload.params[sample.row].n:
+            if len(parts) == self.requests.params[sample.row].n:
                 outputs = tuple(sorted(self._partial.pop(sample.row), key=lambda c: c.index))
-                yield from self._fan_out(Output(sample.row, self._prompt_tokens(sample.row), outputs))
+                yield from self._fan_out(Output(sample.row, self.requests.prompt_len(sample.row), outputs))
 
     def fail(self, row: int, error: RowError) -> Iterator[Output]:
         """The row's one output is an error; samples it had are dropped."""
         self._partial.pop(row, None)
-        yield from self._fan_out(Output(row, self._prompt_tokens(row), error=error))
+        yield from self._fan_out(Output(row, self.requests.prompt_len(row), error=error))
 
     def _fan_out(self, output: Output) -> Iterator[Output]:
-        yield output
-        for twin in self._twins.get(output.row, ()):
-            yield replace(output, row=twin)
-
-    def _prompt_tokens(self, row: int) -> int:
-        return int(self.workload.offsets[row + 1] - self.workload.offsets[row])
+        readers = self.readers(output.row)
+        self._muted.discard(output.row)
+        for twin in self._twins.pop(output.row, ()):
+            del self._source[twin]
+        for reader in readers:
+            yield output if reader == output.row else replace(output, row=reader)
 
     def _texts(self, ended: Sequence[Ended]) -> list[str]:
         """Text of each sample; decoded together, except where a stop string has cut it already."""
@@ -70,21 +94,12 @@ class Rows:
         ids = [list(e.token_ids[:-1] if hide else e.token_ids) for e, hide in zip(ended, hides, strict=True)]
         if not decoder.first_apart:
             return decoder.decode_batch(ids, skip_special_tokens=skip_special_tokens)
-        prompts = {e.row: self.workload.prompt(e.row) for e in ended}
+        prompts = {e.row: self.requests.prompt(e.row) for e in ended}
         found = {row: decoder.context_of(p, skip_special_tokens=skip_special_tokens) for row, p in prompts.items()}
         return decoder.decode_answers(ids, [found[e.row] for e in ended], skip_special_tokens=skip_special_tokens)
 
     def _params(self, ended: Ended) -> SamplingParams:
-        return self.workload.params[ended.row]
-
-
-def _twins_of(same_as: NDArray[np.int64] | None) -> dict[int, list[int]]:
-    """Per row that answers for others, those others."""
-    twins: dict[int, list[int]] = {}
-    if same_as is not None:
-        for row in np.flatnonzero(same_as != np.arange(len(same_as))).tolist():
-            twins.setdefault(int(same_as[row]), []).append(row)
-    return twins
+        return self.requests.params[ended.row]
 
 
 def _completion(ended: Ended, text: str) -> Completion:

@@ -11,8 +11,8 @@ from umbel.engine.watch.end_masks import EndMasks
 from umbel.ir.request import TokenLogprobs
 from umbel.ir.step import StepResult
 from umbel.ir.token_masks import DrawMasks
-from umbel.ir.workload import Workload
 from umbel.sched.draft import Drawn
+from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 from umbel.text.detokenizer import AnswerStream
 from umbel.text.tokenizer import Tokenizer
@@ -40,25 +40,13 @@ class LiveState:
     `width` is the model's vocabulary, where rows that leave no token to draw are to be known.
     """
 
-    def __init__(
-        self,
-        workload: Workload,
-        seqs: Sequences,
-        end_ids: tuple[tuple[int, ...], ...],
-        tokenizer: Tokenizer | None,
-        width: int | None = None,
-    ):
-        self.workload = workload
+    def __init__(self, requests: RequestTable, seqs: Sequences, tokenizer: Tokenizer | None, width: int | None = None):
+        self.requests = requests
         self.seqs = seqs
-        self.end_ids = end_ids
         self.tokenizer = tokenizer
         self.width = width
         self._end_masks = EndMasks(width) if width is not None else None
-        self._min_tokens = np.array([p.min_tokens for p in workload.params], np.int64)
         self.output_tokens = 0
-        self._any_end = np.array(sorted({i for ids in set(end_ids) for i in ids}), np.int64)
-        self._has_stops = np.array([bool(p.stop) for p in workload.params], bool)
-        self._has_logprobs = np.array([p.logprobs is not None for p in workload.params], bool)
         self._texts: dict[int, tuple[AnswerStream, list[str]]] = {}  # by rank; only rows with stop strings
         self._logprobs: dict[int, list[TokenLogprobs]] = {}  # by rank
 
@@ -69,10 +57,10 @@ class LiveState:
         counts = seqs.n_out[slots] if counts is None else counts
         rows = seqs.row[slots]
         self.output_tokens += len(slots)
-        for i in np.flatnonzero(self._has_logprobs[rows]).tolist() if result.logprobs is not None else ():
+        for i in np.flatnonzero(self.requests.logprobs[rows] >= 0).tolist() if result.logprobs is not None else ():
             self._logprobs.setdefault(int(seqs.rank[slots[i]]), []).append(_logprobs_of(result, i, self._k(rows[i])))
         full = counts >= seqs.max_out[slots]
-        suspects = full | np.isin(tokens, self._any_end) | self._has_stops[rows]
+        suspects = full | np.isin(tokens, self.requests.any_end) | self.requests.has_stops[rows]
         at = np.flatnonzero(suspects)
         every = zip(slots[at].tolist(), tokens[at].tolist(), counts[at].tolist(), strict=True)
         found = [self._look(slot, token, count) for slot, token, count in every]
@@ -81,14 +69,14 @@ class LiveState:
     def masks(self, drawn: Drawn) -> DrawMasks | None:
         """What the samples of a step may draw; None where all of them may draw any token."""
         rows = self.seqs.row[drawn.slots]
-        early = np.flatnonzero(drawn.counts <= self._min_tokens[rows])
+        early = np.flatnonzero(drawn.counts <= self.requests.min_tokens[rows])
         if self._end_masks is None or len(early) == 0:
             return None
-        return self._end_masks.of([self.end_ids[row] for row in rows[early].tolist()], early, len(rows))
+        return self._end_masks.of([self.requests.end_ids[row] for row in rows[early].tolist()], early, len(rows))
 
     def bans_all(self, row: int) -> bool:
         """Whether a row's `min_tokens` bans every token of the vocabulary, as each of them would end it."""
-        return self.workload.params[row].min_tokens > 0 and len(set(self.end_ids[row])) == self.width
+        return self.requests.params[row].min_tokens > 0 and len(set(self.requests.end_ids[row])) == self.width
 
     def forget(self, rank: int) -> None:
         """Drop what is held for a sample that was abandoned."""
@@ -98,9 +86,9 @@ class LiveState:
     def _look(self, slot: int, token: int, count: int) -> Ended | None:
         """Whether the sample ends with its token number `count`: at an end id, a stop string or its limit, in order."""
         row = int(self.seqs.row[slot])
-        params = self.workload.params[row]
-        stream, ends = None, token in self.end_ids[row] and count > params.min_tokens
-        if self._has_stops[row] and (not ends or params.include_stop_str_in_output):
+        params = self.requests.params[row]
+        stream, ends = None, token in self.requests.end_ids[row] and count > params.min_tokens
+        if self.requests.has_stops[row] and (not ends or params.include_stop_str_in_output):
             stream, text = self._text(slot, row)
             text.append(stream.push([token]))
         if ends:
@@ -113,7 +101,7 @@ class LiveState:
         rank = int(self.seqs.rank[slot])
         if rank not in self._texts:
             assert self.tokenizer is not None  # rows with stop strings are refused where there is no tokenizer
-            stream = AnswerStream.of(self.tokenizer, self.workload.params[row], self.workload.prompt(row))
+            stream = AnswerStream.of(self.tokenizer, self.requests.params[row], self.requests.prompt(row))
             self._texts[rank] = stream, []
         return self._texts[rank]
 
@@ -139,7 +127,7 @@ class LiveState:
         )
 
     def _k(self, row: int) -> int:
-        return int(self.workload.params[row].logprobs or 0)
+        return int(self.requests.params[row].logprobs or 0)
 
 
 def _logprobs_of(result: StepResult, i: int, k: int) -> TokenLogprobs:

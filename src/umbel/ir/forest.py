@@ -35,6 +35,11 @@ class Forest:
     leaf: Ints
     order: Ints
 
+    @classmethod
+    def empty(cls) -> Forest:
+        """The forest of no rows."""
+        return cls(*(np.zeros(0, np.int64) for _ in range(8)))
+
     @property
     def n_nodes(self) -> int:
         """The number of nodes."""

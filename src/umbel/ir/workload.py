@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 
 
@@ -54,6 +55,14 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def longest_answers(self, context: int) -> NDArray[np.int64]:
+        """Tokens that each sample of a row may generate (`[rows]`): its `max_tokens`, or what a context of so many
+        tokens leaves."""
+        room = np.maximum(context - np.diff(self.offsets), 1)
+        asked = Distinct.of(self.params).column(lambda p: context if p.max_tokens is None else p.max_tokens)
+        longest: NDArray[np.int64] = np.minimum(room, asked)
+        return longest
 
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of one row."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from umbel.cost.machine import choose_dtype, processor_dtypes
 from umbel.errors import ModelError
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
@@ -34,14 +35,8 @@ HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
 
 def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> torch.dtype:
     """The type to compute in: as asked, or for "auto" the checkpoint's where the device multiplies in it natively."""
-    if requested != "auto":
-        return TORCH_DTYPES[requested]
-    if torch.device(device).type == "cuda":
-        return TORCH_DTYPES[spec.dtype]
-    native = spec.dtype == "bfloat16" and any(
-        getattr(torch.cpu, probe, lambda: False)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return torch.bfloat16 if native else torch.float32
+    native = tuple(TORCH_DTYPES) if torch.device(device).type == "cuda" else processor_dtypes()
+    return TORCH_DTYPES[choose_dtype(requested, spec.dtype, native)]
 
 
 def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:

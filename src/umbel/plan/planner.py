@@ -17,11 +17,11 @@ from umbel.cost.pairs import causal_pairs
 from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load
 from umbel.errors import UsageError, nearest
+from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.plan.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.formats import name_formats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from umbel.cost.roofline import Load
-from umbel.plan.distinct import Distinct
+from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.timeline import Limits, Timeline, walk
 from umbel.plan.timeline_rows import Rows

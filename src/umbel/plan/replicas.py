@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.distinct import Distinct
 from umbel.ir.plan import Decision, Estimates, Plan
 from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
-from umbel.plan.distinct import Distinct
 from umbel.plan.passes.place import Placement, place
 
 Ints = NDArray[np.int64]

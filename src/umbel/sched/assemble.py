@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from umbel.cache.kv_forest import KVForest
 from umbel.ir.step import Sampling, Step
-from umbel.ir.workload import Workload
 from umbel.sched.draft import Draft
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
@@ -32,7 +31,7 @@ class Layout:
     page_changes: int
 
 
-def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, table: SamplingTable) -> Layout:
+def assemble(draft: Draft, seqs: Sequences, kv: KVForest, requests: RequestTable) -> Layout:
     """Lay the draft out as a Step. Nodes in use without rows below them in this step are left out."""
     forest = kv.forest
     nodes, counts = _nodes_of(draft, seqs, kv)
@@ -56,7 +55,7 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
     pages, page_begin = pages_of(nodes, tails, seqs, kv)
     tokens = _tail_tokens(tails, tail_counts, seqs)
     if counts.any():
-        both = np.concatenate([_node_tokens(nodes, counts, again, kv, workload), tokens])
+        both = np.concatenate([_node_tokens(nodes, counts, again, kv, requests), tokens])
         tokens = _in_order(both, np.concatenate([counts, tail_counts]), entry)
     step = Step(
         tokens=tokens,
@@ -71,7 +70,7 @@ def assemble(draft: Draft, seqs: Sequences, kv: KVForest, workload: Workload, ta
         pages=pages,
         page_begin=page_begin[entry],
         page_size=kv.pool.page_size,
-        sampling=_sampling(draft, seqs, table, (row_begin + rows - 1)[place], nodes, order),
+        sampling=_sampling(draft, seqs, requests, (row_begin + rows - 1)[place], nodes, order),
     )
     return Layout(step, nodes, draft.tails, order, entry, place, kv.changes, seqs.page_changes)
 
@@ -93,10 +92,10 @@ def _again_mask(nodes: Ints, draft: Draft) -> NDArray[np.bool_]:
     return np.isin(nodes, np.fromiter(draft.again, np.int64, len(draft.again)))
 
 
-def _node_tokens(nodes: Ints, counts: Ints, again: NDArray[np.bool_], kv: KVForest, workload: Workload) -> Ints:
+def _node_tokens(nodes: Ints, counts: Ints, again: NDArray[np.bool_], kv: KVForest, requests: RequestTable) -> Ints:
     """Token ids that the prompt nodes feed, node after node: what they lack, or once more the last one they have."""
-    first = workload.offsets[kv.forest.source[nodes]] + kv.forest.start[nodes] + kv.held[nodes] - again
-    tokens: Ints = workload.tokens[_runs(first, counts)].astype(np.int64)
+    first = requests.offsets[kv.forest.source[nodes]] + kv.forest.start[nodes] + kv.held[nodes] - again
+    tokens: Ints = requests.tokens[_runs(first, counts)].astype(np.int64)
     return tokens
 
 
@@ -126,7 +125,7 @@ def pages_of(nodes: Ints, tails: Ints, seqs: Sequences, kv: KVForest) -> tuple[I
 
 
 def _sampling(
-    draft: Draft, seqs: Sequences, table: SamplingTable, last_row: Ints, nodes: Ints, order: Ints
+    draft: Draft, seqs: Sequences, requests: RequestTable, last_row: Ints, nodes: Ints, order: Ints
 ) -> Sampling:
     """Columns for the samples: tails that reach their end (in draft order), then first tokens from their leaves."""
     entry_of_tail = np.empty_like(order)
@@ -138,13 +137,13 @@ def _sampling(
     rows = seqs.row[slots]
     return Sampling(
         at=last_row[entries],
-        temperature=table.temperature[rows],
-        top_k=table.top_k[rows],
-        top_p=table.top_p[rows],
-        min_p=table.min_p[rows],
-        streams=table.stream[rows],
-        keys=table.key[rows],
+        temperature=requests.temperature[rows],
+        top_k=requests.top_k[rows],
+        top_p=requests.top_p[rows],
+        min_p=requests.min_p[rows],
+        streams=requests.stream[rows],
+        keys=requests.key[rows],
         samples=seqs.sample[slots],
         positions=seqs.prompt_len[slots] + seqs.n_out[slots],
-        logprobs=table.logprobs[rows],
+        logprobs=requests.logprobs[rows],
     )

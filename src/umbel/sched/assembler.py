@@ -12,18 +12,17 @@ import numpy as np
 
 from umbel.cache.kv_forest import KVForest
 from umbel.ir.step import Step
-from umbel.ir.workload import Workload
 from umbel.sched.assemble import Layout, assemble, pages_of
 from umbel.sched.draft import Draft
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 
 
 class Assembler:
     """Lays drafts out as Steps, each from scratch or from the last one."""
 
-    def __init__(self, seqs: Sequences, kv: KVForest, workload: Workload, table: SamplingTable):
-        self._seqs, self._kv, self._workload, self._table = seqs, kv, workload, table
+    def __init__(self, seqs: Sequences, kv: KVForest, requests: RequestTable):
+        self._seqs, self._kv, self._requests = seqs, kv, requests
         self._last: Layout | None = None  # of the last step, where it only decoded
 
     def step(self, draft: Draft) -> Step:
@@ -34,7 +33,7 @@ class Assembler:
             step = _decode_again(last, self._seqs, self._kv)
             self._last = replace(last, step=step, page_changes=self._seqs.page_changes)
             return step
-        layout = assemble(draft, self._seqs, self._kv, self._workload, self._table)
+        layout = assemble(draft, self._seqs, self._kv, self._requests)
         self._last = layout if plain else None
         return layout.step
 

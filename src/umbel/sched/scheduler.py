@@ -13,68 +13,69 @@ from numpy.typing import NDArray
 
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook
-from umbel.ir.forest import Forest
+from umbel.ir.growable import Growable
 from umbel.ir.step import Step
-from umbel.ir.workload import Workload
 from umbel.sched.assembler import Assembler
 from umbel.sched.draft import Draft, Drawn
+from umbel.sched.lot import Lot
 from umbel.sched.policies.admission import Books, Candidate
-from umbel.sched.policies.build import build_admission, build_cache, build_queue, ends_at_limit
+from umbel.sched.policies.build import build_admission, build_cache, build_queue, follows_nodes
 from umbel.sched.policies.policy import Policy
-from umbel.sched.sampling_table import SamplingTable
+from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 from umbel.sched.unfit import never_fitting
 
 Ints = NDArray[np.int64]
 
 
-class Scheduler:
-    """Decides steps over one workload; `failed` collects (row, reason) of rows that can never fit the pool.
+class Scheduler(Growable):
+    """Decides steps over the rows that were added; `failed` collects (row, reason) of rows that can never fit the pool.
 
-    `max_out` (`[rows]`) are the tokens that each sample of a row may generate, `order` the rows to run (default: the
-    forest's walk); those it leaves out are nobody's concern. `lengths` is what is known of how long answers are; it
-    learns from every sample that ends. Counters: `preemptions`, of `evicted_rows` different rows; prompt tokens
-    computed for the first time, and tokens computed again; `peak_pages` and `peak_running` of any step;
-    `occupied_pages`, the pages in use (cached ones without a user left out) summed over `steps`.
+    A step computes at most `chunk` tokens. `lengths` is what is known of how long answers are; it learns from every
+    sample that ends. Counters: `preemptions`, of `evicted_rows` different rows; prompt tokens computed for the first
+    time, and tokens computed again; `peak_pages` and `peak_running` of any step; `occupied_pages`, the pages in use
+    (cached ones without a user left out) summed over `steps`.
     """
 
-    def __init__(  # noqa: PLR0913 (what a step is decided from, each of it made by someone else)
-        self,
-        workload: Workload,
-        forest: Forest,
-        table: SamplingTable,
-        max_out: Ints,
-        pool: PagePool,
-        chunk: int,
-        *,
-        order: Ints | None = None,
-        policy: Policy | None = None,
-        lengths: LengthBook | None = None,
-    ):
-        self.workload = workload
-        self.table = table
+    _seen: Ints  # [nodes] tokens of each computed at least once
+
+    def __init__(self, pool: PagePool, chunk: int, policy: Policy | None = None, lengths: LengthBook | None = None):
+        super().__init__()
         self.pool = pool
         self.chunk = chunk
-        self.max_out = max_out
         self.policy = policy = policy or Policy()
-        order = forest.order if order is None else order
-        self.kv = build_cache(policy, forest, order, table.n, pool)
+        self.requests = RequestTable()
+        self.kv = build_cache(policy, pool)
         self.seqs = Sequences(pool.page_size)
-        self.waiting = build_queue(policy, order, table.n, self.kv)
-        self.lengths = lengths or LengthBook(np.zeros(len(workload), np.int64))
-        certain = ends_at_limit(workload.params, table.end_ids)
-        self.admission = build_admission(policy, Books(self.kv, self.seqs, self.lengths, certain, policy.overflow))
+        self.waiting = build_queue(policy, self.kv)
+        self.lengths = lengths or LengthBook()
+        books = Books(self.kv, self.seqs, self.lengths, self.requests, policy.overflow)
+        self.admission = build_admission(policy, books)
         self.failed: list[tuple[int, str]] = []
         self.steps = self.preemptions = self.computed_tokens = self.recomputed_tokens = 0
         self.peak_pages = self.peak_running = self.occupied_pages = 0
         self._evicted: set[int] = set()  # rows that were ever preempted
-        self._seen = np.zeros(forest.n_nodes, np.int64)  # tokens of each node computed at least once
         self._draft, self._under_way = Draft(0), 0
-        self._assembler = Assembler(self.seqs, self.kv, workload, table)
+        self._assembler = Assembler(self.seqs, self.kv, self.requests)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
-        self.failed += never_fitting(workload, order, max_out, certain, pool)
-        for row, _ in self.failed:
+
+    def add(self, lot: Lot) -> int:
+        """More rows, numbered on from those that are there; returns the number of the first. Rows that the order of the
+        lot leaves out never run."""
+        first, forest = len(self.requests), lot.forest
+        order = forest.order if lot.order is None else lot.order
+        self.requests.extend(lot)
+        samples, run = self.requests.n[first:], np.zeros(len(lot.workload), np.int64)
+        run[order] = samples[order]
+        self.kv.follow(recent=not follows_nodes(self.policy, forest, order))
+        self.kv.graft(forest, run)
+        self.waiting.extend(order, samples)
+        self.lengths.add_rows(lot.row_groups, lot.templates)
+        self._grow(_seen=np.zeros(forest.n_nodes, np.int64))
+        for row, reason in never_fitting(self.requests, order + first, self.pool):
+            self.failed.append((row, reason))
             self.drop_row(row)
+        return first
 
     @property
     def evicted_rows(self) -> int:
@@ -182,7 +183,7 @@ class Scheduler:
             free_ride = n_out == 0 and (leaf in draft.again or self._completes(draft, leaf))
             if draft.budget == 0 and not free_ride:
                 return
-            sample = Candidate(row, self.kv.path(leaf), n_out, losses, int(self.max_out[row]))
+            sample = Candidate(row, self.kv.path(leaf), n_out, losses, int(self.requests.limit[row]))
             # Alone, it may try with what there is.
             fits = self.admission.admits if self._paths else self.admission.fits_now
             if not fits(sample):
@@ -201,7 +202,7 @@ class Scheduler:
         else:
             row, sample = int(self.waiting.rows[rank]), int(self.waiting.samples[rank])
             prompt_len = int(self.kv.forest.end[path[-1]])
-            slot = self.seqs.start(rank, row, sample, path[-1], prompt_len, int(self.max_out[row]))
+            slot = self.seqs.start(rank, row, sample, path[-1], prompt_len, int(self.requests.limit[row]))
         self._paths[slot] = path
         return slot
 
@@ -282,19 +283,15 @@ class Scheduler:
         """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, its tail and
         what nobody else reads are released."""
         row, tokens = int(self.seqs.row[slot]), tokens or int(self.seqs.n_out[slot])
-        self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.max_out[row])
+        self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.requests.limit[row])
         self._leave(slot)
 
     def _leave(self, slot: int) -> None:
         """A sample that has started goes, from where it runs or from where it waits to go on."""
         if self.seqs.running[slot]:
-            self._end(slot)
-            return
-        self.waiting.drop(int(self.seqs.rank[slot]))
-        self.kv.skip(self.kv.path(int(self.seqs.leaf[slot])))
-        self.seqs.end(slot)
-
-    def _end(self, slot: int) -> None:
-        self.pool.give(self.seqs.take_pages(slot))
-        self.kv.unpin(self._paths.pop(slot), done=True)
+            self.pool.give(self.seqs.take_pages(slot))
+            self.kv.unpin(self._paths.pop(slot), done=True)
+        else:
+            self.waiting.drop(int(self.seqs.rank[slot]))
+            self.kv.skip(self.kv.path(int(self.seqs.leaf[slot])))
         self.seqs.end(slot)

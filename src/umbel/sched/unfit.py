@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.pages import PagePool
-from umbel.ir.workload import Workload
+from umbel.sched.request_table import RequestTable
 
 Ints = NDArray[np.int64]
 
 
-def never_fitting(
-    workload: Workload, order: Ints, max_out: Ints, certain: NDArray[np.bool_], pool: PagePool
-) -> Iterator[tuple[int, str]]:
+def never_fitting(requests: RequestTable, order: Ints, pool: PagePool) -> Iterator[tuple[int, str]]:
     """Rows of the order that need more pages than there are, for the prompt alone or with the tokens that they surely
-    generate (`certain`: all of `max_out`); each with the reason. The last token of an answer is not kept."""
-    prompts = np.diff(workload.offsets)
-    least = np.where(certain, max_out, 1)
+    generate (all, where nothing but their limit ends them); each with the reason. The last token of an answer is not
+    kept."""
+    prompts = requests.offsets[order + 1] - requests.offsets[order]
+    least = np.where(requests.certain[order], requests.limit[order], 1)
     pages = -(-prompts // pool.page_size) - (-(least - 1) // pool.page_size)
-    for row in order[pages[order] > pool.n_pages].tolist():
-        what = f"prompt of {prompts[row]} tokens and {least[row]} to generate do"
-        yield row, f"{what} not fit the KV pool of {pool.n_pages * pool.page_size} tokens"
+    for at in np.flatnonzero(pages > pool.n_pages).tolist():
+        what = f"prompt of {prompts[at]} tokens and {least[at]} to generate do"
+        yield int(order[at]), f"{what} not fit the KV pool of {pool.n_pages * pool.page_size} tokens"

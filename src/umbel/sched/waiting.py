@@ -8,27 +8,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.kv_forest import KVForest
+from umbel.ir.growable import Growable
 
 Ints = NDArray[np.int64]
 
 
-class Waiting:
-    """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`).
+class Waiting(Growable):
+    """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`). Rows
+    that are added later come behind all that are there. `kv` is for rules that look at what is cached."""
 
-    `kv` is for rules that look at what is cached.
-    """
+    rows: Ints
+    samples: Ints
+    _first: Ints
+    _count: Ints
 
-    def __init__(self, order: Ints, samples_per_row: Ints, kv: KVForest):
+    def __init__(self, kv: KVForest) -> None:
+        super().__init__()
+        # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
+        none = np.zeros(0, np.int64)
+        self._grow(rows=none, samples=none, _first=none, _count=none)
+        self._preempted: list[int] = []  # heap
+        self._started = bytearray()  # by rank: 1 once it has started or was dropped
+        self._cursor = 0  # all ranks before this one have started
+
+    def extend(self, order: Ints, samples_per_row: Ints) -> None:
+        """Add rows, numbered behind those that are there: `samples_per_row` (`[new rows]`), of which those in `order`
+        (numbers among the new ones) wait."""
+        old, begin = len(self._count), len(self.rows)
         counts = samples_per_row[order]
         first = np.cumsum(counts) - counts
-        self.rows = np.repeat(order, counts)
-        self.samples = np.arange(len(self.rows)) - np.repeat(first, counts)
-        # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
-        self._first, self._count = np.zeros((2, len(samples_per_row)), np.int64)
-        self._first[order], self._count[order] = first, counts
-        self._preempted: list[int] = []  # heap
-        self._started = np.zeros(len(self.rows) + 1, bool)  # by rank, or dropped; the last entry stays False
-        self._cursor = 0  # all ranks before this one have started
+        n_new = int(counts.sum())
+        per_row = np.zeros((2, len(samples_per_row)), np.int64)
+        per_row[:, order] = begin + first, counts
+        self._grow(
+            rows=np.repeat(order + old, counts),
+            samples=np.arange(n_new) - np.repeat(first, counts),
+            _first=per_row[0],
+            _count=per_row[1],
+        )
+        self._started += bytes(n_new)
 
     def first(self) -> int | None:
         """The rank whose turn it is, None when none waits."""
@@ -57,16 +75,18 @@ class Waiting:
         return True
 
     def cached(self, node: int) -> None:
-        """More of a prompt node is in the cache than before; of no account in plan order."""
+        """More of a prompt node is in the cache than before; plan order does not look at it."""
 
     def ranks_of(self, row: int) -> range:
         """The ranks of a row's samples; none for a row that the order leaves out."""
         return range(int(self._first[row]), int(self._first[row] + self._count[row]))
 
     def _first_new(self) -> int | None:
-        while self._started[self._cursor]:
-            self._cursor += 1
-        return self._cursor if self._cursor < len(self.rows) else None
+        started, at = self._started, self._cursor
+        while at < len(started) and started[at]:
+            at += 1
+        self._cursor = at
+        return at if at < len(started) else None
 
     def _leave(self, rank: int) -> None:
         self._started[rank] = True

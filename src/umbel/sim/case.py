@@ -19,6 +19,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.plan.planner import make_plan
+from umbel.sched.lot import Defaults
 from umbel.sim.forests import in_pieces, whole_blocks
 from umbel.sim.runner import END
 
@@ -63,24 +64,18 @@ class SimCase:
     def lengths(self) -> Ints:
         """Tokens that each sample of a row generates (`[rows]`): its limit where nothing ends it before."""
         given = self.plan.lengths if self._lengths is None else self._lengths
-        ignore = np.array([not ends for ends in self.ends], bool)
-        return np.where(ignore, self.limits, np.clip(given, 1, self.limits))
+        ends = np.array([bool(ids) for ids in self.defaults.end_ids(self.workload)], bool)
+        return np.where(ends, np.clip(given, 1, self.limits), self.limits)
 
     @cached_property
     def limits(self) -> Ints:
-        """The most tokens that each sample of a row may generate (`[rows]`): its `max_tokens`, or what the context
-        leaves."""
-        room = self.spec.max_positions - np.diff(self.workload.offsets)
-        most: dict[int, int] = {}  # one look at each params object, however many rows share it
-        for params in self.workload.params:
-            most.setdefault(id(params), self.spec.max_positions if params.max_tokens is None else params.max_tokens)
-        asked = np.array([most[id(params)] for params in self.workload.params], np.int64)
-        return np.asarray(np.maximum(np.minimum(room, asked), 1))
+        """Tokens that each sample of a row may say (`[rows]`): its `max_tokens`, or what the context leaves."""
+        return self.workload.longest_answers(self.spec.max_positions)
 
-    @cached_property
-    def ends(self) -> tuple[tuple[int, ...], ...]:
-        """The token ids that end each row before its limit: none where it ignores end tokens."""
-        return tuple(() if params.ignore_eos else (END,) for params in self.workload.params)
+    @property
+    def defaults(self) -> Defaults:
+        """What holds where rows say nothing: answers end with the simulated end token, unless they ignore it."""
+        return Defaults(self.config.seed, (END,), self.spec.max_positions)
 
     @cached_property
     def price(self) -> Price:

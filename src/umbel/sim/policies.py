@@ -14,7 +14,6 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cost.lengths import LengthBook
 from umbel.errors import UsageError, nearest
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
@@ -28,20 +27,12 @@ CAP, CHUNK = 256, 2048
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One policy on one case: the forest that it shares by, its rows in order, and the scheduler's settings.
+    """One policy on one case: its plan (the forest that it shares by, its rows in order) and its rules; `shared_reads`
+    as in SimRunner."""
 
-    `shared_reads`: as in SimRunner.
-    `same_as`: `[rows]`, the row whose answer a row gets.
-    `lengths`: what is known of answers before the first has ended (None: nothing).
-    """
-
-    forest: Forest
-    order: Ints
-    chunk: int
+    plan: Plan
     policy: Policy
     shared_reads: bool
-    same_as: Ints
-    lengths: LengthBook | None = None
 
 
 def setup(case: SimCase, name: str) -> Setup:
@@ -72,7 +63,12 @@ def _longest_prefix(case: SimCase) -> Setup:
 
 def _cached(case: SimCase, name: str, order: Ints) -> Setup:
     policy = Policy(name=name, queue="plan", keep="lru", admission="aggressive", max_running=CAP)
-    return Setup(case.blocks, order, CHUNK, policy, False, np.arange(len(order)))
+    return Setup(_alone(case.plan, case.blocks, order), policy, False)
+
+
+def _alone(plan: Plan, forest: Forest, order: Ints) -> Plan:
+    """The plan with another forest and order, in which every row runs."""
+    return replace(plan, forest=forest, order=order, chunk=CHUNK, same_as=np.arange(len(order)))
 
 
 def _batchllm(case: SimCase) -> Setup:
@@ -84,7 +80,7 @@ def _batchllm(case: SimCase) -> Setup:
     forest = case.planned(prefix="paper").forest
     order = smallest_prefill_first(forest)
     policy = Policy(name="batchllm", admission="aggressive")
-    return Setup(forest, order, CHUNK, policy, True, np.arange(len(order)))
+    return Setup(_alone(case.plan, forest, order), policy, True)
 
 
 def smallest_prefill_first(forest: Forest) -> Ints:
@@ -101,8 +97,7 @@ def _umbel(case: SimCase) -> Setup:
 
 
 def _ours(case: SimCase, plan: Plan) -> Setup:
-    lengths = LengthBook.of(plan.groups, plan.templates, case.known.lengths)
-    return Setup(plan.forest, plan.order, plan.chunk, Policy(admission=plan.admission), True, plan.same_as, lengths)
+    return Setup(plan, Policy(admission=plan.admission), True)
 
 
 def _no_prefix(case: SimCase) -> Setup:
@@ -111,12 +106,12 @@ def _no_prefix(case: SimCase) -> Setup:
 
 def _no_order(case: SimCase) -> Setup:
     made = _umbel(case)
-    return replace(made, order=np.sort(made.order))
+    return replace(made, plan=replace(made.plan, order=np.sort(made.plan.order)))
 
 
 def _no_pack(case: SimCase) -> Setup:
     made = _umbel(case)
-    return replace(made, chunk=CHUNK, policy=replace(made.policy, max_running=CAP))
+    return replace(made, plan=replace(made.plan, chunk=CHUNK), policy=replace(made.policy, max_running=CAP))
 
 
 def _no_memory(case: SimCase) -> Setup:

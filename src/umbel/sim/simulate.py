@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from umbel.cache.pages import PagePool
+from umbel.engine.assemble import make_loop
 from umbel.engine.loop import Loop
-from umbel.engine.output import Rows
-from umbel.engine.state import LiveState
-from umbel.sched.sampling_table import SamplingTable
-from umbel.sched.scheduler import Scheduler
 from umbel.sim.case import SimCase
 from umbel.sim.policies import Setup, setup
 from umbel.sim.runner import SimRunner
@@ -65,29 +61,17 @@ class Run:
         """Put the loop together, with other settings than the policy's if given. Raises UsageError for an unknown
         policy."""
         made = made or setup(case, name)
-        table = SamplingTable.of(case.workload, case.config.seed, case.ends)
-        page = case.config.page_size
-        pool = PagePool(max(1, case.plan.kv_tokens // page), page)
-        scheduler = Scheduler(
-            case.workload,
-            made.forest,
-            table,
-            case.limits,
-            pool,
-            made.chunk,
-            order=made.order,
-            policy=made.policy,
-            lengths=made.lengths,
-        )
         runner = SimRunner(
             case.price, case.workload, case.lengths, shared_reads=made.shared_reads, window=case.spec.sliding_window
         )
-        state = LiveState(case.workload, scheduler.seqs, case.ends, None)
-        return cls(name, Loop(scheduler, runner, state, Rows(case.workload, None, made.same_as)), runner, made)
+        loop = make_loop(
+            case.workload, made.plan, runner, defaults=case.defaults, policy=made.policy, known=case.known.lengths
+        )
+        return cls(name, loop, runner, made)
 
     def outcome(self, watch: Watch | None = None) -> Outcome:
         """Run to the end."""
-        rows = len(self.loop.state.workload)
+        rows = len(self.loop.scheduler.requests)
         done = failed = prompt_tokens = 0
         for output in self.loop.run():
             done += 1
@@ -112,7 +96,7 @@ class Run:
             seconds=seconds,
             rows_per_second=(done - failed) / seconds if seconds else 0.0,
             steps=stats.steps,
-            chunk=self.setup.chunk,
+            chunk=self.setup.plan.chunk,
             preemptions=stats.preemptions,
             evicted_rows=scheduler.evicted_rows,
             kv_tokens=scheduler.pool.n_pages * scheduler.pool.page_size,

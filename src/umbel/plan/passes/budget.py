@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.budget import Budget
+from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve, Plan
 from umbel.ir.workload import Workload
@@ -50,11 +51,10 @@ def fit(plan: Plan, workload: Workload, context: int, *, tokens_only: bool = Fal
     cost nothing and come right after it. `context` is the most tokens of a row; with `tokens_only` each row counts by
     the most it may generate, as time does not matter.
     """
-    samples = np.array([p.n for p in workload.params], np.int64)
-    asked = np.array([p.max_tokens or context for p in workload.params], np.int64)
+    samples = Distinct.of(workload.params).column(lambda p: p.n)
     runs = plan.same_as == np.arange(len(workload))
     expected = samples * plan.lengths * runs
-    limits = samples * np.minimum(asked, np.maximum(context - np.diff(workload.offsets), 1))
+    limits = samples * workload.longest_answers(context)
     seconds = _weighted(plan, _own_share(plan.forest) * runs, expected)
     order = _cheapest_groups(plan, limits if tokens_only else seconds, apart=tokens_only)
     return Fit(order, seconds[order], expected[order], limits[order])

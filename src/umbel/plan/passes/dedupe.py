@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
-from umbel.plan.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping_forest import rows_below
 from umbel.plan.passes.prefix import build_forest

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import ORDINARY, Load
+from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
-from umbel.plan.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.grouping_forest import Grouping, runs_of, sum_below
 

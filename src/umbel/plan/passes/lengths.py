@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.lengths import LengthBook, LengthCurve
-from umbel.ir.params import SamplingParams
+from umbel.ir.distinct import Distinct
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
 
@@ -35,9 +35,8 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     context leaves.
     """
     samples, asked, certain = _asked(draft)
-    room = np.maximum(draft.spec.max_positions - np.diff(draft.workload.offsets), 1)
-    limits = np.where(asked > 0, np.minimum(asked, room), room)
-    lengths = np.minimum(np.where(asked > 0, asked, UNBOUNDED), room)
+    limits = draft.workload.longest_answers(draft.spec.max_positions)
+    lengths = np.where(asked > 0, limits, np.minimum(UNBOUNDED, limits))
     groups, templates = _templates(draft)
     curves = _curves(draft, groups, templates)
     expected, variance, learned = _learned(curves, groups, limits)
@@ -60,20 +59,10 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
 
 
 def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """For each row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
-    known: dict[int, tuple[int, int, bool]] = {}  # one look at each params object, however many rows share it
-
-    def read(p: SamplingParams) -> tuple[int, int, bool]:
-        if id(p) not in known:
-            known[id(p)] = (
-                p.n,
-                p.max_tokens or 0,
-                bool(p.ignore_eos and p.max_tokens and not (p.stop or p.stop_token_ids)),
-            )
-        return known[id(p)]
-
-    columns = np.array([read(p) for p in draft.workload.params], np.int64).reshape(len(draft.workload), 3)
-    return columns[:, 0], columns[:, 1], columns[:, 2] > 0
+    """Per row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
+    params = Distinct.of(draft.workload.params)
+    certain = params.flags(lambda p: bool(p.ignore_eos and p.max_tokens and not (p.stop or p.stop_token_ids)))
+    return params.column(lambda p: p.n), params.column(lambda p: p.max_tokens or 0), certain
 
 
 def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:

@@ -227,8 +227,7 @@ class _Trie:
     def finish(self) -> Forest:
         """Number the nodes depth first: by where their rows begin in `order`, a parent before its first child."""
         if not self.created:
-            none = np.zeros(0, np.int64)
-            return Forest(none, none, none, none, none, none, none, none)
+            return Forest.empty()
         parent, start, lo, hi = (np.concatenate(parts) for parts in zip(*self.created, strict=True))
         end = np.empty(self.n_nodes, np.int64)
         for node, value in self.ended[1:]:  # the first entry is the root that is no node

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from umbel.cache.kv_forest import KVForest
 from umbel.cost.flow import Flow
 from umbel.cost.lengths import LengthBook
+from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
@@ -26,16 +27,15 @@ _MOST_PATIENT = 8  # preemptions of a sample after which `goal` grows no further
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What a rule looks at: the KV of prompts, the samples, what is known of the lengths of answers.
+    """What a rule looks at: the KV of prompts, the samples, what is known of the lengths of answers, and of the rows.
 
-    `certain` (`[rows]`) are rows that end only at their limits; `overflow` is the accepted probability that a future
-    step needs more pages than there are.
+    `overflow` is the accepted probability that a future step needs more pages than there are.
     """
 
     kv: KVForest
     seqs: Sequences
     lengths: LengthBook
-    certain: NDArray[np.bool_]
+    requests: RequestTable
     overflow: float
 
 

@@ -7,6 +7,8 @@ waits. Entries are not kept up to date: one that is not true any more is put rig
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +22,27 @@ Ints = NDArray[np.int64]
 class LongestPrefix(Waiting):
     """Waiting samples by their cached prompt tokens, ties in order; preempted ones come first, as in plan order."""
 
-    def __init__(self, order: Ints, samples_per_row: Ints, kv: KVForest):
-        super().__init__(order, samples_per_row, kv)
+    def __init__(self, kv: KVForest):
+        super().__init__(kv)
         self._kv = kv
-        self._start: list[int] = kv.forest.start.tolist()
-        leaf = kv.forest.leaf[self.rows]
-        ranks = np.argsort(leaf, kind="stable")  # ranks below any node stand side by side
-        self._place = np.empty_like(ranks)
-        self._place[ranks] = np.arange(len(ranks))
-        nodes = np.arange(kv.forest.n_nodes)
-        self._begin: list[int] = np.searchsorted(leaf[ranks], nodes).tolist()
-        self._end: list[int] = np.searchsorted(leaf[ranks], kv.forest.subtree_end[nodes]).tolist()
-        self._new = _Minima(ranks.tolist())
+        self._lots: list[_Lot] = []
+        self._first_nodes: list[int] = []  # of each lot
+        self._first_ranks: list[int] = []
         self._heap: list[tuple[int, int, int]] = []  # (-cached tokens down to the node, first rank below, node)
+
+    def extend(self, order: Ints, samples_per_row: Ints) -> None:
+        """Add rows, whose nodes are in the forest already."""
+        begin = len(self.rows)
+        super().extend(order, samples_per_row)
+        n_before = self._first_nodes[-1] + len(self._lots[-1].begin) if self._lots else 0
+        leaves = self._kv.forest.leaf[self.rows[begin:]]
+        self._lots.append(_Lot.of(leaves, begin, n_before, self._kv.forest.subtree_end[n_before:]))
+        self._first_nodes.append(n_before)
+        self._first_ranks.append(begin)
 
     def cached(self, node: int) -> None:
         """More of a prompt node is in the cache than before: the rows below it may be next."""
-        rank = self._new.least(self._begin[node], self._end[node])
+        rank = self._least(node)
         if rank is not None:
             heapq.heappush(self._heap, (-self._depth(node), rank, node))
 
@@ -44,7 +50,7 @@ class LongestPrefix(Waiting):
         while self._heap:
             depth, rank, node = self._heap[0]
             if node in self._kv.pages and self._depth(node) == -depth:
-                least = self._new.least(self._begin[node], self._end[node])
+                least = self._least(node)
                 if least == rank:
                     return rank
                 if least is not None:
@@ -55,10 +61,44 @@ class LongestPrefix(Waiting):
 
     def _leave(self, rank: int) -> None:
         super()._leave(rank)
-        self._new.remove(int(self._place[rank]))
+        at = bisect_right(self._first_ranks, rank) - 1
+        self._lots[at].remove(rank - self._first_ranks[at])
+
+    def _least(self, node: int) -> int | None:
+        at = bisect_right(self._first_nodes, node) - 1
+        return self._lots[at].least(node - self._first_nodes[at])
 
     def _depth(self, node: int) -> int:
-        return self._start[node] + int(self._kv.held[node])
+        return int(self._kv.forest.start[node]) + int(self._kv.held[node])
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """The ranks of rows that were added together, sorted by leaf: those below node i stand at `begin[i]` to `end[i]`,
+    and `place` says where each rank stands."""
+
+    waiting: _Minima
+    begin: list[int]
+    end: list[int]
+    place: Ints
+
+    @classmethod
+    def of(cls, leaves: Ints, first_rank: int, first_node: int, subtree_end: Ints) -> _Lot:
+        """Of ranks with these leaves (`[ranks]`), from `first_rank` on; their nodes begin at `first_node`."""
+        ranks = np.argsort(leaves, kind="stable")
+        place = np.empty_like(ranks)
+        place[ranks] = np.arange(len(ranks))
+        nodes = first_node + np.arange(len(subtree_end))
+        begin, end = (np.searchsorted(leaves[ranks], edge).tolist() for edge in (nodes, subtree_end))
+        return cls(_Minima((first_rank + ranks).tolist()), begin, end, place)
+
+    def least(self, node: int) -> int | None:
+        """The first rank that waits below a node."""
+        return self.waiting.least(self.begin[node], self.end[node])
+
+    def remove(self, rank: int) -> None:
+        """A rank, counted within the lot, does not wait any more."""
+        self.waiting.remove(int(self.place[rank]))
 
 
 class _Minima:

@@ -31,7 +31,7 @@ class PastFuture(Admission):
     def __init__(self, books: Books):
         super().__init__(books)
         self._book = books.lengths
-        self._certain = books.certain
+        self._requests = books.requests
         self._overflow = books.overflow
         self._curves: Survival | None = None
         self._until = 0  # the step in which the curves are read anew
@@ -114,7 +114,7 @@ class PastFuture(Admission):
             int(self._book.groups[candidate.row]),
             candidate.n_out,
             candidate.limit,
-            bool(self._certain[candidate.row]),
+            bool(self._requests.certain[candidate.row]),
         )
         if key != self._like[0]:
             one = (np.array([v]) for v in (candidate.row, candidate.n_out, candidate.limit))
@@ -129,10 +129,10 @@ class PastFuture(Admission):
     def _samples(self, rows: Ints, n_out: Ints, limit: Ints) -> Samples:
         """Samples with what the curves say of them."""
         group, curves = self._read_curves(self._book.groups[rows])
-        bound = np.where(self._certain[rows], limit, curves.bound(group, n_out, limit))
+        bound = np.where(self._requests.certain[rows], limit, curves.bound(group, n_out, limit))
         width = curves.share.shape[1]
         first, last = (curves.share[group, np.minimum(n, width - 1)] for n in (n_out, bound - 1))
-        return Samples(n_out, bound, group, self._certain[rows] | (first == last))
+        return Samples(n_out, bound, group, self._requests.certain[rows] | (first == last))
 
     def _read_curves(self, groups: Ints) -> tuple[Ints, Survival]:
         """Where the groups are in a table of curves that is not older than a page's worth of steps."""

@@ -29,8 +29,16 @@ class Distinct:
         return cls(tuple(params[i] for i in first.tolist()), which)
 
     def column(self, read: Callable[[SamplingParams], int]) -> Ints:
-        """A figure of every row (`[rows]`)."""
+        """A whole number for every row (`[rows]`)."""
         return np.fromiter(map(read, self.objects), np.int64, len(self.objects))[self.which]
+
+    def floats(self, read: Callable[[SamplingParams], float]) -> NDArray[np.float64]:
+        """A number for every row (`[rows]`)."""
+        return np.fromiter(map(read, self.objects), np.float64, len(self.objects))[self.which]
+
+    def flags(self, read: Callable[[SamplingParams], bool]) -> NDArray[np.bool_]:
+        """Whether something holds for every row (`[rows]`)."""
+        return np.fromiter(map(read, self.objects), bool, len(self.objects))[self.which]
 
     def by_value(self) -> tuple[Ints, int]:
         """A number for each row that is the same for equal parameters, and how many there are."""

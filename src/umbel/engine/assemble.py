@@ -1,0 +1,49 @@
+"""Puts a loop together for a plan, whatever runs its steps: a device, a simulated one, a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from umbel.cache.pages import PagePool
+from umbel.cost.lengths import LengthBook, LengthCurve
+from umbel.cost.meter import Meter
+from umbel.engine.loop import Loop
+from umbel.ir.plan import Plan
+from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.workload import Workload
+from umbel.runner.base import Runner
+from umbel.sched.lot import Defaults
+from umbel.sched.policies.policy import Policy
+from umbel.sched.scheduler import Scheduler
+from umbel.text.tokenizer import Tokenizer
+
+
+def make_loop(  # noqa: PLR0913 (the parts of an engine)
+    workload: Workload,
+    plan: Plan,
+    runner: Runner,
+    tokenizer: Tokenizer | None = None,
+    *,
+    defaults: Defaults | None = None,
+    policy: Policy | None = None,
+    known: Mapping[str, LengthCurve] | None = None,
+    meter: Meter | None = None,
+    spans: Spans = UNHEARD,
+) -> Loop:
+    """The loop that runs a workload by its plan, with a pool of the plan's size; more rows may be added to it.
+
+    `defaults` fill in what rows leave open, `policy` replaces the plan's rules, `known` are lengths of earlier answers
+    by template.
+    """
+    scheduler = make_scheduler(plan, policy, known)
+    loop = Loop(scheduler, runner, tokenizer, defaults, meter, spans)
+    loop.add(workload, plan)
+    return loop
+
+
+def make_scheduler(
+    plan: Plan, policy: Policy | None = None, known: Mapping[str, LengthCurve] | None = None
+) -> Scheduler:
+    """The scheduler that a plan asks for, without rows."""
+    pool = PagePool(plan.kv_pages, plan.page_size)
+    return Scheduler(pool, plan.chunk, policy or Policy(admission=plan.admission), LengthBook(known))

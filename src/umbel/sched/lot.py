@@ -1,0 +1,79 @@
+"""Rows that are added to a loop together, with all that decides how they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.distinct import Distinct
+from umbel.ir.forest import Forest
+from umbel.ir.plan import Plan
+from umbel.ir.workload import Workload
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+ENDLESS = 1 << 40  # tokens; a context that no prompt reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Rows to add: `workload` and its `forest`.
+
+    Per row: `end_ids` (tokens that end it, not before its `min_tokens`), `limits` (tokens that each of its samples may
+    generate), `groups` (which of `templates` it answers like; None: all alike), `same_as` (the row of the lot whose
+    answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does). `order`
+    lists the rows to run (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by
+    `seed`.
+    """
+
+    workload: Workload
+    forest: Forest
+    end_ids: Sequence[tuple[int, ...]]
+    limits: Ints
+    order: Ints | None = None
+    groups: Ints | None = None
+    templates: tuple[str, ...] = ("",)
+    same_as: Ints | None = None
+    streamed: Flags | None = None
+    seed: int = 0
+
+    @property
+    def row_groups(self) -> Ints:
+        """The group of every row (`[rows]`)."""
+        return np.zeros(len(self.workload), np.int64) if self.groups is None else self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where a row says nothing: the engine's `seed`, the model's end tokens (`eos`), its `context` (the most
+    tokens of a prompt and its answer together) and its vocabulary (`width`; None: not known)."""
+
+    seed: int = 0
+    eos: tuple[int, ...] = ()
+    context: int = ENDLESS
+    width: int | None = None
+
+    def lot(self, workload: Workload, plan: Plan, streamed: Flags | None = None) -> Lot:
+        """A workload as its plan runs it."""
+        return Lot(
+            workload,
+            plan.forest,
+            self.end_ids(workload),
+            workload.longest_answers(self.context),
+            order=plan.order,
+            groups=plan.groups,
+            templates=plan.templates,
+            same_as=plan.same_as,
+            streamed=streamed,
+            seed=self.seed,
+        )
+
+    def end_ids(self, workload: Workload) -> list[tuple[int, ...]]:
+        """Tokens that end each row: its own stop ids, and the model's end tokens unless it ignores them."""
+        params = Distinct.of(workload.params)
+        each = [p.stop_token_ids + (() if p.ignore_eos else self.eos) for p in params.objects]
+        return [each[i] for i in params.which.tolist()]
