@@ -6,7 +6,7 @@ Each measurement is a process of its own, and its peak is what the kernel saw (r
 included; they alone are measured too. Rows are 256 tokens: 32 that a tenth of all rows share, 64 of a thousandth
 of them, 64 that ten rows share, 96 of their own. The goal is 60 s and 6 bytes a token + 400 bytes a row for 1,000,000
 rows on two cores. `--passes` prints the seconds of every pass; `--upkeep` the microseconds that a shared
-run costs the scheduler, which passes/grouping_price.py has as constants.
+run costs the scheduler, which plan/forest/price.py has as constants.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan import planner
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes.grouping import best_groups, paper_groups, paying_forks
-from umbel.plan.passes.grouping_forest import regroup
-from umbel.plan.passes.grouping_price import Costs
+from umbel.plan.forest.price import Costs
+from umbel.plan.forest.regroup import regroup
+from umbel.plan.forest.rules import best_groups, paper_groups, paying_forks
 from umbel.plan.passes.prefix import build_forest
 from umbel.sched.lot import Lot
 from umbel.sched.scheduler import Scheduler

@@ -16,8 +16,8 @@ from umbel import registry
 from umbel.config import EngineConfig
 from umbel.ir.report import Stats
 from umbel.plan.planner import make_plan
-from umbel.plan.timeline import Limits, walk
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.samples import Rows
 from umbel.sched.policies.admission import Admission, Candidate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler

@@ -19,7 +19,7 @@ from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 from umbel.jobs.report.actuals import CURVE_POINTS, Recording
 from umbel.jobs.report.sums import fold, shares_at
-from umbel.plan.explain_tree import lines_of_rows, shown_lines
+from umbel.plan.explain.tree import lines_of_rows, shown_lines
 from umbel.plan.planner import make_plan
 
 

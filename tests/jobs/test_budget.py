@@ -32,7 +32,7 @@ from umbel.jobs.failpoints import FAILPOINTS
 from umbel.jobs.progress import Progress
 from umbel.jobs.rounds import LEAST_ROWS, Rounds
 from umbel.jobs.verify import verify
-from umbel.plan.passes.budget import fit
+from umbel.plan.deal.fit import fit
 
 ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 1 + i % 5} for i in range(60)]
 ROWS += [{"custom_id": "bad", "prompt": ""}]

@@ -34,7 +34,7 @@ from umbel.jobs.report.report import MAX_RUNS, pruned, read_report, report_of
 from umbel.jobs.report.sums import fold
 from umbel.jobs.report.text import percent, report_text
 from umbel.jobs.signals import Drain
-from umbel.plan.explain import explain
+from umbel.plan.explain.text import explain
 from umbel.plan.planner import make_plan
 
 SNAPSHOTS = Path(__file__).parents[1] / "plan" / "snapshots"

@@ -19,9 +19,9 @@ from umbel.catalog import CATALOG
 from umbel.config import CHOICES, EngineConfig, choices
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.plan import Decision, Refusal
-from umbel.plan.explain import duration, explain, head_lines, to_json
-from umbel.plan.page import plan_page
-from umbel.plan.page_svg import short, ticks
+from umbel.plan.explain.page import plan_page
+from umbel.plan.explain.svg import short, ticks
+from umbel.plan.explain.text import duration, explain, head_lines, to_json
 from umbel.plan.planner import make_plan
 from umbel.technique import OPTIONS
 

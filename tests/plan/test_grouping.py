@@ -21,10 +21,11 @@ from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes import grouping, grouping_solver
-from umbel.plan.passes.grouping import best_groups, every_fork, forks, paper_groups, paying_forks
-from umbel.plan.passes.grouping_forest import Grouping, regroup
-from umbel.plan.passes.grouping_price import Costs, price_runs
+from umbel.plan.forest import rules as grouping
+from umbel.plan.forest import solver
+from umbel.plan.forest.price import Costs, price_runs
+from umbel.plan.forest.regroup import Grouping, regroup
+from umbel.plan.forest.rules import best_groups, every_fork, forks, paper_groups, paying_forks
 from umbel.plan.passes.prefix import build_forest, share_prefixes
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -400,7 +401,7 @@ def test_a_hundred_thousand_nodes_take_few_operations(make, monkeypatch: pytest.
         push(heap, item)
 
     monkeypatch.setattr(grouping, "heappush", counting)
-    monkeypatch.setattr(grouping_solver, "heappush", counting)
+    monkeypatch.setattr(solver, "heappush", counting)
     counts = {}
     for n in (10_000, 100_000):
         forest = make(n)

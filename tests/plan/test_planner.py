@@ -17,8 +17,8 @@ from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.passes.lengths import UNBOUNDED
 from umbel.plan.planner import PASSES, make_plan
-from umbel.plan.timeline import Limits, walk
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.samples import Rows
 
 
 def plan_of(workload: Workload, **options: int) -> Plan:
@@ -142,7 +142,7 @@ def test_walk_releases_a_group_before_the_next_needs_its_room() -> None:
 def test_very_many_rows_are_walked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = of([[i % 20, i // 20, *run(i, 12)] for i in range(3_000)], max_tokens=24)
     exact = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
-    monkeypatch.setattr("umbel.plan.timeline_rows.EXACT_SAMPLES", 300)
+    monkeypatch.setattr("umbel.plan.walk.samples.EXACT_SAMPLES", 300)
     rough = plan_of(workload, chunk=256, kv_tokens=8_000).estimates
     assert rough.steps == pytest.approx(exact.steps, rel=0.05)
     assert rough.kv_peak_tokens == pytest.approx(exact.kv_peak_tokens, rel=0.05)

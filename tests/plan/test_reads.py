@@ -16,8 +16,8 @@ from umbel.cost.pairs import READ_CELL
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.planner import make_plan
-from umbel.plan.timeline import Limits, walk
-from umbel.plan.timeline_rows import TOGETHER, Rows
+from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.samples import TOGETHER, Rows
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot

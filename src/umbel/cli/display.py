@@ -17,7 +17,7 @@ from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
 from umbel.jobs.report.text import verdict
 from umbel.jobs.summary import Summary
-from umbel.plan.explain import MAX_NOTES, count, exactness, head_lines
+from umbel.plan.explain.text import MAX_NOTES, count, exactness, head_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25

@@ -58,7 +58,7 @@ def plan_command(
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
     from umbel.models.families import read_spec, resolve_model
-    from umbel.plan.passes.budget import fits_of, fits_text
+    from umbel.plan.deal.fit import fits_of, fits_text
 
     if html is not None:
         _check_page(html, file)
@@ -102,8 +102,8 @@ def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
 def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineConfig, target: Machine) -> Plan:
     """The plan that a run would make, with the history of earlier runs."""
     from umbel.cost.history import History
+    from umbel.plan.deal.shared_plan import plan_replicas
     from umbel.plan.planner import make_plan
-    from umbel.plan.replicas import plan_replicas
 
     chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
     known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
@@ -113,7 +113,7 @@ def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineCo
 
 
 def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
-    from umbel.plan.explain import explain
+    from umbel.plan.explain.text import explain
 
     text = explain(plan)
     if faults:
@@ -131,8 +131,8 @@ def _check_page(html: Path, source: Path) -> None:
 
 def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
     from umbel.cli.extras import write_page
-    from umbel.plan.explain import to_json
-    from umbel.plan.page import plan_page
+    from umbel.plan.explain.page import plan_page
+    from umbel.plan.explain.text import to_json
 
     write_page(html, plan_page(to_json(plan), text, f"Plan of {name}"))
 
@@ -140,7 +140,7 @@ def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
 def _json(plan: Plan, rows: int, faults: Sequence[tuple[int, RowError]], fits: Mapping[str, object]) -> str:
     """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `budget` says
     which of them fit one."""
-    from umbel.plan.explain import to_json
+    from umbel.plan.explain.text import to_json
 
     more = {"rows": rows, "invalid_rows": len(faults), **({"budget": fits} if fits else {})}
     return json.dumps({**to_json(plan), **more}, indent=2) + "\n"

@@ -31,8 +31,8 @@ from umbel.ir.selection import select_rows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.models.families import read_spec, resolve_model
+from umbel.plan.deal.shared_plan import SharedPlan, plan_replicas
 from umbel.plan.planner import make_plan
-from umbel.plan.replicas import SharedPlan, plan_replicas
 from umbel.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from umbel.ir.report import Stats
 from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
-from umbel.plan.passes.budget import Fit, fit
+from umbel.plan.deal.fit import Fit, fit
 
 Ints = NDArray[np.int64]
 

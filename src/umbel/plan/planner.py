@@ -31,7 +31,7 @@ from umbel.plan.passes.order import order_rows
 from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
 from umbel.plan.passes.techniques import weigh_techniques
-from umbel.plan.pricing import run_draft
+from umbel.plan.walk.pricing import run_draft
 
 Ints = NDArray[np.int64]
 Pass = Callable[[PlanDraft], PlanDraft]

@@ -21,8 +21,8 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs.report.sums import fold
-from umbel.plan.explain_record import to_json
-from umbel.plan.explain_tree import Line, lines_of_rows, shown_lines
+from umbel.plan.explain.record import to_json
+from umbel.plan.explain.tree import Line, lines_of_rows, shown_lines
 
 Ints = NDArray[np.int64]
 

@@ -9,10 +9,10 @@ import numpy as np
 from markupsafe import Markup
 
 from umbel.jobs.report.text import percent, status_text
-from umbel.plan.explain import duration
-from umbel.plan.explain_record import curve_of_json
-from umbel.plan.page import exactness_tile, forest_picture, render, scaled
-from umbel.plan.page_svg import Series, curves
+from umbel.plan.explain.page import exactness_tile, forest_picture, render, scaled
+from umbel.plan.explain.record import curve_of_json
+from umbel.plan.explain.svg import Series, curves
+from umbel.plan.explain.text import duration
 
 Record = Mapping[str, Any]
 

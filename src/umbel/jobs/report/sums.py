@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from umbel.ir.plan import Curve
-from umbel.plan.explain_record import curve_of_json, curve_to_json
+from umbel.plan.explain.record import curve_of_json, curve_to_json
 
 MAX_LINES = 400  # of the tree of all parts; further ones are summed up
 MAX_STRETCHES = 512

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from umbel.plan.explain import branch, count, duration, exactness, note_lines, tree_lines
+from umbel.plan.explain.text import branch, count, duration, exactness, note_lines, tree_lines
 
 Record = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes.grouping_forest import rows_below
+from umbel.plan.forest.regroup import rows_below
 from umbel.plan.passes.prefix import build_forest
 
 Ints = NDArray[np.int64]

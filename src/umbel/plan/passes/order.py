@@ -16,10 +16,10 @@ from umbel import registry
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes.grouping_forest import sum_below
-from umbel.plan.passes.grouping_price import largest_between, sums_between
+from umbel.plan.forest.price import largest_between, sums_between
+from umbel.plan.forest.regroup import sum_below
 from umbel.plan.passes.prefix import sum_above
-from umbel.plan.pricing import run_seconds
+from umbel.plan.walk.pricing import run_seconds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

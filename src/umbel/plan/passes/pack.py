@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
-from umbel.plan.pricing import run_seconds
+from umbel.plan.walk.pricing import run_seconds
 
 NEAR = 1.03  # a smaller chunk is taken when its price is within 3 % of the best
 

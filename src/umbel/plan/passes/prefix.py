@@ -20,9 +20,9 @@ from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Refusal
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft, flat_forest
-from umbel.plan.passes.grouping import best_groups, every_fork, paper_groups, paying_forks
-from umbel.plan.passes.grouping_forest import regroup
-from umbel.plan.passes.grouping_price import price_runs
+from umbel.plan.forest.price import price_runs
+from umbel.plan.forest.regroup import regroup
+from umbel.plan.forest.rules import best_groups, every_fork, paper_groups, paying_forks
 
 Ints = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.memory import useful_pages
-from umbel.plan.pricing import run_seconds
+from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import Technique
 
 

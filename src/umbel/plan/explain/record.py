@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.plan import Curve, Plan
-from umbel.plan.explain_tree import Line, shown_lines
+from umbel.plan.explain.tree import Line, shown_lines
 
 DIGITS = 5  # of the curve's figures: a picture has no more
 
@@ -18,7 +18,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     ir.plan.Estimates; then decisions, refusals, levels, tree and curve.
 
     `seconds` is an object of `low`, `expected` and `high`, `output_range` one of `low` and `high`. `twins` counts the
-        rows that another row answers. `tree` lists lines as in explain_tree.Line, with `saved_seconds`, a parent before
+        rows that another row answers. `tree` lists lines as in tree.Line, with `saved_seconds`, a parent before
         its children; `curve` holds columns as in ir.plan.Curve.
     """
     e = plan.estimates

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.plan.passes.grouping_forest import nearest_of
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.forest.regroup import nearest_of
+from umbel.plan.walk.samples import Rows
 
 Ints = NDArray[np.int64]
 

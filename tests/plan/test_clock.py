@@ -11,10 +11,10 @@ from tests.plan.workloads import of, run
 from umbel.cost.roofline import Load
 from umbel.ir.forest import Forest
 from umbel.plan.passes.prefix import build_forest
-from umbel.plan.timeline import Limits, walk
-from umbel.plan.timeline_forecast import Forecast
-from umbel.plan.timeline_ledger import STRETCHES, Ledger
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.ledger import STRETCHES, Ledger
+from umbel.plan.walk.peak import Forecast
+from umbel.plan.walk.samples import Rows
 
 PAGE = 4
 

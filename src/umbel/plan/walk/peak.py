@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.plan.timeline_rows import EXACT_SAMPLES, Ints, Rows
+from umbel.plan.walk.samples import EXACT_SAMPLES, Ints, Rows
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ PHASES = 16  # in which tails begin a page; one, which is half a page too much o
 
 
 class Forecast:
-    """Running samples by the moment at which they end, in tokens of progress (see timeline)."""
+    """Running samples by the moment at which they end, in tokens of progress (walk.clock)."""
 
     def __init__(self, forest: Forest, rows: Rows, page_size: int):
         longest = int(rows.lengths.max(initial=1))

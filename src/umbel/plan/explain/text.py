@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from umbel.ir.plan import Plan
-from umbel.plan.explain_record import to_json
+from umbel.plan.explain.record import to_json
 
 __all__ = ["count", "duration", "exactness", "explain", "head_lines", "to_json"]
 

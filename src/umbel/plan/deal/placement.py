@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
-from umbel.plan.passes.budget import token_prices
-from umbel.plan.passes.grouping_forest import sum_below
+from umbel.plan.deal.fit import token_prices
+from umbel.plan.forest.regroup import sum_below
 from umbel.plan.passes.prefix import sum_above
 
 Ints = NDArray[np.int64]

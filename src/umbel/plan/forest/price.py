@@ -22,7 +22,7 @@ from umbel.cost.roofline import ORDINARY, Load
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes.grouping_forest import Grouping, runs_of, sum_below
+from umbel.plan.forest.regroup import Grouping, runs_of, sum_below
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

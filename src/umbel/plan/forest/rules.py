@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.plan.passes.grouping_forest import Grouping, sum_below
-from umbel.plan.passes.grouping_price import Costs
-from umbel.plan.passes.grouping_solver import Choices, open_best
+from umbel.plan.forest.price import Costs
+from umbel.plan.forest.regroup import Grouping, sum_below
+from umbel.plan.forest.solver import Choices, open_best
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

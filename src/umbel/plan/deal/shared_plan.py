@@ -12,7 +12,7 @@ from umbel.ir.distinct import Distinct
 from umbel.ir.plan import Decision, Estimates, Plan
 from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
-from umbel.plan.passes.place import Placement, place
+from umbel.plan.deal.placement import Placement, place
 
 Ints = NDArray[np.int64]
 SHOWN = 8  # replicas whose rows are listed

@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from umbel.plan import page_svg
-from umbel.plan.explain import duration
-from umbel.plan.page_svg import Series
+from umbel.plan.explain import svg
+from umbel.plan.explain.svg import Series
+from umbel.plan.explain.text import duration
 
 Record = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ def render(
     plan's or a report's, the notes, decisions and refusals are shown."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"duration": duration, "number": lambda v: f"{v:,}" if isinstance(v, int) else v}
-    source = files("umbel.plan").joinpath("pages", "page.html").read_text(encoding="utf-8")
+    source = files("umbel.plan.explain").joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=title,
         tiles=tiles,
@@ -70,7 +70,7 @@ def forest_picture(tree: Sequence[Record]) -> tuple[str, str, Markup]:
         "Every prompt is a column, its tokens run downwards; a coloured block is a run of tokens that the rows above "
         "share, computed once instead of once for each: the stronger its colour, the more it saves."
     )
-    return "Forest", note, page_svg.forest(tree, label="prompts by row and token, shared runs as blocks")
+    return "Forest", note, svg.forest(tree, label="prompts by row and token, shared runs as blocks")
 
 
 def _curves(curve: Record, pool: int, chunk: int) -> list[tuple[str, str, Markup]]:
@@ -82,12 +82,12 @@ def _curves(curve: Record, pool: int, chunk: int) -> list[tuple[str, str, Markup
         (
             "KV memory",
             "Tokens whose keys and values are held, against the pool.",
-            page_svg.curves([kv], label="KV tokens over time", x_label=unit, limit=pool, limit_name="pool"),
+            svg.curves([kv], label="KV tokens over time", x_label=unit, limit=pool, limit_name="pool"),
         ),
         (
             "Steps",
             "Tokens that one step computes, against the chunk, and the samples among them that draw a token.",
-            page_svg.curves(
+            svg.curves(
                 [tokens, running], label="tokens a step over time", x_label=unit, limit=chunk, limit_name="chunk"
             ),
         ),

@@ -20,10 +20,10 @@ from umbel.cost.flow import Flow
 from umbel.cost.roofline import Load
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve
-from umbel.plan.timeline_bundles import bundle
-from umbel.plan.timeline_forecast import Forecast
-from umbel.plan.timeline_ledger import Ledger
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk.bundles import bundle
+from umbel.plan.walk.ledger import Ledger
+from umbel.plan.walk.peak import Forecast
+from umbel.plan.walk.samples import Rows
 
 Floats = NDArray[np.float64]
 

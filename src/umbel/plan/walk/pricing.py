@@ -7,8 +7,8 @@ from dataclasses import replace
 from umbel.cost.roofline import Load
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
-from umbel.plan.timeline import Limits, Timeline, walk
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk.clock import Limits, Timeline, walk
+from umbel.plan.walk.samples import Rows
 
 ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
 

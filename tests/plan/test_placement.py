@@ -18,10 +18,10 @@ from umbel.ir.plan import Plan
 from umbel.ir.selection import select_rows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.plan.passes.place import MAX_DEPTH, Placement, cut, deal, place
+from umbel.plan.deal.placement import MAX_DEPTH, Placement, cut, deal, place
+from umbel.plan.deal.shared_plan import SharedPlan, plan_replicas
 from umbel.plan.passes.prefix import build_forest
 from umbel.plan.planner import make_plan
-from umbel.plan.replicas import SharedPlan, plan_replicas
 
 SPEC = ModelSpec("llama", 512, 64, 2, 4, 2, 16, 128, 4096, 1e-5, 10_000.0)
 SMALL = Machine("small", 1e9, 1e9, 1e9, 10**9, 0.5, 1e-5, 1e-6, (256,), ("float32",), "made up")

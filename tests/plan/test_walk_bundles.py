@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.plan.test_grouping import random_prompts, workload_of
-from umbel.plan import timeline
 from umbel.plan.passes.prefix import build_forest
-from umbel.plan.timeline import Limits, walk
-from umbel.plan.timeline_bundles import bundle
-from umbel.plan.timeline_rows import Rows
+from umbel.plan.walk import clock as timeline
+from umbel.plan.walk.bundles import bundle
+from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.samples import Rows
 
 
 def many(seed: int) -> list[list[int]]:
@@ -20,8 +20,8 @@ def many(seed: int) -> list[list[int]]:
 @pytest.mark.parametrize("admission", ["past-future", "headroom", "aggressive"])
 @pytest.mark.parametrize("seed", range(4))
 def test_bundles_change_nothing(seed: int, admission: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umbel.plan.timeline_rows.EXACT_SAMPLES", 20)
-    monkeypatch.setattr("umbel.plan.timeline_forecast.EXACT_SAMPLES", 0)
+    monkeypatch.setattr("umbel.plan.walk.samples.EXACT_SAMPLES", 20)
+    monkeypatch.setattr("umbel.plan.walk.peak.EXACT_SAMPLES", 0)
     rng = np.random.default_rng(seed)
     prompts = many(seed)
     forest = build_forest(workload_of(prompts))
