@@ -17,7 +17,7 @@ from umbel.config import EngineConfig
 from umbel.ir.report import Stats
 from umbel.plan.planner import make_plan
 from umbel.plan.walk.clock import Limits, walk
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.samples import WalkSamples
 from umbel.sched.policies.admission import Admission, Candidate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -84,7 +84,7 @@ def test_the_walk_knows_limits_as_the_rule_does(rule: str, name: str, loose: int
     scheduler = scheduler_of(job, pages, PAGE, 128, policy=Policy(admission=rule), loose=loose)
     drive(job, pages, PAGE, 128, scheduler=scheduler, runner=Zeros(), check=False)
     lengths, samples = np.array(job.outs, np.int64), np.array(job.ns, np.int64)
-    rows = Rows.of(job.forest, job.forest.order, samples, lengths, PAGE, limits=lengths * loose)
+    rows = WalkSamples.of(job.forest, job.forest.order, samples, lengths, PAGE, limits=lengths * loose)
     steps = walk(job.forest, rows, Limits(128, pages * PAGE, PAGE, rule)).steps
     if scheduler.preemptions or (loose > 1 and kind.retries):
         assert steps <= 1.05 * scheduler.steps + 1

@@ -13,16 +13,16 @@ from umbel.ir.forest import Forest
 from umbel.plan.passes.prefix import build_forest
 from umbel.plan.walk.clock import Limits, walk
 from umbel.plan.walk.ledger import STRETCHES, Ledger
-from umbel.plan.walk.peak import Forecast
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.peak import PeakForecast
+from umbel.plan.walk.samples import WalkSamples
 
 PAGE = 4
 
 
-def rows_of(prompts: list[list[int]], order: list[int], lengths: list[int]) -> tuple[Rows, Forest]:
+def rows_of(prompts: list[list[int]], order: list[int], lengths: list[int]) -> tuple[WalkSamples, Forest]:
     forest = build_forest(of(prompts))
     ones = np.ones(len(prompts), np.int64)
-    return Rows.of(forest, np.array(order, np.int64), ones, np.array(lengths, np.int64), PAGE), forest
+    return WalkSamples.of(forest, np.array(order, np.int64), ones, np.array(lengths, np.int64), PAGE), forest
 
 
 @given(
@@ -33,7 +33,7 @@ def test_the_peak_is_that_of_counting_every_token(samples: list[tuple[int, int, 
     *running, (_, length, size) = samples
     prompts = [[i] * n for i, (_, _, n) in enumerate(samples)]
     rows, forest = rows_of(prompts, list(range(len(samples))), [n for _, n, _ in samples])
-    forecast = Forecast(forest, rows, PAGE)
+    forecast = PeakForecast(forest, rows, PAGE)
     now = data.draw(st.integers(max((begun for begun, *_ in running), default=0), 31))
     alive = [(i, *v) for i, v in enumerate(running) if v[0] + v[1] - 1 >= now]
     for i, begun, n, _ in alive:
@@ -53,7 +53,7 @@ def test_the_peak_is_that_of_counting_every_token(samples: list[tuple[int, int, 
 
 def test_a_shared_run_goes_with_its_last_reader_and_not_while_one_waits() -> None:
     rows, forest = rows_of([[1, 1, 1, 1, 2], [1, 1, 1, 1, 3], [9] * 4], [0, 1, 2], [5, 9, 20])
-    forecast = Forecast(forest, rows, PAGE)
+    forecast = PeakForecast(forest, rows, PAGE)
     forecast.start(0, 1, 0.0, 4.0)
     assert forecast.peak(0, 2, 0, 1, 0) == 2 + 1  # the run, the row's own token, a page of tail
     assert forecast.peak(4, 2, 1, 20, 1) == 1 + 1 + 5  # later: the run, for a row that waits, and the long candidate
@@ -101,7 +101,7 @@ def test_a_rough_walk_comes_near_the_exact_one(chunk: int, kv_tokens: int) -> No
     prompts = [[i % 9, *run(i % 9, 30), i % 70, *run(i % 70, 20), i, *run(i, i % 37)] for i in range(6_000)]
     forest = build_forest(of(prompts))
     lengths = np.arange(6_000) * 7919 % 60 + 1
-    rows = Rows.of(forest, forest.order, np.ones(6_000, np.int64), lengths, 16)
+    rows = WalkSamples.of(forest, forest.order, np.ones(6_000, np.int64), lengths, 16)
     exact, rough = (walk(forest, rows, Limits(chunk, kv_tokens, 16, detail=n)) for n in (None, 2_500))
     assert len(rows.together(chunk, kv_tokens / 16, 2_500).tokens) < 3_500
     assert rough.steps == pytest.approx(exact.steps, rel=0.08)

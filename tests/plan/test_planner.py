@@ -18,7 +18,7 @@ from umbel.ir.workload import Workload
 from umbel.plan.passes.lengths import UNBOUNDED
 from umbel.plan.planner import PASSES, make_plan
 from umbel.plan.walk.clock import Limits, walk
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.samples import WalkSamples
 
 
 def plan_of(workload: Workload, **options: int) -> Plan:
@@ -120,7 +120,7 @@ def test_chunk_grows_with_the_cost_of_a_step(chunk_price: float, chosen: int) ->
 def timeline(workload: Workload, chunk: int, kv_tokens: int, length: int):
     forest = plan_of(workload).forest
     n = len(workload)
-    rows = Rows.of(forest, forest.order, np.ones(n, np.int64), np.full(n, length), 16)
+    rows = WalkSamples.of(forest, forest.order, np.ones(n, np.int64), np.full(n, length), 16)
     return walk(forest, rows, Limits(chunk, kv_tokens, 16))
 
 

@@ -17,7 +17,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.planner import make_plan
 from umbel.plan.walk.clock import Limits, walk
-from umbel.plan.walk.samples import TOGETHER, Rows
+from umbel.plan.walk.samples import TOGETHER, WalkSamples
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot
@@ -46,7 +46,7 @@ def test_tokens_pairs_and_kv_reads_are_near_what_happens(name: str) -> None:
     workload = WORKLOADS[name]()
     plan = make_plan(workload, SPEC, EngineConfig("tiny", chunk=256), MACHINE)
     samples = np.array([p.n for p in workload.params])
-    rows = Rows.of(plan.forest, plan.order, samples, plan.lengths, plan.page_size)
+    rows = WalkSamples.of(plan.forest, plan.order, samples, plan.lengths, plan.page_size)
     expected = walk(plan.forest, rows, Limits(plan.chunk, plan.kv_tokens, plan.page_size)).load
     happened = run(workload, plan).load()
     for column, rel in (("tokens", 0.01), ("samples", 0.001), ("pairs", 0.05), ("kv_read", 0.2)):

@@ -10,7 +10,7 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.plan.walk import clock as timeline
 from umbel.plan.walk.bundles import bundle
 from umbel.plan.walk.clock import Limits, walk
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.samples import WalkSamples
 
 
 def many(seed: int) -> list[list[int]]:
@@ -26,7 +26,7 @@ def test_bundles_change_nothing(seed: int, admission: str, monkeypatch: pytest.M
     prompts = many(seed)
     forest = build_forest(workload_of(prompts))
     n = len(prompts)
-    rows = Rows.of(forest, forest.order, rng.integers(1, 3, n), rng.integers(1, 40, n), 4)
+    rows = WalkSamples.of(forest, forest.order, rng.integers(1, 3, n), rng.integers(1, 40, n), 4)
     limits = Limits(64, 2400, 4, admission)
     short = rows.together(limits.chunk, 600)
     assert len(short.tokens) < len(rows.tokens) / 2
@@ -45,5 +45,5 @@ def test_bundles_change_nothing(seed: int, admission: str, monkeypatch: pytest.M
 
 def test_single_rows_are_left_alone() -> None:
     forest = build_forest(workload_of([[1, 2], [1, 3]]))
-    rows = Rows.of(forest, forest.order, np.ones(2, np.int64), np.ones(2, np.int64), 4)
+    rows = WalkSamples.of(forest, forest.order, np.ones(2, np.int64), np.ones(2, np.int64), 4)
     assert bundle(forest, rows, 4) == (forest, rows)

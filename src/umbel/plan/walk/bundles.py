@@ -1,4 +1,4 @@
-"""What a walk in bundles has to follow: nodes whose samples all lie in one bundle come and go with it, as one.
+"""The forest that a walk in bundles follows: nodes whose samples all lie in one bundle become one node of it.
 
 Of a million prompts nearly all nodes are of that kind, so that a walk follows the shared runs and one more node for
 each bundle below each of them, not every prompt's own node.
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
 from umbel.plan.forest.regroup import nearest_of
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.samples import WalkSamples
 
 Ints = NDArray[np.int64]
 
 
-def bundle(forest: Forest, rows: Rows, page_size: int) -> tuple[Forest, Rows]:
-    """The nodes that a walk of `rows` follows, and the rows on them; as given where rows are single or out of order.
+def bundle(forest: Forest, rows: WalkSamples, page_size: int) -> tuple[Forest, WalkSamples]:
+    """The nodes that a walk of `rows` follows, and the rows on them; unchanged where rows are single or out of order.
 
-    The forest is one only as far as a walk reads it: parents, and lengths in whole pages. A bundle has one entry of
+    The forest is valid only for what a walk reads: parents, and lengths in whole pages. A bundle has one entry of
     `leaf` for each shared run that it hangs from.
     """
     n, leaf = forest.n_nodes, rows.leaf

@@ -22,8 +22,8 @@ from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve
 from umbel.plan.walk.bundles import bundle
 from umbel.plan.walk.ledger import Ledger
-from umbel.plan.walk.peak import Forecast
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.peak import PeakForecast
+from umbel.plan.walk.samples import WalkSamples
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ LAST_TOKEN, RELEASE = 0, 1  # events of a sample; what it holds is released when
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What a walk found: the load of its steps, how many there are, and the most KV held at a time."""
+    """The result of a walk: the load of its steps, how many there are, and the most KV held at a time."""
 
     load: Load
     steps: int
@@ -60,8 +60,8 @@ class Limits:
     detail: int | None = None
 
 
-def walk(forest: Forest, rows: Rows, limits: Limits) -> Timeline:
-    """Start and finish every sample within the limits; one too big for the pool runs alone all the same."""
+def walk(forest: Forest, rows: WalkSamples, limits: Limits) -> Timeline:
+    """Start and finish every sample within the limits; one too big for the pool runs alone nevertheless."""
     page_size, pool = limits.page_size, limits.kv_tokens // limits.page_size
     forest, rows = bundle(forest, rows.together(limits.chunk, pool, limits.detail), page_size)
     state = _Walk(forest, rows, limits)
@@ -86,9 +86,9 @@ class _Walk:
     tokens.
     """
 
-    def __init__(self, forest: Forest, rows: Rows, limits: Limits):
+    def __init__(self, forest: Forest, rows: WalkSamples, limits: Limits):
         self.ledger = Ledger()
-        self.forecast = Forecast(forest, rows, limits.page_size)
+        self.forecast = PeakForecast(forest, rows, limits.page_size)
         self.events: list[tuple[float, int, int]] = []  # heap of (progress when, LAST_TOKEN or RELEASE, rank)
         self.now = 0.0
         self.peak = 0.0

@@ -1,4 +1,4 @@
-"""What a walk meets between two events, kept as steps of one kind: for the price, and as a curve for pictures."""
+"""The amounts between two events of a walk, kept as steps of one kind: for the price, and as a curve for pictures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NAMES = ("steps", "tokens", "samples", "pairs", "kv_read", "begin", "end", "hig
 
 @dataclass(slots=True)
 class Ledger:
-    """Collects what happens between events into entries of whole steps, or of more than one.
+    """Collects the amounts between events into entries of at least one step.
 
-    Of an entry `totals` holds steps, tokens, samples drawn, pairs and KV tokens read; `begin`, `level` and `high` are
-    the pages in use when it begins, now, and the most in between.
+    `totals`: steps, tokens, samples drawn, pairs and KV tokens read of the current entry.
+    `begin`, `level`, `high`: pages in use when it begins, now, and the most in between.
     """
 
     totals: list[float] = field(default_factory=lambda: [0.0] * 5)
@@ -35,8 +35,8 @@ class Ledger:
     def add(self, steps: float, pages: float, *amounts: float) -> None:
         """Count `steps` steps that do these amounts in total, evenly, and lead to so many pages in use.
 
-        Entries begin and end with a step: one that has begun is filled first, so that what comes late in it costs no
-        step of its own.
+        Entries begin and end with a step: one that has begun is filled first, so that amounts late in it cost no step
+        of their own.
         """
         left, first, lacking = steps, self.level, 1.0 - self.totals[0]
         for part in (lacking if lacking < 1.0 else 0.0, floor(left - lacking % 1.0)):
@@ -56,7 +56,7 @@ class Ledger:
         self.high = max(self.high, pages)
 
     def flush(self) -> None:
-        """Close the entry: amounts per step. What took no time of its own is given a sliver of a step."""
+        """Close the entry: amounts per step. An entry without time of its own gets a sliver of a step."""
         if any(self.totals):
             steps = max(self.totals[0], 1e-6)
             per_step = (total / steps for total in self.totals[1:])
@@ -74,12 +74,13 @@ class Ledger:
         self.high = max(self.high, pages)
 
     def load(self) -> Load:
-        """All entries."""
+        """The entries as a load."""
         self.flush()
         return Load(*(self._column(name) for name in _NAMES[:5]))
 
     def curve(self, seconds: Floats, page_size: int, most: int) -> Curve:
-        """All entries as stretches of equal width, given the `seconds` of one step of each; `most` KV tokens at all."""
+        """The entries as stretches of equal width, given the `seconds` of one step of each; `most` bounds the KV
+        tokens."""
         steps, tokens, samples = (self._column(name) for name in ("steps", "tokens", "samples"))
         if not len(steps):
             return Curve.flat()
@@ -95,7 +96,7 @@ class Ledger:
         return Curve(edges[1:], upto(seconds)[1:], computed, running, np.minimum(pages * page_size, most))
 
     def _highest(self, at: Floats, edges: Floats) -> Floats:
-        """Per stretch the most pages in use; between an entry's begin and end they grow evenly."""
+        """The most pages in use in each stretch; between an entry's begin and end they grow evenly."""
         begin, end, high = (self._column(name) for name in ("begin", "end", "high"))
         x, y = np.repeat(at, 2)[1:-1], np.stack((begin, end), 1).reshape(-1)
         between = np.interp(edges, x, y)

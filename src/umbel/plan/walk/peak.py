@@ -1,7 +1,7 @@
-"""Looks ahead from one moment of a walk: the most pages that the running samples will use, and one more beside them.
+"""Looks ahead from one moment of a walk: the most pages that the running samples will use, with one more beside them.
 
-The rule of admission by the predicted peak (Past-Future, arXiv 2507.10150) with lengths that are known: a tail grows
-until its sample ends, and a prompt's run goes with the last of its readers once none of them waits.
+Admission by the predicted peak (Past-Future, arXiv 2507.10150) with known lengths: a tail grows until its sample ends,
+and a prompt's run is released with the last of its readers once none of them waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.plan.walk.samples import EXACT_SAMPLES, Ints, Rows
+from umbel.plan.walk.samples import EXACT_SAMPLES, Ints, WalkSamples
 
 Floats = NDArray[np.float64]
 
@@ -21,10 +21,10 @@ BINS = 256  # moments looked at; where answers are longer than that, each stands
 PHASES = 16  # in which tails begin a page; one, which is half a page too much or too little, among very many samples
 
 
-class Forecast:
+class PeakForecast:
     """Running samples by the moment at which they end, in tokens of progress (walk.clock)."""
 
-    def __init__(self, forest: Forest, rows: Rows, page_size: int):
+    def __init__(self, forest: Forest, rows: WalkSamples, page_size: int):
         longest = int(rows.lengths.max(initial=1))
         self._width = max(ceil(longest / (BINS - 4)), 1)
         self._page_size = page_size
@@ -40,7 +40,8 @@ class Forecast:
         self._latest = array("d", bytes(8 * forest.n_nodes))  # when the last of those that have started ends
 
     def start(self, first: int, last: int, begun: float, end: float, samples: int = 1) -> None:
-        """So many samples, whose leaves are those from `first` to `last` (exclusive), run from `begun` to `end`."""
+        """Add `samples` samples that run from `begun` to `end`, whose leaves are those from `first` to `last`
+        (exclusive)."""
         self._count(samples, begun, end)
         for place in range(first, last):
             node, when = self._leaf[place], end
@@ -53,15 +54,15 @@ class Forecast:
                 node = self._parent[node]
 
     def end(self, samples: int, begun: float, end: float) -> None:
-        """So many samples that ran from `begun` have ended."""
+        """Remove `samples` samples that ran from `begun` and have ended."""
         self._count(-samples, begun, end)
 
     def free(self, node: int) -> None:
-        """The pages of a prompt node are given back."""
+        """Give the pages of a prompt node back."""
         self._freed[self._bin(self._latest[node])] -= self._pages[node]
 
     def peak(self, now: float, held: float, samples: int, length: int, pages: float) -> float:
-        """The most pages in use from now on, if so many samples of this length start now with `pages` of prompt.
+        """The most pages in use from now on, if `samples` samples of this length start now with `pages` of prompt.
 
         `held` are the pages in use now that are no tails of running samples.
         """

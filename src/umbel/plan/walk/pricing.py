@@ -8,7 +8,7 @@ from umbel.cost.roofline import Load
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.walk.clock import Limits, Timeline, walk
-from umbel.plan.walk.samples import Rows
+from umbel.plan.walk.samples import WalkSamples
 
 ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
 
@@ -19,7 +19,7 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     Above `detail` samples (None: a very large number) neighbours are walked together.
     """
     page, window = draft.config.page_size, draft.spec.sliding_window
-    rows = Rows.of(draft.forest, draft.order, draft.samples, draft.walked, page, window, draft.limits)
+    rows = WalkSamples.of(draft.forest, draft.order, draft.samples, draft.walked, page, window, draft.limits)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
     timeline = walk(draft.forest, rows, limits)

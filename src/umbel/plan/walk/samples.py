@@ -1,4 +1,4 @@
-"""The samples of a plan as the walk on the clock sees them: what starting each adds, and what it is like."""
+"""The samples of a plan as the walk on the clock sees them: what starting each adds, and how it runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TOGETHER = 4  # samples that must share a cell of KV for attention to read it on
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Per sample, in plan order (`[samples]`): what starting it adds (tokens, attention pairs, pages), what it is like.
+class WalkSamples:
+    """The samples of a plan in its order (`[samples]`), by what starting each adds.
 
-    An entry may stand for several neighbours: then it has their sums, and the means of their lengths and limits. `leaf`
-    has no entries but one for each sample; entry i stands for the samples `first[i]` to `first[i + 1]`. `node_cells`
-    has one for each node.
+    An entry may stand for several neighbours: then it has their sums, and the means of their lengths and limits. Entry
+    i stands for the samples `first[i]` to `first[i + 1]`; `leaf` has one entry for each sample, `node_cells` one for
+    each node.
     """
 
     tokens: Ints  # prompt tokens that no earlier sample has computed
@@ -49,7 +49,7 @@ class Rows:
         page_size: int,
         window: int | None = None,
         limits: Ints | None = None,
-    ) -> Rows:
+    ) -> WalkSamples:
         """Charge every node to the first sample below it; nodes of which no row is in `order` cost nothing. `limits`
         (`[rows]`, None: the lengths) are the tokens that answers may have."""
         each = np.repeat(order, samples[order])
@@ -70,12 +70,12 @@ class Rows:
         limit = length if limits is None else np.maximum(limits[each], length)
         return cls(tokens, charge(pairs), pages, cells, prompt, alone, ones, length, limit, firsts, leaf, node_cells)
 
-    def together(self, chunk: int, pool: float, detail: int | None = None) -> Rows:
+    def together(self, chunk: int, pool: float, detail: int | None = None) -> WalkSamples:
         """Join neighbours, where there are more than `detail` samples (EXACT_SAMPLES).
 
-        As long as they take less than a quarter of a step (of runs so long that a step is nothing, less than a whole
-        one) and a 64th of the pool's pages; where less detail than usual is wanted, half a step, and any number of
-        them that is a small part of the whole.
+        They are joined as long as they take less than a quarter of a step (of runs so long that a step is nothing, less
+        than a whole one) and a 64th of the pool's pages; where less detail than usual is wanted, half a step, and any
+        number of them that is a small part of the whole.
         """
         n, detail = len(self.leaf), EXACT_SAMPLES if detail is None else detail
         if n <= detail:
@@ -95,10 +95,13 @@ class Rows:
         pages, cells = (np.add.reduceat(v, first) for v in (self.pages, self.cells))
         first = np.append(first, n)
         leaf, node_cells = self.leaf, self.node_cells
-        return Rows(tokens, pairs, pages, cells, prompt, alone, samples, lengths, limits, first, leaf, node_cells)
+        return WalkSamples(
+            tokens, pairs, pages, cells, prompt, alone, samples, lengths, limits, first, leaf, node_cells
+        )
 
     def readers(self, forest: Forest) -> Ints:
-        """Per node: samples that end there and children that are read, which all have to be done before it is."""
+        """The number of readers of each node: samples that end there and children that are read, which all must end
+        before it is released."""
         ends = np.bincount(self.leaf, minlength=forest.n_nodes)
         read = _first_below(forest, self.leaf) < len(self.leaf)
         inner = forest.parent[read & (forest.parent >= 0)]
@@ -106,7 +109,8 @@ class Rows:
 
 
 def _reads(forest: Forest, leaf: Ints) -> tuple[Ints, Ints]:
-    """Per node: its tokens that samples below it read together, and up to where prompts that end there do so.
+    """For each node: its tokens that samples below it read together, and the position up to which prompts that end
+    there do so.
 
     Attention reads whole cells of a grid of positions at once for all that share them, the rest for each sample.
     """
@@ -120,7 +124,7 @@ def _reads(forest: Forest, leaf: Ints) -> tuple[Ints, Ints]:
 
 
 def _first_below(forest: Forest, leaf: Ints) -> Ints:
-    """Per node the place of the first sample below it; `len(leaf)` where there is none. `leaf` is per sample."""
+    """The place of the first sample below each node; `len(leaf)` where there is none. `leaf` is per sample."""
     n = len(leaf)
     if np.all(leaf[1:] >= leaf[:-1]):  # a walk of the forest in the order of its numbers
         first = np.searchsorted(leaf, np.arange(forest.n_nodes))
