@@ -88,14 +88,13 @@ def _measure(case: Case, stage: Stage) -> dict[str, str | float | None]:
     store = KVStore(spec, len(step.pages), PAGE, stage.dtype, stage.device)
     for tensor in store.keys + store.values:
         tensor.normal_()
-    q, k, v = (torch.randn((step.n_rows, n, spec.head_dim), device=stage.device).to(stage.dtype)
-               for n in (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads))  # fmt: skip
+    q = torch.randn((step.n_rows, spec.n_heads, spec.head_dim), device=stage.device).to(stage.dtype)
     ours = TritonAttention(spec, store, stage.device)
     ours.prepare(step)
-    error = worst_of(step, store, spec, q, ours.forward(0, q, k, v))
+    error = worst_of(step, store, spec, q, ours.attend(0, q))
     limit = 2e-5 if stage.dtype == torch.float32 else 2e-2
     stage.found.check(f"attention, {case.name}", error < limit, f"relative error {error:.2g}, allowed {limit:g}")
-    mine = time_calls(lambda: ours.forward(0, q, k, v), stage)
+    mine = time_calls(lambda: ours.attend(0, q), stage)
     width = 2 * spec.n_kv_heads * spec.head_dim * stage.dtype.itemsize
     floor = stage.floor(4 * pairs(step) * spec.n_heads * spec.head_dim, held(step) * width)
     least = max(floor.values())

@@ -89,13 +89,12 @@ def _try(stage: Stage, readers: int, keys: int, group: int) -> Trial:
     store = KVStore(spec, len(step.pages), PAGE, stage.dtype, stage.device)
     for tensor in store.keys + store.values:
         tensor.normal_()
-    q, k, v = (torch.randn((step.n_rows, n, spec.head_dim), device=stage.device).to(stage.dtype)
-               for n in (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads))  # fmt: skip
+    q = torch.randn((step.n_rows, spec.n_heads, spec.head_dim), device=stage.device).to(stage.dtype)
     attention, taken = TritonAttention(spec, store, stage.device), []
     for worth in (ALWAYS, NEVER):
         attention.worth = worth
         attention.prepare(step)
-        taken.append(time_calls(lambda: attention.forward(0, q, k, v), stage).ms)
+        taken.append(time_calls(lambda: attention.attend(0, q), stage).ms)
     return Trial(readers, keys, group, *taken)
 
 

@@ -12,10 +12,12 @@ from tests.sched.drive import VOCAB, Job, apply, finish_full, scheduler_of
 from umbel.attention.base import AttentionBackend
 from umbel.attention.grid import GridAttention
 from umbel.attention.native import NativeAttention
+from umbel.attention.view import View
 from umbel.cache.pages import PagePool
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.kernels.place import Place
 from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 from umbel.runner.base import run_step
@@ -41,9 +43,21 @@ class Narrowed:
         """See AttentionBackend."""
         return self.backend.prepare(step)
 
-    def forward(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def place(self, layer: int) -> Place:
         """See AttentionBackend."""
-        return self.backend.forward(layer, q.bfloat16(), k.bfloat16(), v.bfloat16()).float()
+        return self.backend.place(layer)
+
+    def attend(self, layer: int, q: torch.Tensor, select: View | None = None) -> torch.Tensor:
+        """See AttentionBackend."""
+        return self.backend.attend(layer, q.bfloat16(), select).float()
+
+
+def attend(
+    backend: AttentionBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, select: View | None = None
+) -> torch.Tensor:
+    """What a backend that was prepared for a step makes of its first layer: keys and values are stored, then read."""
+    backend.place(0).write(k, v)
+    return backend.attend(0, q, select)
 
 
 def poisoned_backend(name: str, spec: ModelSpec, n_pages: int, page_size: int) -> AttentionBackend:

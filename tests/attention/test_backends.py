@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attention.stage import BACKENDS, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import (
+    BACKENDS,
+    attend,
+    poison_free_pages,
+    poisoned_store,
+    random_job,
+    random_qkv,
+    spec_of,
+    steps_of,
+)
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
@@ -33,7 +42,7 @@ def compare(
         poison_free_pages(scheduler.pool, mine, theirs)
         q, k, v = random_qkv(spec, step.n_rows, generator, dtype)
         tested.prepare(step), reference.prepare(step)
-        got, wanted = tested.forward(0, q, k, v), reference.forward(0, q, k, v)
+        got, wanted = attend(tested, q, k, v), attend(reference, q, k, v)
         assert got.shape == wanted.shape and got.dtype == q.dtype
         assert torch.isfinite(wanted).all() and torch.isfinite(got).all()
         worst = max(worst, float((got.double() - wanted.double()).abs().max()))
@@ -102,10 +111,10 @@ def test_bfloat16_is_as_near_as_that_of_torch(backend: str, length: int) -> None
     _, step = next(steps_of(job, job.demand(16), 16, 1000))
     q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.bfloat16)
     tested.prepare(step), reference.prepare(step)
-    wanted = reference.forward(0, q.double(), k, v)
+    wanted = attend(reference, q.double(), k, v)
     heads = (t.transpose(0, 1)[None] for t in (q, k, v))
     plain = F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
-    mine_off, theirs_off = ((out - wanted).square().mean().sqrt() for out in (tested.forward(0, q, k, v), plain))
+    mine_off, theirs_off = ((out - wanted).square().mean().sqrt() for out in (attend(tested, q, k, v), plain))
     assert mine_off < 1.1 * theirs_off
 
 
@@ -123,4 +132,4 @@ def test_lengths_around_the_window(backend: str, window: int) -> None:
     for _, step in steps_of(job, job.demand(4), 4, 50):
         qkv = random_qkv(spec, step.n_rows, generator, torch.float32)
         tested.prepare(step), reference.prepare(step)
-        torch.testing.assert_close(tested.forward(0, *qkv), reference.forward(0, *qkv), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attend(tested, *qkv), attend(reference, *qkv), atol=1e-5, rtol=1e-5)

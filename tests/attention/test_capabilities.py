@@ -13,7 +13,7 @@ from tests.attention import fake_flashinfer
 from tests.attention.stage import CPU, poisoned_store, spec_of
 from umbel.attention import capabilities
 from umbel.attention.capabilities import CAPABILITIES, Case, choose
-from umbel.attention.flashinfer import FlashInferAttention, PlacedFlashInferAttention
+from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.grid import GridAttention
 from umbel.attention.pick import check_attention, pick_attention
 from umbel.config import EngineConfig, choices
@@ -37,6 +37,8 @@ PROCESSOR = Case("cpu", "float32", 64)
         (replace(PROCESSOR, absent={"native": "gone"}), "torch"),
         (replace(PROCESSOR, dtype="float16"), "torch"),
         (replace(PROCESSOR, device="mps"), "torch"),
+        (replace(PROCESSOR, selects=True), "reference"),
+        (replace(HOPPER, selects=True), "reference"),
     ],
 )
 def test_the_usual_backend(case: Case, name: str) -> None:
@@ -74,6 +76,13 @@ def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(capabilities, "CAPABILITIES", rows)
     with pytest.raises(UsageError, match="no sliding windows"):
         choose(replace(HOPPER, window=True), "flashinfer")
+
+
+@pytest.mark.parametrize("name", [row.name for row in CAPABILITIES if row.name in choices("attention_backend")])
+def test_backends_that_read_whole_paths_are_refused_where_something_selects(name: str) -> None:
+    device = next(row.devices for row in CAPABILITIES if row.name == name)
+    with pytest.raises(UsageError, match=f"attention_backend='{name}' cannot serve.*it reads whole paths"):
+        choose(replace(HOPPER if "cuda" in device else PROCESSOR, selects=True), name)
 
 
 def test_flash_attention_is_always_refused() -> None:
@@ -126,6 +135,4 @@ def test_what_is_chosen_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(pick_attention(spec, store, CPU, "torch"), GridAttention)
     # As if the processor were a GPU that has FlashInfer.
     monkeypatch.setattr(Case, "of", lambda *_, **__: HOPPER)
-    for kernels, kind in ((None, FlashInferAttention), (object(), PlacedFlashInferAttention)):
-        monkeypatch.setattr("umbel.attention.pick.gpu_kernels", lambda kernels=kernels: kernels)
-        assert type(pick_attention(spec, store, CPU, "flashinfer")) is kind
+    assert isinstance(pick_attention(spec, store, CPU, "flashinfer"), FlashInferAttention)

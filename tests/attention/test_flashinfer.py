@@ -10,10 +10,18 @@ import pytest
 import torch
 
 from tests.attention import fake_flashinfer
-from tests.attention.stage import CPU, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import (
+    CPU,
+    attend,
+    poison_free_pages,
+    poisoned_store,
+    random_job,
+    random_qkv,
+    spec_of,
+    steps_of,
+)
 from tests.sched.drive import Job
-from umbel.attention.flashinfer import FlashInferAttention, PlacedFlashInferAttention
-from umbel.attention.placing import PlacingBackend, seams_of
+from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
 
@@ -43,7 +51,7 @@ def compare(
         before = WRAPPER.planned
         assert tested.prepare(step) > 0
         meaning.prepare(step)
-        got, wanted = tested.forward(0, q, k, v), meaning.forward(0, q, k, v)
+        got, wanted = attend(tested, q, k, v), attend(meaning, q, k, v)
         assert got.shape == wanted.shape and got.dtype == dtype and torch.isfinite(got).all()
         worst = max(worst, float((got.double() - wanted.double()).abs().max()))
         most = max(most, WRAPPER.planned - before)
@@ -99,18 +107,8 @@ def test_in_bfloat16() -> None:
     assert compare(spec_of(2, 4, 64), job, 16, 120, ALWAYS, torch.bfloat16)[0] < 0.06
 
 
-def test_keys_may_be_placed_by_others() -> None:
-    """Where Triton stores keys and values, only the reading is left."""
-    spec, job = spec_of(2, 2, 16), Job([[1] * 30 + [2 + i] for i in range(3)], [1] * 3, [3] * 3)
-    stores = [poisoned_store(spec, job.demand(16), 16) for _ in range(2)]
-    whole, placed = FlashInferAttention(spec, stores[0], CPU), PlacedFlashInferAttention(spec, stores[1], CPU)
-    assert not isinstance(whole, PlacingBackend) and isinstance(placed, PlacingBackend)
-    attend, place = seams_of(placed)
-    assert placed._paged(0, 4)[0].data_ptr() == stores[1].keys[0].data_ptr(), "keys are to be read where they are"
-    generator = torch.Generator().manual_seed(0)
-    for _, step in steps_of(job, job.demand(16), 16, 100):
-        q, k, v = random_qkv(spec, step.n_rows, generator, torch.float32)
-        whole.prepare(step), placed.prepare(step)
-        to = place(0)
-        to.keys[:, to.slots], to.values[:, to.slots] = k.transpose(0, 1), v.transpose(0, 1)
-        assert torch.equal(attend(0, q, k, v), whole.forward(0, q, k, v))
+def test_keys_are_read_where_they_are() -> None:
+    spec = spec_of(2, 2, 16)
+    store = poisoned_store(spec, 3, 16)
+    keys, values = FlashInferAttention(spec, store, CPU)._paged(0, 4)
+    assert keys.data_ptr() == store.keys[0].data_ptr() and values.data_ptr() == store.values[0].data_ptr()

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     REAL = pytest.importorskip("flashinfer", reason="FlashInfer is not installed here")
 
 from tests.attention import fake_flashinfer
-from tests.attention.stage import CPU, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import CPU, attend, poisoned_store, random_job, random_qkv, spec_of, steps_of
 from umbel.attention.flashinfer import FlashInferAttention
 
 
@@ -43,5 +43,5 @@ def test_calls_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     for _, step in steps_of(job, job.demand(16), 16, 60):
         q, k, v = random_qkv(spec, step.n_rows, torch.Generator(), backend.store.keys[0].dtype)
         backend.prepare(step)
-        backend.forward(0, q, k, v)
+        attend(backend, q, k, v)
     assert called == {"__init__", "plan", "run", "merge_state_in_place"}

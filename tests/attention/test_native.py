@@ -7,9 +7,10 @@ import random
 import pytest
 import torch
 
-from tests.attention.stage import poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import attend, poisoned_store, random_job, random_qkv, spec_of, steps_of
 from tests.sched.drive import Job
 from umbel.attention.native import NativeAttention
+from umbel.attention.view import Piece, View
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 
@@ -50,11 +51,11 @@ def test_threads_and_blocks_change_no_bit(group: int, dtype: torch.dtype) -> Non
         qkv = random_qkv(spec, step.n_rows, generator, dtype)
         torch.set_num_threads(1)
         one.prepare(step)
-        wanted = one.forward(0, *qkv)
+        wanted = attend(one, *qkv)
         torch.set_num_threads(7)
         many.prepare(step)
         assert many.forest.blocks >= min(step.n_rows, 2)
-        assert torch.equal(many.forward(0, *qkv), wanted)
+        assert torch.equal(attend(many, *qkv), wanted)
 
 
 def test_wrong_shapes_are_refused() -> None:
@@ -65,12 +66,14 @@ def test_wrong_shapes_are_refused() -> None:
     q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
     backend.prepare(step)
     with pytest.raises(ValueError, match="rows"):
-        backend.forward(0, q[:1], k, v)
+        attend(backend, q[:1], k, v)
     with pytest.raises(ValueError, match="rows"):
-        backend.forward(0, q, k[:, :1], v[:, :1])
-    with pytest.raises(TypeError, match="store"):
-        backend.forward(0, q, k.bfloat16(), v.bfloat16())
+        attend(backend, q[..., :8], k, v)
+    with pytest.raises(TypeError, match="float16, keys are"):
+        attend(backend, q.half(), k, v)
+    with pytest.raises(ValueError, match="1 pieces"):
+        attend(backend, q, k, v, View(16, (Piece(0, 0, 1, torch.ones(2, 1, dtype=torch.bool)),)))
     # A query that is part of a wider tensor, as after one matmul for q, k and v, is read in place.
     wide = torch.cat((q, k, v), 1)
     parts = wide.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), 1)
-    assert torch.equal(backend.forward(0, *parts), backend.forward(0, q, k, v))
+    assert torch.equal(attend(backend, *parts), attend(backend, q, k, v))

@@ -11,7 +11,16 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed here")
 
-from tests.attention.stage import poison, poison_free_pages, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import (
+    attend,
+    poison,
+    poison_free_pages,
+    poisoned_store,
+    random_job,
+    random_qkv,
+    spec_of,
+    steps_of,
+)
 from tests.parameters import some_of
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
@@ -43,7 +52,7 @@ def worst_of(
         poison_free_pages(scheduler.pool, mine, theirs)
         q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, dtype))
         tested.prepare(step), meaning.prepare(step)
-        got, wanted = tested.forward(0, q, k, v), meaning.forward(0, q, k, v)
+        got, wanted = attend(tested, q, k, v), attend(meaning, q, k, v)
         assert got.shape == wanted.shape and got.dtype == dtype and torch.isfinite(got).all()
         worst = max(worst, float((got.double() - wanted.double()).abs().max()))
     return worst
@@ -104,7 +113,7 @@ def test_runs_are_the_same_to_the_bit() -> None:
         qkv = [t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32)]
         for backend in backends:
             backend.prepare(step)
-        one, other = (backend.forward(0, *qkv) for backend in backends)
+        one, other = (attend(backend, *qkv) for backend in backends)
         assert torch.equal(one, other)
 
 
@@ -121,8 +130,8 @@ def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
     for _, step in steps_of(job, job.demand(16), 16, 130):
         q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32))
         tested.prepare(step), meaning.prepare(step)
-        got = tested.forward(0, q, k, v)
-        theirs.write(0, meaning.writes.to(DEVICE), k, v)
+        got = attend(tested, q, k, v)
+        meaning.place(0).write(k, v)
         merged += len(tested.work.merges)
         for row, slots in enumerate(meaning.contexts):
             keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
@@ -144,4 +153,4 @@ def test_wrong_shapes_are_refused() -> None:
     q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, torch.Generator(), torch.float32))
     backend.prepare(step)
     with pytest.raises(ValueError, match="heads of 16"):
-        backend.forward(0, q[:, :3], k, v)
+        attend(backend, q[:, :3], k, v)

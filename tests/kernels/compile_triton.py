@@ -58,11 +58,10 @@ def main() -> None:
         build(fp8._round_rows, narrow, "fp8e4nv", WIDTH=4096, BLOCK=4096)
         build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
         build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)
-        build(rows._turn, narrow, NORM=True, HALF=64, BLOCK=64, STORE=False, SCALED=False)
+        build(rows._norm_and_rotate, narrow, "fp8e4nv", NORM=True, HALF=64, BLOCK=64, STORE=False, SCALED=True)
         for stored in (narrow, "fp8e4nv"):
             scaled = {"HALF": 64, "BLOCK": 64, "SCALED": stored != narrow}
-            build(rows._turn, narrow, stored, NORM=True, STORE=True, **scaled)
-            build(rows._write, narrow, stored, **scaled)
+            build(rows._norm_and_rotate, narrow, stored, NORM=True, STORE=True, **scaled)
         build(experts._multiply, narrow, EXPERTS=128, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
         build(experts._weighted_sum, narrow, BLOCK=1024)
         for one in (True, False):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from tests.parameters import some_of
-from umbel.kernels import dispatch
+from umbel.kernels import dispatch, native
+from umbel.kernels.native import calls
 from umbel.kernels.native.calls import INSTRUCTION_SETS
 
 BUILT = pytest.mark.skipif(not INSTRUCTION_SETS, reason="no compiled kernels here")
@@ -38,6 +41,14 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "INSTRUCTION_SETS", ())
     choice = dispatch.choose("")
     assert choice.native is None and "compiler" in choice.reason
+
+
+def test_kernels_of_older_sources_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update of a checkout that was installed in place."""
+    monkeypatch.setattr(native, "_umbel", SimpleNamespace(instruction_sets=lambda: ["generic"]), raising=False)
+    found = runpy.run_path(str(calls.__file__))
+    assert found["INSTRUCTION_SETS"] == ()
+    assert found["WHY_NOT"] == f"they are of version 1, this checkout needs {calls.INTERFACE}: build them again"
 
 
 @pytest.mark.parametrize("value", some_of(["0"], [""]))

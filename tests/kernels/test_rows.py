@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from torch import Tensor
 from tests.runner.draws import kept, slow_noise, slow_race
 from umbel.kernels import reference
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
+from umbel.kernels.rotation import HeadRotation
 from umbel.models.layers import rotary_angles
 
 EACH = pytest.mark.parametrize("name", INSTRUCTION_SETS)
@@ -89,23 +92,68 @@ def test_no_further_from_the_truth_than_torch(name: str, dtype: torch.dtype, row
 @KINDS
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("heads", "dim"), [((4, 2), 64), ((9, 3), 24), ((1, 1), 2), ((16, 8), 128)])
-def test_heads_are_turned(name: str, dtype: torch.dtype, heads: tuple[int, int], dim: int, normed: bool) -> None:
+def test_heads_are_rotated(name: str, dtype: torch.dtype, heads: tuple[int, int], dim: int, normed: bool) -> None:
     n_q, n_k = heads
     x = values(11, n_q + 2 * n_k, dim, seed=dim, dtype=dtype)
     angles = rotary_angles(torch.arange(11) * 37, 10.0 ** -torch.linspace(0, 4, dim // 2), dtype)
     norms = (values(dim, seed=1, dtype=dtype), values(dim, seed=2, dtype=dtype)) if normed else None
-    q, k, v = x.split((n_q, n_k, n_k), 1)
-    if norms is not None:
-        q, k = reference.rms_norm(q, norms[0], EPS), reference.rms_norm(k, norms[1], EPS)
-    got = x.clone()
-    Native(name).rotate(got, heads, angles, norms, EPS)
-    wanted = torch.cat((reference.rotate(q, *angles), reference.rotate(k, *angles), v), 1)
+    got, rotation, place = x.clone(), HeadRotation(n_q, n_k, angles, norms, EPS), place_of(n_k, dim, dtype)
+    Native(name).rotate(got, rotation, place)
+    wanted = torch.cat(reference.norm_and_rotate(x, rotation), 1)
+    assert_stored(place, got[:, n_q : n_q + n_k], got[:, n_q + n_k :])
     if dtype == torch.bfloat16 and not normed:
         assert torch.equal(got, wanted)
     elif dtype == torch.bfloat16:  # a norm that rounds the other way changes a sum of two products by its own step
         assert ((got - wanted).abs() <= 2.0**-6 * wanted.abs().amax(-1, keepdim=True)).all()
     else:
         close(got, wanted)
+
+
+def place_of(n_k: int, dim: int, dtype: torch.dtype) -> Place:
+    """64 slots that hold nothing yet, eleven of which are for rows."""
+    keys, values_ = torch.zeros(n_k, 64, dim, dtype=dtype), torch.zeros(n_k, 64, dim, dtype=dtype)
+    return Place(keys, values_, torch.tensor([5, 63, 0, 17, 18, 40, 1, 2, 3, 4, 62]))
+
+
+def assert_stored(place: Place, k: Tensor, v: Tensor) -> None:
+    """Keys and values stand in the rows' slots, and nothing else was touched."""
+    others = torch.ones(64, dtype=torch.bool)
+    others[place.slots] = False
+    for stored, new in ((place.keys, k), (place.values, v)):
+        assert torch.equal(stored[:, place.slots], new.transpose(0, 1))
+        assert not stored[:, others].any()
+
+
+@EACH
+def test_keys_and_values_go_to_stores_of_other_types(name: str) -> None:
+    """What the kernel cannot copy as it is, it leaves to torch: rounded to bfloat16, or to fp8 with scales."""
+    x, angles = values(11, 8, 16, seed=0), rotary_angles(torch.arange(11), torch.ones(8), torch.float32)
+    rotation = HeadRotation(4, 2, angles, None, EPS)
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        got, place = x.clone(), place_of(2, 16, torch.float32)
+        scales = (torch.zeros(2, 64), torch.zeros(2, 64)) if kind.itemsize == 1 else None
+        place = replace(place, keys=place.keys.to(kind), values=place.values.to(kind), scales=scales)
+        apart = replace(place, keys=place.keys.clone(), values=place.values.clone(), scales=scales and (*scales,))
+        Native(name).rotate(got, rotation, place)
+        apart.write(got[:, 4:6], got[:, 6:])
+        assert torch.equal(place.keys.float(), apart.keys.float()) and place.keys.float().any()
+        assert torch.equal(place.values.float(), apart.values.float()) and place.values.float().any()
+
+
+@EACH
+def test_heads_that_do_not_fit_are_refused(name: str) -> None:
+    x, angles = values(11, 8, 16, seed=0), rotary_angles(torch.arange(11), torch.ones(8), torch.float32)
+    place, rotation = place_of(2, 16, torch.float32), HeadRotation(4, 2, angles, None, EPS)
+    for heads, how, to, why in (
+        (x[:, :7].contiguous(), rotation, place, "do not fit"),
+        (x[:10], rotation, place, "do not fit"),
+        (x, replace(rotation, norms=(torch.ones(8), torch.ones(16))), place, "norms"),
+        (x, rotation, replace(place, slots=place.slots[:10]), "11 rows of 2 heads of 16"),
+        (x, rotation, replace(place, values=place.values[:1]), "11 rows of 2 heads of 16"),
+        (x, rotation, replace(place, keys=place.keys[:, ::2], values=place.values[:, ::2]), "side by side"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            Native(name).rotate(heads, how, to)
 
 
 @EACH
@@ -288,8 +336,6 @@ def test_shapes_are_checked() -> None:
         native.draw(x, one, one + 8, warm, warm / 2)
     with pytest.raises(ValueError):
         native.draw(x, one, one, warm, np.ones(2) / 2)
-    with pytest.raises(ValueError):
-        native.rotate(torch.zeros(3, 4, 8), (4, 1), (torch.zeros(3, 4), torch.zeros(3, 4)), None, EPS)
     assert native.takes(x) and native.takes(x.bfloat16(), x.bfloat16())
     assert not native.takes(x.t()) and not native.takes(x.half()) and not native.takes(x, x.bfloat16())
     with pytest.raises(TypeError):

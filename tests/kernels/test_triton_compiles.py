@@ -24,6 +24,6 @@ def test_every_kernel_compiles_for_hopper(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     kernels = {line.split()[0] for line in done.stdout.splitlines()}
     assert kernels == {
-        "_attend", "_merge", "_rms_norm", "_gated_silu", "_turn", "_write", "_largest", "_draw", "_multiply",
+        "_attend", "_merge", "_rms_norm", "_gated_silu", "_norm_and_rotate", "_largest", "_draw", "_multiply",
         "_multiply_int4", "_widen_int4", "_weighted_sum", "_round_rows",
     }  # fmt: skip

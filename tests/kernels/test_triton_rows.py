@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.parameters import some_of
 from umbel.kernels import reference
 from umbel.kernels.place import Place
+from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.triton.rows import TritonRows
 from umbel.models.layers import rotary_angles
 
@@ -57,47 +58,38 @@ def test_gated_activation(dtype: torch.dtype, rows: int, width: int) -> None:
 @KINDS
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("heads", "dim"), some_of([((9, 3), 24), ((1, 1), 2)], [((4, 2), 64), ((16, 8), 128)]))
-def test_heads_are_turned(dtype: torch.dtype, heads: tuple[int, int], dim: int, normed: bool) -> None:
+def test_heads_are_rotated(dtype: torch.dtype, heads: tuple[int, int], dim: int, normed: bool) -> None:
     n_q, n_k = heads
     x = values(5, n_q + 2 * n_k, dim, seed=dim, dtype=dtype)
     frequencies = 10.0 ** -torch.linspace(0, 4, dim // 2, device=DEVICE)
     angles = rotary_angles(torch.arange(5, device=DEVICE) * 37, frequencies, dtype)
     norms = (values(dim, seed=1, dtype=dtype), values(dim, seed=2, dtype=dtype)) if normed else None
-    q, k, v = x.split((n_q, n_k, n_k), 1)
-    if norms is not None:
-        q, k = reference.rms_norm(q, norms[0], EPS), reference.rms_norm(k, norms[1], EPS)
-    got = x.clone()
-    KERNELS.rotate(got, heads, angles, norms, EPS)
-    wanted = torch.cat((reference.rotate(q, *angles), reference.rotate(k, *angles), v), 1)
-    step = 2e-6 if dtype == torch.float32 else 2.0**-5
-    assert ((got - wanted).abs() <= step * wanted.abs().amax(-1, keepdim=True)).all()
-    assert torch.equal(got[:, n_q + n_k :], v)
-    for is_fp8 in (False, True):  # in the same launch to their place, as from two
-        apart, together = (place_of(n_k, dim, dtype, is_fp8=is_fp8) for _ in range(2))
-        KERNELS.write(got[:, n_q : n_q + n_k], v, apart)
-        again = x.clone()
-        KERNELS.rotate(again, heads, angles, norms, EPS, together)
-        assert torch.equal(again, got)
-        for one, other in zip(apart.tensors(n_k, dim), together.tensors(n_k, dim), strict=True):
-            assert one.shape == other.shape and torch.equal(one.float(), other.float())
-            assert one.float().any()
+    rotation = HeadRotation(n_q, n_k, angles, norms, EPS)
+    wanted = torch.cat(reference.norm_and_rotate(x, rotation), 1)
+    for is_fp8 in (False, True):
+        got, place, apart = x.clone(), *(place_of(n_k, dim, dtype, is_fp8=is_fp8) for _ in range(2))
+        KERNELS.rotate(got, rotation, place)
+        step = 2e-6 if dtype == torch.float32 else 2.0**-5
+        assert ((got - wanted).abs() <= step * wanted.abs().amax(-1, keepdim=True)).all()
+        assert torch.equal(got[:, n_q + n_k :], x[:, n_q + n_k :])
+        # Keys and values are in their slots, as torch stores them; the other slots are as they were.
+        apart.write(got[:, n_q : n_q + n_k], got[:, n_q + n_k :])
+        for stored, by_torch in zip(tensors(place), tensors(apart), strict=True):
+            assert torch.equal(stored, by_torch) and stored.any()
 
 
-@KINDS
-def test_keys_and_values_go_to_their_slots(dtype: torch.dtype) -> None:
-    """From rows that are parts of wider ones, as after one product for queries, keys and values."""
-    wide = values(6, 3 + 2 * 2, 20, seed=1, dtype=dtype)
-    _, k, v = wide.split((3, 2, 2), 1)
-    slots = torch.tensor([5, 63, 0, 17, 18, 40], device=DEVICE)
-    place = place_of(2, 20, dtype, slots)
-    KERNELS.write(k, v, place)
-    others = torch.ones(64, dtype=torch.bool, device=DEVICE)
-    others[slots] = False
-    for store, rows in ((place.keys, k), (place.values, v)):
-        assert torch.equal(store[:, slots], rows.transpose(0, 1))
-        assert not store[:, others].any()
+def tensors(place: Place) -> list[Tensor]:
+    """Keys, values and scales, as float32."""
+    return [tensor.float() for tensor in (place.keys, place.values, *(place.scales or ()))]
+
+
+def test_places_that_do_not_fit_are_refused() -> None:
+    x, angles = values(5, 7, 20, seed=1), rotary_angles(torch.arange(5), torch.ones(10), torch.float32)
+    rotation, place = HeadRotation(3, 2, tuple(a.to(DEVICE) for a in angles), None, EPS), place_of(2, 20, torch.float32)
     with pytest.raises(ValueError, match="side by side"):
-        KERNELS.write(k, v, replace(place, keys=place.keys[:, ::2], values=place.values[:, ::2]))
+        KERNELS.rotate(x, rotation, replace(place, keys=place.keys[:, ::2], values=place.values[:, ::2]))
+    with pytest.raises(ValueError, match="5 rows of 2 heads of 20"):
+        KERNELS.rotate(x, rotation, replace(place, slots=place.slots[:4]))
 
 
 @KINDS
@@ -109,21 +101,21 @@ def test_fp8_is_rounded_as_the_reference_rounds(dtype: torch.dtype) -> None:
     for rows in (k.view(-1, 64), torch.cat((k.view(8, -1), v.view(8, -1)), 1)):
         for got, wanted in zip(KERNELS.round_rows(rows), reference.round_to_fp8(rows), strict=True):
             assert torch.equal(got.float(), wanted.float())
-    place = place_of(2, 64, dtype, torch.randperm(64)[:40].to(DEVICE), is_fp8=True)
-    KERNELS.write(k, v, place)
-    assert place.worths is not None
-    for new, stored, worths in ((k, place.keys, place.worths[0]), (v, place.values, place.worths[1])):
-        rounded, worth = reference.round_to_fp8(new.transpose(0, 1))
-        assert torch.equal(stored[:, place.slots].float(), rounded.float())
-        assert torch.equal(worths[:, place.slots], worth)
+    slots = torch.randperm(64)[:40].to(DEVICE)
+    place, apart = (place_of(2, 64, dtype, slots, is_fp8=True) for _ in range(2))
+    angles = torch.ones(40, 1, 32, dtype=dtype, device=DEVICE), torch.zeros(40, 1, 32, dtype=dtype, device=DEVICE)
+    KERNELS.rotate(torch.cat((k, k, v), 1), HeadRotation(2, 2, angles, None, EPS), place)  # by nothing
+    apart.write(k, v)
+    for stored, by_torch in zip(tensors(place), tensors(apart), strict=True):
+        assert torch.equal(stored, by_torch)
 
 
 def place_of(n_kv: int, dim: int, dtype: torch.dtype, slots: Tensor | None = None, *, is_fp8: bool = False) -> Place:
     """64 empty slots; five rows go to some of them unless `slots` are given."""
     kind = torch.float8_e4m3fn if is_fp8 else dtype
     keys, values_ = (torch.zeros(n_kv, 64, dim, device=DEVICE).to(kind) for _ in range(2))
-    worths = (torch.zeros(n_kv, 64, device=DEVICE), torch.zeros(n_kv, 64, device=DEVICE)) if is_fp8 else None
-    return Place(keys, values_, torch.tensor([7, 1, 63, 20, 21], device=DEVICE) if slots is None else slots, worths)
+    scales = (torch.zeros(n_kv, 64, device=DEVICE), torch.zeros(n_kv, 64, device=DEVICE)) if is_fp8 else None
+    return Place(keys, values_, torch.tensor([7, 1, 63, 20, 21], device=DEVICE) if slots is None else slots, scales)
 
 
 def test_what_the_kernels_take() -> None:

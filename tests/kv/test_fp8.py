@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from tests.attention.stage import poison, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import attend, poison, random_job, random_qkv, spec_of, steps_of
 from umbel.api import LLM
 from umbel.attention.grid import GridAttention
 from umbel.attention.pick import pick_attention
@@ -26,13 +26,13 @@ def test_what_is_read_is_near_what_was_written() -> None:
     k, v = (torch.randn(30, 2, 64) * torch.logspace(-6, 4, 64) for _ in range(2))
     v[3] = 0
     slots = torch.randperm(64)[:30]
-    store.write(0, slots, k, v)
+    store.place(0, slots).write(k, v)
     for read, written in zip(store.read(0, slots), (k, v), strict=True):
         wanted = written.transpose(0, 1)
         unit = wanted.abs().amax(-1, keepdim=True) / 448
         assert ((read - wanted).abs() <= torch.maximum(wanted.abs() / 16, unit * 2.0**-10) * 1.0001).all()
-    worth = k.abs().amax(-1).transpose(0, 1) / 448
-    torch.testing.assert_close(store.key_scales[0][:, slots], worth)
+    scales = k.abs().amax(-1).transpose(0, 1) / 448
+    torch.testing.assert_close(store.key_scales[0][:, slots], scales)
 
 
 def test_attention_in_torch_reads_it() -> None:
@@ -43,7 +43,7 @@ def test_attention_in_torch_reads_it() -> None:
     for _, step in steps_of(job, job.demand(16), 16, 100):
         qkv = random_qkv(spec, step.n_rows, generator, torch.float32)
         tested.prepare(step), meaning.prepare(step)
-        worst = max(worst, float((tested.forward(0, *qkv) - meaning.forward(0, *qkv)).abs().max()))
+        worst = max(worst, float((attend(tested, *qkv) - attend(meaning, *qkv)).abs().max()))
     assert worst < 2e-5
     assert isinstance(pick_attention(spec, stores[0], CPU), GridAttention)
 

@@ -45,7 +45,7 @@ def test_the_store_writes_where_it_is_told_and_nowhere_else() -> None:
     for tensor in store.keys + store.values:
         tensor.zero_()
     k, v = torch.randn(3, 2, 8), torch.randn(3, 2, 8)
-    store.write(0, torch.tensor([5, 0, 11]), k, v)
+    store.place(0, torch.tensor([5, 0, 11])).write(k, v)
     for row, slot in enumerate((5, 0, 11)):
         assert torch.equal(store.keys[0][:, slot], k[row]) and torch.equal(store.values[0][:, slot], v[row])
     others = [s for s in range(20) if s not in (5, 0, 11)]

@@ -6,22 +6,31 @@ import torch
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
+from umbel.kernels.place import Place
+from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 
 
 class DenseAttention:
-    """An `attend` for packed sequences of the given lengths; remembers keys and values, so calls may be chunks."""
+    """Attention of one sequence; remembers keys and values, so calls may be chunks."""
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(self, spec: ModelSpec, dtype: torch.dtype = torch.float32):
         self.spec = spec
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
+        self.store = KVStore(spec, 1, spec.max_positions, dtype, torch.device("cpu"))
+        self.slots = torch.arange(0)
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys = torch.cat((self.keys[layer], k)) if layer in self.keys else k
-        values = torch.cat((self.values[layer], v)) if layer in self.values else v
-        self.keys[layer], self.values[layer] = keys, values
-        query_at = torch.arange(len(keys) - len(q), len(keys))[:, None]
+    def begin(self, slots: Tensor) -> None:
+        """The positions, and at once the slots, of the rows that come next."""
+        self.slots = slots
+
+    def place(self, layer: int) -> Place:
+        """See AttentionBackend."""
+        return self.store.place(layer, self.slots)
+
+    def attend(self, layer: int, q: Tensor, select: None = None) -> Tensor:
+        """See AttentionBackend."""
+        keys, values = (t.transpose(0, 1) for t in self.store.read(layer, slice(0, int(self.slots[-1]) + 1)))
+        query_at = self.slots[:, None]
         key_at = torch.arange(len(keys))[None, :]
         seen = key_at <= query_at
         if self.spec.sliding_window is not None:
@@ -32,21 +41,27 @@ class DenseAttention:
         return torch.einsum("hqk,khd->qhd", scores, values.repeat_interleave(group, 1))
 
 
+def forward(
+    decoder: Decoder, ids: Tensor, positions: Tensor, attention: DenseAttention, wanted: Tensor | None = None
+) -> Tensor:
+    """Hidden states of the next tokens of a sequence: those of all, or of the rows that are wanted."""
+    attention.begin(positions)
+    return decoder.forward(decoder.embed(ids), decoder.batch(positions, wanted), attention)
+
+
 @torch.inference_mode()
 def dense_logits(decoder: Decoder, tokens: list[int]) -> Tensor:
     """Logits of every position of one sequence: [tokens, vocab]."""
     ids = torch.tensor(tokens)
-    hidden = decoder.forward(decoder.embed(ids), torch.arange(len(ids)), DenseAttention(decoder.spec))
-    return decoder.logits(hidden)
+    return decoder.logits(forward(decoder, ids, torch.arange(len(ids)), DenseAttention(decoder.spec, decoder.dtype)))
 
 
 @torch.inference_mode()
 def greedy(decoder: Decoder, prompt: list[int], n_tokens: int) -> list[int]:
     """`n_tokens` greedy tokens, one step at a time."""
-    attend, answer, feed, at = DenseAttention(decoder.spec), [], list(prompt), 0
+    attention, answer, feed, at = DenseAttention(decoder.spec, decoder.dtype), [], list(prompt), 0
     for _ in range(n_tokens):
-        ids, positions = torch.tensor(feed), torch.arange(at, at + len(feed))
-        hidden = decoder.forward(decoder.embed(ids), positions, attend)
+        hidden = forward(decoder, torch.tensor(feed), torch.arange(at, at + len(feed)), attention)
         answer.append(int(decoder.logits(hidden[-1:]).argmax()))
         at, feed = at + len(feed), answer[-1:]
     return answer

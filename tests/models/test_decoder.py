@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.dense import DenseAttention, dense_logits, greedy
+from tests.models.dense import DenseAttention, dense_logits, forward, greedy
 from tests.tiny_models import make_model
 from umbel.kernels.native.calls import INSTRUCTION_SETS
 from umbel.kernels.native.products import has_bfloat16
@@ -62,6 +62,18 @@ def reference_logits(
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=dtype)
     with torch.inference_mode():
         return [model(torch.tensor([prompt])).logits[0].float() for prompt in prompts]
+
+
+class OwnKeys(DenseAttention):
+    """Each row's attention is its own key times its own value, so that rows meet in nothing but the calls."""
+
+    def __init__(self, decoder: Decoder, rows: int):
+        super().__init__(decoder.spec, decoder.dtype)
+        self.begin(torch.arange(rows))
+
+    def attend(self, layer: int, q: torch.Tensor, select: None = None) -> torch.Tensor:
+        keys, values = (t.transpose(0, 1) for t in self.store.read(layer, self.slots))
+        return q + (keys * values).repeat_interleave(self.spec.group_size, 1)
 
 
 def random_prompts(lengths: tuple[int, ...], seed: int = 0) -> list[list[int]]:
@@ -129,11 +141,8 @@ def test_a_row_does_not_depend_on_its_neighbours_to_the_last_bit(
     positions = torch.arange(300) * 7 % 500
 
     def run(begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        # The attention of each row is its own values, so that rows meet in nothing but the calls.
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return q + (k * v).repeat_interleave(decoder.spec.group_size, 1)
-
-        hidden = decoder.forward(decoder.embed(torch.tensor(tokens[begin:end])), positions[begin:end], attend)
+        hidden = decoder.embed(torch.tensor(tokens[begin:end]))
+        hidden = decoder.forward(hidden, decoder.batch(positions[begin:end]), OwnKeys(decoder, end - begin))
         return hidden, decoder.logits(hidden)
 
     with torch.inference_mode():
@@ -150,13 +159,15 @@ def test_layers_can_run_in_groups_and_prompts_in_chunks(tmp_path: Path):
     decoder = load(make_model(tmp_path, "qwen3", num_hidden_layers=3))
     (tokens,) = random_prompts((50,))
     expected = dense_logits(decoder, tokens)
-    attend, logits = DenseAttention(decoder.spec), []
+    attention, logits = DenseAttention(decoder.spec), []
     with torch.inference_mode():
         for begin in range(0, 50, 16):
             ids = torch.tensor(tokens[begin : begin + 16])
             positions = torch.arange(begin, begin + len(ids))
-            hidden = decoder.forward(decoder.embed(ids), positions, attend, range(1))
-            hidden = decoder.forward(hidden, positions, attend, range(1, 3))
+            attention.begin(positions)
+            batch = decoder.batch(positions)
+            hidden = decoder.forward(decoder.embed(ids), batch, attention, range(1))
+            hidden = decoder.forward(hidden, batch, attention, range(1, 3))
             logits.append(decoder.logits(hidden))
     assert (torch.cat(logits) - expected).abs().max() <= 1e-5
 
@@ -192,9 +203,9 @@ def test_rows_that_are_wanted_are_the_same_without_the_others(layers: int, packe
     (tokens,) = random_prompts((50,))
     ids, positions = torch.tensor(tokens), torch.arange(50)
     with torch.inference_mode():
-        all_rows = decoder.forward(decoder.embed(ids), positions, DenseAttention(decoder.spec))
+        all_rows = forward(decoder, ids, positions, DenseAttention(decoder.spec, dtype))
         for rows in ([], [49], [0, 7, 31, 32, 48], range(50)):
             wanted = torch.tensor(list(rows), dtype=torch.int64)
-            some = decoder.forward(decoder.embed(ids), positions, DenseAttention(decoder.spec), wanted=wanted)
+            some = forward(decoder, ids, positions, DenseAttention(decoder.spec, dtype), wanted)
             assert torch.equal(some, all_rows[wanted])
             assert torch.equal(decoder.logits(some), decoder.logits(all_rows)[wanted])

@@ -8,17 +8,18 @@ from torch import Tensor
 
 from umbel.errors import UsageError
 from umbel.ir.experts import Experts
-from umbel.ir.spans import UNHEARD
 from umbel.ir.spec import ModelSpec
 from umbel.kernels import reference
 from umbel.linear.dense import DenseMethod
 from umbel.linear.experts import GroupedProducts, SingleProducts, check_experts
 from umbel.linear.fp8 import Fp8Method
 from umbel.linear.int4 import Int4Method
+from umbel.models.batch import Batch
 from umbel.models.moe import ExpertBlock, choose_experts
 from umbel.models.shards import Shard, build_shard
 
 HIDDEN, WIDE = 32, 24
+BATCH = Batch((torch.empty(0), torch.empty(0)))  # no angles: a block does not look at them
 
 
 def weights_of(experts: Experts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -70,7 +71,7 @@ def test_the_likeliest_are_chosen_and_of_equal_ones_the_first() -> None:
 def test_blocks_are_what_they_are_defined_to_be(count: int, per_token: int, renormalised: bool) -> None:
     experts = Experts(count, per_token, WIDE, renormalised)
     weights, x = weights_of(experts), rows_of(50)
-    got = ExpertBlock.of(weights, DenseMethod(), experts).apply(x, UNHEARD)
+    got = ExpertBlock.of(weights, DenseMethod(), experts).apply(x, BATCH)
     torch.testing.assert_close(got.double(), plainly(x, weights, experts), rtol=1e-4, atol=1e-4)
 
 
@@ -80,14 +81,14 @@ def test_blocks_are_what_they_are_defined_to_be(count: int, per_token: int, reno
 def test_a_row_does_not_know_its_neighbours_to_the_last_bit(count: int, per_token: int, threads: int) -> None:
     experts = Experts(count, per_token, WIDE, renormalised=True)
     block, x = ExpertBlock.of(weights_of(experts), DenseMethod(), experts), rows_of(400)
-    whole = block.apply(x, UNHEARD)
+    whole = block.apply(x, BATCH)
     torch.set_num_threads(threads)
     for size in (*range(1, 20), 31, 64, 127, 399) if threads == 1 else (1, 5, 11, 130):
         for begin in (0, 1, 400 - size):
-            assert torch.equal(block.apply(x[begin : begin + size], UNHEARD), whole[begin : begin + size]), size
+            assert torch.equal(block.apply(x[begin : begin + size], BATCH), whole[begin : begin + size]), size
     shuffled = torch.randperm(400, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(block.apply(x[shuffled], UNHEARD), whole[shuffled])
-    assert block.apply(x[:0], UNHEARD).shape == (0, HIDDEN)
+    assert torch.equal(block.apply(x[shuffled], BATCH), whole[shuffled])
+    assert block.apply(x[:0], BATCH).shape == (0, HIDDEN)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -99,15 +100,15 @@ def test_the_kernels_of_gpus_say_the_same(dtype: torch.dtype, monkeypatch: pytes
     wanted = ExpertBlock.of(weights, DenseMethod(), experts)
     assert isinstance(wanted.products, SingleProducts)
     rows = triton_rows.TritonRows()
-    single = wanted.apply(x, UNHEARD)
+    single = wanted.apply(x, BATCH)
     for module in ("rows", "experts"):
         monkeypatch.setattr(f"umbel.kernels.{module}.kernels_for", lambda *t: rows if rows.takes(*t) else None)
     tested = ExpertBlock.of(weights, DenseMethod(), experts)
     assert isinstance(tested.products, GroupedProducts)
     tolerance = 1e-4 if dtype == torch.float32 else 2.0**-4
-    got = tested.apply(x, UNHEARD)
+    got = tested.apply(x, BATCH)
     torch.testing.assert_close(got, single, rtol=tolerance, atol=tolerance * float(single.float().abs().mean()))
-    assert tested.apply(x[:0], UNHEARD).shape == (0, HIDDEN)
+    assert tested.apply(x[:0], BATCH).shape == (0, HIDDEN)
 
 
 def test_ranges_without_rows() -> None:
@@ -122,8 +123,8 @@ def test_rounded_experts_stay_near_and_need_a_processor(name: str) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     method = Fp8Method(cpu, dense) if name == "fp8" else Int4Method(torch.float32, dense, rounds=True)
     weights, x = weights_of(experts), rows_of(50)
-    exact = ExpertBlock.of(weights, dense, experts).apply(x, UNHEARD)
-    got = ExpertBlock.of(weights, method, experts).apply(x, UNHEARD)
+    exact = ExpertBlock.of(weights, dense, experts).apply(x, BATCH)
+    got = ExpertBlock.of(weights, method, experts).apply(x, BATCH)
     assert 0 < (got - exact).std() < 0.3 * exact.std()
     check_experts(method, cpu)
     check_experts(dense, gpu)

@@ -1,4 +1,4 @@
-"""The seam of attention: a backend is prepared once a step and then called once a layer."""
+"""The seam of attention: a backend is prepared once a step, then asked for a place and called once a layer."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from typing import Protocol
 
 from torch import Tensor
 
+from umbel.attention.view import View
 from umbel.ir.step import Step
+from umbel.kernels.place import Place
 
 
 class AttentionBackend(Protocol):
-    """Attention of a step's rows over the forest, keys and values included."""
+    """Attention of a step's rows over the forest, in a KV store of its own."""
 
     def prepare(self, step: Step) -> int:
         """Lay the step out; returns how many KV tokens each layer will read."""
         ...
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Store `k`, `v` (`[rows, n_kv_heads, head_dim]`) and attend with `q` (`[rows, n_heads, head_dim]`); returns
-        the same shape as `q`."""
+    def place(self, layer: int) -> Place:
+        """Where the rows' keys and values go in a layer: they must be there before `attend` is called."""
+        ...
+
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """Attention of `q` (`[rows, n_heads, head_dim]`) with the keys and values of the rows' paths, or with those
+        that `select` leaves, which only a backend takes whose capability `selects`: the shape of `q`."""
         ...

@@ -12,20 +12,21 @@ import torch
 from umbel.cost.attention import PRICES, UNKNOWN
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.dispatch import converts_fp8, gpu_kernels, kernels
+from umbel.kernels.dispatch import gpu_kernels, kernels
+from umbel.kernels.fp8 import converts_fp8
 
 FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a backend can do; a field that is not restricted is empty.
+    """What a backend can do. Of fields that list what it takes, an empty one takes everything.
 
-    `devices`, `dtypes` of queries, keys and values; sizes of a head (`head_dims`); sliding `windows`; keys and values
-    in fp8 (`fp8_kv`: always, where the device has instructions for it, or never); of how many tokens, or a multiple, a
-    page must be (`page_tokens`: 1 reads any run, as a list of slots is one of pages of one token); the `package` that
-    it needs and the first version known to fit; what the last `bits` of a row's answer depend on: the row alone, the
-    whole step, or that nobody looked.
+    `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
+    one. `fp8_kv`: whether keys and values may be fp8: "always", "with instructions" for it on the device, or "never".
+    `selects`: whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run.
+    `package`: what must be installed, and the first version that is known to fit. `reproducible`: whether the last bits
+    of a row's answer are the same "per row", whatever else is in the step, only "per step", or "unknown".
     """
 
     name: str
@@ -36,21 +37,23 @@ class Capability:
     fp8_kv: str = "never"
     page_tokens: int = 1
     package: tuple[str, str] | None = None
-    bits: str = "step"
+    selects: bool = False
+    reproducible: str = "per step"
 
 
-# The first that can serve is the usual one; a later one takes its place where it is known to cost less.
+# The first that can serve is the usual one; a later one takes its place where it is known to cost less. The reference
+# is slow, and there for what no other one obeys.
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("triton", ("cuda",), fp8_kv="with instructions"),
-    Capability("native", ("cpu",), ("float32", "bfloat16"), bits="row"),
-    Capability("torch", (), fp8_kv="always", bits="row"),
+    Capability("native", ("cpu",), ("float32", "bfloat16"), reproducible="per row"),
+    Capability("torch", (), fp8_kv="always", reproducible="per row"),
     Capability(
         "flashinfer",
         ("cuda",),
         ("float16", "bfloat16"),
         (64, 128, 256),
         package=("flashinfer-python", "0.6.11"),
-        bits="unknown",
+        reproducible="unknown",
     ),
     Capability(
         "flash-attention",
@@ -58,15 +61,17 @@ CAPABILITIES: tuple[Capability, ...] = (
         ("float16", "bfloat16"),
         page_tokens=256,
         package=("flash-attn", "2.5"),
-        bits="unknown",
+        reproducible="unknown",
     ),
+    Capability("reference", (), fp8_kv="always", selects=True, reproducible="per row"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of attention: a device, a dtype, heads of a size, whether there is a sliding window, whether keys
-    and values are fp8; `absent` says of backends why they are not on this machine."""
+    """What is asked of attention: a device, a dtype, heads of a size; whether there is a sliding `window`, whether keys
+    and values are fp8 (and the device has instructions for it), whether something `selects` what layers read. `absent`
+    says of backends why they are not on this machine."""
 
     device: str
     dtype: str
@@ -74,13 +79,14 @@ class Case:
     window: bool = False
     fp8_kv: bool = False
     fp8_instructions: bool = False
+    selects: bool = False
     absent: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, *, fp8_kv: bool) -> Case:
         """That of a model that computes in `dtype`."""
         name, window = str(dtype).removeprefix("torch."), spec.sliding_window is not None
-        return cls(device.type, name, spec.head_dim, window, fp8_kv, converts_fp8(device), absences())
+        return cls(device.type, name, spec.head_dim, window, fp8_kv, converts_fp8(device), absent=absences())
 
     @classmethod
     def usual(cls, device: torch.device) -> Case:
@@ -123,6 +129,8 @@ def missing(row: Capability, case: Case) -> str:
         return f"it takes heads of {', '.join(map(str, row.head_dims))}, and the model has {case.head_dim}"
     if case.window and not row.windows:
         return "it has no sliding windows, and the model has one"
+    if case.selects and not row.selects:
+        return "it reads whole paths, and something selects what its layers read"
     reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[row.fp8_kv]
     if case.fp8_kv and not reads_fp8:
         return "it reads no keys and values in fp8" + ("" if row.fp8_kv == "never" else " on this device")

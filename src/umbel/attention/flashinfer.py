@@ -24,6 +24,7 @@ from torch import Tensor
 
 from umbel.attention.passes import Pass, list_passes
 from umbel.attention.switch import shipped_switch
+from umbel.attention.view import View, check_whole
 from umbel.attention.work import Cut
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -32,7 +33,7 @@ from umbel.kernels.transfer import upload
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
-ROOM_BYTES = 384 << 20  # for the results of keys cut into pieces; plan() says so where it is not enough
+WORKSPACE_BYTES = 384 << 20  # for the results of keys cut into pieces; plan() says so where it is not enough
 
 
 class FlashInferAttention:
@@ -42,12 +43,12 @@ class FlashInferAttention:
         self.spec, self.store, self.device = spec, store, device
         self.library = import_module("flashinfer")
         self.cut = Cut(1, 1, spec.group_size, spec.sliding_window, shipped_switch().worth)
-        self._room = torch.empty(ROOM_BYTES, dtype=torch.uint8, device=device)
+        self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self._wrappers = [self._wrapper()]
         self._copied: torch.cuda.Event | None = None
 
     def prepare(self, step: Step) -> int:
-        """See AttentionBackend."""
+        """List the passes of the step and have a wrapper of each plan it."""
         passes = list_passes(step, self.cut)
         lists = [one.pages.astype(np.int32) for one in passes]
         rows = [one.rows for one in passes[1:] if not isinstance(one.rows, slice)]
@@ -59,13 +60,13 @@ class FlashInferAttention:
         self._plan(passes, pages)
         return sum(one.n_keys for one in passes)
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See AttentionBackend."""
-        self.store.write(layer, self.writes, k, v)
-        return self.attend(layer, q)
+    def place(self, layer: int) -> Place:
+        """The rows' slots, on the device."""
+        return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor) -> Tensor:
-        """The attention of `q` (`[rows, n_heads, head_dim]`) on keys and values that are stored."""
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """One call a pass, and one to merge each but the first; reads whole paths only."""
+        check_whole("flashinfer", select)
         kept = [self._paged(layer, size) for size in self._sizes]
         wrapper, *others = self._wrappers[: len(kept)]
         if not others:
@@ -108,7 +109,7 @@ class FlashInferAttention:
 
     def _wrapper(self) -> Any:
         """One of FlashInfer's, which need not be here for types to be checked."""
-        return self.library.BatchPrefillWithPagedKVCacheWrapper(self._room, "NHD")
+        return self.library.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD")
 
     def _paged(self, layer: int, size: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer in pages of `size` tokens: two of `[pages, size, n_kv_heads, head_dim]`."""
@@ -118,18 +119,6 @@ class FlashInferAttention:
             for stored in (self.store.keys, self.store.values)
         )
         return keys, values
-
-
-class PlacedFlashInferAttention(FlashInferAttention):
-    """The same where Triton's kernels store keys and values when they turn them: a PlacingBackend."""
-
-    def place(self, layer: int) -> Place:
-        """See PlacingBackend."""
-        return Place(self.store.keys[layer], self.store.values[layer], self.writes)
-
-    def forward_placed(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See PlacingBackend."""
-        return self.attend(layer, q)
 
 
 def _narrow(array: np.ndarray) -> Tensor:

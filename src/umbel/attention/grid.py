@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from umbel.attention.layout import GRID, Narrow, Wide, lay_out
+from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.place import Place
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
@@ -28,7 +30,7 @@ _FLOOR = -1e30  # stands for "saw nothing yet": finite, so that merging two empt
 
 
 class GridAttention:
-    """The torch backend; `prepare` builds index tensors once, `forward` runs them for each layer."""
+    """The torch backend; `prepare` builds index tensors once, `attend` runs them for each layer."""
 
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
         self.spec = spec
@@ -37,16 +39,20 @@ class GridAttention:
         self.group = spec.group_size
 
     def prepare(self, step: Step) -> int:
-        """See AttentionBackend."""
+        """Cut the step into wide and narrow items, as index tensors."""
         layout = lay_out(step, -(-MIN_QUERIES // self.group), self.spec.sliding_window)
         self.writes = self._tensor(write_slots(step, self.store.scratch))
         self.wide = [self._wide(w) for w in layout.wide]
         self.narrow = [_NarrowIndex(n, self.group, step.n_rows, self.device) for n in layout.narrow]
         return layout.kv_tokens_read
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See AttentionBackend."""
-        self.store.write(layer, self.writes, k, v)
+    def place(self, layer: int) -> Place:
+        """The rows' slots."""
+        return self.store.place(layer, self.writes)
+
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """Wide items, then narrow ones by rank; reads whole paths only."""
+        check_whole("torch", select)
         rows, heads, dim = q.shape
         kv_heads = self.spec.n_kv_heads
         scaled = q.float() * dim**-0.5

@@ -6,11 +6,14 @@ The grid of positions is that of `layout.py`; how rows share cells and how the w
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import Native
+from umbel.kernels.place import Place
 from umbel.kv.store import KVStore
 
 
@@ -21,14 +24,21 @@ class NativeAttention:
         self.spec = spec
         self.store = store
         self.native = native
+        self.scale = spec.head_dim**-0.5
 
     def prepare(self, step: Step) -> int:
-        """See AttentionBackend."""
+        """Lay the step out as cells, pieces and blocks of rows."""
         spec, scratch = self.spec, self.store.scratch
         self.forest = self.native.lay_out(step, scratch, spec.group_size, spec.n_kv_heads, spec.sliding_window)
+        self.writes = torch.from_numpy(self.forest.writes)
         return int(self.forest.tokens_read)
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See AttentionBackend."""
+    def place(self, layer: int) -> Place:
+        """The rows' slots, as the forest was laid out."""
+        return self.store.place(layer, self.writes)
+
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """One call of the kernel; reads whole paths only."""
+        check_whole("native", select)
         keys, values = self.store.keys[layer], self.store.values[layer]
-        return self.native.attend(self.forest, (q, k, v), keys, values, self.spec.sliding_window)
+        return self.native.attend(self.forest, q, keys, values, self.scale, self.spec.sliding_window)

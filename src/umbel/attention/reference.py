@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from umbel.attention.view import View
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.place import Place
 from umbel.kernels.reference import attend
 from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 
+Ints = NDArray[np.int64]
+
 
 class ReferenceAttention:
-    """Gathers each row's whole context and takes a softmax over it, in float64."""
+    """Gathers each row's whole context, or what a view leaves of it, and takes a softmax over it, in float64."""
 
     def __init__(self, spec: ModelSpec, store: KVStore):
         self.spec = spec
@@ -21,21 +27,43 @@ class ReferenceAttention:
 
     def prepare(self, step: Step) -> int:
         """Find the KV slots of every row's context."""
+        self.step = step
         self.writes = torch.from_numpy(write_slots(step, self.store.scratch)).to(self.store.keys[0].device)
-        self.contexts = []
-        for row, node in enumerate(row_nodes(step)):
-            last = int(step.positions[row])
-            first = max(0, last + 1 - self.spec.sliding_window) if self.spec.sliding_window else 0
-            positions = torch.arange(first, last + 1).numpy()
-            self.contexts.append(torch.from_numpy(path_slots(step, node[None], positions[None])[0]))
+        self.positions = [self._seen_by(int(last)) for last in step.positions]
+        self.contexts = [
+            torch.from_numpy(path_slots(step, node[None], positions[None])[0])
+            for node, positions in zip(row_nodes(step), self.positions, strict=True)
+        ]
         return sum(len(c) for c in self.contexts)
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See AttentionBackend."""
-        self.store.write(layer, self.writes, k, v)
+    def place(self, layer: int) -> Place:
+        """The rows' slots."""
+        return self.store.place(layer, self.writes)
+
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """A softmax for each row; obeys a view."""
         out = torch.empty_like(q)
         for row, slots in enumerate(self.contexts):
             keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, head_dim]
             query = q[row].double().view(self.spec.n_kv_heads, self.spec.group_size, -1)
-            out[row] = attend(query, keys, values).flatten(0, 1).to(q.dtype)
+            reads = None if select is None else self._reads(select, row).to(q.device)
+            out[row] = attend(query, keys, values, reads=reads).flatten(0, 1).to(q.dtype)
         return out
+
+    def _seen_by(self, last: int) -> Ints:
+        """The positions that a row at position `last` sees."""
+        window = self.spec.sliding_window
+        return np.arange(0 if window is None else max(0, last + 1 - window), last + 1)
+
+    def _reads(self, view: View, row: int) -> Tensor:
+        """Which keys of its context a row reads: bool `[n_kv_heads, context]`."""
+        step, positions = self.step, self.positions[row]
+        reads = torch.ones(self.spec.n_kv_heads, len(positions), dtype=torch.bool)
+        for piece in view.pieces:
+            first, end = int(step.start[piece.node]), int(step.end[piece.node])
+            is_below = step.row_begin[piece.node] <= row < step.subtree_end[piece.node]
+            if is_below and piece.begin <= row < piece.end:
+                at = np.flatnonzero((positions >= first) & (positions < end))
+                reads[:, at] = piece.blocks.cpu()[:, (positions[at] - first) // view.block]
+        reads[:, -1] = True
+        return reads

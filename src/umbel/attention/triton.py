@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from umbel.attention.switch import shipped_switch
+from umbel.attention.view import View, check_whole
 from umbel.attention.work import Cut, list_work
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.transfer import upload
 from umbel.kernels.triton.forest import DeviceWork, Heads, Tiles, attend
-from umbel.kernels.triton.rows import TritonRows
-from umbel.kv.fp8 import Fp8Store
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
@@ -49,7 +48,6 @@ class TritonAttention:
         self.store = store
         self.device = device
         self.tiles = tiles or Tiles()
-        self.rows = TritonRows()
         self.worth = shipped_switch().worth
         window = spec.sliding_window
         self.heads = Heads(
@@ -59,7 +57,7 @@ class TritonAttention:
         self._units = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
 
     def prepare(self, step: Step) -> int:
-        """See AttentionBackend."""
+        """List the step's work and send it to the device."""
         lists = self.lists(step)
         *parts, writes = upload(self.device, *lists.arrays, lists.writes)
         self.use(DeviceWork(*parts, queries=lists.queries), writes)
@@ -77,22 +75,15 @@ class TritonAttention:
         """The work of the layers that follow, and where their keys and values go (int64 `[rows]`), on the device."""
         self.work, self.writes = work, writes
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See AttentionBackend."""
-        self.rows.write(k, v, self.place(layer))
-        return self.forward_placed(layer, q, k, v)
-
     def place(self, layer: int) -> Place:
-        """See PlacingBackend."""
-        store, worths = self.store, None
-        if isinstance(store, Fp8Store):
-            worths = store.key_scales[layer], store.value_scales[layer]
-        return Place(store.keys[layer], store.values[layer], self.writes, worths)
+        """The rows' slots, on the device."""
+        return self.store.place(layer, self.writes)
 
-    def forward_placed(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See PlacingBackend."""
+    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+        """One launch over the list of work, and one to merge; reads whole paths only."""
+        check_whole("triton", select)
         place = self.place(layer)
-        return attend(self.work, self.heads, self.tiles, q, place.keys, place.values, place.worths)
+        return attend(self.work, self.heads, self.tiles, q, place.keys, place.values, place.scales)
 
     def _cut(self, step: Step) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""

@@ -14,7 +14,6 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from umbel.kernels.native.calls import INSTRUCTION_SETS, WHY_NOT, Native
@@ -58,11 +57,6 @@ def kernels_for(*tensors: Tensor) -> Native | TritonRows | None:
     """The kernels that can work on these tensors, if any."""
     found = gpu_kernels() if tensors[0].is_cuda else kernels().native
     return found if found is not None and found.takes(*tensors) else None
-
-
-def converts_fp8(device: torch.device) -> bool:
-    """Whether a device has instructions for e4m3, as GPUs from Ada and Hopper on do."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def choose(asked: str) -> KernelChoice:

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from umbel.kernels.reference import round_to_fp8
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where keys and values of rows go in a layer: `keys` and `values` (`[n_kv_heads, slots, dim]`), the slot of each
-    row (int64 `[rows]`), and where they are fp8, what one unit of each is worth (float32 `[n_kv_heads, slots]`)."""
+    row (int64 `[rows]`), and where they are fp8 their dequantisation `scales` (keys', values'; float32 `[n_kv_heads,
+    slots]`)."""
 
     keys: Tensor
     values: Tensor
     slots: Tensor
-    worths: tuple[Tensor, Tensor] | None = None
+    scales: tuple[Tensor, Tensor] | None = None
 
-    def tensors(self, n_kv: int, dim: int) -> tuple[Tensor, ...]:
-        """Keys, values, what they are worth, slots; raises ValueError where heads do not fit them."""
+    def write(self, k: Tensor, v: Tensor) -> None:
+        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, rounded to the type of the store), in plain torch on any
+        device."""
+        if self.scales is None:
+            for new, stored in ((k, self.keys), (v, self.values)):
+                stored.index_copy_(1, self.slots, new.transpose(0, 1).to(stored.dtype))
+            return
+        for new, stored, scales in zip((k, v), (self.keys, self.values), self.scales, strict=True):
+            rounded, scale = round_to_fp8(new.transpose(0, 1))
+            # As bytes, since torch on a CPU moves no fp8 by index.
+            stored.view(torch.uint8).index_copy_(1, self.slots, rounded.view(torch.uint8))
+            scales.index_copy_(1, self.slots, scale)
+
+    def check(self, rows: int, n_kv: int, dim: int) -> None:
+        """Raise ValueError where `rows` of `n_kv` heads of `dim` do not fit, or heads do not lie side by side."""
         keys, values = self.keys, self.values
-        fits = keys.shape == values.shape == (n_kv, keys.shape[1], dim)
-        if not fits or not keys.is_contiguous() or not values.is_contiguous():
-            raise ValueError(f"keys {tuple(keys.shape)} for {n_kv} heads of {dim}: other heads, or not side by side")
-        return (keys, values, *(self.worths or (keys, values)), self.slots)
+        if not keys.shape == values.shape == (n_kv, keys.shape[1], dim) or self.slots.shape != (rows,):
+            shapes = f"keys {tuple(keys.shape)}, values {tuple(values.shape)}, slots {tuple(self.slots.shape)}"
+            raise ValueError(f"{shapes}: other heads or rows than {rows} rows of {n_kv} heads of {dim}")
+        if not keys.is_contiguous() or not values.is_contiguous():
+            raise ValueError(f"keys {keys.stride()} or values {values.stride()}: not side by side")

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from umbel.kernels.rotation import HeadRotation
+
 LARGEST_FP8 = 448.0  # of e4m3
 RACE_BLOCK = 256  # ids that share a first round of `race`; the compiled kernels have the same number
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
@@ -62,21 +64,39 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def norm_and_rotate(heads: Tensor, rotation: HeadRotation) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of `heads` (`[rows, n_q + 2 * n_k, head_dim]`), the first two normed and rotated."""
+    q, k, v = heads.split((rotation.n_q, rotation.n_k, rotation.n_k), dim=1)
+    if rotation.norms is not None:
+        q_norm, k_norm = rotation.norms
+        q, k = rms_norm(q, q_norm, rotation.eps), rms_norm(k, k_norm, rotation.eps)
+    return rotate(q, *rotation.angles), rotate(k, *rotation.angles), v
+
+
 def round_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors (`[..., width]`) as e4m3 and what one unit of each is worth (float32 `[...]`): the largest value becomes
-    the largest that e4m3 has."""
+    """Vectors (`[..., width]`) as e4m3 and their dequantisation scales (float32 `[...]`): the largest value becomes the
+    largest that e4m3 has."""
     wide = x.to(torch.float32)
     scale = wide.abs().amax(-1).div(LARGEST_FP8).clamp_min(torch.finfo(torch.float32).tiny)
     return (wide / scale.unsqueeze(-1)).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn), scale
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, cap: float = 0.0, sinks: Tensor | None = None) -> Tensor:
-    """What one row's heads (`[n_kv_heads, group, dim]`) give for the keys and values they see (`[n_kv_heads, k, dim]`):
-    scores over `dim ** 0.5`, bent by `cap * tanh(score / cap)` where given; a sink per head (`[n_kv_heads, group]`)
-    takes its share of the softmax and adds nothing."""
+def attend(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cap: float = 0.0,
+    sinks: Tensor | None = None,
+    reads: Tensor | None = None,
+) -> Tensor:
+    """What one row's heads (`[n_kv_heads, group, dim]`) give for the keys and values they see (`[n_kv_heads, k, dim]`),
+    or for those that each KV head `reads` (bool `[n_kv_heads, k]`): scores over `dim ** 0.5`, bent by `cap * tanh(score
+    / cap)` where given; a sink per head (`[n_kv_heads, group]`) takes its share of the softmax and adds nothing."""
     scores = q @ keys.transpose(1, 2) / q.shape[-1] ** 0.5
     if cap:
         scores = cap * torch.tanh(scores / cap)
+    if reads is not None:
+        scores = scores.masked_fill(~reads.unsqueeze(1), -torch.inf)
     if sinks is not None:
         scores = torch.cat((sinks.to(scores.dtype).unsqueeze(-1), scores), -1)
     weights = torch.softmax(scores, -1)

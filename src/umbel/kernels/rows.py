@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from umbel.kernels import reference
-from umbel.kernels.dispatch import converts_fp8, kernels_for
+from umbel.kernels.dispatch import kernels_for
+from umbel.kernels.fp8 import converts_fp8
 from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
+from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.transfer import upload
 
 # Draws made at a time in plain torch: a copy of the logits for each would fill the memory.
@@ -37,38 +37,20 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     return (kernels_for(gate_up) or reference).gated_silu(gate_up)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What is done to the query and key heads of a step: both are normed with the weights in `norms`, where given, and
-    turned by `angles` (cosines and sines, [rows, 1, head_dim / 2])."""
-
-    n_q: int
-    n_k: int
-    angles: tuple[Tensor, Tensor]
-    norms: tuple[Tensor, Tensor] | None
-    eps: float
-
-
-def turn_heads(heads: Tensor, turn: Turn, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of `heads` ([rows, n_q + 2 * n_k, head_dim], may be overwritten), the first two turned.
-    Keys and values go to their `place` as well, where one is given, as it is for a GPU's kernels only."""
-    n_q, n_k, angles, norms, eps = turn.n_q, turn.n_k, turn.angles, turn.norms, turn.eps
-    if (fast := kernels_for(heads, *angles, *(norms or ()))) is not None:
-        if place is None or isinstance(fast, Native):
-            fast.rotate(heads, (n_q, n_k), angles, norms, eps)
-        else:
-            fast.rotate(heads, (n_q, n_k), angles, norms, eps, place)
-        return heads.split((n_q, n_k, n_k), dim=1)
-    if place is not None:
-        raise ValueError(f"no kernel stores keys and values of {heads.dtype} on {heads.device}")
-    q, k, v = heads.split((n_q, n_k, n_k), dim=1)
-    if norms is not None:
-        q, k = reference.rms_norm(q, norms[0], eps), reference.rms_norm(k, norms[1], eps)
-    return reference.rotate(q, *angles), reference.rotate(k, *angles), v
+def norm_and_rotate(heads: Tensor, rotation: HeadRotation, place: Place) -> Tensor:
+    """Norms and rotates the queries and keys among `heads` (`[rows, n_q + 2 * n_k, head_dim]`, may be overwritten) and
+    stores keys and values in their `place`; gives the queries (`[rows, n_q, head_dim]`)."""
+    fast = kernels_for(heads, *rotation.tensors)
+    if fast is not None:
+        fast.rotate(heads, rotation, place)
+        return heads[:, : rotation.n_q]
+    q, k, v = reference.norm_and_rotate(heads, rotation)
+    place.write(k, v)
+    return q
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (`[rows, width]`) as e4m3 and what one unit of each is worth (float32 `[rows]`)."""
+    """Rows (`[rows, width]`) as e4m3 and their dequantisation scales (float32 `[rows]`)."""
     fast = kernels_for(x) if converts_fp8(x.device) else None
     return reference.round_to_fp8(x) if fast is None or isinstance(fast, Native) else fast.round_rows(x)
 

@@ -16,10 +16,10 @@ def upload(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
     no transfer at all."""
     if device.type == "cpu":
         return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return fill(torch.empty(room_for(arrays), dtype=torch.uint8, device=device), arrays)
+    return fill(torch.empty(bytes_for(arrays), dtype=torch.uint8, device=device), arrays)
 
 
-def room_for(arrays: Sequence[np.ndarray]) -> int:
+def bytes_for(arrays: Sequence[np.ndarray]) -> int:
     """Bytes that arrays take side by side."""
     return sum(-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.memory import empty
+from umbel.kernels.place import Place
 
 At = slice | Tensor
 """Slots that lie side by side, or any (int64, of any shape)."""
@@ -19,6 +20,8 @@ class KVStore:
     rows whose KV must not be written are sent there.
     """
 
+    scaled = False  # whether keys and values have dequantisation scales
+
     def __init__(self, spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype, device: torch.device):
         shape = (spec.n_kv_heads, (n_pages + 1) * page_size, spec.head_dim)
         self.n_pages, self.page_size = n_pages, page_size
@@ -26,10 +29,9 @@ class KVStore:
         self.keys = [empty(shape, dtype, device) for _ in range(spec.n_layers)]
         self.values = [empty(shape, dtype, device) for _ in range(spec.n_layers)]
 
-    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store `k` and `v` (`[rows, n_kv_heads, head_dim]`) of a layer in `slots` (`[rows]`)."""
-        self.keys[layer].index_copy_(1, slots, k.transpose(0, 1))
-        self.values[layer].index_copy_(1, slots, v.transpose(0, 1))
+    def place(self, layer: int, slots: Tensor) -> Place:
+        """Where keys and values of a layer go that are for `slots` (int64 `[rows]`)."""
+        return Place(self.keys[layer], self.values[layer], slots)
 
     def read(self, layer: int, at: At) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer in some slots: two of `[n_kv_heads, *slots, head_dim]`."""

@@ -30,8 +30,8 @@ class Table(Protocol):
         """The weights of `ids` (int64 `[n]`): `[n, hidden]`."""
         ...
 
-    def logits(self, x: Tensor, room: Tensor | None = None) -> Tensor:
-        """`[rows, hidden]` -> float32 `[rows, vocab]`; `room`, of that type and shape, may be where they are put."""
+    def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """`[rows, hidden]` -> float32 `[rows, vocab]`; `out`, of that type and shape, may be where they are put."""
         ...
 
 

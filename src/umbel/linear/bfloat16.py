@@ -39,9 +39,9 @@ class PackedTable:
         """See Table."""
         return unpack(self.weight, ids, torch.bfloat16)
 
-    def logits(self, x: Tensor, room: Tensor | None = None) -> Tensor:
+    def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """See Table."""
-        return self.kernels.multiply(x, self.weight, None, ProductForm.FLOAT32, room)
+        return self.kernels.multiply(x, self.weight, None, ProductForm.FLOAT32, out)
 
 
 class PackedMethod:

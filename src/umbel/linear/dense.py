@@ -40,7 +40,7 @@ class DenseTable:
         """See Table."""
         return F.embedding(ids, self.weight)
 
-    def logits(self, x: Tensor, room: Tensor | None = None) -> Tensor:
+    def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """See Table."""
         return linear(x, self.weight).to(torch.float32)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.dispatch import converts_fp8
+from umbel.kernels.fp8 import converts_fp8
 from umbel.kernels.reference import round_to_fp8
 from umbel.kernels.rows import gated_silu, round_rows
 from umbel.linear.base import LinearMethod, Site, Table

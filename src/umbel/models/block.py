@@ -8,29 +8,30 @@ from typing import Protocol
 from torch import Tensor
 
 from umbel.ir.experts import Experts
-from umbel.ir.spans import Spans
 from umbel.linear.base import Linear, LinearMethod, Weights
+from umbel.models.batch import Batch
 from umbel.models.moe import ExpertBlock
 
 
 class Block(Protocol):
     """One layer's block."""
 
-    def apply(self, x: Tensor, spans: Spans) -> Tensor:
-        """What normed rows (`[rows, hidden]`) add to the hidden states: `[rows, hidden]`; `spans` hear of its parts."""
+    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+        """What normed rows (`[rows, hidden]`) add to the hidden states: `[rows, hidden]`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DenseBlock:
-    """See Block; `gate_up` has the gate behind it."""
+    """Two products; `gate_up` has the gate behind it."""
 
     gate_up: Linear
     down: Linear
 
-    def apply(self, x: Tensor, spans: Spans) -> Tensor:
-        """See Block."""
-        return spans.lap("down", self.down.apply(spans.lap("gate_up", self.gate_up.apply(x))))
+    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+        """`down` of what `gate_up` gives."""
+        lap = batch.spans.lap
+        return lap("down", self.down.apply(lap("gate_up", self.gate_up.apply(x))))
 
 
 def convert_block(named: Weights, method: LinearMethod, experts: Experts | None) -> Block:

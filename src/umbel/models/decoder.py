@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.place import Place
-from umbel.kernels.rows import Turn, add_rms_norm, rms_norm, turn_heads
+from umbel.kernels.rotation import HeadRotation
+from umbel.kernels.rows import add_rms_norm, norm_and_rotate, rms_norm
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
+from umbel.models.batch import Batch
 from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""`attend(layer, q, k, v)`: store k and v (`[rows, n_kv_heads, head_dim]`), attend with q and give the heads' outputs
-(both `[rows, n_heads, head_dim]`); scores are scaled by `head_dim ** -0.5`."""
 
 
 class Decoder:
@@ -56,23 +53,16 @@ class Decoder:
         """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
         return self.embedding.rows(tokens)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        positions: Tensor,
-        attend: Attend,
-        layers: range | None = None,
-        wanted: Tensor | None = None,
-        spans: Spans = UNHEARD,
-        place: Callable[[int], Place] | None = None,
-    ) -> Tensor:
-        """Run `layers` (all by default) on `hidden` `[rows, hidden]` at `positions` `[rows]`; gives the new hidden: of
-        all rows, or of those `wanted` (int64 `[k]`), the only ones that then pass what follows the last attention. With
-        a `place` for each layer, keys and values are stored before `attend` is called."""
-        eps, lap = self.spec.rms_norm_eps, spans.lap
+    def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = UNHEARD) -> Batch:
+        """What `forward` must know of rows at `positions` (int64 `[rows]`); see Batch for the others."""
+        angles = spans.lap("rotary", rotary_angles(positions, self.frequencies, self.dtype))
+        return Batch(angles, wanted, spans)
+
+    def forward(self, hidden: Tensor, batch: Batch, attention: AttentionBackend, layers: range | None = None) -> Tensor:
+        """Run `layers` (all by default) on `hidden` `[rows, hidden]`; gives the new hidden of the rows that the batch
+        wants. `attention` was prepared for the rows."""
+        eps, lap, wanted = self.spec.rms_norm_eps, batch.spans.lap, batch.wanted
         layers = range(self.spec.n_layers) if layers is None else layers
-        angles = lap("rotary", rotary_angles(positions, self.frequencies, hidden.dtype))
-        place = place or (lambda _: None)
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
         for layer in layers:
             w = self.layers[layer]
@@ -80,27 +70,25 @@ class Decoder:
                 normed = lap("norms", rms_norm(hidden, w.attn_norm, eps))
             else:
                 hidden, normed = lap("norms", add_rms_norm(hidden, delta, w.attn_norm, eps))
-            q, k, v = self._heads(layer, normed, angles, place(layer), spans)
-            attended = lap("attention", attend(layer, q, k, v)).reshape(len(normed), -1)
+            q = self._queries(layer, normed, batch, attention.place(layer))
+            attended = lap("attention", attention.attend(layer, q)).reshape(len(normed), -1)
             if wanted is not None and layer == layers[-1]:
                 hidden, attended = hidden[wanted], attended[wanted]
             hidden, normed = lap("norms", add_rms_norm(hidden, lap("o", w.o.apply(attended)), w.mlp_norm, eps))
-            delta = w.block.apply(normed, spans)
+            delta = w.block.apply(normed, batch)
         return hidden if delta is None else lap("norms", hidden + delta)
 
-    def logits(self, hidden: Tensor, room: Tensor | None = None) -> Tensor:
-        """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `room`."""
-        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), room)
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `out`."""
+        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), out)
 
-    def _heads(
-        self, layer: int, x: Tensor, angles: tuple[Tensor, Tensor], place: Place | None, spans: Spans
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of one layer for normed rows, turned: three of `[rows, heads, head_dim]`."""
-        spec, w, lap = self.spec, self.layers[layer], spans.lap
+    def _queries(self, layer: int, x: Tensor, batch: Batch, place: Place) -> Tensor:
+        """Queries of one layer for normed rows (`[rows, n_heads, head_dim]`); keys and values are stored."""
+        spec, w, lap = self.spec, self.layers[layer], batch.spans.lap
         heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)
         norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
-        turn = Turn(spec.n_heads, spec.n_kv_heads, angles, norms, spec.rms_norm_eps)
-        return lap("rotary", turn_heads(heads, turn, place))
+        rotation = HeadRotation(spec.n_heads, spec.n_kv_heads, batch.angles, norms, spec.rms_norm_eps)
+        return lap("rotary", norm_and_rotate(heads, rotation, place))
 
     def _of_layer(self, weights: Weights, layer: int) -> Weights:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from umbel.ir.experts import Experts
-from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.experts import weighted_sum
 from umbel.linear.base import LinearMethod, Table, Weights
 from umbel.linear.experts import ExpertProducts, convert_experts
+from umbel.models.batch import Batch
 from umbel.models.parts import Part
 
 STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
@@ -29,7 +29,7 @@ STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
 
 @dataclass(frozen=True, slots=True)
 class ExpertBlock:
-    """See Block. The router is a table, so that it stays as it is under every method, and its logits are float32."""
+    """Experts of a layer. The router is a table, so that it stays as it is under every method, and gives float32."""
 
     experts: Experts
     router: Table
@@ -42,10 +42,11 @@ class ExpertBlock:
         gate_up, down = (stack.view(experts.count, -1, stack.shape[1]) for stack in stacks)
         return cls(experts, method.convert_table(router), convert_experts(gate_up, down, method))
 
-    def apply(self, x: Tensor, spans: Spans) -> Tensor:
-        """See Block."""
-        ids, shares = spans.lap("router", choose_experts(self.router.logits(x), self.experts))
-        return spans.lap("experts", self._sum(x, ids, shares))
+    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+        """The router's choice for each row, then the experts' results added up."""
+        lap = batch.spans.lap
+        ids, shares = lap("router", choose_experts(self.router.logits(x), self.experts))
+        return lap("experts", self._sum(x, ids, shares))
 
     def _sum(self, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
         """What the experts of each row (int64 `[rows, per_token]`) make of it, added up by their shares."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from umbel.errors import UsageError
-from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.experts import check_experts
 from umbel.linear.summed import SummedLinear, add_up
+from umbel.models.batch import Batch
 from umbel.models.block import Block, DenseBlock
 from umbel.models.decoder import Decoder
 
@@ -108,10 +108,10 @@ def _summed(block: Block) -> Block:
 
 @dataclass(frozen=True, slots=True)
 class SummedBlock:
-    """See Block; experts are added up once, not each."""
+    """A block of experts on each rank: their results are added up once, not for each expert."""
 
     part: Block
 
-    def apply(self, x: Tensor, spans: Spans) -> Tensor:
-        """See Block."""
-        return spans.lap("experts", add_up(self.part.apply(x, spans)))
+    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+        """The sum of all ranks' blocks."""
+        return batch.spans.lap("experts", add_up(self.part.apply(x, batch)))

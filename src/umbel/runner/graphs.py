@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umbel.attention.placing import seams_of
 from umbel.attention.triton import Lists, TritonAttention
 from umbel.ir.step import Step
-from umbel.kernels.transfer import fill, room_for
+from umbel.kernels.transfer import bytes_for, fill
 from umbel.kernels.triton.forest import DeviceWork
 from umbel.models.decoder import Decoder
 
@@ -78,7 +77,7 @@ class Place:
     def __init__(self, form: Form, device: torch.device):
         self.form, self.device = form, device
         empty = self._padded(*(np.empty(0, np.int64) for _ in range(3)), Lists.nothing())
-        self.memory = torch.zeros(room_for(empty), dtype=torch.uint8, device=device)
+        self.memory = torch.zeros(bytes_for(empty), dtype=torch.uint8, device=device)
         self.tokens, self.positions, self.writes, *lists = fill(self.memory, empty)
         self.work = DeviceWork(*lists, queries=form.queries)
         self.before = torch.zeros(MOST_ROWS, dtype=torch.int64, device=device)
@@ -109,7 +108,7 @@ class DecodeGraphs:
     def __init__(self, decoder: Decoder, attention: TritonAttention, graphs: Graphs):
         self.decoder, self.attention, self.graphs = decoder, attention, graphs
         # One place for all logits: those of each graph apart would take gigabytes.
-        self._room = torch.empty(MOST_ROWS, decoder.spec.vocab_size, dtype=torch.float32, device=decoder.device)
+        self._logits = torch.empty(MOST_ROWS, decoder.spec.vocab_size, dtype=torch.float32, device=decoder.device)
         self._seen: dict[Form, int] = {}
         self._kept: dict[Form, tuple[Place, Callable[[], Tensor]]] = {}
 
@@ -136,11 +135,10 @@ class DecodeGraphs:
         """Everything from token ids to logits, in the memory of a place."""
         tokens = torch.where(place.tokens < 0, place.before[(-1 - place.tokens).clamp_min(0)], place.tokens)
         self.attention.use(place.work, place.writes)
-        attend, to = seams_of(self.attention)
-        hidden = self.decoder.forward(self.decoder.embed(tokens), place.positions, attend, place=to)
-        room = self._room[: len(tokens)]
-        logits = self.decoder.logits(hidden, room)
-        return room if logits.data_ptr() == room.data_ptr() else room.copy_(logits)
+        hidden = self.decoder.forward(self.decoder.embed(tokens), self.decoder.batch(place.positions), self.attention)
+        out = self._logits[: len(tokens)]
+        logits = self.decoder.logits(hidden, out)
+        return out if logits.data_ptr() == out.data_ptr() else out.copy_(logits)
 
 
 def _pad(array: np.ndarray, size: int, value: np.ndarray | int) -> np.ndarray:

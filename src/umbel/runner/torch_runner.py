@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from umbel.attention.base import AttentionBackend
-from umbel.attention.placing import seams_of
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step
 from umbel.kernels.transfer import upload
@@ -28,7 +27,7 @@ class TorchRunner:
         self.attention = attention
         self.device = device
         self.spans = spans
-        self._room = torch.empty(0, dtype=torch.float32, device=device)
+        self._memory = torch.empty(0, dtype=torch.float32, device=device)
 
     @torch.inference_mode()
     def start(self, step: Step) -> Wait:
@@ -49,19 +48,18 @@ class TorchRunner:
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens))
-        attend, place = seams_of(self.attention)
-        hidden = self.decoder.forward(hidden, positions, attend, wanted=wanted, spans=spans, place=place)
-        logits = spans.lap("head", self.decoder.logits(hidden, self._logits_room(len(rows))))
+        hidden = self.decoder.forward(hidden, self.decoder.batch(positions, wanted, spans), self.attention)
+        logits = spans.lap("head", self.decoder.logits(hidden, self._logits_memory(len(rows))))
         return spans.lap("sampling", draw_samples(logits, row_of, step.sampling)), read
 
-    def _logits_room(self, rows: int) -> torch.Tensor:
-        """Memory that is kept between steps: to get tens of megabytes from the system anew costs as much as to sample
-        from what is in them."""
+    def _logits_memory(self, rows: int) -> torch.Tensor:
+        """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling from
+        them."""
         size = rows * self.decoder.spec.vocab_size
-        if self._room.numel() < size:
-            self._room = self._room.new_empty(size)
-        return self._room[:size].view(rows, self.decoder.spec.vocab_size)
+        if self._memory.numel() < size:
+            self._memory = self._memory.new_empty(size)
+        return self._memory[:size].view(rows, self.decoder.spec.vocab_size)
 
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self._room
+        del self.decoder, self.attention, self._memory

@@ -7,11 +7,19 @@ import torch
 from torch import Tensor
 
 from umbel.ir.step import Step
+from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
+from umbel.kernels.rotation import HeadRotation
+
+INTERFACE = 2
+"""Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
+from older sources is not called."""
 
 try:
     from umbel.kernels.native import _umbel
 
+    if (found := getattr(_umbel, "interface", 1)) != INTERFACE:
+        raise ImportError(f"they are of version {found}, this checkout needs {INTERFACE}: build them again")
     INSTRUCTION_SETS: tuple[str, ...] = tuple(_umbel.instruction_sets())  # that this processor has, best first
     WHY_NOT = ""
 except ImportError as error:
@@ -66,25 +74,21 @@ class Native:
         self._kernels.gated_silu(*addresses, rows, width, _is_narrow(gate_up), torch.get_num_threads())
         return out
 
-    def rotate(
-        self,
-        heads: Tensor,
-        n_turned: tuple[int, int],
-        angles: tuple[Tensor, Tensor],
-        norms: tuple[Tensor, Tensor] | None,
-        eps: float,
-    ) -> None:
-        """Norm (with the weights of queries and keys, where given) and turn, in place, the first queries and keys of
-        `heads` ([rows, heads, head_dim]); `angles` are the rows' cosines and sines ([rows, ..., head_dim / 2])."""
-        rows, n_heads, dim = heads.shape
-        if any(a.numel() != rows * (dim // 2) for a in angles) or sum(n_turned) > n_heads:
-            raise ValueError(f"angles {tuple(angles[0].shape)} and {n_turned} heads do not fit {tuple(heads.shape)}")
-        if norms is not None and any(_same_width(heads, n) != dim for n in norms):
-            raise ValueError("norms do not fit the heads")
+    def rotate(self, heads: Tensor, rotation: HeadRotation, place: Place) -> None:
+        """Norm and rotate, in place, the queries and keys of `heads` (`[rows, n_q + 2 * n_k, head_dim]`), and store
+        keys and values in their place."""
+        rows, n_q, n_k, dim = len(heads), rotation.n_q, rotation.n_k, heads.shape[2]
+        rotation.check(heads)
+        place.check(rows, n_k, dim)
+        (cos, sin), norms = rotation.angles, rotation.norms
         weights = (0, 0) if norms is None else (norms[0].data_ptr(), norms[1].data_ptr())
-        addresses = heads.data_ptr(), angles[0].data_ptr(), angles[1].data_ptr(), *weights
-        sizes = rows, n_heads, *n_turned, dim
-        self._kernels.rotate(*addresses, *sizes, eps, _is_narrow(heads), torch.get_num_threads())
+        copies = place.scales is None and place.keys.dtype == place.values.dtype == heads.dtype
+        to = (place.keys.data_ptr(), place.values.data_ptr(), place.slots.data_ptr()) if copies else (0, 0, 0)
+        addresses = heads.data_ptr(), cos.data_ptr(), sin.data_ptr(), *weights, *to
+        sizes = rows, n_q, n_k, dim, place.keys.shape[1], rotation.eps
+        self._kernels.rotate(*addresses, *sizes, _is_narrow(heads), torch.get_num_threads())
+        if not copies:
+            place.write(heads[:, n_q : n_q + n_k], heads[:, n_q + n_k :])
 
     def argmax(self, logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of `rows` (int64 `[k]`) of `logits` ([rows, width]): the place of the largest value, the first of
@@ -137,23 +141,22 @@ class Native:
     def attend(
         self,
         forest: _umbel.Forest,
-        qkv: tuple[Tensor, Tensor, Tensor],
+        q: Tensor,
         keys: Tensor,
         values: Tensor,
+        scale: float,
         window: int | None,
     ) -> Tensor:
-        """Store k and v in the rows' slots of `keys` and `values` ([n_kv_heads, slots, head_dim]), then attend with q
-        ([rows, n_heads, head_dim]); the rows are those that `forest` was laid out for."""
-        q, k, v = (_rows_of_heads(t) for t in qkv)
+        """Attention of `q` (`[rows, n_heads, head_dim]`, the rows that `forest` was laid out for) with `keys` and
+        `values` (`[n_kv_heads, slots, head_dim]`), scores times `scale`: the shape of `q`."""
+        q = q if q.stride(2) == 1 and q.stride(1) == q.shape[2] else q.contiguous()  # each row in one piece
         kv_heads, slots, dim = keys.shape
-        if k.stride(0) != v.stride(0):
-            k, v = k.contiguous(), v.contiguous()
-        _check_attention(forest.rows, (q, k, v), keys, values)
+        _check_attention(forest.rows, q, keys, values)
         out = torch.empty(q.shape, dtype=q.dtype)
-        self._kernels.forward(
-            forest, q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(),
-            q.stride(0), k.stride(0), slots, kv_heads, q.shape[1] // kv_heads, dim, window or 0,
-            q.dtype == torch.bfloat16, keys.dtype == torch.bfloat16, torch.get_num_threads(),
+        self._kernels.attend(
+            forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), q.stride(0), slots, kv_heads,
+            q.shape[1] // kv_heads, dim, scale, window or 0,
+            _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -168,19 +171,11 @@ def _same_width(x: Tensor, weight: Tensor) -> int:
     return len(weight)
 
 
-def _rows_of_heads(t: Tensor) -> Tensor:
-    """The tensor itself when each row is one piece of memory, else a copy."""
-    return t if t.stride(2) == 1 and t.stride(1) == t.shape[2] else t.contiguous()
-
-
-def _check_attention(rows: int, qkv: tuple[Tensor, Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
-    q, k, v = qkv
+def _check_attention(rows: int, q: Tensor, keys: Tensor, values: Tensor) -> None:
     kv_heads, _, dim = keys.shape
-    shapes = k.shape == v.shape == (rows, kv_heads, dim) and q.shape[0] == rows and q.shape[2] == dim
-    if not shapes or q.shape[1] % kv_heads or values.shape != keys.shape:
-        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, keys {tuple(keys.shape)} for {rows} rows")
-    kinds = {q.dtype, keys.dtype} <= {torch.float32, torch.bfloat16}
-    if not kinds or {k.dtype, v.dtype, values.dtype} != {keys.dtype}:
-        raise TypeError(f"q is {q.dtype}, k {k.dtype}, v {v.dtype}, the store {keys.dtype}")
+    if q.shape[0] != rows or q.shape[2] != dim or q.shape[1] % kv_heads or values.shape != keys.shape:
+        raise ValueError(f"q {tuple(q.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)} for {rows} rows")
+    if q.dtype not in _KINDS or keys.dtype not in _KINDS or values.dtype != keys.dtype:
+        raise TypeError(f"q is {q.dtype}, keys are {keys.dtype}, values {values.dtype}")
     if not (keys.is_contiguous() and values.is_contiguous()):
         raise ValueError("the store is not contiguous")

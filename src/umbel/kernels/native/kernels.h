@@ -59,12 +59,15 @@ struct Norm {
   Kind kind;
 };
 
-// Norm (where the weights are given) and turn, in place, the first n_q + n_k of the `heads` heads of each row of x;
-// cosines and sines are [rows][dim / 2].
-struct Turn {
+// Rows of n_q + 2 * n_k heads: queries, keys, values. Norm (where the weights are given) and rotate, in place, queries and
+// keys; cosines and sines are [rows][dim / 2]. Then keys and values of row r are copied to slot slots[r] of `keys` and
+// `values` ([n_k][n_slots][dim], of the same kind), where these are given.
+struct HeadRotation {
   void* x;
   const void *cos, *sin, *q_norm, *k_norm;
-  int64_t heads, n_q, n_k, dim;
+  void *keys, *values;
+  const int64_t* slots;
+  int64_t n_q, n_k, dim, n_slots;
   float eps;
   Kind kind;
 };
@@ -92,7 +95,7 @@ struct Kernels {
   void (*rms_norm)(const Norm& a, int64_t begin, int64_t end);
   // out[r] = silu(x[r, :width]) * x[r, width:]
   void (*gated_silu)(Kind kind, const void* x, void* out, int64_t begin, int64_t end, int64_t width);
-  void (*rotate)(const Turn& a, int64_t begin, int64_t end);
+  void (*rotate)(const HeadRotation& a, int64_t begin, int64_t end);
   // The first place of the largest value of rows of x, and whether that value is finite.
   void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
                  int64_t width);

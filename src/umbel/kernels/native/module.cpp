@@ -8,9 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -125,9 +123,11 @@ class Native {
     });
   }
 
-  void rotate(Address x, Address cos, Address sin, Address q_norm, Address k_norm, int64_t rows, int64_t heads,
-              int64_t n_q, int64_t n_k, int64_t dim, float eps, bool narrow, int threads) const {
-    const Turn a = {at(x), at(cos), at(sin), at(q_norm), at(k_norm), heads, n_q, n_k, dim, eps, kind(narrow)};
+  void rotate(Address x, Address cos, Address sin, Address q_norm, Address k_norm, Address keys, Address values,
+              Address slots, int64_t rows, int64_t n_q, int64_t n_k, int64_t dim, int64_t n_slots, float eps, bool narrow,
+              int threads) const {
+    const HeadRotation a = {at(x), at(cos), at(sin), at(q_norm), at(k_norm), at(keys), at(values),
+                            static_cast<const int64_t*>(at(slots)), n_q, n_k, dim, n_slots, eps, kind(narrow)};
     split(rows, (n_q + n_k) * dim, threads, [&](int64_t begin, int64_t end) { kernels_->rotate(a, begin, end); });
   }
 
@@ -187,48 +187,29 @@ Forest make_forest(Longs positions, Bools fresh, Longs parent, Longs start, Long
   return Forest(step, {group, kv_heads, threads, window}, scratch);
 }
 
-// One head of one row; a call of memcpy costs more than to copy so little.
-void copy_head(char* to, const char* from, size_t n) {
-  constexpr size_t kBlock = 64;
-  size_t i = 0;
-  for (; i + kBlock <= n; i += kBlock) std::memcpy(to + i, from + i, kBlock);
-  if (i < n) std::memcpy(to + i, from + i, n - i);
+// The slots that the rows' keys and values go to, as an array over the forest's own memory.
+nb::ndarray<nb::numpy, int64_t, nb::ndim<1>> writes(nb::object self) {
+  const auto& slots = nb::cast<const Forest&>(self).writes();
+  return {const_cast<int64_t*>(slots.data()), {slots.size()}, self};
 }
 
-// Stores k and v of the step's rows, then attends.
-void forward(const Native& native, const Forest& forest, Address q, Address k, Address v, Address out, Address keys,
-             Address values, int64_t q_stride, int64_t kv_stride, int64_t slots, int64_t kv_heads, int32_t group,
-             int32_t dim, int64_t window, bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
-  const size_t size = kv_is_bfloat16 ? 2 : 4;
-  const auto& writes = forest.writes();
-  const size_t head_bytes = dim * size;
-  auto store = [&](Address from, Address to, int64_t row) {
-    const char* source = reinterpret_cast<const char*>(from) + row * kv_stride * size;
-    char* target = reinterpret_cast<char*>(to) + writes[row] * head_bytes;
-    for (int64_t head = 0; head < kv_heads; head++)
-      copy_head(target + head * slots * head_bytes, source + head * head_bytes, head_bytes);
-  };
-  const int64_t rows = forest.rows(), pieces = rows * kv_heads * dim < kWorthAThread ? 1 : std::min<int64_t>(rows, threads);
-  share(pieces, threads, [&](int64_t i, int) {
-    for (int64_t row = rows * i / pieces; row < rows * (i + 1) / pieces; row++) {
-      store(k, keys, row);
-      store(v, values, row);
-    }
-  });
+void attend(const Native& native, const Forest& forest, Address q, Address out, Address keys, Address values,
+            int64_t q_stride, int64_t slots, int64_t kv_heads, int32_t group, int32_t dim, float scale, int64_t window,
+            bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
   Attention a;
-  a.q = reinterpret_cast<const void*>(q);
-  a.out = reinterpret_cast<void*>(out);
-  a.keys = reinterpret_cast<const void*>(keys);
-  a.values = reinterpret_cast<const void*>(values);
+  a.q = at(q);
+  a.out = at(out);
+  a.keys = at(keys);
+  a.values = at(values);
   a.q_stride = q_stride;
   a.out_stride = kv_heads * group * dim;
   a.head_stride = slots * dim;
   a.dim = dim;
   a.group = group;
   a.window = window;
-  a.q_kind = q_is_bfloat16 ? Kind::kBfloat16 : Kind::kFloat32;
-  a.kv_kind = kv_is_bfloat16 ? Kind::kBfloat16 : Kind::kFloat32;
-  a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
+  a.q_kind = kind(q_is_bfloat16);
+  a.kv_kind = kind(kv_is_bfloat16);
+  a.scale = scale;
   native.attend(forest, a, kv_heads, threads);
 }
 
@@ -236,13 +217,15 @@ void forward(const Native& native, const Forest& forest, Address q, Address k, A
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  m.attr("interface") = 2;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);
   nb::class_<Forest>(m, "Forest")
       .def_prop_ro("tokens_read", &Forest::tokens_read)
       .def_prop_ro("blocks", &Forest::blocks)
-      .def_prop_ro("rows", &Forest::rows);
+      .def_prop_ro("rows", &Forest::rows)
+      .def_prop_ro("writes", &writes);
   m.def("make_forest", &make_forest);
   nb::class_<Native>(m, "Native")
       .def(nb::init<const std::string&>())
@@ -253,5 +236,5 @@ NB_MODULE(_umbel, m) {
       .def("argmax", &Native::argmax)
       .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,
            "threads"_a)
-      .def("forward", &forward, unlocked);
+      .def("attend", &attend, unlocked);
 }

@@ -78,18 +78,18 @@ class Bfloat16Products:
         self._kernels = _umbel.Bfloat16Products(instruction_set)
 
     def multiply(
-        self, x: Tensor, weight: Packed, bias: Tensor | None, form: ProductForm, room: Tensor | None = None
+        self, x: Tensor, weight: Packed, bias: Tensor | None, form: ProductForm, out: Tensor | None = None
     ) -> Tensor:
         """`x @ weight.T + bias`: `[rows, inputs]` -> `[rows, outputs]`, or half as many when `form` is gated; `bias`
-        is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `room` where given."""
+        is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `out` where given."""
         if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is ProductForm.GATED):
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
         x = _fill_up(x, weight.panels.shape[1])
         outputs = weight.outputs // 2 if weight.gated else weight.outputs
         shape, dtype = (len(x), outputs), torch.float32 if form is ProductForm.FLOAT32 else torch.bfloat16
-        out = torch.empty(shape, dtype=dtype) if room is None else room
+        out = torch.empty(shape, dtype=dtype) if out is None else out
         if out.shape != shape or out.dtype != dtype or not out.is_contiguous():
-            raise ValueError(f"room {tuple(out.shape)} of {out.dtype} for {shape} of {dtype}")
+            raise ValueError(f"out {tuple(out.shape)} of {out.dtype} for {shape} of {dtype}")
         addresses = x.data_ptr(), weight.panels.data_ptr(), bias.data_ptr() if bias is not None else 0, out.data_ptr()
         sizes = len(x), weight.panels.shape[1], outputs
         self._kernels.multiply(*addresses, *sizes, int(form), torch.get_num_threads())

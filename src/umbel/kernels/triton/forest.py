@@ -31,7 +31,7 @@ def _keys_of(pages, run, n, from_key, PAGE: tl.constexpr, KEYS: tl.constexpr):
 
 @triton.jit
 def _scores(
-    mine, rows, worths, slot, there, dims, scale,
+    mine, rows, scales, slot, there, dims, scale,
     DIM: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Scores of a tile of queries with some keys, in powers of two."""
@@ -39,7 +39,7 @@ def _scores(
     keys = tl.load(at, mask=there[None, :] & (dims < DIM)[:, None], other=0.0)
     scores = tl.dot(mine, keys.to(mine.dtype), input_precision="ieee" if FLOAT32 else "tf32") * scale
     if SCALED:
-        scores *= tl.load(worths + slot, mask=there, other=0.0)[None, :]
+        scores *= tl.load(scales + slot, mask=there, other=0.0)[None, :]
     if CAP > 0:  # cap * tanh(scores / cap)
         scores = CAP - 2 * CAP / (tl.exp2(scores * (2 * LOG2E / CAP)) + 1)
     return scores * LOG2E
@@ -47,7 +47,7 @@ def _scores(
 
 @triton.jit
 def _read_run(
-    top, total, mixed, mine, position, run, pages, keys, values, key_worths, value_worths, dims, scale,
+    top, total, mixed, mine, position, run, pages, keys, values, key_scales, value_scales, dims, scale,
     DIM: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     SCALED: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +55,7 @@ def _read_run(
     first, n = tl.load(run + 2), tl.load(run + 3)
     for from_key in range(0, n, KEYS):
         slot, there = _keys_of(pages, run, n, from_key, PAGE, KEYS)
-        scores = _scores(mine, keys, key_worths, slot, there, dims, scale, DIM, CAP, SCALED, FLOAT32)
+        scores = _scores(mine, keys, key_scales, slot, there, dims, scale, DIM, CAP, SCALED, FLOAT32)
         at = first + from_key + tl.arange(0, KEYS)
         seen = there[None, :] & (at[None, :] <= position[:, None])
         if WINDOW > 0:
@@ -66,7 +66,7 @@ def _read_run(
         fade = tl.exp2(top - new_top)
         total = total * fade + tl.sum(weights, 1)
         if SCALED:
-            weights *= tl.load(value_worths + slot, mask=there, other=0.0)[None, :]
+            weights *= tl.load(value_scales + slot, mask=there, other=0.0)[None, :]
         rows = values + slot[:, None] * DIM + dims[None, :]
         found = tl.load(rows, mask=there[:, None] & (dims < DIM)[None, :], other=0.0).to(mine.dtype)
         mixed = mixed * fade[:, None] + tl.dot(
@@ -78,7 +78,7 @@ def _read_run(
 
 @triton.jit
 def _attend_tile(
-    q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+    q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
     q_stride, out_stride, head, queries, scale,
     LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
     KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, SINKS: tl.constexpr,
@@ -97,7 +97,7 @@ def _attend_tile(
     mixed = tl.zeros([LANES, WIDTH], tl.float32)
     for at in range(tl.load(item + 2), tl.load(item + 3)):
         top, total, mixed = _read_run(
-            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, key_worths, value_worths, dims,
+            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, key_scales, value_scales, dims,
             scale, DIM, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
         )  # fmt: skip
     place = tl.load(item + 4)
@@ -119,7 +119,7 @@ def _attend_tile(
 
 @triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _attend(
-    q, out, keys, values, key_worths, value_worths, pages, positions, items, runs, partial, tops, sinks,
+    q, out, keys, values, key_scales, value_scales, pages, positions, items, runs, partial, tops, sinks,
     q_stride, out_stride, n_slots, queries, scale,
     WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,
     PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr,
@@ -130,17 +130,17 @@ def _attend(
     first = head.to(tl.int64) * n_slots
     keys += first * DIM
     values += first * DIM
-    key_worths += first
-    value_worths += first
+    key_scales += first
+    value_scales += first
     if tl.load(item + 1) * GROUP <= NARROW:
         _attend_tile(
-            q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+            q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
             q_stride, out_stride, head, queries, scale,
             NARROW, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
     else:
         _attend_tile(
-            q, out, keys, values, key_worths, value_worths, pages, positions, item, runs, partial, tops, sinks,
+            q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
             q_stride, out_stride, head, queries, scale,
             WIDE, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
@@ -223,11 +223,11 @@ def attend(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
-    worths: tuple[Tensor, Tensor] | None = None,
+    scales: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Attention of `q` (`[rows, n_heads, dim]`, heads side by side) with the keys and values of one layer
-    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type. `worths` are what one unit of the keys
-    and values in each slot is worth (float32 `[n_kv_heads, slots]`), where they are scaled."""
+    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type. `scales` are the
+    dequantisation scales of keys and values (float32 `[n_kv_heads, slots]`), where they have some."""
     n_kv, group, dim = heads.n_kv_heads, heads.group, heads.dim
     if q.shape[1:] != (n_kv * group, dim) or q.stride(1) != dim or q.stride(2) != 1:
         raise ValueError(f"q {tuple(q.shape)} with strides {q.stride()} for {n_kv * group} heads of {dim}")
@@ -237,7 +237,7 @@ def attend(
     partial = torch.empty((n_kv * work.queries, dim), dtype=torch.float32, device=q.device)
     tops = torch.empty((n_kv * work.queries, 2), dtype=torch.float32, device=q.device)
     sinks = tops if heads.sinks is None else heads.sinks
-    key_worths, value_worths = worths or (tops, tops)
+    key_scales, value_scales = scales or (tops, tops)
     shape = {
         "DIM": dim,
         "WIDTH": max(triton.next_power_of_2(dim), 16),
@@ -245,10 +245,10 @@ def attend(
         "SINKS": heads.sinks is not None,
     }
     _attend[len(work.items), n_kv](
-        q, out, keys, values, key_worths, value_worths, work.pages, work.positions, work.items, work.runs, partial,
+        q, out, keys, values, key_scales, value_scales, work.pages, work.positions, work.items, work.runs, partial,
         tops, sinks, q.stride(0), out.stride(0), keys.shape[1], work.queries, heads.scale,
         WIDE=tiles.wide, NARROW=tiles.narrow, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=heads.window or 0,
-        CAP=heads.cap, SCALED=worths is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
+        CAP=heads.cap, SCALED=scales is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
     )  # fmt: skip
     if len(work.merges):
         _merge[len(work.merges), n_kv * group](

@@ -25,28 +25,28 @@ def round_e4m3(x):
 
 
 @triton.jit
-def _round_rows(x, rounded, worths, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """One row: its largest number first, which decides what one unit is worth."""
+def _round_rows(x, rounded, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """One row: its largest number first, which decides the scale."""
     row = tl.program_id(0).to(tl.int64)
     largest = tl.zeros([], tl.float32)
     for low in range(0, WIDTH, BLOCK):
         at = low + tl.arange(0, BLOCK)
         found = tl.load(x + row * WIDTH + at, mask=at < WIDTH, other=0.0).to(tl.float32)
         largest = tl.maximum(largest, tl.max(tl.abs(found), 0))
-    worth = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
-    tl.store(worths + row, worth)
+    scale = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
+    tl.store(scales + row, scale)
     for low in range(0, WIDTH, BLOCK):
         at = low + tl.arange(0, BLOCK)
         found = tl.load(x + row * WIDTH + at, mask=at < WIDTH, other=0.0).to(tl.float32)
-        scaled = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(found, worth), -LARGEST), LARGEST))
+        scaled = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(found, scale), -LARGEST), LARGEST))
         tl.store(rounded + row * WIDTH + at, scaled.to(rounded.dtype.element_ty), mask=at < WIDTH)
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (`[rows, width]`, contiguous) as e4m3 and what one unit of each is worth (float32 `[rows]`)."""
+    """Rows (`[rows, width]`, contiguous) as e4m3 and their dequantisation scales (float32 `[rows]`)."""
     rows, width = x.shape
     out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    worths = torch.empty(rows, dtype=torch.float32, device=x.device)
+    scales = torch.empty(rows, dtype=torch.float32, device=x.device)
     if rows:
-        _round_rows[(rows,)](x, out, worths, WIDTH=width, BLOCK=min(BLOCK, triton.next_power_of_2(width)))
-    return out, worths
+        _round_rows[(rows,)](x, out, scales, WIDTH=width, BLOCK=min(BLOCK, triton.next_power_of_2(width)))
+    return out, scales

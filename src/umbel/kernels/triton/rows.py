@@ -1,4 +1,4 @@
-"""Small operations on rows on a GPU, one launch each: norms, rotary angles, the gate, new keys and values.
+"""Small operations on rows on a GPU, one launch each: norms, rotary angles with new keys and values, the gate.
 
 What each means stands in `kernels/reference.py`; values are rounded to the type of the tensors where the reference
 rounds them, so that results differ from it by the order of a sum at most.
@@ -11,8 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from umbel.kernels.fp8 import converts_fp8
 from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
+from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.triton.experts import multiply_by_expert, weighted_sum
 from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
 from umbel.kernels.triton.sampling import draw_ids, find_largest
@@ -61,28 +63,28 @@ def _weighted(x, q_norm, k_norm, is_q, there, kind: tl.constexpr):
 
 
 @triton.jit
-def _store_slot(first, second, stored, worths, slot, at, HALF: tl.constexpr, SCALED: tl.constexpr):
-    """One vector, in two halves of float32, to its slot; scaled, as fp8 rounds it, with what one unit is worth."""
+def _store_slot(first, second, stored, scales, slot, at, HALF: tl.constexpr, SCALED: tl.constexpr):
+    """One vector, in two halves of float32, to its slot; with `SCALED` as fp8, and its dequantisation scale."""
     there = at < HALF
     if SCALED:
         largest = tl.maximum(tl.max(tl.abs(first), 0), tl.max(tl.abs(second), 0))
-        worth = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
-        first = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(first, worth), -LARGEST), LARGEST))
-        second = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(second, worth), -LARGEST), LARGEST))
-        tl.store(worths + slot, worth)
+        scale = tl.maximum(tl.div_rn(largest, LARGEST), SMALLEST)
+        first = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(first, scale), -LARGEST), LARGEST))
+        second = round_e4m3(tl.minimum(tl.maximum(tl.div_rn(second, scale), -LARGEST), LARGEST))
+        tl.store(scales + slot, scale)
     to = stored + slot * 2 * HALF + at
     tl.store(to, first.to(stored.dtype.element_ty), mask=there)
     tl.store(to + HALF, second.to(stored.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def _turn(
-    heads, cos, sin, q_norm, k_norm, keys, values, key_worths, value_worths, slots, n_heads, n_q, n_k, eps, n_slots,
+def _norm_and_rotate(
+    heads, cos, sin, q_norm, k_norm, keys, values, key_scales, value_scales, slots, n_q, n_k, eps, n_slots,
     NORM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, STORE: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """One row and one head: queries and keys are normed and turned in place; with STORE, keys and values go to their
+    """One row and one head: queries and keys are normed and rotated in place; with STORE, keys and values go to their
     slot. Angles and products are rounded as tensors would be."""
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, head, n_heads = tl.program_id(0).to(tl.int64), tl.program_id(1), n_q + 2 * n_k
     at = tl.arange(0, BLOCK)
     there = at < HALF
     place = heads + (row * n_heads + head) * 2 * HALF + at
@@ -96,9 +98,9 @@ def _turn(
             second = _weighted(second * scale, q_norm + HALF + at, k_norm + HALF + at, head < n_q, there, kind)
         c = tl.load(cos + row * HALF + at, mask=there, other=0.0).to(tl.float32)
         s = tl.load(sin + row * HALF + at, mask=there, other=0.0).to(tl.float32)
-        turned = (first * c).to(kind).to(tl.float32) - (second * s).to(kind).to(tl.float32)
+        rotated = (first * c).to(kind).to(tl.float32) - (second * s).to(kind).to(tl.float32)
         second = ((second * c).to(kind).to(tl.float32) + (first * s).to(kind).to(tl.float32)).to(kind).to(tl.float32)
-        first = turned.to(kind).to(tl.float32)
+        first = rotated.to(kind).to(tl.float32)
         tl.store(place, first.to(kind), mask=there)
         tl.store(place + HALF, second.to(kind), mask=there)
     if STORE:  # noqa: SIM102 (known when the kernel is compiled, unlike what follows)
@@ -106,34 +108,14 @@ def _turn(
             to = tl.load(slots + row)
             if head < n_q + n_k:
                 slot = (head - n_q).to(tl.int64) * n_slots + to
-                _store_slot(first, second, keys, key_worths, slot, at, HALF, SCALED)
+                _store_slot(first, second, keys, key_scales, slot, at, HALF, SCALED)
             else:
                 slot = (head - n_q - n_k).to(tl.int64) * n_slots + to
-                _store_slot(first, second, values, value_worths, slot, at, HALF, SCALED)
-
-
-@triton.jit
-def _write(
-    k, v, keys, values, key_worths, value_worths, slots, k_stride, v_stride, n_slots,
-    HALF: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
-):  # fmt: skip
-    """The keys and values of one row and one KV head go to its slot."""
-    row, head = tl.program_id(0), tl.program_id(1)
-    slot = head.to(tl.int64) * n_slots + tl.load(slots + row)
-    at = tl.arange(0, BLOCK)
-    there = at < HALF
-    place = k + row * k_stride + head * 2 * HALF + at
-    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
-    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
-    _store_slot(first, second, keys, key_worths, slot, at, HALF, SCALED)
-    place = v + row * v_stride + head * 2 * HALF + at
-    first = tl.load(place, mask=there, other=0.0).to(tl.float32)
-    second = tl.load(place + HALF, mask=there, other=0.0).to(tl.float32)
-    _store_slot(first, second, values, value_worths, slot, at, HALF, SCALED)
+                _store_slot(first, second, values, value_scales, slot, at, HALF, SCALED)
 
 
 # In Triton's interpreter the kernels take tensors of the processor.
-INTERPRETED = not isinstance(_turn, triton.runtime.JITFunction)
+INTERPRETED = not isinstance(_norm_and_rotate, triton.runtime.JITFunction)
 
 
 class TritonRows:
@@ -164,39 +146,22 @@ class TritonRows:
             _gated_silu[rows, triton.cdiv(width, 1024)](gate_up, out, width, BLOCK=1024)
         return out
 
-    def rotate(
-        self,
-        heads: Tensor,
-        n_turned: tuple[int, int],
-        angles: tuple[Tensor, Tensor],
-        norms: tuple[Tensor, Tensor] | None,
-        eps: float,
-        place: Place | None = None,
-    ) -> None:
-        """Norm (where `norms` are given) and turn, in place, the first queries and keys of `heads`. With a `place` the
-        keys, and the values behind them, are stored there in the same launch."""
-        rows, n_heads, dim = heads.shape
-        n_q, n_k = n_turned
-        if any(a.numel() != rows * (dim // 2) for a in angles) or n_q + n_k * (1 if place is None else 2) > n_heads:
-            raise ValueError(f"angles {tuple(angles[0].shape)} and {n_turned} heads do not fit {tuple(heads.shape)}")
-        q_norm, k_norm = norms or angles
-        stored = (heads, heads, heads, heads, heads) if place is None else place.tensors(n_k, dim)
-        numbers = n_heads, n_q, n_k, eps, 0 if place is None else place.keys.shape[1]
-        shape = {"NORM": norms is not None, "HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2)}
-        shape |= {"STORE": place is not None, "SCALED": place is not None and place.worths is not None}
+    def rotate(self, heads: Tensor, rotation: HeadRotation, place: Place) -> None:
+        """Norm and rotate, in place, the queries and keys of `heads` (`[rows, n_q + 2 * n_k, head_dim]`), and store
+        keys and values in their place; one launch, where the device has instructions for what the place holds."""
+        rows, n_q, n_k, dim = len(heads), rotation.n_q, rotation.n_k, heads.shape[2]
+        rotation.check(heads)
+        place.check(rows, n_k, dim)
+        norms = rotation.norms or rotation.angles
+        stored = place.keys, place.values, *(place.scales or (place.keys, place.values)), place.slots
+        numbers = n_q, n_k, rotation.eps, place.keys.shape[1]
+        stores = place.scales is None or INTERPRETED or converts_fp8(heads.device)
+        shape = {"HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2), "STORE": stores}
+        shape |= {"NORM": rotation.norms is not None, "SCALED": place.scales is not None}
         if rows:
-            n_programs = n_q + n_k * (1 if place is None else 2)
-            _turn[rows, n_programs](heads, *angles, q_norm, k_norm, *stored, *numbers, **shape)
-
-    def write(self, k: Tensor, v: Tensor, place: Place) -> None:
-        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, heads side by side) of a layer."""
-        rows, n_kv, dim = k.shape
-        if any(t.stride()[1:] != (dim, 1) for t in (k, v)):
-            raise ValueError(f"k {k.stride()} or v {v.stride()}: heads are not side by side")
-        numbers = k.stride(0), v.stride(0), place.keys.shape[1]
-        shape = {"HALF": dim // 2, "BLOCK": triton.next_power_of_2(dim // 2), "SCALED": place.worths is not None}
-        if rows:
-            _write[rows, n_kv](k, v, *place.tensors(n_kv, dim), *numbers, **shape)
+            _norm_and_rotate[rows, n_q + 2 * n_k](heads, *rotation.angles, *norms, *stored, *numbers, **shape)
+        if not stores:
+            place.write(heads[:, n_q : n_q + n_k], heads[:, n_q + n_k :])
 
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `kernels.triton.fp8.round_rows`."""

@@ -1,0 +1,20 @@
+"""What the layers of a forward pass must know of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from umbel.ir.spans import UNHEARD, Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows: cosines and sines of their rotary `angles` (two of `[rows, 1, head_dim / 2]`), and which of them are
+    `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans` are told what the time
+    went into."""
+
+    angles: tuple[Tensor, Tensor]
+    wanted: Tensor | None = None
+    spans: Spans = UNHEARD
