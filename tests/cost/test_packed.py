@@ -14,6 +14,7 @@ from umbel.cost.operators import operators
 from umbel.cost.packed import product_bytes
 from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
+from umbel.ir.architecture import Matmul
 from umbel.ir.int4_format import LOADING, Int4Format
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
@@ -59,8 +60,9 @@ def test_bytes_are_those_of_the_tensors(name: str) -> None:
 
 def test_bits_of_a_weight() -> None:
     spec = replace(SPEC, quantization=LOADING)
-    assert product_bytes(spec, 0, "down", 4096, 1024, 2) * 8 / (4096 * 1024) == 4 + 24 / 128
-    assert product_bytes(spec, 0, "down", 4097, 1024, 2) == 4097 * 1024 * 2  # an odd number stays as it is
+    even, odd = (Matmul("down", inputs, (1024,), "inputs") for inputs in (4096, 4097))
+    assert product_bytes(spec, 0, even, 2) * 8 / (4096 * 1024) == 4 + 24 / 128
+    assert product_bytes(spec, 0, odd, 2) == 4097 * 1024 * 2  # it stays as it is
 
 
 def test_only_gpus_keep_them() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.cost.matmuls import matmuls
 from umbel.cost.pairs import causal_pairs
 from umbel.cost.shape import Shape
+from umbel.ir.architecture import layer_matmuls
 from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec
 
@@ -45,7 +45,7 @@ def test_costs_of_a_small_model_by_hand() -> None:
     spec = ModelSpec("llama", 100, 8, 3, 4, 2, 2, 16, 64, 1e-5, 1e4)
     shape = Shape.of(spec, "float32")
     beginning, ending = 8 * 8 + 8 * 4 + 8 * 4, 8 * 8 + 3 * 8 * 16  # of a layer: before and behind its attention
-    assert sum(m.flops_per_token for m in matmuls(spec)) == 2 * 3 * (beginning + ending)
+    assert sum(m.flops for layer in range(3) for m in layer_matmuls(spec, layer)) == 2 * 3 * (beginning + ending)
     assert shape.token_flops == 2 * (3 * beginning + 2 * ending)
     assert shape.pair_flops == 4 * 3 * 4 * 2
     assert shape.head_flops == 2 * (100 * 8 + ending)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from umbel.cost.packed import product_bytes
 from umbel.cost.shape import BYTES, Shape
-from umbel.ir.experts import Experts
+from umbel.ir.architecture import layer_matmuls
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 
@@ -105,20 +104,11 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
     """The operators of a model that have a lower bound, in the order in which a token passes them.
 
     `norms` includes the residual additions, `rotary` the norms of query and key heads, `gate_up` and `experts` the
-        activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
+    activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
     """
-    width, layers, hidden, inner = BYTES[dtype], spec.n_layers, spec.hidden_size, spec.intermediate_size
-    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    shape, table, every = Shape.of(spec, dtype), spec.vocab_size * hidden, range(layers)
-    gated = [i for i in every if not spec.experts or i in spec.experts.dense_layers]
-
-    def dense(
-        name: str, inputs: int, outputs: int, *, bias: bool, where: Sequence[int], ending: bool = True
-    ) -> Operator:
-        each = [product_bytes(spec, i, name, inputs, outputs, width) + outputs * bias * width for i in where]
-        return _split(name, 2 * inputs * outputs, each, ends=ending and layers - 1 in where)
-
-    rotary_bytes = 2 * spec.head_dim * spec.qk_norm * layers * width
+    width, layers, hidden = BYTES[dtype], spec.n_layers, spec.hidden_size
+    shape, table, products = Shape.of(spec, dtype), spec.vocab_size * hidden, _products(spec, width)
+    rotated, of_heads = (spec.n_heads + spec.n_kv_heads) * spec.head_dim, 2 * spec.head_dim * spec.qk_norm
     norms = 2 * layers - 1  # one of the last layer's two is for rows of logits
     return (
         Operator("embedding", activation_bytes=2 * hidden * width),
@@ -128,34 +118,34 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
             logit_weight_bytes=hidden * width,
             activation_bytes=4 * hidden * norms * width,  # two read, their sum and its norm written
         ),
-        dense("qkv", hidden, q + 2 * kv, bias=spec.qkv_bias, where=every, ending=False),
-        Operator("rotary", weight_bytes=rotary_bytes, activation_bytes=2 * (q + kv) * layers * width),
+        products.pop("qkv"),
+        Operator("rotary", weight_bytes=of_heads * layers * width, activation_bytes=2 * rotated * layers * width),
         Operator("attention", pair_flops=shape.pair_flops, kv_bytes=shape.kv_bytes),
-        dense("o", q, hidden, bias=spec.o_bias, where=every),
-        *([dense("gate_up", hidden, 2 * inner, bias=spec.mlp_bias, where=gated)] if gated else []),
-        *([dense("down", inner, hidden, bias=spec.mlp_bias, where=gated)] if gated else []),
-        *(_of_experts(spec, spec.experts, layers - len(gated), width) if spec.experts else ()),
+        *products.values(),
         Operator("head", logit_flops=2 * table, logit_weight_bytes=(table + hidden) * width),
         Operator("sampling", logit_bytes=4 * spec.vocab_size),
     )
 
 
-def _split(name: str, flops: int, layer_bytes: list[int], *, ends: bool) -> Operator:
-    """A product in several layers, by the bytes of its weights in each; with `ends`, the last of them is the model's
-    last."""
-    early, last = (layer_bytes[:-1], layer_bytes[-1]) if ends else (layer_bytes, 0)
-    return Operator(name, flops * len(early), 0, flops * ends, weight_bytes=sum(early), logit_weight_bytes=last)
-
-
-def _of_experts(spec: ModelSpec, experts: Experts, n_layers: int, width: int) -> tuple[Operator, Operator]:
-    """The operators of the router and the experts of so many layers."""
-    ends = spec.n_layers - 1 not in experts.dense_layers
-    router, one = experts.count * spec.hidden_size, 3 * experts.width * spec.hidden_size
-    products = _split("experts", 2 * one * experts.per_token, [one * experts.count * width] * n_layers, ends=ends)
-    return (
-        _split("router", 2 * router, [router * width] * n_layers, ends=ends),
-        replace(products, unused=1 - experts.per_token / experts.count),
-    )
+def _products(spec: ModelSpec, width: int) -> dict[str, Operator]:
+    """The products of all layers by name, those of experts as one, in weights of `width` bytes."""
+    found: dict[str, Operator] = {}
+    for layer in range(spec.n_layers):
+        for m in layer_matmuls(spec, layer):
+            name = "experts" if m.name.startswith("experts") else m.name
+            one = found.get(name, Operator(name, unused=1 - m.per_token / m.experts))
+            n_bytes = product_bytes(spec, layer, m, width) + m.biases * width
+            if m.is_ending and layer == spec.n_layers - 1:
+                found[name] = replace(
+                    one,
+                    logit_flops=one.logit_flops + m.flops,
+                    logit_weight_bytes=one.logit_weight_bytes + n_bytes,
+                )
+            else:
+                found[name] = replace(
+                    one, token_flops=one.token_flops + m.flops, weight_bytes=one.weight_bytes + n_bytes
+                )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from umbel.cost.matmuls import ending, matmuls
 from umbel.cost.packed import spared_bytes
+from umbel.ir.architecture import layer_matmuls, layer_norms
 from umbel.ir.spec import ModelSpec
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -42,15 +42,15 @@ class Shape:
         too when `kv_dtype` is "auto"; "fp8" has a float32 scale beside each vector of a head."""
         width = BYTES[dtype]
         vector = spec.head_dim * width if kv_dtype == "auto" else spec.head_dim + BYTES["float32"]
-        dense = matmuls(spec)
-        table = spec.vocab_size * spec.hidden_size
-        layers = sum(m.weights for m in dense) + _small_weights(spec)
-        last = ending(spec)
-        ending_flops = sum(m.flops_per_token for m in last)
-        ending_weights = sum(m.weights for m in last) + _ending_weights(spec)
+        table, norms = spec.vocab_size * spec.hidden_size, layer_norms(spec)
+        products = [m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)]
+        last = [m for m in layer_matmuls(spec, spec.n_layers - 1) if m.is_ending]
+        layers = sum(m.weights + m.biases for m in products) + spec.n_layers * sum(norms.values())
+        ending_flops = sum(m.flops for m in last)
+        ending_weights = sum(m.weights + m.biases for m in last) + norms["mlp_norm"]
         spared, spared_ending = spared_bytes(spec, width)
         return cls(
-            token_flops=sum(m.flops_per_token for m in dense) - ending_flops,
+            token_flops=sum(m.flops for m in products) - ending_flops,
             pair_flops=4 * spec.n_layers * spec.n_heads * spec.head_dim,  # query times key, weight times value
             head_flops=2 * table + ending_flops,
             layer_bytes=(layers - ending_weights) * width - (spared - spared_ending),
@@ -58,16 +58,3 @@ class Shape:
             weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width - spared,
             kv_bytes=2 * spec.n_layers * spec.n_kv_heads * vector,
         )
-
-
-def _small_weights(spec: ModelSpec) -> int:
-    """Norm weights and biases of all layers."""
-    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    beginning = spec.hidden_size + 2 * spec.head_dim * spec.qk_norm + (q + 2 * kv) * spec.qkv_bias
-    return (beginning + _ending_weights(spec)) * spec.n_layers
-
-
-def _ending_weights(spec: ModelSpec) -> int:
-    """Norm weights and biases behind the attention of one layer."""
-    biases = spec.hidden_size * spec.o_bias + (2 * spec.intermediate_size + spec.hidden_size) * spec.mlp_bias
-    return spec.hidden_size + biases

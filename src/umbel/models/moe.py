@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from umbel.ir.experts import Experts
-from umbel.ir.spec import ModelSpec
 from umbel.kernels.experts import weighted_sum
 from umbel.linear.base import LinearMethod, Table, Weights
 from umbel.linear.experts import ExpertProducts, convert_experts
 from umbel.models.batch import Batch
-from umbel.models.parts import Part
 
 STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
@@ -66,14 +64,13 @@ def choose_experts(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
     return ids, shares / shares.sum(-1, keepdim=True) if experts.renormalised else shares
 
 
-def expert_parts(spec: ModelSpec, experts: Experts) -> dict[str, tuple[Part, ...]]:
-    """Our tensors of one layer's experts, stacked by expert (`experts_gate_up` `[experts * 2 * width, hidden]`,
-    `experts_down` `[experts * hidden, width]`), as the checkpoint's, whose names are relative to the layer."""
-    block, gate, up, down = STORED[spec.family]
-    hidden, wide = spec.hidden_size, experts.width
-    names = [f"{block}.experts.{i}" for i in range(experts.count)]
+def stored_names(family: str, experts: int) -> dict[str, tuple[str, ...]]:
+    """What a checkpoint calls the tensors that ours of one layer's experts stack, expert by expert; relative to the
+    layer, without ".weight"."""
+    block, gate, up, down = STORED[family]
+    names = [f"{block}.experts.{i}" for i in range(experts)]
     return {
-        "router": (Part(f"{block}.gate.weight", (experts.count, hidden)),),
-        "experts_gate_up": tuple(Part(f"{n}.{half}.weight", (wide, hidden)) for n in names for half in (gate, up)),
-        "experts_down": tuple(Part(f"{n}.{down}.weight", (hidden, wide)) for n in names),
+        "router": (f"{block}.gate",),
+        "experts_gate_up": tuple(f"{name}.{half}" for name in names for half in (gate, up)),
+        "experts_down": tuple(f"{name}.{down}" for name in names),
     }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from umbel.errors import UsageError
+from umbel.ir.architecture import Matmul, layer_matmuls
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
@@ -56,7 +57,10 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
     """One rank's share of the tensors that `StoredWeights` or `dummy_weights` hold for the whole `spec`."""
 
     def __init__(self, weights: Weights, spec: ModelSpec, shard: Shard):
-        self.weights, self.spec, self.shard = weights, spec, shard
+        self.weights, self.shard = weights, shard
+        self._products = {
+            f"layers.{layer}.{m.name}": m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)
+        }
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -65,25 +69,22 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
         return iter(self.weights)
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
-        weight, kind = self.weights[name], name.rsplit(".", 1)[-1]
+        weight, product = self.weights[name], self._products.get(name.removesuffix("_bias"))
+        if product is None:
+            return weight
         if isinstance(weight, Int4Weight):
-            return weight.each(lambda tensor: self._share(kind, tensor))  # shard_spec has seen to whole groups
-        return self._share(kind, weight)
+            return weight.each(lambda tensor: self._share(product, tensor))  # shard_spec has seen to whole groups
+        return self._share(product, weight)
 
-    def _share(self, kind: str, tensor: Tensor) -> Tensor:
-        spec = self.spec
-        heads = [n * spec.head_dim for n in (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads)]
-        if kind in ("qkv", "qkv_bias"):
-            return torch.cat([self._part(t, 0) for t in tensor.split(heads)])
-        if kind in ("gate_up", "gate_up_bias"):
-            return torch.cat([self._part(t, 0) for t in tensor.chunk(2)])
-        if kind == "experts_gate_up" and spec.experts:
-            halves = tensor.view(2 * spec.experts.count, spec.experts.width, -1)
-            return self._part(halves, 1).reshape(-1, tensor.shape[1])
-        if kind in ("o", "down", "experts_down"):
+    def _share(self, product: Matmul, tensor: Tensor) -> Tensor:
+        """Of the weights or the bias of a product."""
+        if product.cut == "outputs":
+            parts = tensor.split(list(product.parts * product.experts))
+            return torch.cat([self._part(part, 0) for part in parts])
+        if product.cut == "inputs" and tensor.ndim == 2:
             return self._part(tensor, 1).contiguous()
-        if kind in ("o_bias", "down_bias") and self.shard.rank > 0:
-            return torch.zeros_like(tensor)  # it is added once
+        if product.cut == "inputs" and self.shard.rank > 0:
+            return torch.zeros_like(tensor)  # a bias is added once
         return tensor
 
     def _part(self, tensor: Tensor, axis: int) -> Tensor:

@@ -11,24 +11,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from umbel.cost.machine import choose_dtype, processor_dtypes
 from umbel.errors import ModelError
+from umbel.ir.architecture import layer_matmuls, layer_norms
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
 from umbel.models.checkpoint import EMBEDDING, HEAD, stored_tensors
 from umbel.models.config_file import shorten
-from umbel.models.moe import expert_parts
+from umbel.models.moe import stored_names
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
 from umbel.models.parts import Part
 from umbel.models.safetensors_header import TensorEntry
 from umbel.models.tensor_file import DTYPES, TensorFile
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORED: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+})  # fmt: skip
+NORMS: Mapping[str, str] = MappingProxyType({
+    "attn_norm": "input_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "mlp_norm": "post_attention_layernorm",
+})  # fmt: skip
+"""What a checkpoint calls a layer's products and norms, relative to the layer; experts are in `moe.py`."""
 HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
 """Buffers that old checkpoints carry along; they follow from the config."""
 
@@ -166,27 +181,14 @@ def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weigh
 
 def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
-    experts = spec.experts if spec.experts and layer not in spec.experts.dense_layers else None
-    hidden, wide = spec.hidden_size, spec.intermediate_size
-    q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    products = {
-        "qkv": (("self_attn.q_proj", q, hidden), ("self_attn.k_proj", kv, hidden), ("self_attn.v_proj", kv, hidden)),
-        "o": (("self_attn.o_proj", hidden, q),),
-        "gate_up": (("mlp.gate_proj", wide, hidden), ("mlp.up_proj", wide, hidden)),
-        "down": (("mlp.down_proj", hidden, wide),),
-    }
-    if experts:
-        del products["gate_up"], products["down"]
-    biased = {"qkv": spec.qkv_bias, "o": spec.o_bias, "gate_up": spec.mlp_bias, "down": spec.mlp_bias}
-    norms = {"attn_norm": ("input_layernorm", hidden), "mlp_norm": ("post_attention_layernorm", hidden)}
-    if spec.qk_norm:
-        norms |= {"q_norm": ("self_attn.q_norm", spec.head_dim), "k_norm": ("self_attn.k_norm", spec.head_dim)}
-    found = {name: tuple(Part(f"{p}.weight", (rows, cols)) for p, rows, cols in ps) for name, ps in products.items()}
-    found |= {
-        f"{n}_bias": tuple(Part(f"{p}.bias", (rows,)) for p, rows, _ in products[n]) for n in products if biased[n]
-    }
-    found |= expert_parts(spec, experts) if experts else {}
-    return found | {name: (Part(f"{stored}.weight", (size,)),) for name, (stored, size) in norms.items()}
+    names = dict(STORED) | (stored_names(spec.family, spec.experts.count) if spec.experts else {})
+    found: dict[str, tuple[Part, ...]] = {}
+    for m in layer_matmuls(spec, layer):
+        each = list(zip(names[m.name], m.parts * m.experts, strict=True))
+        found[m.name] = tuple(Part(f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)
+        if m.has_bias:
+            found[f"{m.name}_bias"] = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
+    return found | {name: (Part(f"{NORMS[name]}.weight", (width,)),) for name, width in layer_norms(spec).items()}
 
 
 def _as_stored(expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object]) -> dict[str, tuple[Part, ...]]:
