@@ -38,6 +38,7 @@ class Narrowed:
 
     def __init__(self, backend: AttentionBackend):
         self.backend = backend
+        self.name = backend.name
 
     def prepare(self, step: Step) -> int:
         """See AttentionBackend."""

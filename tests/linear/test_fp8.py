@@ -55,7 +55,7 @@ def test_products(dtype: torch.dtype, biased: bool, outputs: int, inputs: int) -
     assert got.dtype == dtype
     step = 2.0**-8 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(got.double(), truth, rtol=step, atol=1e-4)
-    gated = METHOD.convert_gated(weight, bias).apply(x)
+    gated = METHOD.convert(weight, bias, gated=True).apply(x)
     assert torch.equal(gated, gated_silu(got))
 
 

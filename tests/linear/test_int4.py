@@ -74,7 +74,7 @@ def test_a_processor_gets_the_floats(dtype: torch.dtype) -> None:
     for given in (weight, packed):
         made = method.convert(given, bias.to(dtype))
         assert isinstance(made, DenseLinear) and torch.equal(made.weight, packed.floats(dtype))
-        assert method.convert_gated(given).is_gated
+        assert method.convert(given, gated=True).is_gated
     assert torch.equal(method.convert_table(weight).rows(torch.tensor([1])), weight[1:2])
 
 

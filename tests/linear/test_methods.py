@@ -119,7 +119,7 @@ def test_a_gate_behind_the_product_rounds_like_one_apart(
 ) -> None:
     weight, x = values(outputs, inputs, seed=1, dtype=dtype), values(9, inputs, seed=2, dtype=dtype)
     bias, method = values(outputs, seed=3, dtype=dtype), make(name)
-    got = method.convert_gated(weight, bias).apply(x)
+    got = method.convert(weight, bias, gated=True).apply(x)
     wanted = reference.gated_silu(method.convert(weight, bias).apply(x))
     assert got.shape == (9, outputs // 2)
     torch.testing.assert_close(got, wanted, rtol=2.0**-7 if dtype == torch.bfloat16 else 2e-6, atol=1e-6)
@@ -146,7 +146,7 @@ def test_a_row_does_not_depend_on_its_neighbours(
 ) -> None:
     """To the last bit; torch promises it for float32 only."""
     method, weight = make(name), values(outputs, inputs, seed=1, dtype=dtype)
-    acts = [method.convert(weight).apply, method.convert_gated(weight).apply, method.convert_table(weight).logits]
+    acts = [method.convert(weight).apply, method.convert(weight, gated=True).apply, method.convert_table(weight).logits]
     x = values(1100, inputs, seed=2, dtype=dtype)
     whole = [act(x) for act in acts]
     torch.set_num_threads(threads)

@@ -12,7 +12,10 @@ from umbel.kernels.place import Place
 
 
 class AttentionBackend(Protocol):
-    """Attention of a step's rows over the forest, in a KV store of its own."""
+    """Attention of a step's rows over the forest, in a KV store of its own. `name` is that of its Capability."""
+
+    @property
+    def name(self) -> str: ...
 
     def prepare(self, step: Step) -> int:
         """Lay the step out; returns how many KV tokens each layer will read."""

@@ -25,8 +25,9 @@ class Capability:
     `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
     one. `fp8_kv`: whether keys and values may be fp8: "always", "with instructions" for it on the device, or "never".
     `selects`: whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run.
-    `package`: what must be installed, and the first version that is known to fit. `reproducible`: whether the last bits
-    of a row's answer are the same "per row", whatever else is in the step, only "per step", or "unknown".
+    `records`: whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be
+    installed, and the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are
+    the same "per row", whatever else is in the step, only "per step", or "unknown".
     """
 
     name: str
@@ -38,13 +39,14 @@ class Capability:
     page_tokens: int = 1
     package: tuple[str, str] | None = None
     selects: bool = False
+    records: bool = False
     reproducible: str = "per step"
 
 
 # The first that can serve is the usual one; a later one takes its place where it is known to cost less. The reference
 # is slow, and there for what no other one obeys.
 CAPABILITIES: tuple[Capability, ...] = (
-    Capability("triton", ("cuda",), fp8_kv="with instructions"),
+    Capability("triton", ("cuda",), fp8_kv="with instructions", records=True),
     Capability("native", ("cpu",), ("float32", "bfloat16"), reproducible="per row"),
     Capability("torch", (), fp8_kv="always", reproducible="per row"),
     Capability(
@@ -135,6 +137,11 @@ def missing(row: Capability, case: Case) -> str:
     if case.fp8_kv and not reads_fp8:
         return "it reads no keys and values in fp8" + ("" if row.fp8_kv == "never" else " on this device")
     return (case.absent or {}).get(row.name, "")
+
+
+def capability_of(name: str) -> Capability:
+    """The record of a backend."""
+    return next(row for row in CAPABILITIES if row.name == name)
 
 
 def choose(case: Case, asked: str = "auto") -> Choice:

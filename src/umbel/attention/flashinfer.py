@@ -39,6 +39,8 @@ WORKSPACE_BYTES = 384 << 20  # for the results of keys cut into pieces; plan() s
 class FlashInferAttention:
     """The FlashInfer backend; keys and values of the queries' type, partial results too."""
 
+    name = "flashinfer"
+
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
         self.spec, self.store, self.device = spec, store, device
         self.library = import_module("flashinfer")
@@ -66,7 +68,7 @@ class FlashInferAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """One call a pass, and one to merge each but the first; reads whole paths only."""
-        check_whole("flashinfer", select)
+        check_whole(self.name, select)
         kept = [self._paged(layer, size) for size in self._sizes]
         wrapper, *others = self._wrappers[: len(kept)]
         if not others:

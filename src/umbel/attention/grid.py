@@ -32,6 +32,8 @@ _FLOOR = -1e30  # stands for "saw nothing yet": finite, so that merging two empt
 class GridAttention:
     """The torch backend; `prepare` builds index tensors once, `attend` runs them for each layer."""
 
+    name = "torch"
+
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
         self.spec = spec
         self.store = store
@@ -52,7 +54,7 @@ class GridAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """Wide items, then narrow ones by rank; reads whole paths only."""
-        check_whole("torch", select)
+        check_whole(self.name, select)
         rows, heads, dim = q.shape
         kv_heads = self.spec.n_kv_heads
         scaled = q.float() * dim**-0.5

@@ -20,6 +20,8 @@ from umbel.kv.store import KVStore
 class NativeAttention:
     """The compiled backend; float32 or bfloat16 keys and values, sums in float32."""
 
+    name = "native"
+
     def __init__(self, spec: ModelSpec, store: KVStore, native: Native):
         self.spec = spec
         self.store = store
@@ -39,6 +41,6 @@ class NativeAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """One call of the kernel; reads whole paths only."""
-        check_whole("native", select)
+        check_whole(self.name, select)
         keys, values = self.store.keys[layer], self.store.values[layer]
         return self.native.attend(self.forest, q, keys, values, self.scale, self.spec.sliding_window)

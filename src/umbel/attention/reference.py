@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 class ReferenceAttention:
     """Gathers each row's whole context, or what a view leaves of it, and takes a softmax over it, in float64."""
 
+    name = "reference"
+
     def __init__(self, spec: ModelSpec, store: KVStore):
         self.spec = spec
         self.store = store

@@ -44,6 +44,8 @@ class Lists:
 class TritonAttention:
     """The Triton backend; keys and values of the queries' type or of fp8, sums in float32."""
 
+    name = "triton"
+
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device, tiles: Tiles | None = None):
         self.store = store
         self.device = device
@@ -81,7 +83,7 @@ class TritonAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """One launch over the list of work, and one to merge; reads whole paths only."""
-        check_whole("triton", select)
+        check_whole(self.name, select)
         place = self.place(layer)
         return attend(self.work, self.heads, self.tiles, q, place.keys, place.values, place.scales)
 

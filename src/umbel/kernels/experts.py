@@ -6,20 +6,19 @@ from torch import Tensor
 
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels_for
-from umbel.kernels.native.calls import Native
 
 
 def has_grouped_products(weights: Tensor) -> bool:
-    """Whether a kernel takes these weights of several experts, as those of GPUs do."""
+    """Whether a kernel multiplies with these weights of several experts in one launch."""
     fast = kernels_for(weights)
-    return fast is not None and not isinstance(fast, Native)
+    return fast is not None and fast.groups_experts
 
 
 def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """`x[r] @ weights[e].T` for rows (`[rows, inputs]`) that stand sorted by expert, those of each up to `ends[e]`
     (int64 `[experts]`): `[rows, outputs]` of `weights` `[experts, outputs, inputs]`."""
     fast = kernels_for(x, weights)
-    if fast is None or isinstance(fast, Native):
+    if fast is None or not fast.groups_experts:
         return reference.by_expert(x, weights, ends)
     return fast.multiply_by_expert(x, weights, ends)
 
@@ -28,6 +27,6 @@ def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
     """For each row the rows of `parts` (`[n, width]`) at its `places` (int64 `[rows, each]`), times its `shares`
     (float32 of the same shape), added up in float32 from the first to the last: `[rows, width]`."""
     fast = kernels_for(parts)
-    if fast is None or isinstance(fast, Native):
+    if fast is None or not fast.groups_experts:
         return reference.weighted_sum(parts, places, shares)
     return fast.weighted_sum(parts, places, shares)

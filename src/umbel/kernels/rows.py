@@ -9,7 +9,6 @@ from torch import Tensor
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels_for
 from umbel.kernels.fp8 import converts_fp8
-from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.transfer import upload
@@ -51,15 +50,17 @@ def norm_and_rotate(heads: Tensor, rotation: HeadRotation, place: Place) -> Tens
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (`[rows, width]`) as e4m3 and their dequantisation scales (float32 `[rows]`)."""
-    fast = kernels_for(x) if converts_fp8(x.device) else None
-    return reference.round_to_fp8(x) if fast is None or isinstance(fast, Native) else fast.round_rows(x)
+    fast = kernels_for(x)
+    if fast is None or not fast.rounds_fp8 or not converts_fp8(x.device):
+        return reference.round_to_fp8(x)
+    return fast.round_rows(x)
 
 
 def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Of some rows (int64 `[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is
     not finite; on their device."""
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
-    if isinstance(fast, Native):
+    if fast is not None and fast.on_host:
         ids, bad = fast.argmax(logits, rows)
         return torch.from_numpy(ids), torch.from_numpy(bad)
     (at,) = upload(logits.device, rows)
@@ -89,7 +90,7 @@ def draw(
     `temperatures`, from what the filters leave (None: from all); `noise` (int64) keys each draw's noise. On the logits'
     device."""
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
-    if isinstance(fast, Native):
+    if fast is not None and fast.on_host:
         return torch.from_numpy(fast.draw(logits, rows, best.numpy(), temperatures, noise, filters))
     columns = () if filters is None else filters.columns
     row, temperature, key, *cut = upload(logits.device, rows, temperatures.astype(np.float32), noise, *columns)

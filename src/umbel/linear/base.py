@@ -38,12 +38,14 @@ class Table(Protocol):
 class LinearMethod(Protocol):
     """Converts weights as a checkpoint has them, `[outputs, inputs]`; what it was given may be dropped afterwards."""
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        """A product: `x @ weight.T + bias`."""
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether weights stay as they are, so that other kernels can multiply with them too."""
         ...
 
-    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        """A product and the gate behind it, `silu(first half) * second half`, so that it has half the outputs."""
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Linear:
+        """A product, `x @ weight.T + bias`; if `gated`, with the gate behind it, `silu(first half) * second half`, so
+        that it has half the outputs."""
         ...
 
     def convert_table(self, weight: Tensor) -> Table:

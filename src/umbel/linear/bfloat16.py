@@ -45,20 +45,18 @@ class PackedTable:
 
 
 class PackedMethod:
-    """See LinearMethod."""
+    """Weights in panels, in the order in which the kernels read them."""
+
+    keeps_weights = False
 
     def __init__(self, instruction_set: str):
         self.kernels = Bfloat16Products(instruction_set)
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
-        """See LinearMethod."""
-        return PackedLinear(self.kernels, pack(weight), None if bias is None else panel_order(bias))
-
-    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
-        """See LinearMethod."""
-        bias = None if bias is None else panel_order(bias, gated=True)
-        return PackedLinear(self.kernels, pack(weight, gated=True), bias)
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> PackedLinear:
+        """Panels of the weights, gate and other half of a gated product in turn."""
+        bias = None if bias is None else panel_order(bias, gated=gated)
+        return PackedLinear(self.kernels, pack(weight, gated=gated), bias)
 
     def convert_table(self, weight: Tensor) -> PackedTable:
-        """See LinearMethod."""
+        """Panels of the weights."""
         return PackedTable(self.kernels, pack(weight))

@@ -46,18 +46,16 @@ class DenseTable:
 
 
 class DenseMethod:
-    """See LinearMethod."""
+    """Weights as they are."""
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None) -> DenseLinear:
-        """See LinearMethod."""
-        return DenseLinear(weight, bias, is_gated=False)
+    keeps_weights = True
 
-    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> DenseLinear:
-        """See LinearMethod."""
-        return DenseLinear(weight, bias, is_gated=True)
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> DenseLinear:
+        """The weights themselves."""
+        return DenseLinear(weight, bias, gated)
 
     def convert_table(self, weight: Tensor) -> DenseTable:
-        """See LinearMethod."""
+        """The weights themselves."""
         return DenseTable(weight)
 
 

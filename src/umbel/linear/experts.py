@@ -18,7 +18,6 @@ from umbel.errors import UsageError
 from umbel.kernels.experts import has_grouped_products, multiply_by_expert
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import Linear, LinearMethod
-from umbel.linear.dense import DenseMethod
 
 
 class ExpertProducts(Protocol):
@@ -60,16 +59,16 @@ class SingleProducts:
 
 def convert_experts(gate_up: Tensor, down: Tensor, method: LinearMethod) -> ExpertProducts:
     """Products of weights `[experts, 2 * width, hidden]` and `[experts, hidden, width]`."""
-    if isinstance(method, DenseMethod) and has_grouped_products(gate_up):
+    if method.keeps_weights and has_grouped_products(gate_up):
         return GroupedProducts(gate_up, down)
     return SingleProducts(
-        tuple((method.convert_gated(g), method.convert(d)) for g, d in zip(gate_up, down, strict=True))
+        tuple((method.convert(g, gated=True), method.convert(d)) for g, d in zip(gate_up, down, strict=True))
     )
 
 
 def check_experts(method: LinearMethod, device: torch.device) -> None:
     """Raise UsageError for a method that would have a GPU wait for the rows of each expert."""
-    if device.type != "cpu" and not isinstance(method, DenseMethod):
+    if device.type != "cpu" and not method.keeps_weights:
         raise UsageError(
             "a GPU multiplies with experts in bfloat16, float16 or float32 only: leave linear (--linear) out"
         )

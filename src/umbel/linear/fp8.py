@@ -47,7 +47,9 @@ class Fp8Linear:
 
 
 class Fp8Method:
-    """See LinearMethod; tables are those of the method `base`."""
+    """Weights rounded to e4m3 by output; tables are those of the method `base`."""
+
+    keeps_weights = False
 
     def __init__(self, device: torch.device, base: LinearMethod):
         self.by_tensor_cores = converts_fp8(device)
@@ -58,19 +60,12 @@ class Fp8Method:
         """On any device."""
         return cls(site.device, site.dense)
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
-        """See LinearMethod."""
-        return self._convert(weight, bias, is_gated=False)
-
-    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Fp8Linear:
-        """See LinearMethod."""
-        return self._convert(weight, bias, is_gated=True)
-
-    def convert_table(self, weight: Tensor) -> Table:
-        """See LinearMethod."""
-        return self.base.convert_table(weight)
-
-    def _convert(self, weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> Fp8Linear:
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Fp8Linear:
+        """The weights in e4m3, with a scale for each output."""
         rounded, scale = round_to_fp8(weight)
         fits = all(n % MULTIPLE == 0 for n in weight.shape)
-        return Fp8Linear(rounded, scale, bias, is_gated, self.by_tensor_cores and fits)
+        return Fp8Linear(rounded, scale, bias, gated, self.by_tensor_cores and fits)
+
+    def convert_table(self, weight: Tensor) -> Table:
+        """A table of the method `base`."""
+        return self.base.convert_table(weight)

@@ -50,8 +50,10 @@ class Int4Linear:
 
 
 class Int4Method:
-    """See LinearMethod; tables, and layers that are no int4, are those of the method `base`. `rounds`: floats become
-    int4. What stays floats is of `dtype`."""
+    """Weights in int4; tables, and products that are not, are those of the method `base`. `rounds`: floats become int4.
+    What stays floats is of `dtype`."""
+
+    keeps_weights = False
 
     def __init__(self, dtype: torch.dtype, base: LinearMethod, *, rounds: bool):
         self.dtype, self.base, self.rounds = dtype, base, rounds
@@ -61,22 +63,15 @@ class Int4Method:
         """Rounds floats unless the weights are int4 already."""
         return cls(site.dtype, site.dense, rounds=not site.packed)
 
-    def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None) -> Linear:
-        """See LinearMethod."""
+    def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None, *, gated: bool = False) -> Linear:
+        """The weights in int4, or a product of the method `base`."""
         packed = self._packed(weight)
         if isinstance(packed, Tensor):
-            return self.base.convert(packed, bias)
-        return Int4Linear(packed, bias, is_gated=False)
-
-    def convert_gated(self, weight: Tensor | Int4Weight, bias: Tensor | None = None) -> Linear:
-        """See LinearMethod."""
-        packed = self._packed(weight)
-        if isinstance(packed, Tensor):
-            return self.base.convert_gated(packed, bias)
-        return Int4Linear(packed, bias, is_gated=True)
+            return self.base.convert(packed, bias, gated=gated)
+        return Int4Linear(packed, bias, gated)
 
     def convert_table(self, weight: Tensor) -> Table:
-        """See LinearMethod."""
+        """A table of the method `base`."""
         return self.base.convert_table(weight)
 
     def _packed(self, weight: Tensor | Int4Weight) -> Tensor | Int4Weight:

@@ -37,7 +37,9 @@ class Int8Linear:
 
 
 class Int8Method:
-    """See LinearMethod; tables are those of the method `base`."""
+    """Weights rounded to int8 by output; tables are those of the method `base`."""
+
+    keeps_weights = False
 
     def __init__(self, instruction_set: str, base: LinearMethod):
         self.kernels = Int8Products(instruction_set)
@@ -52,19 +54,12 @@ class Int8Method:
             raise UsageError(f"linear='int8' needs compiled kernels and a CPU; here: {why}")
         return cls(choice.native.instruction_set, site.dense)
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
-        """See LinearMethod."""
-        return self._convert(weight, bias, is_gated=False)
-
-    def convert_gated(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
-        """See LinearMethod."""
-        return self._convert(weight, bias, is_gated=True)
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Int8Linear:
+        """The weights in int8, with a scale for each output."""
+        by_pairs = gated and weight.dtype == torch.bfloat16  # float32 has its gate apart
+        ordered = None if bias is None else panel_order(bias, gated=by_pairs)
+        return Int8Linear(self.kernels, int8_weights(weight, gated=by_pairs), ordered, gated)
 
     def convert_table(self, weight: Tensor) -> Table:
-        """See LinearMethod."""
+        """A table of the method `base`."""
         return self.base.convert_table(weight)
-
-    def _convert(self, weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> Int8Linear:
-        by_pairs = is_gated and weight.dtype == torch.bfloat16  # float32 has its gate apart
-        ordered = None if bias is None else panel_order(bias, gated=by_pairs)
-        return Int8Linear(self.kernels, int8_weights(weight, gated=by_pairs), ordered, is_gated)

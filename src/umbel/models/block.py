@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
 
 from umbel.ir.experts import Experts
 from umbel.linear.base import Linear, LinearMethod, Weights
+from umbel.linear.summed import SummedLinear
 from umbel.models.batch import Batch
 from umbel.models.moe import ExpertBlock
 
@@ -18,6 +19,10 @@ class Block(Protocol):
 
     def apply(self, x: Tensor, batch: Batch) -> Tensor:
         """What normed rows (`[rows, hidden]`) add to the hidden states: `[rows, hidden]`."""
+        ...
+
+    def summed(self) -> Block:
+        """The same block where each rank of a process group has a part of its inner units: their results added up."""
         ...
 
 
@@ -33,12 +38,16 @@ class DenseBlock:
         lap = batch.spans.lap
         return lap("down", self.down.apply(lap("gate_up", self.gate_up.apply(x))))
 
+    def summed(self) -> DenseBlock:
+        """With the sum in `down`."""
+        return replace(self, down=SummedLinear(self.down))
+
 
 def convert_block(named: Weights, method: LinearMethod, experts: Experts | None) -> Block:
     """The block of a layer from its tensors, named as in `weights.py`."""
     if experts is not None and "router" in named:
         return ExpertBlock.of(named, method, experts)
     return DenseBlock(
-        gate_up=method.convert_gated(named["gate_up"], named.get("gate_up_bias")),
+        gate_up=method.convert(named["gate_up"], named.get("gate_up_bias"), gated=True),
         down=method.convert(named["down"], named.get("down_bias")),
     )

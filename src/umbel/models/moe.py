@@ -16,6 +16,7 @@ from umbel.ir.experts import Experts
 from umbel.kernels.experts import weighted_sum
 from umbel.linear.base import LinearMethod, Table, Weights
 from umbel.linear.experts import ExpertProducts, convert_experts
+from umbel.linear.summed import add_up
 from umbel.models.batch import Batch
 
 STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
@@ -46,6 +47,10 @@ class ExpertBlock:
         ids, shares = lap("router", choose_experts(self.router.logits(x), self.experts))
         return lap("experts", self._sum(x, ids, shares))
 
+    def summed(self) -> SummedExperts:
+        """With one sum for all experts."""
+        return SummedExperts(self)
+
     def _sum(self, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
         """What the experts of each row (int64 `[rows, per_token]`) make of it, added up by their shares."""
         sorted_ids, order = ids.flatten().sort(stable=True)
@@ -54,6 +59,21 @@ class ExpertBlock:
         parts = self.products.apply(x, order // self.experts.per_token, ends)
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
         return weighted_sum(parts, places.view(ids.shape), shares)
+
+
+@dataclass(frozen=True, slots=True)
+class SummedExperts:
+    """Experts of which each rank has a part: the ranks' results are added up once, not for each expert."""
+
+    part: ExpertBlock
+
+    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+        """The sum of all ranks' blocks."""
+        return batch.spans.lap("experts", add_up(self.part.apply(x, batch)))
+
+    def summed(self) -> SummedExperts:
+        """It is."""
+        return self
 
 
 def choose_experts(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:

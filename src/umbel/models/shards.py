@@ -19,9 +19,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.experts import check_experts
-from umbel.linear.summed import SummedLinear, add_up
-from umbel.models.batch import Batch
-from umbel.models.block import Block, DenseBlock
+from umbel.linear.summed import SummedLinear
 from umbel.models.decoder import Decoder
 
 
@@ -99,20 +97,5 @@ def build_shard(spec: ModelSpec, weights: Weights, shard: Shard, device: torch.d
     if shard.count == 1:
         return Decoder(spec, weights, device, method)
     decoder = Decoder(shard_spec(spec, shard.count), ShardedWeights(weights, spec, shard), device, method)
-    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), block=_summed(w.block)) for w in decoder.layers)
+    decoder.layers = tuple(replace(w, o=SummedLinear(w.o), block=w.block.summed()) for w in decoder.layers)
     return decoder
-
-
-def _summed(block: Block) -> Block:
-    return replace(block, down=SummedLinear(block.down)) if isinstance(block, DenseBlock) else SummedBlock(block)
-
-
-@dataclass(frozen=True, slots=True)
-class SummedBlock:
-    """A block of experts on each rank: their results are added up once, not for each expert."""
-
-    part: Block
-
-    def apply(self, x: Tensor, batch: Batch) -> Tensor:
-        """The sum of all ranks' blocks."""
-        return batch.spans.lap("experts", add_up(self.part.apply(x, batch)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from umbel.attention.base import AttentionBackend
-from umbel.kernels.dispatch import gpu_kernels
+from umbel.attention.capabilities import capability_of
 from umbel.models.decoder import Decoder
 from umbel.runner.ahead import LogitGraphs
 
@@ -13,10 +13,9 @@ VARIABLE = "UMBEL_GRAPHS"
 
 
 def pick_graphs(decoder: Decoder, attention: AttentionBackend) -> LogitGraphs | None:
-    """CUDA graphs where attention is Triton's; none where the environment variable UMBEL_GRAPHS is 0."""
-    if os.environ.get(VARIABLE) == "0" or gpu_kernels() is None:
+    """CUDA graphs, where steps of this attention can be recorded; none where the variable UMBEL_GRAPHS is 0."""
+    if os.environ.get(VARIABLE) == "0" or not capability_of(attention.name).records:
         return None
-    from umbel.attention.triton import TritonAttention  # Triton is not everywhere
-    from umbel.runner.graphs import CudaGraphs, DecodeGraphs
+    from umbel.runner.graphs import CudaGraphs, DecodeGraphs  # here, as Triton is not everywhere
 
-    return DecodeGraphs(decoder, attention, CudaGraphs()) if isinstance(attention, TritonAttention) else None
+    return DecodeGraphs(decoder, attention, CudaGraphs())

@@ -35,7 +35,9 @@ class Native:
     result of a row never depends on the other rows of the call, to the last bit. Shapes are checked, and for what
     `takes` says the caller asks it first."""
 
-    filters = True  # whether `draw` knows top-k, top-p and min-p
+    on_host = True  # what is drawn, and from which rows, are numpy arrays
+    rounds_fp8 = False
+    groups_experts = False
 
     def __init__(self, instruction_set: str):
         self._kernels = _umbel.Native(instruction_set)

@@ -121,6 +121,10 @@ INTERPRETED = not isinstance(_norm_and_rotate, triton.runtime.JITFunction)
 class TritonRows:
     """The operations of `Native` on GPU tensors; shapes are those of `kernels/rows.py`, which asks `takes` first."""
 
+    on_host = False  # what is drawn, and from which rows, are tensors on the device
+    rounds_fp8 = True  # has `round_rows`
+    groups_experts = True  # has `multiply_by_expert` and `weighted_sum`
+
     def takes(self, *tensors: Tensor) -> bool:
         """Whether all are on a GPU, contiguous and of one type that the kernels know."""
         kind = tensors[0].dtype
