@@ -1,8 +1,8 @@
 """The part `fit`: when one pass over a shared run beats reading it row by row, measured, and the rule fitted to that.
 
-A run of `keys` keys that `readers` rows share gets a pass of its own when (readers - 1) * keys * worth is more than its
-readers' partial results, readers * group. Both ways are timed on a grid; the fitted worth is the one whose choices lose
-the least time against always taking the faster way. `switch.json` in the results' folder is what
+A run of `keys` keys that `readers` rows share gets a pass of its own when (readers - 1) * keys * share_factor is more
+than its readers' partial results, readers * group. Both ways are timed on a grid; the fitted factor is the one whose
+choices lose the least time against always taking the faster way. `switch.json` in the results' folder is what
 `src/umbel/attention/switch.json` should become.
 """
 
@@ -42,24 +42,25 @@ class Trial:
 
     @property
     def gain(self) -> float:
-        """Keys spared over partial results: a pass is made where this times worth is above one."""
+        """Keys spared over partial results: a pass is made where this times the share factor is above one."""
         return (self.readers - 1) * self.keys / (self.readers * self.group)
 
-    def taken(self, worth: float) -> float:
-        """Milliseconds of what a worth chooses."""
-        return self.one_pass if worth * self.gain > 1 else self.per_row
+    def taken(self, share_factor: float) -> float:
+        """Milliseconds of what a share factor chooses."""
+        return self.one_pass if share_factor * self.gain > 1 else self.per_row
 
 
-def best_worth(trials: Sequence[Trial]) -> float:
-    """The worth that loses least, each case weighing the same; between two neighbours in gain, their geometric mean."""
+def best_factor(trials: Sequence[Trial]) -> float:
+    """The share factor that loses least, each case weighing the same; between two neighbours in gain, their geometric
+    mean."""
     gains = sorted({trial.gain for trial in trials})
     borders = [gains[0] / 2, *(math.sqrt(a * b) for a, b in pairwise(gains)), gains[-1] * 2]
-    return min((1 / border for border in borders), key=lambda worth: loss(trials, worth))
+    return min((1 / border for border in borders), key=lambda share_factor: loss(trials, share_factor))
 
 
-def loss(trials: Sequence[Trial], worth: float) -> float:
+def loss(trials: Sequence[Trial], share_factor: float) -> float:
     """Mean of time taken over the faster way's, less one."""
-    return sum(t.taken(worth) / min(t.one_pass, t.per_row) for t in trials) / len(trials) - 1
+    return sum(t.taken(share_factor) / min(t.one_pass, t.per_row) for t in trials) / len(trials) - 1
 
 
 @torch.inference_mode()
@@ -91,8 +92,8 @@ def _try(stage: Stage, readers: int, keys: int, group: int) -> Trial:
         tensor.normal_()
     q = torch.randn((step.n_rows, spec.n_heads, spec.head_dim), device=stage.device).to(stage.dtype)
     attention, taken = TritonAttention(spec, store, stage.device), []
-    for worth in (ALWAYS, NEVER):
-        attention.worth = worth
+    for share_factor in (ALWAYS, NEVER):
+        attention.share_factor = share_factor
         attention.prepare(step)
         taken.append(time_calls(lambda: attention.attend(0, q), stage).ms)
     return Trial(readers, keys, group, *taken)
@@ -100,13 +101,17 @@ def _try(stage: Stage, readers: int, keys: int, group: int) -> Trial:
 
 def write_switch(stage: Stage, trials: Sequence[Trial]) -> None:
     """The data file, with what was measured and where; off a GPU it is not called fitted."""
-    worth, before = best_worth(trials), shipped_switch().worth
+    share_factor, before = best_factor(trials), shipped_switch().share_factor
     stage.found.row(
-        "Switch", worth=worth, loses=loss(trials, worth), before=before, **{"lost before": loss(trials, before)}
+        "Switch",
+        share_factor=share_factor,
+        loses=loss(trials, share_factor),
+        before=before,
+        **{"lost before": loss(trials, before)},
     )
     on_gpu = stage.device.type == "cuda"
     found = {
-        "worth": float(f"{worth:.4g}"),
+        "share_factor": float(f"{share_factor:.4g}"),
         "fitted": on_gpu,
         "source": f"python -m bench.gpu --only fit: {len(trials)} cases, {stage.dtype}",
         "device": device_name(stage.device),

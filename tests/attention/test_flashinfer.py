@@ -25,7 +25,7 @@ from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
 
-ALWAYS, NEVER = 1e9, 0.0  # worth of a pass of its own
+ALWAYS, NEVER = 1e9, 0.0  # makes a pass of its own
 WRAPPER = fake_flashinfer.BatchPrefillWithPagedKVCacheWrapper
 
 
@@ -36,14 +36,14 @@ def flashinfer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compare(
-    spec: ModelSpec, job: Job, page_size: int, chunk: int, worth: float, dtype: torch.dtype = torch.float32
+    spec: ModelSpec, job: Job, page_size: int, chunk: int, share_factor: float, dtype: torch.dtype = torch.float32
 ) -> tuple[float, int, set[object]]:
     """Largest difference from the reference over all steps of a job, the most passes that one took, sizes of pages and
     kinds of row lists."""
     pages = job.demand(page_size)
     mine, theirs = (poisoned_store(spec, pages, page_size, dtype) for _ in range(2))
     tested, meaning = FlashInferAttention(spec, mine, CPU), ReferenceAttention(spec, theirs)
-    tested.cut = replace(tested.cut, worth=worth)
+    tested.cut = replace(tested.cut, share_factor=share_factor)
     generator, worst, most, kinds = torch.Generator().manual_seed(chunk), 0.0, 0, set()
     for scheduler, step in steps_of(job, pages, page_size, chunk):
         poison_free_pages(scheduler.pool, mine, theirs)
@@ -59,13 +59,13 @@ def compare(
     return worst, most, kinds
 
 
-@pytest.mark.parametrize("worth", [ALWAYS, NEVER, 0.5])
+@pytest.mark.parametrize("share_factor", [ALWAYS, NEVER, 0.5])
 @pytest.mark.parametrize("group", range(1, 9))
-def test_every_group_means_the_reference(group: int, worth: float) -> None:
+def test_every_group_means_the_reference(group: int, share_factor: float) -> None:
     job = random_job(random.Random(group), 6, longest=257, out=5)
-    worst, most, _ = compare(spec_of(2, group, 16), job, 16, 120, worth)
+    worst, most, _ = compare(spec_of(2, group, 16), job, 16, 120, share_factor)
     assert worst < 2e-5
-    assert worth == 0.5 or (most > 1) == (worth == ALWAYS)
+    assert share_factor == 0.5 or (most > 1) == (share_factor == ALWAYS)
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 16])

@@ -13,17 +13,23 @@ from tests.attention.stage import CPU, poisoned_store, spec_of
 from umbel.attention.switch import FILE, Switch, read_switch, shipped_switch
 from umbel.attention.work import shared_nodes
 
-GOOD = {"worth": 2, "fitted": True, "source": "s", "device": "d", "date": "2026-01-01"}
+GOOD = {"share_factor": 2, "fitted": True, "source": "s", "device": "d", "date": "2026-01-01"}
 
 
 def test_the_shipped_one_says_where_it_comes_from() -> None:
     shipped = shipped_switch()
-    assert shipped == read_switch(FILE) and shipped.worth > 0
+    assert shipped == read_switch(FILE) and shipped.share_factor > 0
     assert shipped.fitted == (shipped.device is not None) == (shipped.date is not None), "fitted where and when?"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", *(json.dumps({**GOOD, **wrong}) for wrong in ({"worth": -1}, {"worth": "1"}, {"x": 1}))]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        *(json.dumps({**GOOD, **wrong}) for wrong in ({"share_factor": -1}, {"share_factor": "1"}, {"x": 1})),
+    ],
 )
 def test_a_damaged_one_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "switch.json"
@@ -39,11 +45,13 @@ def test_a_good_one_is_read(tmp_path: Path) -> None:
 
 
 def test_attention_switches_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two readers of 16 keys spare 16 and merge 8 results: worth it from a half on."""
+    """Two readers of 16 keys spare 16 and merge 8 results: it pays from a half on."""
     triton = pytest.importorskip("umbel.attention.triton", reason="Triton is not installed here")
     spec, step = spec_of(1, 4, 16), step_of(decodes(2, 16, 1))
-    for worth, shared in ((0.51, True), (0.49, False)):
-        monkeypatch.setattr(triton, "shipped_switch", lambda worth=worth: Switch(worth, False, "", None, None))
+    for share_factor, shared in ((0.51, True), (0.49, False)):
+        monkeypatch.setattr(
+            triton, "shipped_switch", lambda share_factor=share_factor: Switch(share_factor, False, "", None, None)
+        )
         attention = triton.TritonAttention(spec, poisoned_store(spec, 4, 16, torch.float32), CPU)
-        assert attention._cut(step).worth == worth
+        assert attention._cut(step).share_factor == share_factor
         assert shared_nodes(step, attention._cut(step)).tolist() == [shared, False, False]

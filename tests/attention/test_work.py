@@ -30,13 +30,13 @@ def slots_read(step: Step, work: Work, window: int | None) -> list[list[tuple[in
 
 
 @pytest.mark.parametrize("window", [None, 1, 50, 200])
-@pytest.mark.parametrize(("rows", "keys", "worth"), [(1, 16, 1e9), (4, 64, 0.5), (16, 256, 0.0), (5, 37, 2.0)])
-def test_every_key_is_read_once(rows: int, keys: int, worth: float, window: int | None) -> None:
+@pytest.mark.parametrize(("rows", "keys", "share_factor"), [(1, 16, 1e9), (4, 64, 0.5), (16, 256, 0.0), (5, 37, 2.0)])
+def test_every_key_is_read_once(rows: int, keys: int, share_factor: float, window: int | None) -> None:
     rng = random.Random(rows * keys)
     for page_size in (1, 16):
         job = random_job(rng, 10, out=6)
         for _, step in steps_of(job, job.demand(page_size), page_size, 150):
-            work = list_work(step, Cut(rows, keys, 2, window, worth))
+            work = list_work(step, Cut(rows, keys, 2, window, share_factor))
             found = slots_read(step, work, window)
             for row, node in enumerate(row_nodes(step)):
                 last = int(step.positions[row])

@@ -20,7 +20,7 @@ from bench.gpu.__main__ import main
 from bench.gpu.asked import figures
 from bench.gpu.attention import cases, worst_of
 from bench.gpu.findings import Findings
-from bench.gpu.fit import Trial, best_worth, loss
+from bench.gpu.fit import Trial, best_factor, loss
 from bench.gpu.model import batches
 from bench.gpu.page import page, read_results, write_between
 from bench.gpu.peers import PEERS, _levels
@@ -71,7 +71,7 @@ def test_parts_fill_their_tables(tmp_path: Path) -> None:
     assert plain["x torch flash SDPA"] > 0 and plain["x FlashInfer cascade"] is None
     assert len(parts["kernels"]["checks"]) == len(kernels)
     switch = json.loads((tmp_path / "switch.json").read_text())
-    assert switch["fitted"] is False and switch["worth"] > 0 and "processor" in switch["device"]
+    assert switch["fitted"] is False and switch["share_factor"] > 0 and "processor" in switch["device"]
     assert "| case | kind | ours ms |" in (tmp_path / "result.md").read_text()
 
 
@@ -235,13 +235,13 @@ def test_all_real_cases_can_be_made() -> None:
         assert step.n_rows == sum(node.new for node in nodes) and held(step) == sum(node.tokens for node in nodes)
 
 
-def test_the_fitted_worth_loses_least() -> None:
-    """A pass pays from a gain of 3 on: any worth between 1/3 and 1 chooses right, the guess that always makes one
-    does not."""
+def test_the_fitted_factor_loses_least() -> None:
+    """A pass pays from a gain of 3 on: any factor between 1/3 and 1 chooses right, the guess that always makes one does
+    not."""
     trials = [Trial(2, 2 * gain, 1, one_pass=3.0, per_row=float(gain)) for gain in (1, 2, 4, 8)]
     assert [trial.gain for trial in trials] == [1, 2, 4, 8]
-    worth = best_worth(trials)
-    assert 1 / 4 < worth < 1 / 2 and loss(trials, worth) == 0 and loss(trials, 1e9) > 0.5
+    share_factor = best_factor(trials)
+    assert 1 / 4 < share_factor < 1 / 2 and loss(trials, share_factor) == 0 and loss(trials, 1e9) > 0.5
 
 
 def test_wheels_are_split_and_joined(tmp_path: Path) -> None:

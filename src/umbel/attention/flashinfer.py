@@ -44,7 +44,7 @@ class FlashInferAttention:
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
         self.spec, self.store, self.device = spec, store, device
         self.library = import_module("flashinfer")
-        self.cut = Cut(1, 1, spec.group_size, spec.sliding_window, shipped_switch().worth)
+        self.cut = Cut(1, 1, spec.group_size, spec.sliding_window, shipped_switch().share_factor)
         self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self._wrappers = [self._wrapper()]
         self._copied: torch.cuda.Event | None = None

@@ -16,9 +16,9 @@ FILE = Path(__file__).with_name("switch.json")
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """`worth` as in `work.Cut`; whether it is `fitted`, to what (`source`), on which device and day."""
+    """`share_factor` as in `work.Cut`; whether it is `fitted`, to what (`source`), on which device and day."""
 
-    worth: float
+    share_factor: float
     fitted: bool
     source: str
     device: str | None
@@ -31,8 +31,8 @@ def read_switch(path: Path) -> Switch:
         found = Switch(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: no switch between passes ({error})") from None
-    if not isinstance(found.worth, int | float) or not 0 <= found.worth < math.inf:
-        raise ValueError(f"{path}: worth={found.worth!r} must be a number that is not negative")
+    if not isinstance(found.share_factor, int | float) or not 0 <= found.share_factor < math.inf:
+        raise ValueError(f"{path}: share_factor={found.share_factor!r} must be a number that is not negative")
     return found
 
 

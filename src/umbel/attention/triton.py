@@ -50,7 +50,7 @@ class TritonAttention:
         self.store = store
         self.device = device
         self.tiles = tiles or Tiles()
-        self.worth = shipped_switch().worth
+        self.share_factor = shipped_switch().share_factor
         window = spec.sliding_window
         self.heads = Heads(
             spec.n_kv_heads, spec.group_size, spec.head_dim, spec.head_dim**-0.5, store.page_size, window
@@ -93,4 +93,4 @@ class TritonAttention:
         below = step.subtree_end - step.row_begin
         keys = int(((step.end - step.start) * -(-below // rows)).sum()) * heads.n_kv_heads
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
-        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window, self.worth)
+        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window, self.share_factor)

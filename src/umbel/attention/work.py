@@ -27,14 +27,15 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How work is cut: `rows` in a tile at most, `keys` in a piece (about), `group` query heads per KV head, sliding
-    `window` if any. `worth`: a shared run gets a pass of its own when the keys it spares, times this, are more than the
-    partial results of its readers (in queries)."""
+    `window` if any. `share_factor`: a shared run gets a pass of its own when the keys it spares, times this, are more
+    than the partial results of its readers (in queries); 0.5 is a guess until a GPU has been measured (`switch.json`).
+    """
 
     rows: int
     keys: int
     group: int
     window: int | None = None
-    worth: float = 0.5
+    share_factor: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def shared_nodes(step: Step, cut: Cut) -> NDArray[np.bool_]:
     readers = np.searchsorted(begins, step.subtree_end) - np.searchsorted(begins, step.row_begin)
     spared = (readers - 1) * (step.end - step.start)
     queries = (step.subtree_end - step.row_begin) * cut.group
-    return (readers > 1) & (cut.worth * spared > queries)
+    return (readers > 1) & (cut.share_factor * spared > queries)
 
 
 def _reads(step: Step, cut: Cut) -> tuple[Ints, Ints]:
