@@ -59,7 +59,7 @@ def test_a_gate_behind_the_product_is_that_of_the_reference(
 ) -> None:
     weight, x = values(outputs, inputs, seed=1, dtype=dtype), values(9, inputs, seed=2, dtype=dtype)
     bias, method = values(outputs, seed=3, dtype=dtype), made(name, dtype)
-    got = method.convert_gated(weight, bias).apply(x)
+    got = method.convert(weight, bias, gated=True).apply(x)
     wanted = reference.gated_silu(method.convert(weight, bias).apply(x))
     assert got.shape == (9, outputs // 2)
     torch.testing.assert_close(got, wanted, rtol=2.0**-6 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
@@ -81,6 +81,6 @@ def test_a_row_does_not_depend_on_its_neighbours(name: str) -> None:
     """To the last bit, in float32: what makes answers independent of the batch."""
     method, weight = made(name, torch.float32), values(130, 68, seed=1, dtype=torch.float32)
     x = values(40, 68, seed=2, dtype=torch.float32)
-    for act in (method.convert(weight).apply, method.convert_gated(weight).apply):
+    for act in (method.convert(weight).apply, method.convert(weight, gated=True).apply):
         whole = act(x)
         assert all(torch.equal(act(x[i : i + n]), whole[i : i + n]) for i, n in ((0, 1), (7, 3), (20, 20)))

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from tests.house.source import modules
 
-TWINS = {"Layout", "Place"}  # still to be renamed
+TWINS = {"Layout"}  # still to be renamed
 
 
 def test_class_names_are_unique() -> None:

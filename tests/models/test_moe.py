@@ -14,12 +14,12 @@ from umbel.linear.dense import DenseMethod
 from umbel.linear.experts import GroupedProducts, SingleProducts, check_experts
 from umbel.linear.fp8 import Fp8Method
 from umbel.linear.int4 import Int4Method
-from umbel.models.batch import Batch
+from umbel.models.batch import ForwardBatch
 from umbel.models.moe import ExpertBlock, choose_experts
 from umbel.models.shards import Shard, build_shard
 
 HIDDEN, WIDE = 32, 24
-BATCH = Batch((torch.empty(0), torch.empty(0)))  # no angles: a block does not look at them
+BATCH = ForwardBatch((torch.empty(0), torch.empty(0)))  # no angles: a block does not look at them
 
 
 def weights_of(experts: Experts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class Matmul:
 
     @property
     def outputs(self) -> int:
-        """Of all parts."""
+        """Outputs of all parts together."""
         return sum(self.parts)
 
     @property

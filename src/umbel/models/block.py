@@ -10,14 +10,14 @@ from torch import Tensor
 from umbel.ir.experts import Experts
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.linear.summed import SummedLinear
-from umbel.models.batch import Batch
+from umbel.models.batch import ForwardBatch
 from umbel.models.moe import ExpertBlock
 
 
 class Block(Protocol):
     """One layer's block."""
 
-    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+    def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
         """What normed rows (`[rows, hidden]`) add to the hidden states: `[rows, hidden]`."""
         ...
 
@@ -33,7 +33,7 @@ class DenseBlock:
     gate_up: Linear
     down: Linear
 
-    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+    def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
         """`down` of what `gate_up` gives."""
         lap = batch.spans.lap
         return lap("down", self.down.apply(lap("gate_up", self.gate_up.apply(x))))

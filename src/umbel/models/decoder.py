@@ -13,7 +13,7 @@ from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.rows import add_rms_norm, norm_and_rotate, rms_norm
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
-from umbel.models.batch import Batch
+from umbel.models.batch import ForwardBatch
 from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
 
 
@@ -53,12 +53,14 @@ class Decoder:
         """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
         return self.embedding.rows(tokens)
 
-    def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = UNHEARD) -> Batch:
-        """What `forward` must know of rows at `positions` (int64 `[rows]`); see Batch for the others."""
+    def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = UNHEARD) -> ForwardBatch:
+        """What `forward` must know of rows at `positions` (int64 `[rows]`); see ForwardBatch for the others."""
         angles = spans.lap("rotary", rotary_angles(positions, self.frequencies, self.dtype))
-        return Batch(angles, wanted, spans)
+        return ForwardBatch(angles, wanted, spans)
 
-    def forward(self, hidden: Tensor, batch: Batch, attention: AttentionBackend, layers: range | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None
+    ) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]`; gives the new hidden of the rows that the batch
         wants. `attention` was prepared for the rows."""
         eps, lap, wanted = self.spec.rms_norm_eps, batch.spans.lap, batch.wanted
@@ -82,7 +84,7 @@ class Decoder:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `out`."""
         return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), out)
 
-    def _queries(self, layer: int, x: Tensor, batch: Batch, place: Place) -> Tensor:
+    def _queries(self, layer: int, x: Tensor, batch: ForwardBatch, place: Place) -> Tensor:
         """Queries of one layer for normed rows (`[rows, n_heads, head_dim]`); keys and values are stored."""
         spec, w, lap = self.spec, self.layers[layer], batch.spans.lap
         heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)

@@ -17,7 +17,7 @@ from umbel.kernels.experts import weighted_sum
 from umbel.linear.base import LinearMethod, Table, Weights
 from umbel.linear.experts import ExpertProducts, convert_experts
 from umbel.linear.summed import add_up
-from umbel.models.batch import Batch
+from umbel.models.batch import ForwardBatch
 
 STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
@@ -41,7 +41,7 @@ class ExpertBlock:
         gate_up, down = (stack.view(experts.count, -1, stack.shape[1]) for stack in stacks)
         return cls(experts, method.convert_table(router), convert_experts(gate_up, down, method))
 
-    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+    def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
         """The router's choice for each row, then the experts' results added up."""
         lap = batch.spans.lap
         ids, shares = lap("router", choose_experts(self.router.logits(x), self.experts))
@@ -67,7 +67,7 @@ class SummedExperts:
 
     part: ExpertBlock
 
-    def apply(self, x: Tensor, batch: Batch) -> Tensor:
+    def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
         """The sum of all ranks' blocks."""
         return batch.spans.lap("experts", add_up(self.part.apply(x, batch)))
 

@@ -70,7 +70,7 @@ class Form:
         return cls(_bucket(len(lists.writes)), sizes, _power_of_two(lists.queries))
 
 
-class Place:
+class GraphMemory:
     """The memory of one form: `tokens`, `positions`, `writes` (int64 `[rows]`), the lists of attention, and `before`,
     the tokens that the step before drew."""
 
@@ -110,7 +110,7 @@ class DecodeGraphs:
         # One place for all logits: those of each graph apart would take gigabytes.
         self._logits = torch.empty(MOST_ROWS, decoder.spec.vocab_size, dtype=torch.float32, device=decoder.device)
         self._seen: dict[Form, int] = {}
-        self._kept: dict[Form, tuple[Place, Callable[[], Tensor]]] = {}
+        self._kept: dict[Form, tuple[GraphMemory, Callable[[], Tensor]]] = {}
 
     def logits(self, step: Step, before: Tensor | None) -> tuple[Tensor, int] | None:
         """Logits of every row, in order, and the KV tokens that each layer read; None for a step that is to run as it
@@ -124,18 +124,18 @@ class DecodeGraphs:
         if form not in self._kept:
             if self._seen[form] <= SEEN or len(self._kept) == MOST_GRAPHS:
                 return None
-            place = Place(form, self.decoder.device)
-            place.take(step, lists, before)
-            self._kept[form] = place, self.graphs.record(lambda: self._compute(place))
-        place, replay = self._kept[form]
-        place.take(step, lists, before)
+            memory = GraphMemory(form, self.decoder.device)
+            memory.take(step, lists, before)
+            self._kept[form] = memory, self.graphs.record(lambda: self._compute(memory))
+        memory, replay = self._kept[form]
+        memory.take(step, lists, before)
         return replay()[: step.n_rows], lists.keys_read
 
-    def _compute(self, place: Place) -> Tensor:
-        """Everything from token ids to logits, in the memory of a place."""
-        tokens = torch.where(place.tokens < 0, place.before[(-1 - place.tokens).clamp_min(0)], place.tokens)
-        self.attention.use(place.work, place.writes)
-        hidden = self.decoder.forward(self.decoder.embed(tokens), self.decoder.batch(place.positions), self.attention)
+    def _compute(self, memory: GraphMemory) -> Tensor:
+        """Everything from token ids to logits, in the memory of one form."""
+        tokens = torch.where(memory.tokens < 0, memory.before[(-1 - memory.tokens).clamp_min(0)], memory.tokens)
+        self.attention.use(memory.work, memory.writes)
+        hidden = self.decoder.forward(self.decoder.embed(tokens), self.decoder.batch(memory.positions), self.attention)
         out = self._logits[: len(tokens)]
         logits = self.decoder.logits(hidden, out)
         return out if logits.data_ptr() == out.data_ptr() else out.copy_(logits)
