@@ -12,6 +12,7 @@ import pytest
 from tests.packages import ROWS, TOYS, installed, write_package
 from tests.plan.workloads import MACHINE, SPEC, groups, of
 from umbel import registry
+from umbel.cli.checkup import added_techniques
 from umbel.config import EngineConfig, choices
 from umbel.errors import UsageError
 from umbel.plan.planner import make_plan
@@ -57,6 +58,7 @@ def test_a_plan_takes_it_by_name_and_prices_it_otherwise() -> None:
     assert plan.decision("admission").reason == "a row starts while half of the pool is free"
     assert "admission: half" not in {r.technique for r in plan.refusals}
     assert plan.estimates.kv_peak_tokens < 1_000 and plan.exact
+    assert added_techniques()["admission: half"] == "ready"
 
 
 def test_the_command_line_shows_it(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_names_that_are_taken_and_families_that_are_closed(tmp_path: Path) -> No
             EngineConfig("demo", admission="twin")
         with pytest.raises(UsageError, match="prefix='short': must be one of"):
             EngineConfig("demo", prefix="short")
-        faults = dict(registry.faults())
+        faults = added_techniques()
         assert "a built-in technique's" in faults["admission: headroom"] and faults.keys() >= {"prefix: short", "odd"}
 
 

@@ -99,23 +99,18 @@ def values(option: str) -> tuple[str, ...]:
     return (*none, *own, *(name for name in _added(_family(option)) if name not in own))
 
 
-def rows() -> Iterator[Technique]:
-    """All rows: the built-in ones, then those of other packages that can be loaded."""
-    yield from catalog.CATALOG
-    for entry in installed():
-        try:
-            yield _row(entry)
-        except UsageError:
-            continue
+def rows(*families: str) -> Iterator[Technique]:
+    """The rows of some families (none given: of all): the built-in ones, then those of other packages that can be
+    loaded. Only packages that add to these families are imported."""
+    yield from (row for row in catalog.CATALOG if not families or row.family in families)
+    yield from (row for row in map(_checked, _entries(families)) if isinstance(row, Technique))
 
 
-def faults() -> Iterator[tuple[str, str]]:
+def faults(*families: str) -> Iterator[tuple[str, str]]:
     """Techniques of other packages that cannot be used: "family: name", and why."""
-    for entry in installed():
-        try:
-            _row(entry)
-        except UsageError as error:
-            yield entry.name.replace(".", ": ", 1), str(error)
+    for entry in _entries(families):
+        if isinstance(why := _checked(entry), UsageError):
+            yield entry.name.replace(".", ": ", 1), str(why)
 
 
 def lossy(settings: object) -> tuple[Technique, ...]:
@@ -145,6 +140,18 @@ def installed() -> tuple[EntryPoint, ...]:
     from importlib.metadata import entry_points  # here, as it is not needed for what is built in
 
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, _package(entry))))
+
+
+def _entries(families: tuple[str, ...]) -> Iterator[EntryPoint]:
+    return (entry for entry in installed() if not families or entry.name.partition(".")[0] in families)
+
+
+def _checked(entry: EntryPoint) -> Technique | UsageError:
+    """The row that an entry point names, or why it cannot be used."""
+    try:
+        return _row(entry)
+    except UsageError as error:
+        return error
 
 
 def _entry(family: str, name: str) -> EntryPoint:

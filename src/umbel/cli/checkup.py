@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from umbel import registry
 from umbel.attention.capabilities import Case, choose
 from umbel.attention.pick import check_attention
 from umbel.config import EngineConfig
@@ -81,6 +82,12 @@ def attention_used(device: torch.device, config: EngineConfig, *, named: bool) -
     else:
         choice = choose(Case.usual(device), config.attention_backend)
     return {"name": choice.name, "reason": choice.reason, "others": dict(choice.others)}
+
+
+def added_techniques() -> dict[str, str]:
+    """Techniques that other packages bring, by family and name: "ready", or why they cannot be used."""
+    rows = (row for row in registry.rows() if not registry.is_built_in(row))
+    return {f"{row.family}: {row.name}": "ready" for row in rows} | dict(registry.faults())
 
 
 def ceilings(device: torch.device, seconds: float = 0.4) -> dict[str, dict[str, float]]:

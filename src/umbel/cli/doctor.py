@@ -35,7 +35,16 @@ def doctor_command(
     # Imported when the command runs, so that --help is quick.
     import torch
 
-    from umbel.cli.checkup import advice, attention_used, cache, ceilings, hardware, kernels_used, versions
+    from umbel.cli.checkup import (
+        added_techniques,
+        advice,
+        attention_used,
+        cache,
+        ceilings,
+        hardware,
+        kernels_used,
+        versions,
+    )
     from umbel.cost.machine import this_machine
     from umbel.engine.device import pick_device
 
@@ -46,6 +55,7 @@ def doctor_command(
     found: dict[str, Any] = {"versions": versions(), "machine": hardware(chosen), "ceilings": ceilings(chosen)}
     found["kernels"] = kernels_used(chosen)
     found["attention"] = attention_used(chosen, config, named=model is not None)
+    found["added_techniques"] = added_techniques()
     found["cache"] = cache()
     if model is not None:
         found["model"] = _benchmark(config, seconds)
@@ -104,6 +114,7 @@ def _text(found: dict[str, Any]) -> str:
     lines.append(f"kernels    {found['kernels']['reason']}")
     lines.append(f"attention  {found['attention']['name']}: {found['attention']['reason']}")
     lines += [f"           not {name}: {why}" for name, why in found["attention"]["others"].items()]
+    lines += [f"added      {name}: {state}" for name, state in found["added_techniques"].items()]
     for name, rate in found["ceilings"].items():
         unit = "GB/s" if name == "copy" else "GFLOP/s"
         lines.append(f"{name:<16}  {rate['best'] / 1e9:,.1f} {unit} at best, {rate['usual'] / 1e9:,.1f} usually")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from umbel import registry
+from umbel.catalog import CATALOG
 from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
@@ -12,15 +13,17 @@ from umbel.plan.passes.memory import useful_pages
 from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import Technique
 
+CONTROL = ("admission", "queue", "keep")  # families of which other packages' rows are read without torch
+
 
 def weigh_techniques(draft: PlanDraft) -> PlanDraft:
     """Refuse every row of the catalogue that no pass has taken or refused; prefix modes are refused by their pass.
 
     Runs last, over a draft that is decided.
     """
-    rows = tuple(registry.rows())
+    rows = (*CATALOG, *(row for row in registry.rows(*CONTROL) if not registry.is_built_in(row)))
     others = (refusal for row in rows for refusal in _refusals(row, draft))
-    broken = (Refusal(name, None, why) for name, why in registry.faults())
+    broken = (Refusal(name, None, why) for name, why in registry.faults(*CONTROL))
     return draft.refuse(*others, *_other_rules(rows, draft), *broken)
 
 
