@@ -19,6 +19,8 @@ from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
+from umbel.ir.sampled import Outcomes, SampledTokens
+from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.sched.lot import Lot
@@ -88,9 +90,10 @@ def run(made: tuple[Workload, Forest], lengths: Ints, pages: int, rule: str, his
         if s.waiting.first() is not None:
             waited += 1
             full += s.pool.used - s.kv.idle_pages
-        drawn = s.advance()
-        s.settle(drawn, np.zeros(len(step.sampling), np.int64))
-        slots = drawn.slots
+        n = len(step.sampling)
+        sampled = SampledTokens(s.advance(), StepResult(np.zeros(n, np.int64), np.zeros(n, bool)))
+        s.settle(sampled, Outcomes.of(sampled))
+        slots = sampled.drawing.slots
         for slot in slots[s.seqs.n_out[slots] >= lengths[s.seqs.row[slots]]].tolist():
             s.finish(slot)
     spent = time.process_time() - began

@@ -89,13 +89,13 @@ def workload_of(rows: int, out: int, width: int, *, ragged: bool) -> Workload:
 
 def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
     """Put the clock around the parts of a loop."""
-    scheduler, state, rows, runner = loop.scheduler, loop.state, loop.rows, loop.runner
+    scheduler, rows, runner = loop.scheduler, loop.rows, loop.runner
     assert isinstance(runner, TorchRunner)
     for name in ("_extend_tails", "_admit", "next", "advance", "settle", "finish"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
     scheduler._assembler.step = clock.timed("assemble", scheduler._assembler.step)  # type: ignore[method-assign]
-    state.take = clock.timed("take", state.take)  # type: ignore[method-assign]
+    loop.watchers.judge = clock.timed("judge", loop.watchers.judge)  # type: ignore[method-assign]
     rows._texts = clock.timed("texts", rows._texts)  # type: ignore[method-assign]
     loop.meter.add = clock.timed("meter", loop.meter.add)  # type: ignore[method-assign]
     if instant:
@@ -124,16 +124,16 @@ def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = Fals
 def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
     """Run the loop; the clock is closed after each step."""
     ran: list[Step] = []
-    take, start = loop.state.take, loop.runner.start
+    judge, start = loop.watchers.judge, loop.runner.start
     loop.runner.start = lambda step: (ran.append(step), start(step))[1]  # type: ignore[method-assign]
     ended = [0]
 
     def counted(*given: Any) -> Any:
-        found = take(*given)
-        ended[0] = len(found)
+        found = judge(*given)
+        ended[0] = len(found.finished)
         return found
 
-    loop.state.take = counted  # type: ignore[method-assign]
+    loop.watchers.judge = counted  # type: ignore[method-assign]
     add = loop.meter.add
     began = time.perf_counter()
 

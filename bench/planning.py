@@ -30,7 +30,9 @@ from umbel.config import EngineConfig
 from umbel.cost.machine import h200
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
+from umbel.ir.sampled import Outcomes, SampledTokens
 from umbel.ir.spec import ModelSpec
+from umbel.ir.step import StepResult
 from umbel.ir.workload import Workload
 from umbel.plan import planner
 from umbel.plan.draft import PlanDraft
@@ -169,9 +171,11 @@ def _drive(prompts: list[list[int]], output: int) -> float:
         begin = time.process_time()
         while (step := scheduler.next()) is not None:
             lay_out(step, 3)
-            drawn = scheduler.advance()
-            scheduler.settle(drawn, np.zeros(len(step.sampling), np.int64))
-            slots = drawn.slots
+            draws = len(step.sampling)
+            result = StepResult(np.zeros(draws, np.int64), np.zeros(draws, bool))
+            sampled = SampledTokens(scheduler.advance(), result)
+            scheduler.settle(sampled, Outcomes.of(sampled))
+            slots = sampled.drawing.slots
             for slot in slots[scheduler.seqs.n_out[slots] == output].tolist():
                 scheduler.finish(slot)
         best = min(best, time.process_time() - begin)

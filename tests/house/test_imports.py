@@ -69,7 +69,7 @@ PURE_MODULES = {
     "umbel.engine.assemble",
     "umbel.engine.loop",
     "umbel.engine.output",
-    "umbel.engine.state",
+    "umbel.engine.watch.watchers",
     "umbel.profile.recorder",
     "umbel.profile.trace",
     "umbel.models.families",

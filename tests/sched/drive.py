@@ -13,6 +13,7 @@ from umbel import registry
 from umbel.cache.pages import PagePool
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
+from umbel.ir.sampled import Outcomes, SampledTokens
 from umbel.ir.step import Sampling, Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
@@ -94,9 +95,10 @@ def scheduler_of(
 
 def apply(scheduler: Scheduler, result: StepResult) -> np.ndarray:
     """Take in the result of the step last returned; the slots that got a token, as in its samples."""
-    drawn = scheduler.advance()
-    scheduler.settle(drawn, result.token_ids)
-    return drawn.slots
+    drawing = scheduler.advance()
+    sampled = SampledTokens(drawing, result)
+    scheduler.settle(sampled, Outcomes.of(sampled))
+    return drawing.slots
 
 
 @dataclass

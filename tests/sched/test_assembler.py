@@ -14,8 +14,10 @@ import pytest
 
 from tests.sched.drive import Job, Zeros, apply, drive, scheduler_of
 from umbel.cost.meter import Meter
-from umbel.engine.state import LiveState
-from umbel.ir.step import Step
+from umbel.engine.watch.base import Surroundings
+from umbel.engine.watch.watchers import BUILT_IN, Watchers
+from umbel.ir.sampled import SampledTokens
+from umbel.ir.step import Step, StepResult
 from umbel.runner.base import run_step
 from umbel.sched.scheduler import Scheduler
 
@@ -75,6 +77,15 @@ class Calls:
             sys.setprofile(None)
 
 
+def land(scheduler: Scheduler, watchers: Watchers, result: StepResult) -> np.ndarray:
+    """Take in the result of the step last returned, as the loop does; the slots that drew in it."""
+    drawing = scheduler.advance()
+    assert watchers.masks(drawing) is None
+    sampled = scheduler.in_flight.present(SampledTokens(drawing, result))
+    scheduler.settle(sampled, watchers.judge(sampled))
+    return drawing.slots
+
+
 def calls_of_a_step(rows: int, *, ended: bool) -> int:
     """Calls that the loop makes for a step in which `rows` rows decode, right after one in which one `ended`."""
     outs = [40] * rows
@@ -82,21 +93,19 @@ def calls_of_a_step(rows: int, *, ended: bool) -> int:
         outs[-1] = 14
     job = job_of(rows, outs)
     scheduler: Scheduler = scheduler_of(job, job.demand(PAGE), PAGE, 10_000)
-    state = LiveState(scheduler.requests, scheduler.seqs, None)
+    watchers = Watchers([make(Surroundings(scheduler.requests)) for make in BUILT_IN])
+    watchers.extend(job.workload.params)
     meter, runner = Meter(), Zeros()
     for made in range(1, 15):  # the tails of the next step fit their pages, so that none are looked for
         step = scheduler.next()
         assert step is not None
-        slots = apply(scheduler, run_step(runner, step))
-        for sample in state.take(slots, run_step(runner, step)):
-            scheduler.finish(sample.slot)
+        slots = land(scheduler, watchers, run_step(runner, step))
         assert (scheduler.seqs.n_out[slots] >= min(made, 14)).all()
     calls = Calls()
     step = calls.of(scheduler.next)
     assert len(step.sampling) == rows - ended
     result = run_step(runner, step)
-    slots = calls.of(lambda: apply(scheduler, result))
-    calls.of(lambda: state.take(slots, result))
+    calls.of(lambda: land(scheduler, watchers, result))
     calls.of(lambda: meter.add(step, 1, 0.1))
     return calls.count
 

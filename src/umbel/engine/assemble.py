@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.meter import Meter
 from umbel.engine.loop import Loop
+from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.engine.watch.watchers import BUILT_IN
 from umbel.ir.plan import Plan
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.workload import Workload
@@ -29,14 +31,15 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     known: Mapping[str, LengthCurve] | None = None,
     meter: Meter | None = None,
     spans: Spans = UNHEARD,
+    watchers: Sequence[Callable[[Surroundings], Watcher]] = BUILT_IN,
 ) -> Loop:
     """The loop that runs a workload by its plan, with a pool of the plan's size; more rows may be added to it.
 
     `defaults` fill in what rows leave open, `policy` replaces the plan's rules, `known` are lengths of earlier answers
-    by template.
+    by template, `watchers` look at what samples draw, in this order.
     """
     scheduler = make_scheduler(plan, policy, known)
-    loop = Loop(scheduler, runner, tokenizer, defaults, meter, spans)
+    loop = Loop(scheduler, runner, tokenizer, defaults, meter, spans, watchers)
     loop.add(workload, plan)
     return loop
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,27 +17,29 @@ from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
-from umbel.engine.row_errors import ALL_BANNED, NOT_FINITE
-from umbel.engine.state import LiveState
+from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.engine.watch.watchers import BUILT_IN, Watchers
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
+from umbel.ir.sampled import Drawing, Outcomes, SampledTokens
 from umbel.ir.spans import UNHEARD, Spans
-from umbel.ir.step import Step, StepResult
+from umbel.ir.step import Step
+from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner, Wait
-from umbel.sched.draft import Drawn
 from umbel.sched.lot import Defaults, Lot
-from umbel.sched.scheduler import Ints, Scheduler
+from umbel.sched.scheduler import Scheduler
 from umbel.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A step that is under way, who draws in it, and what waits for its result."""
+    """A step that is under way, who draws in it and from which tokens (None: any), and what waits for its result."""
 
     step: Step
-    drawn: Drawn
+    drawing: Drawing
+    masks: DrawMasks | None
     wait: Wait
 
 
@@ -69,11 +71,13 @@ class Loop:
         defaults: Defaults | None = None,
         meter: Meter | None = None,
         spans: Spans = UNHEARD,
+        watchers: Sequence[Callable[[Surroundings], Watcher]] = BUILT_IN,
     ):
         self.scheduler = scheduler
         self.runner = runner
         self.defaults = defaults or Defaults()
-        self.state = LiveState(scheduler.requests, scheduler.seqs, tokenizer, self.defaults.width)
+        around = Surroundings(scheduler.requests, tokenizer, self.defaults.width)
+        self.watchers = Watchers([make(around) for make in watchers])
         self.rows = Rows(scheduler.requests, tokenizer)
         self.meter = meter or Meter()
         self.spans = spans
@@ -84,7 +88,7 @@ class Loop:
         self._landed = self._left = time.perf_counter()  # when the last step was done; when `step` returned last
         self._steps = 0
         self._kv_read = 0
-        self._prompt_tokens = 0
+        self._prompt_tokens = self._output_tokens = 0
         self._rows_done = 0
 
     def add(self, workload: Workload, plan: Plan, streamed: NDArray[np.bool_] | None = None) -> int:
@@ -94,7 +98,7 @@ class Loop:
 
     def add_lot(self, lot: Lot) -> int:
         """More rows, with all that decides how they run."""
-        first = self.scheduler.add(lot)
+        first = self.scheduler.add(replace(lot, lockstep=self.watchers.extend(lot.workload.params)))
         self.rows.extend(first, lot.same_as)
         self._streams |= lot.streamed is not None and bool(lot.streamed.any())
         self.busy = True
@@ -139,7 +143,7 @@ class Loop:
             planned_prompt_tokens=s.kv.forest.n_tokens,
             computed_prompt_tokens=s.computed_tokens,
             recomputed_tokens=s.recomputed_tokens,
-            output_tokens=self.state.output_tokens,
+            output_tokens=self._output_tokens,
             preemptions=s.preemptions,
             steps=self._steps,
             kv_peak_tokens=s.peak_pages * s.pool.page_size,
@@ -151,64 +155,64 @@ class Loop:
 
     def _start(self, step: Step) -> Flight:
         """The step is given to the runner, and the scheduler goes on as if it were done."""
-        drawn = self.scheduler.advance()
-        masks = self.state.masks(drawn)
+        drawing = self.scheduler.advance()
+        masks = self.watchers.masks(drawing)
         if masks is not None:
             step = replace(step, sampling=replace(step.sampling, mask=masks.mask, masks=masks.masks))
         self.spans.lap("scheduling", None)
-        return Flight(step, drawn, self.runner.start(step))
+        return Flight(step, drawing, masks, self.runner.start(step))
 
     def _land(self, flight: Flight) -> Iterator[Event]:
-        """The step is done: its tokens go to their samples, and who ends with them ends."""
-        result, drawn = flight.wait(), flight.drawn
+        """The step is done: watchers look at its tokens, and what follows from them happens."""
+        result = flight.wait()
         if self.first_token is None and len(result.token_ids):
             self.first_token = time.monotonic()
         self._steps += 1
         self._kv_read += result.kv_tokens_read
-        here = self.spans.lap("scheduling", self.scheduler.settle(drawn, result.token_ids))
-        yield from self._count(self._broken(drawn.slots[here & result.bad]))
-        yield from self._finished(drawn, result)
+        sampled = self.scheduler.in_flight.present(SampledTokens(flight.drawing, result, flight.masks))
+        outcomes = self.watchers.judge(sampled)
+        self._output_tokens += int(outcomes.keep.sum())
+        news = self._news(sampled, outcomes) if self._streams else []
+        ended = self.spans.lap("scheduling", self.scheduler.settle(sampled, outcomes))
+        yield from self._count(self._fail(outcomes.failed))
+        yield from news
+        yield from self._count(self.rows.add(ended))
         now = time.perf_counter()
         self.meter.add(flight.step, result.kv_tokens_read, now - self._landed)
         self._landed = now
         self.spans.close(flight.step, result.kv_tokens_read)
 
-    def _finished(self, drawn: Drawn, result: StepResult) -> Iterator[Event]:
-        alive = self.scheduler.seqs.rank[drawn.slots] == drawn.ranks  # some ended before, some broke in this step
-        slots, counts = drawn.slots[alive], drawn.counts[alive]
-        here = result if alive.all() else result.only(alive)
-        if self._streams:
-            yield from self._news(slots, here.token_ids)
-        ended = self.state.take(slots, here, counts)
-        for sample in ended:
-            self.scheduler.finish(sample.slot, len(sample.token_ids))
-        yield from self._count(self.rows.add(ended))
-
-    def _news(self, slots: Ints, token_ids: Ints) -> Iterator[Tokens]:
+    def _news(self, sampled: SampledTokens, outcomes: Outcomes) -> list[Tokens]:
         """The new tokens of samples whose rows stream."""
-        rows, samples = self.scheduler.seqs.row[slots], self.scheduler.seqs.sample[slots]
-        for i in np.flatnonzero(self.scheduler.requests.streamed[rows]).tolist():
-            for reader in self.rows.readers(int(rows[i])):
-                yield Tokens(reader, int(samples[i]), (int(token_ids[i]),))
+        drawing = sampled.drawing
+        found = []
+        for i in np.flatnonzero(self.scheduler.requests.streamed[drawing.rows] & (outcomes.keep > 0)).tolist():
+            begin, row = drawing.begin.item(i), drawing.rows.item(i)
+            token_ids = tuple(sampled.tokens[begin : begin + outcomes.keep.item(i)].tolist())
+            sample = self.scheduler.seqs.sample.item(drawing.slots.item(i))
+            found += [Tokens(reader, sample, token_ids) for reader in self.rows.readers(row)]
+        return found
 
-    def _broken(self, slots: Ints) -> Iterator[Output]:
-        """Rows that no token could be drawn for: abandoned, with an error; the others go on."""
-        for row in dict.fromkeys(self.scheduler.seqs.row[slots].tolist()):
-            error = ALL_BANNED if self.state.bans_all(row) else NOT_FINITE
-            self._drop(row)
+    def _fail(self, failed: Mapping[int, RowError]) -> Iterator[Output]:
+        """Rows that were dropped come out as errors."""
+        for row, error in failed.items():
+            self._forget(row)
             yield from self.rows.fail(row, error)
 
     def _unfit(self) -> Iterator[Output]:
         failed, self.scheduler.failed = self.scheduler.failed, []
         for row, reason in failed:
+            self._forget(row)
             advice = "raise kv_tokens (of a job: --kv-tokens, with --retry-failed)"
             yield from self.rows.fail(row, RowError("kv_capacity_exceeded", f"{reason}; {advice}", status=400))
 
     def _drop(self, row: int) -> None:
         """Abandon a row's samples and what is held for them."""
-        for rank in self.scheduler.waiting.ranks_of(row):
-            self.state.forget(rank)
+        self._forget(row)
         self.scheduler.drop_row(row)
+
+    def _forget(self, row: int) -> None:
+        self.watchers.forget(np.array(self.scheduler.waiting.ranks_of(row), np.int64))
 
     def _count(self, outputs: Iterable[Output]) -> Iterator[Output]:
         for output in outputs:

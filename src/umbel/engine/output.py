@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.engine.state import Ended
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
+from umbel.ir.sampled import Ended
 from umbel.sched.request_table import RequestTable
 from umbel.text.tokenizer import Tokenizer
 

@@ -40,13 +40,3 @@ class Draft:
         self.tails = np.append(self.tails, slot)
         self.tail_tokens = np.append(self.tail_tokens, tokens)
         self.budget -= tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The samples of a step that is under way (`[samples]`): the slots that draw, whose they are (`ranks`), and how
-    many tokens each has with the one that it draws."""
-
-    slots: Ints
-    ranks: Ints
-    counts: Ints

@@ -25,9 +25,9 @@ class Lot:
 
     Per row: `end_ids` (tokens that end it, not before its `min_tokens`), `limits` (tokens that each of its samples may
     generate), `groups` (which of `templates` it answers like; None: all alike), `same_as` (the row of the lot whose
-    answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does). `order`
-    lists the rows to run (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by
-    `seed`.
+    answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does), `lockstep`
+    (its next tokens are not scheduled before its last ones are known; None: of no row). `order` lists the rows to run
+    (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
     """
 
     workload: Workload
@@ -39,6 +39,7 @@ class Lot:
     templates: tuple[str, ...] = ("",)
     same_as: Ints | None = None
     streamed: Flags | None = None
+    lockstep: Flags | None = None
     seed: int = 0
 
     @property

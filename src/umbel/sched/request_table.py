@@ -22,8 +22,10 @@ class RequestTable(Growable):
     Prompts: row i is `tokens[offsets[i]:offsets[i + 1]]`. Columns (`[rows]`): the fields of its parameters that a step
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `key` (its number in the input),
     `limit` (tokens that each of its samples may generate), `has_stops` (stop strings), `certain` (only `limit` can end
-    it), `streamed` (it wants its tokens as they come). Lists: `params`, and `end_ids`, the tokens that end the row and
-    are banned before its `min_tokens`. `any_end` are all of these, ascending.
+    it), `streamed` (it wants its tokens as they come), `lockstep` (its next
+    tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and
+    are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there
+    is a lockstep row.
     """
 
     tokens: NDArray[np.int32]
@@ -41,12 +43,14 @@ class RequestTable(Growable):
     has_stops: Flags
     certain: Flags
     streamed: Flags
+    lockstep: Flags
 
     def __init__(self) -> None:
         super().__init__()
         self.params: list[SamplingParams] = []
         self.end_ids: list[tuple[int, ...]] = []
         self.any_end: Ints = np.zeros(0, np.int64)
+        self.any_lockstep = False
         self._grow(offsets=np.zeros(1, np.int64))
 
     @classmethod
@@ -81,10 +85,12 @@ class RequestTable(Growable):
             limit=lot.limits,
             has_stops=has_stops,
             certain=~has_stops & ~ended,
+            lockstep=np.zeros(len(load), bool) if lot.lockstep is None else lot.lockstep,
             streamed=np.zeros(len(load), bool) if lot.streamed is None else lot.streamed,
         )
         self.params += load.params
         self.end_ids += lot.end_ids
+        self.any_lockstep |= lot.lockstep is not None and bool(lot.lockstep.any())
         ends = {i for ids in set(lot.end_ids) for i in ids}
         if not ends <= set(self.any_end.tolist()):
             self.any_end = np.union1d(self.any_end, np.array(sorted(ends), np.int64))

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook
 from umbel.ir.growable import Growable
+from umbel.ir.sampled import Drawing, Ended, Outcomes, SampledTokens
 from umbel.ir.step import Step
 from umbel.sched.assembler import Assembler
-from umbel.sched.draft import Draft, Drawn
+from umbel.sched.draft import Draft
+from umbel.sched.in_flight import InFlight
 from umbel.sched.lot import Lot
 from umbel.sched.policies.admission import Books, Candidate
 from umbel.sched.policies.build import build_admission, build_cache, build_queue, follows_nodes
@@ -55,7 +57,7 @@ class Scheduler(Growable):
         self.steps = self.preemptions = self.computed_tokens = self.recomputed_tokens = 0
         self.peak_pages = self.peak_running = self.occupied_pages = 0
         self._evicted: set[int] = set()  # rows that were ever preempted
-        self._draft, self._under_way = Draft(0), 0
+        self._draft, self.in_flight = Draft(0), InFlight(self.seqs, self.requests)
         self._assembler = Assembler(self.seqs, self.kv, self.requests)
         self._paths: dict[int, list[int]] = {}  # slot -> path, for running slots
 
@@ -94,7 +96,7 @@ class Scheduler(Growable):
             self._admit(draft)
             if not draft.empty:
                 break
-            if self._under_way or not self._drop_unfit():
+            if self.in_flight or not self._drop_unfit():
                 return None
         self._draft = draft
         self._note()
@@ -111,12 +113,12 @@ class Scheduler(Growable):
         """(1) Every primed sample goes on, as far as the budget reaches; pages are found or victims are."""
         while True:
             slots = self.seqs.runners()
-            slots = slots[self.seqs.primed[slots]]
+            slots = self.in_flight.known(slots[self.seqs.primed[slots]])
             lacking = self.seqs.n_out[slots] - self.seqs.held[slots]
             wanted = np.where(self.seqs.n_out[slots] < self.seqs.max_out[slots], lacking, 0)  # full ones end soon
             granted = np.clip(draft.budget - (np.cumsum(wanted) - wanted), 0, wanted)
             slots, granted = slots[granted > 0], granted[granted > 0]
-            missing = self._pages_short(slots, granted)
+            missing = self.seqs.pages_short(slots, granted)
             if self.kv.make_room(int(missing.sum())):
                 break
             if not self._preempt_last():
@@ -124,12 +126,6 @@ class Scheduler(Growable):
         self.seqs.add_pages(slots, missing, self.pool.take_singles(int(missing.sum())))
         draft.tails, draft.tail_tokens = slots, granted
         draft.budget -= int(granted.sum())
-
-    def _pages_short(self, slots: Ints, more: Ints) -> Ints:
-        """Pages each slot lacks to hold `more` further tokens in its tail."""
-        held = self.seqs.held[slots] + more
-        short: Ints = np.maximum(-(-held // self.pool.page_size) - self.seqs.n_pages[slots], 0)
-        return short
 
     def _continue_prompts(self, draft: Draft) -> None:
         """(2) Samples that are not primed yet compute what their prompts still lack."""
@@ -150,7 +146,8 @@ class Scheduler(Growable):
             if lacking and draft.nodes[node] < lacking:
                 return
         if self.seqs.n_out[slot]:
-            self._rebuild_tail(draft, slot)
+            if len(self.in_flight.known(np.array([slot]))):
+                self._rebuild_tail(draft, slot)
             return
         leaf = path[-1]
         if leaf not in draft.nodes and leaf not in draft.again:
@@ -164,7 +161,7 @@ class Scheduler(Growable):
         """Compute a preempted tail again; from then on the sample is like any other."""
         tokens = min(draft.budget, int(self.seqs.n_out[slot]))
         at, more = np.array([slot]), np.array([tokens])
-        short = self._pages_short(at, more)
+        short = self.seqs.pages_short(at, more)
         if tokens == 0 or not self.kv.make_room(int(short.sum())):
             return
         self.seqs.add_pages(at, short, self.pool.take_singles(int(short.sum())))
@@ -229,12 +226,9 @@ class Scheduler(Growable):
         if rank is None:
             return False
         row = int(self.waiting.rows[rank])
-        tokens = int(self.kv.forest.end[self.kv.forest.leaf[row]])
-        slot = self.seqs.slot_of.get(rank)
-        made = int(self.seqs.n_out[slot]) if slot is not None else 0
-        pool = self.pool.n_pages * self.pool.page_size
-        what = f"prompt of {tokens} tokens and {made} generated"
-        self.failed.append((row, f"{what} do not fit the KV pool of {pool} tokens"))
+        made = int(self.seqs.n_out[self.seqs.slot_of[rank]]) if rank in self.seqs.slot_of else 0
+        what = f"prompt of {self.requests.prompt_len(row)} tokens and {made} generated"
+        self.failed.append((row, f"{what} do not fit the KV pool of {self.pool.n_pages * self.pool.page_size} tokens"))
         self.drop_row(row)
         return True
 
@@ -250,9 +244,9 @@ class Scheduler(Growable):
 
     # -- what happened -------------------------------------------------------------------------------------------
 
-    def advance(self) -> Drawn:
-        """The step last returned is under way, and all that it leaves is known but for the tokens that it draws: until
-        `settle`, which must come before the step after the next is decided, that of its sample i is -1 - i."""
+    def advance(self) -> Drawing:
+        """The step last returned is under way, and all that it leaves is known but its draws: until `settle`, which
+        must come before the step after the next is decided, the token of draw i is the placeholder -1 - i."""
         draft = self._draft
         reaches = self.seqs.held[draft.tails] + draft.tail_tokens == self.seqs.n_out[draft.tails]
         slots = np.concatenate([draft.tails[reaches], np.array(draft.firsts, np.int64)])
@@ -269,15 +263,24 @@ class Scheduler(Growable):
         self.seqs.held[draft.tails] += draft.tail_tokens
         self.seqs.append(slots, -1 - np.arange(len(slots)))
         self.seqs.primed[np.array(draft.firsts, np.int64)] = True
-        self._draft, self._under_way = Draft(0), self._under_way + 1
-        return Drawn(slots, self.seqs.rank[slots], self.seqs.n_out[slots])
+        self._draft = Draft(0)
+        return self.in_flight.begin(slots)
 
-    def settle(self, drawn: Drawn, tokens: Ints) -> NDArray[np.bool_]:
-        """The tokens of a step are known; tells which of its samples are still there (`[samples]`)."""
-        here: NDArray[np.bool_] = self.seqs.rank[drawn.slots] == drawn.ranks
-        self.seqs.out[drawn.slots[here], drawn.counts[here] - 1] = tokens[here]
-        self._under_way -= 1
-        return here
+    def settle(self, sampled: SampledTokens, outcomes: Outcomes) -> list[Ended]:
+        """The tokens of the eldest step under way are known, of samples that are `present`: those that count are kept,
+        rows that failed are dropped, samples that finished leave. Returns the latter."""
+        self.in_flight.end()
+        drawing, keep = sampled.drawing, outcomes.keep
+        self.seqs.settle(drawing, sampled.tokens, keep)
+        for row in outcomes.failed:
+            self.drop_row(row)
+        ended = []
+        for i, finish in outcomes.finished.items():
+            slot, count = drawing.slots.item(i), drawing.before.item(i) + keep.item(i)
+            if drawing.rows.item(i) not in outcomes.failed:
+                ended.append(self.seqs.ended(slot, count, finish))
+                self.finish(slot, count)
+        return ended
 
     def finish(self, slot: int, tokens: int | None = None) -> None:
         """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, its tail and

@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.sampled import Drawing, Ended, Finish
+
 Ints = NDArray[np.int64]
 
 Whole = TypeVar("Whole", np.int32, np.int64)
@@ -93,6 +95,31 @@ class Sequences:
         self.out = _widen(self.out, int(self.n_out[slots].max(initial=0)) + 1)
         self.out[slots, self.n_out[slots]] = tokens
         self.n_out[slots] += 1
+
+    def ended(self, slot: int, count: int, finish: Finish) -> Ended:
+        """The sample in a slot, with the first `count` tokens of its answer."""
+        token_ids, row, sample = tuple(self.out[slot, :count].tolist()), self.row.item(slot), self.sample.item(slot)
+        return Ended(row, sample, token_ids, finish.reason, finish.stop, finish.text, finish.logprobs)
+
+    def settle(self, drawing: Drawing, tokens: Ints, keep: Ints) -> None:
+        """The tokens of the draws are known (`[draws]`), of which the first `keep` of each sample count (`[samples]`):
+        they take the places of placeholders, and what is beyond them goes."""
+        if drawing.single and keep.all():
+            self.out[drawing.slots, drawing.before] = tokens
+            return
+        self.out = _widen(self.out, int(drawing.places.max(initial=-1)) + 1)
+        self.out[drawing.slots[drawing.owner], drawing.places] = tokens
+        changed = np.flatnonzero((keep != 1) | (drawing.counts != 1))
+        slots, left = drawing.slots[changed], drawing.before[changed] + keep[changed]
+        self.n_out[slots] = left
+        self.held[slots] = np.clip(self.held[slots], 0, left - 1)  # the last one is fed for the logits of the next
+        self.primed[slots[left == 0]] = False
+
+    def pages_short(self, slots: Ints, more: Ints) -> Ints:
+        """Pages that each slot lacks to hold `more` further tokens in its tail."""
+        held = self.held[slots] + more
+        short: Ints = np.maximum(-(-held // self.page_size) - self.n_pages[slots], 0)
+        return short
 
     def add_pages(self, slots: Ints, counts: Ints, pages: Ints) -> None:
         """Give `counts[i]` more pages to `slots[i]`, from the flat list `pages`."""

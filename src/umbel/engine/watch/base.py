@@ -1,0 +1,51 @@
+"""The seam of what looks at sampled tokens: stopping criteria, what samples collect, which tokens may be drawn next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from umbel.ir.params import SamplingParams
+from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
+from umbel.ir.token_masks import DrawMasks
+from umbel.sched.request_table import RequestTable
+from umbel.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none) and the
+    number of tokens in the model's vocabulary (None: not known, as of a simulated model)."""
+
+    requests: RequestTable
+    tokenizer: Tokenizer | None = None
+    vocab_size: int | None = None
+
+
+class Watcher:
+    """Looks at the tokens that samples of some rows are given. What it holds of a sample goes by the sample's rank.
+
+    `lockstep`: no step is decided for its samples before it has seen their last tokens, also where the runner works a
+    step ahead. `masking`: it says which tokens its samples may draw.
+    """
+
+    lockstep = False
+    masking = False
+
+    def __init__(self, around: Surroundings):
+        self.requests = around.requests
+
+    def watches(self, params: SamplingParams) -> bool:
+        """Whether samples of rows with such parameters are its own."""
+        return True
+
+    def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
+        """Samples `which` (indices, ascending) of the step are its own: say in `outcomes` what follows from their
+        tokens, of which the watchers before it have kept the first `outcomes.keep`."""
+
+    def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
+        """The tokens that samples `which` may draw, with an entry for each draw of the step; None: any. Asked before
+        each step in which they draw, if it is `masking`."""
+        return None
+
+    def forget(self, ranks: Ints) -> None:
+        """These samples are gone: ended, abandoned or cancelled. It may not know all of them."""

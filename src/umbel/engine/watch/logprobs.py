@@ -1,0 +1,44 @@
+"""Collects the log-probabilities of samples whose rows ask for them."""
+
+from __future__ import annotations
+
+from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import TokenLogprobs
+from umbel.ir.sampled import Ints, Outcomes, SampledTokens
+from umbel.ir.step import StepResult
+
+
+class Logprobs(Watcher):
+    """Watches rows with `logprobs`. Comes last, when it is certain which tokens count."""
+
+    def __init__(self, around: Surroundings):
+        super().__init__(around)
+        self._found: dict[int, list[TokenLogprobs]] = {}  # by rank
+
+    def watches(self, params: SamplingParams) -> bool:
+        """Whether the row asks for log-probabilities."""
+        return params.logprobs is not None
+
+    def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
+        """Note the log-probabilities of tokens that count; samples that end take all of theirs along."""
+        drawing = sampled.drawing
+        for sample in which.tolist():
+            begin, rank = int(drawing.begin[sample]), int(drawing.ranks[sample])
+            k, found = int(self.requests.logprobs[drawing.rows[sample]]), self._found.setdefault(rank, [])
+            draws = range(begin, begin + int(outcomes.keep[sample]))
+            found += [_of_draw(sampled.result, draw, k) for draw in draws]
+            if sample in outcomes.finished:
+                outcomes.finished[sample].logprobs = tuple(found)
+
+    def forget(self, ranks: Ints) -> None:
+        """Drop what samples that are gone have had."""
+        for rank in ranks.tolist() if self._found else ():
+            self._found.pop(rank, None)
+
+
+def _of_draw(result: StepResult, draw: int, k: int) -> TokenLogprobs:
+    """The log-probability of the token drawn, and those of the `k` most likely ones."""
+    assert result.logprobs is not None and result.top_ids is not None and result.top_logprobs is not None
+    top = zip(result.top_ids[draw, :k].tolist(), result.top_logprobs[draw, :k].tolist(), strict=True)
+    return TokenLogprobs(int(result.token_ids[draw]), float(result.logprobs[draw]), tuple(top))

@@ -1,0 +1,78 @@
+"""All watchers of a loop, in order; each sees the samples of the rows that it watches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.engine.watch.base import Watcher
+from umbel.engine.watch.endings import Endings
+from umbel.engine.watch.logprobs import Logprobs
+from umbel.engine.watch.min_tokens import MinTokens
+from umbel.engine.watch.stop_strings import StopStrings
+from umbel.ir.distinct import Distinct
+from umbel.ir.growable import Growable
+from umbel.ir.params import SamplingParams
+from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
+from umbel.ir.token_masks import DrawMasks
+
+Flags = NDArray[np.bool_]
+# What every loop has, in this order: the last ones see which tokens the first ones leave.
+BUILT_IN: tuple[type[Watcher], ...] = (MinTokens, Endings, StopStrings, Logprobs)
+
+
+class Watchers(Growable):
+    """Asks the watchers in the order in which they are given; at most 63."""
+
+    _watched: Ints  # [rows] bit i: watcher i watches the row
+
+    def __init__(self, watchers: Sequence[Watcher]):
+        super().__init__()
+        self._bits = {1 << place: watcher for place, watcher in enumerate(watchers)}
+        self._lockstep = sum(bit for bit, watcher in self._bits.items() if watcher.lockstep)
+        self._masking = sum(bit for bit, watcher in self._bits.items() if watcher.masking)
+        self._used, self._common = 0, -1  # bits that any row has, and that all have
+        self._grow(_watched=np.zeros(0, np.int64))
+
+    def extend(self, params: Sequence[SamplingParams]) -> Flags:
+        """More rows, behind those that are there; for each whether it is watched in lockstep (`[rows]`)."""
+        distinct = Distinct.of(params)
+        watched = distinct.column(lambda p: sum(bit for bit, watcher in self._bits.items() if watcher.watches(p)))
+        self._used |= int(np.bitwise_or.reduce(watched, initial=0))
+        self._common &= int(np.bitwise_and.reduce(watched, initial=-1))
+        self._grow(_watched=watched)
+        return np.asarray(watched & self._lockstep != 0)
+
+    def masks(self, drawing: Drawing) -> DrawMasks | None:
+        """The tokens that the draws of a step may give, where any watcher says so."""
+        found: DrawMasks | None = None
+        if not self._used & self._masking:
+            return None
+        for bit, watcher in self._bits.items():
+            if bit & self._used & self._masking and len(which := self._samples_of(bit, drawing)):
+                masks = watcher.masks(drawing, which)
+                found = masks if found is None or masks is None else found.both(masks)
+        return found
+
+    def judge(self, sampled: SampledTokens) -> Outcomes:
+        """What follows from the tokens of a step."""
+        outcomes, drawing = Outcomes.of(sampled), sampled.drawing
+        for bit, watcher in self._bits.items():
+            if bit & self._used and len(which := self._samples_of(bit, drawing)):
+                watcher.look(sampled, which, outcomes)
+        if outcomes.finished:
+            self.forget(drawing.ranks[list(outcomes.finished)])
+        return outcomes
+
+    def _samples_of(self, bit: int, drawing: Drawing) -> Ints:
+        """The samples that a watcher watches."""
+        if bit & self._common:
+            return np.arange(len(drawing))
+        return np.flatnonzero(self._watched[drawing.rows] & bit)
+
+    def forget(self, ranks: Ints) -> None:
+        """Drop what is held for samples that are gone."""
+        for watcher in self._bits.values():
+            watcher.forget(ranks)

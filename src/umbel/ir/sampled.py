@@ -1,0 +1,144 @@
+"""What a step drew, sample by sample, and what follows from it: the records between scheduler, watchers and loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.request import RowError, TokenLogprobs
+from umbel.ir.step import StepResult
+from umbel.ir.token_masks import DrawMasks
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The samples that draw in a step which is under way (`[samples]`), in the order of its draws.
+
+    `slots`: where the scheduler keeps them; `ranks`: which samples they are, as a slot may be another's once the step
+    is done; `rows`; `before`: tokens that each has generated before these draws; `limits`: tokens that each may
+    generate. Sample i has the draws `begin[i]:begin[i + 1]` of the step, one or more, a position after the other.
+    """
+
+    slots: Ints
+    ranks: Ints
+    rows: Ints
+    before: Ints
+    limits: Ints
+    begin: Ints
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def single(self) -> bool:
+        """Whether each sample draws once, which nearly all steps are like."""
+        return self.begin.item(-1) == len(self)
+
+    @property
+    def counts(self) -> Ints:
+        """Draws of each sample (`[samples]`)."""
+        return self.begin[1:] - self.begin[:-1]
+
+    @property
+    def owner(self) -> Ints:
+        """The sample that each draw is of (`[draws]`)."""
+        return self.begin[:-1] if self.single else np.repeat(np.arange(len(self)), self.counts)
+
+    @property
+    def places(self) -> Ints:
+        """Where in its sample's answer each draw stands, the first token being at 0 (`[draws]`)."""
+        if self.single:
+            return self.before
+        owner = self.owner
+        return self.before[owner] + np.arange(len(owner)) - self.begin[owner]
+
+    def only(self, which: NDArray[np.bool_]) -> Drawing:
+        """Keep some of the samples (`[samples]`)."""
+        begin = np.append(0, np.cumsum(self.counts[which]))
+        slots, ranks, rows = self.slots[which], self.ranks[which], self.rows[which]
+        return Drawing(slots, ranks, rows, self.before[which], self.limits[which], begin)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTokens:
+    """The draws of a step that is done, and whose they are: sample i drew `tokens[begin[i]:begin[i + 1]]`.
+
+    `masks` says which tokens could be drawn; None where each could be.
+    """
+
+    drawing: Drawing
+    result: StepResult
+    masks: DrawMasks | None = None
+
+    @property
+    def tokens(self) -> Ints:
+        """Sampled ids (`[draws]`)."""
+        return self.result.token_ids
+
+    def left_nothing(self, draw: int) -> bool:
+        """Whether no token could be drawn, as the draw's mask was empty."""
+        masks = self.masks
+        return masks is not None and masks.mask[draw] >= 0 and not masks.masks[masks.mask[draw]].any()
+
+    def only(self, which: NDArray[np.bool_]) -> SampledTokens:
+        """Keep what some of the samples drew (`[samples]`)."""
+        draws, masks = which[self.drawing.owner], self.masks
+        if masks is not None:
+            masks = DrawMasks(masks.mask[draws], masks.masks)
+        return SampledTokens(self.drawing.only(which), self.result.only(draws), masks)
+
+
+@dataclass(slots=True)
+class Finish:
+    """How a sample ended: the `reason` ("stop" or "length"), the string or id that `stop` is, its `text` where that is
+    known already, and its `logprobs` where its row asked for them."""
+
+    reason: str
+    stop: str | int | None = None
+    text: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What watchers make of sampled tokens.
+
+    `keep` (`[samples]`): how many of each sample's tokens count; watchers only lower it. `finished`: how samples ended,
+    by their index, with the last of the tokens kept. `failed`: rows to abandon, with an error.
+    """
+
+    keep: Ints
+    finished: dict[int, Finish] = field(default_factory=dict)
+    failed: dict[int, RowError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sampled: SampledTokens) -> Outcomes:
+        """All tokens count and every sample goes on."""
+        return cls(sampled.drawing.counts)
+
+    def end(self, sample: int, keep: int, finish: Finish) -> None:
+        """The sample ends with the last of its first `keep` tokens."""
+        self.keep[sample] = keep
+        self.finished[sample] = finish
+
+    def fail(self, sample: int, row: int, error: RowError) -> None:
+        """None of the sample's tokens counts, and its row cannot be answered."""
+        self.keep[sample] = 0
+        self.failed.setdefault(row, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sample that is done: its tokens and why; `text` is None where it is to be decoded from all of them."""
+
+    row: int
+    sample: int
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    stop_reason: str | int | None
+    text: str | None
+    logprobs: tuple[TokenLogprobs, ...] | None
