@@ -10,7 +10,10 @@ from pathlib import Path
 from umbel import registry
 
 TOYS = Path(__file__).with_name("toys")
-ROWS = {"admission.half": "half_admission:ROW"}  # what pyproject.toml of the toys would have
+ROWS = {  # what pyproject.toml of the toys would have
+    "admission.half": "half_admission:ROW",
+    "attention.plain": "plain_attention:ROW",
+}
 
 
 def write_package(folder: Path, name: str, rows: Mapping[str, str], modules: Mapping[str, str] | None = None) -> None:

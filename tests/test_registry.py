@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.house.source import ROOT
 from tests.packages import ROWS, TOYS, installed, write_package
 from tests.plan.workloads import MACHINE, SPEC, groups, of
 from umbel import registry
+from umbel.api import LLM
+from umbel.attention.capabilities import Case, choose
 from umbel.cli.checkup import added_techniques
 from umbel.config import EngineConfig, choices
 from umbel.errors import UsageError
+from umbel.ir.params import SamplingParams
 from umbel.plan.planner import make_plan
 
 ROW = 'from umbel.technique import Technique\nROW = Technique("admission", "{}", {}, "{}", why_not="idle")\n'
@@ -142,3 +148,40 @@ def test_what_is_built_in_is_found_without_a_look_at_other_packages() -> None:
     code = "from umbel.config import EngineConfig\nEngineConfig('demo', admission='headroom', prefix='none')\n"
     code += "from umbel import registry\nassert registry.installed.cache_info().misses == 0"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.usefixtures("toys")
+def test_an_attention_backend_of_another_package_gives_the_same_answers() -> None:
+    """Taken by name only, and refused by name for what its row says that it cannot do."""
+    prompts, params = ["The sea", "The sea is", "A tree"], SamplingParams(max_tokens=8, temperature=0.0)
+    usual, plain = (
+        [out.outputs[0].token_ids for out in LLM("demo", dtype="float32", **how).generate(prompts, params)]
+        for how in ({}, {"attention_backend": "plain"})
+    )
+    assert usual == plain
+    assert choose(Case("cpu", "float32", 64)).name != "plain"
+    with pytest.raises(UsageError, match=r"attention_backend='plain' cannot serve this model here: .*float32"):
+        LLM("demo", dtype="bfloat16", attention_backend="plain")
+
+
+@pytest.mark.slow
+def test_the_conformance_tests_run_over_techniques_of_other_packages(tmp_path: Path) -> None:
+    """A new row is tested without a new test."""
+    write_package(tmp_path, "umbel-toys", ROWS)
+    path = os.pathsep.join([str(tmp_path), str(TOYS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    names = {entry.partition(".")[2] for entry in ROWS}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-v",
+        "tests/conformance",
+        "-k",
+        " or ".join(names),
+    ]
+    run = partial(subprocess.run, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    done = run(command, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout
+    assert all(f"[{name}" in done.stdout or f"-{name}" in done.stdout for name in names)

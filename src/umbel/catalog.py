@@ -7,7 +7,7 @@ their own (umbel.registry).
 
 from __future__ import annotations
 
-from umbel.technique import Technique
+from umbel.technique import Capability, Technique
 
 CATALOG: tuple[Technique, ...] = (
     Technique(
@@ -230,14 +230,33 @@ CATALOG: tuple[Technique, ...] = (
         "a GPU",
         by="machine",
     ),
+    # The first that can serve a model is the usual one. The reference is slow, and there for what no other one obeys.
     Technique(
         "attention",
-        "one-launch",
+        "triton",
         True,
         "umbel.attention.triton:TritonAttention",
         "Hydragen, 2402.05099",
         "a GPU and Triton",
-        by="attention_backend=triton",
+        can=Capability(("cuda",), fp8_kv="with instructions", records=True),
+    ),
+    Technique(
+        "attention",
+        "native",
+        True,
+        "umbel.attention.native:NativeAttention.of",
+        "Hydragen, 2402.05099",
+        "a CPU and compiled kernels",
+        by="machine",
+        can=Capability(("cpu",), ("float32", "bfloat16"), reproducible="per row"),
+    ),
+    Technique(
+        "attention",
+        "torch",
+        True,
+        "umbel.attention.grid:GridAttention",
+        "Hydragen, 2402.05099",
+        can=Capability(fp8_kv="always", reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -246,13 +265,21 @@ CATALOG: tuple[Technique, ...] = (
         "umbel.attention.flashinfer:FlashInferAttention",
         "FlashInfer, 2501.01005",
         "a GPU and FlashInfer",
+        can=Capability(
+            ("cuda",),
+            ("float16", "bfloat16"),
+            (64, 128, 256),
+            package=("flashinfer-python", "0.6.11"),
+            reproducible="unknown",
+        ),
     ),
     Technique(
         "attention",
-        "shared-prefix-merge",
+        "reference",
         True,
-        "umbel.attention.grid:GridAttention",
-        "Hydragen, 2402.05099",
-        by="attention_backend=torch",
+        "umbel.attention.reference:ReferenceAttention.of",
+        "Attention Is All You Need, 1706.03762",
+        by="machine",
+        can=Capability(fp8_kv="always", selects=True, reproducible="per row"),
     ),
 )

@@ -26,7 +26,33 @@ NONE: Mapping[str, str] = MappingProxyType(
 # What takes a technique that no option takes.
 WITHOUT_OPTION = ("planner", "policy", "machine", "always")
 # Families that the engine loads by name, so that other packages may add to them.
-OPEN = ("admission", "queue", "keep", "linear")
+OPEN = ("admission", "queue", "keep", "linear", "attention")
+
+FLOATS = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a backend of attention can do. Of fields that list what it takes, an empty one takes everything.
+
+    `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
+    one. `fp8_kv`: whether keys and values may be fp8: "always", "with instructions" for it on the device, or "never".
+    `selects`: whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run.
+    `records`: whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be
+    installed, and the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are
+    the same "per row", whatever else is in the step, only "per step", or "unknown".
+    """
+
+    devices: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = FLOATS
+    head_dims: tuple[int, ...] = ()
+    windows: bool = True
+    fp8_kv: str = "never"
+    page_tokens: int = 1
+    package: tuple[str, str] | None = None
+    selects: bool = False
+    records: bool = False
+    reproducible: str = "per step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +60,7 @@ class Technique:
     """A technique of a `family`, by name. `exact`: the tokens are those of one plain request at a time.
 
     `loads` is "module:name", imported when the technique is used, and called with what the seam of the family says
-    (docs/techniques.md); `paper` names its source, with the arXiv number.
+    (docs/techniques.md); `paper` names its source, with the arXiv number; `can` is what a backend of attention can do.
 
     `by` says what takes it. Empty: the option of its family (OPTIONS), by its name. "option=value": that value (of a
     number, any value of at least that). Else the "planner" in the pass that has the family's name, a "policy" of the
@@ -54,6 +80,7 @@ class Technique:
     by: str = ""
     says: str = ""
     why_not: str = ""
+    can: Capability | None = None
 
     @property
     def option(self) -> tuple[str, str]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from tests.sched.drive import VOCAB, Job, apply, finish_full, scheduler_of
+from umbel import registry
 from umbel.attention.base import AttentionBackend
-from umbel.attention.grid import GridAttention
+from umbel.attention.capabilities import Case, missing
 from umbel.attention.native import NativeAttention
 from umbel.attention.view import View
 from umbel.cache.pages import PagePool
@@ -23,13 +24,28 @@ from umbel.kv.store import KVStore
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.scheduler import Scheduler
+from umbel.technique import Capability
 
 CPU = torch.device("cpu")
 Backend = Callable[[ModelSpec, KVStore], AttentionBackend]
-# Every backend that this machine can run: plain torch, and the compiled kernels of each instruction set it has.
-BACKENDS: Mapping[str, Backend] = {"torch": lambda spec, store: GridAttention(spec, store, CPU)} | {
-    name: lambda spec, store, name=name: NativeAttention(spec, store, Native(name)) for name in INSTRUCTION_SETS
-}
+
+
+def usable() -> dict[str, tuple[Backend, Capability]]:
+    """Every backend of the catalogue that a processor can run: the compiled kernels once for each instruction set that
+    it has, the others by name. The reference is what they are held to."""
+    found: dict[str, tuple[Backend, Capability]] = {}
+    for row in registry.rows("attention"):
+        can = row.can or Capability()
+        if row.name == "native":
+            for name in INSTRUCTION_SETS:
+                found[name] = lambda spec, store, name=name: NativeAttention(spec, store, Native(name)), can
+        elif row.name != "reference" and not missing(can, Case("cpu", "float32", (*can.head_dims, 64)[0])):
+            found[row.name] = lambda spec, store, row=row: row.load()(spec, store, CPU), can
+    return found
+
+
+BACKENDS: Mapping[str, Backend] = {name: backend for name, (backend, _) in usable().items()}
+CAN: Mapping[str, Capability] = {name: can for name, (_, can) in usable().items()}
 NARROW = "bfloat16 "  # before the name of a backend that is at work in bfloat16
 
 

@@ -12,7 +12,7 @@ import torch
 from tests.attention import fake_flashinfer
 from tests.attention.stage import CPU, poisoned_store, spec_of
 from umbel.attention import capabilities
-from umbel.attention.capabilities import CAPABILITIES, Case, choose
+from umbel.attention.capabilities import Case, backends, choose
 from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.grid import GridAttention
 from umbel.attention.pick import check_attention, pick_attention
@@ -45,7 +45,7 @@ def test_the_usual_backend(case: Case, name: str) -> None:
     """As no price but Triton's is known, nothing else is taken."""
     choice = choose(case)
     assert choice.name == name
-    assert {name, *dict(choice.others)} == {row.name for row in CAPABILITIES} and all(dict(choice.others).values())
+    assert {name, *dict(choice.others)} == set(backends()) and all(dict(choice.others).values())
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_flashinfer_serves_by_name(window: bool) -> None:
 
 
 def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tuple(replace(row, windows=row.name != "flashinfer") for row in CAPABILITIES)
-    monkeypatch.setattr(capabilities, "CAPABILITIES", rows)
+    rows = {name: replace(can, windows=name != "flashinfer") for name, can in backends().items()}
+    monkeypatch.setattr(capabilities, "backends", lambda: rows)
     with pytest.raises(UsageError, match="no sliding windows"):
         choose(replace(HOPPER, window=True), "flashinfer")
 
 
-@pytest.mark.parametrize("name", [row.name for row in CAPABILITIES if row.name in choices("attention_backend")])
+@pytest.mark.parametrize("name", [name for name in backends() if name in choices("attention_backend")])
 def test_backends_that_read_whole_paths_are_refused_where_something_selects(name: str) -> None:
-    device = next(row.devices for row in CAPABILITIES if row.name == name)
+    device = backends()[name].devices
     with pytest.raises(UsageError, match=f"attention_backend='{name}' cannot serve.*it reads whole paths"):
         choose(replace(HOPPER if "cuda" in device else PROCESSOR, selects=True), name)
 

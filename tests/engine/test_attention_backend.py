@@ -14,6 +14,7 @@ from umbel.attention.capabilities import Case
 from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.grid import GridAttention
 from umbel.attention.switch import Switch
+from umbel.attention.view import View
 from umbel.cli.main import main
 from umbel.ir.params import SamplingParams
 
@@ -40,7 +41,7 @@ def test_plain_torch_gives_the_same_answers(llm: LLM, monkeypatch: pytest.Monkey
         made.append(GridAttention(*parts))
         return made[-1]
 
-    monkeypatch.setattr("umbel.attention.pick.GridAttention", watched)
+    monkeypatch.setattr("umbel.attention.grid.GridAttention", watched)
     assert ids_of(one_like(llm, "torch")) == wanted and made
 
 
@@ -49,12 +50,11 @@ def test_flashinfer_gives_the_same_answers(llm: LLM, monkeypatch: pytest.MonkeyP
     wanted, made = ids_of(llm), []
     monkeypatch.setitem(sys.modules, "flashinfer", fake_flashinfer.module())
     monkeypatch.setattr(Case, "of", lambda *_, **__: Case("cuda", "bfloat16", 128))
-    monkeypatch.setattr("umbel.attention.pick.gpu_kernels", lambda: None)
     original = FlashInferAttention.attend
 
-    def watched(self: FlashInferAttention, layer: int, q: torch.Tensor) -> torch.Tensor:
+    def watched(self: FlashInferAttention, layer: int, q: torch.Tensor, select: View | None = None) -> torch.Tensor:
         made.append(len(self._rows))
-        return original(self, layer, q)
+        return original(self, layer, q, select)
 
     monkeypatch.setattr(FlashInferAttention, "attend", watched)
     monkeypatch.setattr("umbel.attention.flashinfer.shipped_switch", lambda: Switch(1e9, False, "test", None, None))

@@ -6,67 +6,36 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 
 import torch
 
+from umbel import registry
 from umbel.cost.attention import PRICES, UNKNOWN
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.kernels.fp8 import converts_fp8
+from umbel.technique import Capability
 
-FLOATS = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """What a backend can do. Of fields that list what it takes, an empty one takes everything.
-
-    `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
-    one. `fp8_kv`: whether keys and values may be fp8: "always", "with instructions" for it on the device, or "never".
-    `selects`: whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run.
-    `records`: whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be
-    installed, and the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are
-    the same "per row", whatever else is in the step, only "per step", or "unknown".
-    """
-
-    name: str
-    devices: tuple[str, ...]
-    dtypes: tuple[str, ...] = FLOATS
-    head_dims: tuple[int, ...] = ()
-    windows: bool = True
-    fp8_kv: str = "never"
-    page_tokens: int = 1
-    package: tuple[str, str] | None = None
-    selects: bool = False
-    records: bool = False
-    reproducible: str = "per step"
-
-
-# The first that can serve is the usual one; a later one takes its place where it is known to cost less. The reference
-# is slow, and there for what no other one obeys.
-CAPABILITIES: tuple[Capability, ...] = (
-    Capability("triton", ("cuda",), fp8_kv="with instructions", records=True),
-    Capability("native", ("cpu",), ("float32", "bfloat16"), reproducible="per row"),
-    Capability("torch", (), fp8_kv="always", reproducible="per row"),
-    Capability(
-        "flashinfer",
-        ("cuda",),
-        ("float16", "bfloat16"),
-        (64, 128, 256),
-        package=("flashinfer-python", "0.6.11"),
-        reproducible="unknown",
-    ),
-    Capability(
-        "flash-attention",
-        ("cuda",),
-        ("float16", "bfloat16"),
-        page_tokens=256,
-        package=("flash-attn", "2.5"),
-        reproducible="unknown",
-    ),
-    Capability("reference", (), fp8_kv="always", selects=True, reproducible="per row"),
+# Backends that are known and cannot be built, with what stands in their way.
+REFUSED: Mapping[str, Capability] = MappingProxyType(
+    {
+        "flash-attention": Capability(
+            ("cuda",),
+            ("float16", "bfloat16"),
+            page_tokens=256,
+            package=("flash-attn", "2.5"),
+            reproducible="unknown",
+        )
+    }
 )
+
+
+def backends() -> dict[str, Capability]:
+    """What every backend of the catalogue can do, and those that are refused. The first that can serve is the usual
+    one; a later one takes its place where it is known to cost less."""
+    return {row.name: row.can or Capability() for row in registry.rows("attention")} | REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,41 +82,42 @@ def absences() -> dict[str, str]:
         found["triton"] = "Triton is not installed, or UMBEL_TRITON=0 turns it off"
     if (choice := kernels()).native is None:
         found["native"] = choice.reason
-    for row in CAPABILITIES:
-        if row.package is not None and (why := _missing(*row.package)):
-            found[row.name] = why
+    for name, can in backends().items():
+        if can.package is not None and (why := _missing(*can.package)):
+            found[name] = why
     return found
 
 
-def missing(row: Capability, case: Case) -> str:
+def missing(can: Capability, case: Case) -> str:
     """The first thing that a backend lacks for a case, '' where it can serve it."""
-    if row.page_tokens != 1:
-        return f"it reads whole pages of {row.page_tokens} tokens only, and runs of the forest end inside pages"
-    if row.devices and case.device not in row.devices:
-        return f"it runs on {' and '.join(row.devices)}, and this is {case.device}"
-    if case.dtype not in row.dtypes:
-        return f"it computes in {' and '.join(row.dtypes)}, and the model in {case.dtype}"
-    if row.head_dims and case.head_dim not in row.head_dims:
-        return f"it takes heads of {', '.join(map(str, row.head_dims))}, and the model has {case.head_dim}"
-    if case.window and not row.windows:
+    if can.page_tokens != 1:
+        return f"it reads whole pages of {can.page_tokens} tokens only, and runs of the forest end inside pages"
+    if can.devices and case.device not in can.devices:
+        return f"it runs on {' and '.join(can.devices)}, and this is {case.device}"
+    if case.dtype not in can.dtypes:
+        return f"it computes in {' and '.join(can.dtypes)}, and the model in {case.dtype}"
+    if can.head_dims and case.head_dim not in can.head_dims:
+        return f"it takes heads of {', '.join(map(str, can.head_dims))}, and the model has {case.head_dim}"
+    if case.window and not can.windows:
         return "it has no sliding windows, and the model has one"
-    if case.selects and not row.selects:
+    if case.selects and not can.selects:
         return "it reads whole paths, and something selects what its layers read"
-    reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[row.fp8_kv]
+    reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[can.fp8_kv]
     if case.fp8_kv and not reads_fp8:
-        return "it reads no keys and values in fp8" + ("" if row.fp8_kv == "never" else " on this device")
-    return (case.absent or {}).get(row.name, "")
+        return "it reads no keys and values in fp8" + ("" if can.fp8_kv == "never" else " on this device")
+    return ""
 
 
 def capability_of(name: str) -> Capability:
-    """The record of a backend."""
-    return next(row for row in CAPABILITIES if row.name == name)
+    """What a backend can do."""
+    return registry.find("attention", name).can or Capability()
 
 
 def choose(case: Case, asked: str = "auto") -> Choice:
     """The backend that was asked for, or for "auto" the cheapest of those that can serve and whose price is known,
     the usual one where nothing is. Raises UsageError where the one that was asked for cannot."""
-    lacks = {row.name: missing(row, case) for row in CAPABILITIES}
+    absent = case.absent or {}
+    lacks = {name: missing(can, case) or absent.get(name, "") for name, can in backends().items()}
     if asked != "auto" and lacks[asked]:
         raise UsageError(f"attention_backend={asked!r} cannot serve this model here: {lacks[asked]}; 'auto' always can")
     able = [name for name, why in lacks.items() if not why]

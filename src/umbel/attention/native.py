@@ -12,6 +12,7 @@ from torch import Tensor
 from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
+from umbel.kernels.dispatch import kernels
 from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
 from umbel.kv.store import KVStore
@@ -27,6 +28,13 @@ class NativeAttention:
         self.store = store
         self.native = native
         self.scale = spec.head_dim**-0.5
+
+    @classmethod
+    def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> NativeAttention:
+        """The backend with the kernels of this process, which must be there, on a CPU."""
+        native = kernels().native
+        assert native is not None and device.type == "cpu"
+        return cls(spec, store, native)
 
     def prepare(self, step: Step) -> int:
         """Lay the step out as cells, pieces and blocks of rows."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from umbel import registry
 from umbel.attention.base import AttentionBackend
 from umbel.attention.capabilities import Case, Choice, choose
-from umbel.attention.grid import GridAttention
-from umbel.attention.native import NativeAttention
-from umbel.attention.reference import ReferenceAttention
 from umbel.config import EngineConfig
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.dispatch import kernels
 from umbel.kv.store import KVStore
 
 
@@ -22,20 +19,10 @@ def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, d
 
 
 def pick_attention(spec: ModelSpec, store: KVStore, device: torch.device, asked: str = "auto") -> AttentionBackend:
-    """The backend that was `asked` for, or the one that capabilities and prices choose: compiled
-    kernels on a CPU, Triton's on a GPU, where there are any, else plain torch, as for fp8 on a CPU and on GPUs that do
-    not have it. Raises UsageError when the one that was asked for cannot serve the model."""
+    """The backend that was `asked` for, or the one that capabilities and prices choose: compiled kernels on a CPU,
+    Triton's on a GPU, where there are any, else plain torch, as for fp8 on a CPU and on GPUs that do not have it.
+    Raises UsageError when the one that was asked for cannot serve the model."""
     dtype = torch.bfloat16 if store.scaled else store.keys[0].dtype  # over fp8, queries may be of any type
     name = choose(Case.of(spec, dtype, device, fp8_kv=store.scaled), asked).name
-    if name == "triton":
-        from umbel.attention.triton import TritonAttention  # Triton is not everywhere
-
-        return TritonAttention(spec, store, device)
-    if name == "flashinfer":
-        from umbel.attention.flashinfer import FlashInferAttention
-
-        return FlashInferAttention(spec, store, device)
-    if name == "reference":
-        return ReferenceAttention(spec, store)
-    native = kernels().native
-    return NativeAttention(spec, store, native) if name == "native" and native else GridAttention(spec, store, device)
+    backend: AttentionBackend = registry.load("attention", name, spec, store, device)
+    return backend

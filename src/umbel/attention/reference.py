@@ -27,6 +27,11 @@ class ReferenceAttention:
         self.spec = spec
         self.store = store
 
+    @classmethod
+    def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> ReferenceAttention:
+        """The reference on the device that the store is on."""
+        return cls(spec, store)
+
     def prepare(self, step: Step) -> int:
         """Find the KV slots of every row's context."""
         self.step = step

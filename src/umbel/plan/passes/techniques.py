@@ -32,12 +32,17 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     if not row.exact:
         if not row.taken_by(draft.config):
             yield from _lossy(row, draft)
-    elif row.name in PRICES and draft.config.attention_backend != row.name and PRICES[row.name].worst >= 1:
+    elif row.family == "attention" and _is_dearer(row.name) and draft.config.attention_backend != row.name:
         yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
     elif row.by == "policy" and row.why_not:
         yield Refusal(name, None, row.why_not)
+
+
+def _is_dearer(backend: str) -> bool:
+    """Whether a backend is taken only by name: beside Triton's kernel, it is not known to save time."""
+    return backend != "triton" and backend in PRICES and PRICES[backend].worst >= 1
 
 
 def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
