@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from umbel.api import LLM
-from umbel.engine.build import build_loop, build_store, plan_workload
+from umbel.engine.build import build_loop, build_runner, build_store, plan_workload
 from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
 from umbel.ir.step import Step, StepResult
@@ -112,9 +112,10 @@ def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = Fals
     """One job: microseconds by part."""
     width = llm.spec.vocab_size
     workload = workload_of(rows, out, width, ragged=ragged)
-    plan = plan_workload(llm._model, workload, llm._machine)
-    clock = Clock()
-    loop = build_loop(llm._model, workload, plan, build_store(llm._model, plan.kv_pages, plan.page_size))
+    model, clock = llm.engine.model, Clock()
+    plan = plan_workload(model, workload, llm.engine.machine)
+    loop = build_loop(model, plan, build_runner(model, build_store(model, plan.kv_pages, plan.page_size)))
+    loop.add(workload, plan)
     watch(loop, clock, instant=instant, width=width)
     for _ in _steps(loop, clock):
         pass
@@ -192,7 +193,7 @@ def main() -> None:
     kinds = [True] if asked.instant_only or not asked.model else [True, False]
     found = []
     for instant, ragged in [(instant, ragged) for instant in kinds for ragged in (False, True)]:
-        who = "a runner that answers at once" if instant else f"{asked.model}, {llm._model.config.dtype}"
+        who = "a runner that answers at once" if instant else f"{asked.model}, {llm.engine.model.config.dtype}"
         print(f"{who}; {'steps after one in which rows ended' if ragged else 'the same rows decode'}")
         for rows in map(int, asked.rows.split(",")):
             measure(llm, rows, 24, instant=instant, ragged=ragged)  # what it pays for once, later ones find ready

@@ -64,7 +64,7 @@ def test_a_device_that_is_not_here_is_refused(directory: Path) -> None:
 def test_greedy_tokens_are_those_of_a_dense_forward(llm: LLM) -> None:
     prompts = [[9, 4, i] for i in range(3, 9)]
     for prompt, output in zip(prompts, llm.generate(prompts, GREEDY), strict=True):
-        assert list(output.outputs[0].token_ids) == greedy(llm._model.decoder, prompt, 6)
+        assert list(output.outputs[0].token_ids) == greedy(llm.engine.model.decoder, prompt, 6)
 
 
 def test_every_way_to_give_a_prompt(llm: LLM) -> None:

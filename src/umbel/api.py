@@ -2,135 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from types import TracebackType
+from typing import NoReturn
 
-from umbel.config import EngineConfig
-from umbel.cost.devices import joined
-from umbel.engine.build import Model, build_loop, build_store, plan_workload
-from umbel.engine.device import machine_of
-from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
-from umbel.engine.lessons import Lessons
-from umbel.engine.loop import Loop
-from umbel.errors import UsageError
-from umbel.ir.params import SamplingParams
+from umbel.config import PAGE_SIZE, EngineConfig
+from umbel.engine.answering import Answering
+from umbel.engine.intake import Intake, RequestOutput
+from umbel.engine.local import LocalEngine
+from umbel.engine.session import Session
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
-from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.kv.store import KVStore
 from umbel.profile.attach import spans_for
 from umbel.profile.recorder import Recorder
-from umbel.text.tokenizer import Tokenizer
+from umbel.runner.base import Runner
+
+__all__ = ["LLM", "RequestOutput", "Session"]
 
 
-class LLM:
+class LLM(Answering):
     """A loaded model.
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the
-    plan derives them; `profile` is told what the time goes into, which makes GPUs slower. Raises UsageError for an
-    unknown option and ModelError for a model that cannot be loaded.
+    plan derives them. `profile` records what the time goes into, which makes GPUs slower. A `runner` computes the steps
+    instead of the model's device, and the weights are not loaded; a test or a simulation gives one. Raises UsageError
+    for an unknown option and ModelError for a model that cannot be loaded. `close`, or leaving a `with` block, gives
+    the memory back.
     """
 
-    def __init__(self, model: str, profile: Recorder | None = None, **options: Any):
-        self.config = EngineConfig.of(model, **options)
-        if self.config.data_parallel_size > 1:
-            raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
-        self._model = Model(self.config)
-        self._machine = joined(machine_of(self._model.device), self.config.tensor_parallel_size)
-        self._lessons = Lessons(self._model, self._machine)
-        self._loop: Loop | None = None
-        self._store: KVStore | None = None
-        self._past = Stats()
-        self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
-        self._intake = Intake(self._model)
-        self._spans = spans_for(profile, self._model)
+    def __init__(  # noqa: PLR0913 (every option by name, so that editors complete and type checkers check it)
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        kv_tokens: int | None = None,
+        chunk: int | None = None,
+        page_size: int = PAGE_SIZE,
+        seed: int = 0,
+        load_format: str = "auto",
+        prefix: str = "forest",
+        admission: str = "past-future",
+        skip: tuple[str, ...] = (),
+        linear: str = "dense",
+        kv_cache_dtype: str = "auto",
+        attention_backend: str = "auto",
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int = 1,
+        allow_lossy: bool = False,
+        profile: Recorder | None = None,
+        runner: Runner | None = None,
+        **unknown: NoReturn,
+    ):
+        config = EngineConfig.of(
+            model,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            kv_tokens=kv_tokens,
+            chunk=chunk,
+            page_size=page_size,
+            seed=seed,
+            load_format=load_format,
+            prefix=prefix,
+            admission=admission,
+            skip=skip,
+            linear=linear,
+            kv_cache_dtype=kv_cache_dtype,
+            attention_backend=attention_backend,
+            tensor_parallel_size=tensor_parallel_size,
+            data_parallel_size=data_parallel_size,
+            allow_lossy=allow_lossy,
+            **unknown,
+        )
+        self.config = config
+        self.engine = LocalEngine(config, partial(spans_for, profile), runner)
+        self.intake = Intake(self.engine.model)
 
     @property
-    def spec(self) -> ModelSpec:
-        """The model's shape."""
-        return self._model.spec
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; raises UsageError when the directory has none."""
-        return self._intake.tokenizer
-
-    def generate(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
-        keys: Sequence[int | str] | None = None,
-    ) -> list[RequestOutput]:
-        """Answers in the order of the prompts: strings, lists of token ids, {"prompt_token_ids": ids} or chats
-        ({"messages": [...]}). A prompt that cannot be run gives a RequestOutput with `error`; the others go on.
-
-        A prompt whose params have a seed draws by that seed alone, wherever it stands. The others draw by the engine's
-        seed and their key: one of `keys`, a different one for each prompt, so that a list cut into calls gives the
-        answers of one call; without `keys`, their number in the life of this object, so that calls go on drawing.
-        """
-        found = {int(output.request_id): output for output in self.stream(prompts, params, keys)}
-        return [found[i] for i in range(len(found))]
-
-    def stream(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
-        keys: Sequence[int | str] | None = None,
-    ) -> Iterator[RequestOutput]:
-        """Answers as rows finish; `request_id` is the prompt's place. Closing the generator abandons the rest."""
-        batch = self._intake.take(prompts, params, keys)
-        if keys is None:
-            self._intake.first_key += len(batch.texts)
-        yield from batch.refused
-        for output in self.execute(batch.workload):
-            row = int(batch.workload.keys[output.row])
-            ids = batch.workload.prompt(output.row).tolist()
-            yield RequestOutput(str(row), batch.texts[row], ids, output.outputs, error=output.error)
-
-    def chat(
-        self,
-        conversations: Conversation | Sequence[Conversation],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
-        keys: Sequence[int | str] | None = None,
-    ) -> list[RequestOutput]:
-        """Like `generate`, for one conversation (a list of messages) or a list of them."""
-        single = bool(conversations) and isinstance(conversations[0], Mapping)
-        return self.generate([{"messages": c} for c in ([conversations] if single else conversations)], params, keys)
-
-    def plan(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
-    ) -> Plan:
-        """What `generate` would do: forest, order, budgets with their reasons, estimates."""
-        return self.plan_for(self._intake.take(prompts, params).workload)
+    def first_token(self) -> float | None:
+        """When the first of all tokens was there, on the clock of time.monotonic; None before that."""
+        return self.engine.first_token
 
     def plan_for(self, workload: Workload) -> Plan:
         """What `execute` would do with a tokenised workload."""
-        return plan_workload(self._model, workload, self._machine, self._lessons.known())
+        return self.engine.plan_for(workload)
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
-        if len(workload) == 0:
-            return
-        plan = plan or self.plan_for(workload)
-        spans, known = self._spans, self._lessons.known()
-        store = build_store(self._model, plan.kv_pages, plan.page_size, self._take_store())
-        loop = self._loop = spans.lap("building", build_loop(self._model, workload, plan, store, known, spans))
-        try:
-            yield from loop.run()
-        finally:
-            self._store = store
-            self._past, self._loop = self._past.plus(loop.stats()), None
-            self.first_token = self.first_token or loop.first_token
-            curves = loop.scheduler.lengths.learned_curves()
-            spans.lap("learning", self._lessons.learn(loop.meter, curves))
+        return self.engine.execute(workload, plan)
 
-    def _take_store(self) -> KVStore | None:
-        """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""
-        store, self._store = self._store, None
-        return store
+    def session(self) -> Session:
+        """Answers prompts that come while others run: `with llm.session() as session`. See Session."""
+        return Session(self.engine, self.intake)
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        return self._past if self._loop is None else self._past.plus(self._loop.stats())
+        return self.engine.stats()
+
+    def close(self) -> None:
+        """Give the memory of the model and its KV back; nothing can be run any more."""
+        self.engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -52,7 +52,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     """A model whose embedding of id 31 is NaN: rows that hold it break, in the middle of the batch."""
     directory = make_model(tmp_path_factory.mktemp("nan") / "llama", "llama", seed=3)
     llm = LLM(str(directory), dtype="float32", device="cpu", threads=1, chunk=16, kv_tokens=1024)
-    llm._model.decoder.embedding.weight[31] = torch.nan
+    llm.engine.model.decoder.embedding.weight[31] = torch.nan
     return llm
 
 
@@ -71,7 +71,7 @@ def test_logits_that_are_not_finite_end_their_row_only(llm: LLM, poisoned: LLM, 
 
 
 def test_a_row_beyond_the_pool_is_an_error_row(llm: LLM) -> None:
-    small = LLM(str(llm._model.directory), dtype="float32", device="cpu", threads=1, kv_tokens=128)
+    small = LLM(str(llm.engine.model.directory), dtype="float32", device="cpu", threads=1, kv_tokens=128)
     prompts = [[3, 4, 5], [8] * 300, [3, 4, 6]]
     got = answers(small, prompts)
     assert got[1].error is not None and got[1].error.code == "kv_capacity_exceeded" and "128" in got[1].error.message
@@ -81,7 +81,7 @@ def test_a_row_beyond_the_pool_is_an_error_row(llm: LLM) -> None:
 
 def test_a_row_that_cannot_fit_is_not_computed(llm: LLM) -> None:
     """One for its prompt, one for what it surely generates; one that may end early gets its chance."""
-    small = LLM(str(llm._model.directory), dtype="float32", device="cpu", threads=1, kv_tokens=128)
+    small = LLM(str(llm.engine.model.directory), dtype="float32", device="cpu", threads=1, kv_tokens=128)
     prompts = [[3, 4, 5], [8] * 300, [9] * 20, [9] * 20, [3, 4, 6]]
     sure, open_ended = (
         replace(PARAMS, ignore_eos=True, max_tokens=200),
@@ -98,22 +98,23 @@ def test_a_row_that_cannot_fit_is_not_computed(llm: LLM) -> None:
 
 
 def test_closing_the_generator_frees_everything(llm: LLM) -> None:
+    llm = LLM(str(llm.engine.model.directory), dtype="float32", device="cpu", threads=1, chunk=64)
     long = replace(PARAMS, max_tokens=200)
     before = llm.stats()
     stream = llm.stream(GOOD, [replace(PARAMS, max_tokens=2), *[long] * 19])
     first = next(stream)
-    assert first.request_id == "0" and llm._loop is not None
-    loop = weakref.ref(llm._loop)
-    store = llm._loop.runner.attention.store
+    assert first.request_id == "0" and llm.engine.loops
+    loop = weakref.ref(llm.engine.loops[0])
+    store = llm.engine.loops[0].runner.attention.store
     during = llm.stats()
     assert during.rows_done == before.rows_done + 1 and during.output_tokens > before.output_tokens
     stream.close()
     gc.collect()
-    assert llm._loop is None and loop() is None
+    assert not llm.engine.loops and loop() is None
     assert llm.stats() == during, "what was run before the close stays counted"
     stream = llm.stream(GOOD[:1], PARAMS)
     next(stream)
-    assert llm._loop.runner.attention.store is store, "the next run has its memory"
+    assert llm.engine.loops[0].runner.attention.store is store, "the next run has its memory"
     store, held = weakref.ref(store), store.n_pages
     stream.close()
     many = [[3, i, *[5] * 98] for i in range(16 * held // 100 + 2)]

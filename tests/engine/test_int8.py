@@ -28,7 +28,7 @@ def load(folder: str) -> LLM:
 @pytest.mark.skipif(kernels().native is None, reason="no compiled kernels in use")
 def test_a_row_alone_and_among_others(folder: str) -> None:
     llm = load(folder)
-    assert isinstance(llm._model.decoder.layers[0].block.down, Int8Linear)
+    assert isinstance(llm.engine.model.decoder.layers[0].block.down, Int8Linear)
     together = llm.generate(PROMPTS, PARAMS)
     for prompt, among in zip(PROMPTS, together, strict=True):
         (alone,) = llm.generate([prompt], PARAMS)

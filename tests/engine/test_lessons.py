@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def known(llm: LLM) -> Known:
-    return llm._lessons.known()
+    return llm.engine.lessons.known()
 
 
 def test_a_run_teaches_what_its_steps_took(model: str) -> None:
@@ -56,12 +56,12 @@ def test_a_run_given_up_teaches_too(model: str) -> None:
 def test_the_time_of_whoever_takes_the_outputs_is_not_the_engines(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only moves while an output is in the caller's hands, no time passes for the engine."""
     llm = LLM(model, device="cpu")
-    workload = llm._intake.take(PROMPTS, PARAMS).workload
+    workload = llm.intake.take(PROMPTS, PARAMS).workload
     now, meter = [0.0], None
     monkeypatch.setattr("umbel.engine.loop.time.perf_counter", lambda: now[0])
     for _ in llm.execute(workload):
         now[0] += 100.0
-        meter = llm._loop.meter if llm._loop else None
+        meter = llm.engine.loops[0].meter if llm.engine.loops else None
     assert meter is not None and meter.total_seconds == 0.0 and meter.load().steps.sum() == llm.stats().steps
 
 
@@ -79,4 +79,4 @@ def test_random_weights_teach_no_lengths(model: str) -> None:
     llm = LLM(model, device="cpu", load_format="dummy")
     llm.generate(PROMPTS, PARAMS)
     assert known(llm).calibration is not None and not known(llm).lengths
-    assert not Path(str(llm._lessons.history.lengths)).exists()
+    assert not Path(str(llm.engine.lessons.history.lengths)).exists()

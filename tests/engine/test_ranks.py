@@ -41,9 +41,9 @@ def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
                 [c.token_ids for o in llm.generate(prompts, params) for c in o.outputs] for llm in (alone, cut)
             )
             assert got == wanted
-        assert cut._model.decoder.spec.n_heads == 2 and cut.spec.n_heads == 4
+        assert cut.engine.model.decoder.spec.n_heads == 2 and cut.spec.n_heads == 4
     finally:
-        ranks = cut._model.ranks
+        ranks = cut.engine.model.ranks
         assert ranks is not None
         ranks.stop()
     assert [other.returncode for other in ranks.others] == [0]
@@ -51,7 +51,7 @@ def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
 
 def test_a_rank_that_ends_is_an_error(tmp_path: Path) -> None:
     llm = llm_of(make_model(tmp_path / "llama", "llama"), 2)
-    ranks = llm._model.ranks
+    ranks = llm.engine.model.ranks
     assert ranks is not None
     try:
         llm.generate(PROMPTS[:2], GREEDY)
@@ -69,7 +69,7 @@ FIRST = """
 import os, sys
 from umbel.api import LLM
 llm = LLM(sys.argv[1], tensor_parallel_size=2, device="cpu", threads=1)
-print(llm._model.ranks.others[0].pid, flush=True)
+print(llm.engine.model.ranks.others[0].pid, flush=True)
 sys.stdin.read()
 """
 

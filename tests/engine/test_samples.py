@@ -40,7 +40,7 @@ def test_logprobs_are_those_of_a_plain_forward(llm: LLM, k: int) -> None:
         for completion in output.outputs:
             assert completion.logprobs is not None and len(completion.logprobs) == len(completion.token_ids)
             sequence = [*output.prompt_token_ids, *completion.token_ids]
-            logits = dense_logits(llm._model.decoder, sequence[:-1])[len(output.prompt_token_ids) - 1 :]
+            logits = dense_logits(llm.engine.model.decoder, sequence[:-1])[len(output.prompt_token_ids) - 1 :]
             wanted = torch.log_softmax(logits, -1)
             for at, entry in enumerate(completion.logprobs):
                 assert entry.token_id == completion.token_ids[at]

@@ -66,7 +66,7 @@ def plain_answers(llm: LLM, temperature: float) -> list[RequestOutput]:
 
 def verified(llm: LLM, answers: list[tuple[int, ...]], temperature: float) -> StepResult:
     """What a runner draws in the step that verifies the answers."""
-    runner = build_runner(llm._model, build_store(llm._model, 3, PAGE))
+    runner = build_runner(llm.engine.model, build_store(llm.engine.model, 3, PAGE))
     first = run_step(runner, prompt_step(temperature))
     assert first.token_ids.tolist() == [answer[0] for answer in answers]
     return run_step(runner, verify_step(answers, temperature))

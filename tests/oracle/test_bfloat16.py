@@ -47,8 +47,9 @@ class Subject:
 
     def check(self, **options: int | str) -> None:
         """At least 99.5 % of the clear ones are the oracle's, and all of them about as often as in its own bfloat16."""
-        self.llm._model.config = replace(self.llm._model.config, chunk=None, kv_tokens=None)
-        self.llm._model.config = replace(self.llm._model.config, **options)
+        model = self.llm.engine.model
+        model.config = replace(model.config, chunk=None, kv_tokens=None)
+        model.config = replace(model.config, **options)
         outputs = self.llm.generate(self.prompts, ONE)
         assert all(output.error is None for output in outputs)
         equal = [o.outputs[0].token_ids == (best,) for o, best in zip(outputs, self.best, strict=True)]

@@ -53,8 +53,9 @@ class Subject:
 
     def check(self, rows: list[int], **options: int | str) -> None:
         """Answer `rows` in one batch and compare."""
-        self.llm._model.config = replace(self.llm._model.config, chunk=None, kv_tokens=None, prefix="forest")
-        self.llm._model.config = replace(self.llm._model.config, **options)
+        model = self.llm.engine.model
+        model.config = replace(model.config, chunk=None, kv_tokens=None, prefix="forest")
+        model.config = replace(model.config, **options)
         outputs = self.llm.generate([self.prompts[r] for r in rows], PARAMS)
         verdicts = {}
         for row, output in zip(rows, outputs, strict=True):

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trace_of(folder: Path, path: Path, timeline: RunTimeline) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
     """Run a small job and give the file's JSON and the answers."""
     recorder = Recorder(timeline=timeline)
-    llm = LLM(str(folder), recorder, dtype="float32", device="cpu", threads=1, chunk=32)
+    llm = LLM(str(folder), profile=recorder, dtype="float32", device="cpu", threads=1, chunk=32)
     answers = [o.outputs[0].token_ids for o in llm.generate(PROMPTS, PARAMS)]
     with path.open("wb") as out:
         write_trace(out, timeline, recorder.profile())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +84,7 @@ def build_job(
 
 def _import_engine() -> None:
     """Import the modules that loading needs, which takes seconds."""
-    import umbel.api  # noqa: F401
+    import umbel.engine.local  # noqa: F401
 
 
 def _check_unchanged(directory: Path, stamps: dict[str, tuple[int, int, int]]) -> None:
@@ -103,13 +102,11 @@ def _arithmetic(config: EngineConfig, spec: ModelSpec) -> dict[str, str]:
 
 
 def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
-    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "model"}
     if config.data_parallel_size > 1:
         from umbel.cluster.replicas import Replicas
 
-        replicas: Engine = Replicas(config.model, **options)
-        return replicas
-    from umbel.api import LLM
+        return Replicas(config)
+    from umbel.engine.local import LocalEngine
+    from umbel.profile.attach import spans_for
 
-    engine: Engine = LLM(config.model, profile, **options)
-    return engine
+    return LocalEngine(config, partial(spans_for, profile))

@@ -15,35 +15,12 @@ import time
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from umbel.api import LLM
 from umbel.cluster.frames import Kind, decode_rows, encode_answer, frame, read_frame
 from umbel.cluster.heartbeats import BEAT_SECONDS
 from umbel.config import EngineConfig
-from umbel.cost.devices import shared_by
-from umbel.cost.machine import Machine
-from umbel.engine.lessons import Lessons
+from umbel.engine.local import LocalEngine
 from umbel.errors import UmbelError
 from umbel.ir.workload import Workload
-
-
-class Replica(LLM):
-    """An LLM that plans with its part of the processor, and keeps a history of steps that run beside others."""
-
-    def __init__(self, config: EngineConfig, count: int):
-        options = asdict(config)
-        super().__init__(options.pop("model"), **options)
-        self._machine = shared_by(self._machine, count)
-        self._lessons = Lessons(self._model, self._machine)
-
-    @property
-    def machine(self) -> Machine:
-        """The machine that it plans for."""
-        return self._machine
-
-    @property
-    def dtype(self) -> str:
-        """The dtype that it computes in."""
-        return self._model.config.dtype
 
 
 class Teller:
@@ -92,8 +69,8 @@ def _serve(order: dict[str, Any], teller: Teller) -> None:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, coming), daemon=True).start()
     threading.Thread(target=progress.tell, daemon=True).start()
     config = EngineConfig(**{**order["config"], "skip": tuple(order["config"]["skip"])})
-    replica = progress.replica = Replica(config, order["count"])
-    teller.tell_json(Kind.READY, {"machine": asdict(replica.machine), "dtype": replica.dtype})
+    replica = progress.replica = LocalEngine(config, share=order["count"])
+    teller.tell_json(Kind.READY, {"machine": asdict(replica.machine), "dtype": replica.model.config.dtype})
     while True:
         workload, attempt = coming.get()
         for output in replica.execute(workload):
@@ -108,7 +85,7 @@ class ProgressTeller:
     """
 
     def __init__(self, teller: Teller):
-        self.replica: Replica | None = None
+        self.replica: LocalEngine | None = None
         self._teller = teller
         self._last: dict[str, Any] = {}
 
@@ -123,7 +100,7 @@ class ProgressTeller:
             time.sleep(BEAT_SECONDS)
 
 
-def totals(replica: LLM) -> dict[str, Any]:
+def totals(replica: LocalEngine) -> dict[str, Any]:
     """The totals of a replica so far, and when its first token was there (seconds on the system's monotonic clock)."""
     return {"stats": asdict(replica.stats()), "first_token": replica.first_token}
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from umbel import errors
-from umbel.api import LLM
 from umbel.cluster.deal import Deal
 from umbel.cluster.frames import Kind, decode_answer, encode_rows
 from umbel.cluster.local import Event, LocalPool
@@ -21,6 +20,7 @@ from umbel.config import EngineConfig
 from umbel.cost.history import History
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
+from umbel.engine.answering import Answering
 from umbel.engine.build import load_tokenizer
 from umbel.engine.intake import Intake
 from umbel.errors import UmbelError
@@ -47,7 +47,7 @@ class _Files:
     tokenizer: Tokenizer | None
 
 
-class Replicas(LLM):
+class Replicas(Answering):
     """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor.
 
     Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies,
@@ -56,13 +56,13 @@ class Replicas(LLM):
     options that do not go together, and what loading raises.
     """
 
-    def __init__(self, model: str, **options: Any):
-        self.config = EngineConfig.of(model, **options)
+    def __init__(self, model: str | EngineConfig, **options: Any):
+        """`model` and options as those of an LLM, or all of them as one record."""
+        self.config = model if isinstance(model, EngineConfig) else EngineConfig.of(model, **options)
         check_replicas(self.config)
-        directory = resolve_model(model)
+        directory = resolve_model(self.config.model)
         spec = read_spec(directory)
-        self._model = _Files(directory, spec, load_tokenizer(directory, spec))
-        self._intake = Intake(self._model)
+        self.intake = Intake(_Files(directory, spec, load_tokenizer(directory, spec)))
         self.first_token: float | None = None
         self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told
         self._past = Stats()  # of those that ended
@@ -203,7 +203,7 @@ class Replicas(LLM):
     def _known(self) -> Known:
         """The history of earlier runs of a replica."""
         config = self._each
-        history = History.of(self.spec, self._model.directory, config.arithmetic, self._machine, config.threads)
+        history = History.of(self.spec, self.intake.model.directory, config.arithmetic, self._machine, config.threads)
         if config.load_format == "dummy":
             history = replace(history, lengths=None)
         return history.load()

@@ -38,8 +38,7 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     `defaults` fill in what rows leave open, `policy` replaces the plan's rules, `known` are lengths of earlier answers
     by template, `watchers` look at what samples draw, in this order.
     """
-    scheduler = make_scheduler(plan, policy, known)
-    loop = Loop(scheduler, runner, tokenizer, defaults, meter, spans, watchers)
+    loop = Loop(make_scheduler(plan, policy, known), runner, tokenizer, defaults, meter, spans, watchers)
     loop.add(workload, plan)
     return loop
 

@@ -12,7 +12,7 @@ from umbel.config import EngineConfig
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
-from umbel.engine.assemble import make_loop
+from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
@@ -25,6 +25,7 @@ from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 from umbel.linear.base import Weights
 from umbel.linear.pick import pick_linear
+from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
@@ -41,8 +42,11 @@ from umbel.text.tokenizer import Tokenizer
 class Model:
     """A loaded model with what belongs to it: spec, decoder, tokenizer (None when the directory has none), device."""
 
-    def __init__(self, config: EngineConfig, shard: Shard | None = None):
-        """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs."""
+    decoder: Decoder
+
+    def __init__(self, config: EngineConfig, shard: Shard | None = None, *, computes: bool = True):
+        """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs. The weights
+        of one that does not compute are not loaded."""
         self.directory: Path = resolve_model(config.model)
         self.spec: ModelSpec = read_spec(self.directory)
         own = shard or Shard(0, config.tensor_parallel_size)
@@ -52,15 +56,26 @@ class Model:
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
-        self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None else None
+        self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
             torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
+        if computes:
+            self.decoder = self._load(own)
+
+    def _load(self, own: Shard) -> Decoder:
+        config = self.config
         if config.load_format == "dummy":
             weights: Weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
-        self.decoder = build_shard(self.spec, weights, own, self.device, method)
+        return build_shard(self.spec, weights, own, self.device, method)
+
+    def close(self) -> None:
+        """Drop the weights, and end the other ranks."""
+        self.__dict__.pop("decoder", None)
+        if self.ranks is not None:
+            self.ranks.stop()
 
     @property
     def defaults(self) -> Defaults:
@@ -85,26 +100,11 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
     )
 
 
-def build_loop(
-    model: Model,
-    workload: Workload,
-    plan: Plan,
-    store: KVStore,
-    known: Known | None = None,
-    spans: Spans = UNHEARD,
-) -> Loop:
-    """Everything that runs a planned workload in a store for its plan; `known` seeds the lengths that admission
-    expects."""
-    return make_loop(
-        workload,
-        plan,
-        build_runner(model, store, spans),
-        model.tokenizer,
-        defaults=model.defaults,
-        known=known.lengths if known else None,
-        meter=Meter(model.spec.sliding_window),
-        spans=spans,
-    )
+def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = UNHEARD) -> Loop:
+    """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
+    scheduler = make_scheduler(plan, known=known.lengths if known else None)
+    meter = Meter(model.spec.sliding_window)
+    return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans)
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

@@ -22,7 +22,7 @@ from umbel.engine.watch.watchers import BUILT_IN, Watchers
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
-from umbel.ir.sampled import Drawing, Outcomes, SampledTokens
+from umbel.ir.sampled import Drawing, Finish, Outcomes, SampledTokens
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.step import Step
 from umbel.ir.token_masks import DrawMasks
@@ -45,11 +45,12 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids that a sample of a row has got since the last time."""
+    """Token ids that a sample of a row has got since the last time; with the last ones, how it ended."""
 
     row: int
     sample: int
     token_ids: tuple[int, ...]
+    finish: Finish | None = None
 
 
 Event = Tokens | Output
@@ -184,13 +185,13 @@ class Loop:
 
     def _news(self, sampled: SampledTokens, outcomes: Outcomes) -> list[Tokens]:
         """The new tokens of samples whose rows stream."""
-        drawing = sampled.drawing
-        found = []
+        drawing, found = sampled.drawing, list[Tokens]()
         for i in np.flatnonzero(self.scheduler.requests.streamed[drawing.rows] & (outcomes.keep > 0)).tolist():
             begin, row = drawing.begin.item(i), drawing.rows.item(i)
             token_ids = tuple(sampled.tokens[begin : begin + outcomes.keep.item(i)].tolist())
             sample = self.scheduler.seqs.sample.item(drawing.slots.item(i))
-            found += [Tokens(reader, sample, token_ids) for reader in self.rows.readers(row)]
+            finish = outcomes.finished.get(i)
+            found += [Tokens(reader, sample, token_ids, finish) for reader in self.rows.readers(row)]
         return found
 
     def _fail(self, failed: Mapping[int, RowError]) -> Iterator[Output]:

@@ -92,6 +92,11 @@ class Estimates:
     curve: Curve
     output_range: tuple[int, int]  # output tokens of all rows, low and high
 
+    @classmethod
+    def none(cls) -> Estimates:
+        """No rows, nothing expected."""
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, (0.0, 0.0, 0.0), 0.0, (), Curve.flat(), (0, 0))
+
     @property
     def saved_prompt_tokens(self) -> int:
         """Prompt tokens that need no computing because another row computes them."""

@@ -67,3 +67,19 @@ class Workload:
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of one row."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+
+def join(loads: Sequence[Workload]) -> Workload:
+    """The rows of several workloads as one, in order. Either all of them have draw keys or none."""
+    if len(loads) == 1:
+        return loads[0]
+    ends = np.cumsum([len(load.tokens) for load in loads])
+    offsets = [load.offsets[1:] + end - len(load.tokens) for load, end in zip(loads, ends, strict=True)]
+    drawn = [load.draw_keys for load in loads if load.draw_keys is not None]
+    return Workload(
+        np.concatenate([load.tokens for load in loads]),
+        np.concatenate([np.zeros(1, np.int64), *offsets]),
+        [p for load in loads for p in load.params],
+        np.concatenate([load.keys for load in loads]),
+        np.concatenate(drawn) if drawn else None,
+    )

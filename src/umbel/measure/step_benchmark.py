@@ -95,7 +95,9 @@ class StepBenchmark:
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
         workload = Workload.of([[i % width for i in range(64)] + each for each in own], params)
         plan = plan_workload(self.model, workload, self.machine, Known(calibration=fit))
-        loop = build_loop(self.model, workload, plan, build_store(self.model, plan.kv_pages, plan.page_size))
+        runner = build_runner(self.model, build_store(self.model, plan.kv_pages, plan.page_size))
+        loop = build_loop(self.model, plan, runner)
+        loop.add(workload, plan)
         for _ in loop.run():
             pass  # only the time counts
         self.lessons.history.learn_steps(loop.meter.load(), loop.meter.seconds(), self.price.prior())

@@ -81,20 +81,37 @@ def make_plan(
 
     Raises CapacityError when a row cannot fit, UsageError when `config.skip` names an unknown pass.
     """
+    draft = draft_of(workload, spec, config, machine, loaded=loaded, known=known, asked_dtype=asked_dtype)
+    for _, run in chosen_passes(config.skip):
+        draft = run(draft)
+    return plan_of(draft, _estimate(draft))
+
+
+def draft_of(
+    workload: Workload,
+    spec: ModelSpec,
+    config: EngineConfig,
+    machine: Machine,
+    *,
+    loaded: bool,
+    known: Known | None,
+    asked_dtype: str | None,
+) -> PlanDraft:
+    """The draft before the first pass, with what is decided for any rows; arguments as in make_plan."""
     dtype, known = _dtype(spec, config, machine, asked_dtype or config.dtype), known or Known()
     price = price_of(spec, replace(config, dtype=str(dtype.value)), machine, known.calibration)
     draft = replace(PlanDraft.of(workload, spec, config, price), loaded=loaded, known=known)
-    draft = draft.decide(Decision("machine", machine.name, price.source)).decide(dtype)
-    draft = name_formats(draft)
-    for run in _chosen(config.skip):
-        draft = run(draft)
-    estimates = _estimate(draft)
+    return name_formats(draft.decide(Decision("machine", machine.name, price.source)).decide(dtype))
+
+
+def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
+    """The draft as a plan."""
     return Plan(
         forest=draft.forest,
         order=draft.order,
         chunk=draft.chunk,
         kv_tokens=draft.kv_tokens,
-        page_size=config.page_size,
+        page_size=draft.config.page_size,
         lengths=draft.lengths,
         groups=draft.groups,
         templates=draft.templates,
@@ -103,20 +120,21 @@ def make_plan(
         decisions=draft.decisions,
         refusals=draft.refusals,
         estimates=estimates,
-        lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(config)),
-        notes=spec.notes,
+        lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(draft.config)),
+        notes=draft.spec.notes,
     )
 
 
-def _chosen(skip: tuple[str, ...]) -> Iterator[Pass]:
+def chosen_passes(skip: tuple[str, ...]) -> Iterator[tuple[str, Pass]]:
+    """The passes by name, in order, without those to skip or with what is done instead. Raises UsageError."""
     for name in skip:
         if name not in PASSES:
             raise UsageError(f"skip={name!r}: must be one of {', '.join(PASSES)}{nearest(name, PASSES)}")
     for name, run in PASSES.items():
         if name not in skip:
-            yield run
+            yield name, run
         elif name in _INSTEAD:
-            yield _INSTEAD[name]
+            yield name, _INSTEAD[name]
 
 
 def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine, asked: str) -> Decision:

@@ -13,7 +13,10 @@ Wait = Callable[[], StepResult]
 class Runner(Protocol):
     """Computes steps. `ahead` is how many steps may be begun while one is under way: 0, or 1 where the device computes
     while the caller goes on. There a token below 0 in a step, -1 - i, stands for the one that draw i of the step before
-    gives."""
+    gives.
+
+    One that is given to an `LLM` may say by `n_pages` and `page_size` how much KV it holds; else the plan decides.
+    """
 
     @property
     def ahead(self) -> int: ...

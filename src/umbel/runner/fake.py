@@ -23,6 +23,7 @@ class FakeRunner:
     ahead = 0
 
     def __init__(self, n_pages: int, page_size: int, vocab_size: int):
+        self.n_pages, self.page_size = n_pages, page_size
         self.slots = np.full(n_pages * page_size, -1, np.int64)  # hash of (position, token) in each slot
         self.vocab_size = vocab_size
         self.rows_run = 0

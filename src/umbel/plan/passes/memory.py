@@ -43,7 +43,7 @@ def _page_reason(page: int) -> str:
 def _pool(draft: PlanDraft, page: int) -> Decision:
     if draft.config.kv_tokens is not None:
         return Decision("kv_tokens", draft.config.kv_tokens, "as asked")
-    useful, room, least = useful_pages(draft) * page, _room(draft) // page * page, _least_pages(draft) * page
+    useful, room, least = useful_pages(draft) * page, kv_room(draft) // page * page, _least_pages(draft) * page
     if room < least:
         raise CapacityError(_no_fit(draft, room, least))
     at_once = min(draft.chunk, len(draft.workload))
@@ -73,7 +73,7 @@ def _ceiling(draft: PlanDraft) -> str:
     return f"{ceiling:,.0f} tokens"
 
 
-def _room(draft: PlanDraft) -> int:
+def kv_room(draft: PlanDraft) -> int:
     """KV tokens that fit the share of memory which KV may take."""
     return int(_free_bytes(draft) * draft.price.machine.kv_fraction) // draft.price.shape.kv_bytes
 

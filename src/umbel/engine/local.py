@@ -1,0 +1,123 @@
+"""The engine of this process: a loaded model that plans workloads and runs them, one loop for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from umbel.config import EngineConfig
+from umbel.cost.devices import joined, shared_by
+from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
+from umbel.engine.device import machine_of
+from umbel.engine.lessons import Lessons
+from umbel.engine.loop import Loop
+from umbel.errors import UsageError
+from umbel.ir.plan import Plan
+from umbel.ir.report import Stats
+from umbel.ir.request import Output
+from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
+from umbel.kv.store import KVStore
+from umbel.plan.session import SessionPlanner
+from umbel.runner.base import Runner
+
+
+class LocalEngine:
+    """One model on the device of this process, or on a `runner` that is given instead of it.
+
+    `spans_of` gives what the steps of the loaded model report their time to. `share`: this process is one of so many
+    that share the processor. Raises UsageError for settings that this machine cannot meet, ModelError for a model that
+    cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        spans_of: Callable[[Model], Spans] | None = None,
+        runner: Runner | None = None,
+        share: int = 1,
+    ):
+        if config.data_parallel_size > 1:
+            raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
+        self.model = Model(_with_room_of(runner, config), computes=runner is None)
+        self.machine = shared_by(joined(machine_of(self.model.device), config.tensor_parallel_size), share)
+        self.lessons = Lessons(self.model, self.machine)
+        self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
+        self._given = runner
+        self.loops: list[Loop] = []  # that run now
+        self._past = Stats()
+        self._store: KVStore | None = None
+        self._spans = UNHEARD if spans_of is None else spans_of(self.model)
+        self._closed = False
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's shape."""
+        return self.model.spec
+
+    def plan_for(self, workload: Workload) -> Plan:
+        """What `execute` would do with a tokenised workload."""
+        return plan_workload(self.model, workload, self.machine, self.lessons.known())
+
+    def planner(self) -> SessionPlanner:
+        """Plans what comes while other rows run."""
+        config, asked = self.model.config, self.model.asked_dtype
+        return SessionPlanner.of(self.spec, config, self.machine, self.lessons.known(), asked)
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
+        if len(workload) == 0:
+            return
+        plan = plan or self.plan_for(workload)
+        with self.running(plan) as loop:
+            loop.add(workload, plan)
+            yield from loop.run()
+
+    @contextmanager
+    def running(self, plan: Plan) -> Iterator[Loop]:
+        """A loop without rows, with a pool of the plan's size. When it ends, what is left in it is abandoned and what
+        it has taught is kept."""
+        if self._closed:
+            raise UsageError("this LLM is closed: make another one")
+        spans, known = self._spans, self.lessons.known()
+        store = None if self._given else build_store(self.model, plan.kv_pages, plan.page_size, self._take_store())
+        runner = self._given or build_runner(self.model, store, spans)
+        loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans))
+        self.loops.append(loop)
+        try:
+            yield loop
+        finally:
+            self._store = store
+            self.loops.remove(loop)
+            self._past = self._past.plus(loop.stats())
+            self.first_token = self.first_token or loop.first_token
+            spans.lap("learning", self.lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves()))
+
+    def stats(self) -> Stats:
+        """Totals over everything this object has run, live."""
+        total = self._past
+        for loop in list(self.loops):
+            total = total.plus(loop.stats())
+        return total
+
+    def close(self) -> None:
+        """Give the memory of the model and its KV back; nothing can be run any more."""
+        self._closed, self._store = True, None
+        if self._given is not None:
+            self._given.close()
+        self.model.close()
+
+    def _take_store(self) -> KVStore | None:
+        """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""
+        store, self._store = self._store, None
+        return store
+
+
+def _with_room_of(runner: Runner | None, config: EngineConfig) -> EngineConfig:
+    """Settings that ask a given runner for no more KV than it says that it holds."""
+    pages, size = getattr(runner, "n_pages", None), getattr(runner, "page_size", config.page_size)
+    if pages is None or config.kv_tokens is not None:
+        return config
+    return replace(config, kv_tokens=pages * size, page_size=size)

@@ -1,0 +1,77 @@
+"""`LLM` as Python sees it: options spelled out, a runner that is given, and an end."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import weakref
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import make_model
+from umbel.api import LLM
+from umbel.config import EngineConfig
+from umbel.errors import UsageError
+from umbel.ir.params import SamplingParams
+from umbel.runner.fake import FakeRunner
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+
+
+def test_every_setting_is_an_argument_with_its_type_and_default() -> None:
+    """The signature repeats EngineConfig for editors and type checkers; it must not say anything else."""
+    given = inspect.signature(LLM).parameters
+    settings = {f.name: (f.type, f.default) for f in fields(EngineConfig) if f.name != "model"}
+    assert {name: (given[name].annotation, given[name].default) for name in settings} == settings
+    assert given.keys() - settings.keys() == {"model", "profile", "runner", "unknown"}
+    assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in (*settings, "profile", "runner"))
+
+
+@pytest.mark.parametrize("setting", [f for f in fields(EngineConfig) if f.name not in ("model", "data_parallel_size")])
+def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("umbel.api.LocalEngine", lambda config, *rest: seen.append(config) or _Stop())
+    other = {"dtype": "float32", "device": "cpu", "load_format": "dummy", "prefix": "none", "skip": ("order",)}
+    other |= {"admission": "headroom", "linear": "int8", "kv_cache_dtype": "fp8", "attention_backend": "torch"}
+    value = other.get(setting.name, True if setting.name == "allow_lossy" else 7)
+    with pytest.raises(AttributeError, match="model"):
+        LLM("demo", **({"allow_lossy": True} | {setting.name: value}))
+    assert getattr(seen[0], setting.name) == value != setting.default
+
+
+class _Stop:
+    """An engine that goes no further than its settings."""
+
+
+def test_an_option_by_place_is_refused_in_pythons_words() -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        LLM("demo", "float32")  # type: ignore[misc]
+
+
+def test_a_given_runner_computes_without_weights(tmp_path: Path) -> None:
+    directory = make_model(tmp_path, "llama")
+    for weights in directory.glob("*.safetensors"):
+        weights.unlink()
+    runner = FakeRunner(50, 16, 300)
+    with LLM(str(directory), runner=runner) as llm:
+        first, again = llm.generate([[5, 6], [5, 6]], GREEDY)
+        assert first.outputs == again.outputs and runner.rows_run > 0
+        assert llm.plan([[5]], GREEDY).kv_tokens == 50 * 16
+    with LLM(str(directory), runner=FakeRunner(8, 4, 300)) as llm:
+        assert llm.plan([[5]], GREEDY).page_size == 4
+        assert [o.outputs for o in llm.generate([[5, 6]], GREEDY)] == [first.outputs]
+
+
+def test_close_gives_the_memory_back_and_says_so(tmp_path: Path) -> None:
+    with LLM(str(make_model(tmp_path, "llama")), device="cpu", threads=1) as llm:
+        assert llm.generate([[5]], GREEDY)[0].error is None
+        decoder = weakref.ref(llm.engine.model.decoder)
+    gc.collect()
+    assert decoder() is None
+    llm.close()
+    with pytest.raises(UsageError, match="this LLM is closed"):
+        llm.generate([[5]], GREEDY)
+    with pytest.raises(UsageError, match="this LLM is closed"), llm.session():
+        pass
