@@ -31,7 +31,7 @@ class LengthCurve:
     """Output lengths seen: distinct `lengths` (ascending), and how many answers ended there (`counts`).
 
     `cut` counts the answers that their limit stopped at each length, of which only is known that they are longer (None:
-        no answer was stopped).
+    no answer was stopped).
     """
 
     lengths: Ints

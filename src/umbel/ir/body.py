@@ -68,7 +68,7 @@ def params_from_body(
     """Sampling parameters of one body: its own fields, else `defaults`; null means the default.
 
     `width` is the model's vocabulary width, for token ids. Unknown fields are left to `unknown_fields`. Raises
-        umbel.errors.InvalidRequest.
+    umbel.errors.InvalidRequest.
     """
     given = {name: body[name] for name in SAMPLING_FIELDS & body.keys() if body[name] is not None}
     given.pop("logprobs", None)

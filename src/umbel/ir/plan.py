@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,26 +13,51 @@ from umbel.ir.forest import Forest
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Fact = int | float | str
+
+
+def _no_facts() -> Mapping[str, Fact]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One choice of the planner: its name, the value, the reason, and what the alternatives would cost (name, expected
-    seconds)."""
+    """One choice of the planner.
+
+    `why`: the reason, with the names of `facts` in braces where their values are to be read.
+    `alternatives`: what else could have been chosen (name, expected seconds).
+    `facts`: the numbers that the choice rests on, by name.
+    """
 
     name: str
     value: int | str
-    reason: str
+    why: str
     alternatives: tuple[tuple[str, float], ...] = ()
+    facts: Mapping[str, Fact] = field(default_factory=_no_facts)
+
+    @property
+    def reason(self) -> str:
+        """The reason as a sentence."""
+        return self.why.format(**self.facts) if self.facts else self.why
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A technique that is not used: the seconds that using it would add (negative: save), None if unknown, and why."""
+    """A technique that is not used.
+
+    `seconds`: what using it would add (negative: save), None if unknown.
+    `why`, `facts`: the reason, as in Decision.
+    """
 
     technique: str
     seconds: float | None
-    reason: str
+    why: str
+    facts: Mapping[str, Fact] = field(default_factory=_no_facts)
+
+    @property
+    def reason(self) -> str:
+        """The reason as a sentence."""
+        return self.why.format(**self.facts) if self.facts else self.why
 
 
 @dataclass(frozen=True, slots=True)

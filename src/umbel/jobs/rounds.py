@@ -49,8 +49,8 @@ class Rounds:
     """Hands rows out under a budget.
 
     `ends` is the time on `clock` at which the run must be over. Rows are handed out only while the most tokens that
-        they may generate fit into the rest of the token budget, so that it is never exceeded and no work is discarded
-        for it. `spent`: rows were left out, so that there is no use in looking further.
+    they may generate fit into the rest of the token budget, so that it is never exceeded and no work is discarded for
+    it. `spent`: rows were left out, so that there is no use in looking further.
     """
 
     budget: Budget

@@ -63,7 +63,7 @@ class JobStore:
     """The store of one job, open in one process; a second process gets StoreBusy. Results are committed in groups.
 
     `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit, `shield` holds off
-        what would cut a transaction short.
+    what would cut a transaction short.
     """
 
     def __init__(

@@ -143,7 +143,7 @@ def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine, asked: str) 
         return Decision("dtype", dtype, "as asked")
     if dtype == spec.dtype:
         return Decision("dtype", dtype, "the model's own")
-    return Decision("dtype", dtype, f"this machine has no matmuls in the model's {spec.dtype}")
+    return Decision("dtype", dtype, "this machine has no matmuls in the model's {own}", facts={"own": spec.dtype})
 
 
 def _estimate(draft: PlanDraft) -> Estimates:

@@ -95,7 +95,7 @@ class StopFinder:
         """Take new text, return what is safe to show; sets `stop` when one is found, and then takes no more.
 
         `pending` is text after it that may still change: stops are found in it, but it is given again later. With
-            `check` off, matches that are complete by now do not count (they came before `min_tokens`).
+        `check` off, matches that are complete by now do not count (they came before `min_tokens`).
         """
         if self.stop is not None:
             return ""

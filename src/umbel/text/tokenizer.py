@@ -1,7 +1,7 @@
 """Text to token ids and back, in bulk, exactly as the model's own Hugging Face tokenizer does.
 
 `tokenizer.json` is the source of truth; `tokenizer_config.json` adds special tokens and the chat template. Uses the
-    `tokenizers` library alone, as importing transformers takes seconds.
+`tokenizers` library alone, as importing transformers takes seconds.
 """
 
 from __future__ import annotations

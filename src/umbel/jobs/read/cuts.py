@@ -31,7 +31,7 @@ def arrange(keys: NDArray[np.uint16]) -> tuple[Ints, NDArray[np.uint8]]:
     """Order rows so that those with a common beginning are neighbours; otherwise as in the input.
 
     `keys` (`[rows, levels]`) are digests of ever longer beginnings, 0 where a row is shorter. Returns the order and,
-        for each place in it, how many levels its row shares with the one before.
+    for each place in it, how many levels its row shares with the one before.
     """
     n, levels = keys.shape
     if not n:

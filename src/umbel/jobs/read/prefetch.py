@@ -42,7 +42,7 @@ class Ahead(Generic[T]):
     """Iterates over `items`, each made in a thread while the one before is used.
 
     `starved_seconds` is the time waited for items after the first. Leaving the context asks `halt`, which the maker of
-        the items checks, and waits for the thread.
+    the items checks, and waits for the thread.
     """
 
     def __init__(self, items: Iterator[T], halt: Halt, clock: Callable[[], float] = time.monotonic):

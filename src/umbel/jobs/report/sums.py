@@ -36,7 +36,7 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
     """The sums over all parts: `planned`, `due` (expected of the rows or steps that were done) and `actual` figures.
 
     `record` and `live` are the store's records "plan" and "live". With `closing` the last part is over: when it was cut
-        short, its rest will be planned again, and only what was due counts as planned.
+    short, its rest will be planned again, and only what was due counts as planned.
     """
     before: Sums = dict((record or {}).get("closed") or {})
     plan, part = (record or {}).get("open"), (live or {}).get("open")

@@ -68,7 +68,7 @@ def place(plan: Plan, samples: Ints, replicas: int, *, tails: bool | None = None
     """Distribute the rows of a plan over replicas; rows that another row answers go with it.
 
     `samples` (`[rows]`) are the completions asked for. With `tails` an eighth of the rows is held back in one bundle a
-        replica; None: when these are large enough to fill batches.
+    replica; None: when these are large enough to fill batches.
     """
     forest = plan.forest
     token, drawn = token_prices(plan.estimates.curve)

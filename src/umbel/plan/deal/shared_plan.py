@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.distinct import Distinct
-from umbel.ir.plan import Decision, Estimates, Plan
+from umbel.ir.plan import Decision, Estimates, Fact, Plan
 from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
 from umbel.plan.deal.placement import Placement, place
@@ -38,7 +38,7 @@ def plan_replicas(workload: Workload, replicas: int, make: Callable[[Workload], 
     bundles, longest = placement.bundles, _longest(placement)
     part = make(select_rows(workload, longest)) if len(longest) < len(workload) else whole
     shared = SharedPlan(**{f.name: getattr(whole, f.name) for f in fields(Plan)}, bundles=bundles)
-    decision = Decision("replicas", replicas, _reason(whole, part, placement))
+    decision = _decision(whole, placement)
     own = {d.name: d for d in part.decisions if d.name in OF_EACH}
     return replace(
         shared,
@@ -74,17 +74,23 @@ def _estimates(whole: Plan, part: Plan, placement: Placement) -> Estimates:
     )
 
 
-def _reason(whole: Plan, part: Plan, placement: Placement) -> str:
+def _decision(whole: Plan, placement: Placement) -> Decision:
     """The rows of each replica, the tokens computed more than once for them, and whose seconds the estimate is."""
     replicas = placement.replicas
     own, tails = placement.bundles[:replicas], placement.bundles[replicas:]
     *counts, last = [f"{len(rows):,}" for rows in own[:SHOWN]]
     listed = f"{', '.join(counts)} and {last}" if replicas <= SHOWN else f"{', '.join([*counts, last])}, ..."
-    held = f", {sum(map(len, tails)):,} for the first free replica" if tails else ""
-    again = int(placement.tokens.sum()) - whole.forest.n_tokens
-    uneven = placement.makespan * replicas / max(float(placement.seconds.sum()), 1e-12) - 1
-    return (
-        f"{listed} rows, by subtrees of the forest{held}; {again:,} prompt tokens are computed again for it; the "
-        f"longest part is {uneven:.1%} above the mean, and the seconds are its own; one replica alone would take "
-        f"{whole.estimates.seconds[1]:.3g} s"
+    held = ", {held_rows:,} for the first free replica" if tails else ""
+    why = (
+        f"{{rows}} rows, by subtrees of the forest{held}; {{recomputed_tokens:,}} prompt tokens are computed again for "
+        "it; the longest part is {uneven:.1%} above the mean, and the seconds are its own; one replica alone would "
+        "take {single_seconds:.3g} s"
     )
+    facts: dict[str, Fact] = {
+        "rows": listed,
+        "held_rows": sum(map(len, tails)),
+        "recomputed_tokens": int(placement.tokens.sum()) - whole.forest.n_tokens,
+        "uneven": placement.makespan * replicas / max(float(placement.seconds.sum()), 1e-12) - 1,
+        "single_seconds": whole.estimates.seconds[1],
+    }
+    return Decision("replicas", replicas, why, facts=facts)

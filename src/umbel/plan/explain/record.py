@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.ir.plan import Curve, Plan
+from umbel.ir.plan import Curve, Decision, Plan, Refusal
 from umbel.plan.explain.tree import Line, shown_lines
 
 DIGITS = 5  # of the curve's figures: a picture has no more
@@ -18,8 +18,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
     ir.plan.Estimates; then decisions, refusals, levels, tree and curve.
 
     `seconds` is an object of `low`, `expected` and `high`, `output_range` one of `low` and `high`. `twins` counts the
-        rows that another row answers. `tree` lists lines as in tree.Line, with `saved_seconds`, a parent before
-        its children; `curve` holds columns as in ir.plan.Curve.
+    rows that another row answers. `tree` lists lines as in tree.Line, with `saved_seconds`, a parent before its
+    children; `curve` holds columns as in ir.plan.Curve.
     """
     e = plan.estimates
     low, expected, high = e.seconds
@@ -45,15 +45,21 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "seconds": {"low": low, "expected": expected, "high": high},
         "saved_seconds": e.saved_seconds,
         "batches": _batches(e.curve, max(e.samples - twins, 1)),
-        "decisions": [
-            {"name": d.name, "value": d.value, "reason": d.reason, "alternatives": dict(d.alternatives)}
-            for d in plan.decisions
-        ],
-        "refusals": [{"technique": r.technique, "seconds": r.seconds, "reason": r.reason} for r in plan.refusals],
+        "decisions": [_decision(d) for d in plan.decisions],
+        "refusals": [_refusal(r) for r in plan.refusals],
         "levels": [{"nodes": v.nodes, "rows": v.rows, "tokens": v.tokens, "saved": v.saved} for v in e.levels],
         "tree": _tree(plan),
         "curve": curve_to_json(e.curve),
     }
+
+
+def _decision(d: Decision) -> dict[str, Any]:
+    found = {"name": d.name, "value": d.value, "reason": d.reason}
+    return {**found, "facts": dict(d.facts), "alternatives": dict(d.alternatives)}
+
+
+def _refusal(r: Refusal) -> dict[str, Any]:
+    return {"technique": r.technique, "seconds": r.seconds, "reason": r.reason, "facts": dict(r.facts)}
 
 
 def curve_to_json(curve: Curve) -> dict[str, list[float]]:

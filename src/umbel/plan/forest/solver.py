@@ -7,9 +7,9 @@ make when a is the depth of the nearest opened node above it. Parts that are no 
     F(v, a) = max(g(v, a), g(v, d) - price(v) - slope(v) * (d - a)),  d = depth(v)   v is opened
 
 `slope(v)` is never more than the slopes of its parts together, so all F are convex and v is opened exactly when a lies
-    below one threshold. A function is kept as the places where its slope jumps: children are merged into the largest,
-    jumps below a threshold or above the parent's depth are dropped for good. That makes O(n log^2 n) for any shape of
-    tree, where a table over (node, opened ancestor) would take O(nodes * height).
+below one threshold. A function is kept as the places where its slope jumps: children are merged into the largest, jumps
+below a threshold or above the parent's depth are dropped for good. That makes O(n log^2 n) for any shape of tree, where
+a table over (node, opened ancestor) would take O(nodes * height).
 """
 
 from __future__ import annotations

@@ -36,12 +36,13 @@ def answer_once(draft: PlanDraft) -> PlanDraft:
     forest = without_twins(draft.forest, same_as)
     answered = int((draft.samples * draft.lengths)[twins].sum())
     read = int(np.diff(draft.workload.offsets)[twins].sum())
-    reason = (
-        f"greedy or seeded, with the tokens and parameters of an earlier row: {read:,} prompt tokens not read again, "
+    why = (
+        "greedy or seeded, with the tokens and parameters of an earlier row: {prompt_tokens:,} prompt tokens not read "
+        "again, about {output_tokens:,} output tokens not generated again"
     )
-    reason += f"about {answered:,} output tokens not generated again"
-    value = f"{again:,} row{'s' if again > 1 else ''}"
-    return draft.decide(Decision("dedupe", value, reason), forest=forest, order=forest.order, same_as=same_as)
+    facts = {"rows": again, "prompt_tokens": read, "output_tokens": answered}
+    decision = Decision("dedupe", f"{again:,} row{'s' if again > 1 else ''}", why, facts=facts)
+    return draft.decide(decision, forest=forest, order=forest.order, same_as=same_as)
 
 
 def find_twins(draft: PlanDraft) -> Ints:

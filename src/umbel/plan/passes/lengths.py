@@ -45,7 +45,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     lengths = np.where(learned, expected, lengths)
     total = int((lengths * samples).sum())
     spread = min(_half_width(np.where(learned, variance, 0.0), samples, groups, curves) / max(total, 1), 1.0)
-    decision = Decision("output tokens", total, _reason(total, spread, learned, asked, certain))
+    decision = _decision(total, spread, learned, int((asked == 0).sum()))
     return draft.decide(
         decision,
         samples=samples,
@@ -128,22 +128,20 @@ def _half_width(variance: NDArray[np.float64], samples: Ints, groups: Ints, curv
     return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.sqrt(single + (together**2).sum()))
 
 
-def _reason(total: int, spread: float, learned: NDArray[np.bool_], asked: Ints, certain: NDArray[np.bool_]) -> str:
-    if not learned.any():
-        return _without_history(int((asked == 0).sum()))
-    low, high = total * (1 - spread), total * (1 + spread)
+def _decision(total: int, spread: float, learned: NDArray[np.bool_], unbounded: int) -> Decision:
+    rows = int(learned.sum())
+    if not rows:
+        return _without_history(total, unbounded)
+    facts = {"low": total * (1 - spread), "high": total * (1 + spread), "rows": rows}
+    who = "1 row" if rows == 1 else "{rows:,} rows"
     others = "" if learned.all() else "; the others run to their limits"
-    return (
-        f"{low:,.0f} to {high:,.0f} in 9 of 10 cases, if {_rows(int(learned.sum()))} answer as in earlier runs{others}"
-    )
+    why = f"{{low:,.0f}} to {{high:,.0f}} in 9 of 10 cases, if {who} answer as in earlier runs{others}"
+    return Decision("output tokens", total, why, facts=facts)
 
 
-def _without_history(guessed: int) -> str:
-    if not guessed:
-        return "every row runs to its max_tokens"
-    who = "1 row sets" if guessed == 1 else f"{guessed:,} rows set"
-    return f"{who} no max_tokens: {UNBOUNDED} tokens assumed, less where the context ends; others run to theirs"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+def _without_history(total: int, unbounded: int) -> Decision:
+    if not unbounded:
+        return Decision("output tokens", total, "every row runs to its max_tokens")
+    who = "1 row sets" if unbounded == 1 else "{rows:,} rows set"
+    why = f"{who} no max_tokens: {{assumed}} tokens assumed, less where the context ends; others run to theirs"
+    return Decision("output tokens", total, why, facts={"rows": unbounded, "assumed": UNBOUNDED})

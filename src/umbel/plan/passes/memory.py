@@ -10,7 +10,7 @@ from umbel import registry
 from umbel.config import PAGE_SIZE
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
-from umbel.ir.plan import Decision
+from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.prefix import sum_above
@@ -26,18 +26,19 @@ def size_pool(draft: PlanDraft) -> PlanDraft:
     that needs a rule by which rows are admitted: `draft.admission`.
     """
     page = draft.config.page_size
-    draft = draft.decide(Decision("page_size", page, _page_reason(page)))
+    draft = draft.decide(_page(page))
     decision = _pool(draft, page)
     draft = draft.decide(decision, kv_tokens=int(decision.value))
     if draft.kv_tokens >= useful_pages(draft) * page:
         return draft
-    return draft.decide(Decision("admission", draft.admission, _rule(draft)))
+    return draft.decide(_rule(draft))
 
 
-def _page_reason(page: int) -> str:
+def _page(page: int) -> Decision:
     if page != PAGE_SIZE:
-        return "as asked"
-    return f"room for at most {page - 1} tokens stays empty at the end of a run of the forest, or of an answer"
+        return Decision("page_size", page, "as asked")
+    why = "room for at most {unused_tokens} tokens stays empty at the end of a run of the forest, or of an answer"
+    return Decision("page_size", page, why, facts={"unused_tokens": page - 1})
 
 
 def _pool(draft: PlanDraft, page: int) -> Decision:
@@ -46,31 +47,36 @@ def _pool(draft: PlanDraft, page: int) -> Decision:
     useful, room, least = useful_pages(draft) * page, kv_room(draft) // page * page, _least_pages(draft) * page
     if room < least:
         raise CapacityError(_no_fit(draft, room, least))
-    at_once = min(draft.chunk, len(draft.workload))
+    facts = {"rows_at_once": min(draft.chunk, len(draft.workload)), "useful_tokens": useful, "free_tokens": room}
     if useful <= room:
-        return Decision("kv_tokens", useful, f"the most that {at_once:,} rows at once can hold; memory allows {room:,}")
-    share = draft.price.machine.kv_fraction
-    reason = f"{share:.0%} of the memory that weights leave; {at_once:,} rows at once could hold {useful:,}"
-    return Decision("kv_tokens", room, reason)
+        why = "the most that {rows_at_once:,} rows at once can hold; memory allows {free_tokens:,}"
+        return Decision("kv_tokens", useful, why, facts=facts)
+    why = "{kv_share:.0%} of the memory that weights leave; {rows_at_once:,} rows at once could hold {useful_tokens:,}"
+    return Decision("kv_tokens", room, why, facts={**facts, "kv_share": draft.price.machine.kv_fraction})
 
 
-def _rule(draft: PlanDraft) -> str:
-    """What the rule of admission does with the pool, in the words of its row."""
+def _rule(draft: PlanDraft) -> Decision:
+    """The rule of admission, and what it does with the pool in the words of its row."""
     says = registry.find("admission", draft.admission).says
-    return says.format(overflow=OVERFLOW, ceiling=_ceiling(draft)) if says else "as asked"
+    if not says:
+        return Decision("admission", draft.admission, "as asked")
+    tokens, words = _ceiling(draft)
+    facts: dict[str, Fact] = {"overflow": OVERFLOW, "ceiling": words, "ceiling_tokens": tokens}
+    return Decision("admission", draft.admission, says, facts=facts)
 
 
-def _ceiling(draft: PlanDraft) -> str:
-    """Tokens of the pool less what is kept free, as the rows of a full pool differ from what is expected of them."""
+def _ceiling(draft: PlanDraft) -> tuple[float, str]:
+    """Tokens of the pool less what is kept free, as the rows of a full pool differ from what is expected of them; and
+    the same in words."""
     if draft.output_spread == 0:
-        return f"{draft.kv_tokens:,} tokens, with lengths learned as rows end"
+        return draft.kv_tokens, f"{draft.kv_tokens:,} tokens, with lengths learned as rows end"
     output = draft.samples * draft.lengths
     own = np.where(draft.forest.rows_below == 1, draft.forest.end - draft.forest.start, 0)[draft.forest.leaf]
     at_once = min(max(draft.kv_tokens / max(float((own + output / 2).mean()), 1.0), 1.0), len(output))
     # The spread of all rows' total, as a share of it, is that of a part of the rows by the root of their numbers.
     spread = draft.output_spread * (len(output) / at_once) ** 0.5 * Z_OVERFLOW / Z_INTERVAL
     ceiling = draft.kv_tokens - min(spread * at_once * float(output.mean()) / 2, draft.kv_tokens / 2)
-    return f"{ceiling:,.0f} tokens"
+    return ceiling, f"{ceiling:,.0f} tokens"
 
 
 def kv_room(draft: PlanDraft) -> int:

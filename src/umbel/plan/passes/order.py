@@ -53,7 +53,7 @@ def reorder(forest: Forest, key: Floats | Ints, row_key: Floats | Ints | None = 
     """The same forest with siblings, and roots, by ascending `key` (`[nodes]`); equal keys keep their order.
 
     `row_key` (`[rows]`) orders the rows that end at one node in the same way. No loop over nodes: a node's number is
-        that of its parent, plus one, plus the sizes of the siblings' subtrees before it.
+    that of its parent, plus one, plus the sizes of the siblings' subtrees before it.
     """
     nodes = np.arange(forest.n_nodes)
     size = forest.subtree_end - nodes

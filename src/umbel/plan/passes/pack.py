@@ -21,7 +21,8 @@ def choose_chunk(draft: PlanDraft) -> PlanDraft:
     best = min(seconds for _, seconds in prices)
     chunk, seconds = next(pair for pair in prices if pair[1] <= best * NEAR)
     tokens = draft.forest.n_tokens + int((draft.samples * draft.lengths)[draft.order].sum())
-    pace = f", {tokens / seconds:,.0f} tokens/s" if seconds else ""
+    facts = {"tokens_per_second": tokens / seconds} if seconds else {}
+    pace = ", {tokens_per_second:,.0f} tokens/s" if seconds else ""
     others = tuple((f"{c:,}", s) for c, s in prices if c != chunk)
     reason = f"the smallest whose whole run is within 3 % of the fastest{pace}; decodes first, no cap on rows"
-    return draft.decide(Decision("chunk", chunk, reason, others), chunk=chunk)
+    return draft.decide(Decision("chunk", chunk, reason, others, facts), chunk=chunk)

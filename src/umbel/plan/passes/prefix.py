@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.forest import Forest
-from umbel.ir.plan import Decision, Refusal
+from umbel.ir.plan import Decision, Fact, Refusal
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft, flat_forest
 from umbel.plan.forest.price import price_runs
@@ -58,35 +58,52 @@ def share_prefixes(draft: PlanDraft) -> PlanDraft:
     forest = flat_forest(draft.workload) if mode == "none" else regroup(full, groupings[mode])
     others = (_refusal(name, priced[name], priced[mode]) for name in MODES if name != mode)
     value = f"{len(draft.workload.tokens) - forest.n_tokens:,} tokens shared"
-    reason = _reason(mode, priced, {name: int(grouping.opened.sum()) for name, grouping in groupings.items()})
-    return draft.decide(Decision("prefix", value, reason), forest=forest, order=forest.order).refuse(*others)
+    opened = {name: int(grouping.opened.sum()) for name, grouping in groupings.items()}
+    decision = Decision("prefix", value, _why(mode, opened), facts=_facts(mode, priced, opened))
+    return draft.decide(decision, forest=forest, order=forest.order).refuse(*others)
 
 
 def _refusal(name: str, other: tuple[int, float], chosen: tuple[int, float]) -> Refusal:
     """Why another mode is not used; sums in another order differ in their last digits, which does not count."""
     if other[0] == chosen[0] and isclose(other[1], chosen[1], rel_tol=1e-9):
         return Refusal(f"prefix: {MODES[name]}", 0.0, "comes to the same here")
-    return Refusal(f"prefix: {MODES[name]}", other[1] - chosen[1], f"computes {other[0]:,} prompt tokens")
+    facts = {"computed_prompt_tokens": other[0]}
+    return Refusal(
+        f"prefix: {MODES[name]}", other[1] - chosen[1], "computes {computed_prompt_tokens:,} prompt tokens", facts
+    )
 
 
-def _reason(mode: str, priced: Mapping[str, tuple[int, float]], opened: Mapping[str, int]) -> str:
+def _facts(mode: str, priced: Mapping[str, tuple[int, float]], opened: Mapping[str, int]) -> dict[str, Fact]:
+    """The tokens and seconds of the mode, its forks, and what the other modes compute."""
+    (once, seconds), every = priced[mode], priced["every-fork"]
+    return {
+        "prompt_tokens": priced["none"][0],
+        "computed_prompt_tokens": once,
+        "seconds": seconds,
+        "forks": opened["every-fork"],
+        "runs": opened.get(mode, 0),
+        "recomputed_tokens": once - every[0],
+        "spared_seconds": every[1] - seconds,
+        "one_level_tokens": priced["one-level"][0],
+        "paper_tokens": priced["paper"][0],
+    }
+
+
+def _why(mode: str, opened: Mapping[str, int]) -> str:
     """The tokens computed, how many forks are kept, and what one level of groups would compute."""
-    (total, _), (once, seconds), forks = priced["none"], priced[mode], opened["every-fork"]
+    computed = "{computed_prompt_tokens:,} of {prompt_tokens:,} prompt tokens to compute"
+    forks = opened["every-fork"]
     if not forks:
-        return (
-            f"no prompt is the beginning of another or begins like one: {once:,} of {total:,} prompt tokens to compute"
-        )
-    text = f"{once:,} of {total:,} prompt tokens to compute, {seconds:.3g} s with reading and upkeep"
-    kept, spared = opened["forest"], priced["every-fork"][1] - seconds
-    again = once - priced["every-fork"][0]
-    if mode == "forest" and kept < forks:
-        text += f"; {kept:,} of {forks:,} forks are kept, the others folded into their branches: {again:,} tokens "
-        text += f"computed again, {spared:.2g} s spared"
+        return f"no prompt is the beginning of another or begins like one: {computed}"
+    text = computed + ", {seconds:.3g} s with reading and upkeep"
+    if mode == "forest" and opened["forest"] < forks:
+        text += "; {runs:,} of {forks:,} forks are kept, the others folded into their branches: {recomputed_tokens:,} "
+        text += "tokens computed again, {spared_seconds:.2g} s spared"
     elif mode == "forest":
-        text += f"; all {forks:,} forks pay" if forks > 1 else "; the only fork pays"
+        text += "; all {forks:,} forks pay" if forks > 1 else "; the only fork pays"
     elif mode in ("paper", "one-level"):
-        text += f"; {opened[mode]:,} groups of one level, for {forks:,} forks"
-    return text + f"; in one level of groups {priced['one-level'][0]:,}, by the published rule {priced['paper'][0]:,}"
+        text += "; {runs:,} groups of one level, for {forks:,} forks"
+    return text + "; in one level of groups {one_level_tokens:,}, by the published rule {paper_tokens:,}"
 
 
 def build_forest(workload: Workload) -> Forest:
