@@ -98,7 +98,7 @@ def _measured(findings: Findings) -> dict[str, Any]:
 
 
 def _kept(benchmark: StepBenchmark) -> dict[str, Any]:
-    path = benchmark.lessons.history.steps
+    path = benchmark.history.steps
     return {"history": None if path is None else str(path)}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load
 from umbel.cost.machine import Machine, machine_name
+from umbel.cost.meter import Meter
 from umbel.ir.spec import ModelSpec
 
 FORMAT = 1
@@ -50,6 +51,15 @@ class History:
     def load(self) -> Known:
         """All that is known: empty where there is no history, or (with a warning) where it cannot be read."""
         return Known(read_json(self.lengths, _curves) or {}, read_json(self.steps, Calibration.of_dict))
+
+    def without_lengths(self) -> History:
+        """The history of steps alone."""
+        return replace(self, lengths=None)
+
+    def learn(self, meter: Meter, lengths: Mapping[str, LengthCurve], prior: Floats) -> None:
+        """Add the steps of a run and the lengths of its answers by template, whether it finished or not."""
+        self.learn_steps(meter.load(), meter.seconds(), prior)
+        self.learn_lengths(lengths)
 
     def learn_steps(self, load: Load, seconds: Floats, prior: Floats, *, restart: bool = False) -> None:
         """Add measured steps (`Calibration.learn`).

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from umbel.config import EngineConfig
 from umbel.cost.devices import joined, shared_by
+from umbel.cost.history import History
+from umbel.cost.machine import Machine
+from umbel.cost.quantised import price_of
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of
-from umbel.engine.lessons import Lessons
 from umbel.engine.loop import Loop
 from umbel.errors import UsageError
 from umbel.ir.plan import Plan
@@ -43,7 +45,7 @@ class LocalEngine:
             raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self.model = Model(_with_room_of(runner, config), computes=runner is None)
         self.machine = shared_by(joined(machine_of(self.model.device), config.tensor_parallel_size), share)
-        self.lessons = Lessons(self.model, self.machine)
+        self.history = _history(self.model, self.machine)
         self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
         self._given = runner
         self.loops: list[Loop] = []  # that run now
@@ -59,12 +61,12 @@ class LocalEngine:
 
     def plan_for(self, workload: Workload) -> Plan:
         """What `execute` would do with a tokenised workload."""
-        return plan_workload(self.model, workload, self.machine, self.lessons.known())
+        return plan_workload(self.model, workload, self.machine, self.history.load())
 
     def planner(self) -> SessionPlanner:
         """Plans what comes while other rows run."""
         config, asked = self.model.config, self.model.asked_dtype
-        return SessionPlanner.of(self.spec, config, self.machine, self.lessons.known(), asked)
+        return SessionPlanner.of(self.spec, config, self.machine, self.history.load(), asked)
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
@@ -81,7 +83,7 @@ class LocalEngine:
         it has taught is kept."""
         if self._closed:
             raise UsageError("this LLM is closed: make another one")
-        spans, known = self._spans, self.lessons.known()
+        spans, known = self._spans, self.history.load()
         store = None if self._given else build_store(self.model, plan.kv_pages, plan.page_size, self._take_store())
         runner = self._given or build_runner(self.model, store, spans)
         loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans))
@@ -93,7 +95,11 @@ class LocalEngine:
             self.loops.remove(loop)
             self._past = self._past.plus(loop.stats())
             self.first_token = self.first_token or loop.first_token
-            spans.lap("learning", self.lessons.learn(loop.meter, loop.scheduler.lengths.learned_curves()))
+            spans.lap("learning", self._learn(loop))
+
+    def _learn(self, loop: Loop) -> None:
+        prior = price_of(self.spec, self.model.config, self.machine).prior()
+        self.history.learn(loop.meter, loop.scheduler.lengths.learned_curves(), prior)
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
@@ -121,3 +127,10 @@ def _with_room_of(runner: Runner | None, config: EngineConfig) -> EngineConfig:
     if pages is None or config.kv_tokens is not None:
         return config
     return replace(config, kv_tokens=pages * size, page_size=size)
+
+
+def _history(model: Model, machine: Machine) -> History:
+    """The history of a loaded model; random weights say nothing about how long the model's answers are."""
+    config = model.config
+    history = History.of(model.spec, model.directory, config.arithmetic, machine, config.threads)
+    return history.without_lengths() if config.load_format == "dummy" else history

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
 from umbel.cost.calibration import Calibration
+from umbel.cost.history import History
 from umbel.cost.known import Known
 from umbel.cost.machine import available_memory
 from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of, pick_device
-from umbel.engine.lessons import Lessons
 from umbel.errors import CapacityError
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
@@ -62,8 +62,9 @@ class StepBenchmark:
             raise CapacityError(f"the weights take {needed / 1e9:.1f} GB; {available_memory() / 1e9:.1f} GB are free")
         self.model = Model(replace(config, load_format="dummy"))
         self.machine = machine_of(self.model.device)
-        self.lessons = Lessons(self.model, self.machine)
-        self.price = price_of(spec, self.model.config, self.machine)
+        config = self.model.config
+        self.history = History.of(spec, self.model.directory, config.arithmetic, self.machine, config.threads)
+        self.price = price_of(spec, config, self.machine)
 
     def run(self, seconds: float) -> Findings:
         """Time probes for about `seconds`, fit them, and predict those held out and a small job. The fit replaces the
@@ -73,7 +74,7 @@ class StepBenchmark:
         start = Calibration.start(prior)
         fitted = timed.pick(~held)
         expected = start.learn(fitted.load, fitted.seconds).each(timed.load)
-        self.lessons.history.learn_steps(timed.load, timed.seconds, prior, restart=True)
+        self.history.learn_steps(timed.load, timed.seconds, prior, restart=True)
         job = self._run_job(start.learn(timed.load, timed.seconds))
         return Findings(timed, held, expected, *job)
 
@@ -100,5 +101,5 @@ class StepBenchmark:
         loop.add(workload, plan)
         for _ in loop.run():
             pass  # only the time counts
-        self.lessons.history.learn_steps(loop.meter.load(), loop.meter.seconds(), self.price.prior())
+        self.history.learn_steps(loop.meter.load(), loop.meter.seconds(), self.price.prior())
         return plan.estimates.seconds[1], loop.meter.total_seconds

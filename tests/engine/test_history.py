@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def known(llm: LLM) -> Known:
-    return llm.engine.lessons.known()
+    return llm.engine.history.load()
 
 
 def test_a_run_teaches_what_its_steps_took(model: str) -> None:
@@ -79,4 +78,4 @@ def test_random_weights_teach_no_lengths(model: str) -> None:
     llm = LLM(model, device="cpu", load_format="dummy")
     llm.generate(PROMPTS, PARAMS)
     assert known(llm).calibration is not None and not known(llm).lengths
-    assert not Path(str(llm.engine.lessons.history.lengths)).exists()
+    assert llm.engine.history.lengths is None
