@@ -107,7 +107,7 @@ CATALOG: tuple[Technique, ...] = (
         True,
         "umbel.sched.policies.headroom:Headroom",
         "PagedAttention, 2309.06180",
-        says="a row starts when everyone could still write a little more; who outgrows that is evicted",
+        says="a row starts when all running rows could still write a little more; one that outgrows this is evicted",
         why_not="keeps the same growth free for every row, whatever its length",
     ),
     Technique(
@@ -116,7 +116,7 @@ CATALOG: tuple[Technique, ...] = (
         True,
         "umbel.sched.policies.conservative:Conservative",
         "Past-Future, 2507.10150",
-        says="a row starts when everyone could get to their limit; nobody is ever evicted",
+        says="a row starts when all running rows could reach their limits; none is ever evicted",
         why_not="keeps room for every row's limit, most of which is never used",
     ),
     Technique(

@@ -127,7 +127,7 @@ def advice(found: dict[str, Any]) -> list[str]:
             f"bfloat16 matmuls are {1 / slow:.1f} times faster than float32 here: --dtype bfloat16 is quicker."
         )
     if found["cache"]["folder"] is None:
-        lines.append("UMBEL_CACHE=off: plans start from ceilings each time, and nothing that runs teach is kept.")
+        lines.append("UMBEL_CACHE=off: plans start from ceilings each time, and no measurements of runs are kept.")
     elif not found["cache"]["writable"]:
         lines.append(f"{found['cache']['folder']} cannot be written: set UMBEL_CACHE to a folder that can.")
     return lines

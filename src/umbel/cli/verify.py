@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def verify_command(
     source: Annotated[Path, Argument(metavar="INPUT", help="The file that was run.")],
-    output: Annotated[Path, Argument(metavar="OUTPUT", help="The file that came out.")],
+    output: Annotated[Path, Argument(metavar="OUTPUT", help="The output of the run.")],
     templated: Annotated[bool, Option("--templated", help="The run used --prompt.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> int:

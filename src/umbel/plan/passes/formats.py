@@ -14,7 +14,7 @@ def name_formats(draft: PlanDraft) -> PlanDraft:
         why = f"{_asked('kv_cache_dtype', kv_dtype)}; priced by its bytes"
         draft = draft.decide(Decision("kv_dtype", kv_dtype, why))
     if (backend := config.attention_backend) != "auto":
-        why = f"{_asked('attention_backend', backend)}; priced as the usual until runs teach"
+        why = f"{_asked('attention_backend', backend)}; priced as the default until runs have measured it"
         draft = draft.decide(Decision("attention", backend, why))
     return _name_products(draft)
 
@@ -29,7 +29,7 @@ def _name_products(draft: PlanDraft) -> PlanDraft:
     """Decide "linear": as asked, or int4 because the checkpoint is."""
     linear, form = draft.config.linear, draft.spec.quantization
     if linear != "dense":
-        price = "by its bytes where a GPU keeps them" if linear == "int4" else "as dense until runs teach"
+        price = "by its bytes where a GPU keeps them" if linear == "int4" else "as dense until runs have measured it"
         return draft.decide(Decision("linear", linear, f"{_asked('linear', linear)}; priced {price}"))
     if form is not None:
         why = f"the checkpoint's own ({form.packing}); exactly the weights it stands for"

@@ -66,7 +66,7 @@ def share_prefixes(draft: PlanDraft) -> PlanDraft:
 def _refusal(name: str, other: tuple[int, float], chosen: tuple[int, float]) -> Refusal:
     """Why another mode is not used; sums in another order differ in their last digits, which does not count."""
     if other[0] == chosen[0] and isclose(other[1], chosen[1], rel_tol=1e-9):
-        return Refusal(f"prefix: {MODES[name]}", 0.0, "comes to the same here")
+        return Refusal(f"prefix: {MODES[name]}", 0.0, "makes no difference here")
     facts = {"computed_prompt_tokens": other[0]}
     return Refusal(
         f"prefix: {MODES[name]}", other[1] - chosen[1], "computes {computed_prompt_tokens:,} prompt tokens", facts

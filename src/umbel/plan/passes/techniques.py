@@ -35,7 +35,7 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     elif row.family == "attention" and _is_dearer(row.name) and draft.config.attention_backend != row.name:
         yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
-        yield Refusal(name, None, "nothing is known of this model's answers yet; the first run teaches it")
+        yield Refusal(name, None, "no answers of this model are known yet; the first run records their lengths")
     elif row.by == "policy" and row.why_not:
         yield Refusal(name, None, row.why_not)
 
@@ -60,7 +60,7 @@ def _other_rules(rows: tuple[Technique, ...], draft: PlanDraft) -> Iterator[Refu
     """Rules of admission, each priced by walking the whole run under it where the pool can be too small."""
     others = [row for row in rows if row.family == "admission" and row.name != draft.admission]
     if draft.kv_tokens >= useful_pages(draft) * draft.config.page_size:
-        why = "the pool holds whatever may run at once, so that all rules come to the same"
+        why = "the pool holds all rows that may run at once, so that the rule makes no difference"
         yield from (Refusal(f"admission: {row.name}", 0.0, why) for row in others)
         return
     as_decided = run_seconds(draft)
