@@ -136,7 +136,9 @@ def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
         for row, slots in enumerate(meaning.contexts):
             keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
             query = q[row].double().view(2, 2, -1)
-            wanted = reference.attend(query, keys, values, cap, None if sinks is None else sinks.view(2, 2))
+            wanted = reference.attend(
+                query, keys, values, spec.attention_scale, cap, None if sinks is None else sinks.view(2, 2)
+            )
             torch.testing.assert_close(got[row].double(), wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
     assert merged > 5
 

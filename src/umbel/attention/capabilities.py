@@ -55,13 +55,13 @@ class Case:
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, *, fp8_kv: bool) -> Case:
-        """That of a model that computes in `dtype`."""
+        """What a model asks that computes in `dtype`."""
         name, window = str(dtype).removeprefix("torch."), spec.sliding_window is not None
         return cls(device.type, name, spec.head_dim, window, fp8_kv, converts_fp8(device), absent=absences())
 
     @classmethod
     def usual(cls, device: torch.device) -> Case:
-        """That of a common model: heads of 128, in bfloat16 on a GPU and in float32 elsewhere."""
+        """What a common model asks: heads of 128, in bfloat16 on a GPU and in float32 elsewhere."""
         dtype = "bfloat16" if device.type == "cuda" else "float32"
         return cls(device.type, dtype, 128, fp8_instructions=converts_fp8(device), absent=absences())
 

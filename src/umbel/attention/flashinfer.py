@@ -100,7 +100,7 @@ class FlashInferAttention:
                 self.spec.head_dim,
                 one.page_size,
                 causal=one.causal,
-                sm_scale=self.spec.head_dim**-0.5,
+                sm_scale=self.spec.attention_scale,
                 window_left=-1 if window is None else window - 1,
                 q_data_type=dtype,
                 kv_data_type=dtype,

@@ -57,7 +57,7 @@ class GridAttention:
         check_whole(self.name, select)
         rows, heads, dim = q.shape
         kv_heads = self.spec.n_kv_heads
-        scaled = q.float() * dim**-0.5
+        scaled = q.float() * self.spec.attention_scale
         # [n_kv_heads, rows * group + 1, dim]; the last query is the padding of narrow items.
         queries = scaled.new_zeros(kv_heads, rows * self.group + 1, dim)
         queries[:, :-1] = scaled.view(rows, kv_heads, self.group, dim).transpose(0, 1).reshape(kv_heads, -1, dim)

@@ -27,7 +27,7 @@ class NativeAttention:
         self.spec = spec
         self.store = store
         self.native = native
-        self.scale = spec.head_dim**-0.5
+        self.scale = spec.attention_scale
 
     @classmethod
     def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> NativeAttention:

@@ -82,7 +82,8 @@ def _shared_above(step: Step, at: Ints, shared: NDArray[np.bool_]) -> Ints:
 
 
 def _own_paths(step: Step, own: Ints, shared: NDArray[np.bool_], window: int | None) -> Pass:
-    """Of every node that has rows: its path from the root without what is shared above, its own keys last."""
+    """The pass that reads, for every node that has rows, its path from the root without what is shared above, its own
+    keys last."""
     request, node = [np.arange(len(own))], [own]
     number, above = request[0], step.parent[own]
     while len(inside := np.flatnonzero(above >= 0)):

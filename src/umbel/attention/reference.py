@@ -54,7 +54,7 @@ class ReferenceAttention:
             keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, head_dim]
             query = q[row].double().view(self.spec.n_kv_heads, self.spec.group_size, -1)
             reads = None if select is None else self._reads(select, row).to(q.device)
-            out[row] = attend(query, keys, values, reads=reads).flatten(0, 1).to(q.dtype)
+            out[row] = attend(query, keys, values, self.spec.attention_scale, reads=reads).flatten(0, 1).to(q.dtype)
         return out
 
     def _seen_by(self, last: int) -> Ints:

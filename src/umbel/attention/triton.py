@@ -25,8 +25,8 @@ LEAST_KEYS, MOST_KEYS = 256, 8192  # of a piece: shorter ones cost more to merge
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """A step for the device: `arrays` (int32) as a DeviceWork has them, the slots to write to (int64 `[rows]`) and the
-    one that is nobody's, how many partial results there are (in queries), and keys read."""
+    """A step for the device: `arrays` (int32) as a DeviceWork has them, the slots to write to (`writes`, int64
+    `[rows]`) and the one that no row reads (`scratch`), partial results (`queries`), and `keys_read`."""
 
     arrays: tuple[np.ndarray, ...]
     writes: np.ndarray
@@ -36,7 +36,7 @@ class Lists:
 
     @classmethod
     def nothing(cls) -> Lists:
-        """Of a step without rows."""
+        """The lists of a step without rows."""
         widths = ((5,), (4,), (3,), (), (), ())
         return cls(tuple(np.empty((0, *width), np.int32) for width in widths), np.empty(0, np.int64), 0, 0, 0)
 
@@ -53,7 +53,7 @@ class TritonAttention:
         self.share_factor = shipped_switch().share_factor
         window = spec.sliding_window
         self.heads = Heads(
-            spec.n_kv_heads, spec.group_size, spec.head_dim, spec.head_dim**-0.5, store.page_size, window
+            spec.n_kv_heads, spec.group_size, spec.head_dim, spec.attention_scale, store.page_size, window
         )
         on_gpu = device.type == "cuda"
         self._units = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
@@ -66,7 +66,7 @@ class TritonAttention:
         return lists.keys_read
 
     def lists(self, step: Step) -> Lists:
-        """What the device has to be told of a step."""
+        """The work of a step as arrays for the device."""
         work = list_work(step, self._cut(step))
         arrays = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
         writes = write_slots(step, self.store.scratch)

@@ -55,3 +55,8 @@ class ModelSpec:
     def group_size(self) -> int:
         """Query heads that share one KV head."""
         return self.n_heads // self.n_kv_heads
+
+    @property
+    def attention_scale(self) -> float:
+        """What the product of a query and a key is multiplied by before the softmax."""
+        return float(self.head_dim**-0.5)

@@ -24,7 +24,8 @@ Column = TypeVar("Column", np.ndarray, Tensor)
 
 @dataclass(frozen=True, slots=True)
 class Filters(Generic[Column]):
-    """Of each draw (`[k]`): `top_k` (int64, 0: none), `top_p` (float64, 1: none), `min_p` (float64, 0: none)."""
+    """What each of k draws is restricted to: `top_k` (int64 `[k]`, 0: no limit), `top_p` (float64 `[k]`, 1: no limit),
+    `min_p` (float64 `[k]`, 0: no limit)."""
 
     top_k: Column
     top_p: Column
@@ -36,7 +37,7 @@ class Filters(Generic[Column]):
         return self.top_k, self.top_p, self.min_p
 
     def only(self, which: slice) -> Filters[Column]:
-        """Those of some draws."""
+        """The filters of some draws."""
         return Filters(self.top_k[which], self.top_p[which], self.min_p[which])
 
 
@@ -85,14 +86,15 @@ def attend(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
+    scale: float,
     cap: float = 0.0,
     sinks: Tensor | None = None,
     reads: Tensor | None = None,
 ) -> Tensor:
     """What one row's heads (`[n_kv_heads, group, dim]`) give for the keys and values they see (`[n_kv_heads, k, dim]`),
-    or for those that each KV head `reads` (bool `[n_kv_heads, k]`): scores over `dim ** 0.5`, bent by `cap * tanh(score
-    / cap)` where given; a sink per head (`[n_kv_heads, group]`) takes its share of the softmax and adds nothing."""
-    scores = q @ keys.transpose(1, 2) / q.shape[-1] ** 0.5
+    or for those that each KV head `reads` (bool `[n_kv_heads, k]`): scores times `scale`, bent by `cap * tanh(score /
+    cap)` where given; a sink per head (`[n_kv_heads, group]`) takes its share of the softmax and adds nothing."""
+    scores = q @ keys.transpose(1, 2) * scale
     if cap:
         scores = cap * torch.tanh(scores / cap)
     if reads is not None:

@@ -57,7 +57,7 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Of some rows (int64 `[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is
+    """For some rows (int64 `[k]`) of `logits`: where the largest value is, the first of equal ones, and whether it is
     not finite; on their device."""
     fast = kernels_for(logits) if logits.dtype == torch.float32 else None
     if fast is not None and fast.on_host:

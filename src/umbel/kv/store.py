@@ -16,8 +16,8 @@ At = slice | Tensor
 class KVStore:
     """Keys and values, `[n_kv_heads, slots, head_dim]` per layer; slot = page * page_size + offset.
 
-    Heads come first, so that a run of side-by-side pages is one matrix per head. The last page (`scratch`) is nobody's:
-    rows whose KV must not be written are sent there.
+    Heads come first, so that a run of side-by-side pages is one matrix per head. The last page (`scratch`) is never
+    read: rows whose KV must not be written are sent there.
     """
 
     scaled = False  # whether keys and values have dequantisation scales

@@ -16,31 +16,31 @@ from umbel.kernels.native.products import Bfloat16Products, Packed, ProductForm,
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """See Linear."""
+    """A product with packed weights; `bias` is in the order of the panels."""
 
     kernels: Bfloat16Products
     weight: Packed
     bias: Tensor | None
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """`x @ weight.T + bias`, with the gate behind it where the weights are packed for one."""
         form = ProductForm.GATED if self.weight.gated else ProductForm.BFLOAT16
         return self.kernels.multiply(x, self.weight, self.bias, form)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTable:
-    """See Table; single rows are picked out of the panels, so that one copy serves both ends of a model."""
+    """A packed table; single rows are picked out of the panels, so that one copy serves both ends of a model."""
 
     kernels: Bfloat16Products
     weight: Packed
 
     def rows(self, ids: Tensor) -> Tensor:
-        """See Table."""
+        """Rows of the table, unpacked."""
         return unpack(self.weight, ids, torch.bfloat16)
 
     def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """See Table."""
+        """Products with all rows, summed in float32."""
         return self.kernels.multiply(x, self.weight, None, ProductForm.FLOAT32, out)
 
 

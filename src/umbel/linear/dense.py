@@ -18,30 +18,30 @@ MANY_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class DenseLinear:
-    """See Linear; `is_gated`: a gate is behind the product."""
+    """A product with weights as they are; `is_gated`: a gate is behind it."""
 
     weight: Tensor
     bias: Tensor | None
     is_gated: bool
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """`x @ weight.T + bias`, and the gate."""
         product = linear(x, self.weight, self.bias)
         return gated_silu(product) if self.is_gated else product
 
 
 @dataclass(frozen=True, slots=True)
 class DenseTable:
-    """See Table."""
+    """A table as it is."""
 
     weight: Tensor
 
     def rows(self, ids: Tensor) -> Tensor:
-        """See Table."""
+        """Rows of the table."""
         return F.embedding(ids, self.weight)
 
     def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """See Table."""
+        """Products with all rows, in the type of the weights and widened to float32."""
         return linear(x, self.weight).to(torch.float32)
 
 

@@ -1,8 +1,8 @@
 """The products of a mixture of experts, for rows that know their expert: in one launch, or one expert after another.
 
-Where a kernel takes the weights of all experts at once, as on a GPU, nobody need know how many rows each has. Anywhere
-else every expert has products of its own, made by the same method as all others, with what that promises: on a CPU the
-result of a row does not depend on how many others share its expert.
+Where a kernel takes the weights of all experts at once, as on a GPU, the processor need not know how many rows each
+has. Anywhere else every expert has products of its own, made by the same method as all others, with what that promises:
+on a CPU the result of a row does not depend on how many others share its expert.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class ExpertProducts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GroupedProducts:
-    """See ExpertProducts; `gate_up` `[experts, 2 * width, hidden]`, `down` `[experts, hidden, width]`."""
+    """Weights of all experts stacked: `gate_up` `[experts, 2 * width, hidden]`, `down` `[experts, hidden, width]`."""
 
     gate_up: Tensor
     down: Tensor
 
     def apply(self, x: Tensor, rows: Tensor, ends: Tensor) -> Tensor:
-        """See ExpertProducts."""
+        """One launch for `gate_up` and one for `down`."""
         inner = gated_silu(multiply_by_expert(x[rows], self.gate_up, ends))
         return multiply_by_expert(inner, self.down, ends)
 
 
 @dataclass(frozen=True, slots=True)
 class SingleProducts:
-    """See ExpertProducts; a pair of products for each expert, the gate behind the first."""
+    """A pair of products for each expert, the gate behind the first."""
 
     pairs: tuple[tuple[Linear, Linear], ...]
 
     def apply(self, x: Tensor, rows: Tensor, ends: Tensor) -> Tensor:
-        """See ExpertProducts."""
+        """One expert after another; waits for how many rows each has."""
         out = x.new_empty(len(rows), x.shape[1])
         for (gate_up, down), (begin, end) in zip(self.pairs, pairwise([0, *ends.tolist()]), strict=True):
             if begin < end:  # picked out one by one, as a piece of a larger tensor may not be aligned like another

@@ -23,8 +23,8 @@ MULTIPLE = 16  # of inputs and outputs, for the tensor cores
 
 @dataclass(frozen=True, slots=True)
 class Fp8Linear:
-    """See Linear; `weight` e4m3 `[outputs, inputs]`, `scale` float32 `[outputs]`; `is_gated`: a gate is behind the
-    product; `by_tensor_cores`: multiplied as they are."""
+    """A product with weights in fp8: `weight` e4m3 `[outputs, inputs]`, `scale` float32 `[outputs]`; `is_gated`: a gate
+    is behind it; `by_tensor_cores`: the device multiplies e4m3 as such."""
 
     weight: Tensor
     scale: Tensor
@@ -33,7 +33,7 @@ class Fp8Linear:
     by_tensor_cores: bool
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """Rounds the rows of `x` to e4m3 too, and multiplies."""
         rows, scale = round_rows(x)
         product = self._multiply(rows, scale)
         product = (product if self.bias is None else product + self.bias).to(x.dtype)

@@ -27,14 +27,14 @@ measured on a GPU: the point where arithmetic, not reading weights, takes the ti
 
 @dataclass(frozen=True, slots=True)
 class Int4Linear:
-    """See Linear; `is_gated`: a gate is behind the product."""
+    """A product with weights in int4; `is_gated`: a gate is behind it."""
 
     weight: Int4Weight
     bias: Tensor | None
     is_gated: bool
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """`x @ weight.T + bias`, and the gate."""
         product = self._multiply(x)
         return gated_silu(product) if self.is_gated else product
 

@@ -20,7 +20,7 @@ from umbel.linear.base import LinearMethod, Site, Table
 
 @dataclass(frozen=True, slots=True)
 class Int8Linear:
-    """See Linear; `is_gated`: a gate is behind the product."""
+    """A product with weights in int8; `is_gated`: a gate is behind it."""
 
     kernels: Int8Products
     weight: Int8Weights
@@ -28,7 +28,7 @@ class Int8Linear:
     is_gated: bool
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """Rounds the rows of `x` to int8 too, and multiplies; and the gate."""
         if x.dtype == torch.float32:
             product = self.kernels.multiply(x, self.weight, self.bias, ProductForm.FLOAT32)
             return gated_silu(product) if self.is_gated else product

@@ -13,12 +13,12 @@ from umbel.linear.base import Linear
 
 @dataclass(frozen=True, slots=True)
 class SummedLinear:
-    """See Linear."""
+    """A product of which each rank has some of the inputs."""
 
     part: Linear
 
     def apply(self, x: Tensor) -> Tensor:
-        """See Linear."""
+        """The sum of the ranks' products."""
         return add_up(self.part.apply(x))
 
 

@@ -12,8 +12,8 @@ from umbel.ir.spans import UNHEARD, Spans
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
     """Some rows: cosines and sines of their rotary `angles` (two of `[rows, 1, head_dim / 2]`), and which of them are
-    `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans` are told what the time
-    went into."""
+    `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans` record what takes how
+    long."""
 
     angles: tuple[Tensor, Tensor]
     wanted: Tensor | None = None

@@ -75,7 +75,7 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
         return self._share(product, weight)
 
     def _share(self, product: Matmul, tensor: Tensor) -> Tensor:
-        """Of the weights or the bias of a product."""
+        """This rank's share of the weights or the bias of a product."""
         if product.cut == "outputs":
             parts = tensor.split(list(product.parts * product.experts))
             return torch.cat([self._part(part, 0) for part in parts])

@@ -15,16 +15,16 @@ from umbel.runner.sampling import Draws, draw_samples
 from umbel.runner.torch_runner import TorchRunner
 
 
-class LogitGraphs(Protocol):
-    """Steps that are known by heart (runner/graphs.py)."""
+class RecordedSteps(Protocol):
+    """Steps that were recorded, as CUDA graphs (runner/graphs.py)."""
 
     def logits(self, step: Step, before: torch.Tensor | None) -> tuple[torch.Tensor, int] | None:
-        """Logits of every row and the KV tokens that each layer read, or None for a step that it does not know."""
+        """Logits of every row and the KV tokens that each layer read, or None for a step that was not recorded."""
         ...
 
 
 class AheadTorchRunner(TorchRunner):
-    """A Runner whose `ahead` is 1; steps that `graphs` know are theirs."""
+    """A Runner whose `ahead` is 1; it launches a recorded step from `graphs` where there is one."""
 
     ahead = 1
 
@@ -33,7 +33,7 @@ class AheadTorchRunner(TorchRunner):
         decoder: Decoder,
         attention: AttentionBackend,
         device: torch.device,
-        graphs: LogitGraphs | None = None,
+        graphs: RecordedSteps | None = None,
     ):
         super().__init__(decoder, attention, device)
         self.graphs = graphs
@@ -41,14 +41,14 @@ class AheadTorchRunner(TorchRunner):
 
     @torch.inference_mode()
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Launch a step, and the copy of what it draws to the processor."""
         draws, read = self._begin(step, self._drawn)
         wait = draws.fetch()
         self._drawn = draws.ids if len(draws.ids) else None
         return lambda: replace(wait(), kv_tokens_read=read)
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
-        """See TorchRunner."""
+        """The draws of a step and the KV tokens that each layer read, from a recorded step where there is one."""
         known = None if self.graphs is None else self.graphs.logits(step, before)
         if known is None:
             return super()._begin(step, before)
@@ -56,6 +56,6 @@ class AheadTorchRunner(TorchRunner):
         return draw_samples(logits, step.sampling.at, step.sampling), read
 
     def close(self) -> None:
-        """See Runner."""
+        """Drop the model, the KV store and the recorded steps."""
         del self.graphs, self._drawn
         super().close()

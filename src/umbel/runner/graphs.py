@@ -1,7 +1,7 @@
-"""Decoding steps as recorded graphs: what a GPU is told launch by launch once, it is told again by a single call.
+"""Decoding steps as CUDA graphs: the launches of a step are recorded once and replayed by a single call.
 
 A graph reads and writes the same memory whenever it runs, so what differs from step to step is copied to a fixed place,
-and the shapes of lists are rounded up: rows that are not there write to the scratch page and nobody reads their logits,
+and the shapes of lists are rounded up: rows that are not there write to the scratch page and their logits are not read,
 pieces of work that are not there have no rows. Steps with prompt tokens have enough to compute to hide their launches.
 """
 
@@ -42,7 +42,7 @@ class CudaGraphs:
         self._pool: tuple[int, int] | None = None
 
     def record(self, act: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """See Graphs."""
+        """Capture the launches of `act` in a CUDA graph."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             out = act()

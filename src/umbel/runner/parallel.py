@@ -22,11 +22,11 @@ class ParallelRunner:
         self._named = named
 
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Send the step to the other ranks, and compute this rank's part of it."""
         with self._named():
             tell(Word.STEP, encode_step(step))
             return self.runner.start(step)
 
     def close(self) -> None:
-        """See Runner."""
+        """Drop this rank's model and KV store."""
         self.runner.close()

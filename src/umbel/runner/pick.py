@@ -7,12 +7,12 @@ import os
 from umbel.attention.base import AttentionBackend
 from umbel.attention.capabilities import capability_of
 from umbel.models.decoder import Decoder
-from umbel.runner.ahead import LogitGraphs
+from umbel.runner.ahead import RecordedSteps
 
 VARIABLE = "UMBEL_GRAPHS"
 
 
-def pick_graphs(decoder: Decoder, attention: AttentionBackend) -> LogitGraphs | None:
+def pick_graphs(decoder: Decoder, attention: AttentionBackend) -> RecordedSteps | None:
     """CUDA graphs, where steps of this attention can be recorded; none where the variable UMBEL_GRAPHS is 0."""
     if os.environ.get(VARIABLE) == "0" or not capability_of(attention.name).records:
         return None

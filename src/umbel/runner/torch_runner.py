@@ -31,7 +31,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Compute a step and draw from it; it is done when this returns."""
         began = time.perf_counter()
         draws, read = self._begin(step)
         drawn = self.spans.lap("sampling", draws.fetch()())

@@ -14,7 +14,8 @@ from umbel.ir.step import Sampling, Step
 
 
 class Word(IntEnum):
-    """What a rank is told: to stop, to make a KV store (of so many pages of so many tokens), to compute a step."""
+    """What the first rank orders the others to do: to stop, to make a KV store (of so many pages of so many tokens), to
+    compute a step."""
 
     STOP = 0
     STORE = 1

@@ -133,7 +133,7 @@ class Int8Products:
         return out, scale
 
     def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: ProductForm) -> Tensor:
-        """See Bfloat16Products; `x` is bfloat16 or float32."""
+        """`x @ weight.T + bias` as in Bfloat16Products; `x` is bfloat16 or float32."""
         packed = weight.packed
         if x.shape[1:] != (packed.inputs,) or packed.gated != (form is ProductForm.GATED):
             raise ValueError(f"x {tuple(x.shape)} does not fit {packed.outputs} x {packed.inputs}")

@@ -85,7 +85,7 @@ def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 
 
 def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
-    """See kernels/experts.py."""
+    """For each row, `parts` at its `places` times its `shares`, added up in float32: the form of `kernels.experts`."""
     rows, each = places.shape
     out = parts.new_empty(rows, parts.shape[1])
     if rows:

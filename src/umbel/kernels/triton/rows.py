@@ -168,19 +168,19 @@ class TritonRows:
             place.write(heads[:, n_q : n_q + n_k], heads[:, n_q + n_k :])
 
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See `kernels.triton.fp8.round_rows`."""
+        """Rows as e4m3 and their dequantisation scales."""
         return round_rows(x)
 
     def multiply_by_expert(self, x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-        """See kernels/experts.py."""
+        """Products of rows that stand sorted by expert, in one launch."""
         return multiply_by_expert(x, weights, ends)
 
     def weighted_sum(self, parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
-        """See kernels/experts.py."""
+        """Results of experts times their shares, added up for each row."""
         return weighted_sum(parts, places, shares)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """See `find_largest`."""
+        """Where the largest value of some rows is, and whether it is not finite."""
         return find_largest(logits, rows)
 
     def draw(
@@ -192,7 +192,7 @@ class TritonRows:
         noise: Tensor,
         filters: Filters[Tensor] | None = None,
     ) -> Tensor:
-        """See `draw_ids`."""
+        """Ids drawn from some rows."""
         return draw_ids(logits, rows, best, temperatures, noise, filters)
 
     def _norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

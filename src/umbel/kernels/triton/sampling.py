@@ -156,7 +156,7 @@ def _draw(
 
 
 def find_largest(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of some rows (int64 `[k]`) of float32 `logits`: where the largest is (int64), and whether it is not finite."""
+    """For some rows (int64 `[k]`) of float32 `logits`: where the largest is (int64), and whether it is not finite."""
     ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     bad = torch.empty(len(rows), dtype=torch.bool, device=logits.device)
     if len(rows):
