@@ -167,6 +167,14 @@ CATALOG: tuple[Technique, ...] = (
         by="always",
     ),
     Technique(
+        "watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", "vLLM, 2309.06180", by="always"
+    ),
+    Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", "vLLM, 2309.06180", by="always"),
+    Technique(
+        "watcher", "stop-strings", True, "umbel.engine.watch.stop_strings:StopStrings", "vLLM, 2309.06180", by="always"
+    ),
+    Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", "vLLM, 2309.06180", by="always"),
+    Technique(
         "linear",
         "int8",
         False,

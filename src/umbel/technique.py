@@ -26,7 +26,7 @@ NONE: Mapping[str, str] = MappingProxyType(
 # What takes a technique that no option takes.
 WITHOUT_OPTION = ("planner", "policy", "machine", "always")
 # Families that the engine loads by name, so that other packages may add to them.
-OPEN = ("admission", "queue", "keep", "linear", "attention")
+OPEN = ("admission", "queue", "keep", "linear", "attention", "watcher")
 
 FLOATS = ("float32", "float16", "bfloat16")
 

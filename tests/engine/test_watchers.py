@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,68 +14,26 @@ from tests.engine.test_ahead import ENDS, PAGE, Ahead, random_job
 from tests.engine.test_gpu_path import on_gpu_kernels
 from tests.parameters import some_of
 from tests.sched.drive import POLICIES, VOCAB, Job, apply, expected, scheduler_of
+from tests.toys.alternating_ids import Alternating
 from umbel.api import LLM
 from umbel.cache.pages import PagePool
 from umbel.engine.assemble import make_loop
 from umbel.engine.build import build_runner, build_store, plan_workload
 from umbel.engine.loop import Loop
-from umbel.engine.watch.base import Surroundings, Watcher
-from umbel.engine.watch.watchers import BUILT_IN, Watchers
+from umbel.engine.watch.base import Watcher
+from umbel.engine.watch.watchers import known_watchers
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
 from umbel.ir.step import StepResult
-from umbel.ir.token_masks import DrawMasks, Masks, all_but
+from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Defaults, Lot
 from umbel.sched.policies.policy import Policy
-from umbel.sched.request_table import RequestTable
 from umbel.sched.scheduler import Scheduler
-
-
-class Alternating(Watcher):
-    """Rows with a seed: odd ids follow even ones and the other way round, so each draw has to know the last token."""
-
-    lockstep = masking = True
-
-    def __init__(self, around: Surroundings):
-        super().__init__(around)
-        self.vocab_size = around.vocab_size or VOCAB
-        self.known: dict[int, list[int]] = {}  # by rank
-        self.late: list[int] = []  # at each draw, how many of the tokens before it are not known yet
-
-    def watches(self, params: SamplingParams) -> bool:
-        """See Watcher."""
-        return params.seed is not None
-
-    def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
-        """See Watcher."""
-        for i in which.tolist():
-            begin = int(sampled.drawing.begin[i])
-            tokens = sampled.tokens[begin : begin + int(outcomes.keep[i])].tolist()
-            self.known.setdefault(int(sampled.drawing.ranks[i]), []).extend(tokens)
-
-    def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
-        """See Watcher."""
-        known = [self.known.get(rank, []) for rank in drawing.ranks[which].tolist()]
-        self.late += [
-            before - len(tokens) for before, tokens in zip(drawing.before[which].tolist(), known, strict=True)
-        ]
-        mask = np.full(int(drawing.begin[-1]), -1)
-        mask[drawing.begin[which]] = np.arange(len(which))
-        return DrawMasks(mask, np.stack([self._mask(tokens) for tokens in known]))
-
-    def _mask(self, tokens: list[int]) -> Masks:
-        """Ids of the other parity than the last one; all where there is none."""
-        return all_but(range(tokens[-1] % 2, self.vocab_size, 2) if tokens else (), self.vocab_size)
-
-    def forget(self, ranks: Ints) -> None:
-        """See Watcher."""
-        for rank in ranks.tolist():
-            self.known.pop(rank, None)
 
 
 class Hasty(Alternating):
@@ -93,7 +51,8 @@ def loop_of(
         for row, p in enumerate(job.workload.params)
     ]
     workload = Workload.of(job.prompts, params)
-    loop = Loop(Scheduler(PagePool(pages, PAGE), chunk, policy), runner, watchers=(*BUILT_IN, *extra))
+    defaults, watchers = Defaults(width=VOCAB), (*known_watchers(), *extra)
+    loop = Loop(Scheduler(PagePool(pages, PAGE), chunk, policy), runner, defaults=defaults, watchers=watchers)
     loop.add_lot(Lot(workload, build_forest(workload), [ENDS] * len(params), np.array(job.outs)))
     return loop
 
@@ -186,10 +145,10 @@ def test_a_row_without_a_token_left_is_an_error_and_its_neighbours_go_on(ahead: 
 
 def alternating(llm: LLM, workload: Workload) -> list[tuple[int, ...]]:
     """Answers of a model whose rows with a seed are made to alternate."""
-    plan = plan_workload(llm._model, workload, llm._machine)
-    runner = build_runner(llm._model, build_store(llm._model, plan.kv_pages, plan.page_size))
-    defaults = llm._model.defaults
-    loop = make_loop(workload, plan, runner, llm.tokenizer, defaults=defaults, watchers=(*BUILT_IN, Alternating))
+    model, watchers = llm.engine.model, (*known_watchers(), Alternating)
+    plan = plan_workload(model, workload, llm.engine.machine)
+    runner = build_runner(model, build_store(model, plan.kv_pages, plan.page_size))
+    loop = make_loop(workload, plan, runner, llm.tokenizer, defaults=model.defaults, watchers=watchers)
     answers = {output.row: output.outputs[0].token_ids for output in loop.run()}
     assert set(watcher_of(loop).late) == {0}
     return [answers[row] for row in range(len(workload))]
@@ -207,68 +166,6 @@ def test_lockstep_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPat
     made = on_gpu_kernels(monkeypatch)
     assert alternating(llm, workload) == wanted and made
     assert [alternates(ids) for ids in wanted] == [False, True, False, True]
-
-
-# -- several tokens at once --------------------------------------------------------------------------------------------
-
-
-def watched(params: list[SamplingParams], llm: LLM, limits: list[int]) -> tuple[RequestTable, Watchers]:
-    """The watchers of rows of one sample each, whose prompts do not matter."""
-    workload = Workload.of([[5, 6, 7]] * len(params), params)
-    lot = Lot(workload, build_forest(workload), Defaults(eos=(1,)).end_ids(workload), np.array(limits))
-    requests = RequestTable.of(lot)
-    around = Surroundings(requests, llm.tokenizer, llm.spec.vocab_size)
-    watchers = Watchers([make(around) for make in BUILT_IN])
-    watchers.extend(params)
-    return requests, watchers
-
-
-def judged(answers: list[list[int]], watchers: Watchers, limits: list[int], most: Callable[[], int]) -> list[object]:
-    """How samples end whose tokens come `most()` at a time, and after how many tokens."""
-    said, found = [0] * len(answers), dict[int, object]()
-    while len(found) < len(answers):
-        rows = [row for row in range(len(answers)) if row not in found]
-        parts = [answers[row][said[row] : said[row] + most()] for row in rows]
-        which, counts = np.array(rows), np.array([len(part) for part in parts])
-        drawing = Drawing(
-            which, which, which, np.array(said)[which], np.array(limits)[which], np.append(0, np.cumsum(counts))
-        )
-        tokens = np.concatenate(parts).astype(np.int64)
-        logprobs = np.log(tokens + 2.0)
-        result = StepResult(tokens, np.zeros(len(tokens), bool), logprobs, tokens[:, None], logprobs[:, None])
-        outcomes = watchers.judge(SampledTokens(drawing, result))
-        for i, row in enumerate(rows):
-            said[row] += int(outcomes.keep[i])
-            assert outcomes.keep[i] == counts[i] or i in outcomes.finished
-            if i in outcomes.finished:
-                found[row] = (said[row], outcomes.finished[i])
-    return [found[row] for row in range(len(answers))]
-
-
-def test_tokens_that_come_together_are_judged_as_one_by_one(llm: LLM) -> None:
-    """End ids, stop ids, stop strings, least and most lengths, log-probabilities."""
-    rng = random.Random(3)
-    answers = [[rng.choice((1, *range(30, 60))) for _ in range(30)] for _ in range(60)]
-    texts = [llm.tokenizer.decode(ids) for ids in answers]
-    params = [
-        SamplingParams(
-            stop=rng.choice(((), (text[4:6],), (text[9:10], text[3:7]))) if text[3:10].isascii() else (),
-            stop_token_ids=rng.choice(((), (ids[8], ids[12]))),
-            ignore_eos=rng.choice((True, False)),
-            min_tokens=rng.choice((0, 0, 7)),
-            logprobs=rng.choice((None, 0, 1)),
-            include_stop_str_in_output=rng.choice((True, False)),
-        )
-        for ids, text in zip(answers, texts, strict=True)
-    ]
-    limits = [rng.choice((3, 20, 30)) for _ in answers]
-    _, watchers = watched(params, llm, limits)
-    wanted = judged(answers, watchers, limits, lambda: 1)
-    for _ in range(3):
-        assert judged(answers, watched(params, llm, limits)[1], limits, lambda: rng.randrange(1, 6)) == wanted
-    reasons = [(finish.reason, type(finish.stop).__name__) for _, finish in wanted]
-    kinds = (("stop", "str"), ("stop", "int"), ("stop", "NoneType"), ("length", "NoneType"))
-    assert all(reasons.count(kind) >= 3 for kind in kinds)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 3])

@@ -15,7 +15,7 @@ import pytest
 from tests.sched.drive import Job, Zeros, apply, drive, scheduler_of
 from umbel.cost.meter import Meter
 from umbel.engine.watch.base import Surroundings
-from umbel.engine.watch.watchers import BUILT_IN, Watchers
+from umbel.engine.watch.watchers import Watchers, known_watchers
 from umbel.ir.sampled import SampledTokens
 from umbel.ir.step import Step, StepResult
 from umbel.runner.base import run_step
@@ -93,7 +93,7 @@ def calls_of_a_step(rows: int, *, ended: bool) -> int:
         outs[-1] = 14
     job = job_of(rows, outs)
     scheduler: Scheduler = scheduler_of(job, job.demand(PAGE), PAGE, 10_000)
-    watchers = Watchers([make(Surroundings(scheduler.requests)) for make in BUILT_IN])
+    watchers = Watchers([make(Surroundings(scheduler.requests)) for make in known_watchers()])
     watchers.extend(job.workload.params)
     meter, runner = Meter(), Zeros()
     for made in range(1, 15):  # the tails of the next step fit their pages, so that none are looked for

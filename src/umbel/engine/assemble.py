@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.meter import Meter
 from umbel.engine.loop import Loop
-from umbel.engine.watch.base import Surroundings, Watcher
-from umbel.engine.watch.watchers import BUILT_IN
+from umbel.engine.watch.watchers import Make
 from umbel.ir.plan import Plan
 from umbel.ir.spans import UNHEARD, Spans
 from umbel.ir.workload import Workload
@@ -31,12 +30,13 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     known: Mapping[str, LengthCurve] | None = None,
     meter: Meter | None = None,
     spans: Spans = UNHEARD,
-    watchers: Sequence[Callable[[Surroundings], Watcher]] = BUILT_IN,
+    watchers: Sequence[Make] | None = None,
 ) -> Loop:
     """The loop that runs a workload by its plan, with a pool of the plan's size; more rows may be added to it.
 
     `defaults` fill in what rows leave open, `policy` replaces the plan's rules, `known` are lengths of earlier answers
-    by template, `watchers` look at what samples draw, in this order.
+    by template, `watchers` look at what samples draw, in this order (None: those of the
+    catalogue).
     """
     loop = Loop(make_scheduler(plan, policy, known), runner, tokenizer, defaults, meter, spans, watchers)
     loop.add(workload, plan)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
 from umbel.engine.output import Rows
-from umbel.engine.watch.base import Surroundings, Watcher
-from umbel.engine.watch.watchers import BUILT_IN, Watchers
+from umbel.engine.watch.base import Surroundings
+from umbel.engine.watch.watchers import Make, Watchers, known_watchers
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
@@ -72,13 +72,13 @@ class Loop:
         defaults: Defaults | None = None,
         meter: Meter | None = None,
         spans: Spans = UNHEARD,
-        watchers: Sequence[Callable[[Surroundings], Watcher]] = BUILT_IN,
+        watchers: Sequence[Make] | None = None,
     ):
         self.scheduler = scheduler
         self.runner = runner
         self.defaults = defaults or Defaults()
         around = Surroundings(scheduler.requests, tokenizer, self.defaults.width)
-        self.watchers = Watchers([make(around) for make in watchers])
+        self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
         self.rows = Rows(scheduler.requests, tokenizer)
         self.meter = meter or Meter()
         self.spans = spans

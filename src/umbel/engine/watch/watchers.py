@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.engine.watch.base import Watcher
-from umbel.engine.watch.endings import Endings
-from umbel.engine.watch.logprobs import Logprobs
-from umbel.engine.watch.min_tokens import MinTokens
-from umbel.engine.watch.stop_strings import StopStrings
+from umbel import registry
+from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.distinct import Distinct
 from umbel.ir.growable import Growable
 from umbel.ir.params import SamplingParams
@@ -19,8 +16,13 @@ from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
 from umbel.ir.token_masks import DrawMasks
 
 Flags = NDArray[np.bool_]
-# What every loop has, in this order: the last ones see which tokens the first ones leave.
-BUILT_IN: tuple[type[Watcher], ...] = (MinTokens, Endings, StopStrings, Logprobs)
+Make = Callable[[Surroundings], Watcher]
+
+
+def known_watchers() -> list[Make]:
+    """The watchers of the catalogue, in its order, then those of other packages: a later one sees what earlier ones
+    leave. Raises UsageError where one of another package is broken."""
+    return [registry.kind("watcher", name) for name in registry.names("watcher")]
 
 
 class Watchers(Growable):
