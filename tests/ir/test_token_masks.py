@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.ir.token_masks import DrawMasks, all_but, n_words, unpacked
+from umbel.kernels import reference
 
 
 @given(st.integers(1, 200), st.sets(st.integers(0, 250)))
@@ -16,6 +18,8 @@ def test_a_mask_has_a_bit_for_each_token(vocab_size: int, ids: set[int]) -> None
     bits = {t for t in range(len(mask) * 32) if int(mask[t // 32]) >> t % 32 & 1}
     assert bits == set(range(vocab_size)) - ids
     assert np.flatnonzero(unpacked(mask, vocab_size)).tolist() == sorted(bits)
+    on_device = reference.unpacked(torch.from_numpy(mask.view(np.int32))[None], vocab_size)
+    assert on_device.nonzero()[:, 1].tolist() == sorted(bits) and on_device.shape == (1, vocab_size)
 
 
 ROWS = st.lists(st.integers(-1, 2), min_size=6, max_size=6)

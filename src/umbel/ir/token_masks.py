@@ -47,4 +47,4 @@ def all_but(ids: Iterable[int], vocab_size: int) -> Masks:
 def unpacked(masks: Masks, vocab_size: int) -> NDArray[np.bool_]:
     """For each mask and token whether the token is in it (`[..., vocab]`)."""
     words = np.ascontiguousarray(masks, "<u4")
-    return np.unpackbits(words.view(np.uint8), axis=-1, count=vocab_size, bitorder="little").astype(bool)
+    return np.unpackbits(words.view(np.uint8), axis=-1, count=vocab_size, bitorder="little").view(bool)

@@ -140,12 +140,11 @@ def weights(logits: Tensor, temperatures: Tensor) -> Tensor:
     return torch.exp((logits - logits.amax(-1, keepdim=True)) / temperatures)
 
 
-def allowed(logits: Tensor, masks: Tensor, mask_of: Tensor) -> Tensor:
-    """`logits` (`[k, vocab]`, overwritten) with -inf for the tokens that are not in their mask: row `mask_of[i]` of
-    `masks` (int32 `[masks, ceil(vocab / 32)]`, see ir/token_masks.py)."""
+def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
+    """Whether each token is in each mask: int32 `[masks, ceil(vocab / 32)]` (ir/token_masks.py) -> bool `[masks,
+    vocab]`."""
     bits = torch.arange(32, dtype=torch.int32, device=masks.device)
-    forbidden = (masks.unsqueeze(-1) >> bits & 1).flatten(1)[:, : logits.shape[1]] == 0
-    return logits.masked_fill_(forbidden[mask_of], -torch.inf)
+    return (masks.unsqueeze(-1) >> bits & 1).flatten(1)[:, :vocab_size].bool()
 
 
 def filtered(weights: Tensor, filters: Filters[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.ir.token_masks import unpacked
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels_for
 from umbel.kernels.fp8 import converts_fp8
@@ -74,8 +75,13 @@ def allowed_logits(logits: Tensor, rows: np.ndarray, mask: np.ndarray, masks: np
     """A copy of some rows (`[k]`) of `logits` with -inf for the tokens that may not be drawn: those that are not in
     their masks, rows `mask` (`[k]`) of `masks` (uint32, see ir/token_masks.py)."""
     used, mask_of = np.unique(mask, return_inverse=True)  # most often all have the same
-    at, places, words = upload(logits.device, rows, mask_of, masks[used].view(np.int32))
-    return reference.allowed(logits[at], words, places)
+    width, others = logits.shape[1], ~masks[used]
+    if logits.device.type == "cpu":
+        at, places, forbidden = upload(logits.device, rows, mask_of, unpacked(others, width))
+    else:
+        at, places, words = upload(logits.device, rows, mask_of, others.view(np.int32))
+        forbidden = reference.unpacked(words, width)
+    return logits[at].masked_fill_(forbidden[places], -torch.inf)
 
 
 def draw(
