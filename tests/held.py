@@ -3,7 +3,7 @@
     python tests/held.py MARK run in.jsonl -o out ...
 
 runs `umbel run ...`, commits after every `GROUP` results, and stops once it has taken `HELD` of them: it creates the
-file MARK and waits for ever. SIGTERM and SIGKILL end the wait as they would end the work.
+file MARK and waits without end. SIGTERM and SIGKILL end the wait as they would end the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model that says what it is told: the next token is a fixed function of the last one."""
+"""A model with scripted answers: the next token is a fixed function of the last one."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def steps_of(job: Job, n_pages: int, page_size: int, chunk: int) -> Iterator[tup
 def poisoned_store(
     spec: ModelSpec, n_pages: int, page_size: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> KVStore:
-    """A store full of NaN, so that reading what nobody wrote shows."""
+    """A store full of NaN, so that reading unwritten slots shows."""
     return poison(KVStore(spec, n_pages, page_size, dtype, device))
 
 

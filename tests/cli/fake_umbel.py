@@ -24,7 +24,7 @@ HOLD, SEND = "UMBEL_TEST_HOLD", "UMBEL_TEST_SEND"
 
 
 class HeldEngine(FakeEngine):
-    """Waits for whoever watches."""
+    """Waits for the test that watches."""
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         for i, output in enumerate(super().execute(workload, plan)):

@@ -24,7 +24,7 @@ from umbel.jobs.verify import verify
 ROWS = [{"custom_id": f"r{i}", "prompt": f"text {i}", "max_tokens": 3} for i in range(8)]
 UMBEL = [sys.executable, "-m", "umbel.cli.main"]
 FAKE = [sys.executable, "-m", "tests.cli.fake_umbel"]
-# Makes the terminal on stdin the one whose Ctrl-C and end this process hears, then becomes the command.
+# Makes the terminal on stdin the one whose Ctrl-C and end this process gets, then becomes the command.
 CONTROLLED = """
 import os, signal, sys
 os.close(os.open(os.ttyname(0), os.O_RDWR))
@@ -186,7 +186,7 @@ def test_signals_are_awaited_before_anything_is_imported(place: Path) -> None:
 
 
 def unread(command: list[str], place: Path) -> tuple[int, bytes]:
-    """Exit code and stderr of a command whose output nobody reads."""
+    """Exit code and stderr of a command whose output is not read."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(command, cwd=place, env=environment(), stdout=writing, stderr=subprocess.PIPE, check=False)
@@ -224,7 +224,7 @@ ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTH
 
 @pytest.mark.slow
 def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
-    """Box characters become lines of ASCII; names that nobody could show are written by number."""
+    """Box characters become lines of ASCII; names that cannot be shown are written by number."""
     rows = [
         {"custom_id": f"größe-{i}", "prompt": f"größer, 大 {i % 2} and so on {i}", "max_tokens": 3} for i in range(8)
     ]

@@ -1,4 +1,4 @@
-"""The dealer alone: whoever dies whenever, each row is answered or given up once, and nothing goes on for ever."""
+"""The deal alone: whichever replicas die at whatever moments, each row is answered or given up once, and it ends."""
 
 from __future__ import annotations
 

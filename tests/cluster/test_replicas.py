@@ -116,7 +116,7 @@ def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
 
 @pytest.mark.slow
 def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And when the last one dies too, the run ends instead of trying for ever."""
+    """And when the last one dies too, the run ends instead of trying on."""
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     replicas = faked(tmp_path, monkeypatch)
     outputs = replicas.generate([[15 + min(i, 1), i + 20] for i in range(40)])

@@ -110,7 +110,7 @@ def test_a_group_leans_on_all_rows_until_it_has_answers_of_its_own() -> None:
 def test_a_book_knows_earlier_runs_by_template_and_tells_only_what_is_new() -> None:
     known = {"a": LengthCurve.of(np.full(5000, 7)), "": LengthCurve.of(np.full(5000, 50))}
     book = LengthBook.of(np.array([0, 1, 2]), ("", "a", "b"), known)
-    assert book.own(1).answers == ENOUGH, "an earlier run does not outvote this one for ever"
+    assert book.own(1).answers == ENOUGH, "an earlier run does not outvote this one without end"
     assert book.curve(1).quantile(0.5, 1000) == 7
     assert book.curve(0).mean(1000) == book.curve(2).mean(1000) == pytest.approx(50)
     assert book.learned_curves() == {}

@@ -110,7 +110,7 @@ def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
 def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many rows an expert has changes from step to step, and nobody tells the processor."""
+    """How many rows an expert has changes from step to step, unknown to the processor."""
     model = make_model(tmp_path / "model", "qwen3_moe", seed=3)
     check_recorded(str(model), monkeypatch, rows=2, tokens=5)
 

@@ -45,7 +45,7 @@ TAIL = """
 | - | gzip damaged before its first line | exit code 4, nothing is run |
 | - | damaged Parquet | exit code 4, nothing is run |
 | - | `-`, `/dev/stdin`, `<(...)`, a FIFO | read, by way of a file that only its owner can read (see below) |
-| - | a FIFO that nobody writes | refused after 10 seconds, exit code 2 |
+| - | a FIFO without a writer | refused after 10 seconds, exit code 2 |
 | - | a directory, device or socket | refused, exit code 2 |
 | - | an input that changes while the job runs | the job stops with exit code 4 and keeps its answers |
 

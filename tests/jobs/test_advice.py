@@ -188,9 +188,9 @@ def test_a_damaged_store(name: str, output_there: bool, finished: Path, tmp_path
         assert "(ok)" not in message
         follow_all(literally, message, expected)
         if "with files" not in name and "program" not in name and "no application" not in name:
-            copy_place(place, anew := tmp_path / "anew")
-            assert run(anew, fresh=True) == ""
-            assert (anew / "out").read_bytes() == expected
+            copy_place(place, again := tmp_path / "again")
+            assert run(again, fresh=True) == ""
+            assert (again / "out").read_bytes() == expected
     else:
         assert (literally / "out").read_bytes() == expected
     assert (place / "in.jsonl").read_bytes() == (finished / "in.jsonl").read_bytes()

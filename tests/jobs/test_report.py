@@ -1,6 +1,6 @@
 """`umbel report`: what it says of finished, stopped, killed and resumed jobs, from their stores alone.
 
-The printed reports of canonical workloads are kept beside the plans; UMBEL_WRITE_SNAPSHOTS=1 writes them anew.
+The printed reports of canonical workloads are kept beside the plans; UMBEL_WRITE_SNAPSHOTS=1 writes them again.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_figures_are_those_of_the_run() -> None:
 
 @dataclass
 class BrokenEngine(FakeEngine):
-    """Stops after some rows with an exception: a drain, or something nobody foresaw."""
+    """Stops after some rows with an exception: a drain, or something unforeseen."""
 
     after: int = 3
     error: type[BaseException] = Drain

@@ -189,7 +189,7 @@ def test_a_shield_holds_off_what_is_raised_at_its_end() -> None:
 
 
 def test_a_job_that_is_over_holds_no_engine(source: Path, tmp_path: Path) -> None:
-    """Whoever still shows its progress would else free the model's memory in a thread of its own, at the very end."""
+    """A display that still shows its progress would free the model's memory in its own thread, at the very end."""
     engines: list[weakref.ref[FakeEngine]] = []
 
     def load() -> FakeEngine:

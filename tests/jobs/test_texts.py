@@ -1,4 +1,4 @@
-"""Texts of whole jobs, of models that say what they are told: first blanks, single tokens, stops in every dialect."""
+"""Texts of whole jobs, of models with scripted answers: first blanks, single tokens, stops in every dialect."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def choices(line: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def indented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tokenizer]:
-    """Goes on behind " a" and "</s>" with two blanks and "was th", behind "<s>" with "was th"; "in" is for ever."""
+    """Goes on behind " a" and "</s>" with two blanks and "was th", behind "<s>" with "was th"; "in" has no end."""
     place = tmp_path_factory.mktemp("indented")
     spoken = ["\u2581a", "\u2581", "\u2581w", "as", "\u2581th", "in"]
     return place, make_scripted(place, write_llama, spoken, ["</s>", "\u2581"], ["<s>", "\u2581w"])

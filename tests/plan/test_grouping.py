@@ -191,7 +191,7 @@ def cost_of(forest: Forest, costs: Costs, kept: set[int]) -> float:
 
 
 def random_costs(forest: Forest, seed: int) -> Costs:
-    """Costs of the shape that price_runs promises: lives of parts together as long as the whole's, tails no dearer."""
+    """Costs as price_runs promises them: lives of parts together as long as the whole's, tails no costlier."""
     draw = np.random.default_rng(seed)
     n = forest.n_nodes
     life, tail = np.zeros(n), draw.random(n)

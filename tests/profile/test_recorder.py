@@ -54,7 +54,7 @@ def drive(made: Recorder, clock: Clock, steps: int, seed: int = 0) -> dict[str, 
         made.open()
         for name in rng.choices(["qkv", "attention", "head", "scheduling"], k=rng.randrange(6)):
             pass_by(name)
-        clock.now += (rest := rng.randrange(0, 9_000))  # before the step ends, and nobody said what it was
+        clock.now += (rest := rng.randrange(0, 9_000))  # before the step ends, without a name
         spent[OTHER] = spent.get(OTHER, 0) + rest
         made.close(rng.choice([DECODING, PROMPT]), 7)
     return spent

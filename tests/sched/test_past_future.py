@@ -180,7 +180,7 @@ def test_it_learns_from_the_rows_that_end() -> None:
 
 
 def test_rows_longer_than_all_before_them_get_through() -> None:
-    """A hundred short answers, then long ones that the pool holds two of: what was learned is wrong, nobody starves."""
+    """A hundred short answers, then long ones that the pool holds two of: what was learned is wrong, no row starves."""
     s = answered([5] * 150 + [700] * 12, 100, limit=4000)
     assert s.preemptions <= 40
 

@@ -1,4 +1,4 @@
-"""Every policy gives every row the same answer, returns every page, and lets nobody wait for ever."""
+"""Every policy gives every row the same answer, returns every page, and lets every row run in the end."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_adversarial_forests_under_every_policy(policy: Policy, build) -> None:
 
 
 def test_a_cache_that_retains_serves_rows_that_come_back() -> None:
-    """Two groups in turn: a prefix that nobody runs on stays; one that rests on the plan's order is computed again."""
+    """Two groups in turn: a prefix without running rows stays; one that rests on the plan's order is computed again."""
     job = Job([[g, *[3] * 63, i] for i in range(6) for g in range(2)], [1] * 12, [3] * 12)
     pages = 2 * 16 + 10
     order = np.arange(12)
