@@ -89,7 +89,7 @@ def run(made: tuple[Workload, Forest], lengths: Ints, pages: int, rule: str, his
     while (step := s.next()) is not None:
         if s.waiting.first() is not None:
             waited += 1
-            full += s.pool.used - s.kv.idle_pages
+            full += s.pool.used - s.kv.idle.pages
         n = len(step.sampling)
         sampled = SampledTokens(s.advance(), StepResult(np.zeros(n, np.int64), np.zeros(n, bool)))
         s.settle(sampled, Outcomes.of(sampled))

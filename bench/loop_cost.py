@@ -91,7 +91,7 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
     """Put the clock around the parts of a loop."""
     scheduler, rows, runner = loop.scheduler, loop.rows, loop.runner
     assert isinstance(runner, TorchRunner)
-    for name in ("_extend_tails", "_admit", "next", "advance", "settle", "finish"):
+    for name in ("_extend_tips", "_admit", "next", "advance", "settle", "finish"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
     scheduler._assembler.step = clock.timed("assemble", scheduler._assembler.step)  # type: ignore[method-assign]

@@ -6,9 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.books import check_kv
-from umbel.cache.kv_forest import KVForest
+from tests.books import check_kv, holders
+from umbel.cache.graft import graft
+from umbel.cache.keep import Keep, LeastRecent
 from umbel.cache.pages import PagePool
+from umbel.cache.tree import KVTree
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
@@ -45,6 +47,12 @@ class NaiveCache:
             self.cached.append(node)
 
 
+def tree_of(prompts: list[list[int]], samples: int, pool: PagePool, keep: Keep) -> KVTree:
+    workload, tree = Workload.of(prompts, SamplingParams()), KVTree(pool, keep)
+    graft(tree, workload, build_forest(workload), np.full(len(prompts), samples))
+    return tree
+
+
 MOVES = st.lists(
     st.tuples(st.sampled_from(("read", "read", "let go", "let go", "room")), st.integers(0, 60)), max_size=80
 )
@@ -56,13 +64,11 @@ PROMPTS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size
 def test_a_retaining_forest_is_an_lru_cache(
     prompts: list[list[int]], moves: list[tuple[str, int]], page_size: int, n_pages: int, done: bool
 ) -> None:
-    forest = build_forest(Workload.of(prompts, SamplingParams()))
-    many = np.full(len(prompts), len(moves) + 1, np.int64)
-    kv = KVForest(forest, many, PagePool(n_pages, page_size), retain=True)
-    naive = NaiveCache({n: kv.pool.pages_for(kv.length[n]) for n in range(forest.n_nodes)}, n_pages)
+    kv = tree_of(prompts, len(moves) + 1, PagePool(n_pages, page_size), LeastRecent(retains=True))
+    naive = NaiveCache({n: kv.pool.pages_for(int(kv.length[n])) for n in range(kv.n_nodes)}, n_pages)
     reading: list[list[int]] = []
     for move, number in moves:
-        path = kv.path(int(forest.leaf[number % len(prompts)]))
+        path = kv.path(int(kv.leaf[number % len(prompts)]))
         if move == "read" and kv.pages_missing(path) <= kv.reclaimable(path):
             kv.pin(path)
             naive.read(path)
@@ -75,33 +81,31 @@ def test_a_retaining_forest_is_an_lru_cache(
             kv.make_room(number % (n_pages + 1))
             naive.make_room(number % (n_pages + 1))
         check_kv(kv)
-        assert set(kv.pages) == set(naive.cached)
+        assert holders(kv) == set(naive.cached)
         assert kv.pool.free == naive.free
 
 
 def test_nodes_stay_when_nobody_waits_for_them_any_more() -> None:
-    forest = build_forest(Workload.of([[1, 2, 3], [1, 2, 4]], SamplingParams()))
-    kv = KVForest(forest, np.ones(2, np.int64), PagePool(10, 1), retain=True)
-    paths = [kv.path(int(leaf)) for leaf in forest.leaf]
+    kv = tree_of([[1, 2, 3], [1, 2, 4]], 1, PagePool(10, 1), LeastRecent(retains=True))
+    paths = [kv.path(int(leaf)) for leaf in kv.leaf]
     for path in paths:
         kv.pin(path)
         kv.unpin(path, done=True)
-    assert set(kv.pages) == {*paths[0], *paths[1]} and not any(kv.waiting)
+    assert holders(kv) == {*paths[0], *paths[1]} and not any(kv.waiting)
     kv.make_room(7)
-    assert set(kv.pages) == set(paths[1]), "the first row's own end was used least recently"
+    assert holders(kv) == set(paths[1]), "the first row's own end was used least recently"
     kv.make_room(10)
-    assert not kv.pages
+    assert not holders(kv)
     check_kv(kv)
 
 
 def test_without_the_walk_the_one_used_last_stays() -> None:
     """Nodes that are still needed, in an order that is not the forest's: numbers say nothing, so use decides."""
-    forest = build_forest(Workload.of([[1], [2], [3]], SamplingParams()))
-    kv = KVForest(forest, np.full(3, 2), PagePool(3, 1), recent=True)
+    kv = tree_of([[1], [2], [3]], 2, PagePool(3, 1), LeastRecent(retains=False))
     for row in (2, 0, 1):
         kv.pin([row])
         kv.unpin([row], done=False)
     kv.make_room(1)
-    assert set(kv.pages) == {0, 1}
+    assert holders(kv) == {0, 1}
     kv.make_room(2)
-    assert set(kv.pages) == {1}
+    assert holders(kv) == {1}

@@ -19,7 +19,6 @@ from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
-from umbel.sched.assemble import assemble
 from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -164,9 +163,9 @@ def assert_clean(scheduler: Scheduler) -> None:
     if scheduler.policy.keep == "lru":
         assert kv.make_room(scheduler.pool.n_pages)
     assert scheduler.pool.free == scheduler.pool.n_pages
-    assert not kv.pages and not kv.in_use and not seqs.slot_of and not seqs.running.any()
+    assert not kv.n_pages.any() and not len(kv.nodes_in_use()) and not seqs.slot_of and not seqs.running.any()
     assert not any(kv.waiting) and not any(kv.users) and not kv.held.any()
-    assert len(scheduler.seqs.runners()) == 0 and not scheduler._paths and not scheduler.waiting._preempted
+    assert len(scheduler.seqs.runners()) == 0 and not scheduler.waiting._preempted
 
 
 def expected(job: Job, row: int, sample: int) -> list[int]:
@@ -232,8 +231,8 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
 
 
 def check_from_scratch(scheduler: Scheduler, step: Step) -> None:
-    """The step, which may have been made from the one before it, is what its draft gives from scratch."""
-    layout = assemble(scheduler._draft, scheduler.seqs, scheduler.kv, scheduler.requests)
+    """The step, which may have been made from the one before it, is what its agenda gives from scratch."""
+    layout = scheduler._assembler.lay_out(scheduler._agenda)
     for one, other in ((step, layout.step), (step.sampling, layout.step.sampling)):
         for name in (f.name for f in fields(one)):
             ours, scratch = getattr(one, name), getattr(other, name)

@@ -92,7 +92,7 @@ def may_start(s: Scheduler, rule: str, candidate: Candidate) -> bool:
     """The rule in plain words: pages that are free, or can be had, hold what the sample needs now, what it may grow to,
     and what those that run may still grow to. Those that run are met as patiently as the candidate."""
     kv, seqs, goal = s.kv, s.seqs, GOALS[rule]
-    lacking = sum(int(kv.sizes[n]) for n in candidate.path if n not in kv.pages)
+    lacking = sum(int(kv.sizes(np.array([n]))[0]) for n in candidate.path if not kv.n_pages[n])
     free = kv.reclaimable(candidate.path)
     if goal is None:
         return lacking + pages(max(candidate.n_out, 1)) <= free
@@ -100,7 +100,7 @@ def may_start(s: Scheduler, rule: str, candidate: Candidate) -> bool:
     for slot in seqs.runners().tolist():
         lost = max(int(seqs.losses[slot]), candidate.losses)
         upto = pages(goal(int(seqs.n_out[slot]), lost, int(seqs.max_out[slot])))
-        growth += max(upto - int(seqs.n_pages[slot]), 0)
+        growth += max(upto - int(kv.n_pages[seqs.tip[slot]]), 0)
     return lacking + growth <= free
 
 
@@ -250,6 +250,6 @@ def _admits_the_last(job: Job, pool: int, curve: LengthCurve, losses: int) -> bo
     s.add(Lot(job.workload, job.forest, [(2,)] * len(job.ns), np.full(len(job.ns), 199)))
     s.admission.begin()
     *others, last = s.waiting.rows.tolist()
-    for rank, row in enumerate(others):
-        s._start(rank, -1, s.kv.path(int(job.forest.leaf[row])))
+    for rank in range(len(others)):
+        s._start(rank)
     return s.admission.admits(Candidate(last, s.kv.path(int(job.forest.leaf[last])), 0, losses, 199))

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.books import holders
 from tests.sched.drive import Job, drive, expected, scheduler_of
 from umbel.ir.step import Step
 from umbel.sched.policies.policy import Policy
@@ -111,7 +112,7 @@ def test_a_shared_run_is_released_with_its_last_reader() -> None:
     heads = [[g, *(rng.randrange(40) for _ in range(95))] for g in range(2)]
     job = Job([heads[g] + [g, i] for g in range(2) for i in range(4)], [1] * 8, [2] * 4 + [40] * 4)
     held: list[set[int]] = []
-    drive(job, job.demand(PAGE), PAGE, 1000, seen=lambda s, step, slots: held.append(set(s.kv.pages)))
+    drive(job, job.demand(PAGE), PAGE, 1000, seen=lambda s, step, slots: held.append(holders(s.kv)))
     first = {n for n in range(job.forest.n_nodes) if job.forest.source[n] < 4}
     assert first <= held[0]
     assert all(not held_now & first for held_now in held[3:]) and len(held) >= 39

@@ -34,12 +34,12 @@ def scheduler(job: Job, pages: int, page_size: int, *, point: int | None = None,
 
 def pages_ahead(s: Scheduler, lengths: dict[int, int], candidate: int) -> int:
     """The most pages in use when every sample at work, and the candidate, runs to its length: by walking there."""
-    forest, size = s.kv.forest, s.pool.page_size
+    kv, size = s.kv, s.pool.page_size
     at_work = {
-        int(slot): (int(s.seqs.leaf[slot]), int(s.seqs.n_out[slot]), lengths[int(s.seqs.row[slot])])
+        int(slot): (int(kv.parent[s.seqs.tip[slot]]), int(s.seqs.n_out[slot]), lengths[int(s.seqs.row[slot])])
         for slot in s.seqs.runners()
     }
-    at_work[-1] = (int(forest.leaf[candidate]), 0, lengths[candidate])
+    at_work[-1] = (int(kv.leaf[candidate]), 0, lengths[candidate])
     reading = {slot: set(s.kv.path(leaf)) for slot, (leaf, _, _) in at_work.items()}
     waiting = list(s.kv.waiting)
     for path in reading.values():
@@ -48,7 +48,7 @@ def pages_ahead(s: Scheduler, lengths: dict[int, int], candidate: int) -> int:
     held: set[int] = set().union(*reading.values())
     most, n_out = 0, {slot: n for slot, (_, n, _) in at_work.items()}
     while n_out:
-        nodes = sum(-(-int(forest.end[v] - forest.start[v]) // size) for v in held)
+        nodes = sum(-(-int(kv.length[v]) // size) for v in held)
         most = max(most, nodes + sum(-(-n // size) for n in n_out.values()))
         n_out = {slot: n + 1 for slot, n in n_out.items() if n + 1 < at_work[slot][2]}
         needed = set().union(*(reading[slot] for slot in n_out)) if n_out else set()
@@ -82,7 +82,7 @@ def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     started = rng.randrange(1, len(order))
     for rank in range(started):
         row = order[rank]
-        slot = s._start(rank, -1, s.kv.path(int(job.forest.leaf[row])))
+        slot = s._start(rank)
         s.seqs.n_out[slot] = rng.randrange(job.outs[row])
     row = order[started]
     rule = s.admission

@@ -85,17 +85,17 @@ def test_the_longest_cached_prefix_goes_first() -> None:
     checked = []
 
     class Watched(Scheduler):
-        def _start(self, rank: int, slot: int, path: list[int]) -> int:
+        def _start(self, rank: int, slot: int = -1) -> int:
             if slot < 0:
                 fresh = [r for r in range(len(self.waiting.rows)) if not self.waiting._started[r]]
                 tokens = {r: self._cached(int(self.waiting.rows[r])) for r in fresh}
                 assert rank == min(fresh, key=lambda r: (-tokens[r], r))
                 checked.append(tokens[rank])
-            return super()._start(rank, slot, path)
+            return super()._start(rank, slot)
 
         def _cached(self, row: int) -> int:
             kv = self.kv
-            return sum(int(kv.held[n]) for n in kv.path(int(kv.forest.leaf[row])) if n in kv.pages)
+            return sum(int(kv.held[n]) for n in kv.path(int(kv.leaf[row])) if kv.n_pages[n])
 
     order = np.random.default_rng(0).permutation(len(prompts))
     policy = Policy(queue="longest-prefix", keep="lru", admission="aggressive")

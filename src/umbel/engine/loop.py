@@ -141,7 +141,7 @@ class Loop:
         s = self.scheduler
         return Stats(
             prompt_tokens=self._prompt_tokens,
-            planned_prompt_tokens=s.kv.forest.n_tokens,
+            planned_prompt_tokens=s.planned_tokens,
             computed_prompt_tokens=s.computed_tokens,
             recomputed_tokens=s.recomputed_tokens,
             output_tokens=self._output_tokens,

@@ -1,15 +1,20 @@
-"""From a draft to a Step: nodes in depth-first order, rows behind them, the pages they read, how to sample."""
+"""From an agenda to a Step: the nodes depth-first, their rows behind each other, the pages they read, how to sample.
+
+While the same samples go on decoding, only what a further token changes is worked out: the other arrays are those of
+the last step, so that the cost of a step hardly grows with its samples as long as none comes or goes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
+from umbel.cache.columns import lengthen, runs
+from umbel.cache.tree import KVTree
 from umbel.ir.step import Sampling, Step
-from umbel.sched.draft import Draft
+from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 
@@ -18,132 +23,168 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A step with what it was made of: the prompt nodes, the tails as drafted, their `order` in the step, the places of
-    nodes and then tails among its entries (`place`, and `entry` the other way round), and counts of changes."""
+    """A step with what it was made of: its `nodes` in the tree, the samples on the agenda that extend their tips
+    (`slots`) and where these tips stand among the nodes (`at`), the same samples as the step has them (`fed`), and the
+    tree's counts of changes."""
 
     step: Step
     nodes: Ints
-    tails: Ints
-    order: Ints
-    entry: Ints
-    place: Ints
+    slots: Ints
+    at: Ints
+    fed: Ints
     changes: int
     page_changes: int
 
 
-def assemble(draft: Draft, seqs: Sequences, kv: KVForest, requests: RequestTable) -> Layout:
-    """Lay the draft out as a Step. Nodes in use without rows below them in this step are left out."""
-    forest = kv.forest
-    nodes, counts = _nodes_of(draft, seqs, kv)
-    again = _again_mask(nodes, draft)
-    order = np.lexsort((seqs.rank[draft.tails], seqs.leaf[draft.tails]))
-    tails, tail_counts = draft.tails[order], draft.tail_tokens[order]
-    # Entries: the prompt nodes, and after each leaf the tails that hang from it.
-    keys = np.concatenate([nodes, seqs.leaf[tails]])
-    entry = np.lexsort((np.arange(len(keys)) >= len(nodes), keys))
-    place = np.empty_like(entry)
-    place[entry] = np.arange(len(entry))
-    rows = np.concatenate([counts, tail_counts])[entry]
-    row_begin = np.cumsum(rows) - rows
-    held = kv.held[nodes] + np.where(again, 0, counts)
-    start = np.concatenate([forest.start[nodes], seqs.prompt_len[tails]])[entry]
-    end = np.concatenate([forest.start[nodes] + held, seqs.prompt_len[tails] + seqs.held[tails] + tail_counts])[entry]
-    above = np.concatenate([forest.parent[nodes], seqs.leaf[tails]])
-    parent = np.where(above < 0, -1, place[np.searchsorted(nodes, np.maximum(above, 0))])[entry]
-    after = np.searchsorted(keys[entry], forest.subtree_end[nodes])
-    last = np.concatenate([after, place[len(nodes) :] + 1])[entry]
-    pages, page_begin = pages_of(nodes, tails, seqs, kv)
-    tokens = _tail_tokens(tails, tail_counts, seqs)
-    if counts.any():
-        both = np.concatenate([_node_tokens(nodes, counts, again, kv, requests), tokens])
-        tokens = _in_order(both, np.concatenate([counts, tail_counts]), entry)
-    step = Step(
-        tokens=tokens,
-        positions=np.arange(rows.sum()) - np.repeat(row_begin, rows) + np.repeat(end - rows, rows),
-        fresh=~np.repeat(np.concatenate([again, np.zeros(len(tails), bool)])[entry], rows),
-        parent=parent,
-        start=start,
-        end=end,
-        row_begin=row_begin,
-        row_end=row_begin + rows,
-        subtree_end=np.append(row_begin, rows.sum())[last],
-        pages=pages,
-        page_begin=page_begin[entry],
-        page_size=kv.pool.page_size,
-        sampling=_sampling(draft, seqs, requests, (row_begin + rows - 1)[place], nodes, order),
-    )
-    return Layout(step, nodes, draft.tails, order, entry, place, kv.changes, seqs.page_changes)
+class Assembler:
+    """Lays agendas out as Steps, each from scratch or from the last one."""
 
+    def __init__(self, seqs: Sequences, tree: KVTree, requests: RequestTable):
+        self._seqs, self._tree, self._requests = seqs, tree, requests
+        self._last: Layout | None = None  # of the last step, where it only decoded
+        # Per node of the tree: its rows in the step being made, and its place in it. Only read where just written.
+        self._rows, self._place = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-def _nodes_of(draft: Draft, seqs: Sequences, kv: KVForest) -> tuple[Ints, Ints]:
-    """Prompt nodes with rows of their own or below them (`[nodes]`, ascending), and how many rows each has itself."""
-    with_rows = np.array([*draft.nodes, *draft.again], np.int64)
-    roots = np.sort(np.concatenate([with_rows, seqs.leaf[draft.tails]]))
-    in_use = kv.nodes_in_use()
-    # A node stays when the next node with rows, counted from itself, lies in its subtree.
-    following = np.searchsorted(roots, in_use)
-    nodes = in_use[np.append(roots, kv.forest.n_nodes)[following] < kv.forest.subtree_end[in_use]]
-    counts = np.zeros(len(nodes), np.int64)
-    counts[np.searchsorted(nodes, with_rows)] = [*draft.nodes.values(), *(1 for _ in draft.again)]
-    return nodes, counts
+    def step(self, agenda: Agenda) -> Step:
+        """The agenda as a Step."""
+        tips = self._seqs.tip[agenda.slots]
+        plain = not (agenda.counts or agenda.refeed or agenda.firsts) and self._each_by_one(tips, agenda.tip_counts)
+        last = self._last
+        if last is not None and plain and self._same(last, agenda):
+            layout = self._decode_again(last)
+        else:
+            layout = self.lay_out(agenda)
+        self._last = layout if plain else None
+        return layout.step
 
+    def lay_out(self, agenda: Agenda) -> Layout:
+        """The agenda as a Step, from scratch. Nodes in use without rows below them in this step are left out."""
+        tree = self._tree
+        tips = self._seqs.tip[agenda.slots]
+        refed = np.fromiter(agenda.refeed, np.int64, len(agenda.refeed))
+        nodes, rows, below_end = self._nodes(agenda, tips, refed)
+        row_begin = np.cumsum(rows) - rows
+        place = self._places(nodes)
+        again = np.zeros(len(nodes), bool)
+        again[place[refed]] = True
+        first = tree.held[nodes] - again  # tokens of the node that come before those that it feeds
+        begin = tree.start[nodes] + first
+        above = tree.parent[nodes]
+        pages, page_begin = tree.table.gather(nodes)
+        step = Step(
+            tokens=self._tokens(nodes, first, rows),
+            positions=runs(begin, rows),
+            fresh=~np.repeat(again, rows),
+            parent=np.where(above < 0, -1, place[above]),
+            start=tree.start[nodes],
+            end=begin + rows,
+            row_begin=row_begin,
+            row_end=row_begin + rows,
+            subtree_end=below_end,
+            pages=pages,
+            page_begin=page_begin,
+            page_size=tree.pool.page_size,
+            sampling=self._sampling(agenda, tips, row_begin + rows - 1),
+        )
+        at = place[tips]
+        return Layout(step, nodes, agenda.slots, at, tree.slot[nodes[np.sort(at)]], tree.changes, tree.page_changes)
 
-def _again_mask(nodes: Ints, draft: Draft) -> NDArray[np.bool_]:
-    return np.isin(nodes, np.fromiter(draft.again, np.int64, len(draft.again)))
+    def _nodes(self, agenda: Agenda, tips: Ints, refed: Ints) -> tuple[Ints, Ints, Ints]:
+        """Nodes with rows of their own or below them, depth-first: how many each has, where the rows below it end."""
+        tree = self._tree
+        counts = agenda.counts
+        own = np.concatenate([np.fromiter(counts, np.int64, len(counts)), refed, tips])
+        self._rows = lengthen(self._rows, tree.n_nodes)
+        of_runs = np.fromiter(counts.values(), np.int64, len(counts))
+        self._rows[own] = np.concatenate([of_runs, np.ones_like(refed), agenda.tip_counts])
+        nodes = tree.nodes_in_use()
+        rows = self._rows[nodes]
+        self._rows[own] = 0
+        reach = np.append(0, np.cumsum(rows))
+        _, stop = tree.labels.within(nodes, nodes)
+        below_end = reach[stop]
+        some = below_end > reach[:-1]
+        return nodes[some], rows[some], below_end[some]
 
+    def _places(self, nodes: Ints) -> Ints:
+        """Per node of the tree its place among `nodes`; meaningless for others."""
+        self._place = lengthen(self._place, self._tree.n_nodes)
+        self._place[nodes] = np.arange(len(nodes))
+        return self._place
 
-def _node_tokens(nodes: Ints, counts: Ints, again: NDArray[np.bool_], kv: KVForest, requests: RequestTable) -> Ints:
-    """Token ids that the prompt nodes feed, node after node: what they lack, or once more the last one they have."""
-    first = requests.offsets[kv.forest.source[nodes]] + kv.forest.start[nodes] + kv.held[nodes] - again
-    tokens: Ints = requests.tokens[_runs(first, counts)].astype(np.int64)
-    return tokens
+    def _tokens(self, nodes: Ints, first: Ints, counts: Ints) -> Ints:
+        """Token ids that the nodes feed: `counts[i]` of `nodes[i]`, from its token `first[i]` on."""
+        of_run = (self._tree.slot[nodes] < 0) & (counts > 0)
+        if not of_run.any():
+            return self._of_tips(nodes, first, counts)
+        of_tip, place = ~of_run, np.cumsum(counts) - counts
+        tokens = np.empty(int(counts.sum()), np.int64)
+        log = self._tree.tokens
+        tokens[runs(place[of_run], counts[of_run])] = log.gather(nodes[of_run], first[of_run], counts[of_run])
+        tokens[runs(place[of_tip], counts[of_tip])] = self._of_tips(nodes[of_tip], first[of_tip], counts[of_tip])
+        return tokens
 
+    def _of_tips(self, tips: Ints, first: Ints, counts: Ints) -> Ints:
+        """The same for tips: what their samples generated, behind the prompt and the runs that they share."""
+        slots = self._tree.slot[tips]
+        begin = self._tree.start[tips] - self._seqs.prompt_len[slots] + first
+        return self._seqs.out[np.repeat(slots, counts), runs(begin, counts)].astype(np.int64)
 
-def _runs(first: Ints, counts: Ints) -> Ints:
-    """The numbers from `first[i]` on, `counts[i]` of them, for each i in turn."""
-    return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    def _sampling(self, agenda: Agenda, tips: Ints, last_row: Ints) -> Sampling:
+        """Columns for the samples: tips that reach their end (as on the agenda), then first tokens of tips."""
+        seqs, tree, requests = self._seqs, self._tree, self._requests
+        reaches = tree.held[tips] + agenda.tip_counts == tree.length[tips]
+        firsts = np.array(agenda.firsts, np.int64)
+        slots = np.concatenate([agenda.slots[reaches], firsts])
+        fed = np.concatenate([tips[reaches], tree.parent[seqs.tip[firsts]]])  # nodes whose last rows are drawn from
+        rows = seqs.row[slots]
+        return Sampling(
+            at=last_row[self._place[fed]],
+            temperature=requests.temperature[rows],
+            top_k=requests.top_k[rows],
+            top_p=requests.top_p[rows],
+            min_p=requests.min_p[rows],
+            streams=requests.stream[rows],
+            keys=requests.key[rows],
+            samples=seqs.sample[slots],
+            positions=seqs.prompt_len[slots] + seqs.n_out[slots],
+            logprobs=requests.logprobs[rows],
+        )
 
+    # -- the short way -------------------------------------------------------------------------------------------------
 
-def _tail_tokens(tails: Ints, counts: Ints, seqs: Sequences) -> Ints:
-    """Generated token ids that the tails feed, tail after tail."""
-    tokens: Ints = seqs.out[np.repeat(tails, counts), _runs(seqs.held[tails], counts)].astype(np.int64)
-    return tokens
+    def _each_by_one(self, tips: Ints, counts: Ints) -> bool:
+        """Whether each tip grows by the one token that it lacks."""
+        lacking = self._tree.length[tips] - self._tree.held[tips]
+        return bool((lacking == 1).all()) and bool((counts == 1).all())
 
+    def _same(self, last: Layout, agenda: Agenda) -> bool:
+        """Whether an agenda that only decodes has the samples of the last step, above the same nodes."""
+        return self._tree.changes == last.changes and np.array_equal(agenda.slots, last.slots)
 
-def _in_order(flat: Ints, sizes: Ints, entry: Ints) -> Ints:
-    """Runs of `sizes` in `flat`, laid out in the order `entry`."""
-    return flat[_runs((np.cumsum(sizes) - sizes)[entry], sizes[entry])]
-
-
-def pages_of(nodes: Ints, tails: Ints, seqs: Sequences, kv: KVForest) -> tuple[Ints, Ints]:
-    """All pages the step reads, flat, and where each entry's begin (nodes first, then tails)."""
-    sizes, tail_sizes = kv.sizes[nodes], seqs.n_pages[tails]
-    of_nodes = kv.table[_runs(kv.first_page[nodes], sizes)]
-    of_tails = seqs.pages[np.repeat(tails, tail_sizes), _runs(np.zeros_like(tails), tail_sizes)]
-    both = np.concatenate([sizes, tail_sizes])
-    return np.concatenate([of_nodes, of_tails]), np.cumsum(both) - both
-
-
-def _sampling(
-    draft: Draft, seqs: Sequences, requests: RequestTable, last_row: Ints, nodes: Ints, order: Ints
-) -> Sampling:
-    """Columns for the samples: tails that reach their end (in draft order), then first tokens from their leaves."""
-    entry_of_tail = np.empty_like(order)
-    entry_of_tail[order] = np.arange(len(order)) + len(nodes)
-    reaches = seqs.held[draft.tails] + draft.tail_tokens == seqs.n_out[draft.tails]
-    firsts = np.array(draft.firsts, np.int64)
-    slots = np.concatenate([draft.tails[reaches], firsts])
-    entries = np.concatenate([entry_of_tail[reaches], np.searchsorted(nodes, seqs.leaf[firsts])])
-    rows = seqs.row[slots]
-    return Sampling(
-        at=last_row[entries],
-        temperature=requests.temperature[rows],
-        top_k=requests.top_k[rows],
-        top_p=requests.top_p[rows],
-        min_p=requests.min_p[rows],
-        streams=requests.stream[rows],
-        keys=requests.key[rows],
-        samples=seqs.sample[slots],
-        positions=seqs.prompt_len[slots] + seqs.n_out[slots],
-        logprobs=requests.logprobs[rows],
-    )
+    def _decode_again(self, last: Layout) -> Layout:
+        """The step after one that only decoded, when the same samples decode again: each has one token more."""
+        step, tree, seqs, slots = last.step, self._tree, self._seqs, last.fed
+        positions = step.positions + 1
+        end = step.end.copy()
+        end[last.at] += 1
+        pages, page_begin = step.pages, step.page_begin
+        if last.page_changes != tree.page_changes:
+            pages, page_begin = tree.table.gather(last.nodes)
+        drawn = step.sampling
+        now = Step(
+            tokens=seqs.out[slots, positions - seqs.prompt_len[slots]].astype(np.int64),
+            positions=positions,
+            fresh=step.fresh,
+            parent=step.parent,
+            start=step.start,
+            end=end,
+            row_begin=step.row_begin,
+            row_end=step.row_end,
+            subtree_end=step.subtree_end,
+            pages=pages,
+            page_begin=page_begin,
+            page_size=step.page_size,
+            sampling=replace(drawn, positions=drawn.positions + 1),
+        )
+        return Layout(now, last.nodes, last.slots, last.at, slots, last.changes, tree.page_changes)

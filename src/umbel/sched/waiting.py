@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
+from umbel.cache.tree import KVTree
 from umbel.ir.growable import Growable
 
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ class Waiting(Growable):
     _first: Ints
     _count: Ints
 
-    def __init__(self, kv: KVForest) -> None:
+    def __init__(self, kv: KVTree) -> None:
         super().__init__()
         # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
         none = np.zeros(0, np.int64)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
+from umbel.cache.tree import KVTree
 from umbel.cost.flow import Flow
 from umbel.cost.lengths import LengthBook
 from umbel.sched.request_table import RequestTable
@@ -32,7 +32,7 @@ class Books:
     `overflow` is the accepted probability that a future step needs more pages than there are.
     """
 
-    kv: KVForest
+    kv: KVTree
     seqs: Sequences
     lengths: LengthBook
     requests: RequestTable
@@ -120,4 +120,4 @@ class Reserving(Admission):
         slots, seqs = np.flatnonzero(self.seqs.running), self.seqs
         patient = np.clip(seqs.losses[slots], patience, _MOST_PATIENT)
         upto = self.goal(seqs.n_out[slots], patient, seqs.max_out[slots])
-        return int(np.maximum(-(-upto // self.page_size) - seqs.n_pages[slots], 0).sum())
+        return int(np.maximum(-(-upto // self.page_size) - self.kv.n_pages[seqs.tip[slots]], 0).sum())

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel import registry
-from umbel.cache.kv_forest import KVForest
 from umbel.cache.pages import PagePool
+from umbel.cache.tree import KVTree
 from umbel.ir.forest import Forest
 from umbel.sched.policies.admission import Admission, Books
 from umbel.sched.policies.policy import Policy
@@ -16,12 +16,12 @@ from umbel.sched.waiting import Waiting
 Ints = NDArray[np.int64]
 
 
-def build_cache(policy: Policy, pool: PagePool) -> KVForest:
+def build_cache(policy: Policy, pool: PagePool) -> KVTree:
     """The KV of the rows' forests, of which there are none yet."""
-    return KVForest(Forest.empty(), np.zeros(0, np.int64), pool, retain=policy.keep == "lru")
+    return KVTree(pool, registry.load("keep", policy.keep))
 
 
-def build_queue(policy: Policy, kv: KVForest) -> Waiting:
+def build_queue(policy: Policy, kv: KVTree) -> Waiting:
     """The samples that wait: none yet."""
     made: Waiting = registry.load("queue", policy.queue, kv)
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.kv_forest import KVForest
+from umbel.cache.tree import KVTree
 from umbel.sched.waiting import Waiting
 
 Ints = NDArray[np.int64]
@@ -22,11 +22,10 @@ Ints = NDArray[np.int64]
 class LongestPrefix(Waiting):
     """Waiting samples by their cached prompt tokens, ties in order; preempted ones come first, as in plan order."""
 
-    def __init__(self, kv: KVForest):
+    def __init__(self, kv: KVTree):
         super().__init__(kv)
         self._kv = kv
         self._lots: list[_Lot] = []
-        self._first_nodes: list[int] = []  # of each lot
         self._first_ranks: list[int] = []
         self._heap: list[tuple[int, int, int]] = []  # (-cached tokens down to the node, first rank below, node)
 
@@ -34,10 +33,7 @@ class LongestPrefix(Waiting):
         """Add rows, whose nodes are in the forest already."""
         begin = len(self.rows)
         super().extend(order, samples_per_row)
-        n_before = self._first_nodes[-1] + len(self._lots[-1].begin) if self._lots else 0
-        leaves = self._kv.forest.leaf[self.rows[begin:]]
-        self._lots.append(_Lot.of(leaves, begin, n_before, self._kv.forest.subtree_end[n_before:]))
-        self._first_nodes.append(n_before)
+        self._lots.append(_Lot.of(self._kv.leaf[self.rows[begin:]], begin, self._kv))
         self._first_ranks.append(begin)
 
     def cached(self, node: int) -> None:
@@ -49,7 +45,7 @@ class LongestPrefix(Waiting):
     def _first_new(self) -> int | None:
         while self._heap:
             depth, rank, node = self._heap[0]
-            if node in self._kv.pages and self._depth(node) == -depth:
+            if self._kv.n_pages[node] and self._depth(node) == -depth:
                 least = self._least(node)
                 if least == rank:
                     return rank
@@ -65,11 +61,11 @@ class LongestPrefix(Waiting):
         self._lots[at].remove(rank - self._first_ranks[at])
 
     def _least(self, node: int) -> int | None:
-        at = bisect_right(self._first_nodes, node) - 1
-        return self._lots[at].least(node - self._first_nodes[at])
+        ranks = (lot.least(node) for lot in self._lots)
+        return next((rank for rank in ranks if rank is not None), None)
 
     def _depth(self, node: int) -> int:
-        return int(self._kv.forest.start[node]) + int(self._kv.held[node])
+        return self._kv.start.item(node) + self._kv.held.item(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +79,17 @@ class _Lot:
     place: Ints
 
     @classmethod
-    def of(cls, leaves: Ints, first_rank: int, first_node: int, subtree_end: Ints) -> _Lot:
-        """Of ranks with these leaves (`[ranks]`), from `first_rank` on; their nodes begin at `first_node`."""
-        ranks = np.argsort(leaves, kind="stable")
+    def of(cls, leaves: Ints, first_rank: int, kv: KVTree) -> _Lot:
+        """The ranks from `first_rank` on, whose rows end at these leaves (`[ranks]`)."""
+        ranks = np.argsort(kv.labels.low[leaves], kind="stable")
         place = np.empty_like(ranks)
         place[ranks] = np.arange(len(ranks))
-        nodes = first_node + np.arange(len(subtree_end))
-        begin, end = (np.searchsorted(leaves[ranks], edge).tolist() for edge in (nodes, subtree_end))
-        return cls(_Minima((first_rank + ranks).tolist()), begin, end, place)
+        begin, end = kv.labels.within(np.arange(kv.n_nodes), leaves[ranks])
+        return cls(_Minima((first_rank + ranks).tolist()), begin.tolist(), end.tolist(), place)
 
     def least(self, node: int) -> int | None:
-        """The first rank that waits below a node."""
-        return self.waiting.least(self.begin[node], self.end[node])
+        """The first rank that waits below a node, None where there is none, or the node came later."""
+        return self.waiting.least(self.begin[node], self.end[node]) if node < len(self.begin) else None
 
     def remove(self, rank: int) -> None:
         """A rank, counted within the lot, does not wait any more."""

@@ -76,35 +76,35 @@ class PastFuture(Admission):
     def _pauses(self) -> bool:
         """Whether to ask again is too early: nobody has ended since, or so few of so many that nothing has changed."""
         since, learned = self._refused
-        several = min(self.page_size // 4, int(self.seqs.running.sum()) // _SMALL)
+        several = min(self.page_size // 4, self.seqs.n_running // _SMALL)
         return self._step - since < (self.page_size if learned == self._book.learned else several)
 
     def _all_fit(self, candidate: Candidate, new: list[int]) -> bool:
         """The short way: whether everyone, this one included, could get to their limit."""
         if self._at_limits < 0:
             slots, pool = np.flatnonzero(self.seqs.running), self.kv.pool
-            prompts = pool.used - self.kv.idle_pages - int(self.seqs.n_pages[slots].sum())
+            prompts = pool.used - self.kv.idle.pages - int(self.kv.n_pages[self.seqs.tip[slots]].sum())
             self._at_limits = prompts + int((-(-(self.seqs.max_out[slots] - 1) // self.page_size)).sum())
-        self._at_limits += int(self.kv.sizes[new].sum()) + self.pages_for(candidate.limit - 1)
+        self._at_limits += int(self.kv.sizes(np.array(new, np.int64)).sum()) + self.pages_for(candidate.limit - 1)
         return self._at_limits <= self.kv.pool.n_pages
 
     def _foresee(self, candidate: Candidate) -> Forecast:
         """The forecast for all that run, and the candidate."""
         seqs, kv = self.seqs, self.kv
         slots = np.flatnonzero(seqs.running)
-        leaf = np.append(seqs.leaf[slots], candidate.path[-1])
-        order = np.argsort(leaf, kind="stable")
+        above = np.append(kv.parent[seqs.tip[slots]], candidate.path[-1])
+        order = np.argsort(kv.labels.low[above], kind="stable")
         rows = np.append(seqs.row[slots], candidate.row)[order]
         n_out = np.append(seqs.n_out[slots], candidate.n_out)[order]
         limit = np.append(seqs.max_out[slots], candidate.limit)[order]
-        nodes = np.fromiter({**kv.in_use, **dict.fromkeys(candidate.path)}, np.int64)
-        first, stop = (np.searchsorted(leaf[order], edge) for edge in (nodes, kv.forest.subtree_end[nodes]))
+        nodes = np.union1d(kv.runs_in_use(), np.array(candidate.path, np.int64))
+        first, stop = kv.labels.within(nodes, above[order])
         # Whoever waits for a node and does not read it now will come for it.
         awaited = np.fromiter(map(kv.waiting.__getitem__, nodes.tolist()), np.int64, len(nodes)) > stop - first
-        runs = Runs(kv.sizes[nodes][~awaited], first[~awaited], stop[~awaited])
+        runs = Runs(kv.sizes(nodes[~awaited]), first[~awaited], stop[~awaited])
         samples = self._samples(rows, n_out, limit)
         assert self._curves is not None
-        return Forecast(samples, runs, int(kv.sizes[nodes][awaited].sum()), self._curves, self.page_size)
+        return Forecast(samples, runs, int(kv.sizes(nodes[awaited]).sum()), self._curves, self.page_size)
 
     def _add(self, candidate: Candidate, new: list[int]) -> None:
         """One more candidate in the same step. Others wait for the nodes that are in use: at least this one did."""
@@ -123,8 +123,8 @@ class PastFuture(Admission):
             self._forecast = self._foresee(candidate)
             return
         awaited = [n for n in new if self.kv.waiting[n] > 1]
-        for_good = int(self.kv.sizes[awaited].sum())
-        self._forecast.add(self._like[1], int(self.kv.sizes[new].sum()) - for_good, for_good)
+        for_good = int(self.kv.sizes(np.array(awaited, np.int64)).sum())
+        self._forecast.add(self._like[1], int(self.kv.sizes(np.array(new, np.int64)).sum()) - for_good, for_good)
 
     def _samples(self, rows: Ints, n_out: Ints, limit: Ints) -> Samples:
         """Samples with what the curves say of them."""

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.books import check_kv
-from umbel.cache.kv_forest import KVForest
+from tests.books import check_kv, holders
+from umbel.cache.graft import graft
 from umbel.cache.pages import PagePool
+from umbel.cache.tree import KVTree
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
@@ -17,21 +18,23 @@ from umbel.plan.passes.prefix import build_forest
 PROMPTS = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 7, 7, 7, 7, 7], [8, 8], [8, 8, 9]]
 
 
-def forest_of(prompts: list[list[int]], n: int = 1, pages: int = 50, page_size: int = 2) -> KVForest:
-    forest = build_forest(Workload.of(prompts, SamplingParams()))
-    return KVForest(forest, np.full(len(prompts), n, np.int64), PagePool(pages, page_size))
+def forest_of(prompts: list[list[int]], n: int = 1, pages: int = 50, page_size: int = 2) -> KVTree:
+    workload = Workload.of(prompts, SamplingParams())
+    tree = KVTree(PagePool(pages, page_size))
+    graft(tree, workload, build_forest(workload), np.full(len(prompts), n, np.int64))
+    return tree
 
 
-def paths_of(kv: KVForest) -> list[list[int]]:
-    return [kv.path(int(leaf)) for leaf in kv.forest.leaf]
+def paths_of(kv: KVTree) -> list[list[int]]:
+    return [kv.path(int(leaf)) for leaf in kv.leaf]
 
 
 def test_a_path_leads_from_its_root_to_the_leaf() -> None:
     kv = forest_of(PROMPTS)
     for row, path in enumerate(paths_of(kv)):
-        assert kv.forest.parent[path[0]] == -1 and path[-1] == kv.forest.leaf[row]
-        assert [int(kv.forest.parent[n]) for n in path[1:]] == path[:-1]
-        assert sum(int(kv.forest.end[n] - kv.forest.start[n]) for n in path) == len(PROMPTS[row])
+        assert kv.parent[path[0]] == -1 and path[-1] == kv.leaf[row]
+        assert [int(kv.parent[n]) for n in path[1:]] == path[:-1]
+        assert sum(int(kv.length[n]) for n in path) == len(PROMPTS[row])
 
 
 def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None:
@@ -42,22 +45,22 @@ def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None
     assert kv.pool.used == 3 and kv.pages_missing(paths[1]) == 1
     kv.pin(paths[1])
     assert kv.pool.used == 4
-    shared = {n: kv.pages[n].tolist() for n in paths[0][:-1]}
+    shared = {n: kv.table.of(n).tolist() for n in paths[0][:-1]}
     kv.unpin(paths[0], done=True)  # one of two samples: the node waits for the other
     check_kv(kv)
-    assert paths[0][-1] in kv.pages
+    assert paths[0][-1] in holders(kv)
     kv.pin(paths[0])
     kv.unpin(paths[0], done=True)
     check_kv(kv)
-    assert paths[0][-1] not in kv.pages, "its last sample is done"
-    assert {n: kv.pages[n].tolist() for n in shared} == shared
+    assert paths[0][-1] not in holders(kv), "its last sample is done"
+    assert {n: kv.table.of(n).tolist() for n in shared} == shared
     for row in (1, 2, 3, 4):
         for _ in range(2 - (row == 1)):
             kv.pin(paths[row])
             kv.unpin(paths[row], done=True)
     kv.unpin(paths[1], done=True)
     check_kv(kv)
-    assert kv.pool.used == 0 and not kv.pages and not kv.in_use
+    assert kv.pool.used == 0 and not holders(kv) and not len(kv.nodes_in_use())
 
 
 def test_what_is_needed_last_is_evicted_first_and_what_is_used_never() -> None:
@@ -68,18 +71,18 @@ def test_what_is_needed_last_is_evicted_first_and_what_is_used_never() -> None:
     for row in (0, 1, 2, 4):  # row 3 goes on
         kv.unpin(paths[row], done=False)
     assert kv.pool.free == 20 - kv.pool.used
-    held, used = sorted(kv.pages), set(paths[3])
+    held, used = sorted(holders(kv)), set(paths[3])
     for free in range(kv.pool.free + 1, 21):
-        before = set(kv.pages)
+        before = holders(kv)
         enough = kv.make_room(free)
-        gone = before - set(kv.pages)
+        gone = before - holders(kv)
         idle = sorted(before - used)
         assert gone == set(idle[len(idle) - len(gone) :]), "evicted from the end of the plan"
         assert not gone & used
         assert enough == (kv.pool.free >= free)
         assert all(kv.held[n] == 0 for n in gone)
         check_kv(kv)
-    assert set(kv.pages) == used and len(held) > len(used)
+    assert holders(kv) == used and len(held) > len(used)
 
 
 def test_an_evicted_node_can_be_taken_again() -> None:
@@ -106,7 +109,7 @@ def test_skipped_samples_release_what_only_they_needed() -> None:
     for path in (paths[0], paths[1], paths[2]):
         kv.skip(path)
         check_kv(kv)
-    assert not kv.pages and kv.pool.used == 0
+    assert not holders(kv) and kv.pool.used == 0
 
 
 @given(
@@ -123,7 +126,7 @@ def test_any_life_of_a_forest(prompts: list[list[int]], moves: list[tuple[str, i
         path = paths[row]
         if move == "pin" and pinned.count(row) < left[row] and kv.pages_missing(path) <= kv.reclaimable(path):
             kv.pin(path)
-            assert all(node in kv.pages for node in path)
+            assert all(node in holders(kv) for node in path)
             pinned.append(row)
         elif move in ("unpin", "done") and pinned:
             row = pinned.pop(number % len(pinned))
@@ -135,11 +138,11 @@ def test_any_life_of_a_forest(prompts: list[list[int]], moves: list[tuple[str, i
         elif move == "room":
             kv.make_room(number)
         check_kv(kv)
-        for node in range(kv.forest.n_nodes):
+        for node in range(kv.n_nodes):
             below = [r for r in range(len(prompts)) if node in paths[r]]
             assert kv.waiting[node] == sum(left[r] for r in below)
             assert kv.users[node] == sum(pinned.count(r) for r in below)
-            assert node not in kv.pages or kv.waiting[node] > 0, "nobody below is left, so its pages must be free"
+            assert node not in holders(kv) or kv.waiting[node] > 0, "nobody below is left, so its pages must be free"
     for row in pinned:
         kv.unpin(paths[row], done=True)
         left[row] -= 1

@@ -1,0 +1,65 @@
+"""Nodes that hold pages while no running sample reads them: they can be evicted, in the order of a Keep rule."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from umbel.cache.keep import Keep, LastReader, LeastRecent
+from umbel.cache.labels import Labels
+
+
+class Idle:
+    """The evictable nodes; `pages` is what they hold together."""
+
+    def __init__(self, keep: Keep, labels: Labels):
+        self.keep, self.pages = keep, 0
+        self._labels, self._epoch = labels, labels.epoch
+        self._nodes: dict[int, tuple[int, int]] = {}  # node -> when it was read last, its pages
+        self._heap: list[tuple[int, int, int, int]] = []  # (key, -label, node, moment); entries may be out of date
+        self._clock = 0
+
+    def __contains__(self, node: int) -> bool:
+        return node in self._nodes
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._nodes)
+
+    def by_use(self) -> None:
+        """From now on the node that was read least recently goes first, as rows do not run in the order of nodes."""
+        if isinstance(self.keep, LastReader):
+            self.keep, self._epoch = LeastRecent(retains=False), -1
+
+    def tick(self, depth: int) -> int:
+        """A path of `depth` nodes is no longer read: its moment, for its first node; one less for each further one."""
+        self._clock += depth
+        return self._clock
+
+    def add(self, node: int, pages: int, moment: int) -> None:
+        """A node without readers holds so many pages."""
+        self._nodes[node] = moment, pages
+        self.pages += pages
+        heapq.heappush(self._heap, self._entry(node, moment))
+
+    def remove(self, node: int) -> int:
+        """The node is read again, or gone; returns its moment."""
+        moment, pages = self._nodes.pop(node)
+        self.pages -= pages
+        return moment
+
+    def pop(self) -> int | None:
+        """The node to evict first, which is removed; None when there is none."""
+        if self._epoch != self._labels.epoch:
+            self._epoch = self._labels.epoch  # nodes were labelled again: their keys are made again
+            self._heap = [self._entry(node, moment) for node, (moment, _) in self._nodes.items()]
+            heapq.heapify(self._heap)
+        while self._heap:
+            _, _, node, moment = heapq.heappop(self._heap)
+            if node in self._nodes and self._nodes[node][0] == moment:
+                self.remove(node)
+                return node
+        return None
+
+    def _entry(self, node: int, moment: int) -> tuple[int, int, int, int]:
+        label = self._labels.low.item(node)
+        return self.keep.key(label, moment), -label, node, moment

@@ -1,0 +1,78 @@
+"""Which tokens the shared runs of a KV tree hold, so that each can be computed, compared and computed again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.columns import Columns, runs
+
+Ints = NDArray[np.int64]
+Tokens = NDArray[np.int32]
+
+
+class TokenLog(Columns):
+    """Per node, the text that its tokens stand in and where in it they begin. A text is dropped with its last node.
+
+    Prompts stay where they are, in the tokens of their workload.
+    """
+
+    _FILLS: ClassVar[dict[str, int]] = {"_text": -1, "_at": 0}
+    _text: Ints
+    _at: Ints
+
+    def __init__(self, capacity: int):
+        super().__init__(capacity)
+        self._texts: dict[int, Tokens] = {}
+        self._readers: dict[int, int] = {}  # text -> nodes in it
+        self._next = 0
+
+    def read(self, nodes: Ints, tokens: Tokens, at: Ints) -> None:
+        """The tokens of each node stand in `tokens`, from `at` on."""
+        if len(nodes):
+            self._text[nodes], self._at[nodes] = self._add(tokens, len(nodes)), at
+
+    def write(self, node: int, tokens: Tokens) -> None:
+        """The node holds these tokens, which were generated."""
+        self._text[node], self._at[node] = self._add(tokens, 1), 0
+
+    def split(self, node: int, upper: int, at: int) -> None:
+        """The first `at` tokens of the node are those of `upper` now."""
+        text = self._text.item(node)
+        self._text[upper], self._at[upper] = text, self._at[node]
+        self._at[node] += at
+        self._readers[text] += 1
+
+    def drop(self, node: int) -> None:
+        """The node is gone."""
+        text = self._text.item(node)
+        if text < 0:
+            return
+        self._text[node] = -1
+        self._readers[text] -= 1
+        if not self._readers[text]:
+            del self._readers[text], self._texts[text]
+
+    def of(self, node: int, first: int, count: int) -> Tokens:
+        """`count` tokens of a node, from its token `first` on."""
+        begin = self._at.item(node) + first
+        return self._texts[self._text.item(node)][begin : begin + count]
+
+    def gather(self, nodes: Ints, first: Ints, counts: Ints) -> Tokens:
+        """`counts[i]` tokens of `nodes[i]`, from its token `first[i]` on, node after node."""
+        texts, at = self._text[nodes], self._at[nodes] + first
+        numbers = np.unique(texts).tolist()
+        if len(numbers) == 1:
+            return self._texts[numbers[0]][runs(at, counts)]
+        tokens, place = np.empty(int(counts.sum()), np.int32), np.cumsum(counts) - counts
+        for number in numbers:
+            these = texts == number
+            tokens[runs(place[these], counts[these])] = self._texts[number][runs(at[these], counts[these])]
+        return tokens
+
+    def _add(self, tokens: Tokens, readers: int) -> int:
+        self._texts[self._next], self._readers[self._next] = tokens, readers
+        self._next += 1
+        return self._next - 1

@@ -1,0 +1,300 @@
+"""Every run of tokens that holds KV or will, as one growing tree: planned prompts first, then the tips of samples.
+
+Life of a planned node: absent -> taken (pages, `held` grows as its tokens are computed) -> released (the last sample
+below is done) or evicted (not in use and the pool is short; it will be taken and computed again). A tip is the node
+that one sample grows as it decodes: it gets its pages one by one, and is gone with its sample.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.columns import Columns, lengthen
+from umbel.cache.idle import Idle
+from umbel.cache.keep import Keep, LastReader
+from umbel.cache.labels import Labels
+from umbel.cache.page_table import PageTable
+from umbel.cache.pages import PagePool
+from umbel.cache.token_log import TokenLog
+
+Ints = NDArray[np.int64]
+
+
+class RunIndex(Protocol):
+    """Is told of shared runs as they come and go."""
+
+    def add(self, node: int) -> None: ...
+    def drop(self, node: int) -> None: ...
+
+
+class KVTree(Columns):
+    """Columns (`[nodes]`): `parent` (-1: a root), `start` (position of its first token), `length` (its tokens that are
+    decided), `held` (those whose KV is there), `seen` (the most that ever were), `slot` (of the sample whose tip it is,
+    -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload).
+
+    Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
+    entries are read and changed for every sample. `labels` put nodes into depth-first order. `changes` counts how often
+    the set of nodes in use became another, and `page_changes` how often a tip got or lost pages.
+    """
+
+    _FILLS: ClassVar[dict[str, int]] = {
+        "parent": -1,
+        "start": 0,
+        "length": 0,
+        "held": 0,
+        "seen": 0,
+        "slot": -1,
+        "scope": 0,
+    }
+    parent: Ints
+    start: Ints
+    length: Ints
+    held: Ints
+    seen: Ints
+    slot: Ints
+    scope: Ints
+
+    def __init__(self, pool: PagePool, keep: Keep | None = None):
+        super().__init__(64)
+        self.pool = pool
+        self.labels = Labels(self.capacity)
+        self.table = PageTable(self.capacity)
+        self.tokens = TokenLog(self.capacity)
+        self.idle = Idle(keep or LastReader(), self.labels)
+        self.index: RunIndex | None = None
+        self.n_nodes = 0  # numbers given out so far; those of nodes that are gone are used again
+        self._leaf, self._n_rows = np.zeros(0, np.int64), 0
+        self.users: list[int] = []
+        self.waiting: list[int] = []
+        self.changes = self.page_changes = 0
+        # Nodes in use when that was asked last, in order; those that came since; whether any came or left.
+        self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False
+        self._is_used = np.zeros(self.capacity, bool)
+        self._free: list[int] = []  # numbers of nodes that are gone
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    @property
+    def leaf(self) -> Ints:
+        """The node where each row's prompt ends (`[rows]`)."""
+        return self._leaf[: self._n_rows]
+
+    @property
+    def n_pages(self) -> Ints:
+        """Pages that each node holds (`[nodes]`)."""
+        return self.table.count
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from the root down to `node`."""
+        path, parent = [], self.parent.item
+        while node >= 0:
+            path.append(node)
+            node = parent(node)
+        path.reverse()
+        return path
+
+    def sizes(self, nodes: Ints) -> Ints:
+        """Pages that nodes need for all their tokens."""
+        return np.asarray(-(-self.length[nodes] // self.pool.page_size))
+
+    def nodes_in_use(self) -> Ints:
+        """Nodes with users, depth-first."""
+        if self._stale:
+            nodes = np.concatenate([self._sorted, np.array(self._joined, np.int64)])
+            nodes = self.labels.order(nodes[self._is_used[nodes]])
+            once = np.diff(nodes, prepend=-1) != 0  # one that left and came back is there twice
+            self._sorted, self._joined, self._stale = nodes[once], [], False
+        return self._sorted
+
+    def runs_in_use(self) -> Ints:
+        """Shared runs with users, depth-first."""
+        nodes = self.nodes_in_use()
+        return nodes[self.slot[nodes] < 0]
+
+    def missing(self, nodes: Ints, more: Ints) -> Ints:
+        """Pages that each of `nodes` lacks to hold `more` further tokens."""
+        needed = -(-(self.held[nodes] + more) // self.pool.page_size)
+        return np.asarray(np.maximum(needed - self.table.count[nodes], 0))
+
+    def pages_missing(self, path: list[int]) -> int:
+        """Pages that must be taken before every node of `path` can be computed."""
+        count, length = self.table.count.item, self.length.item
+        return sum(self.pool.pages_for(length(n)) for n in path if not count(n))
+
+    def reclaimable(self, path: list[int]) -> int:
+        """Pages that can be had for work on `path`: the free ones, and idle nodes' outside the path."""
+        kept = sum(self.table.count.item(n) for n in path if n in self.idle)
+        return self.pool.free + self.idle.pages - kept
+
+    # -- how it grows --------------------------------------------------------------------------------------------------
+
+    def grow(self, parent: int, slot: int) -> int:
+        """A new tip below `parent`, of the sample in `slot`: without tokens, without pages, not in use."""
+        node = self.number()
+        self.parent[node], self.slot[node] = parent, slot
+        self.start[node] = self.start.item(parent) + self.length.item(parent)
+        self.length[node] = self.held[node] = self.seen[node] = 0
+        self.labels.put(node, parent)
+        self.users[node], self.waiting[node] = 0, 1
+        return node
+
+    def reserve(self, size: int) -> None:
+        """Make room for at least `size` nodes."""
+        super().reserve(size)
+        self.labels.reserve(size)
+        self.table.reserve(size)
+        self.tokens.reserve(size)
+        self._is_used = lengthen(self._is_used, self.capacity)
+
+    def number(self) -> int:
+        """The number of a node that is new; its columns are for the caller to fill."""
+        return self._free.pop() if self._free else self.numbers(1).item()
+
+    def numbers(self, count: int) -> Ints:
+        """Numbers of so many new nodes."""
+        if count <= len(self._free):
+            return np.array([self._free.pop() for _ in range(count)], np.int64)
+        first = self.n_nodes
+        self.n_nodes += count
+        self.reserve(self.n_nodes)
+        self.users += [0] * count
+        self.waiting += [0] * count
+        return np.arange(first, self.n_nodes)
+
+    def add_rows(self, leaf: Ints) -> None:
+        """More rows, whose prompts end in these nodes."""
+        old, self._n_rows = self._n_rows, self._n_rows + len(leaf)
+        self._leaf = lengthen(self._leaf, self._n_rows)
+        self._leaf[old : self._n_rows] = leaf
+
+    # -- samples come and go -------------------------------------------------------------------------------------------
+
+    def enter(self, tip: int) -> None:
+        """A sample runs: its path is pinned, and its tip may `take` pages."""
+        self.pin(self.path(self.parent.item(tip)))
+        self.users[tip] = 1
+        self.note_use(tip, used=True)
+
+    def leave(self, tip: int, *, done: bool) -> None:
+        """A sample stops, for good when it is `done`: the pages of its tip go back at once."""
+        self.pool.give(self.table.cut(tip, 0))
+        self.held[tip] = self.users[tip] = 0
+        self.page_changes += 1
+        self.note_use(tip, used=False)
+        path = self.path(self.parent.item(tip))
+        if done:
+            self.forget(tip)
+        self.unpin(path, done=done)
+
+    def abandon(self, tip: int) -> None:
+        """A sample that does not run at present will never go on."""
+        path = self.path(self.parent.item(tip))
+        self.forget(tip)
+        self.skip(path)
+
+    def pin(self, path: list[int]) -> None:
+        """Start using a path: its nodes get pages and stay until `unpin`. The caller has checked `reclaimable`."""
+        for node in path:
+            if self.users[node] == 0:
+                self.note_use(node, used=True)
+                if node in self.idle:
+                    self.idle.remove(node)
+            self.users[node] += 1
+        for node in path:
+            if not self.table.count.item(node):
+                count = self.pool.pages_for(self.length.item(node))
+                self.make_room(count)
+                self.table.put(node, self.pool.take_run(count))
+
+    def unpin(self, path: list[int], *, done: bool) -> None:
+        """Stop using a path, for good when the sample is `done`; nodes nobody waits for give their pages back."""
+        moment = self.idle.tick(len(path))
+        for depth, node in enumerate(path):
+            self.users[node] -= 1
+            self.waiting[node] -= done
+            if self.users[node] == 0:
+                self.note_use(node, used=False)
+                self._rest(node, moment - depth)
+
+    def skip(self, path: list[int]) -> None:
+        """A sample below `path` will never run (its row failed before it started)."""
+        for node in path:
+            self.waiting[node] -= 1
+            if self.waiting[node] == 0 and not self.table.count.item(node):
+                self.forget(node)
+            elif self.waiting[node] == 0 and not self.idle.keep.retains:
+                self.idle.remove(node)
+                self._drop(node)
+
+    # -- tokens and pages ----------------------------------------------------------------------------------------------
+
+    def take(self, nodes: Ints, counts: Ints) -> None:
+        """Give each of `nodes`, which grow, so many more pages. The caller has made room for them."""
+        total = int(counts.sum())
+        if total:
+            self.page_changes += 1
+            self.table.append(nodes, counts, self.pool.take_singles(total))
+
+    def extend(self, nodes: Ints, counts: Ints | int) -> None:
+        """So many more tokens of each node are decided."""
+        self.length[nodes] += counts
+
+    def compute(self, nodes: Ints, counts: Ints) -> Ints:
+        """The KV of so many more tokens of each node is there, or about to be; returns how many each has then."""
+        held = self.held[nodes] + counts
+        self.held[nodes] = held
+        return held
+
+    def compute_runs(self, nodes: Ints, counts: Ints) -> int:
+        """The same for shared runs; returns how many of the tokens were never computed before."""
+        new = np.maximum(self.compute(nodes, counts) - self.seen[nodes], 0)
+        self.seen[nodes] += new
+        return int(new.sum())
+
+    def cut(self, tip: int, length: int) -> None:
+        """Drop the tokens of a tip behind the first `length`, and the pages that only they needed."""
+        self.length[tip] = length
+        self.held[tip] = min(self.held.item(tip), length)
+        keep = self.pool.pages_for(self.held.item(tip))
+        if keep < self.table.count.item(tip):
+            self.pool.give(self.table.cut(tip, keep))
+            self.page_changes += 1
+
+    def make_room(self, count: int) -> bool:
+        """Evict idle nodes until `count` pages are free; False if that is not enough."""
+        while self.pool.free < count and (node := self.idle.pop()) is not None:
+            self._drop(node)
+        return self.pool.free >= count
+
+    def note_use(self, node: int, *, used: bool) -> None:
+        """The node is in use from now on, or no longer."""
+        if used:
+            self._joined.append(node)
+        self._is_used[node] = used
+        self._stale = True
+        self.changes += 1
+
+    def forget(self, node: int) -> None:
+        """The node is gone, and its number free."""
+        self.waiting[node] = 0
+        self.labels.drop(node)
+        self.tokens.drop(node)
+        if self.index is not None:
+            self.index.drop(node)
+        self._free.append(node)
+
+    def _rest(self, node: int, moment: int) -> None:
+        if self.waiting[node] == 0 and not self.idle.keep.retains:
+            self._drop(node)
+        else:
+            self.idle.add(node, self.table.count.item(node), moment)
+
+    def _drop(self, node: int) -> None:
+        """Give up the KV of a shared run, and the run itself where nothing will read it."""
+        self.pool.give(self.table.cut(node, 0))
+        self.held[node] = 0
+        if not self.waiting[node]:
+            self.forget(node)

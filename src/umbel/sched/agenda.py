@@ -1,0 +1,42 @@
+"""What the scheduler has decided for the next step so far: which tokens of which nodes, within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def _none() -> Ints:
+    return np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Agenda:
+    """The step in the making; `budget` tokens are still to be given out.
+
+    `counts`: shared run -> tokens of it to compute. `refeed`: complete shared runs whose last token is fed once more,
+    because a sample wants its logits. `slots`, `tip_counts`: samples that extend their tips, and by how many tokens.
+    `firsts`: samples that draw the first token of their tips, from the last row of the run above.
+    """
+
+    budget: int
+    counts: dict[int, int] = field(default_factory=dict)
+    refeed: dict[int, None] = field(default_factory=dict)
+    slots: Ints = field(default_factory=_none)
+    tip_counts: Ints = field(default_factory=_none)
+    firsts: list[int] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was decided yet."""
+        return not self.counts and not self.refeed and len(self.slots) == 0
+
+    def add_tip(self, slot: int, tokens: int) -> None:
+        """Extend the tip of the sample in `slot` by `tokens` tokens."""
+        self.slots = np.append(self.slots, slot)
+        self.tip_counts = np.append(self.tip_counts, tokens)
+        self.budget -= tokens
