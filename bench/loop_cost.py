@@ -91,9 +91,10 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
     """Put the clock around the parts of a loop."""
     scheduler, rows, runner = loop.scheduler, loop.rows, loop.runner
     assert isinstance(runner, TorchRunner)
-    for name in ("_extend_tips", "_admit", "next", "advance", "settle", "finish"):
-        if hasattr(scheduler, name):
-            setattr(scheduler, name, clock.timed(name.strip("_"), getattr(scheduler, name)))
+    for name in ("next", "advance", "settle", "finish"):
+        setattr(scheduler, name, clock.timed(name, getattr(scheduler, name)))
+    for phase in scheduler.phases:
+        phase.fill = clock.timed(type(phase).__name__.lower(), phase.fill)  # type: ignore[method-assign]
     scheduler._assembler.step = clock.timed("assemble", scheduler._assembler.step)  # type: ignore[method-assign]
     loop.watchers.judge = clock.timed("judge", loop.watchers.judge)  # type: ignore[method-assign]
     rows._texts = clock.timed("texts", rows._texts)  # type: ignore[method-assign]

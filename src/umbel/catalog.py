@@ -138,14 +138,16 @@ CATALOG: tuple[Technique, ...] = (
         by="policy",
         why_not="looks for sharing in the cache; the walk of the forest has it by construction; umbel sim plays it",
     ),
-    Technique("policy", "chunked-prefill", True, "umbel.sched.scheduler:Scheduler", "SARATHI, 2308.16369", by="always"),
     Technique(
-        "policy",
-        "recompute-preemption",
+        "victim",
+        "last-in-plan",
         True,
-        "umbel.sched.scheduler:Scheduler",
+        "umbel.sched.policies.victim:LastInPlan",
         "PagedAttention, 2309.06180",
-        by="always",
+        by="policy",
+    ),
+    Technique(
+        "policy", "chunked-prefill", True, "umbel.sched.phases.prompts:Prompts", "SARATHI, 2308.16369", by="always"
     ),
     Technique("cache", "paged-kv", True, "umbel.cache.pages:PagePool", "PagedAttention, 2309.06180", by="always"),
     Technique("keep", "last-reader", True, "umbel.cache.keep:LastReader", "BatchLLM, 2412.03594", by="policy"),

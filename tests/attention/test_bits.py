@@ -133,7 +133,7 @@ def run(case: Case, rows: Sequence[int], *, chunk: int, pages: int, page_size: i
                 scheduler.finish(slot)
         steps += 1
         if force and steps % force == 0:
-            scheduler._preempt_last()
+            scheduler.books.give_way()
     assert not scheduler.failed
     return answers
 

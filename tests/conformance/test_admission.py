@@ -18,7 +18,8 @@ from umbel.ir.report import Stats
 from umbel.plan.planner import make_plan
 from umbel.plan.walk.clock import Limits, walk
 from umbel.plan.walk.samples import WalkSamples
-from umbel.sched.policies.admission import Admission, Candidate
+from umbel.sched.books import Candidate
+from umbel.sched.policies.admission import Admission
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 
@@ -119,7 +120,7 @@ def test_what_is_admitted_fits_and_every_row_is_answered(rule: str, loose: int) 
     job = JOBS["groups"]()
     pages = max(job.demand(PAGE) // 4, job.largest_row(PAGE))
     scheduler: Scheduler = scheduler_of(job, pages, PAGE, 64, policy=Policy(admission=rule), loose=loose)
-    scheduler.admission = seen = Witness(scheduler.admission)
+    scheduler.admit.admission = seen = Witness(scheduler.admit.admission)
     done = drive(job, pages, PAGE, 64, scheduler=scheduler, runner=Zeros(), check=False)
     assert set(done.tokens) == job.samples and not done.failed and done.idle <= 100
     assert seen.admitted and seen.refused, "a pool that never binds tests nothing"

@@ -17,8 +17,9 @@ from tests.sched.test_pool_sizes import PAGE, groups
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.step import Step
+from umbel.sched.books import Candidate
 from umbel.sched.lot import Lot
-from umbel.sched.policies.admission import Admission, Candidate
+from umbel.sched.policies.admission import Admission
 from umbel.sched.policies.past_future import PastFuture
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -108,7 +109,7 @@ class Judged(Admission):
     """A rule, each of whose answers is held against `may_start`; counts them."""
 
     def __init__(self, scheduler: Scheduler, rule: str):
-        self._s, self._rule, self._inner = scheduler, rule, scheduler.admission
+        self._s, self._rule, self._inner = scheduler, rule, scheduler.admit.admission
         self.said = {True: 0, False: 0}
 
     def begin(self) -> None:
@@ -132,7 +133,7 @@ def test_a_rule_admits_whom_its_definition_admits(rule: str, loose: int) -> None
         job = groups(seed, 10)
         room = max(job.demand(PAGE) // (3 + seed), job.largest_row(PAGE))
         scheduler = scheduler_of(job, room, PAGE, 64, policy=Policy(admission=rule), loose=loose)
-        scheduler.admission = judge = Judged(scheduler, rule)
+        scheduler.admit.admission = judge = Judged(scheduler, rule)
         drive(job, room, PAGE, 64, scheduler=scheduler, runner=Zeros(), check=False)
         said = {answer: n + judge.said[answer] for answer, n in said.items()}
     assert said[False] > 20 and (said[True] > 20 or (rule, loose) == ("conservative", 40)), said
@@ -177,7 +178,7 @@ def test_past_future_admits_whom_a_walk_to_the_end_has_room_for(seed: int) -> No
     job = Job(sorted(prompts), [1] * 30, [rng.randrange(1, 90) for _ in range(30)])
     room = max(job.demand(PAGE) // 3, job.largest_row(PAGE))
     scheduler = scheduler_of(job, room, PAGE, 10_000)
-    scheduler.admission = judge = Foreseen(scheduler, dict(enumerate(job.outs)))
+    scheduler.admit.admission = judge = Foreseen(scheduler, dict(enumerate(job.outs)))
     drive(job, room, PAGE, 10_000, scheduler=scheduler, runner=Zeros(), check=False)
     assert judge.said[True] > 8 and judge.said[False] > 5 and scheduler.preemptions == 0
 
@@ -220,8 +221,8 @@ def test_after_a_refusal_it_is_not_asked_again_at_once(rows: int) -> None:
     lengths = [rng.randrange(40, 90) if rows > 100 else rng.choice((60, 75, 90)) for _ in range(2 * rows)]
     job = Job([[r % 50, r // 50] for r in range(2 * rows)], [1] * (2 * rows), lengths)
     scheduler = scheduler_of(job, rows * 5, page, 100_000)
-    assert isinstance(scheduler.admission, PastFuture)
-    scheduler.admission = watched = Pauses(scheduler.admission)
+    assert isinstance(scheduler.admit.admission, PastFuture)
+    scheduler.admit.admission = watched = Pauses(scheduler.admit.admission)
     drive(job, rows * 5, page, 100_000, scheduler=scheduler, runner=Zeros(), check=False)
     quiet = [gap for gap, ended, _ in watched.gaps if not ended]
     assert all(gap == page for gap in quiet) and (quiet or rows > 100)
@@ -248,8 +249,8 @@ def _admits_the_last(job: Job, pool: int, curve: LengthCurve, losses: int) -> bo
     """Whether the last row may start beside the others, which have just begun, answers being as long as in `curve`."""
     s = Scheduler(PagePool(pool, PAGE), 1_000, lengths=LengthBook({"": curve}))
     s.add(Lot(job.workload, job.forest, [(2,)] * len(job.ns), np.full(len(job.ns), 199)))
-    s.admission.begin()
+    s.admit.admission.begin()
     *others, last = s.waiting.rows.tolist()
     for rank in range(len(others)):
-        s._start(rank)
-    return s.admission.admits(Candidate(last, s.kv.path(int(job.forest.leaf[last])), 0, losses, 199))
+        s.books.start(rank)
+    return s.admit.admission.admits(Candidate(last, s.kv.path(int(job.forest.leaf[last])), 0, losses, 199))

@@ -15,8 +15,8 @@ from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
 from umbel.runner.base import run_step
+from umbel.sched.books import Candidate
 from umbel.sched.lot import Lot
-from umbel.sched.policies.admission import Candidate
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 from umbel.sched.policies.past_future import PastFuture
 from umbel.sched.policies.policy import Policy
@@ -82,10 +82,10 @@ def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     started = rng.randrange(1, len(order))
     for rank in range(started):
         row = order[rank]
-        slot = s._start(rank)
+        slot = s.books.start(rank)
         s.seqs.n_out[slot] = rng.randrange(job.outs[row])
     row = order[started]
-    rule = s.admission
+    rule = s.admit.admission
     assert isinstance(rule, PastFuture)
     candidate = Candidate(row, s.kv.path(int(job.forest.leaf[row])), 0, 0, int(s.requests.limit[row]))
     expected = pages_ahead(s, dict(enumerate(job.outs)), row)

@@ -82,25 +82,24 @@ def test_the_longest_cached_prefix_goes_first() -> None:
     heads = [[h, *(rng.randrange(3) for _ in range(rng.randrange(5, 30)))] for h in range(4)]
     prompts = [rng.choice(heads)[: rng.randrange(4, 30)] + [rng.randrange(3) for _ in range(3)] for _ in range(80)]
     job = Job(prompts, [rng.choice((1, 1, 2)) for _ in prompts], [rng.randrange(1, 20) for _ in prompts])
-    checked = []
-
-    class Watched(Scheduler):
-        def _start(self, rank: int, slot: int = -1) -> int:
-            if slot < 0:
-                fresh = [r for r in range(len(self.waiting.rows)) if not self.waiting._started[r]]
-                tokens = {r: self._cached(int(self.waiting.rows[r])) for r in fresh}
-                assert rank == min(fresh, key=lambda r: (-tokens[r], r))
-                checked.append(tokens[rank])
-            return super()._start(rank, slot)
-
-        def _cached(self, row: int) -> int:
-            kv = self.kv
-            return sum(int(kv.held[n]) for n in kv.path(int(kv.leaf[row])) if kv.n_pages[n])
-
     order = np.random.default_rng(0).permutation(len(prompts))
     policy = Policy(queue="longest-prefix", keep="lru", admission="aggressive")
     pages = job.largest_row(4) * 3
-    scheduler = scheduler_of(job, pages, 4, 40, Watched, order=order, policy=policy)
+    scheduler = scheduler_of(job, pages, 4, 40, order=order, policy=policy)
+    checked, waiting, kv = [], scheduler.waiting, scheduler.kv
+    take = waiting.take
+
+    def cached(row: int) -> int:
+        return sum(int(kv.held[n]) for n in kv.path(int(kv.leaf[row])) if kv.n_pages[n])
+
+    def watched(rank: int) -> None:
+        if rank not in scheduler.seqs.slot_of:
+            tokens = {r: cached(int(waiting.rows[r])) for r in range(len(waiting.rows)) if not waiting._started[r]}
+            assert rank == min(tokens, key=lambda r: (-tokens[r], r))
+            checked.append(tokens[rank])
+        take(rank)
+
+    waiting.take = watched  # type: ignore[method-assign]
     run = drive(job, pages, 4, 40, scheduler=scheduler)
     assert run.tokens == answers(job)
     assert len(checked) == len(job.samples) and sum(tokens > 4 for tokens in checked) > 40

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from umbel.cost.flow import Flow
-from umbel.sched.policies.admission import Admission, Candidate
+from umbel.sched.books import Candidate
+from umbel.sched.policies.admission import Admission
 from umbel.technique import Technique
 
 ROW = Technique(

@@ -37,7 +37,7 @@ class KVTree(Columns):
 
     Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
     entries are read and changed for every sample. `labels` put nodes into depth-first order. `changes` counts how often
-    the set of nodes in use became another, and `page_changes` how often a tip got or lost pages.
+    the set of nodes in use became another or a tip was cut, `page_changes` how often a tip got or lost pages.
     """
 
     _FILLS: ClassVar[dict[str, int]] = {
@@ -229,8 +229,6 @@ class KVTree(Columns):
                 self.idle.remove(node)
                 self._drop(node)
 
-    # -- tokens and pages ----------------------------------------------------------------------------------------------
-
     def take(self, nodes: Ints, counts: Ints) -> None:
         """Give each of `nodes`, which grow, so many more pages. The caller has made room for them."""
         total = int(counts.sum())
@@ -262,6 +260,7 @@ class KVTree(Columns):
         if keep < self.table.count.item(tip):
             self.pool.give(self.table.cut(tip, keep))
             self.page_changes += 1
+        self.changes += 1
 
     def make_room(self, count: int) -> bool:
         """Evict idle nodes until `count` pages are free; False if that is not enough."""

@@ -4,50 +4,20 @@ A rule is one class that answers twice: `admits` a sample for the scheduler, whi
 `fits` the flow of a walk, by which the planner prices the rule (umbel.cost.flow).
 
 Every rule lets a sample try that would be alone, so that each gets its turn; one that outgrows the pool all the same is
-preempted by the scheduler, the last in order first.
+preempted by the rule of victims.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.tree import KVTree
 from umbel.cost.flow import Flow
-from umbel.cost.lengths import LengthBook
-from umbel.sched.request_table import RequestTable
-from umbel.sched.sequences import Sequences
+from umbel.sched.books import Books, Candidate
 
 Ints = NDArray[np.int64]
 
 _MOST_PATIENT = 8  # preemptions of a sample after which `goal` grows no further
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What a rule looks at: the KV of prompts, the samples, what is known of the lengths of answers, and of the rows.
-
-    `overflow` is the accepted probability that a future step needs more pages than there are.
-    """
-
-    kv: KVTree
-    seqs: Sequences
-    lengths: LengthBook
-    requests: RequestTable
-    overflow: float
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A sample that could start: its row, its path, what it had generated and lost before, and its limit."""
-
-    row: int
-    path: list[int]
-    n_out: int
-    losses: int
-    limit: int
 
 
 class Admission:

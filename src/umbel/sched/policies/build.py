@@ -1,4 +1,4 @@
-"""Turns a Policy into the parts of a scheduler: its cache, its queue and its rule of admission."""
+"""Turns a Policy into the parts of a scheduler: its books, and the phase in which samples start."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from numpy.typing import NDArray
 from umbel import registry
 from umbel.cache.pages import PagePool
 from umbel.cache.tree import KVTree
+from umbel.cost.lengths import LengthBook
 from umbel.ir.forest import Forest
-from umbel.sched.policies.admission import Admission, Books
+from umbel.sched.books import Books
+from umbel.sched.in_flight import InFlight
+from umbel.sched.phases.admit import Admit
 from umbel.sched.policies.policy import Policy
-from umbel.sched.waiting import Waiting
+from umbel.sched.request_table import RequestTable
+from umbel.sched.sequences import Sequences
 
 Ints = NDArray[np.int64]
 
 
-def build_cache(policy: Policy, pool: PagePool) -> KVTree:
-    """The KV of the rows' forests, of which there are none yet."""
-    return KVTree(pool, registry.load("keep", policy.keep))
+def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
+    """The books of a scheduler that has no rows yet."""
+    kv = KVTree(pool, registry.load("keep", policy.keep))
+    seqs, requests = Sequences(), RequestTable()
+    return Books(
+        kv=kv,
+        seqs=seqs,
+        waiting=registry.load("queue", policy.queue, kv),
+        in_flight=InFlight(seqs, requests),
+        requests=requests,
+        lengths=lengths,
+        victim=registry.load("victim", policy.victim),
+        overflow=policy.overflow,
+    )
 
 
-def build_queue(policy: Policy, kv: KVTree) -> Waiting:
-    """The samples that wait: none yet."""
-    made: Waiting = registry.load("queue", policy.queue, kv)
-    return made
-
-
-def build_admission(policy: Policy, books: Books) -> Admission:
-    """The rule by which samples start."""
-    made: Admission = registry.load("admission", policy.admission, books)
-    return made
+def build_admit(policy: Policy, books: Books) -> Admit:
+    """The phase in which samples start, by the rule of the policy."""
+    return Admit(registry.load("admission", policy.admission, books), policy.max_running)
 
 
 def follows_nodes(policy: Policy, forest: Forest, order: Ints) -> bool:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from umbel.cost.flow import Flow
 from umbel.cost.survival import Survival
-from umbel.sched.policies.admission import Admission, Books, Candidate
+from umbel.sched.books import Books, Candidate
+from umbel.sched.policies.admission import Admission
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 
 Ints = NDArray[np.int64]

@@ -17,8 +17,8 @@ class Policy:
     most of whose prompt is cached, ties in order (SGLang, arXiv 2312.07104). `keep`: "last-reader" gives a shared run
     up when no row of the order needs it any more; "lru" cannot know that and keeps all prompts until their pages are
     wanted, the least recently used first (vLLM, arXiv 2309.06180; generated tokens are not kept). `overflow` is the
-    probability that "past-future" accepts of needing more pages than there are. `max_running` caps the samples at work
-    (None: only pages do).
+    probability that "past-future" accepts of needing more pages than there are. `victim` chooses the sample that gives
+    its pages up when there are too few. `max_running` caps the samples at work (None: only pages do).
     """
 
     name: str = "umbel"
@@ -27,9 +27,10 @@ class Policy:
     admission: str = "past-future"
     max_running: int | None = None
     overflow: float = OVERFLOW
+    victim: str = "last-in-plan"
 
     def __post_init__(self) -> None:
-        for family in ("queue", "keep", "admission"):
+        for family in ("queue", "keep", "admission", "victim"):
             registry.find(family, getattr(self, family))
         if self.max_running is not None and self.max_running < 1:
             raise UsageError(f"max_running={self.max_running}: must be at least 1, or None for no cap")

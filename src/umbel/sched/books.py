@@ -1,0 +1,112 @@
+"""What is known of all samples and their KV: what the rules of a scheduler look at, and how samples start and leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.tree import KVTree
+from umbel.cost.lengths import LengthBook
+from umbel.sched.in_flight import InFlight
+from umbel.sched.request_table import RequestTable
+from umbel.sched.sequences import Sequences
+from umbel.sched.waiting import Waiting
+
+Ints = NDArray[np.int64]
+
+
+class Victim(Protocol):
+    """Chooses which of the running samples gives its pages up when there are too few."""
+
+    def pick(self, seqs: Sequences) -> int | None:
+        """The slot of the sample that steps back; None where no one can without all work coming to a stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sample that could start: its row, its path, what it had generated and lost before, and its limit."""
+
+    row: int
+    path: list[int]
+    n_out: int
+    losses: int
+    limit: int
+
+
+@dataclass(slots=True)
+class Books:
+    """The KV tree, the samples that have started (`seqs`) and those that wait, the draws of steps under way, the rows,
+    and what is known of the lengths of answers.
+
+    `overflow` is the accepted probability that a future step needs more pages than there are, `victim` the rule by
+    which samples are preempted. `preemptions` counts them; `evicted` are rows of which a sample ever was.
+    """
+
+    kv: KVTree
+    seqs: Sequences
+    waiting: Waiting
+    in_flight: InFlight
+    requests: RequestTable
+    lengths: LengthBook
+    victim: Victim
+    overflow: float
+    preemptions: int = 0
+    evicted: set[int] = field(default_factory=set)
+
+    def candidate(self, rank: int) -> Candidate:
+        """The sample that waits with this rank."""
+        slot, row = self.seqs.slot_of.get(rank, -1), int(self.waiting.rows[rank])
+        limit = self.requests.limit.item(row)
+        if slot < 0:
+            return Candidate(row, self.kv.path(self.kv.leaf.item(row)), 0, 0, limit)
+        path = self.kv.path(self.kv.parent.item(self.seqs.tip.item(slot)))
+        return Candidate(row, path, self.seqs.n_out.item(slot), self.seqs.losses.item(slot), limit)
+
+    def start(self, rank: int) -> int:
+        """The sample whose turn it is runs, with its path pinned; returns its slot, the old one if it was preempted."""
+        seqs, kv, slot = self.seqs, self.kv, self.seqs.slot_of.get(rank, -1)
+        self.waiting.take(rank)
+        if slot < 0:
+            row = int(self.waiting.rows[rank])
+            leaf = kv.leaf.item(row)
+            limit = self.requests.limit.item(row)
+            slot = seqs.start(rank, row, int(self.waiting.samples[rank]), self.requests.prompt_len(row), limit)
+            seqs.tip[slot] = kv.grow(leaf, slot)
+        kv.enter(seqs.tip.item(slot))
+        seqs.resume(slot)
+        return slot
+
+    def give_way(self) -> bool:
+        """The victim gives up the pages of its tip and waits again; False where there is none."""
+        slot = self.victim.pick(self.seqs)
+        if slot is None:
+            return False
+        self.kv.leave(self.seqs.tip.item(slot), done=False)
+        self.seqs.pause(slot)
+        self.waiting.put_back(self.seqs.rank.item(slot))
+        self.preemptions += 1
+        self.evicted.add(self.seqs.row.item(slot))
+        return True
+
+    def leave(self, slot: int) -> None:
+        """A sample that has started goes, from where it runs or from where it waits to go on."""
+        tip = self.seqs.tip.item(slot)
+        if self.seqs.running[slot]:
+            self.kv.leave(tip, done=True)
+        else:
+            self.waiting.drop(self.seqs.rank.item(slot))
+            self.kv.abandon(tip)
+        self.seqs.end(slot)
+
+    def drop_row(self, row: int) -> None:
+        """Abandon every sample of a row, in whatever state it is."""
+        path = self.kv.path(self.kv.leaf.item(row))
+        for rank in self.waiting.ranks_of(row):
+            slot = self.seqs.slot_of.get(rank)
+            if slot is not None:
+                self.leave(slot)
+            elif self.waiting.drop(rank):
+                self.kv.skip(path)

@@ -1,0 +1,33 @@
+"""The phase that comes first: every sample that decodes goes on (iteration-level batching: Orca, OSDI 2022)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from umbel.sched.agenda import Agenda
+from umbel.sched.books import Books
+
+
+class Decode:
+    """Extends the tips of primed samples, as far as the budget reaches; pages are found or victims are."""
+
+    def fill(self, agenda: Agenda, books: Books) -> None:
+        """Put the tokens that tips lack on the agenda."""
+        seqs, kv = books.seqs, books.kv
+        while True:
+            slots = seqs.runners()
+            slots = books.in_flight.known(slots[seqs.primed[slots]])
+            tips = seqs.tip[slots]
+            lacking = kv.length[tips] - kv.held[tips]
+            wanted = np.where(seqs.n_out[slots] < seqs.max_out[slots], lacking, 0)  # full ones end soon
+            granted = np.clip(agenda.budget - (np.cumsum(wanted) - wanted), 0, wanted)
+            some = granted > 0
+            slots, tips, granted = slots[some], tips[some], granted[some]
+            missing = kv.missing(tips, granted)
+            if kv.make_room(int(missing.sum())):
+                break
+            if not books.give_way():
+                return
+        kv.take(tips, missing)
+        agenda.slots, agenda.tip_counts = slots, granted
+        agenda.budget -= int(granted.sum())
