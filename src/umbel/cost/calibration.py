@@ -41,17 +41,17 @@ def features(load: Load) -> Floats:
     """The amounts that a step's seconds are linear in (`[entries, features]`), per step."""
     tokens = load.tokens
     context = load.pairs / np.maximum(tokens, 1.0)  # keys that a token sees on average: cells merged one by one
-    columns = (
-        np.ones_like(tokens),
-        np.minimum(tokens, KNEE),
-        np.maximum(tokens - KNEE, 0.0),
-        load.samples,
-        load.pairs,
-        load.kv_read,
-        context,
-        load.draws,
-    )
-    return np.stack(columns, axis=1)
+    columns = {
+        "step": np.ones_like(tokens),
+        "first tokens": np.minimum(tokens, KNEE),
+        "more tokens": np.maximum(tokens - KNEE, 0.0),
+        "samples": load.samples,
+        "pairs": load.pairs,
+        "kv read": load.kv_read,
+        "context": context,
+        "draws": load.draws,
+    }
+    return np.stack([columns[name] for name in FEATURES], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

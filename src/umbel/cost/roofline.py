@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cost.calibration import Calibration
+from umbel.cost.calibration import FEATURES, Calibration
 from umbel.cost.load import Load
 from umbel.cost.machine import Machine
 from umbel.cost.shape import Shape
@@ -107,10 +107,17 @@ class Price:
         per_byte = 1.0 / (self.machine.memory_rate * efficiency.memory)
         token = shape.token_flops * per_flop + shape.kv_bytes * per_byte
         sample = shape.head_flops * per_flop + _DRAW
-        read, pair = _GATHER * shape.kv_bytes * per_byte, shape.pair_flops * per_flop
-        merge = self.machine.layer_overhead * self.n_layers / _CELLS
-        step = self._overhead() + shape.layer_bytes * per_byte
-        return np.array([step, token, token, sample, pair, read, merge, sample])
+        per_unit = {
+            "step": self._overhead() + shape.layer_bytes * per_byte,
+            "first tokens": token,
+            "more tokens": token,
+            "samples": sample,
+            "pairs": shape.pair_flops * per_flop,
+            "kv read": _GATHER * shape.kv_bytes * per_byte,
+            "context": self.machine.layer_overhead * self.n_layers / _CELLS,
+            "draws": sample,
+        }
+        return np.array([per_unit[name] for name in FEATURES])
 
     def _overhead(self) -> float:
         """Seconds that a step takes however small it is."""

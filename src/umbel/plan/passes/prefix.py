@@ -3,7 +3,13 @@
 The compact trie of BatchLLM (arXiv 2412.03594, section 4) and ChunkAttention (arXiv 2402.15220), built top down on
 whole arrays instead of prompt by prompt: a group of rows that agree so far is compared with its first row, a window at
 a time, up to the first disagreement, and split there. Every shared token is read a small constant number of times,
-nothing recurses, and rows beyond their last shared token are not read at all.
+nothing recurses, and rows beyond their last shared token are not read at all. Three rows:
+
+    a 1 2 3 4 5        one group [a b c] of depth 0
+    b 1 2 3 4 6 7      split at 0: [a b] begin with 1, [c] with 8; c is alone, so its node is done
+    c 8 9              extend: a and b agree on 4 tokens
+                       split at 4: [a] goes on with 5, [b] with 6; both alone
+                       finish: nodes by where their rows begin: 0 [1 2 3 4], 1 [5], 2 [6 7], 3 [8 9]
 """
 
 from __future__ import annotations
