@@ -14,7 +14,7 @@ from umbel.config import EngineConfig
 from umbel.errors import ModelError
 from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
-from umbel.ir.spans import UNHEARD
+from umbel.ir.spans import NO_SPANS
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
@@ -70,7 +70,7 @@ def build_job(
         budget=budget or Budget(),
         watch=HashedInput(source, seen, since, identity["input.sha256"]),
     )
-    spans = UNHEARD if profile is None else profile
+    spans = NO_SPANS if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)
 
     def load() -> Engine:

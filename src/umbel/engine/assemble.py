@@ -10,7 +10,7 @@ from umbel.cost.meter import Meter
 from umbel.engine.loop import Loop
 from umbel.engine.watch.watchers import Make
 from umbel.ir.plan import Plan
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner
 from umbel.sched.lot import Defaults
@@ -29,7 +29,7 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     policy: Policy | None = None,
     known: Mapping[str, LengthCurve] | None = None,
     meter: Meter | None = None,
-    spans: Spans = UNHEARD,
+    spans: Spans = NO_SPANS,
     watchers: Sequence[Make] | None = None,
 ) -> Loop:
     """The loop that runs a workload by its plan, with a pool of the plan's size; more rows may be added to it.

@@ -18,7 +18,7 @@ from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
 from umbel.errors import CapacityError
 from umbel.ir.plan import Plan
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.fp8 import Fp8Store
@@ -100,7 +100,7 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
     )
 
 
-def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = UNHEARD) -> Loop:
+def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = NO_SPANS) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
     scheduler = make_scheduler(plan, known=known.lengths if known else None)
     meter = Meter(model.spec.sliding_window)
@@ -123,12 +123,12 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
         raise CapacityError(f"a KV pool of {tokens} does not fit the memory: lower kv_tokens ({error})") from None
 
 
-def build_runner(model: Model, store: KVStore, spans: Spans = UNHEARD) -> Runner:
+def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runner:
     """The runner of a model on a KV store."""
     attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
-    if model.device.type == "cpu" or spans is not UNHEARD:
+    if model.device.type == "cpu" or spans is not NO_SPANS:
         return TorchRunner(model.decoder, attention, model.device, spans)
     return AheadTorchRunner(model.decoder, attention, model.device, pick_graphs(model.decoder, attention))

@@ -18,7 +18,7 @@ from umbel.errors import UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
@@ -51,7 +51,7 @@ class LocalEngine:
         self.loops: list[Loop] = []  # that run now
         self._past = Stats()
         self._store: KVStore | None = None
-        self._spans = UNHEARD if spans_of is None else spans_of(self.model)
+        self._spans = NO_SPANS if spans_of is None else spans_of(self.model)
         self._closed = False
 
     @property

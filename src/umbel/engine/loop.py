@@ -23,7 +23,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.sampled import Drawing, Finish, Outcomes, SampledTokens
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
 from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
@@ -71,7 +71,7 @@ class Loop:
         tokenizer: Tokenizer | None = None,
         defaults: Defaults | None = None,
         meter: Meter | None = None,
-        spans: Spans = UNHEARD,
+        spans: Spans = NO_SPANS,
         watchers: Sequence[Make] | None = None,
     ):
         self.scheduler = scheduler

@@ -26,7 +26,7 @@ class Spans(Protocol):
         ...
 
 
-class Unheard:
+class NoSpans:
     """Spans without a recorder."""
 
     __slots__ = ()
@@ -42,4 +42,4 @@ class Unheard:
         """Do nothing."""
 
 
-UNHEARD = Unheard()
+NO_SPANS = NoSpans()

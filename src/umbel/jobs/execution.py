@@ -10,7 +10,7 @@ from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.prepare import Window
@@ -52,7 +52,7 @@ class Execution:
     load: Callable[[], Engine]
     rounds: Rounds
     notes: ReadNotes = field(default_factory=ReadNotes)
-    spans: Spans = UNHEARD
+    spans: Spans = NO_SPANS
     engine: Engine | None = None
     open_ended: int = 0
     _recording: Recording | None = None

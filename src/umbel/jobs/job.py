@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from umbel.config import readable
 from umbel.errors import InputError, UmbelError
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
 from umbel.jobs.execution import NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
@@ -74,7 +74,7 @@ class Job:
     feed: Callable[..., Feed] = open_feed
     began: float = field(default_factory=time.monotonic)
     last: bool = False
-    spans: Spans = UNHEARD
+    spans: Spans = NO_SPANS
     arithmetic: Callable[[], Mapping[str, Any]] = dict
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _execution: Execution | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +17,4 @@ class ForwardBatch:
 
     angles: tuple[Tensor, Tensor]
     wanted: Tensor | None = None
-    spans: Spans = UNHEARD
+    spans: Spans = NO_SPANS

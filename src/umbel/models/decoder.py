@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.place import Place
 from umbel.kernels.rotation import HeadRotation
@@ -53,7 +53,7 @@ class Decoder:
         """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
         return self.embedding.rows(tokens)
 
-    def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = UNHEARD) -> ForwardBatch:
+    def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = NO_SPANS) -> ForwardBatch:
         """What `forward` must know of rows at `positions` (int64 `[rows]`); see ForwardBatch for the others."""
         angles = spans.lap("rotary", rotary_angles(positions, self.frequencies, self.dtype))
         return ForwardBatch(angles, wanted, spans)

@@ -9,7 +9,7 @@ import torch
 from umbel.cost.operators import Ceilings
 from umbel.cost.quantised import as_kept
 from umbel.engine.build import Model
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.profile.recorder import Recorder
 from umbel.runner.speed import copy_rate, matmul_rate, read_rate
 
@@ -20,7 +20,7 @@ SECONDS = 0.3  # for each figure
 def spans_for(recorder: Recorder | None, model: Model) -> Spans:
     """The spans that a model's steps report to: `recorder`, once it has the device's ceilings, or none."""
     if recorder is None:
-        return UNHEARD
+        return NO_SPANS
     on_gpu = model.device.type == "cuda"
     wait = partial(torch.cuda.synchronize, model.device) if on_gpu else None
     recorder.lap("loading the model", None)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from umbel.attention.base import AttentionBackend
-from umbel.ir.spans import UNHEARD, Spans
+from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
 from umbel.kernels.transfer import upload
 from umbel.models.decoder import Decoder
@@ -22,7 +22,7 @@ class TorchRunner:
 
     ahead = 0
 
-    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = UNHEARD):
+    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = NO_SPANS):
         self.decoder = decoder
         self.attention = attention
         self.device = device
