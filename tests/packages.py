@@ -11,7 +11,7 @@ from umbel import registry
 
 TOYS = Path(__file__).with_name("toys")
 ROWS = {  # what pyproject.toml of the toys would have
-    "admission.half": "half_admission:ROW",
+    "admission.few": "few_admission:ROW",
     "attention.plain": "plain_attention:ROW",
     "watcher.alternating": "alternating_ids:ROW",
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,16 +37,16 @@ def toys(tmp_path: Path) -> Iterator[None]:
 def test_a_name_that_is_not_known_is_named_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"admission='headrom': must be one of .* \(did you mean 'headroom'\?\)"):
         registry.load("admission", "headrom")
-    with pytest.raises(UsageError, match=r"admission='half': must be one of past-future, headroom, conservative, agg"):
-        EngineConfig("demo", admission="half")
+    with pytest.raises(UsageError, match=r"admission='few': must be one of past-future, headroom, conservative, agg"):
+        EngineConfig("demo", admission="few")
 
 
 @pytest.mark.usefixtures("toys")
 def test_a_technique_of_another_package_is_a_choice_like_any_other() -> None:
-    assert registry.names("admission")[-1] == choices("admission")[-1] == "half"
-    assert EngineConfig("demo", admission="half").admission == "half"
-    with pytest.raises(UsageError, match=r"admission='hlaf': must be one of .*, half \(did you mean 'half'\?\)"):
-        EngineConfig("demo", admission="hlaf")
+    assert registry.names("admission")[-1] == choices("admission")[-1] == "few"
+    assert EngineConfig("demo", admission="few").admission == "few"
+    with pytest.raises(UsageError, match=r"admission='fwe': must be one of .*, few \(did you mean 'few'\?\)"):
+        EngineConfig("demo", admission="fwe")
 
 
 def refusals(**settings: object) -> dict[str, tuple[float | None, str]]:
@@ -57,14 +58,14 @@ def refusals(**settings: object) -> dict[str, tuple[float | None, str]]:
 
 @pytest.mark.usefixtures("toys")
 def test_a_plan_takes_it_by_name_and_prices_it_otherwise() -> None:
-    seconds, reason = refusals()["admission: half"]
-    assert seconds and reason == "leaves half of the pool idle"
-    config = EngineConfig("tiny", kv_tokens=1_000, admission="half")
+    seconds, reason = refusals()["admission: few"]
+    assert seconds and reason == "runs twelve samples at a time, whatever the pool holds"
+    config = EngineConfig("tiny", kv_tokens=1_000, admission="few")
     plan = make_plan(of(groups(4, 12, 64, 8), max_tokens=60), SPEC, config, MACHINE)
-    assert plan.decision("admission").reason == "a row starts while half of the pool is free"
-    assert "admission: half" not in {r.technique for r in plan.refusals}
+    assert plan.decision("admission").reason == "a row starts while fewer than twelve samples run"
+    assert "admission: few" not in {r.technique for r in plan.refusals}
     assert plan.estimates.kv_peak_tokens < 1_000 and plan.exact
-    assert added_techniques()["admission: half"] == "ready"
+    assert added_techniques()["admission: few"] == "ready"
 
 
 def test_the_command_line_shows_it(tmp_path: Path) -> None:
@@ -72,13 +73,13 @@ def test_the_command_line_shows_it(tmp_path: Path) -> None:
     write_package(tmp_path, "umbel-toys", ROWS)
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 3)
     code = f"import sys\nsys.path[:0] = {[str(tmp_path), str(TOYS)]}\nfrom umbel.cli.main import main\n"
-    code += "for line in ('--help', 'in.jsonl -m demo --admission half --kv-tokens 48 --max-tokens 30',"
-    code += " 'in.jsonl -m demo --admission hlaf'):\n    main(['plan', *line.split()])\n"
+    code += "for line in ('--help', 'in.jsonl -m demo --admission few --kv-tokens 48 --max-tokens 30',"
+    code += " 'in.jsonl -m demo --admission fwe'):\n    main(['plan', *line.split()])\n"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    assert "conservative, aggressive or half" in " ".join(done.stdout.split())
-    assert "half: a row starts while half of the pool is free" in " ".join(done.stdout.split())
-    assert "did you mean 'half'?" in done.stderr, done.stderr
+    assert "conservative, aggressive or few" in " ".join(done.stdout.split())
+    assert "few: a row starts while fewer than twelve samples run" in " ".join(done.stdout.split())
+    assert "did you mean 'few'?" in done.stderr, done.stderr
 
 
 BROKEN = {
@@ -162,6 +163,27 @@ def test_an_attention_backend_of_another_package_gives_the_same_answers() -> Non
     assert choose(Case("cpu", "float32", 64)).name != "plain"
     with pytest.raises(UsageError, match=r"attention_backend='plain' cannot serve this model here: .*float32"):
         LLM("demo", dtype="bfloat16", attention_backend="plain")
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_watcher_of_another_package_is_there_where_it_is_asked_for() -> None:
+    """And it is part of what a job's answers depend on."""
+    params = [SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True, seed=seed) for seed in (None, 3)]
+    usual, watched = (
+        [out.outputs[0].token_ids for out in LLM("demo", dtype="float32", **how).generate(["The sea"] * 2, params)]
+        for how in ({}, {"watchers": ("alternating",)})
+    )
+    assert usual[0] == usual[1] == watched[0] != watched[1]
+    assert all((one + other) % 2 for one, other in pairwise(watched[1]))
+    assert EngineConfig("demo", watchers=("alternating",)).identity["watchers"] == "alternating"
+    assert "watchers" not in EngineConfig("demo").identity
+    with pytest.raises(UsageError, match=r"watchers='alternate': must be one of alternating \(did you mean 'alternat"):
+        EngineConfig("demo", watchers=("alternate",))
+
+
+def test_without_packages_there_is_no_watcher_to_ask_for() -> None:
+    with pytest.raises(UsageError, match=r"watchers='endings': must be one of none, as no package brings one"):
+        EngineConfig("demo", watchers=("endings",))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "techniques.md").read_text(encoding="utf-8")
 def test_the_example_is_what_the_tests_install() -> None:
     shown = re.search(r"```python\n(.*?)```", PAGE, re.S)
     assert shown is not None
-    given = ast.parse((TOYS / "half_admission.py").read_text(encoding="utf-8"))
+    given = ast.parse((TOYS / "few_admission.py").read_text(encoding="utf-8"))
     given.body = [
         node for node in given.body[1:] if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
     ]

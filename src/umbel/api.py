@@ -54,6 +54,7 @@ class LLM(Answering):
         tensor_parallel_size: int = 1,
         data_parallel_size: int = 1,
         allow_lossy: bool = False,
+        watchers: tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: NoReturn,
@@ -77,6 +78,7 @@ class LLM(Answering):
             tensor_parallel_size=tensor_parallel_size,
             data_parallel_size=data_parallel_size,
             allow_lossy=allow_lossy,
+            watchers=watchers,
             **unknown,
         )
         self.config = config

@@ -168,14 +168,11 @@ CATALOG: tuple[Technique, ...] = (
         "PagedAttention, 2309.06180",
         by="always",
     ),
-    Technique(
-        "watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", "vLLM, 2309.06180", by="always"
-    ),
-    Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", "vLLM, 2309.06180", by="always"),
-    Technique(
-        "watcher", "stop-strings", True, "umbel.engine.watch.stop_strings:StopStrings", "vLLM, 2309.06180", by="always"
-    ),
-    Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", "vLLM, 2309.06180", by="always"),
+    # The first ones see the tokens of a step first.
+    Technique("watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", by="always"),
+    Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", by="always"),
+    Technique("watcher", "stop-strings", True, "umbel.engine.watch.stop_strings:StopStrings", by="always"),
+    Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", by="always"),
     Technique(
         "linear",
         "int8",

@@ -42,7 +42,7 @@ class EngineConfig:
     `linear` is what the layers' products are made in, `kv_cache_dtype` what keys and values are kept in; what is not
     the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
     devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a
-    part of the rows.
+    part of the rows. `watchers` of other packages look at what samples draw, behind the built-in ones.
     """
 
     model: str
@@ -63,10 +63,13 @@ class EngineConfig:
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
     allow_lossy: bool = False
+    watchers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (*CHOICES, *OPTIONS.values()):
-            _check_choice(name, getattr(self, name))
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple) else (value,):
+                _check_choice(name, one)
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -94,6 +97,7 @@ class EngineConfig:
             "tensor_parallel_size": self.tensor_parallel_size,
             "load_format": "dummy" if self.load_format == "dummy" else "safetensors",
             "seed": self.seed,
+            **({"watchers": ", ".join(self.watchers)} if self.watchers else {}),
         }
 
     @property
@@ -116,5 +120,5 @@ def _check_choice(option: str, value: object) -> None:
     """Raise UsageError for a value that an option does not have."""
     known = value in CHOICES[option] if option in CHOICES else registry.takes(option, value)
     if not known:
-        allowed = choices(option)
+        allowed = choices(option) or ("none, as no package brings one",)
         raise UsageError(f"{option}={value!r}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")

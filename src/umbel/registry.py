@@ -116,9 +116,10 @@ def faults(*families: str) -> Iterator[tuple[str, str]]:
 def lossy(settings: object) -> tuple[Technique, ...]:
     """The techniques that these settings (an EngineConfig) take and that may change answers."""
     own = tuple(row for row in catalog.CATALOG if row.taken_by(settings))
-    options = (option for family, option in OPTIONS.items() if family in OPEN)
-    taken = (at(option, getattr(settings, option)) for option in options)
-    return tuple(row for row in (*own, *(row for row in taken if row and row not in own)) if not row.exact)
+    asked = ((option, getattr(settings, option)) for family, option in OPTIONS.items() if family in OPEN)
+    each = ((option, one) for option, value in asked for one in (value if isinstance(value, tuple) else (value,)))
+    taken = (row for row in (at(option, value) for option, value in each) if row and row not in own)
+    return tuple(row for row in (*own, *taken) if not row.exact)
 
 
 def _family(option: str) -> str:

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-# The option of EngineConfig that chooses among the techniques of a family; a value is the name of one of them.
+# The option of EngineConfig that chooses among the techniques of a family, by name; "watchers" takes several.
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "prefix": "prefix",
@@ -17,6 +17,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "linear": "linear",
         "kv": "kv_cache_dtype",
         "attention": "attention_backend",
+        "watcher": "watchers",
     }
 )
 # The value of an option that takes none of its techniques.
@@ -93,8 +94,10 @@ class Technique:
     def taken_by(self, settings: object) -> bool:
         """Whether these settings (an EngineConfig) take it by an option."""
         name, value = self.option
-        asked = getattr(settings, name) if name else ""
-        return asked >= int(value) if isinstance(asked, int) else bool(name) and asked == value
+        asked = getattr(settings, name) if name else ()
+        if isinstance(asked, int):
+            return asked >= int(value)
+        return value in asked if isinstance(asked, tuple) else asked == value
 
     def load(self) -> Any:
         """What `loads` names: a class or a function. Raises what the import of its module raises."""

@@ -32,7 +32,7 @@ from umbel.sched.scheduler import Scheduler
 from umbel.text.tokenizer import Tokenizer
 
 TOY = "alternating"
-EACH = pytest.mark.parametrize("name", [*registry.names("watcher"), TOY])
+EACH = pytest.mark.parametrize("name", dict.fromkeys([*registry.names("watcher"), TOY]))
 TOKENIZER = Tokenizer.load(resolve_model("demo"))
 DEFAULTS = Defaults(eos=(1,), width=300)
 

@@ -82,8 +82,9 @@ def _choices(option: str) -> str:
     from umbel import registry
     from umbel.config import choices
 
-    *most, last = (f"{value} (lossy)" if registry.is_lossy(option, value) else value for value in choices(option))
-    return f"{', '.join(most)} or {last}".replace("%", "%%")
+    found = [f"{value} (lossy)" if registry.is_lossy(option, value) else value for value in choices(option)]
+    listed = f"{', '.join(found[:-1])} or {found[-1]}" if len(found) > 1 else "".join(found) or "none is installed"
+    return listed.replace("%", "%%")
 
 
 class _Parser(argparse.ArgumentParser):

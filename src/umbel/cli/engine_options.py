@@ -16,4 +16,7 @@ AttentionBackend = Annotated[str, Option(help="{choices}.")]
 TensorParallelSize = Annotated[int, Option(help="Devices that hold a part of each layer.")]
 DataParallelSize = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
 AllowLossy = Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")]
+Watchers = Annotated[
+    list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
+]
 SkipPass = Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")]

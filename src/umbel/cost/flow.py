@@ -40,6 +40,7 @@ class Flow:
     progress: float = 0.0
     held: int = 0  # pages of prompts, and of tails that wait for the end of their step
     n_running: int = 0
+    leaving: int = 0  # samples that have all their tokens and leave at the end of their step
     begun: float = 0.0  # sum of the progress at which they began
     kept: int = 0  # tokens kept free for them, as the rule says
     full: int = 0  # pages of their tails at full length

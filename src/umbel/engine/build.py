@@ -16,6 +16,7 @@ from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
+from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
@@ -104,7 +105,8 @@ def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = N
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
     scheduler = make_scheduler(plan, known=known.lengths if known else None)
     meter = Meter(model.spec.sliding_window)
-    return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans)
+    watchers = known_watchers(model.config.watchers)
+    return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

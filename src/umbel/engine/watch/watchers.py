@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel import registry
+from umbel.catalog import CATALOG
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.distinct import Distinct
 from umbel.ir.growable import Growable
@@ -19,10 +20,11 @@ Flags = NDArray[np.bool_]
 Make = Callable[[Surroundings], Watcher]
 
 
-def known_watchers() -> list[Make]:
-    """The watchers of the catalogue, in its order, then those of other packages: a later one sees what earlier ones
-    leave. Raises UsageError where one of another package is broken."""
-    return [registry.kind("watcher", name) for name in registry.names("watcher")]
+def known_watchers(asked: Sequence[str] = ()) -> list[Make]:
+    """The built-in watchers in the order of the catalogue, then those of other packages that were asked for by name: a
+    later one sees what earlier ones leave. Raises UsageError where one of these is broken."""
+    always = (row.name for row in CATALOG if row.family == "watcher")
+    return [registry.kind("watcher", name) for name in (*always, *asked)]
 
 
 class Watchers(Growable):

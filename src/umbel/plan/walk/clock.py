@@ -167,9 +167,11 @@ class _Walk:
             self.forecast.end(self.samples[rank], begun, when)
             self._count(rank, -1, begun)
             self.flow.held += tails
+            self.flow.leaving += self.samples[rank]
             heapq.heappush(self.events, (ceil(when), RELEASE, rank))
         else:
             self.flow.held -= tails
+            self.flow.leaving -= self.samples[rank]
             for place in range(self.first[rank], self.first[rank + 1]):
                 self._release(self.leaf[place])
 
