@@ -34,7 +34,7 @@ def texts(module: Module) -> Iterator[tuple[int, str]]:
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 EACH = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
-LATER = {"cache", "engine", "sched", "api", "catalog"}
+LATER = {"cache", "sched"}  # to be reworded
 
 
 @EACH

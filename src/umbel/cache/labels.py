@@ -76,7 +76,7 @@ class Labels(Columns):
         self.gap_end[upper] = at
 
     def drop(self, node: int) -> None:
-        """The node is gone; its labels are not used again before all are given out anew."""
+        """Remove a node; its labels are not used again before all nodes are labelled again."""
         self.low[node] = self.high[node] = -1
 
     def order(self, nodes: Ints) -> Ints:

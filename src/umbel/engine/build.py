@@ -130,7 +130,7 @@ def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runne
     attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
-    # A profile times one part after the other; a processor has nobody else who could compute meanwhile.
+    # A profile times one part after the other; on a processor there is no device to compute meanwhile.
     if model.device.type == "cpu" or spans is not NO_SPANS:
         return TorchRunner(model.decoder, attention, model.device, spans)
     return AheadTorchRunner(model.decoder, attention, model.device, pick_graphs(model.decoder, attention))

@@ -116,7 +116,7 @@ class LocalEngine:
         self.model.close()
 
     def _take_store(self) -> KVStore | None:
-        """The KV memory of the last run, for the next: to get that much anew costs the system seconds a gigabyte."""
+        """The KV memory of the last run, for the next one: allocating that much again costs seconds a gigabyte."""
         store, self._store = self._store, None
         return store
 

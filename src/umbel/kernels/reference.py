@@ -131,7 +131,7 @@ def from_int4(nibbles: Tensor, scales: Tensor, zeros: Tensor, group: int) -> Ten
 
 
 def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, where its largest value is, the first of equal ones, and whether it is not finite (`[rows]`)."""
+    """The place of each row's largest value, the first of equal ones, and whether it is not finite (`[rows]`)."""
     return logits.argmax(-1), ~torch.isfinite(logits.amax(-1))
 
 

@@ -9,9 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class HeadRotation:
-    """Of rows of `n_q + 2 * n_k` heads, the first `n_q` are queries, then come keys, then values. Queries and keys are
-    normed with the weights in `norms` (`[head_dim]`) where given, then rotated by `angles` (cosines and sines, two of
-    `[rows, 1, head_dim / 2]`)."""
+    """How the heads of rows are normed and rotated.
+
+    `n_q`, `n_k`: of a row's `n_q + 2 * n_k` heads, the first `n_q` are queries, then come keys, then values.
+    `norms`: weights (`[head_dim]`) with which queries and keys are normed first, None: they are not.
+    `angles`: cosines and sines, two of `[rows, 1, head_dim / 2]`.
+    """
 
     n_q: int
     n_k: int

@@ -39,7 +39,7 @@ class DenseBlock:
         return lap("down", self.down.apply(lap("gate_up", self.gate_up.apply(x))))
 
     def summed(self) -> DenseBlock:
-        """With the sum in `down`."""
+        """The block with a sum over all ranks in `down`."""
         return replace(self, down=SummedLinear(self.down))
 
 

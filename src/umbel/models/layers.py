@@ -32,7 +32,7 @@ class LayerWeights:
 
     @classmethod
     def of(cls, named: Weights, method: LinearMethod, experts: Experts | None = None) -> LayerWeights:
-        """From the tensors of one layer as a checkpoint has them, named as in `weights.py`."""
+        """The layer made from its tensors as a checkpoint has them, named as in `weights.py`."""
         return cls(
             attn_norm=named["attn_norm"],
             qkv=method.convert(named["qkv"], named.get("qkv_bias")),

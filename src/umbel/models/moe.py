@@ -36,7 +36,7 @@ class ExpertBlock:
 
     @classmethod
     def of(cls, named: Weights, method: LinearMethod, experts: Experts) -> ExpertBlock:
-        """From the tensors of one layer, named as in `weights.py`."""
+        """The block made from the tensors of one layer, named as in `weights.py`."""
         router, *stacks = (named[name] for name in ("router", "experts_gate_up", "experts_down"))
         gate_up, down = (stack.view(experts.count, -1, stack.shape[1]) for stack in stacks)
         return cls(experts, method.convert_table(router), convert_experts(gate_up, down, method))
@@ -48,7 +48,7 @@ class ExpertBlock:
         return lap("experts", self._sum(x, ids, shares))
 
     def summed(self) -> SummedExperts:
-        """With one sum for all experts."""
+        """The block with one sum over all ranks for all experts."""
         return SummedExperts(self)
 
     def _sum(self, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class SummedExperts:
         return batch.spans.lap("experts", add_up(self.part.apply(x, batch)))
 
     def summed(self) -> SummedExperts:
-        """It is."""
+        """The block itself, which adds up already."""
         return self
 
 

@@ -143,5 +143,5 @@ def _awq_order(values: Tensor) -> Tensor:
 
 
 def _scales(stored: Tensor) -> Tensor:
-    """In 16 bits where they were stored so, else float32."""
+    """The scales in 16 bits where they were stored so, else in float32."""
     return stored.contiguous() if stored.dtype.itemsize == 2 else stored.to(torch.float32).contiguous()

@@ -43,7 +43,7 @@ class FakeRunner:
         return done(StepResult(*self._allowed(step.sampling, tokens, bad)))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no device."""
 
     def _draw(self, step: Step, node: int, position: int, sample: int) -> int:
         total = 0

@@ -41,7 +41,7 @@ def decode_step(data: bytes) -> Step:
 
 
 def tell(word: Word, data: bytes = b"") -> None:
-    """From the first rank to all others."""
+    """Send a word and its data from the first rank to all others."""
     dist.broadcast(torch.tensor([int(word), len(data)]), 0)
     if data:
         dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)

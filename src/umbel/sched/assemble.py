@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StepLayout:
     """A step with what it was made of: its `nodes` in the tree, the samples on the agenda that extend their tips
     (`slots`) and where these tips stand among the nodes (`at`), the same samples as the step has them (`fed`), and the
     tree's counts of changes."""
@@ -41,7 +41,7 @@ class Assembler:
 
     def __init__(self, seqs: Sequences, tree: KVTree, requests: RequestTable):
         self._seqs, self._tree, self._requests = seqs, tree, requests
-        self._last: Layout | None = None  # of the last step, where it only decoded
+        self._last: StepLayout | None = None  # of the last step, where it only decoded
         # Per node of the tree: its rows in the step being made, and its place in it. Only read where just written.
         self._rows, self._place = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
@@ -57,7 +57,7 @@ class Assembler:
         self._last = layout if plain else None
         return layout.step
 
-    def lay_out(self, agenda: Agenda) -> Layout:
+    def lay_out(self, agenda: Agenda) -> StepLayout:
         """The agenda as a Step, from scratch. Nodes in use without rows below them in this step are left out."""
         tree = self._tree
         tips = self._seqs.tip[agenda.slots]
@@ -87,7 +87,7 @@ class Assembler:
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
         )
         at = place[tips]
-        return Layout(step, nodes, agenda.slots, at, tree.slot[nodes[np.sort(at)]], tree.changes, tree.page_changes)
+        return StepLayout(step, nodes, agenda.slots, at, tree.slot[nodes[np.sort(at)]], tree.changes, tree.page_changes)
 
     def _nodes(self, agenda: Agenda, tips: Ints, refed: Ints) -> tuple[Ints, Ints, Ints]:
         """Nodes with rows of their own or below them, depth-first: how many each has, where the rows below it end."""
@@ -158,11 +158,11 @@ class Assembler:
         lacking = self._tree.length[tips] - self._tree.held[tips]
         return bool((lacking == 1).all()) and bool((counts == 1).all())
 
-    def _same(self, last: Layout, agenda: Agenda) -> bool:
+    def _same(self, last: StepLayout, agenda: Agenda) -> bool:
         """Whether an agenda that only decodes has the samples of the last step, above the same nodes."""
         return self._tree.changes == last.changes and np.array_equal(agenda.slots, last.slots)
 
-    def _decode_again(self, last: Layout) -> Layout:
+    def _decode_again(self, last: StepLayout) -> StepLayout:
         """The step after one that only decoded, when the same samples decode again: each has one token more."""
         step, tree, seqs, slots = last.step, self._tree, self._seqs, last.fed
         positions = step.positions + 1
@@ -187,4 +187,4 @@ class Assembler:
             page_size=step.page_size,
             sampling=replace(drawn, positions=drawn.positions + 1),
         )
-        return Layout(now, last.nodes, last.slots, last.at, slots, last.changes, tree.page_changes)
+        return StepLayout(now, last.nodes, last.slots, last.at, slots, last.changes, tree.page_changes)

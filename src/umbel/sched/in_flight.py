@@ -42,8 +42,7 @@ class InFlight:
         return sampled if here.all() else sampled.only(here)
 
     def known(self, slots: Ints) -> Ints:
-        """Those of some slots whose next tokens may be scheduled: lockstep rows wait until their last tokens are
-        known."""
+        """The slots whose next tokens may be scheduled: lockstep rows wait until their last tokens are known."""
         if not self._drawings or not self._requests.any_lockstep:
             return slots
         drawing = np.concatenate([drawing.ranks for drawing in self._drawings])

@@ -108,7 +108,7 @@ class Scheduler:
         self.occupied_pages += self.pool.used - self.kv.idle.pages
 
     def _drop_unfit(self) -> bool:
-        """Nothing could be scheduled: report the row in front as one that cannot fit; False when none is left."""
+        """Report the row in front as one that cannot fit, as nothing could be scheduled; False when none is left."""
         slots = self.seqs.runners()
         rank = int(self.seqs.rank[slots[0]]) if len(slots) else self.waiting.first()
         if rank is None:

@@ -42,9 +42,9 @@ class Samples:
 
     @classmethod
     def none(cls) -> Samples:
-        """Nobody."""
-        nobody = np.zeros(0, np.int64)
-        return cls(nobody, nobody, nobody, nobody > 0)
+        """No samples."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, none, none > 0)
 
     def ends(self) -> Ints:
         """The last future step in which each can be at work."""

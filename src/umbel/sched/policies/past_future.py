@@ -35,7 +35,7 @@ class PastFuture(Admission):
         self._requests = books.requests
         self._overflow = books.overflow
         self._curves: Survival | None = None
-        self._until = 0  # the step in which the curves are read anew
+        self._until = 0  # the step in which the curves are read again
         self._step = 0
         self._refused = -self.page_size, -1  # when a sample was refused last: the step, and answers learned by then
         self._at_limits = -1.0  # pages when everyone gets to their limit; -1 when not worked out yet
@@ -75,7 +75,7 @@ class PastFuture(Admission):
         return flow.used() + flow.samples <= flow.room and flow.peak() <= flow.pool
 
     def _pauses(self) -> bool:
-        """Whether to ask again is too early: nobody has ended since, or so few of so many that nothing has changed."""
+        """Whether it is too early to ask again: no sample has ended since, or so few that nothing has changed."""
         since, learned = self._refused
         several = min(self.page_size // 4, self.seqs.n_running // _SMALL)
         return self._step - since < (self.page_size if learned == self._book.learned else several)
@@ -100,7 +100,7 @@ class PastFuture(Admission):
         limit = np.append(seqs.max_out[slots], candidate.limit)[order]
         nodes = np.union1d(kv.runs_in_use(), np.array(candidate.path, np.int64))
         first, stop = kv.labels.within(nodes, above[order])
-        # Whoever waits for a node and does not read it now will come for it.
+        # A row that waits for a node and does not read it now will read it later.
         awaited = np.fromiter(map(kv.waiting.__getitem__, nodes.tolist()), np.int64, len(nodes)) > stop - first
         runs = Runs(kv.sizes(nodes[~awaited]), first[~awaited], stop[~awaited])
         samples = self._samples(rows, n_out, limit)
