@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.attention.stage import CPU, attend, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import attend, poisoned_store, random_job, random_qkv, spec_of, steps_of
 from tests.kv.test_slots import slot_by_hand
-from umbel.attention.grid import GridAttention
 from umbel.attention.reference import ReferenceAttention
 from umbel.attention.view import Piece, View
 from umbel.ir.spec import ModelSpec
@@ -98,12 +97,3 @@ def test_a_view_of_everything_changes_nothing_and_one_of_nothing_leaves_a_row_it
         own = torch.from_numpy(step.fresh)
         got = attend(backend, q, k, v, none)
         assert torch.equal(got[own], v.repeat_interleave(3, 1)[own])
-
-
-def test_a_backend_that_reads_whole_paths_takes_no_view() -> None:
-    spec, job = spec_of(1, 1, 8), random_job(random.Random(3), 1, longest=40, out=2)
-    backend = GridAttention(spec, poisoned_store(spec, job.demand(4), 4), CPU)
-    _, step = next(steps_of(job, job.demand(4), 4, 300))
-    backend.prepare(step)
-    with pytest.raises(ValueError, match="torch attention reads whole paths: it was given a view of 0 pieces"):
-        attend(backend, *random_qkv(spec, step.n_rows, torch.Generator(), torch.float32), View(16, ()))

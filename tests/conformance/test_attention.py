@@ -21,6 +21,7 @@ from tests.attention.stage import (
     spec_of,
     steps_of,
 )
+from tests.attention.test_view import random_view
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
 from umbel.ir.spec import ModelSpec
@@ -144,3 +145,20 @@ def test_lengths_around_the_window(backend: str, window: int) -> None:
         qkv = random_qkv(spec, step.n_rows, generator, torch.float32)
         tested.prepare(step), reference.prepare(step)
         torch.testing.assert_close(attend(tested, *qkv), attend(reference, *qkv), atol=1e-5, rtol=1e-5)
+
+
+@EACH
+def test_a_view_is_obeyed_or_refused_as_the_record_says(backend: str) -> None:
+    rng, spec = random.Random(1), fitted(backend, 2, 2, 16, None)
+    job = random_job(rng, 3, longest=100, out=3)
+    mine, theirs = (poisoned_store(spec, job.demand(4), 4) for _ in range(2))
+    tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
+    for _, step in steps_of(job, job.demand(4), 4, 60):
+        q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
+        view = random_view(step, spec, rng)
+        tested.prepare(step), reference.prepare(step)
+        if CAN[backend].selects:
+            assert (attend(tested, q, k, v, view) - attend(reference, q, k, v, view)).abs().max() < 2e-5
+        else:
+            with pytest.raises(ValueError, match="attention reads whole paths: it was given a view"):
+                attend(tested, q, k, v, view)

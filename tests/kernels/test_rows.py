@@ -154,6 +154,8 @@ def test_heads_that_do_not_fit_are_refused(name: str) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             Native(name).rotate(heads, how, to)
+    with pytest.raises(TypeError, match="not int64"):
+        Native(name).rotate(x, rotation, replace(place, slots=place.slots.int()))
 
 
 @EACH

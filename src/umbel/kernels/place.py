@@ -36,9 +36,13 @@ class Place:
 
     def check(self, rows: int, n_kv: int, dim: int) -> None:
         """Raise ValueError where `rows` of `n_kv` heads of `dim` do not fit, or heads do not lie side by side."""
-        keys, values = self.keys, self.values
-        if not keys.shape == values.shape == (n_kv, keys.shape[1], dim) or self.slots.shape != (rows,):
-            shapes = f"keys {tuple(keys.shape)}, values {tuple(values.shape)}, slots {tuple(self.slots.shape)}"
+        keys, values, slots = self.keys, self.values, self.slots
+        if not keys.shape == values.shape == (n_kv, keys.shape[1], dim) or slots.shape != (rows,):
+            shapes = f"keys {tuple(keys.shape)}, values {tuple(values.shape)}, slots {tuple(slots.shape)}"
             raise ValueError(f"{shapes}: other heads or rows than {rows} rows of {n_kv} heads of {dim}")
-        if not keys.is_contiguous() or not values.is_contiguous():
-            raise ValueError(f"keys {keys.stride()} or values {values.stride()}: not side by side")
+        if not (keys.is_contiguous() and values.is_contiguous() and slots.is_contiguous()):
+            raise ValueError(
+                f"keys {keys.stride()}, values {values.stride()} or slots {slots.stride()}: not side by side"
+            )
+        if slots.dtype != torch.int64:
+            raise TypeError(f"slots are {slots.dtype}, not int64")
