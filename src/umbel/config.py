@@ -101,8 +101,8 @@ class EngineConfig:
         }
 
     @property
-    def arithmetic(self) -> str:
-        """What steps compute in, as far as it decides their seconds: the dtype, what is lossy, attention by name."""
+    def cost_key(self) -> str:
+        """The settings that change how long a step takes: the dtype, what is lossy, attention by name."""
         named = () if self.attention_backend == "auto" else (f"attention_backend={self.attention_backend!r}",)
         return ", ".join((self.dtype, *self.lossy, *named))
 

@@ -71,7 +71,7 @@ def test_the_plan_names_it(llm: LLM) -> None:
 
 
 def test_what_runs_teach_is_kept_apart(llm: LLM) -> None:
-    assert one_like(llm, "torch").config.arithmetic != llm.config.arithmetic == "float32"
+    assert one_like(llm, "torch").config.cost_key != llm.config.cost_key == "float32"
 
 
 def test_the_command_line_refuses_it(llm: LLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineCo
     from umbel.plan.planner import make_plan
 
     chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
-    known = History.of(spec, directory, chosen.arithmetic, target, config.threads).load()
+    known = History.of(spec, directory, chosen.cost_key, target, config.threads).load()
     make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
     replicas = config.data_parallel_size
     return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)

@@ -203,7 +203,7 @@ class Replicas(Answering):
     def _known(self) -> Known:
         """The history of earlier runs of a replica."""
         config = self._each
-        history = History.of(self.spec, self.intake.model.directory, config.arithmetic, self._machine, config.threads)
+        history = History.of(self.spec, self.intake.model.directory, config.cost_key, self._machine, config.threads)
         if config.load_format == "dummy":
             history = replace(history, lengths=None)
         return history.load()

@@ -132,5 +132,5 @@ def _with_room_of(runner: Runner | None, config: EngineConfig) -> EngineConfig:
 def _history(model: Model, machine: Machine) -> History:
     """The history of a loaded model; random weights say nothing about how long the model's answers are."""
     config = model.config
-    history = History.of(model.spec, model.directory, config.arithmetic, machine, config.threads)
+    history = History.of(model.spec, model.directory, config.cost_key, machine, config.threads)
     return history.without_lengths() if config.load_format == "dummy" else history

@@ -63,7 +63,7 @@ class StepBenchmark:
         self.model = Model(replace(config, load_format="dummy"))
         self.machine = machine_of(self.model.device)
         config = self.model.config
-        self.history = History.of(spec, self.model.directory, config.arithmetic, self.machine, config.threads)
+        self.history = History.of(spec, self.model.directory, config.cost_key, self.machine, config.threads)
         self.price = price_of(spec, config, self.machine)
 
     def run(self, seconds: float) -> Findings:

@@ -70,8 +70,10 @@ def _pool(draft: PlanDraft) -> Decision:
     if room < page:
         raise CapacityError(f"no memory is left for KV beside the weights: {room} tokens; free some, or set kv_tokens")
     most = draft.chunk * -(-draft.spec.max_positions // page) * page
-    share = draft.price.machine.kv_fraction
+    facts = {"rows_at_once": draft.chunk, "useful_tokens": most, "free_tokens": room}
     if most <= room:
-        return Decision("kv_tokens", most, f"{draft.chunk:,} rows of the model's context; memory allows {room:,}")
-    reason = f"{share:.0%} of the memory that weights leave, as the rows are not known; a full step could hold {most:,}"
-    return Decision("kv_tokens", room, reason)
+        why = "{rows_at_once:,} rows of the model's context; memory allows {free_tokens:,}"
+        return Decision("kv_tokens", most, why, facts=facts)
+    why = "{kv_share:.0%} of the memory that weights leave, as the rows are not known; a full step could hold "
+    why += "{useful_tokens:,}"
+    return Decision("kv_tokens", room, why, facts={**facts, "kv_share": draft.price.machine.kv_fraction})
