@@ -115,11 +115,8 @@ def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: 
     check_recorded(str(model), monkeypatch, rows=2, tokens=5)
 
 
-def check_recorded(model: str, monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int) -> None:
-    """Rows of `tokens` and more."""
-    params = [SamplingParams(temperature=0.0, max_tokens=tokens + 3 * i, ignore_eos=True) for i in range(rows)]
-    wanted = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:rows], params)
-    on_gpu_kernels(monkeypatch)
+def record_steps(monkeypatch: pytest.MonkeyPatch) -> Repeats:
+    """Have steps recorded, in small forms, on kernels that the processor runs."""
     monkeypatch.setattr("umbel.runner.graphs.LEAST", 8)
     monkeypatch.setattr("umbel.runner.graphs._bucket", lambda rows: rows + rows % 2)
     graphs = Repeats()
@@ -128,6 +125,15 @@ def check_recorded(model: str, monkeypatch: pytest.MonkeyPatch, rows: int, token
         return AheadTorchRunner(decoder, attention, device, DecodeGraphs(decoder, attention, graphs))
 
     monkeypatch.setattr("umbel.engine.build.TorchRunner", runner_of)
+    return graphs
+
+
+def check_recorded(model: str, monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int) -> None:
+    """Rows of `tokens` and more."""
+    params = [SamplingParams(temperature=0.0, max_tokens=tokens + 3 * i, ignore_eos=True) for i in range(rows)]
+    wanted = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:rows], params)
+    on_gpu_kernels(monkeypatch)
+    graphs = record_steps(monkeypatch)
     with np.errstate(all="ignore"):  # rows that are not there hold whatever was in memory
         got = LLM(model, dtype="float32", device="cpu", chunk=64).generate(PROMPTS[:rows], params)
     assert ids_of(got) == ids_of(wanted)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
-from tests.engine.test_gpu_path import on_gpu_kernels
+from tests.engine.test_gpu_path import on_gpu_kernels, record_steps
 from umbel.api import LLM, RequestOutput
 from umbel.engine.build import build_runner, build_store
 from umbel.ir.params import SamplingParams
@@ -64,12 +65,12 @@ def plain_answers(llm: LLM, temperature: float) -> list[RequestOutput]:
     return llm.generate(PROMPTS, params)
 
 
-def verified(llm: LLM, answers: list[tuple[int, ...]], temperature: float) -> StepResult:
-    """What a runner draws in the step that verifies the answers."""
+def verified(llm: LLM, answers: list[tuple[int, ...]], temperature: float, times: int = 1) -> StepResult:
+    """What a runner draws in the step that verifies the answers, the last of several times."""
     runner = build_runner(llm.engine.model, build_store(llm.engine.model, 3, PAGE))
     first = run_step(runner, prompt_step(temperature))
     assert first.token_ids.tolist() == [answer[0] for answer in answers]
-    return run_step(runner, verify_step(answers, temperature))
+    return [run_step(runner, verify_step(answers, temperature)) for _ in range(times)][-1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -84,9 +85,30 @@ def test_each_draw_is_that_of_decoding_one_by_one(llm: LLM, temperature: float) 
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_wrong_guess_changes_no_draw_before_it(llm: LLM, temperature: float) -> None:
+    answers = [output.outputs[0].token_ids for output in plain_answers(llm, temperature)]
+    wrong = (*answers[0][:2], answers[0][2] + 1, *answers[0][3:])
+    right, result = verified(llm, answers, temperature), verified(llm, [wrong, answers[1]], temperature)
+    assert right.logprobs is not None and result.logprobs is not None
+    same = (result.token_ids == right.token_ids) & (result.logprobs == right.logprobs)
+    assert same.tolist() == [True, True, False, False, False, *[True] * 5]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_so_it_is_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
     answers = [output.outputs[0].token_ids for output in plain_answers(llm, temperature)]
     made = on_gpu_kernels(monkeypatch)
     result = verified(llm, answers, temperature)
     assert made, "the kernels were not asked"
+    assert result.token_ids.tolist() == [token for answer in answers for token in answer[1:]]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
+def test_so_it_is_in_recorded_steps(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [output.outputs[0].token_ids for output in plain_answers(llm, 0.9)]
+    on_gpu_kernels(monkeypatch)
+    graphs = record_steps(monkeypatch)
+    with np.errstate(all="ignore"):  # rows that are not there hold whatever was in memory
+        result = verified(llm, answers, 0.9, times=3)
+    assert graphs.recorded == graphs.replayed == 1
     assert result.token_ids.tolist() == [token for answer in answers for token in answer[1:]]

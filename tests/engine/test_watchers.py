@@ -20,8 +20,9 @@ from umbel.cache.pages import PagePool
 from umbel.engine.assemble import make_loop
 from umbel.engine.build import build_runner, build_store, plan_workload
 from umbel.engine.loop import Loop
-from umbel.engine.watch.base import Watcher
-from umbel.engine.watch.watchers import known_watchers
+from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.engine.watch.endings import Endings
+from umbel.engine.watch.watchers import Watchers, known_watchers
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
@@ -33,6 +34,7 @@ from umbel.runner.base import Runner, run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Defaults, Lot
 from umbel.sched.policies.policy import Policy
+from umbel.sched.request_table import RequestTable
 from umbel.sched.scheduler import Scheduler
 
 
@@ -166,6 +168,24 @@ def test_lockstep_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPat
     made = on_gpu_kernels(monkeypatch)
     assert alternating(llm, workload) == wanted and made
     assert [alternates(ids) for ids in wanted] == [False, True, False, True]
+
+
+class FirstTwo(Watcher):
+    """Lets two tokens of each sample count, as one does that verifies a draft whose second guess is wrong."""
+
+    def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
+        """Lower what is kept."""
+        outcomes.keep[which] = np.minimum(outcomes.keep[which], 2)
+
+
+@pytest.mark.parametrize(("bad", "fails"), [(0, True), (1, True), (2, False)])
+def test_only_draws_that_count_can_fail_a_row(bad: int, fails: bool) -> None:
+    watchers = Watchers([make(Surroundings(RequestTable())) for make in (FirstTwo, Endings)])
+    watchers.extend([SamplingParams()])
+    one = np.zeros(1, np.int64)
+    drawing = Drawing(one, one, one, one, one + 9, np.array([0, 3]))
+    outcomes = watchers.judge(SampledTokens(drawing, StepResult(np.arange(3), np.arange(3) == bad)))
+    assert list(outcomes.failed) == [0] * fails and outcomes.keep.tolist() == [0 if fails else 2]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 3])
