@@ -36,7 +36,14 @@ OTHERS = ("model", "data_parallel_size", "watchers")  # what an LLM is of, canno
 def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr("umbel.api.LocalEngine", lambda config, *rest: seen.append(config) or _Stop())
-    other = {"dtype": "float32", "device": "cpu", "load_format": "dummy", "prefix": "none", "skip": ("order",)}
+    other = {
+        "dtype": "float32",
+        "device": "cpu",
+        "load_format": "dummy",
+        "prefix": "none",
+        "skip": ("order",),
+        "keep": "lru",
+    }
     other |= {"admission": "headroom", "linear": "int8", "kv_cache_dtype": "fp8", "attention_backend": "torch"}
     value = other.get(setting.name, True if setting.name == "allow_lossy" else 7)
     with pytest.raises(AttributeError, match="model"):

@@ -55,6 +55,7 @@ class LLM(Answering):
         data_parallel_size: int = 1,
         allow_lossy: bool = False,
         watchers: tuple[str, ...] = (),
+        keep: str = "auto",
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: NoReturn,
@@ -79,6 +80,7 @@ class LLM(Answering):
             data_parallel_size=data_parallel_size,
             allow_lossy=allow_lossy,
             watchers=watchers,
+            keep=keep,
             **unknown,
         )
         self.config = config

@@ -150,14 +150,13 @@ CATALOG: tuple[Technique, ...] = (
         "policy", "chunked-prefill", True, "umbel.sched.phases.prompts:Prompts", "SARATHI, 2308.16369", by="always"
     ),
     Technique("cache", "paged-kv", True, "umbel.cache.pages:PagePool", "PagedAttention, 2309.06180", by="always"),
-    Technique("keep", "last-reader", True, "umbel.cache.keep:LastReader", "BatchLLM, 2412.03594", by="policy"),
+    Technique("keep", "last-reader", True, "umbel.cache.keep:LastReader", "BatchLLM, 2412.03594"),
     Technique(
         "keep",
         "lru",
         True,
         "umbel.cache.keep:LeastRecent",
         "PagedAttention, 2309.06180",
-        by="policy",
         why_not="keeps what was used last; the plan keeps what is still to be read; umbel sim plays it",
     ),
     Technique(

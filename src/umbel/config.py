@@ -43,6 +43,8 @@ class EngineConfig:
     the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
     devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a
     part of the rows. `watchers` of other packages look at what samples draw, behind the built-in ones.
+    `keep` says which prompts stay cached that no running sample reads; by itself ("auto") a job gives them up with
+    their last reader, and a session keeps them until their pages are wanted.
     """
 
     model: str
@@ -64,6 +66,7 @@ class EngineConfig:
     data_parallel_size: int = 1
     allow_lossy: bool = False
     watchers: tuple[str, ...] = ()
+    keep: str = "auto"
 
     def __post_init__(self) -> None:
         for name in (*CHOICES, *OPTIONS.values()):

@@ -18,16 +18,17 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "kv": "kv_cache_dtype",
         "attention": "attention_backend",
         "watcher": "watchers",
+        "keep": "keep",
     }
 )
 # The value of an option that takes none of its techniques.
 NONE: Mapping[str, str] = MappingProxyType(
-    {"prefix": "none", "linear": "dense", "kv_cache_dtype": "auto", "attention_backend": "auto"}
+    {"prefix": "none", "linear": "dense", "kv_cache_dtype": "auto", "attention_backend": "auto", "keep": "auto"}
 )
 # What takes a technique that no option takes.
 WITHOUT_OPTION = ("planner", "policy", "machine", "always")
 # Families that the engine loads by name, so that other packages may add to them.
-OPEN = ("admission", "queue", "keep", "linear", "attention", "watcher")
+OPEN = ("admission", "queue", "keep", "victim", "linear", "attention", "watcher")
 
 FLOATS = ("float32", "float16", "bfloat16")
 

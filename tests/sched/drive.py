@@ -160,7 +160,7 @@ def finish_full(job: Job, scheduler: Scheduler, slots: np.ndarray, tokens: dict[
 def assert_clean(scheduler: Scheduler) -> None:
     """Nothing is held any more by anyone, except what a cache retains: that can all be had back."""
     kv, seqs = scheduler.kv, scheduler.seqs
-    if scheduler.policy.keep == "lru":
+    if kv.idle.keep.retains:
         assert kv.make_room(scheduler.pool.n_pages)
     assert scheduler.pool.free == scheduler.pool.n_pages
     assert not kv.n_pages.any() and not len(kv.nodes_in_use()) and not seqs.slot_of and not seqs.running.any()

@@ -16,6 +16,7 @@ AttentionBackend = Annotated[str, Option(help="{choices}.")]
 TensorParallelSize = Annotated[int, Option(help="Devices that hold a part of each layer.")]
 DataParallelSize = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
 AllowLossy = Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")]
+Keep = Annotated[str, Option(help="Prompts that stay cached: {choices}.")]
 Watchers = Annotated[
     list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
 ]

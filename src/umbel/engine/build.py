@@ -37,6 +37,7 @@ from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_graphs
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
+from umbel.sched.policies.policy import Policy
 from umbel.text.tokenizer import Tokenizer
 
 
@@ -103,7 +104,8 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
 
 def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = NO_SPANS) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
-    scheduler = make_scheduler(plan, known=known.lengths if known else None)
+    asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
+    scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), known.lengths if known else None)
     meter = Meter(model.spec.sliding_window)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)

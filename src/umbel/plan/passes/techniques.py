@@ -36,7 +36,7 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
         yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "no answers of this model are known yet; the first run records their lengths")
-    elif row.by == "policy" and row.why_not:
+    elif row.family in ("queue", "keep") and row.why_not and not row.taken_by(draft.config):
         yield Refusal(name, None, row.why_not)
 
 
