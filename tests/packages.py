@@ -14,7 +14,7 @@ ROWS = {  # what pyproject.toml of the toys would have
     "admission.few": "few_admission:ROW",
     "attention.plain": "plain_attention:ROW",
     "watcher.alternating": "alternating_ids:ROW",
-    "keep.circle": "circle_keep:ROW",
+    "keep.walk": "walk_keep:ROW",
 }
 
 

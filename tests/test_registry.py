@@ -187,15 +187,13 @@ def test_a_keep_rule_of_another_package_changes_no_answer() -> None:
     """Two groups in turn, in a pool that holds few prompts: which of them is there is all that differs."""
     prompts, params = [f"{'The sea' if i % 2 else 'A tree'}{' and' * 40}" for i in range(6)], SamplingParams(seed=1)
     params = replace(params, max_tokens=4)
-    usual, circle = (LLM("demo", dtype="float32", kv_tokens=160, keep=keep) for keep in ("auto", "circle"))
-    assert [o.outputs for o in usual.generate(prompts, params)] == [o.outputs for o in circle.generate(prompts, params)]
+    usual, walk = (LLM("demo", dtype="float32", kv_tokens=160, keep=keep) for keep in ("auto", "walk"))
+    assert [o.outputs for o in usual.generate(prompts, params)] == [o.outputs for o in walk.generate(prompts, params)]
     refused = {r.technique: r.reason for r in usual.plan(prompts, params).refusals}
-    assert "come round in a circle" in refused["keep: circle"]
-    assert "keep: circle" not in {r.technique for r in circle.plan(prompts, params).refusals}
-    with pytest.raises(
-        UsageError, match=r"keep='cricle': must be one of auto, last-reader, lru, circle \(did you mean"
-    ):
-        EngineConfig("demo", keep="cricle")
+    assert "first prompts of the walk" in refused["keep: walk"]
+    assert "keep: walk" not in {r.technique for r in walk.plan(prompts, params).refusals}
+    with pytest.raises(UsageError, match=r"keep='wlak': must be one of auto, last-reader, lru, walk \(did you mean"):
+        EngineConfig("demo", keep="wlak")
 
 
 def test_without_packages_there_is_no_watcher_to_ask_for() -> None:

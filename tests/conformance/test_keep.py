@@ -58,6 +58,7 @@ def test_the_lowest_keys_go_first_and_only_for_room(
             gone, idle = before - holders(kv), [node for node in holders(kv) if not kv.users[node]]
             assert not gone or kv.pool.free - sum(int(kv.length[node]) for node in gone) < number % 13
             assert not gone or not idle or max(map(key, gone)) <= min(map(key, idle))
+            assert not any(gone & set(kv.path(node)) for node in idle), "the beginning of a path went before its end"
         check_kv(kv)
 
 

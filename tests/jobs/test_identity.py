@@ -27,7 +27,6 @@ from umbel.kernels.native.calls import INSTRUCTION_SETS
 ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 2 + i % 4} for i in range(30)]
 HERE = {"dtype": "bfloat16", "attention_backend": "native", "device": "cpu", "kernels": "avx512", "torch": "2.13.0"}
 HARMLESS = {
-    "keep",  # the answers do not depend on them, as tests elsewhere hold
     *("device", "threads", "kv_tokens", "chunk", "page_size", "prefix", "admission", "skip", "data_parallel_size"),
     "keep",
     *("model", "allow_lossy"),  # the files of the model count, and what is lossy by its own name

@@ -15,7 +15,8 @@ class Keep(Protocol):
 
     def key(self, label: int, moment: int) -> int:
         """The node with the lowest key is evicted first. `label`: its place in depth-first order; `moment`: when it was
-        read last, a little earlier the deeper it lies, so that the end of a path goes before its beginning."""
+        read last, a little earlier the deeper it lies. A node must not have a lower key than one below it: the end of a
+        path goes before its beginning, as it is of no use without it."""
 
 
 @dataclass(frozen=True, slots=True)
