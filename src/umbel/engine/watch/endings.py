@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umbel.engine.row_errors import NO_TOKEN_LEFT, NOT_FINITE
 from umbel.engine.watch.base import Watcher
 from umbel.ir.sampled import Finish, Ints, Outcomes, SampledTokens
+
+FEW = 16  # end tokens
 
 
 class Endings(Watcher):
@@ -22,7 +25,7 @@ class Endings(Watcher):
         drawing, tokens = sampled.drawing, sampled.tokens
         places = drawing.places
         full = places + 1 >= (drawing.limits if drawing.single else drawing.limits[drawing.owner])
-        suspects, owner = np.flatnonzero(full | np.isin(tokens, self.requests.any_end)), drawing.owner
+        suspects, owner = np.flatnonzero(full | _among(tokens, self.requests.any_end)), drawing.owner
         for draw in suspects.tolist():
             sample = owner.item(draw)
             nth = draw - drawing.begin.item(sample) + 1
@@ -48,3 +51,14 @@ class Endings(Watcher):
             if draw - drawing.begin.item(sample) < outcomes.keep.item(sample):
                 error = NO_TOKEN_LEFT if sampled.left_nothing(draw) else NOT_FINITE
                 outcomes.fail(sample, drawing.rows.item(sample), error)
+
+
+def _among(tokens: Ints, ids: Ints) -> NDArray[np.bool_]:
+    """Which of the tokens are one of `ids`: a model has few end tokens, for which a comparison each takes a third of
+    the time that np.isin takes."""
+    if len(ids) > FEW:
+        return np.isin(tokens, ids)
+    found = np.zeros(len(tokens), bool)
+    for token in ids.tolist():
+        found |= tokens == token
+    return found
