@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
+from umbel.engine.ledger import RowLedger
 from umbel.engine.output import Rows
+from umbel.engine.steering import Steering
 from umbel.engine.watch.base import Surroundings
 from umbel.engine.watch.watchers import Make, Watchers, known_watchers
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
+from umbel.ir.resumable import Resumable
 from umbel.ir.sampled import Drawing, Finish, Outcomes, SampledTokens
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
@@ -45,12 +48,14 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids that a sample of a row has got since the last time; with the last ones, how it ended."""
+    """Token ids that a sample of a row has got since the last time; with the last ones, how it ended. `given`: they
+    were not drawn, but appended."""
 
     row: int
     sample: int
     token_ids: tuple[int, ...]
     finish: Finish | None = None
+    given: bool = False
 
 
 Event = Tokens | Output
@@ -84,7 +89,10 @@ class Loop:
         self.spans = spans
         self.busy = False
         self.first_token: float | None = None  # when the first token was there, on the clock of time.monotonic
+        self.steering = Steering(scheduler, self.watchers, self.defaults)
+        self.ledger: RowLedger | None = None  # of what rows cost, where that is asked for before any is added
         self._flights: deque[Flight] = deque()  # steps that are under way
+        self._held: list[Event] = []  # what came out between steps
         self._streams = False  # whether any row wants its tokens as they come
         self._landed = self._left = time.perf_counter()  # when the last step was done; when `step` returned last
         self._steps = 0
@@ -101,8 +109,7 @@ class Loop:
         """More rows, with all that decides how they run."""
         first = self.scheduler.add(replace(lot, lockstep=self.watchers.extend(lot.workload.params)))
         self.rows.extend(first, lot.same_as)
-        self._streams |= lot.streamed is not None and bool(lot.streamed.any())
-        self.busy = True
+        self._begin(first, streams=lot.streamed is not None and bool(lot.streamed.any()))
         return first
 
     def cancel(self, row: int) -> None:
@@ -118,7 +125,8 @@ class Loop:
         self._landed += time.perf_counter() - self._left
         self.spans.open()
         step, flights = self.spans.lap("scheduling", self.scheduler.next()), self._flights
-        events: list[Event] = [*self._count(self._unfit())]
+        held, self._held = self._held, []
+        events: list[Event] = [*held, *self._count(self._unfit())]
         if step is not None:
             flights.append(self._start(step))
         if flights and (step is None or len(flights) > self.runner.ahead):
@@ -127,6 +135,46 @@ class Loop:
             self.busy = False
         self._left = time.perf_counter()
         return events
+
+    def fork(self, row: int, sample: int, keys: Sequence[int], *, streamed: bool = False) -> list[int]:
+        """New rows, one for each of `keys` (numbers in the input), that go on from where a sample is; see Steering."""
+        self._see_through()
+        rows = self.steering.fork(row, sample, keys, streamed=streamed)
+        self._begin(rows[0], streams=streamed)
+        return rows
+
+    def first_sample(self, row: int) -> int:
+        """The number of a row's first sample: 0, unless the row is a fork."""
+        return self.scheduler.requests.first_sample.item(row)
+
+    def tokens_of(self, row: int, sample: int) -> tuple[int, ...]:
+        """The tokens that a sample has, once every step under way is done."""
+        self._see_through()
+        return self.steering.tokens_of(self.steering.rank_of(row, sample))
+
+    def append(self, row: int, sample: int, tokens: Sequence[int]) -> None:
+        """Put tokens behind those that a sample has; see Steering."""
+        self._see_through()
+        self.steering.append(row, sample, tokens)
+        if self.scheduler.requests.streamed[row]:
+            self._held += [Tokens(reader, sample, tuple(tokens), given=True) for reader in self.rows.readers(row)]
+
+    def abort(self, row: int) -> Resumable:
+        """Take a row out: nothing more comes of it, and `resume` goes on with it, here or in another loop."""
+        self._see_through()
+        steering, requests = self.steering, self.scheduler.requests
+        samples, stream = steering.record(row), requests.stream.item(row)
+        prompt, done = tuple(requests.prompt(row).tolist()), self.rows.partial(row)
+        record = Resumable(prompt, requests.params[row], stream, steering.next_sample(row), samples, done)
+        self.cancel(row)
+        return record
+
+    def resume(self, record: Resumable, key: int, *, streamed: bool = False) -> int:
+        """Add a row that was taken out, as number `key` of the input; returns its number."""
+        row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed))
+        self.steering.restore(row, record)
+        self.rows.restore(row, record.finished)
+        return row
 
     def run(self) -> Iterator[Output]:
         """Every row once, as they finish, until all are done."""
@@ -154,6 +202,18 @@ class Loop:
             kv_token_steps=s.occupied_pages * s.pool.page_size,
         )
 
+    def _begin(self, first: int, *, streams: bool) -> None:
+        """Rows from number `first` on were added."""
+        self._streams |= streams
+        self.busy = True
+        if self.ledger is not None:
+            self.ledger.add_rows(len(self.scheduler.requests) - first)
+
+    def _see_through(self) -> None:
+        """See every step under way done; what comes out of them comes with the next step."""
+        while self._flights:
+            self._held += self._land(self._flights.popleft())
+
     def _start(self, step: Step) -> Flight:
         """The step is given to the runner, and the scheduler goes on as if it were done."""
         drawing = self.scheduler.advance()
@@ -180,6 +240,8 @@ class Loop:
         yield from self._count(self.rows.add(ended))
         now = time.perf_counter()
         self.meter.add(flight.step, result.kv_tokens_read, now - self._landed)
+        if self.ledger is not None:
+            self.ledger.add(flight.drawing, flight.step.sampling.positions, now - self._landed)
         self._landed = now
         self.spans.close(flight.step, result.kv_tokens_read)
 

@@ -47,6 +47,15 @@ class Rows:
         self._muted.discard(source)
         return source
 
+    def partial(self, row: int) -> tuple[Completion, ...]:
+        """The completions of a row that are done while others are not."""
+        return tuple(self._partial.get(row, ()))
+
+    def restore(self, row: int, done: Sequence[Completion]) -> None:
+        """A row that was added has these completions already."""
+        if done:
+            self._partial[row] = list(done)
+
     def readers(self, row: int) -> list[int]:
         """The rows that a row's answer goes to."""
         return [*([] if row in self._muted else [row]), *self._twins.get(row, ())]

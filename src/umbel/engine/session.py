@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from umbel.engine.intake import Batch, Intake, Prompt, RequestOutput
 from umbel.engine.local import LocalEngine
 from umbel.engine.loop import Event, Loop, Tokens
+from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
+from umbel.ir.resumable import Resumable
 from umbel.ir.workload import Workload, join
-from umbel.text.detokenizer import AnswerStream
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEvent:
-    """What has happened to the prompt of a `ticket`.
-
-    `kind` "tokens": `token_ids` of its completion number `sample` have come, and `text` is what they add to its text
-    (characters that later tokens may still change come with those). `kind` "finished": `output` is the answer, the last
-    event of the ticket.
-    """
-
-    ticket: int
-    kind: str
-    sample: int = 0
-    token_ids: tuple[int, ...] = ()
-    text: str = ""
-    output: RequestOutput | None = None
-
-
-@dataclass(slots=True)
-class _Request:
-    """A ticket whose answer is not out yet."""
-
-    params: SamplingParams
-    text: str | None  # of the prompt, where it was given as one
-    key: int | None  # as given by the caller
-    texts: dict[int, AnswerStream] = field(default_factory=dict)  # by sample
 
 
 class Session:
@@ -64,14 +37,12 @@ class Session:
         self._reading = threading.Lock()  # prompts are tokenised one call at a time
         self._turn = threading.RLock()  # one thread at a time makes steps
         self._changed = threading.Condition()  # guards all that follows
-        self._live: dict[int, _Request] = {}
-        self._key_of: dict[int, int] = {}  # keys given by callers -> ticket, of live ones
-        self._n_tickets = 0
-        self._cancelled: set[int] = set()
+        self._tickets = Tickets()
         self._arrived: list[tuple[Workload, bool]] = []  # rows keyed by ticket, and whether they stream
         self._leaving: list[int] = []  # tickets that were cancelled
         self._row_of: dict[int, int] = {}  # ticket -> row of the loop; for the thread that makes steps
         self._events: deque[SessionEvent] = deque()
+        self._steering = 0  # threads that wait for the step to end, to steer a row
         self._closed = False
 
     def __enter__(self) -> Session:
@@ -84,7 +55,7 @@ class Session:
             self._loop = None
             self._ending.close()
         with self._changed:
-            self._live.clear()
+            self._tickets.live.clear()
             self._events.clear()
 
     def add(
@@ -101,12 +72,12 @@ class Session:
         finished, and after `close`; nothing is added then.
         """
         with self._reading:
-            self._check_open()
+            self._check_open("add")
             batch = self._intake.take(prompts, params, keys)
             if not batch.texts:
                 raise UsageError("add: there are no prompts; give at least one")
             with self._changed:
-                self._check_open()
+                self._check_open("add")
                 tickets = self._enter(batch, keys, stream)
                 self._changed.notify_all()
             if keys is None:
@@ -117,18 +88,65 @@ class Session:
         """The answer is not wanted any more: the row stops, and no further event of it comes. False when it had
         finished already. Raises UsageError for a ticket that was not given out, or was cancelled before."""
         with self._changed:
-            if ticket in self._cancelled:
-                raise UsageError(f"ticket {ticket!r} is cancelled already")
-            if isinstance(ticket, bool) or not isinstance(ticket, int) or not 0 <= ticket < self._n_tickets:
-                raise UsageError(f"ticket {ticket!r}: this session has given out {self._n_tickets}, from 0 on")
-            request = self._live.get(ticket)
-            if request is None:
+            if self._tickets.find(ticket) is None:
                 return False
-            self._forget(ticket)
-            self._cancelled.add(ticket)
-            self._leaving.append(ticket)
+            self._drop(ticket)
             self._changed.notify_all()
             return True
+
+    def fork(self, ticket: int, n: int, sample: int | None = None, stream: bool = False) -> list[int]:
+        """Add `n` answers that go on from where a completion of the ticket (None: its first) is, which goes on as well:
+        with its tokens, which are not computed again, and draws of their own. Returns their tickets. Each has one
+        completion, whose `index` is the number that its draws go by. Raises UsageError for a ticket that is not live.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"fork: n={n!r} must be a whole number of at least 1")
+        with self._steer(ticket) as (loop, row, request), self._changed:
+            sample = loop.first_sample(row) if sample is None else sample
+            tokens, first = loop.tokens_of(row, sample), self._tickets.count
+            rows = loop.fork(row, sample, range(first, first + n), streamed=stream)
+            made = [LiveRequest(replace(request.params, n=1), request.text) for _ in rows]
+            tickets = self._tickets.more(made)
+            self._row_of.update(zip(tickets, rows, strict=True))
+            for child, child_row in zip(made, rows, strict=True) if stream else ():
+                self._read(child, Tokens(child_row, loop.first_sample(child_row), tokens, given=True))
+        return tickets
+
+    def append(self, ticket: int, token_ids: Sequence[int], sample: int | None = None) -> None:
+        """Put tokens behind those that a completion of the ticket has so far, as part of its answer and beside its
+        `max_tokens`; what comes next is drawn behind them. Raises UsageError for a ticket that is not live, for ids
+        that the model does not have, and for more than the model's context has room for."""
+        ids = [int(token) for token in token_ids]
+        width = self._intake.model.spec.vocab_size
+        wrong = next((token for token in ids if not 0 <= token < width), None)
+        if wrong is not None or not ids:
+            raise UsageError(f"append: {'no token ids' if wrong is None else wrong}: give ids from 0 to {width - 1}")
+        with self._steer(ticket) as (loop, row, _):
+            loop.append(row, loop.first_sample(row) if sample is None else sample, ids)
+
+    def abort(self, ticket: int) -> Resumable:
+        """Take a ticket's row out: no further event of it comes. What is returned are plain values, from which `resume`
+        goes on with the same draws, in this session or another. Raises UsageError for a ticket that is not live."""
+        with self._steer(ticket) as (loop, row, _), self._changed:
+            record = loop.abort(row)
+            self._drop(ticket)
+        return record
+
+    def resume(self, record: Resumable, stream: bool = False) -> int:
+        """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except beginnings
+        that are still in memory. With `stream`, tokens that come from now on come as events. Raises UsageError for a
+        record that does not fit the model's context."""
+        most = max(len(one.token_ids) for one in record.open) + len(record.prompt_token_ids)
+        if most >= self._intake.model.spec.max_positions:
+            raise UsageError(f"resume: {most:,} tokens do not fit {self._intake.model.spec.max_positions:,} positions")
+        self._check_open("resume")
+        with self._between_steps() as loop, self._changed:
+            request = LiveRequest(record.params)
+            (ticket,) = self._tickets.more([request])
+            row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream)
+            for one in record.open if stream else ():
+                self._read(request, Tokens(row, one.sample, one.token_ids, given=True))
+        return ticket
 
     def close(self) -> None:
         """No more prompts come: iterating ends when all that were added are done."""
@@ -140,65 +158,99 @@ class Session:
         return self
 
     def __next__(self) -> SessionEvent:
-        with self._turn:
-            while (event := self._next_event()) is None:
-                if not self._advance():
-                    raise StopIteration
-            return event
+        while (event := self._next_event()) is None:
+            if not self._wait():
+                raise StopIteration
+            with self._turn:
+                self._advance()
+        return event
 
-    def _check_open(self) -> None:
+    def _check_open(self, what: str) -> None:
+        if self._loop is None and not self._closed:
+            raise UsageError(
+                f"{what}: the session is not open yet; use it in a with block: with llm.session() as session"
+            )
         if self._closed:
-            raise UsageError("add: the session is closed; open another one")
-        if self._loop is None:
-            raise UsageError("add: the session is not open yet; use it in a with block: with llm.session() as session")
+            raise UsageError(f"{what}: the session is closed; open another one")
 
     def _enter(self, batch: Batch, keys: Sequence[int | str] | None, stream: bool) -> list[int]:
-        """Give out tickets for prompts that were read."""
-        load, first = batch.workload, self._n_tickets
-        places, numbers = load.keys.tolist(), load.noise_keys.tolist()
-        for place, number in zip(places, numbers, strict=True) if keys is not None else ():
-            if number in self._key_of:
-                held = f"that of ticket {self._key_of[number]}, which has not finished"
-                raise UsageError(f"key {keys[place]!r:.80} is {held}: two rows would draw alike")
-        self._n_tickets += len(batch.texts)
-        for place, number, params in zip(places, numbers, load.params, strict=True):
-            key = None if keys is None else number
-            self._live[first + place] = _Request(params, batch.texts[place], key)
-            if key is not None:
-                self._key_of[key] = first + place
+        """Give out tickets for prompts that were read, and have their rows started."""
+        load, first = batch.workload, self._tickets.enter(batch, keys)
         for output in batch.refused:
             ticket = first + int(output.request_id)
-            self._live[ticket] = _Request(SamplingParams(), output.prompt, None)
             self._events.append(SessionEvent(ticket, "finished", output=replace(output, request_id=str(ticket))))
         if len(load):
             self._arrived.append((replace(load, keys=load.keys + first), stream))
-        return list(range(first, self._n_tickets))
+        return list(range(first, self._tickets.count))
 
-    def _forget(self, ticket: int) -> None:
-        request = self._live.pop(ticket)
-        if request.key is not None:
-            del self._key_of[request.key]
+    @contextmanager
+    def _between_steps(self) -> Iterator[Loop]:
+        """The loop, when no step is made and all that came is in it."""
+        with self._changed:
+            self._steering += 1
+        try:
+            with self._turn:
+                if self._loop is None:
+                    raise UsageError("the session is not open: rows are gone with the end of its with block")
+                self._take_in(self._loop)
+                yield self._loop
+        finally:
+            with self._changed:
+                self._steering -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def _steer(self, ticket: int) -> Iterator[tuple[Loop, int, LiveRequest]]:
+        """The loop between steps, with the row of a live ticket."""
+        with self._between_steps() as loop:
+            request, row = self._tickets.find(ticket), self._row_of.get(ticket)
+            if request is None or row is None:
+                raise UsageError(f"ticket {ticket!r} has finished: only one that is not done can be steered")
+            try:
+                yield loop, row, request
+            except UsageError as error:
+                raise UsageError(f"ticket {ticket!r}: {error}") from None
+
+    def _drop(self, ticket: int) -> None:
+        """A live ticket is not wanted any more."""
+        self._tickets.cancel(ticket)
+        self._leaving.append(ticket)
 
     def _next_event(self) -> SessionEvent | None:
         """The next event that somebody waits for, None when there is none yet."""
         with self._changed:
             while self._events:
                 event = self._events.popleft()
-                if event.ticket in self._live:
+                if event.ticket in self._tickets.live:
                     if event.kind == "finished":
-                        self._forget(event.ticket)
+                        self._tickets.finish(event.ticket)
                     return event
         return None
 
-    def _advance(self) -> bool:
-        """Take in what came, and make one step; waits while there is nothing to do. False when all is done."""
+    def _wait(self) -> bool:
+        """Sleep until there is something to do and no other thread steers a row. False when all is done."""
+        if self._loop is None and not self._closed:
+            self._check_open("iterate")
+        with self._changed:
+            self._changed.wait_for(lambda: not self._steering and (self._waits() or self._closed))
+            return self._waits()
+
+    def _waits(self) -> bool:
+        busy = self._loop is not None and self._loop.busy
+        return bool(busy or self._arrived or self._leaving or self._events)
+
+    def _advance(self) -> None:
+        """Take in what came, and make one step."""
         loop = self._loop
         if loop is None:
-            return False
+            return
+        self._take_in(loop)
+        for event in loop.step() if loop.busy else ():
+            self._tell(loop, event)
+
+    def _take_in(self, loop: Loop) -> None:
+        """Add what was added and cancel what was cancelled since the last step."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waits() or loop.busy or self._closed)
-            if not self._waits() and not loop.busy:
-                return False
             arrived, self._arrived = self._arrived, []
             leaving, self._leaving = self._leaving, []
         if arrived:
@@ -207,12 +259,6 @@ class Session:
             row = self._row_of.pop(ticket, None)
             if row is not None:
                 loop.cancel(row)
-        for event in loop.step() if loop.busy else ():
-            self._tell(loop, event)
-        return True
-
-    def _waits(self) -> bool:
-        return bool(self._arrived or self._leaving or self._events)
 
     def _start(self, loop: Loop, arrived: list[tuple[Workload, bool]]) -> None:
         """Plan and add all that came since the last step."""
@@ -225,10 +271,10 @@ class Session:
         """Turn what came out of the loop into an event of a ticket."""
         requests = loop.scheduler.requests
         ticket, ids = int(requests.key[event.row]), requests.prompt(event.row)
-        request = self._live.get(ticket)
+        request = self._tickets.live.get(ticket)
         if isinstance(event, Tokens):
             if request is not None:
-                text = self._text(request, event, ids)
+                text = self._read(request, event)
                 self._events.append(SessionEvent(ticket, "tokens", event.sample, event.token_ids, text))
             return
         self._row_of.pop(ticket, None)
@@ -236,17 +282,7 @@ class Session:
             output = RequestOutput(str(ticket), request.text, ids.tolist(), event.outputs, error=event.error)
             self._events.append(SessionEvent(ticket, "finished", output=output))
 
-    def _text(self, request: _Request, event: Tokens, prompt: NDArray[np.int32]) -> str:
+    def _read(self, request: LiveRequest, event: Tokens) -> str:
         """What new tokens add to the text of their completion."""
-        tokenizer, params = self._intake.model.tokenizer, request.params
-        if tokenizer is None:
-            return ""
-        if event.sample not in request.texts:
-            request.texts[event.sample] = AnswerStream.of(tokenizer, params, prompt)
-        stream = request.texts[event.sample]
-        finish, ids = event.finish, event.token_ids
-        if finish is None:
-            return stream.push(ids)
-        at_token = finish.reason == "stop" and not isinstance(finish.stop, str)
-        hidden = at_token and not params.include_stop_str_in_output
-        return stream.push(ids[:-1] if hidden else ids) + stream.finish()
+        assert self._loop is not None
+        return request.read(event, self._loop.scheduler.requests.prompt(event.row), self._intake.model.tokenizer)

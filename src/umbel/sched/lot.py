@@ -26,7 +26,8 @@ class Lot:
     Per row: `end_ids` (tokens that end it, not before its `min_tokens`), `limits` (tokens that each of its samples may
     generate), `groups` (which of `templates` it answers like; None: all alike), `same_as` (the row of the lot whose
     answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does), `lockstep`
-    (its next tokens are not scheduled before its last ones are known; None: of no row). `order` lists the rows to run
+    (its next tokens are not scheduled before its last ones are known; None: of no row), `streams` (what keys its draws;
+    None: its seed or its key), `first_sample` (the number of its first sample; None: 0). `order` lists the rows to run
     (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
     """
 
@@ -40,6 +41,8 @@ class Lot:
     same_as: Ints | None = None
     streamed: Flags | None = None
     lockstep: Flags | None = None
+    streams: Ints | None = None
+    first_sample: Ints | None = None
     seed: int = 0
 
     @property

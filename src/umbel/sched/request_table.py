@@ -20,12 +20,11 @@ class RequestTable(Growable):
     """Every row by its number, in the order in which rows were added.
 
     Prompts: row i is `tokens[offsets[i]:offsets[i + 1]]`. Columns (`[rows]`): the fields of its parameters that a step
-    gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `key` (its number in the input),
-    `limit` (tokens that each of its samples may generate), `has_stops` (stop strings), `certain` (only `limit` can end
-    it), `streamed` (it wants its tokens as they come), `lockstep` (its next
-    tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and
-    are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there
-    is a lockstep row.
+    gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
+    first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `has_stops`
+    (stop strings), `certain` (only `limit` can end it), `streamed` (it wants its tokens as they come), `lockstep` (its
+    next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and are banned
+    before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a lockstep row.
     """
 
     tokens: NDArray[np.int32]
@@ -36,6 +35,7 @@ class RequestTable(Growable):
     top_p: Floats
     min_p: Floats
     stream: Ints
+    first_sample: Ints
     key: Ints
     logprobs: Ints
     min_tokens: Ints
@@ -78,7 +78,8 @@ class RequestTable(Growable):
             top_k=params.column(lambda p: max(p.top_k, 0)),
             top_p=params.floats(lambda p: p.top_p),
             min_p=params.floats(lambda p: p.min_p),
-            stream=streams(seeds, load.noise_keys, own),
+            stream=streams(seeds, load.noise_keys, own) if lot.streams is None else lot.streams,
+            first_sample=np.zeros(len(load), np.int64) if lot.first_sample is None else lot.first_sample,
             key=load.keys,
             logprobs=params.column(lambda p: -1 if p.logprobs is None else p.logprobs),
             min_tokens=params.column(lambda p: p.min_tokens),

@@ -66,7 +66,7 @@ class Scheduler:
             self.kv.idle.by_use()
         graft(self.kv, lot.workload, forest, run)
         self.planned_tokens += forest.n_tokens
-        self.waiting.extend(order, samples)
+        self.waiting.extend(order, samples, self.requests.first_sample[first:])
         self.lengths.add_rows(lot.row_groups, lot.templates)
         for row, reason in never_fitting(self.requests, order + first, self.pool):
             self.failed.append((row, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -91,6 +92,13 @@ class Sequences(Columns):
         self._widen(int(self.n_out[slots].max(initial=0)) + 1)
         self.out[slots, self.n_out[slots]] = tokens
         self.n_out[slots] += 1
+
+    def give(self, slot: int, tokens: Sequence[int] | NDArray[np.int32]) -> None:
+        """Put tokens behind those that a sample has."""
+        n_out = self.n_out.item(slot)
+        self._widen(n_out + len(tokens))
+        self.out[slot, n_out : n_out + len(tokens)] = tokens
+        self.n_out[slot] += len(tokens)
 
     def ended(self, slot: int, count: int, finish: Finish) -> Ended:
         """The sample in a slot, with the first `count` tokens of its answer."""

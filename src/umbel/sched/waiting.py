@@ -31,18 +31,18 @@ class Waiting(Growable):
         self._started = bytearray()  # by rank: 1 once it has started or was dropped
         self._cursor = 0  # all ranks before this one have started
 
-    def extend(self, order: Ints, samples_per_row: Ints) -> None:
+    def extend(self, order: Ints, samples_per_row: Ints, first_sample: Ints | None = None) -> None:
         """Add rows, numbered behind those that are there: `samples_per_row` (`[new rows]`), of which those in `order`
-        (numbers among the new ones) wait."""
+        (numbers among the new ones) wait. Their samples are numbered from `first_sample` on (None: from 0)."""
         old, begin = len(self._count), len(self.rows)
         counts = samples_per_row[order]
         first = np.cumsum(counts) - counts
-        n_new = int(counts.sum())
+        n_new, number = int(counts.sum()), np.zeros_like(order) if first_sample is None else first_sample[order]
         per_row = np.zeros((2, len(samples_per_row)), np.int64)
         per_row[:, order] = begin + first, counts
         self._grow(
             rows=np.repeat(order + old, counts),
-            samples=np.arange(n_new) - np.repeat(first, counts),
+            samples=np.arange(n_new) - np.repeat(first - number, counts),
             _first=per_row[0],
             _count=per_row[1],
         )
@@ -62,6 +62,10 @@ class Waiting(Growable):
     def put_back(self, rank: int) -> None:
         """A sample was preempted; it comes before those that never started."""
         heapq.heappush(self._preempted, rank)
+
+    def waits(self, rank: int) -> bool:
+        """Whether a sample has never started, nor was it dropped."""
+        return not self._started[rank]
 
     def drop(self, rank: int) -> bool:
         """Take a rank out for good; False if it was not waiting."""

@@ -174,19 +174,20 @@ class AnswerStream:
         """The stop string that ended the answer, None while there is none."""
         return self._finder.stop
 
-    def push(self, ids: Sequence[int]) -> str:
-        """Take new ids one by one until a stop is complete; return the text that is safe to show."""
+    def push(self, ids: Sequence[int], *, check: bool = True) -> str:
+        """Take new ids one by one until a stop is complete; return the text that is safe to show. With `check` off,
+        stops that are complete with these ids do not count."""
         deltas = []
         for token_id in ids:
             if self.stop is not None:
                 break
             self.n_tokens += 1
-            check = self.n_tokens > self._min_tokens
-            if check and token_id in self._stop_ids:
+            counts = check and self.n_tokens > self._min_tokens
+            if counts and token_id in self._stop_ids:
                 deltas.append(self._end(self._stop_ids[token_id]))
             else:
                 text = self._text.push((token_id,))
-                deltas.append(self._finder.push(text, self._text.pending.rstrip(REPLACEMENT), check=check))
+                deltas.append(self._finder.push(text, self._text.pending.rstrip(REPLACEMENT), check=counts))
         return "".join(deltas)
 
     def finish(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from umbel.ir.params import SamplingParams
+from umbel.ir.request import TokenLogprobs
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable
@@ -45,6 +47,16 @@ class Watcher:
     def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
         """The tokens that samples `which` may draw, with an entry for each draw of the step; None: any. Asked before
         each step in which they draw, if it is `masking`."""
+        return None
+
+    def adopt(
+        self, rank: int, row: int, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None = None
+    ) -> None:
+        """The sample has further tokens that it did not draw here: those of the sample that it was forked from or of
+        itself before it was taken out, with their log-probabilities where known, or ones that were given to it."""
+
+    def collected(self, rank: int) -> tuple[TokenLogprobs, ...] | None:
+        """The log-probabilities of a sample's tokens so far, where it holds them."""
         return None
 
     def forget(self, ranks: Ints) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
@@ -30,6 +32,16 @@ class Logprobs(Watcher):
             found += [_of_draw(sampled.result, draw, k) for draw in draws]
             if sample in outcomes.finished:
                 outcomes.finished[sample].logprobs = tuple(found)
+
+    def adopt(
+        self, rank: int, row: int, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None = None
+    ) -> None:
+        """Take over what is known; a token that was given to the sample was certain."""
+        self._found.setdefault(rank, []).extend(logprobs or [TokenLogprobs(token, 0.0) for token in tokens])
+
+    def collected(self, rank: int) -> tuple[TokenLogprobs, ...] | None:
+        """What the sample has had."""
+        return tuple(self._found[rank]) if rank in self._found else None
 
     def forget(self, ranks: Ints) -> None:
         """Drop what samples that are gone have had."""

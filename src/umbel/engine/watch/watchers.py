@@ -13,6 +13,7 @@ from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.distinct import Distinct
 from umbel.ir.growable import Growable
 from umbel.ir.params import SamplingParams
+from umbel.ir.request import TokenLogprobs
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
 from umbel.ir.token_masks import DrawMasks
 
@@ -69,6 +70,17 @@ class Watchers(Growable):
         if outcomes.finished:
             self.forget(drawing.ranks[list(outcomes.finished)])
         return outcomes
+
+    def adopt(self, rank: int, row: int, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> None:
+        """A sample has further tokens that it did not draw here."""
+        for bit, watcher in self._bits.items():
+            if bit & int(self._watched[row]):
+                watcher.adopt(rank, row, tokens, logprobs)
+
+    def collected(self, rank: int) -> tuple[TokenLogprobs, ...] | None:
+        """The log-probabilities of a sample's tokens so far, where its row asks for them."""
+        found = (watcher.collected(rank) for watcher in self._bits.values())
+        return next((logprobs for logprobs in found if logprobs is not None), None)
 
     def _samples_of(self, bit: int, drawing: Drawing) -> Ints:
         """The samples that a watcher watches."""

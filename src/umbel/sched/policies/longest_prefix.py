@@ -29,10 +29,10 @@ class LongestPrefix(Waiting):
         self._first_ranks: list[int] = []
         self._heap: list[tuple[int, int, int]] = []  # (-cached tokens down to the node, first rank below, node)
 
-    def extend(self, order: Ints, samples_per_row: Ints) -> None:
+    def extend(self, order: Ints, samples_per_row: Ints, first_sample: Ints | None = None) -> None:
         """Add rows, whose nodes are in the forest already."""
         begin = len(self.rows)
-        super().extend(order, samples_per_row)
+        super().extend(order, samples_per_row, first_sample)
         self._lots.append(_Lot.of(self._kv.leaf[self.rows[begin:]], begin, self._kv))
         self._first_ranks.append(begin)
 

@@ -1,0 +1,54 @@
+"""What each row has cost so far, so that a group of rows can be held to a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.growable import Growable
+from umbel.ir.sampled import Drawing
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some rows have cost: tokens of their prompts (each as if nothing was shared), tokens drawn for them, tokens
+    of context summed over their steps, and their part of the seconds of these steps, by tokens drawn."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    kv_token_steps: int = 0
+    seconds: float = 0.0
+
+
+class RowLedger(Growable):
+    """Columns (`[rows]`) that grow by what each step does."""
+
+    _drawn: Ints
+    _kv: Ints
+    _seconds: Floats
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_rows(0)
+
+    def add_rows(self, count: int) -> None:
+        """More rows, which have cost nothing."""
+        none = np.zeros(count, np.int64)
+        self._grow(_drawn=none, _kv=none.copy(), _seconds=np.zeros(count))
+
+    def add(self, drawing: Drawing, positions: Ints, seconds: float) -> None:
+        """A step in which samples drew tokens at these positions (`[draws]`)."""
+        rows = drawing.rows[drawing.owner]
+        np.add.at(self._drawn, rows, 1)
+        np.add.at(self._kv, rows, positions)
+        np.add.at(self._seconds, rows, seconds / max(len(rows), 1))
+
+    def spent(self, rows: Ints, prompt_tokens: int) -> Spent:
+        """What some rows have cost, with `prompt_tokens` in their prompts."""
+        sums = (int(column[rows].sum()) for column in (self._drawn, self._kv))
+        return Spent(prompt_tokens, *sums, float(self._seconds[rows].sum()))
