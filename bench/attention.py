@@ -126,7 +126,7 @@ def sdpa(
 
 
 def milliseconds(act: Callable[[], object]) -> float:
-    """Of one call; short ones are repeated within."""
+    """Milliseconds of one call; short ones are repeated within."""
     times, begin = 0, time.perf_counter()
     while True:
         act()

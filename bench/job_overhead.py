@@ -49,7 +49,7 @@ class InstantEngine:
             yield Output(row, sizes[row], (Completion(0, " a b c d", (10, 11, 12, 13), "length"),))
 
     def stats(self) -> Stats:
-        """Nothing to report."""
+        """No totals."""
         return Stats()
 
 

@@ -54,7 +54,7 @@ class Clock:
         return wrapped
 
     def close(self, decoding: int, ended: int) -> None:
-        """A step is over; `decoding` is -1 when it computed prompts too."""
+        """Do nothing: there is no device."""
         self.steps.append((decoding, ended, dict(self.now)))
         self.now.clear()
 
@@ -110,7 +110,7 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
 
 
 def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = False) -> dict[str, float]:
-    """One job: microseconds by part."""
+    """The microseconds of one job, by part."""
     width = llm.spec.vocab_size
     workload = workload_of(rows, out, width, ragged=ragged)
     model, clock = llm.engine.model, Clock()

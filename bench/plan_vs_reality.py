@@ -111,7 +111,7 @@ class Run:
 
     @property
     def error(self) -> float:
-        """Of seconds: (planned - measured) / measured."""
+        """The relative error of the plan: (planned - measured) / measured seconds."""
         return self.expected / self.seconds - 1
 
 

@@ -9,7 +9,7 @@ LOOKS = 5
 
 
 def assert_growth(small: Callable[[], object], large: Callable[[], object], limit: float, least: float = 0.02) -> None:
-    """Of `LOOKS` looks at most, one must show `large` within `limit` times the processor time of `small`.
+    """Assert that one of at most `LOOKS` looks shows `large` within `limit` times the processor time of `small`.
 
     Quadratic work shows its square in every look, a disturbed machine only in some. `least` is the shortest time of
     `small` that is believed, in seconds.

@@ -135,7 +135,7 @@ def test_an_empty_prompt_text_leaves_the_first_blank_out(pair: Pair):
 
 
 def test_bytes_of_tokens_join_to_the_text(pair: Pair):
-    """Of every token behind every other one of a few: what the text grows by, as bytes."""
+    """For every token after every other one of a few: the bytes by which the text grows."""
     own = pair.own
     plain = [i for i in range(own.vocab_size) if i not in own.decoder.byte_ids]
     ahead = plain[3:40:6] if not own.decoder.cleans_up else plain[30:31]

@@ -127,7 +127,7 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def expert_shapes(config: dict[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
-    """Those of a layer's router and experts, none where it has its own gate."""
+    """Shapes of a layer's router and experts, none where it has its own gate."""
     hidden, family = config["hidden_size"], config["model_type"]
     if family == "mixtral":
         block, count, wide = "block_sparse_moe", "num_local_experts", "intermediate_size"

@@ -76,7 +76,7 @@ def parts() -> Mapping[str, Part]:
 
 
 def run_parts(stage: Stage, names: Sequence[str], end: float) -> None:
-    """One after the other; what a part leaves of its time goes to those behind it, what goes wrong stays in it."""
+    """Run the parts one after the other; unused time of a part goes to later ones, and its errors stay in it."""
     known, waiting = parts(), list(names)
     while waiting:
         name = waiting[0]

@@ -120,7 +120,7 @@ def _predicted_range(points: Sequence[Point], pool: str) -> Callable[[Jobs], str
 
 
 def rows_of(parts: Parts, part: str, table: str) -> list[dict[str, Any]]:
-    """Of a table that a run may not have."""
+    """The rows of a table, which a run may lack."""
     found: list[dict[str, Any]] = parts.get(part, {}).get("tables", {}).get(table, [])
     return found
 

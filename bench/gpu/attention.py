@@ -106,7 +106,7 @@ def _measure(case: Case, stage: Stage) -> dict[str, str | float | None]:
 def _peers(
     case: Case, step: Step, store: KVStore, q: Tensor, mine: Times, stage: Stage
 ) -> dict[str, float | str | None]:
-    """Of each peer that can do the case: how many times as long as ours it takes; None where it cannot, "not
+    """For each peer that can do the case: how many times as long as ours it takes; None where it cannot, "not
     installed"."""
     found: dict[str, float | str | None] = {}
     for name, peer in PEERS.items():

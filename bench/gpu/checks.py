@@ -104,7 +104,7 @@ def _greedy_by_us(stage: Stage, directory: Path, prompts: Prompts, n: int) -> An
 
 
 def tokens_of(output: RequestOutput) -> tuple[int, ...]:
-    """Of the only sample; none of a row that failed."""
+    """The tokens of the only sample; none of a row that failed."""
     return output.outputs[0].token_ids if output.outputs else ()
 
 

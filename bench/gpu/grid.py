@@ -178,7 +178,7 @@ def _run_engine(stage: Stage, engine: str, pool: str, directory: Path, tasks: Se
 
 
 def settings_of(stage: Stage, engine: str, pool: str) -> dict[str, Any]:
-    """Of an engine with a pool; ours derives everything but the cap."""
+    """The settings of an engine with a pool; ours derives everything but the cap."""
     cap = SMALL_POOL if stage.small else POOL
     if engine == "vllm":
         less = {"gpu_memory_utilization": 0.2} if stage.small else {}  # on a CPU it counts the processor's memory

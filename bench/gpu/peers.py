@@ -123,7 +123,8 @@ def cascade(spec: ModelSpec, step: Step, store: KVStore, q: Tensor, nodes: Seque
 
 
 def _levels(step: Step) -> list[tuple[np.ndarray, ...]]:
-    """Of each depth, roots first: where each node's rows and its pages begin, the pages, tokens on the last of each."""
+    """For each depth, roots first: where each node's rows and its pages begin, the pages, tokens on the last of
+    each."""
     depth = np.zeros(len(step.parent), np.int64)
     for i, above in enumerate(step.parent):
         depth[i] = depth[above] + 1 if above >= 0 else 0

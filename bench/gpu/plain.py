@@ -25,7 +25,7 @@ class PlainModel:
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> Tensor:
-        """Of the token behind each of `tokens`: `[tokens, vocab]`."""
+        """The logits at each of `tokens`: `[tokens, vocab]`."""
         x = self.weights["model.embed_tokens.weight"][torch.tensor(tokens)]
         for layer in range(self.config["num_hidden_layers"]):
             name = f"model.layers.{layer}."

@@ -37,7 +37,7 @@ Jobs = dict[str, float]  # "point, pool, engine" -> seconds
 
 
 def price() -> Price:
-    """Of the model in bfloat16 on the data sheet."""
+    """The price of the model in bfloat16 on the data sheet."""
     spec = SHAPES[MODEL]
     return Price(Shape.of(spec, "bfloat16"), h200(), "bfloat16", spec.n_layers)
 

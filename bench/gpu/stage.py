@@ -83,7 +83,7 @@ class Times:
 
     @classmethod
     def of(cls, taken: list[float]) -> Times:
-        """From single times."""
+        """The times of single calls, summed up."""
         middle = median(taken)
         return cls(middle, (max(taken) - min(taken)) / middle, len(taken))
 

@@ -102,7 +102,7 @@ def install(wheels: list[Path], site: Path) -> None:
 
 
 def main() -> None:
-    """One of the three."""
+    """Run one of the three commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=("fetch", "split", "join"))
     parser.add_argument("source", type=Path)

@@ -66,7 +66,7 @@ class BatchPrefillWithPagedKVCacheWrapper:
         return (out, sums) if return_lse else out
 
     def _request(self, i: int, q: Tensor, keys: Tensor, values: Tensor) -> Pages:
-        """One of the batch; in float64."""
+        """Attention of one request of the batch, in float64."""
         pages = torch.tensor(self.pages[self.kv_begin[i] : self.kv_begin[i + 1]], dtype=torch.int64)
         n_keys = (len(pages) - 1) * self.page_size + self.last[i]
         k, v = (t[pages].flatten(0, 1)[:n_keys].double() for t in (keys, values))  # [keys, n_kv_heads, dim]

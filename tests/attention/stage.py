@@ -57,15 +57,15 @@ class Narrowed:
         self.name = backend.name
 
     def prepare(self, step: Step) -> int:
-        """See AttentionBackend."""
+        """Implement `AttentionBackend.prepare`."""
         return self.backend.prepare(step)
 
     def place(self, layer: int) -> Place:
-        """See AttentionBackend."""
+        """Implement `AttentionBackend.place`."""
         return self.backend.place(layer)
 
     def attend(self, layer: int, q: torch.Tensor, select: View | None = None) -> torch.Tensor:
-        """See AttentionBackend."""
+        """Implement `AttentionBackend.attend`."""
         return self.backend.attend(layer, q.bfloat16(), select).float()
 
 

@@ -37,7 +37,7 @@ def test_rows() -> None:
 
 
 def test_answers() -> None:
-    """With numbers to the last bit, infinite ones, and text that is no text."""
+    """Answers survive with numbers to the last bit, infinite ones, and text that is not valid Unicode."""
     logprobs = (TokenLogprobs(3, -0.1, ((3, -0.1), (5, -math.inf))), TokenLogprobs(0, -1 / 3))
     first = Completion(0, 'ä\n"\ud800', (3, 0), "stop", stop_reason="x", logprobs=logprobs, cumulative_logprob=-1 / 7)
     for output in (

@@ -70,7 +70,7 @@ def test_two_replicas_answer_as_one(one: LLM, two: Replicas, params: SamplingPar
 
 
 def test_killed_replicas_lose_no_row(one: LLM, two: Replicas) -> None:
-    """One while it has rows, then the other while it has none."""
+    """One replica dies while it has rows, then the other while it has none."""
     first = two.pool.processes
     found, stream = {}, two.stream(PROMPTS, DRAWN)
     for output in stream:

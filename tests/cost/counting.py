@@ -63,7 +63,7 @@ def tensors_of(decoder: Decoder) -> list[Tensor]:
 
 
 def _tensors(part: Any) -> Iterator[Tensor]:
-    """Those of a record and of what is in it."""
+    """The tensors of a record and of the records in it."""
     if isinstance(part, Tensor):
         yield part
     elif isinstance(part, tuple):

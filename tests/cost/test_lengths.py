@@ -18,7 +18,7 @@ NONE = np.zeros(0, np.int64)
 
 @given(SEEN, st.integers(0, 35), st.integers(1, 35))
 def test_whole_answers_are_counted(seen: list[int], produced: int, more: int) -> None:
-    """Nothing stopped: shares, means, variances and quantiles are those of the answers that are longer."""
+    """Without stopped answers, shares, means, variances and quantiles are those of the answers that are longer."""
     curve, limit = LengthCurve.of(np.array(seen)), produced + more
     left = [n for n in seen if n > produced]
     assert curve.answers == len(seen)

@@ -33,7 +33,7 @@ class Sick(FakeRunner):
     """Some rows turn out to have logits that are not finite."""
 
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Implement `Runner.start`."""
         result = super().start(step)()
         return done(replace(result, bad=(result.token_ids == BAD) & (step.sampling.positions % 3 == 0)))
 
@@ -44,7 +44,7 @@ class Counting(FakeRunner):
     fresh = 0
 
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Implement `Runner.start`."""
         self.fresh += int(step.fresh.sum())
         return super().start(step)
 
@@ -60,7 +60,7 @@ class Ahead:
         self.open = self.most_open = self.unknown = 0
 
     def start(self, step: Step) -> Wait:
-        """See Runner."""
+        """Implement `Runner.start`."""
         unknown = step.tokens < 0
         self.unknown += int(unknown.sum())
         self.open += 1
@@ -99,14 +99,14 @@ class _Checks:
     scheduler: Scheduler
 
     def lap(self, name: str, value):
-        """See Spans."""
+        """Implement `Spans.lap`."""
         return value
 
     def open(self) -> None:
-        """See Spans."""
+        """Implement `Spans.open`."""
 
     def close(self, step: Step, kv_read: int) -> None:
-        """See Spans."""
+        """Implement `Spans.close`."""
         check_books(self.scheduler)
 
 

@@ -91,7 +91,7 @@ class Repeats:
         self.recorded = self.replayed = 0
 
     def record(self, act: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """See Graphs."""
+        """Implement `Graphs.record`."""
         self.recorded += 1
 
         def replay() -> Tensor:

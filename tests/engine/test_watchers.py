@@ -123,7 +123,7 @@ class Nothing(Alternating):
     """Leaves no token after the second."""
 
     def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
-        """See Watcher."""
+        """Implement `Watcher.masks`."""
         found = super().masks(drawing, which)
         assert found is not None
         found.masks[drawing.before[which] == 2] = 0

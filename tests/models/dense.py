@@ -24,11 +24,11 @@ class DenseAttention:
         self.slots = slots
 
     def place(self, layer: int) -> Place:
-        """See AttentionBackend."""
+        """Implement `AttentionBackend.place`."""
         return self.store.place(layer, self.slots)
 
     def attend(self, layer: int, q: Tensor, select: None = None) -> Tensor:
-        """See AttentionBackend."""
+        """Implement `AttentionBackend.attend`."""
         keys, values = (t.transpose(0, 1) for t in self.store.read(layer, slice(0, int(self.slots[-1]) + 1)))
         query_at = self.slots[:, None]
         key_at = torch.arange(len(keys))[None, :]

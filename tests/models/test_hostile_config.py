@@ -45,7 +45,7 @@ GENERATION_KEYS = sorted({"eos_token_id", "no_such_key", "temperature", "repetit
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all examples; each of them writes its own config.json."""
+    """One directory for all examples; each of them writes its own config.json."""
     return tmp_path_factory.mktemp("hostile")
 
 

@@ -60,7 +60,7 @@ def test_rows_tokens_and_balance(prompts: list[list[int]], replicas: int, tails:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_never_far_from_the_best_of_all_ways(seed: int) -> None:
-    """Of whole trees without anything to cut, every assignment tried: Graham's bound for longest first."""
+    """Every assignment of whole trees is tried, without anything to cut: Graham's bound for longest first holds."""
     rng = np.random.default_rng(seed)
     prompts = [[i + 1, *rng.integers(20, 500, int(rng.integers(5, 60))).tolist()] for i in range(8)]
     workload = Workload.of(prompts, GREEDY)

@@ -23,7 +23,8 @@ def run(logits: np.ndarray, n: int, **columns):
 
 
 def p_value(observed: np.ndarray, p: np.ndarray) -> float:
-    """Of a chi-square test, by the Wilson-Hilferty approximation; bins of zero probability must be empty."""
+    """The p-value of a chi-square test, by the Wilson-Hilferty approximation; bins of zero probability must be
+    empty."""
     assert (observed[p == 0] == 0).all()
     n, p = observed.sum(), p / p.sum()
     rare = (p > 0) & (p * n < 5)
