@@ -92,7 +92,8 @@ def simulate(case: SimCase, engine: str) -> float:
     if engine == "umbel":
         return Run.of(case, "umbel").outcome().seconds
     made = setup(case, PEER[engine])
-    made = replace(made, chunk=PEER_TOKENS, policy=replace(made.policy, max_running=PEER_ROWS))
+    plan = replace(made.plan, chunk=PEER_TOKENS)
+    made = replace(made, plan=plan, policy=replace(made.policy, max_running=PEER_ROWS))
     return Run.of(case, PEER[engine], made).outcome().seconds
 
 
