@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from tests.house.source import imports, modules
+from tests.house.source import ROOT, imports, modules
 from umbel import catalog, registry
 from umbel.catalog import CATALOG
 from umbel.config import EngineConfig
@@ -118,3 +118,24 @@ def test_lossy_settings_are_read_from_the_rows(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="admission='past-future' may change answers"):
         EngineConfig("demo")
     assert EngineConfig("demo", admission="headroom").lossy == ()
+
+
+# Where the rows of a family are all held to the same laws: tests that run over the catalogue's names.
+LAWS = {
+    "admission": "tests/conformance/test_admission.py",
+    "queue": "tests/conformance/test_policies.py",
+    "keep": "tests/conformance/test_keep.py",
+    "victim": "tests/conformance/test_policies.py",
+    "linear": "tests/conformance/test_linear.py",
+    "attention": "tests/attention/stage.py",
+    "watcher": "tests/conformance/test_watcher.py",
+}
+
+
+@pytest.mark.parametrize("family", OPEN)
+def test_families_that_may_grow_have_tests_that_grow_with_them(family: str) -> None:
+    """The names that the tests run over are asked of the registry, not written down."""
+    text = (ROOT / LAWS[family]).read_text(encoding="utf-8")
+    texts = text + (ROOT / "tests" / "sched" / "drive.py").read_text(encoding="utf-8") * ("POLICIES" in text)
+    assert f'registry.names("{family}")' in texts or f'registry.rows("{family}")' in texts
+    assert registry.names(family) == tuple(row.name for row in CATALOG if row.family == family)

@@ -25,7 +25,8 @@ from umbel.sched.scheduler import Scheduler
 
 VOCAB = 50
 POLICIES = [
-    Policy(queue=queue, keep=keep, admission=admission, max_running=cap)
+    Policy(queue=queue, keep=keep, admission=admission, max_running=cap, victim=victim)
+    for victim in registry.names("victim")
     for queue in registry.names("queue")
     for keep in registry.names("keep")
     for admission, cap in (*((name, None) for name in registry.names("admission")), ("aggressive", 3))
