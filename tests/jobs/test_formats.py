@@ -290,6 +290,12 @@ ROWS = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), JSON_VALUES
 LINES = st.binary(max_size=30) | ROWS.map(lambda row: json.dumps(row).encode())
 
 
+def test_one_zero_byte_is_a_bad_row_and_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{\0"prompt": "a"}\n{"prompt": "b"}\n')
+    assert [row.error is not None for row in rows_of(path, width=512)] == [True, False]
+
+
 @settings(max_examples=300)
 @given(st.lists(LINES | ROWS.map(lambda row: json.dumps({"body": row}).encode()), min_size=1, max_size=8))
 def test_no_bytes_make_the_reader_raise(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
@@ -303,7 +309,7 @@ def test_no_bytes_make_the_reader_raise(tmp_path_factory: pytest.TempPathFactory
         assert not wanted
         return
     except InputError as error:  # bytes may begin as gzip, UTF-16 or a PDF do, or be an array
-        assert re.search("gzip|nothing was run", str(error)) and not physical[0].startswith(b"{")
+        assert re.search("gzip|nothing was run", str(error)) and not re.match(rb"\{[^\0]", physical[0])
         return
     assert [row.line for row in rows] == wanted
     assert [row.row for row in rows] == list(range(len(rows)))

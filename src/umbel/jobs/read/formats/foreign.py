@@ -72,7 +72,7 @@ def _foreign(head: bytes, kind: str, suffix: str) -> str | None:
             return text
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it and give one file of it"
-    if head.startswith(_WIDE) or (len(head) > 1 and (head[0] == 0) != (head[1] == 0)):
+    if head.startswith(_WIDE) or _is_wide(head[:16]):
         return "not UTF-8 but UTF-16 or UTF-32; convert it with: iconv -f utf-16 -t utf-8"
     text = head.removeprefix(BOM).lstrip()
     if kind != "jsonl" or not text:
@@ -82,3 +82,8 @@ def _foreign(head: bytes, kind: str, suffix: str) -> str | None:
     if _ARRAY.match(text.split(b"\n", 1)[0].strip()):
         return "one JSON array, not JSON lines; write one object a line: jq -c '.[]'"
     return "JSON over several lines; write one object a line: jq -c ." if _SEVERAL_LINES.match(text) else None
+
+
+def _is_wide(head: bytes) -> bool:
+    """Whether text begins as ASCII does in UTF-16 or UTF-32: of its even and its odd places, one kind is all zero."""
+    return len(head) > 1 and any(head[::2]) != any(head[1::2])
