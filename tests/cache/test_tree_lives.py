@@ -25,7 +25,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 
-EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "40"))
 PAGES = 40
 
 PROMPTS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1, max_size=4)

@@ -171,10 +171,14 @@ def assert_clean(scheduler: Scheduler) -> None:
 
 def expected(job: Job, row: int, sample: int) -> list[int]:
     """What the fake runner must answer, from the prompt alone: each token a hash of all (position, token) before it."""
-    sequence = list(job.prompts[row])
-    total = sum(_mark(p, t) for p, t in enumerate(sequence))
+    return continued(job, row, sample, [])
+
+
+def continued(job: Job, row: int, sample: int, begin: Sequence[int]) -> list[int]:
+    """The same for a sample that was forked when its answer began like this."""
+    sequence, answer = list(job.prompts[row]), list(begin)
+    total = sum(_mark(p, t) for p, t in enumerate(sequence + answer))
     salt = sample * MIX if job.ns[row] > 1 else 0
-    answer: list[int] = []
     while len(answer) < job.outs[row]:
         token = ((total + salt) * MIX >> 33) % VOCAB
         total += _mark(len(sequence) + len(answer), token)

@@ -1,22 +1,27 @@
-"""Random lives of a scheduler: steps, early stops, aborts, pools too small; all invariants hold after each move."""
+"""Random lives of a scheduler: steps, arrivals, forks, early stops, aborts, pools too small; all invariants hold after
+each move."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.books import check_books
-from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_step, expected, scheduler_of
+from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_step, continued, expected, scheduler_of
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
+from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
 
 # CI takes 300, a release 2000, a night 100000.
-EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "40"))
 MOVES = 50
 
 
@@ -47,9 +52,13 @@ class SchedulerLife(RuleBasedStateMachine):
         order = data.draw(st.none() | st.permutations(rows).map(lambda found: np.array(found, np.int64)))
         policy, loose = data.draw(st.just(Policy()) | st.sampled_from(POLICIES)), data.draw(st.sampled_from((1, 30)))
         self.scheduler = scheduler_of(job, self.n_pages, page_size, chunk, order=order, policy=policy, loose=loose)
+        if data.draw(st.booleans()):
+            self.scheduler.reuse()
         self.runner = FakeRunner(self.n_pages, page_size, VOCAB)
         self.answers = {key: expected(job, *key) for key in job.samples}
         self.open = set(job.samples)
+        self.forks: Counter[int] = Counter()
+        self.loose, self.late = loose, 0  # rows that came later
         self.done = False
         self._leave_out_unfit()
 
@@ -67,6 +76,47 @@ class SchedulerLife(RuleBasedStateMachine):
         self.open.remove((int(seqs.row[slot]), int(seqs.sample[slot])))
         self.scheduler.finish(slot)
 
+    @rule(job=jobs(), data=st.data())
+    def arrive(self, job: Job, data: st.DataObject) -> None:
+        """More rows; the first of them may go on from a prompt with some of its answer, as the next turn of a talk."""
+        if len(self.job.ns) > 40:
+            return
+        (row, sample), first = data.draw(st.sampled_from(sorted(self.answers))), len(self.job.ns)
+        before = [*self.job.prompts[row], *self.answers[row, sample]]
+        prompts = [before[: data.draw(st.integers(0, len(before)))] + list(job.prompts[0]), *job.prompts[1:]]
+        job = Job(prompts, job.ns, job.outs)
+        workload = replace(job.workload, keys=first + np.arange(len(prompts)))
+        ends = () if self.loose == 1 else (VOCAB,)
+        self.scheduler.add(Lot(workload, job.forest, (ends,) * len(prompts), np.array(job.outs) * self.loose))
+        self.job = Job([*self.job.prompts, *prompts], [*self.job.ns, *job.ns], [*self.job.outs, *job.outs])
+        added = {key for key in self.job.samples if key[0] >= first}
+        self.answers |= {key: expected(self.job, *key) for key in added}
+        self.open |= added
+        self.done = False
+        self.late += len(prompts)
+        self._leave_out_unfit()
+
+    @precondition(lambda self: not self.done and self.scheduler.seqs.running.any())
+    @rule(data=st.data(), n=st.integers(1, 3))
+    def fork(self, data: st.DataObject, n: int) -> None:
+        """A running sample becomes several; nothing is computed for it, now or later."""
+        scheduler, seqs = self.scheduler, self.scheduler.seqs
+        slot = data.draw(st.sampled_from(seqs.runners().tolist()))
+        if not seqs.primed[slot]:
+            with pytest.raises(ValueError, match="has to decode"):
+                scheduler.fork(slot, n)
+            return
+        held, used = int(scheduler.kv.held.sum()), scheduler.pool.used
+        slots = scheduler.fork(slot, n)
+        assert (int(scheduler.kv.held.sum()), scheduler.pool.used) == (held, used)
+        assert slots[0] == slot and len(set(slots)) == n
+        self.forks[int(seqs.row[slot])] += 1
+        for each in slots[1:]:
+            row, sample = int(seqs.row[each]), int(seqs.sample[each])
+            assert (row, sample) not in self.answers, "a sample number was given out twice"
+            self.answers[row, sample] = continued(self.job, row, sample, seqs.out[slot, : seqs.n_out[slot]].tolist())
+            self.open.add((row, sample))
+
     @precondition(lambda self: not self.done and self.open)
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
@@ -79,16 +129,15 @@ class SchedulerLife(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         check_books(self.scheduler)
         seqs, kv = self.scheduler.seqs, self.scheduler.kv
-        started = {(int(seqs.row[s]), int(seqs.sample[s])) for s in seqs.slot_of.values()}
-        assert started <= self.open
-        leaves = [int(self.job.forest.leaf[row]) for row, _ in self.open]
-        for node in range(self.job.forest.n_nodes):
-            below = sum(node <= leaf < self.job.forest.subtree_end[node] for leaf in leaves)
-            if kv.labels.low[node] < 0 or kv.slot[node] >= 0:  # it is gone, and its number may be a tip's now
-                assert not below
-                continue
-            assert kv.waiting[node] == below, "samples below a node are counted wrongly: it is freed too soon or never"
-            assert not kv.n_pages[node] or below or self.scheduler.policy.keep == "lru"
+        started = {(int(seqs.row[s]), int(seqs.sample[s])): int(seqs.tip[s]) for s in seqs.slot_of.values()}
+        assert set(started) <= self.open
+        waiting = [0] * kv.n_nodes
+        for row, sample in self.open:
+            end = started.get((row, sample), int(kv.leaf[row]))
+            for node in kv.path(end):
+                waiting[node] += 1
+        assert kv.waiting == waiting, "samples below a node are counted wrongly: it is freed too soon or never"
+        assert kv.idle.keep.retains or all(waiting[node] for node in np.flatnonzero(kv.n_pages))
 
     def teardown(self) -> None:
         for _ in range(20_000):
@@ -99,7 +148,9 @@ class SchedulerLife(RuleBasedStateMachine):
 
     def _leave_out_unfit(self) -> None:
         for row, _ in self.scheduler.failed:
-            assert self.job.row_pages(row, self.page_size) > self.n_pages, "reported as unfit, but it fits alone"
+            cuts = self.forks[row] + self.late  # each may leave the rest of a page unused
+            most = self.job.row_pages(row, self.page_size) + cuts
+            assert most > self.n_pages, "reported as unfit, but it fits alone"
             self.open = {key for key in self.open if key[0] != row}
         self.scheduler.failed.clear()
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.branches import split
-from umbel.cache.prefix import PrefixIndex
+from umbel.cache.run_index import RunIndex
 from umbel.cache.tree import KVTree
 from umbel.ir.forest import Forest
 from umbel.ir.workload import Workload
@@ -38,7 +38,7 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
     up where the tree has an index.
     """
     places = Places.new(forest.n_nodes)
-    if isinstance(tree.index, PrefixIndex):
+    if tree.index is not None:
         places = _find(tree, tree.index, workload, forest)
     below = _sum_below(forest, samples_per_row)
     new = np.flatnonzero((places.node < 0) & (below > 0))
@@ -65,7 +65,7 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
             tree.index.add(node)
 
 
-def _find(tree: KVTree, index: PrefixIndex, workload: Workload, forest: Forest) -> Places:
+def _find(tree: KVTree, index: RunIndex, workload: Workload, forest: Forest) -> Places:
     """Look up each node whose parent is in the tree with all its tokens.
 
     A run that the rows of the forest share is theirs as far as it is not there: where it ends within a page of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from umbel.cache.keep import Keep, LastReader, LeastRecent
+from umbel.cache.keep import Keep, LeastRecent
 from umbel.cache.labels import Labels
 
 
@@ -27,8 +27,12 @@ class Idle:
 
     def by_use(self) -> None:
         """From now on the node that was read least recently goes first, as rows do not run in the order of nodes."""
-        if isinstance(self.keep, LastReader):
-            self.keep, self._epoch = LeastRecent(retains=False), -1
+        if not self.keep.retains:
+            self.follow(LeastRecent(retains=False))
+
+    def follow(self, keep: Keep) -> None:
+        """Go by another rule from now on."""
+        self.keep, self._epoch = keep, -1
 
     def tick(self, depth: int) -> int:
         """A path of `depth` nodes is no longer read: its moment, for its first node; one less for each further one."""

@@ -1,27 +1,15 @@
-"""Finds beginnings of arriving prompts in what the KV tree holds or plans, and hangs their forest below them."""
+"""Finds beginnings of arriving prompts in what the KV tree holds or plans: prompts and answers, under way or kept."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.run_index import Found
 from umbel.cache.tree import KVTree
 
-Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
 Key = tuple[int, int, int]  # the run above, the scope of a root, the first token
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Where a beginning ends in the tree: it reaches `matched` tokens into `node` (all of them: to its end), and is
-    `length` tokens long in all. `node` is -1 where not even the first token is there."""
-
-    node: int
-    matched: int
-    length: int
 
 
 class PrefixIndex:

@@ -7,7 +7,7 @@ that one sample grows as it decodes: it gets its pages one by one, and is gone w
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,10 @@ from umbel.cache.keep import Keep, LastReader
 from umbel.cache.labels import Labels
 from umbel.cache.page_table import PageTable
 from umbel.cache.pages import PagePool
+from umbel.cache.run_index import RunIndex
 from umbel.cache.token_log import TokenLog
 
 Ints = NDArray[np.int64]
-
-
-class RunIndex(Protocol):
-    """Is told of shared runs as they come and go."""
-
-    def add(self, node: int) -> None: ...
-    def drop(self, node: int) -> None: ...
 
 
 class KVTree(Columns):

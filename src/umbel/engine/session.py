@@ -47,6 +47,7 @@ class Session:
 
     def __enter__(self) -> Session:
         self._loop = self._ending.enter_context(self._engine.running(self._planner.plan))
+        self._loop.scheduler.reuse()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.branches import keep
 from umbel.cache.tree import KVTree
 from umbel.cost.lengths import LengthBook
 from umbel.sched.in_flight import InFlight
@@ -27,13 +28,15 @@ class Victim(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sample that could start: its row, its path, what it had generated and lost before, and its limit."""
+    """A sample that could start: its row, its path, what it had generated and lost before, and its limit. The first
+    `shared` of the tokens that it generated stand in runs of the path, since it was forked."""
 
     row: int
     path: list[int]
     n_out: int
     losses: int
     limit: int
+    shared: int = 0
 
 
 @dataclass(slots=True)
@@ -62,8 +65,9 @@ class Books:
         limit = self.requests.limit.item(row)
         if slot < 0:
             return Candidate(row, self.kv.path(self.kv.leaf.item(row)), 0, 0, limit)
-        path = self.kv.path(self.kv.parent.item(self.seqs.tip.item(slot)))
-        return Candidate(row, path, self.seqs.n_out.item(slot), self.seqs.losses.item(slot), limit)
+        tip, seqs = self.seqs.tip.item(slot), self.seqs
+        path, shared = self.kv.path(self.kv.parent.item(tip)), self.kv.start.item(tip) - seqs.prompt_len.item(slot)
+        return Candidate(row, path, seqs.n_out.item(slot), seqs.losses.item(slot), limit, shared)
 
     def start(self, rank: int) -> int:
         """The sample whose turn it is runs, with its path pinned; returns its slot, the old one if it was preempted."""
@@ -99,6 +103,18 @@ class Books:
         else:
             self.waiting.drop(self.seqs.rank.item(slot))
             self.kv.abandon(tip)
+        self.seqs.end(slot)
+
+    def finish(self, slot: int, tokens: int) -> None:
+        """A sample is done with its first `tokens` tokens. Where arriving rows look for their beginnings, what its tip
+        holds of them stays, until its pages are wanted."""
+        if self.kv.index is None or not self.seqs.running[slot]:
+            self.leave(slot)
+            return
+        tip = self.seqs.tip.item(slot)
+        begin = self.kv.start.item(tip) - self.seqs.prompt_len.item(slot)
+        self.kv.cut(tip, min(tokens - begin, self.kv.held.item(tip)))
+        keep(self.kv, tip, self.seqs.out[slot, begin:tokens])
         self.seqs.end(slot)
 
     def drop_row(self, row: int) -> None:

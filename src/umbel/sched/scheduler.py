@@ -11,8 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.branches import fork
 from umbel.cache.graft import graft
+from umbel.cache.keep import LeastRecent
 from umbel.cache.pages import PagePool
+from umbel.cache.prefix import PrefixIndex
 from umbel.cost.lengths import LengthBook
 from umbel.ir.sampled import Drawing, Ended, Outcomes, SampledTokens
 from umbel.ir.step import Step
@@ -72,6 +75,12 @@ class Scheduler:
             self.failed.append((row, reason))
             self.drop_row(row)
         return first
+
+    def reuse(self) -> None:
+        """From now on, rows that are added find their beginnings among all runs that are held or planned; prompts and
+        answers that are done stay, until their pages are wanted."""
+        self.kv.idle.follow(LeastRecent(retains=True))
+        self.kv.index = PrefixIndex(self.kv)
 
     @property
     def preemptions(self) -> int:
@@ -174,6 +183,28 @@ class Scheduler:
                 self.finish(slot, count)
         return ended
 
+    def fork(self, slot: int, n: int) -> list[int]:
+        """Go on from a running sample with `n` samples: itself and n - 1 with new sample numbers, which have the same
+        tokens so far and draw their own from here on. Returns their slots; no token is computed again.
+
+        Raises ValueError where the sample does not decode, or its last token is not known yet.
+        """
+        seqs, last = self.seqs, self.seqs.n_out[slot] - 1
+        if n < 1:
+            raise ValueError(f"n={n}: a sample is forked into at least 1, itself")
+        if not (seqs.running[slot] and seqs.primed[slot]) or last + 1 >= seqs.max_out[slot]:
+            raise ValueError(f"slot {slot} cannot be forked: its sample has to decode, with tokens still to draw")
+        if seqs.out[slot, last] < 0:
+            raise ValueError(f"slot {slot} cannot be forked: settle the step first that draws its token {last}")
+        tip = seqs.tip.item(slot)
+        begin = self.kv.start.item(tip) - seqs.prompt_len.item(slot)
+        slots = [slot]
+        for _ in range(n - 1):
+            rank = self.waiting.branch(seqs.row.item(slot))
+            slots.append(seqs.copy(slot, rank, int(self.waiting.samples[rank])))
+        seqs.tip[slots] = fork(self.kv, tip, slots, seqs.out[slot, begin : last + 1])
+        return slots
+
     def _recount(self, slot: int) -> None:
         """Not one of a sample's tokens counts, or several: its tip has as many as are left. The last one is still to be
         fed, for the logits of the next."""
@@ -183,8 +214,8 @@ class Scheduler:
         self.kv.length[tip] = length
 
     def finish(self, slot: int, tokens: int | None = None) -> None:
-        """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, its tip and
-        what no other reads are released."""
+        """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, and what
+        no other reads is released, or kept as the rule of the tree says."""
         row, tokens = int(self.seqs.row[slot]), tokens or int(self.seqs.n_out[slot])
         self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.requests.limit[row])
-        self.books.leave(slot)
+        self.books.finish(slot, tokens)

@@ -39,7 +39,7 @@ class Admission:
 
     def fits_now(self, candidate: Candidate) -> bool:
         """Whether there are pages for the sample's prompt, and for what it had generated or its first token."""
-        needed = self.kv.pages_missing(candidate.path) + self.pages_for(max(candidate.n_out, 1))
+        needed = self.kv.pages_missing(candidate.path) + self.pages_for(max(candidate.n_out - candidate.shared, 1))
         return needed <= self.kv.reclaimable(candidate.path)
 
     def pages_for(self, tokens: int) -> int:
@@ -75,7 +75,7 @@ class Reserving(Admission):
         if patience != self._patience:
             self._reserved, self._patience = self._reserve(patience), patience
         one = (np.array([v]) for v in (candidate.n_out, patience, candidate.limit))
-        growth = self.pages_for(int(self.goal(*one)[0]))
+        growth = self.pages_for(int(self.goal(*one)[0]) - candidate.shared)
         if self.kv.pages_missing(candidate.path) + growth + self._reserved > self.kv.reclaimable(candidate.path):
             return False
         self._reserved += growth
