@@ -12,6 +12,9 @@ when a plan lists what it did not take; where that fails, everything else goes o
 
 from __future__ import annotations
 
+import glob
+import os
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -138,9 +141,24 @@ def _added(family: str) -> tuple[str, ...]:
 @cache
 def installed() -> tuple[EntryPoint, ...]:
     """What other packages bring, by name."""
-    from importlib.metadata import entry_points  # here, as it is not needed for what is built in
+    if not _is_named():
+        return ()
+    from importlib.metadata import entry_points  # takes longer to import than a small plan to make
 
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, _package(entry))))
+
+
+def _is_named() -> bool:
+    """Whether any package on the path of imports may name the group: a look at the files that importlib.metadata reads.
+    Archives are not looked into, and may."""
+    for folder in sys.path:
+        if os.path.isfile(folder):
+            return True
+        for file in glob.iglob(os.path.join(glob.escape(folder), "*.*-info", "entry_points.txt")):
+            with open(file, "rb") as stream:
+                if GROUP.encode() in stream.read():
+                    return True
+    return False
 
 
 def _entries(families: tuple[str, ...]) -> Iterator[EntryPoint]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from tests.parameters import some_of
 from tests.plan.loops import ZeroRunner, loop_of
 from tests.plan.test_against_runs import WORKLOADS
 from tests.plan.workloads import MACHINE, SPEC, groups, run
@@ -72,7 +73,7 @@ JOBS: dict[str, Callable[[], Job]] = {
 
 
 @pytest.mark.parametrize("loose", [1, 12])
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", some_of(["groups"], ["unrelated", "samples"]))
 @EACH
 def test_the_walk_knows_limits_as_the_rule_does(rule: str, name: str, loose: int) -> None:
     """Answers end at their lengths, and the scheduler knows only their limits, `loose` times as far. A rule that
