@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from tests.books import check_kv, holders
 from tests.cache.test_lru import MOVES, PROMPTS, tree_of
 from umbel import registry
-from umbel.cache.keep import Keep
+from umbel.cache.keep import Keep, LeastRecent
 from umbel.cache.pages import PagePool
+from umbel.sched.policies.policy import Policy
+from umbel.sched.scheduler import Scheduler
 
 EACH = pytest.mark.parametrize("name", registry.names("keep"))
 
@@ -73,3 +75,11 @@ def test_what_nobody_waits_for_stays_only_where_the_rule_retains_it(name: str) -
     assert holders(kv) == ({*paths[0], *paths[1]} if rule.retains else set())
     assert kv.make_room(10) and not holders(kv)
     check_kv(kv)
+
+
+@EACH
+def test_a_session_keeps_by_the_rule_if_it_retains(name: str) -> None:
+    scheduler = Scheduler(PagePool(10, 1), 8, Policy(keep=name))
+    rule = scheduler.kv.idle.keep
+    scheduler.reuse()
+    assert scheduler.kv.idle.keep == (rule if rule.retains else LeastRecent(retains=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from umbel.cache.keep import Keep, LeastRecent
+from umbel.cache.keep import Keep, LastReader, LeastRecent
 from umbel.cache.labels import Labels
 
 
@@ -26,8 +26,9 @@ class Idle:
         return iter(self._nodes)
 
     def by_use(self) -> None:
-        """From now on the node that was read least recently goes first, as rows do not run in the order of nodes."""
-        if not self.keep.retains:
+        """From now on the node that was read least recently goes first, as rows do not run in the order of nodes, on
+        which the default rule relies."""
+        if self.keep == LastReader():
             self.follow(LeastRecent(retains=False))
 
     def follow(self, keep: Keep) -> None:

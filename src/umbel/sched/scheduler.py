@@ -78,8 +78,10 @@ class Scheduler:
 
     def reuse(self) -> None:
         """From now on, rows that are added find their beginnings among all runs that are held or planned; prompts and
-        answers that are done stay, until their pages are wanted."""
-        self.kv.idle.follow(LeastRecent(retains=True))
+        answers that are done stay until their pages are wanted. What was read least recently goes first then, unless
+        the policy names a rule that retains runs itself."""
+        if not self.kv.idle.keep.retains:
+            self.kv.idle.follow(LeastRecent(retains=True))
         self.kv.index = PrefixIndex(self.kv)
 
     @property
