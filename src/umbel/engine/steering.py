@@ -7,14 +7,12 @@ sample number of its own, and what is taken up again, here or elsewhere, goes on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.engine.watch.watchers import Watchers
 from umbel.errors import UsageError
-from umbel.ir.forest import Forest
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.workload import Workload
 from umbel.plan.draft import flat_forest
@@ -38,25 +36,14 @@ class Steering:
     def fork(self, row: int, sample: int, keys: Sequence[int], *, streamed: bool = False) -> list[int]:
         """Add a row for each of `keys` (its number in the input) that goes on from where the sample is, with a sample
         number of its own; nothing is computed again for it. Raises UsageError for a sample that has ended."""
-        scheduler, rank, count = self.scheduler, self.rank_of(row, sample), len(keys)
-        requests = scheduler.requests
-        load = Workload.of([requests.prompt(row)] * count, replace(requests.params[row], n=1), keys)
-        lot = Lot(
-            load,
-            Forest.empty(),
-            [requests.end_ids[row]] * count,
-            np.full(count, requests.limit.item(row)),
-            streamed=np.full(count, streamed),
-            lockstep=self.watchers.extend(load.params),
-            streams=np.full(count, requests.stream.item(row)),
-            first_sample=self._numbers(row, count),
-        )
-        first = steering.fork(scheduler.books, rank, lot)
-        rows = list(range(first, first + count))
+        rank, requests = self.rank_of(row, sample), self.scheduler.requests
+        rows = list(range(len(requests), len(requests) + len(keys)))
+        requests.repeat(row, keys, self._numbers(row, len(keys)), streamed=streamed)
+        self.watchers.repeat(row, len(keys))
         tokens, logprobs = self.tokens_of(rank), self.watchers.collected(rank)
-        for child in rows:
+        for child, child_rank in zip(rows, steering.fork(self.scheduler.books, rank, rows), strict=True):
             self._root[child] = self._root.get(row, row)
-            self.watchers.adopt(scheduler.waiting.ranks_of(child)[0], child, tokens, logprobs)
+            self.watchers.adopt(child_rank, child, tokens, logprobs)
         return rows
 
     def append(self, row: int, sample: int, tokens: Sequence[int]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +17,9 @@ from umbel.sched.lot import Lot
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+_PARAMETERS = ("temperature", "top_k", "top_p", "min_p", "stream", "logprobs", "min_tokens", "limit")
+_ALIKE = (*_PARAMETERS, "has_stops", "certain", "lockstep")  # columns that a copy of a row has in common with it
 
 
 class RequestTable(Growable):
@@ -95,6 +101,23 @@ class RequestTable(Growable):
         ends = {i for ids in set(lot.end_ids) for i in ids}
         if not ends <= set(self.any_end.tolist()):
             self.any_end = np.union1d(self.any_end, np.array(sorted(ends), np.int64))
+
+    def repeat(self, row: int, keys: Sequence[int], first_sample: Ints, *, streamed: bool) -> None:
+        """Add rows like one that is there, but of one sample each: a row for each of `keys`, whose sample has the
+        number in `first_sample` (`[new rows]`)."""
+        count, prompt, params = len(keys), self.prompt(row), self.params[row]
+        alike = {name: np.repeat(getattr(self, name)[row : row + 1], count) for name in _ALIKE}
+        self._grow(
+            tokens=np.tile(prompt, count),
+            offsets=self.offsets[-1] + len(prompt) * np.arange(1, count + 1),
+            n=np.ones(count, np.int64),
+            key=np.array(keys, np.int64),
+            first_sample=first_sample,
+            streamed=np.full(count, streamed),
+            **alike,
+        )
+        self.params += [params if params.n == 1 else replace(params, n=1)] * count
+        self.end_ids += [self.end_ids[row]] * count
 
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of a row's prompt."""

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from umbel.cache import branches
 from umbel.sched.books import Books
-from umbel.sched.lot import Lot
 
 Ints = NDArray[np.int64]
 
@@ -24,23 +23,23 @@ def give(books: Books, rank: int, tokens: Sequence[int], limit: int) -> None:
     books.kv.extend(np.array([seqs.tip.item(slot)]), len(tokens))
 
 
-def fork(books: Books, rank: int, lot: Lot) -> int:
-    """Add rows of one sample each that go on from where a sample is, with its tokens; returns the number of the first.
-    Nothing is computed again for it: what the tip of a running sample holds becomes a run that all share."""
-    first, kv = len(books.requests), books.kv
-    leaf = kv.leaf.item(int(books.waiting.rows[rank]))
-    children = _enrol(books, lot, leaf)
+def fork(books: Books, rank: int, rows: list[int]) -> list[int]:
+    """Let rows of one sample each, which are in the table but nowhere else, go on from where a sample is, with its
+    tokens; returns their ranks. Nothing is computed again for it: what the tip of a running sample holds becomes a run
+    that all share."""
+    leaf = books.kv.leaf.item(int(books.waiting.rows[rank]))
+    children = _enrol(books, rows, leaf)
     slot = books.seqs.slot_of.get(rank)
     if slot is None:
         _expect(books, leaf, len(children))
-        return first
+        return children
     new = [_take_up(books, child) for child in children]
     _copy(books, slot, new)
     if books.seqs.running[slot]:
         _split(books, slot, new)
     else:
         _wait_beside(books, slot, new)
-    return first
+    return children
 
 
 def leave_out(books: Books, rank: int) -> None:
@@ -49,14 +48,13 @@ def leave_out(books: Books, rank: int) -> None:
     books.kv.skip(books.kv.path(books.kv.leaf.item(int(books.waiting.rows[rank]))))
 
 
-def _enrol(books: Books, lot: Lot, leaf: int) -> list[int]:
-    """Rows of one sample each whose prompts end in a node that is there; returns their ranks."""
-    first, count = len(books.requests), len(lot.workload)
-    books.requests.extend(lot)
+def _enrol(books: Books, rows: list[int], leaf: int) -> list[int]:
+    """Rows of one sample each wait whose prompts end in a node that is there; returns their ranks."""
+    count = len(rows)
     books.kv.add_rows(np.full(count, leaf))
-    books.waiting.extend(np.arange(count), np.ones(count, np.int64), books.requests.first_sample[first:])
-    books.lengths.add_rows(lot.row_groups, lot.templates)
-    return [books.waiting.ranks_of(first + i)[0] for i in range(count)]
+    books.waiting.extend(np.arange(count), np.ones(count, np.int64), books.requests.first_sample[rows[0] :])
+    books.lengths.add_rows(np.zeros(count, np.int64), ("",))
+    return [books.waiting.ranks_of(row)[0] for row in rows]
 
 
 def _copy(books: Books, slot: int, new: list[int]) -> None:

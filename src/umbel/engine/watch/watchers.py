@@ -50,6 +50,10 @@ class Watchers(Growable):
         self._grow(_watched=watched)
         return np.asarray(watched & self._lockstep != 0)
 
+    def repeat(self, row: int, count: int) -> None:
+        """More rows, watched as one that is there."""
+        self._grow(_watched=np.repeat(self._watched[row : row + 1], count))
+
     def masks(self, drawing: Drawing) -> DrawMasks | None:
         """The tokens that the draws of a step may give, where any watcher says so."""
         found: DrawMasks | None = None
