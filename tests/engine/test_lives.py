@@ -55,10 +55,13 @@ class Lives(RuleBasedStateMachine):
         chunk=st.sampled_from((1, 3, 16, 200)),
         pool=st.sampled_from(((1, CONTEXT + 2), (1, 120), (4, 400))),
         admission=st.sampled_from(("past-future", "aggressive")),
+        keeps=st.booleans(),
     )
-    def begin(self, ahead: bool, chunk: int, pool: tuple[int, int], admission: str) -> None:
+    def begin(self, ahead: bool, chunk: int, pool: tuple[int, int], admission: str, keeps: bool) -> None:
         (page, pages), runner = pool, FakeRunner(pool[1], pool[0], VOCAB)
         scheduler = Scheduler(PagePool(pages, page), chunk, Policy(admission=admission))
+        if keeps:
+            scheduler.reuse()
         self.loop = Loop(scheduler, Ahead(runner) if ahead else runner, None, Defaults(0, ENDS, CONTEXT))
         self.lives: dict[tuple[int, int], Life] = {}  # by row and sample, of rows that are not out
         self.forked: dict[int, int] = {}  # root of each row
@@ -161,7 +164,8 @@ class Lives(RuleBasedStateMachine):
         else:
             raise AssertionError("no end after 20,000 steps")
         if hasattr(self, "loop"):
-            assert not self.lives and self.loop.scheduler.pool.used == 0
+            pool = self.loop.scheduler.pool
+            assert not self.lives and self.loop.scheduler.kv.make_room(pool.n_pages) and pool.used == 0
 
     def _open(self, data: st.DataObject) -> tuple[int, int, Life, list[int]] | None:
         """A sample that is not done once all steps are seen through, and the tokens that it has, as it must."""

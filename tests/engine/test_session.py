@@ -270,3 +270,41 @@ def test_a_thousand_arrivals_on_a_given_runner_equal_one_batch(ahead: bool) -> N
         steps = llm.stats().steps
     assert [found[ticket] for ticket in sorted(found, key=row_of.__getitem__)] == wanted
     assert steps < sum(p.max_tokens or 0 for p in params) / 8
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_was_said_is_not_computed_again(llm: LLM) -> None:
+    """Turn after turn only what is new of a prompt goes through the model, and the answers are those of each alone."""
+    params = SamplingParams(temperature=0.8, seed=3, max_tokens=20, ignore_eos=True)
+    with LLM(str(llm.engine.model.directory), dtype="float32", device="cpu", threads=1, chunk=64) as fresh:
+        prompt, total = list(range(5, 45)), 0
+        with fresh.session() as session:
+            for turn in range(4):
+                (ticket,) = session.add([prompt], params)
+                event = next(session)
+                assert event.ticket == ticket and event.output is not None
+                assert event.output.outputs == llm.generate([prompt], params)[0].outputs
+                total += len(prompt)
+                prompt = [*prompt, *event.output.outputs[0].token_ids, 9, turn + 5]
+        computed = fresh.stats().computed_prompt_tokens + fresh.stats().recomputed_tokens
+    new = 40 + 3 * 3  # the first prompt; then the last token of an answer, and the two behind it
+    assert computed <= new + 4 * 16, "what does not fill a page may be computed again"
+    assert computed < total / 2
+
+
+def test_kept_beginnings_make_room_for_rows(llm: LLM) -> None:
+    """In a pool that a few rows fill, what was kept goes when it is in the way, and answers stay as they were."""
+    rng = random.Random(2)
+    prompts = [[5, rng.randrange(3), rng.randrange(3), *range(20, 20 + rng.randrange(12))] for _ in range(40)]
+    params = [SamplingParams(temperature=0.9, seed=i, max_tokens=rng.randrange(1, 20)) for i in range(40)]
+    wanted = [output.outputs for output in llm.generate(prompts, params)]
+    directory = str(llm.engine.model.directory)
+    small = LLM(directory, dtype="float32", device="cpu", threads=1, chunk=24, kv_tokens=160)
+    with small.session() as session:
+        found: dict[int, tuple[Completion, ...]] = {}
+        for i in range(0, 40, 4):
+            session.add(prompts[i : i + 4], params[i : i + 4])
+            found |= finished(next(session) for _ in range(2))
+        session.close()
+        found |= finished(session)
+    assert [found[ticket] for ticket in range(40)] == wanted
