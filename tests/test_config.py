@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -53,3 +54,9 @@ def test_a_config_does_not_change() -> None:
 def test_nearest() -> None:
     assert nearest("temprature", ["temperature", "top_p"]) == " (did you mean 'temperature'?)"
     assert nearest("qqq", ["temperature"]) == ""
+
+
+def test_settings_survive_json() -> None:
+    """As the other ranks of a process group get them."""
+    config = EngineConfig("demo", skip=("lengths",), tensor_parallel_size=2)
+    assert EngineConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config

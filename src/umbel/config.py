@@ -69,6 +69,9 @@ class EngineConfig:
     keep: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in ("skip", "watchers"):
+            if isinstance(several := getattr(self, name), list):  # as JSON has them, for the other ranks
+                object.__setattr__(self, name, tuple(several))
         for name in (*CHOICES, *OPTIONS.values()):
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
