@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,13 @@ def test_a_rank_that_ends_is_an_error(tmp_path: Path) -> None:
             llm.generate(PROMPTS, GREEDY)
     finally:
         ranks.stop()
+
+
+def test_a_rank_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_model(tmp_path / "llama", "llama")
+    monkeypatch.setattr("umbel.engine.ranks.sys.executable", shutil.which("false"))
+    with pytest.raises(UmbelError, match="rank 1 of 2 ended with exit code 1 before it had started"):
+        llm_of(directory, 2)
 
 
 FIRST = """

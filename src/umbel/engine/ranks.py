@@ -49,6 +49,7 @@ class Ranks:
         # In a session of their own, as Ctrl-C is for the job; they end when their pipe does, so not after this process.
         self.others = [subprocess.Popen(c, stdin=subprocess.PIPE, start_new_session=True) for c in commands]
         self.stop = weakref.finalize(self, _stop, self.others, meeting)
+        self._wait_for_others(Path(meeting))
         join(meeting, Shard(0, self.count), config.device)
 
     def make_store(self, n_pages: int, page_size: int) -> None:
@@ -69,6 +70,14 @@ class Ranks:
                 raise
             raise UmbelError(f"{ended}; what is finished is kept: run the same command again") from error
 
+    def _wait_for_others(self, meeting: Path) -> None:
+        """Wait until all others are about to join, as joining cannot notice that one of them has ended."""
+        while not all((meeting / f"rank-{rank}").exists() for rank in range(1, self.count)):
+            if ended := self._ended():
+                self.stop()
+                raise UmbelError(f"{ended} before it had started")
+            time.sleep(0.01)
+
     def _ended(self) -> str:
         """The first of the others that does not run any more, and how it ended; "" while all run."""
         for rank, other in enumerate(self.others, 1):
@@ -83,6 +92,7 @@ def join(meeting: str, shard: Shard, device: str) -> None:
     """Become a rank of the group that meets in a folder, and that cannot be reached from other machines."""
     kinds = "cpu:gloo,cuda:nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
     place = f"file://{Path(meeting) / 'store'}"
+    (Path(meeting) / f"rank-{shard.rank}").touch()
     with _loopback():
         dist.init_process_group(kinds, init_method=place, rank=shard.rank, world_size=shard.count, timeout=TIMEOUT)
 
