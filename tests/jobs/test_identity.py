@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
+from tests.packages import ROWS as ROWS_OF_TOYS
+from tests.packages import TOYS, installed, write_package
 from tests.parameters import some_of
 from tests.tiny_models import make_model
 from umbel.config import DECIDED_HERE, EngineConfig
@@ -79,6 +81,20 @@ def test_another_setting_is_refused_before_anything_is_asked_of_the_machine(
     with pytest.raises(StoreMismatch, match=rf"engine\.{next(iter(settings))}: (?s:.*)to resume \({typed}\)"):
         other.run()
     assert (begun / "out").read_bytes() == before
+
+
+def test_another_watcher_is_refused(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In both directions: a job without one goes on without, and one with it goes on with it."""
+    packages = tmp_path_factory.mktemp("packages")
+    write_package(packages, "umbel-toys", ROWS_OF_TOYS)
+    with installed(packages, TOYS):
+        with pytest.raises(StoreMismatch, match=r"engine\.watchers: (?s:.*)to resume \(no --watcher\)"):
+            job(begun, watchers=("alternating",)).run()
+        watched = tmp_path_factory.mktemp("watched")
+        write_rows(watched / "in.jsonl", ROWS)
+        assert job(watched, watchers=("alternating",)).run().status == "budget"
+        with pytest.raises(StoreMismatch, match=r"to resume \(--watcher alternating\)"):
+            job(watched).run()
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def _typed(name: str, stored: Any, now: Any) -> str:
         return f"--device {'cpu' if stored == 'cpu' else 'cuda'}"
     if name == "attention_backend" and stored not in choices("attention_backend"):
         return "--attention-backend auto"
+    if name == "watchers":
+        return " ".join(f"--watcher {quote(one)}" for one in stored.split(", ")) if stored else "no --watcher"
     if name not in _OPTIONS:
         return ""
     option = f"--{name.replace('_', '-')}"
