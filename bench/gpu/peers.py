@@ -134,7 +134,7 @@ def _levels(step: Step) -> list[tuple[np.ndarray, ...]]:
         tokens = (step.end - step.start)[at]
         n_pages = -(-tokens // PAGE)
         pages = np.concatenate([step.pages[b : b + n] for b, n in zip(step.page_begin[at], n_pages, strict=True)])
-        below = step.row_begin[at], step.subtree_end[at]
+        below = step.row_begin[at], step.below_end[at]
         found.append(
             (np.append(below[0], below[1][-1]), np.append(0, np.cumsum(n_pages)), pages, (tokens - 1) % PAGE + 1)
         )

@@ -88,6 +88,6 @@ def test_sharing_has_to_pay() -> None:
         job = Job(prompts, [1] * 8, [4] * 8)
         last = [step for _, step in steps_of(job, job.demand(16), 16, 1000)][-1]
         shared = shared_nodes(last, Cut(16, 256, 2))
-        readers = last.subtree_end - last.row_begin
+        readers = last.below_end - last.row_begin
         assert bool(shared[readers == 8].all()) is pays and (readers == 8).any()
         assert not shared[readers == 1].any()

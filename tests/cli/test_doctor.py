@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_said_before_it_is_loaded(capsys: pytest.CaptureFix
 def test_probes_are_steps(probe: Any) -> None:
     """Rows, nodes and pages fit together as a scheduler's would."""
     step = make_step(probe, 100)
-    assert step.n_rows == probe.tokens == step.row_end[-1] == step.subtree_end.max()
+    assert step.n_rows == probe.tokens == step.row_end[-1] == step.below_end.max()
     held = -(-(step.end - step.start) // step.page_size)
     assert (step.page_begin + held <= [*step.page_begin[1:], len(step.pages)]).all() and held.sum() == len(step.pages)
     owner = [int(n) for n, rows in enumerate(step.row_end - step.row_begin) for _ in range(rows)]

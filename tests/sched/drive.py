@@ -210,8 +210,8 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
     for node in range(n_nodes - 1, -1, -1):
         if (parent := int(step.parent[node])) >= 0:
             below[parent] = max(below[parent], below[node])
-    assert step.subtree_end.tolist() == below.tolist()
-    assert (step.subtree_end > step.row_begin).all(), "a node without rows in its subtree has no business here"
+    assert step.below_end.tolist() == below.tolist()
+    assert (step.below_end > step.row_begin).all(), "a node without rows in its subtree has no business here"
     open_path: list[int] = []
     for node in range(n_nodes):
         parent = int(step.parent[node])

@@ -45,7 +45,7 @@ def step() -> Step:
         end=ints(8, 10, 11),
         row_begin=ints(0, 0, 2),
         row_end=ints(0, 2, 3),
-        subtree_end=ints(3, 2, 3),
+        below_end=ints(3, 2, 3),
         pages=ints(0, 1, 2),
         page_begin=ints(0, 1, 2),
         page_size=16,

@@ -96,15 +96,15 @@ def _groups(step: Step) -> _Groups:
     own_from = step.end - (step.row_end - step.row_begin)  # position of the node's first row
     # Cells before the one that the first own row stands in: all rows of the subtree read them.
     past = np.clip(own_from // GRID, first, last)
-    whole = (past > first) & (step.subtree_end > step.row_begin)
+    whole = (past > first) & (step.below_end > step.row_begin)
     node = np.flatnonzero(whole)
-    parts = [(node, first[node], (past - first)[node], step.row_begin[node], step.subtree_end[node])]
-    own = np.flatnonzero((last > past) & (step.subtree_end > step.row_begin))
+    parts = [(node, first[node], (past - first)[node], step.row_begin[node], step.below_end[node])]
+    own = np.flatnonzero((last > past) & (step.below_end > step.row_begin))
     for n in own.tolist():
         cells = np.arange(past[n], last[n])
         begin = step.row_begin[n] + (cells + 1) * GRID - own_from[n]
         ones = np.ones_like(cells)
-        parts.append((n * ones, cells, ones, begin, step.subtree_end[n] * ones))
+        parts.append((n * ones, cells, ones, begin, step.below_end[n] * ones))
     node, at, cells, begin, end = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((at, node))
     groups = _Groups(node[order], at[order], cells[order], begin[order], end[order])

@@ -68,7 +68,7 @@ def _passed(step: Step, cut: Cut) -> NDArray[np.bool_]:
     if cut.window is not None:
         return np.zeros(len(step.parent), bool)
     begins = step.row_begin[step.row_end > step.row_begin]
-    readers = np.searchsorted(begins, step.subtree_end) - np.searchsorted(begins, step.row_end)
+    readers = np.searchsorted(begins, step.below_end) - np.searchsorted(begins, step.row_end)
     return shared_nodes(step, cut) & (readers > 1)
 
 
@@ -105,7 +105,7 @@ def _own_paths(step: Step, own: Ints, shared: NDArray[np.bool_], window: int | N
 
 def _whole_nodes(step: Step, nodes: Ints) -> Pass:
     """All of some nodes, each for the rows strictly below it."""
-    begin, end = step.row_end[nodes], step.subtree_end[nodes]
+    begin, end = step.row_end[nodes], step.below_end[nodes]
     q_begin = np.append(0, np.cumsum(end - begin))
     rows: slice | Ints = slice(int(begin[0]), int(end[-1]))
     if (begin[1:] != end[:-1]).any():

@@ -68,7 +68,7 @@ class ReferenceAttention:
         reads = torch.ones(self.spec.n_kv_heads, len(positions), dtype=torch.bool)
         for piece in view.pieces:
             first, end = int(step.start[piece.node]), int(step.end[piece.node])
-            is_below = step.row_begin[piece.node] <= row < step.subtree_end[piece.node]
+            is_below = step.row_begin[piece.node] <= row < step.below_end[piece.node]
             if is_below and piece.begin <= row < piece.end:
                 at = np.flatnonzero((positions >= first) & (positions < end))
                 reads[:, at] = piece.blocks.cpu()[:, (positions[at] - first) // view.block]

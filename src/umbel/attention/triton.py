@@ -90,7 +90,7 @@ class TritonAttention:
     def _cut(self, step: Step) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""
         heads, rows = self.heads, max(self.tiles.wide // self.heads.group, 1)
-        below = step.subtree_end - step.row_begin
+        below = step.below_end - step.row_begin
         keys = int(((step.end - step.start) * -(-below // rows)).sum()) * heads.n_kv_heads
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
         return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window, self.share_factor)

@@ -70,9 +70,9 @@ def shared_nodes(step: Step, cut: Cut) -> NDArray[np.bool_]:
     """Which nodes get a pass of their own (`[nodes]`)."""
     own = np.flatnonzero(step.row_end > step.row_begin)
     begins = step.row_begin[own]
-    readers = np.searchsorted(begins, step.subtree_end) - np.searchsorted(begins, step.row_begin)
+    readers = np.searchsorted(begins, step.below_end) - np.searchsorted(begins, step.row_begin)
     spared = (readers - 1) * (step.end - step.start)
-    queries = (step.subtree_end - step.row_begin) * cut.group
+    queries = (step.below_end - step.row_begin) * cut.group
     return (readers > 1) & (cut.share_factor * spared > queries)
 
 
@@ -80,7 +80,7 @@ def _reads(step: Step, cut: Cut) -> tuple[Ints, Ints]:
     """Tiles (`[tiles, 2]`: rows [begin, end)) and which node each reads (`[reads, 2]`: tile, node), by tile."""
     shared = shared_nodes(step, cut)
     at = np.flatnonzero(shared)
-    passes, pass_of = _tiles(step.row_begin[at], step.subtree_end[at], cut.rows)
+    passes, pass_of = _tiles(step.row_begin[at], step.below_end[at], cut.rows)
     own = np.flatnonzero(step.row_end > step.row_begin)
     rest, rest_of = _tiles(step.row_begin[own], step.row_end[own], cut.rows)
     tile, node = [np.arange(len(passes))], [at[pass_of]]

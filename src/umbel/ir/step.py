@@ -59,7 +59,7 @@ class Step:
     must not be written again; only its logits are wanted).
     Nodes (`[nodes]`, depth-first): `parent` (index into the nodes of this step, -1 for a root), `start` and `end`
     (positions whose KV the node holds once the step has run), `row_begin`, `row_end` (its own rows: the last
-    `row_end - row_begin` positions it holds), `subtree_end` (end of the range of the rows below it).
+    `row_end - row_begin` positions it holds), `below_end` (end of the range of the rows below it).
     Pages: position p of node i lives in slot `pages[page_begin[i] + (p - start) // page_size] * page_size +
     (p - start) % page_size`.
     """
@@ -72,7 +72,7 @@ class Step:
     end: Ints
     row_begin: Ints
     row_end: Ints
-    subtree_end: Ints
+    below_end: Ints
     pages: Ints
     page_begin: Ints
     page_size: int

@@ -153,7 +153,7 @@ def make_step(p: Probe, vocab_size: int) -> Step:
         end=np.append(roots + p.shared, p.shared + lengths),
         row_begin=np.append(roots, last - p.new),
         row_end=np.append(roots, last),
-        subtree_end=np.append(roots + p.tokens, last),
+        below_end=np.append(roots + p.tokens, last),
         pages=np.arange(p.pages),
         page_begin=np.cumsum(pages) - pages,
         page_size=PAGE_SIZE,

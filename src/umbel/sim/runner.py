@@ -119,5 +119,5 @@ def _read_once(step: Step) -> int:
 
 def _read_by_each(step: Step) -> int:
     """KV tokens when every sequence reads its whole context: the ends of the nodes below which no other row stands."""
-    ends = (step.row_end > step.row_begin) & (step.subtree_end == step.row_end)
+    ends = (step.row_end > step.row_begin) & (step.below_end == step.row_end)
     return int(step.end[ends].sum())

@@ -136,7 +136,7 @@ class Native:
         fresh write to slot `scratch`."""
         return _umbel.make_forest(
             step.positions, step.fresh, step.parent, step.start, step.end, step.row_begin, step.row_end,
-            step.subtree_end, step.pages, step.page_begin, step.page_size,
+            step.below_end, step.pages, step.page_begin, step.page_size,
             scratch, group, n_kv_heads, torch.get_num_threads(), window or 0,
         )  # fmt: skip
 
