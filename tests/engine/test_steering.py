@@ -157,3 +157,47 @@ def test_bad_input_is_named_and_changes_nothing(llm: LLM) -> None:
     assert [found[one], found[two]] == [output.outputs for output in wanted]
     with pytest.raises(UsageError, match="not open"):
         session.append(one, [5])
+
+
+def test_a_quorum_stops_the_rest(llm: LLM) -> None:
+    """The first two of five to finish come out, as they would have; nothing comes of the others, and none is lost."""
+    params = [sampled(i, 4 + 5 * i) for i in range(5)]
+    wanted = [output.outputs for output in llm.generate([PROMPT] * 5, params)]
+    for late in (False, True):
+        with llm.session() as session:
+            tickets = session.add([PROMPT] * 5, params)
+            (other,) = session.add([[7, 8]], sampled(9, 30))
+            if not late:
+                session.quorum(tickets, 2)
+            events = [next(session)]
+            if late:
+                session.quorum(tickets, 2)
+            session.close()
+            found = finished(iter([*events, *session]))
+            with pytest.raises(UsageError, match="ticket 4 is cancelled already"):
+                session.cancel(4)
+        assert found.keys() == {0, 1, other} and [found[0], found[1]] == wanted[:2]
+
+
+def test_a_quorum_of_a_wrong_size_is_named(llm: LLM) -> None:
+    with llm.session() as session:
+        tickets = session.add([PROMPT] * 2, sampled(1))
+        for count in (0, 3, True, "1"):
+            with pytest.raises(UsageError, match=f"quorum: {count!r} of 2"):
+                session.quorum(tickets, count)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="ticket 9"):
+            session.quorum([0, 9], 1)
+
+
+def test_what_rows_have_cost_is_counted(llm: LLM) -> None:
+    """Tokens drawn, and the context that each of them was drawn behind: by hand for rows of known lengths."""
+    with llm.session() as session:
+        one, two = session.add([PROMPT, [7, 8]], [sampled(1, 3), sampled(2, 5)])
+        session.close()
+        list(session)
+        both, first, second = (session.spent(tickets) for tickets in ([one, two], [one], [two]))
+    assert (first.prompt_tokens, second.prompt_tokens, both.prompt_tokens) == (5, 2, 7)
+    assert first.output_tokens == 3 and first.kv_token_steps == 5 + 6 + 7
+    assert second.output_tokens == 5 and second.kv_token_steps == 2 + 3 + 4 + 5 + 6
+    assert both.output_tokens == 8 and both.kv_token_steps == first.kv_token_steps + second.kv_token_steps
+    assert both.seconds == pytest.approx(first.seconds + second.seconds) and first.seconds > 0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
-from umbel.engine.ledger import RowLedger
+from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.output import Rows
 from umbel.engine.steering import Steering
 from umbel.engine.watch.base import Surroundings
@@ -175,6 +175,13 @@ class Loop:
         self.steering.restore(row, record)
         self.rows.restore(row, record.finished)
         return row
+
+    def spent(self, keys: Sequence[int]) -> Spent:
+        """What the rows with these numbers in the input have cost; `ledger` has counted it."""
+        requests = self.scheduler.requests
+        rows = np.flatnonzero(np.isin(requests.key, keys))
+        prompts = int((requests.offsets[rows + 1] - requests.offsets[rows]).sum())
+        return Spent(prompts) if self.ledger is None else self.ledger.spent(rows, prompts)
 
     def run(self) -> Iterator[Output]:
         """Every row once, as they finish, until all are done."""

@@ -12,11 +12,13 @@ from types import TracebackType
 import numpy as np
 
 from umbel.engine.intake import Batch, Intake, Prompt, RequestOutput
+from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.local import LocalEngine
 from umbel.engine.loop import Event, Loop, Tokens
-from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets
+from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets, checked_ids
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
+from umbel.ir.request import Output
 from umbel.ir.resumable import Resumable
 from umbel.ir.workload import Workload, join
 
@@ -48,14 +50,14 @@ class Session:
     def __enter__(self) -> Session:
         self._loop = self._ending.enter_context(self._engine.running(self._planner.plan))
         self._loop.scheduler.reuse()
+        self._loop.ledger = RowLedger()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-        with self._turn:
+        with self._turn, self._changed:
             self._loop = None
             self._ending.close()
-        with self._changed:
             self._tickets.live.clear()
             self._events.clear()
 
@@ -117,11 +119,7 @@ class Session:
         """Put tokens behind those that a completion of the ticket has so far, as part of its answer and beside its
         `max_tokens`; what comes next is drawn behind them. Raises UsageError for a ticket that is not live, for ids
         that the model does not have, and for more than the model's context has room for."""
-        ids = [int(token) for token in token_ids]
-        width = self._intake.model.spec.vocab_size
-        wrong = next((token for token in ids if not 0 <= token < width), None)
-        if wrong is not None or not ids:
-            raise UsageError(f"append: {'no token ids' if wrong is None else wrong}: give ids from 0 to {width - 1}")
+        ids = checked_ids(token_ids, self._intake.model.spec.vocab_size)
         with self._steer(ticket) as (loop, row, _):
             loop.append(row, loop.first_sample(row) if sample is None else sample, ids)
 
@@ -137,17 +135,27 @@ class Session:
         """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except beginnings
         that are still in memory. With `stream`, tokens that come from now on come as events. Raises UsageError for a
         record that does not fit the model's context."""
-        most = max(len(one.token_ids) for one in record.open) + len(record.prompt_token_ids)
-        if most >= self._intake.model.spec.max_positions:
-            raise UsageError(f"resume: {most:,} tokens do not fit {self._intake.model.spec.max_positions:,} positions")
         self._check_open("resume")
+        record.check_fits(self._intake.model.spec.max_positions)
         with self._between_steps() as loop, self._changed:
-            request = LiveRequest(record.params)
-            (ticket,) = self._tickets.more([request])
+            (ticket,) = self._tickets.more([request := LiveRequest(record.params)])
             row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream)
             for one in record.open if stream else ():
                 self._read(request, Tokens(row, one.sample, one.token_ids, given=True))
         return ticket
+
+    def quorum(self, tickets: Sequence[int], count: int) -> None:
+        """When `count` of these tickets have finished, cancel the others. Raises UsageError as `cancel` does, and for a
+        count that is not from 1 to their number."""
+        with self._changed:
+            for other in self._tickets.gather(tickets, count):
+                self._drop(other)
+            self._changed.notify_all()
+
+    def spent(self, tickets: Sequence[int]) -> Spent:
+        """What the rows of some tickets have cost so far, whether they are live or not."""
+        with self._between_steps() as loop:
+            return loop.spent(tickets)
 
     def close(self) -> None:
         """No more prompts come: iterating ends when all that were added are done."""
@@ -230,7 +238,7 @@ class Session:
 
     def _wait(self) -> bool:
         """Sleep until there is something to do and no other thread steers a row. False when all is done."""
-        if self._loop is None and not self._closed:
+        if not self._closed:
             self._check_open("iterate")
         with self._changed:
             self._changed.wait_for(lambda: not self._steering and (self._waits() or self._closed))
@@ -272,16 +280,18 @@ class Session:
         """Turn what came out of the loop into an event of a ticket."""
         requests = loop.scheduler.requests
         ticket, ids = int(requests.key[event.row]), requests.prompt(event.row)
-        request = self._tickets.live.get(ticket)
-        if isinstance(event, Tokens):
-            if request is not None:
+        if isinstance(event, Output):
+            self._row_of.pop(ticket, None)
+        with self._changed:
+            request = self._tickets.live.get(ticket)
+            if request is not None and isinstance(event, Tokens):
                 text = self._read(request, event)
                 self._events.append(SessionEvent(ticket, "tokens", event.sample, event.token_ids, text))
-            return
-        self._row_of.pop(ticket, None)
-        if request is not None:
-            output = RequestOutput(str(ticket), request.text, ids.tolist(), event.outputs, error=event.error)
-            self._events.append(SessionEvent(ticket, "finished", output=output))
+            elif request is not None and isinstance(event, Output):
+                output = RequestOutput(str(ticket), request.text, ids.tolist(), event.outputs, error=event.error)
+                self._events.append(SessionEvent(ticket, "finished", output=output))
+                for other in self._tickets.answer(ticket):
+                    self._drop(other)
 
     def _read(self, request: LiveRequest, event: Tokens) -> str:
         """What new tokens add to the text of their completion."""

@@ -35,12 +35,13 @@ class SessionEvent:
 
 @dataclass(slots=True)
 class LiveRequest:
-    """A ticket whose answer is not out yet: its parameters, the `text` of its prompt where that was given as one, and
-    the `key` that its caller gave."""
+    """A ticket whose answer is not out yet: its parameters, the `text` of its prompt where that was given as one, the
+    `key` that its caller gave, and whether its answer is there (`done`), if not taken yet."""
 
     params: SamplingParams
     text: str | None = None
     key: int | None = None
+    done: bool = False
     _texts: dict[int, AnswerStream] = field(default_factory=dict)  # by sample
 
     def read(self, event: Tokens, prompt: NDArray[np.int32], tokenizer: Tokenizer | None) -> str:
@@ -57,6 +58,14 @@ class LiveRequest:
         return stream.push(ids[:-1] if hidden else ids) + stream.finish()
 
 
+@dataclass(slots=True)
+class Quorum:
+    """Tickets of which so many more are to finish; then the others are not wanted any more."""
+
+    open: set[int]
+    needed: int
+
+
 class Tickets:
     """Whole numbers from 0 on. `live` are the requests of those that have neither finished nor been cancelled."""
 
@@ -65,6 +74,7 @@ class Tickets:
         self.count = 0
         self._key_of: dict[int, int] = {}  # keys given by callers -> ticket, of live ones
         self._cancelled: set[int] = set()
+        self._quorums: dict[int, Quorum] = {}
 
     def enter(self, batch: Batch, keys: Sequence[int | str] | None) -> int:
         """Give out a ticket for each prompt of a batch; returns the first. Raises UsageError, and gives out none, for a
@@ -101,6 +111,30 @@ class Tickets:
             raise UsageError(f"ticket {ticket!r}: this session has given out {self.count}, from 0 on")
         return self.live.get(ticket)
 
+    def gather(self, tickets: Sequence[int], count: int) -> list[int]:
+        """So many of some tickets are wanted; returns those to cancel already. Raises UsageError as `find`, and for
+        more than there are."""
+        found = {ticket: self.find(ticket) for ticket in tickets}
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(found):
+            raise UsageError(f"quorum: {count!r} of {len(found)} tickets: must be from 1 to their number")
+        open_ = {ticket for ticket, request in found.items() if request is not None and not request.done}
+        quorum = Quorum(open_, count - (len(found) - len(open_)))
+        self._quorums.update(dict.fromkeys(open_, quorum))
+        return self._rest(quorum)
+
+    def answer(self, ticket: int) -> list[int]:
+        """A live ticket's answer is there; returns the tickets to cancel for that."""
+        self.live[ticket].done = True
+        quorum = self._quorums.pop(ticket, None)
+        if quorum is None:
+            return []
+        quorum.open.discard(ticket)
+        quorum.needed -= 1
+        return self._rest(quorum)
+
+    def _rest(self, quorum: Quorum) -> list[int]:
+        return sorted(t for t in quorum.open if t in self.live) if quorum.needed <= 0 else []
+
     def cancel(self, ticket: int) -> None:
         """A live ticket's answer is not wanted any more."""
         self.finish(ticket)
@@ -109,5 +143,16 @@ class Tickets:
     def finish(self, ticket: int) -> None:
         """A live ticket's answer is out."""
         request = self.live.pop(ticket)
+        self._quorums.pop(ticket, None)
         if request.key is not None:
             del self._key_of[request.key]
+
+
+def checked_ids(token_ids: Sequence[int], width: int) -> list[int]:
+    """Token ids to append, as whole numbers. Raises UsageError where there are none, or one is not in the model's
+    vocabulary of `width`."""
+    ids = [int(token) for token in token_ids]
+    wrong = next((token for token in ids if not 0 <= token < width), None)
+    if wrong is not None or not ids:
+        raise UsageError(f"append: {'no token ids' if wrong is None else wrong}: give ids from 0 to {width - 1}")
+    return ids

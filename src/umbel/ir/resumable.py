@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, TokenLogprobs
 
@@ -33,3 +34,9 @@ class Resumable:
     next_sample: int
     open: tuple[OpenSample, ...]
     finished: tuple[Completion, ...] = ()
+
+    def check_fits(self, context: int) -> None:
+        """Raise UsageError where a model with a context of so many tokens could not go on with it."""
+        longest = len(self.prompt_token_ids) + max(len(one.token_ids) for one in self.open)
+        if longest >= context:
+            raise UsageError(f"resume: {longest:,} tokens leave no room for another in a context of {context:,}")
