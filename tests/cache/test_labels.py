@@ -37,7 +37,7 @@ def test_any_growth_keeps_the_order(moves: list[tuple[str, int]], last: int) -> 
             elif move == "widen" and at in childless:
                 labels.widen(at, parent[at])
                 childless.discard(at)
-            elif move == "above" and new:
+            elif move == "above" and new and at not in childless:
                 labels.put_above(at, new)
                 parent[new], parent[at] = parent[at], new
             elif move == "relabel":

@@ -50,13 +50,12 @@ class Labels(Columns):
         self._spread(nodes, begin + unit * np.arange(len(nodes)), begin + unit * subtree_end, unit)
 
     def put(self, node: int, parent: int) -> None:
-        """Label one node without room for children: the tip of a sample."""
+        """Label one node for which nothing below or above is to come before it is given room (`widen`): a tip."""
         if self.gap.item(parent) >= self.gap_end.item(parent):
             self.relabel()
         low = self.gap.item(parent)
-        self.gap[parent] = low + 1
-        self.low[node], self.high[node] = low, low + 1
-        self.spare[node] = self.gap[node] = self.gap_end[node] = low + 1
+        self.gap[parent] = self.high[node] = low + 1
+        self.low[node] = low
 
     def widen(self, node: int, parent: int) -> None:
         """Give a node that was `put` and has nothing below it another label, with room for children."""
@@ -77,7 +76,7 @@ class Labels(Columns):
 
     def drop(self, node: int) -> None:
         """Remove a node; its labels are not used again before all nodes are labelled again."""
-        self.low[node] = self.high[node] = -1
+        self.low[node] = -1
 
     def order(self, nodes: Ints) -> Ints:
         """The nodes depth-first: parents before their children, subtrees side by side."""

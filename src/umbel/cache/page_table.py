@@ -56,7 +56,8 @@ class PageTable(Columns):
 
     def cut(self, node: int, keep: int) -> Ints:
         """Take all pages but the first `keep` from a node; returns them."""
-        pages = self.of(node)[keep:]
+        first = self._first.item(node)
+        pages = self._flat[first + keep : first + self.count.item(node)].astype(np.int64)
         self.count[node] = keep
         if keep == 0 and (room := self._room.item(node)):
             self._spare.setdefault(room, []).append(self._first.item(node))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 _TRIES = 8
+_FEW = 16  # pages that are looked at one by one
 _WINDOW = 256  # pages at the top that are looked at first for growing tails
 
 
@@ -64,7 +65,13 @@ class PagePool:
             raise ValueError(f"pages given back twice: {sorted(int(p) for p in pages)}")
         self._is_free[pages] = True
         self.free += len(pages)
-        self._holes += int((pages < self._edge).sum())
+        self._holes += self._below_edge(pages)
+
+    def _below_edge(self, pages: Ints) -> int:
+        """How many of some pages were part of a run before; a few are counted faster one by one."""
+        if len(pages) > _FEW:
+            return int((pages < self._edge).sum())
+        return sum(page < self._edge for page in pages.tolist())
 
     def _near_gap(self, count: int) -> int | None:
         """A gap below the edge found in a few tries from where the last run ended, else the pages at the edge: constant
@@ -90,7 +97,7 @@ class PagePool:
     def _hand_out(self, pages: Ints) -> Ints:
         self._is_free[pages] = False
         self.free -= len(pages)
-        self._holes -= int((pages < self._edge).sum())
+        self._holes -= self._below_edge(pages)
         return pages
 
     def _demand(self, count: int) -> None:

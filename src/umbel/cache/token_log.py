@@ -63,11 +63,10 @@ class TokenLog(Columns):
     def gather(self, nodes: Ints, first: Ints, counts: Ints) -> Tokens:
         """`counts[i]` tokens of `nodes[i]`, from its token `first[i]` on, node after node."""
         texts, at = self._text[nodes], self._at[nodes] + first
-        numbers = np.unique(texts).tolist()
-        if len(numbers) == 1:
-            return self._texts[numbers[0]][runs(at, counts)]
+        if (texts == texts[0]).all():
+            return self._texts[texts.item(0)][runs(at, counts)]
         tokens, place = np.empty(int(counts.sum()), np.int32), np.cumsum(counts) - counts
-        for number in numbers:
+        for number in set(texts.tolist()):
             these = texts == number
             tokens[runs(place[these], counts[these])] = self._texts[number][runs(at[these], counts[these])]
         return tokens

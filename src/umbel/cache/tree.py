@@ -23,6 +23,8 @@ from umbel.cache.token_log import TokenLog
 
 Ints = NDArray[np.int64]
 
+_AT_ONCE = 64  # numbers that are made ready together where there are none
+
 
 class KVTree(Columns):
     """Columns (`[nodes]`): `parent` (-1: a root), `start` (position of its first token), `length` (its tokens that are
@@ -67,7 +69,7 @@ class KVTree(Columns):
         # Nodes in use when that was asked last, in order; those that came since; whether any came or left.
         self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False
         self._is_used = np.zeros(self.capacity, bool)
-        self._free: list[int] = []  # numbers of nodes that are gone
+        self._free: list[int] = []  # numbers of nodes that are gone, or not there yet
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class KVTree(Columns):
         node = self.number()
         self.parent[node], self.slot[node] = parent, slot
         self.start[node] = self.start.item(parent) + self.length.item(parent)
-        self.length[node] = self.held[node] = self.seen[node] = 0
+        self.length[node] = 0
         self.labels.put(node, parent)
         self.users[node], self.waiting[node] = 0, 1
         return node
@@ -145,7 +147,9 @@ class KVTree(Columns):
 
     def number(self) -> int:
         """The number of a node that is new; its columns are for the caller to fill."""
-        return self._free.pop() if self._free else self.numbers(1).item()
+        if not self._free:
+            self._free = self.numbers(_AT_ONCE)[::-1].tolist()
+        return self._free.pop()
 
     def numbers(self, count: int) -> Ints:
         """Numbers of so many new nodes."""
@@ -166,9 +170,9 @@ class KVTree(Columns):
 
     # -- samples come and go -------------------------------------------------------------------------------------------
 
-    def enter(self, tip: int) -> None:
-        """A sample runs: its path is pinned, and its tip may `take` pages."""
-        self.pin(self.path(self.parent.item(tip)))
+    def enter(self, tip: int, path: list[int] | None = None) -> None:
+        """A sample runs: its path is pinned (`path`, where the caller has it), and its tip may `take` pages."""
+        self.pin(self.path(self.parent.item(tip)) if path is None else path)
         self.users[tip] = 1
         self.note_use(tip, used=True)
 

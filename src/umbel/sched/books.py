@@ -69,7 +69,7 @@ class Books:
         path, shared = self.kv.path(self.kv.parent.item(tip)), self.kv.start.item(tip) - seqs.prompt_len.item(slot)
         return Candidate(row, path, seqs.n_out.item(slot), seqs.losses.item(slot), limit, shared)
 
-    def start(self, rank: int) -> int:
+    def start(self, rank: int, path: list[int] | None = None) -> int:
         """The sample whose turn it is runs, with its path pinned; returns its slot, the old one if it was preempted."""
         seqs, kv, slot = self.seqs, self.kv, self.seqs.slot_of.get(rank, -1)
         self.waiting.take(rank)
@@ -79,7 +79,7 @@ class Books:
             limit = self.requests.limit.item(row)
             slot = seqs.start(rank, row, int(self.waiting.samples[rank]), self.requests.prompt_len(row), limit)
             seqs.tip[slot] = kv.grow(leaf, slot)
-        kv.enter(seqs.tip.item(slot))
+        kv.enter(seqs.tip.item(slot), path)
         seqs.resume(slot)
         return slot
 
