@@ -19,6 +19,7 @@ from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, Wait, done, run_step
 from umbel.runner.fake import FakeRunner
+from umbel.sched import steering
 from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -91,6 +92,16 @@ def scheduler_of(
     scheduler = kind(PagePool(n_pages, page_size), chunk, policy)
     scheduler.add(Lot(job.workload, job.forest, (ends,) * len(job.prompts), np.array(job.outs) * loose, order))
     return scheduler
+
+
+def fork(job: Job, scheduler: Scheduler, slot: int, n: int) -> tuple[Job, list[int]]:
+    """`n` more rows that go on from where a sample is, with new sample numbers: the job with them, and their slots."""
+    seqs, first = scheduler.seqs, len(job.ns)
+    row, rows = int(seqs.row[slot]), list(range(first, first + n))
+    scheduler.requests.repeat(row, rows, np.array(rows), streamed=False)
+    ranks = steering.fork(scheduler.books, int(seqs.rank[slot]), rows)
+    same = [[*part, *[part[row]] * n] for part in (job.prompts, job.ns, job.outs)]
+    return Job(*same), [seqs.slot_of[rank] for rank in ranks]
 
 
 def apply(scheduler: Scheduler, result: StepResult) -> np.ndarray:

@@ -1,13 +1,12 @@
-"""What forks and rows that arrive are spared: tokens computed, counted; and what cannot be forked, named."""
+"""What forks and rows that arrive are spared: tokens computed, counted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from tests.sched.drive import VOCAB, Job, apply, continued, expected, finish_full, scheduler_of
+from tests.sched.drive import VOCAB, Job, apply, continued, expected, finish_full, fork, scheduler_of
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot
@@ -34,10 +33,10 @@ def test_a_fork_computes_nothing_twice() -> None:
     slot = scheduler.seqs.slot_of[0]
     begin = scheduler.seqs.out[slot, :7].tolist()
     before, pages = runner.rows_run, scheduler.pool.used
-    slots = scheduler.fork(slot, 3)
-    assert scheduler.seqs.sample[slots].tolist() == [0, 2, 3] and scheduler.pool.used == pages
-    answers = run(job, scheduler, runner)
-    wanted = {(0, sample): continued(job, 0, sample, begin) for sample in (2, 3)}
+    both, slots = fork(job, scheduler, slot, 2)
+    assert scheduler.seqs.sample[slots].tolist() == [1, 2] and scheduler.pool.used == pages
+    answers = run(both, scheduler, runner)
+    wanted = {(row, row): continued(both, row, row, begin) for row in (1, 2)}
     assert answers == wanted | {(0, sample): expected(job, 0, sample) for sample in (0, 1)}
     assert len({tuple(answer[7:]) for answer in answers.values()}) == 4, "each draws its own"
     assert runner.rows_run - before == 4 * (20 - 7) and scheduler.recomputed_tokens == 0
@@ -48,31 +47,14 @@ def test_forks_of_forks_and_of_a_first_token() -> None:
     scheduler, runner = scheduler_of(job, 100, PAGE, 100), FakeRunner(100, PAGE, VOCAB)
     run(job, scheduler, runner, 1)
     first = scheduler.seqs.out[scheduler.seqs.slot_of[0], :1].tolist()
-    *_, last = scheduler.fork(scheduler.seqs.slot_of[0], 2)  # no token of the answer is computed yet
+    job, (child,) = fork(job, scheduler, scheduler.seqs.slot_of[0], 1)  # no token of the answer is computed yet
     run(job, scheduler, runner, 3)
-    begin = scheduler.seqs.out[last, :4].tolist()
-    assert begin == continued(job, 0, 2, first)[:4]
-    scheduler.fork(last, 2)
+    begin = scheduler.seqs.out[child, :4].tolist()
+    assert begin == continued(job, 1, 1, first)[:4]
+    job, _ = fork(job, scheduler, child, 1)
     answers = run(job, scheduler, runner)
-    assert answers[0, 3] == continued(job, 0, 3, begin) and len(answers) == 4
+    assert answers[2, 2] == continued(job, 2, 2, begin) and len(answers) == 4
     assert scheduler.recomputed_tokens == 0
-
-
-def test_what_cannot_be_forked_is_named() -> None:
-    job = Job([[1, 2, 3]], [1], [3])
-    scheduler, runner = scheduler_of(job, 100, PAGE, 2), FakeRunner(100, PAGE, VOCAB)
-    run(job, scheduler, runner, 1)
-    slot = scheduler.seqs.slot_of[0]
-    with pytest.raises(ValueError, match=f"slot {slot} cannot be forked: its sample has to decode"):
-        scheduler.fork(slot, 2)
-    assert scheduler.next() is not None
-    scheduler.advance()
-    with pytest.raises(ValueError, match="settle the step first that draws its token 0"):
-        scheduler.fork(slot, 2)
-    with pytest.raises(ValueError, match="n=0"):
-        scheduler.fork(slot, 0)
-    with pytest.raises(ValueError, match="slot 9 cannot be forked"):
-        scheduler.fork(9, 2)
 
 
 def turns(scheduler: Scheduler, job: Job, answer: list[int]) -> tuple[Job, int]:

@@ -8,13 +8,23 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.books import check_books
-from tests.sched.drive import POLICIES, VOCAB, Job, apply, assert_clean, check_step, continued, expected, scheduler_of
+from tests.sched.drive import (
+    POLICIES,
+    VOCAB,
+    Job,
+    apply,
+    assert_clean,
+    check_step,
+    continued,
+    expected,
+    fork,
+    scheduler_of,
+)
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot
@@ -99,23 +109,18 @@ class SchedulerLife(RuleBasedStateMachine):
     @precondition(lambda self: not self.done and self.scheduler.seqs.running.any())
     @rule(data=st.data(), n=st.integers(1, 3))
     def fork(self, data: st.DataObject, n: int) -> None:
-        """A running sample becomes several; nothing is computed for it, now or later."""
+        """Others go on from where a running sample is; nothing is computed for it."""
         scheduler, seqs = self.scheduler, self.scheduler.seqs
         slot = data.draw(st.sampled_from(seqs.runners().tolist()))
-        if not seqs.primed[slot]:
-            with pytest.raises(ValueError, match="has to decode"):
-                scheduler.fork(slot, n)
-            return
         held, used = int(scheduler.kv.held.sum()), scheduler.pool.used
-        slots = scheduler.fork(slot, n)
+        self.job, slots = fork(self.job, scheduler, slot, n)
         assert (int(scheduler.kv.held.sum()), scheduler.pool.used) == (held, used)
-        assert slots[0] == slot and len(set(slots)) == n
         self.forks[int(seqs.row[slot])] += 1
-        for each in slots[1:]:
+        for each in slots:
             row, sample = int(seqs.row[each]), int(seqs.sample[each])
-            assert (row, sample) not in self.answers, "a sample number was given out twice"
             self.answers[row, sample] = continued(self.job, row, sample, seqs.out[slot, : seqs.n_out[slot]].tolist())
             self.open.add((row, sample))
+            self.forks[row] = self.forks[int(seqs.row[slot])]
 
     @precondition(lambda self: not self.done and self.open)
     @rule(data=st.data())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.branches import fork
 from umbel.cache.graft import graft
 from umbel.cache.keep import LeastRecent
 from umbel.cache.pages import PagePool
@@ -184,28 +183,6 @@ class Scheduler:
                 ended.append(self.seqs.ended(slot, count, finish))
                 self.finish(slot, count)
         return ended
-
-    def fork(self, slot: int, n: int) -> list[int]:
-        """Go on from a running sample with `n` samples: itself and n - 1 with new sample numbers, which have the same
-        tokens so far and draw their own from here on. Returns their slots; no token is computed again.
-
-        Raises ValueError where the sample does not decode, or its last token is not known yet.
-        """
-        seqs, last = self.seqs, self.seqs.n_out[slot] - 1
-        if n < 1:
-            raise ValueError(f"n={n}: a sample is forked into at least 1, itself")
-        if not (seqs.running[slot] and seqs.primed[slot]) or last + 1 >= seqs.max_out[slot]:
-            raise ValueError(f"slot {slot} cannot be forked: its sample has to decode, with tokens still to draw")
-        if seqs.out[slot, last] < 0:
-            raise ValueError(f"slot {slot} cannot be forked: settle the step first that draws its token {last}")
-        tip = seqs.tip.item(slot)
-        begin = self.kv.start.item(tip) - seqs.prompt_len.item(slot)
-        slots = [slot]
-        for _ in range(n - 1):
-            rank = self.waiting.branch(seqs.row.item(slot))
-            slots.append(seqs.copy(slot, rank, int(self.waiting.samples[rank])))
-        seqs.tip[slots] = fork(self.kv, tip, slots, seqs.out[slot, begin : last + 1])
-        return slots
 
     def _recount(self, slot: int) -> None:
         """Not one of a sample's tokens counts, or several: its tip has as many as are left. The last one is still to be

@@ -58,15 +58,6 @@ class Sequences(Columns):
         self.slot_of[rank] = slot
         return slot
 
-    def copy(self, slot: int, rank: int, sample: int) -> int:
-        """Take a slot for another sample of the row in `slot`, which runs and has the same tokens so far."""
-        new = self.start(rank, self.row.item(slot), sample, self.prompt_len.item(slot), self.max_out.item(slot))
-        self.n_out[new], self.losses[new] = self.n_out[slot], self.losses[slot]
-        self.out[new] = self.out[slot]
-        self.primed[new] = self.primed[slot]
-        self.resume(new)
-        return new
-
     def resume(self, slot: int) -> None:
         """The sample runs, for the first time or again."""
         self.running[slot] = True

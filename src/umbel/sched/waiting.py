@@ -27,7 +27,6 @@ class Waiting(Growable):
         # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
         none = np.zeros(0, np.int64)
         self._grow(rows=none, samples=none, _first=none, _count=none)
-        self._branches: dict[int, list[int]] = {}  # row -> ranks of samples that were forked from others
         self._preempted: list[int] = []  # heap
         self._started = bytearray()  # by rank: 1 once it has started or was dropped
         self._cursor = 0  # all ranks before this one have started
@@ -82,19 +81,9 @@ class Waiting(Growable):
     def cached(self, node: int) -> None:
         """More of a prompt node is in the cache than before; plan order does not look at it."""
 
-    def branch(self, row: int) -> int:
-        """The rank of one more sample of a row, which has started already: behind all that are there."""
-        rank, others = len(self.rows), self._branches.setdefault(row, [])
-        sample = self._count.item(row) + len(others)
-        self._grow(rows=np.array([row]), samples=np.array([sample]))
-        self._started.append(1)
-        others.append(rank)
-        return rank
-
-    def ranks_of(self, row: int) -> list[int]:
+    def ranks_of(self, row: int) -> range:
         """The ranks of a row's samples; none for a row that the order leaves out."""
-        first = self._first.item(row)
-        return [*range(first, first + self._count.item(row)), *self._branches.get(row, ())]
+        return range(int(self._first[row]), int(self._first[row] + self._count[row]))
 
     def _first_new(self) -> int | None:
         started, at = self._started, self._cursor
