@@ -1,4 +1,4 @@
-"""The seam of indexes over the shared runs of a KV tree: they are told of runs as these come and go, and find them."""
+"""The seam of indexes over the shared runs of a KV tree, which learn of runs as these come and go, and find them."""
 
 from __future__ import annotations
 
