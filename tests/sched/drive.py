@@ -136,7 +136,7 @@ def drive(
     check: bool = True,
     seen: Callable[[Scheduler, Step, np.ndarray], None] | None = None,
 ) -> Run:
-    """Run a job to its end; `seen` is told of every step once its result has been applied."""
+    """Run a job to its end; `seen` gets every step once its result has been applied."""
     scheduler = scheduler or scheduler_of(job, n_pages, page_size, chunk)
     runner = runner or FakeRunner(n_pages, page_size, VOCAB)
     run, quiet = Run(scheduler), 0

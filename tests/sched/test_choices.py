@@ -1,6 +1,6 @@
 """Which row: who starts, who waits and who steps back under every policy, against plain loops over the definitions.
 
-That all is well whoever is chosen, test_policies and test_machine say; here it is about the choice.
+test_policies and test_machine show that all is well with any choice; here it is about the choice itself.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def test_a_rule_admits_whom_its_definition_admits(rule: str, loose: int) -> None
 class Foreseen(Judged):
     """Past-Future with certain lengths, against a walk token by token to the end of everyone at work.
 
-    A refusal may stand for a page's worth of steps without being asked again, as long as nobody ends.
+    A refusal may stand for a page's worth of steps without being asked again, as long as no sample ends.
     """
 
     def __init__(self, scheduler: Scheduler, lengths: dict[int, int]):
@@ -215,7 +215,7 @@ class Pauses(Admission):
 
 @pytest.mark.parametrize("rows", [40, 700])
 def test_after_a_refusal_it_is_not_asked_again_at_once(rows: int) -> None:
-    """A forecast costs as much as many steps. Where nobody has ended since a refusal, the next one is made a page's
+    """A forecast costs as much as many steps. Where no sample has ended since a refusal, the next is made a page's
     worth of steps later; else at once, but where very many run, some steps later."""
     page, rng = 16, random.Random(0)
     lengths = [rng.randrange(40, 90) if rows > 100 else rng.choice((60, 75, 90)) for _ in range(2 * rows)]

@@ -208,7 +208,7 @@ class KVTree(Columns):
                 self.table.put(node, self.pool.take_run(count))
 
     def unpin(self, path: list[int], *, done: bool) -> None:
-        """Stop using a path, for good when the sample is `done`; nodes nobody waits for give their pages back."""
+        """Stop using a path, finally when the sample is `done`; nodes without waiting samples give their pages back."""
         moment = self.idle.tick(len(path))
         for depth, node in enumerate(path):
             self.users[node] -= 1
