@@ -9,7 +9,7 @@ Ints = NDArray[np.int64]
 
 _TRIES = 8
 _FEW = 16  # pages that are looked at one by one
-_WINDOW = 256  # pages at the top that are looked at first for growing tails
+_WINDOW = 256  # pages at the top that are looked at first for growing tips
 
 
 class PagePool:
@@ -49,7 +49,7 @@ class PagePool:
         return self._hand_out(pages)
 
     def take_singles(self, count: int) -> Ints:
-        """Hand out `count` pages for `count` growing tails; from the top, so that runs find gaps at the bottom."""
+        """Hand out `count` pages for `count` growing tips; from the top, so that runs find gaps at the bottom."""
         self._demand(count)
         width = _WINDOW
         while True:

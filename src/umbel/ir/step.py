@@ -3,11 +3,11 @@
 A step is a slice of the prefix forest. Its nodes stand in depth-first order (parents before children, subtrees side by
 side) and its rows, one per token to compute, stand in the order of their nodes, so the rows below a node are one range:
 
-    node            0 (shared)         1 (tail)   2 (tail)
+    node            0 (shared)         1 (tip)    2 (tip)
     own rows        [0, 512)           [512,513)  [513,514)
     rows below      [512, 514)         -          -
 
-A tail is the node that one sample of one row grows as it decodes.
+A tip is the node that one sample of one row grows as it decodes.
 """
 
 from __future__ import annotations

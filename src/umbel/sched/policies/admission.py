@@ -43,7 +43,7 @@ class Admission:
         return needed <= self.kv.reclaimable(candidate.path)
 
     def pages_for(self, tokens: int) -> int:
-        """Pages of a tail."""
+        """Pages that so many tokens of an answer need."""
         return -(-tokens // self.page_size)
 
     @staticmethod

@@ -15,5 +15,5 @@ class Conservative(Reserving):
 
     @staticmethod
     def fits(flow: Flow) -> bool:
-        """Whether all tails at their limits fit at once."""
+        """Whether all answers at their limits fit at once."""
         return flow.held + flow.at_limits + flow.pages_of(flow.limit) <= flow.room

@@ -169,12 +169,12 @@ def _by_group(values: Floats, group: Ints, n_groups: int) -> Floats:
 
 
 def _sweep(samples: Samples, own: Floats, steps: Ints, page: int) -> Floats:
-    """Pages of samples with certain ends, in `steps` (`[steps]`): what each reads alone, and its tail."""
+    """Pages of samples with certain ends, in `steps` (`[steps]`): what each reads alone, and its tip."""
     order = np.argsort(-samples.ends())
     ends, n_out = samples.ends()[order], samples.n_out[order]
     alive = np.searchsorted(-ends, -steps, "right")  # the first so many samples
     base = np.append(0.0, np.cumsum(own[order] + n_out // page))
-    # A tail of q pages and r tokens has q + (r > 0) pages; after more tokens, r + (more % page) may fill another one.
+    # A tip of q pages and r tokens has q + (r > 0) pages; after more tokens, r + (more % page) may fill another one.
     over = np.zeros((len(ends) + 1, page + 2), np.int64)  # of the first so many samples, those with r >= column
     over[1:] = np.cumsum((n_out % page)[:, None] >= np.arange(page + 2), axis=0)
     more = steps % page
