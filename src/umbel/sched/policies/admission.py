@@ -9,6 +9,8 @@ preempted by the rule of victims.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +59,7 @@ class Admission:
         return flow.used() + flow.samples <= flow.room
 
 
-class Reserving(Admission):
+class Reserving(Admission, ABC):
     """Keeps pages free for running samples to grow to a length that `goal` gives."""
 
     def __init__(self, books: Books):
@@ -81,9 +83,9 @@ class Reserving(Admission):
         self._reserved += growth
         return True
 
+    @abstractmethod
     def goal(self, n_out: Ints, patience: Ints, limit: Ints) -> Ints:
         """Tokens to keep room for (`[samples]`), of samples preempted `patience` times."""
-        raise NotImplementedError
 
     def _reserve(self, patience: int) -> int:
         """Pages to keep free for the samples that run now, as patiently as for the candidate."""
