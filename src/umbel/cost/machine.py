@@ -38,7 +38,7 @@ class Machine:
     `kv_fraction`: share of the memory left by the weights that KV may take.
     `step_overhead`, `layer_overhead`: seconds that a step, and each of its layers, costs however small they are (calls,
         kernel launches; measured on one core with tiny models, estimated for GPUs).
-    `chunks`: the step sizes worth considering, in tokens.
+    `chunks`: the step sizes that a planner tries, in tokens.
     `dtypes`: those it multiplies in natively.
     `source`: where the figures come from.
     `device`: "cpu" or "cuda".

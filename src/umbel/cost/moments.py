@@ -29,7 +29,7 @@ class Moments:
 
     @classmethod
     def none(cls, k: int) -> Moments:
-        """The moments of no steps."""
+        """Zeros: moments before the first step is counted."""
         return cls(np.zeros((k, k)), np.zeros(k), 0.0)
 
     @classmethod

@@ -37,7 +37,7 @@ class Forest:
 
     @classmethod
     def empty(cls) -> Forest:
-        """The forest of no rows."""
+        """An empty forest, without rows."""
         return cls(*(np.zeros(0, np.int64) for _ in range(8)))
 
     @property
