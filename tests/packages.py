@@ -15,6 +15,7 @@ ROWS = {  # what pyproject.toml of the toys would have
     "attention.plain": "plain_attention:ROW",
     "watcher.alternating": "alternating_ids:ROW",
     "keep.walk": "walk_keep:ROW",
+    "drafter.echo": "echo_drafter:ROW",
 }
 
 

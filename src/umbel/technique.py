@@ -28,7 +28,7 @@ NONE: Mapping[str, str] = MappingProxyType(
 # What takes a technique that no option takes.
 WITHOUT_OPTION = ("planner", "policy", "machine", "always")
 # Families that the engine loads by name, so that other packages may add to them.
-OPEN = ("admission", "queue", "keep", "victim", "linear", "attention", "watcher")
+OPEN = ("admission", "queue", "keep", "victim", "linear", "attention", "watcher", "drafter")
 
 FLOATS = ("float32", "float16", "bfloat16")
 

@@ -129,6 +129,7 @@ LAWS = {
     "linear": "tests/conformance/test_linear.py",
     "attention": "tests/attention/stage.py",
     "watcher": "tests/conformance/test_watcher.py",
+    "drafter": "tests/conformance/test_drafter.py",
 }
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.house.source import imports, modules
 
 # Each unit and what it may import of the others. `errors` and `config` are open to all (see OPEN).
-CONTROL = {"sched", "cache", "plan"}
+CONTROL = {"sched", "cache", "plan", "spec"}
 BASE = {"technique", "catalog", "registry", "cost", "ir"}
-DEVICE = {"runner", "models", "linear", "spec", "attention", "kv", "kernels"}
+DEVICE = {"runner", "models", "linear", "attention", "kv", "kernels"}
 ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
 SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench"}
 ALLOWED: dict[str, set[str]] = {
@@ -26,12 +26,12 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"ir"},
     "plan": BASE,
     "cache": BASE,
-    "sched": BASE | {"cache"},
+    "spec": BASE | {"cache"},
+    "sched": BASE | {"cache", "spec"},
     "kernels": BASE,
     "kv": BASE | {"kernels"},
     "attention": BASE | {"kernels", "kv"},
     "linear": BASE | {"kernels", "kv"},
-    "spec": BASE | {"kernels", "kv", "attention"},
     "models": BASE | {"kernels", "kv", "attention", "linear", "demo"},
     "runner": BASE | DEVICE,
     "text": {"ir", "models"},
@@ -71,6 +71,7 @@ PURE_MODULES = {
     "umbel.engine.output",
     "umbel.engine.watch.watchers",
     "umbel.profile.recorder",
+    "umbel.spec.base",
     "umbel.profile.trace",
     "umbel.models.families",
     "umbel.cli.plan",

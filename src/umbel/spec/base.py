@@ -1,0 +1,118 @@
+"""The seam of drafters: what proposes the next tokens of running samples, and the rule of how many are asked for.
+
+A step checks proposed tokens and draws behind each of them; what it draws there is what it would have drawn without
+them, so that a proposal counts where it equals the draw and costs nothing but its row of the step where it does not
+(speculative decoding, arXiv 2211.17192, with draws that are keyed by place). Answers never depend on a drafter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.config import EngineConfig
+
+Ints = NDArray[np.int64]
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Proposed tokens of some samples: those of sample i are `tokens[begin[i]:begin[i + 1]]`, none or several."""
+
+    tokens: Ints
+    begin: Ints
+
+    @classmethod
+    def of(cls, each: Sequence[Sequence[int]]) -> Drafts:
+        """From a list for each sample."""
+        tokens = [token for drafts in each for token in drafts]
+        return cls(np.array(tokens, np.int64), np.cumsum([0, *map(len, each)]))
+
+    @property
+    def counts(self) -> Ints:
+        """Tokens proposed for each sample (`[samples]`)."""
+        return self.begin[1:] - self.begin[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a drafter is made with: the number of tokens in the model's vocabulary (None: not known), the most tokens
+    that its context holds, what follows the colon of the option's value ("model:PATH") or "", and the settings of the
+    engine (None: there is none, as in a simulation)."""
+
+    width: int | None = None
+    context: int = 1 << 40
+    argument: str = ""
+    config: EngineConfig | None = None
+
+
+class Drafter(Protocol):
+    """Proposes tokens for many samples at once.
+
+    A sample is known by its rank, a number that no other sample gets; those of forked and resumed rows are new ones,
+    which are started with all the tokens that they have. Calls for a sample come in this order: `start`, then `extend`
+    and `propose` as often as its tokens grow, then `end`. `extend` gives the tokens that count, each once and in
+    order: before `propose` all that a sample has, and of one that nothing is asked for maybe only at its end. Samples
+    that are preempted and computed again are as any others.
+    """
+
+    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+        """A sample of a row, whose prompt this is, as a view that stays as it is. Samples of rows of one `group` answer
+        alike: their prompts come from the same template."""
+
+    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+        """Samples have further tokens: sample `ranks[i]` has `tokens[begin[i]:begin[i + 1]]`, one or more, behind those
+        that it had. The arrays may be written to after the call."""
+
+    def propose(self, ranks: Ints, most: Ints) -> Drafts:
+        """The next tokens of some samples as they may come, at most `most[i]` (1 or more) for sample `ranks[i]`; none
+        where nothing is likely. Only ids of the vocabulary."""
+        ...
+
+    def end(self, rank: int, *, done: bool) -> None:
+        """The sample is gone: `done` with its answer, all tokens of which came by `extend`, or abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """The samples that decode in a step, in the order of their ranks (`[samples]`): their `ranks`, the `groups` of
+    their rows, the tokens that each has generated (`places`) and has before its next one in all (`context`).
+    `step_tokens` is what the step computes without drafts, theirs and of prompts."""
+
+    ranks: Ints
+    groups: Ints
+    places: Ints
+    context: Ints
+    step_tokens: int
+
+
+class Depth(Protocol):
+    """The rule of how many tokens are asked of a drafter."""
+
+    def most(self, decoding: Decoding) -> Ints:
+        """The most tokens to propose for each sample in this step (`[samples]`), 0 where none is worth its row. The
+        next tokens of a sample with 1 or more wait until its last ones are known, where the runner works ahead."""
+        ...
+
+    def learn(self, groups: Ints, places: Ints, drafted: Ints, accepted: Ints) -> None:
+        """Of samples of these groups, with so many tokens before (`places`), the first `accepted` of the tokens that
+        were `drafted` came true (`[samples]`, 1 or more drafted)."""
+
+
+class Constant:
+    """A rule that asks for the same number of tokens always."""
+
+    def __init__(self, most: int):
+        self._most = most
+
+    def most(self, decoding: Decoding) -> Ints:
+        """The same for every sample."""
+        return np.full(len(decoding.ranks), self._most)
+
+    def learn(self, groups: Ints, places: Ints, drafted: Ints, accepted: Ints) -> None:
+        """There is nothing to learn."""
