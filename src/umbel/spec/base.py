@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from umbel.config import EngineConfig
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """Proposed tokens of some samples: those of sample i are `tokens[begin[i]:begin[i + 1]]`, none or several."""
+    """Proposed tokens of some samples: those of sample i are `tokens[begin[i]:begin[i + 1]]`, none or several.
+    `likely` says of each how likely it is to come true once those before it have (None: not known)."""
 
     tokens: Ints
     begin: Ints
+    likely: Floats | None = None
 
     @classmethod
     def of(cls, each: Sequence[Sequence[int]]) -> Drafts:
