@@ -12,6 +12,7 @@ from umbel.engine.answering import Answering
 from umbel.engine.intake import Intake, RequestOutput
 from umbel.engine.local import LocalEngine
 from umbel.engine.session import Session
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
@@ -99,6 +100,11 @@ class LLM(Answering):
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
         return self.engine.execute(workload, plan)
+
+    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+        """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
+        come as rows finish, each with the number of its workload and its row there."""
+        return self.engine.execute_all(arrivals)
 
     def session(self) -> Session:
         """Answers prompts that come while others run: `with llm.session() as session`. See Session."""

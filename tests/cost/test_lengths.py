@@ -113,12 +113,17 @@ def test_a_book_knows_earlier_runs_by_template_and_tells_only_what_is_new() -> N
     assert book.own(1).answers == ENOUGH, "an earlier run does not outvote this one without end"
     assert book.curve(1).quantile(0.5, 1000) == 7
     assert book.curve(0).mean(1000) == book.curve(2).mean(1000) == pytest.approx(50)
-    assert book.learned_curves() == {}
+    assert book.bank() == {}
     book.add(2, 30, cut=True)
     book.add(0, 20)
-    new = book.learned_curves()
+    expected = [book.curve(group).to_json() for group in range(3)]
+    new = book.bank()
     assert set(new) == {"", "b"}
     assert new["b"].stopped.tolist() == [1.0] and new[""].lengths.tolist() == [20, 30]
+    assert book.bank() == {}, "what was told is told once"
+    assert [book.curve(group).to_json() for group in range(3)] == expected, "but it stays known"
+    book.add(2, 40)
+    assert book.bank()["b"].lengths.tolist() == [40] and book.own(2).answers == 2
 
 
 def test_answers_under_way_count_as_at_least() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from umbel.config import EngineConfig
 from umbel.cost.machine import named
 from umbel.errors import InvalidRequest
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
@@ -81,6 +82,13 @@ class FakeEngine:
             self.first_token = self.first_token or time.monotonic()
             self.seen.append(int(workload.keys[row]))
             yield self._answer(row, workload)
+
+    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+        number = 0
+        while (taken := arrivals.take(wait=True)) is not None:
+            for output in self.execute(*taken):
+                yield number, output
+            number += 1
 
     def _answer(self, row: int, workload: Workload) -> Output:
         prompt, params = workload.prompt(row), workload.params[row]

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_every_row_has_the_deepest_line_above_it(name: str) -> None:
 def test_sums_are_those_of_the_rows() -> None:
     workload = mixed()
     plan, rng = plan_of(workload), random.Random(2)
-    recording = Recording(plan, workload)
+    recording = begun(plan, workload)
     outputs = [
         answer(row, workload, rng.randrange(1, 30), fail=rng.random() < 0.1, cut=rng.random() < 0.3)
         for row in rng.sample(range(len(workload)), 60)
@@ -105,6 +106,13 @@ def test_sums_are_those_of_the_rows() -> None:
     assert sums["planned"]["rows"] == len(workload)
 
 
+def begun(plan: Plan, workload: Workload, stats: Stats | None = None, **more: Any) -> Recording:
+    """A recording of one part."""
+    recording = Recording(stats, **more)
+    recording.begin(plan, workload)
+    return recording
+
+
 def part_of(rows: list[int], workload: Workload) -> Workload:
     return Workload.of([workload.prompt(r).tolist() for r in rows], [workload.params[r] for r in rows], rows)
 
@@ -116,7 +124,7 @@ def test_a_job_in_windows_adds_up_to_the_job() -> None:
     for window in range(3):
         rows = list(range(window, len(workload), 3))
         part = part_of(rows, workload)
-        recording = Recording(plan_of(part), part, total, record=record, live=live)
+        recording = begun(plan_of(part), part, total, record=record, live=live)
         for i in range(len(part)):
             recording.add(answer(i, part, 5, fail=i == 0))
         total = Stats(100 * window, steps=total.steps + 10, kv_peak_tokens=64 + window, computed_prompt_tokens=9)
@@ -131,13 +139,47 @@ def test_a_job_in_windows_adds_up_to_the_job() -> None:
     assert len(sums["curve"]["steps"]) <= 512
 
 
+def test_parts_that_are_open_together_add_up_too() -> None:
+    """A row of each window ends after the next window has begun; the record of every moment counts each row once."""
+    workload = mixed()
+    parts = [part_of(list(range(window, len(workload), 3)), workload) for window in range(3)]
+    recording, total, last = Recording(), Stats(), None
+    for window, part in enumerate(parts):
+        assert recording.begin(plan_of(part), part, total) == window
+        if last is not None:
+            recording.add(last, window - 1)
+        for i in range(len(part) - 1):
+            recording.add(answer(i, part, 5), window)
+        last = answer(len(part) - 1, part, 5)
+        total = replace(total, steps=total.steps + 10, computed_prompt_tokens=total.computed_prompt_tokens + 9)
+        sums = fold(stored(recording.plan_record()), stored(recording.as_dict(total)))
+        assert sums["parts"] == window + 1
+        assert sums["planned"]["rows"] == sum(len(p) for p in parts[: window + 1])
+        assert (sums["actual"]["rows"], sums["actual"]["steps"]) == (sums["planned"]["rows"] - 1, total.steps)
+        assert len(recording.plan_record()["open"]["tree"]) == len(recording.as_dict(total)["open"]["lines"]["done"])
+    assert last is not None
+    recording.add(last, 2)
+    sums = fold(stored(recording.plan_record()), stored(recording.as_dict(total)))
+    apart = [begun(plan_of(part), part) for part in parts]
+    for window, each in enumerate(apart):
+        for i in range(len(parts[window])):
+            each.add(answer(i, parts[window], 5))
+    planned = [fold(each.plan_record(), each.as_dict(Stats()))["planned"] for each in apart]
+    assert sums["cut_short"] == 0
+    for name in ("rows", "steps", "seconds", "output_tokens", "seconds_high"):
+        assert sums["planned"][name] == sums["due"][name] == pytest.approx(sum(p[name] for p in planned))
+    assert sums["planned"]["kv_peak_tokens"] == max(p["kv_peak_tokens"] for p in planned)
+    roots = [line for line in sums["lines"] if line["parent"] == -1 and line["kind"] == "run" and line["end"] == 201]
+    assert [line["rows"] for line in roots] == [line["done"] for line in roots] == [20, 20, 20]
+
+
 def test_a_job_that_was_cut_short_and_resumed_counts_every_row_once() -> None:
     workload = mixed()
     record, live, left = None, None, list(range(len(workload)))
     for stop in (20, 30, None):
         part = part_of(left, workload)
         plan = plan_of(part)
-        recording = Recording(plan, part, record=record, live=live)
+        recording = begun(plan, part, record=record, live=live)
         done = range(len(part)) if stop is None else range(min(stop, len(part)))
         for i in done:
             recording.add(answer(i, part, 4))
@@ -156,9 +198,9 @@ def test_a_job_that_was_cut_short_and_resumed_counts_every_row_once() -> None:
 
 def test_a_part_that_never_ran_leaves_no_trace() -> None:
     workload = mixed()
-    first = Recording(plan_of(workload), workload)
+    first = begun(plan_of(workload), workload)
     record, live = stored(first.plan_record()), stored(first.as_dict(Stats()))
-    again = Recording(plan_of(workload), workload, record=record, live=live)
+    again = begun(plan_of(workload), workload, record=record, live=live)
     sums = fold(stored(again.plan_record()), stored(again.as_dict(Stats())))
     assert (sums["parts"], sums["planned"]["rows"], sums["actual"]["rows"]) == (1, len(workload), 0)
 
@@ -172,8 +214,8 @@ def test_watching_counts_the_seconds_of_the_engine_alone() -> None:
             yield answer(row, workload, 1)
         now[0] += 1.0
 
-    recording = Recording(plan_of(workload), workload, clock=lambda: now[0])
-    for _ in recording.watch(engine()):
+    recording = begun(plan_of(workload), workload, clock=lambda: now[0])
+    for _ in recording.watch((0, output) for output in engine()):
         now[0] += 50.0  # rendering and committing
     assert recording.seconds == 7.0
     assert recording.as_dict(stats(3))["open"]["lines"]["done"] != []
@@ -181,7 +223,7 @@ def test_watching_counts_the_seconds_of_the_engine_alone() -> None:
 
 def test_records_stay_small_whatever_the_rows_and_commits() -> None:
     workload = Workload.of(groups(200, 10, 20, 3), SamplingParams(max_tokens=4))
-    recording = Recording(plan_of(workload), workload)
+    recording = begun(plan_of(workload), workload)
     for row in range(len(workload)):
         recording.add(answer(row, workload, 2))
         live = recording.as_dict(stats(row, row))

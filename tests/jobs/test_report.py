@@ -45,8 +45,9 @@ def replayed(workload: Workload) -> tuple[Plan, dict]:  # type: ignore[type-arg]
     plan = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE)
     runner = FadingRunner()
     loop = loop_of(workload, plan, runner, (END,))
-    recording = Recording(plan, workload, clock=lambda: runner.seconds)
-    done = list(recording.watch(loop.run()))
+    recording = Recording(clock=lambda: runner.seconds)
+    recording.begin(plan, workload)
+    done = [output for _, output in recording.watch((0, output) for output in loop.run())]
     sums = fold(recording.plan_record(), recording.as_dict(loop.stats()))
     cut = sum(any(c.finish_reason == "length" for c in o.outputs) for o in done)
     rows = {"stored": len(done), "answered": len(done), "failed": 0, "cut": cut, "planned": len(workload)}

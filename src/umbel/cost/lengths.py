@@ -210,7 +210,14 @@ class LengthBook(Growable):
         """The curve of a group, with that of all rows added as if it were a few answers of its own."""
         return self.own(group).joined(self.everyone().scaled(LEAN))
 
-    def learned_curves(self) -> dict[str, LengthCurve]:
-        """What was learned now, without what was known before, by template; "" for all rows together."""
+    def bank(self) -> dict[str, LengthCurve]:
+        """What was learned since the last time, without what was known before, by template; "" for all rows together.
+        From then on it counts as known before."""
+        if not self._all.answers:
+            return {}
         named = {name: self._tallies[g].curve() for name, g in self._numbers.items() if name and g in self._tallies}
-        return {**named, "": self._all.curve()} if self.learned else {}
+        found = {**named, "": self._all.curve()}
+        self._seeds |= {group: self.own(group) for group in self._tallies}
+        self._common = self.everyone()
+        self._tallies, self._all = {}, _Tally()
+        return found

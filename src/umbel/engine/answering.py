@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
@@ -26,6 +28,13 @@ class Answering(ABC):
     @abstractmethod
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
+
+    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+        """Run workloads as they come, by their plans, one after the other. Outputs come as rows finish, each with the
+        number of its workload and its row there."""
+        for number, (workload, plan) in enumerate(iter(partial(arrivals.take, wait=True), None)):
+            for output in self.execute(workload, plan):
+                yield number, output
 
     @property
     def spec(self) -> ModelSpec:

@@ -14,7 +14,9 @@ from umbel.cost.quantised import price_of
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
+from umbel.engine.succession import Succession
 from umbel.errors import UsageError
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
@@ -77,6 +79,19 @@ class LocalEngine:
             loop.add(workload, plan)
             yield from loop.run()
 
+    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+        """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
+        come as rows finish, each with the number of its workload and its row there."""
+        succession = Succession(arrivals, self._learn)
+        while (plan := succession.plan()) is not None:
+            with self.running(self._roomier(plan)) as loop:
+                yield from succession.run(loop)
+
+    def _roomier(self, plan: Plan) -> Plan:
+        """The plan with a pool that two workloads of its kind fit, as far as memory allows."""
+        most = max(plan.kv_tokens, self.planner().plan.kv_tokens)
+        return replace(plan, kv_tokens=min(2 * plan.kv_tokens, most))
+
     @contextmanager
     def running(self, plan: Plan) -> Iterator[Loop]:
         """A loop without rows, with a pool of the plan's size. When it ends, what is left in it is abandoned and what
@@ -98,8 +113,10 @@ class LocalEngine:
             spans.lap("learning", self._learn(loop))
 
     def _learn(self, loop: Loop) -> None:
+        """Keep what a loop has taught since the last time."""
         prior = price_of(self.spec, self.model.config, self.machine).prior()
-        self.history.learn(loop.meter, loop.scheduler.lengths.learned_curves(), prior)
+        self.history.learn(loop.meter, loop.scheduler.lengths.bank(), prior)
+        loop.meter.clear()
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

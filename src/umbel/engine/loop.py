@@ -103,6 +103,7 @@ class Loop:
     def add(self, workload: Workload, plan: Plan, streamed: NDArray[np.bool_] | None = None) -> int:
         """More rows, run as their plan says; returns the number of the first, which the others go on from. `streamed`
         (`[rows]`) flags those that want their tokens as they come."""
+        self.scheduler.chunk = plan.chunk
         return self.add_lot(self.defaults.lot(workload, plan, streamed))
 
     def add_lot(self, lot: Lot) -> int:

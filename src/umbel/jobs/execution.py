@@ -1,4 +1,4 @@
-"""Brings the rows of a job into its store: window after window, part after part, committed in groups as they finish."""
+"""Brings the rows of a job into its store: part after part, committed in groups as they finish."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
@@ -13,7 +14,7 @@ from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
-from umbel.jobs.read.prepare import Window
+from umbel.jobs.read.prepare import RowNames, Window
 from umbel.jobs.read.records import ReadNotes, note_texts
 from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
@@ -31,19 +32,53 @@ class Engine(Protocol):
     first_token: float | None
 
     def plan_for(self, workload: Workload) -> Plan:
-        """The plan by which `execute` would run the workload; may be called while another one is running."""
+        """The plan by which a workload would be run; may be called while others are running."""
 
-    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
-        """Outputs of the workload's rows as they finish; closing the iterator abandons the rest."""
+    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+        """Outputs of the rows of all workloads as they finish, each with the number of its workload; closing the
+        iterator abandons the rest."""
 
     def stats(self) -> Stats:
         """The totals so far."""
 
 
+class RunningPart:
+    """A part of which not all rows have an output yet (`left`): what is needed to write them."""
+
+    def __init__(self, part: JobPart, names: RowNames):
+        self.left = len(part.workload)
+        self._keys, self._params, self._places = part.workload.keys.tolist(), part.workload.params, part.places
+        self._names = names
+
+    def result(self, output: Output, renderer: Renderer) -> Result:
+        """What an output is stored as: a failure where it cannot be written."""
+        row, many = self._keys[output.row], self._params[output.row].n > 1
+        place = output.row if self._places is None else self._places[output.row]
+        custom_id, style = self._names.custom_id(place), self._names.style(place)
+        try:
+            return renderer.answer(row, custom_id, style, output, many=many)
+        except BaseException as error:
+            if not concerns_row(error):
+                raise
+            return renderer.failure(row, custom_id, style, row_error(as_refusal(error, "writing the answer of")))
+
+
+class Reading(Protocol):
+    """How far the reading of windows is."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next one can be taken without waiting for it."""
+
+    @property
+    def starved_seconds(self) -> float:
+        """Time that was spent waiting for windows after the first."""
+
+
 @dataclass(slots=True)
 class Execution:
-    """The running part of a job. `load` builds the engine, once, when the first row is to be run; `notes` fills while
-    rows are read."""
+    """The running part of a job: an Arrivals for the engine. `load` builds the engine, once, when the first row is to
+    be run; `notes` fills while rows are read."""
 
     store: JobStore
     stop: StopSignal
@@ -55,6 +90,10 @@ class Execution:
     spans: Spans = NO_SPANS
     engine: Engine | None = None
     open_ended: int = 0
+    _parts: Iterator[tuple[JobPart, RowNames] | None] = field(default_factory=lambda: iter(()))
+    _held: tuple[JobPart, RowNames] | None = None  # the first part, which the engine was loaded for
+    _reading: Reading | None = None
+    _running: dict[int, RunningPart] = field(default_factory=dict)
     _recording: Recording | None = None
     _starved: float = field(default=0.0)
 
@@ -65,24 +104,72 @@ class Execution:
             ready = engine is not None and len(window.workload) > 0
             yield window, engine.plan_for(window.workload) if ready and engine is not None else None
 
-    def run(self, window: Window, plan: Plan | None = None) -> None:
-        """Run the rows of a window, or those that fit the budget, and put their results into the store."""
-        self.open_ended += window.open_ended
-        engine = self._ready() if len(window.workload) else None  # first: nothing is kept of a job that cannot run
-        self._keep(self._refused(window))
-        if engine is None:
+    def run(self, windows: Iterator[tuple[Window, Plan | None]], reading: Reading | None = None) -> None:
+        """Run the rows of all windows, or those that fit the budget, and put their results into the store.
+
+        Where windows are read meanwhile, one that is ready may begin before the one before it has ended.
+        """
+        self._parts, self._reading = self._made(windows), reading
+        self._held = self._next(wait=True)
+        if self._held is None or self.engine is None:
             return
-        self.progress.begun += len(window.workload)
-        plan = self.spans.lap("planning", plan or engine.plan_for(window.workload))
-        for part in self.rounds.parts(window.workload, plan, engine):
-            self._run_part(engine, window, part)
+        stats, record, live = self.engine.stats(), self.store.get("plan"), self.store.get("live")
+        self._recording = recording = Recording(stats, record=record, live=live)
+        outputs = self.engine.execute_all(self)
+        try:
+            self._keep(self._rendered(recording.watch(outputs)))
+        except (Drain, OutOfTime):
+            if recording.parts:
+                self.store.put(live=self.live())  # with what was computed of rows that are not finished
+            raise
+        finally:
+            close = getattr(outputs, "close", None)
+            if close is not None:
+                close()
+            self._recording = None
+
+    def take(self, *, wait: bool) -> tuple[Workload, Plan] | None:
+        """The next rows to run, and their plan; None where there are none or, unless `wait`, none yet. Under a budget
+        that is when those before them are done, as the next are chosen by what these have taken."""
+        found, self._held = self._held or self._next(wait=wait), None
+        if found is None:
+            return None
+        part, names = found
+        self._running[self._begin(part)] = RunningPart(part, names)
+        return part.workload, part.plan
+
+    def _next(self, *, wait: bool) -> tuple[JobPart, RowNames] | None:
+        if not wait and (self.rounds.budget or self._reading is None or not self._reading.ready):
+            return None
+        for found in self._parts:
+            if found is not None or not wait:
+                return found
+        return None
+
+    def _made(self, windows: Iterator[tuple[Window, Plan | None]]) -> Iterator[tuple[JobPart, RowNames] | None]:
+        """The parts of all windows; None for a window without rows to run."""
+        for window, plan in windows:
+            if self._reading is not None:
+                self.progress.starved_seconds = self._reading.starved_seconds
+            self.open_ended += window.open_ended
+            engine = self._loaded() if len(window.workload) else None  # first: nothing is kept of a job that cannot run
+            self._keep(self._refused(window))
+            if engine is None:
+                yield None
+                continue
+            self.progress.begun += len(window.workload)
+            known = self.spans.lap("planning", plan or engine.plan_for(window.workload))
+            for part in self.rounds.parts(window.workload, known, engine):
+                yield part, window.names
+            if self.rounds.spent:
+                return
 
     def _refused(self, window: Window) -> Iterator[Result]:
         for row in window.faults:
             if row.error is not None:
                 yield self.renderer.failure(row.row, row.custom_id, row.style, row.error)
 
-    def _ready(self) -> Engine:
+    def _loaded(self) -> Engine:
         if self.engine is None:
             self.progress.enter("load")
             self.engine = self.spans.lap("loading the model", self.load())
@@ -91,47 +178,29 @@ class Execution:
             self.progress.enter("run")
         return self.engine
 
-    def _run_part(self, engine: Engine, window: Window, part: JobPart) -> None:
-        """Run some rows of a window by a plan, and record what happens to them."""
-        self._record(engine, part)
-        outputs = engine.execute(part.workload, part.plan)
-        watched = outputs if self._recording is None else self._recording.watch(outputs)
-        try:
-            self._keep(self._rendered(watched, window, part))
-        except (Drain, OutOfTime):
-            self.store.put(live=self.live())  # with what was computed of rows that are not finished
-            raise
-        finally:
-            close = getattr(outputs, "close", None)
-            if close is not None:
-                close()
-            self._recording = None
-
-    def _record(self, engine: Engine, part: JobPart) -> None:
-        store = self.store
-        record, live = store.get("plan"), store.get("live")
-        self._recording = Recording(part.plan, part.workload, engine.stats(), record=record, live=live)
-        started = {"plan": self._recording.plan_record(), "live": self._recording.as_dict(engine.stats())}
+    def _begin(self, part: JobPart) -> int:
+        """Record that a part begins; returns its number."""
+        assert self.engine is not None
+        assert self._recording is not None
+        store, stats, recording = self.store, self.engine.stats(), self._recording
+        if recording.parts:
+            self._commit()  # rows that are counted as done are stored before the record says so
+        number = recording.begin(part.plan, part.workload, stats)
+        started = {"plan": recording.plan_record(), "live": recording.as_dict(stats)}
         noted = self.notes.with_earlier(store.get(NOTES))
         store.put(**started, **{NOTES: noted}, ended=None)  # until the job says how it ended
         self.progress.tell_plan(replace(part.plan, notes=(*part.plan.notes, *note_texts(noted))))
+        return number
 
-    def _rendered(self, outputs: Iterator[Output], window: Window, part: JobPart) -> Iterator[Result]:
-        keys, params, names, progress = part.workload.keys.tolist(), part.workload.params, window.names, self.progress
-        places = part.places
-        for output in outputs:
-            i = output.row if places is None else places[output.row]
-            row, custom_id, style = keys[output.row], names.custom_id(i), names.style(i)
-            try:
-                result = self.renderer.answer(row, custom_id, style, output, many=params[output.row].n > 1)
-            except BaseException as error:
-                if not concerns_row(error):
-                    raise
-                reason = row_error(as_refusal(error, "writing the answer of"))
-                result = self.renderer.failure(row, custom_id, style, reason)
-            yield result
-            progress.ran += 1
-            progress.finished_prompt_tokens += output.prompt_tokens
+    def _rendered(self, outputs: Iterator[tuple[int, Output]]) -> Iterator[Result]:
+        for number, output in outputs:
+            part = self._running[number]
+            yield part.result(output, self.renderer)
+            self.progress.ran += 1
+            self.progress.finished_prompt_tokens += output.prompt_tokens
+            part.left -= 1
+            if not part.left:
+                del self._running[number]
 
     def _keep(self, results: Iterator[Result]) -> None:
         """Commit results in groups; finished results are committed too when the source fails or a stop is asked for."""
@@ -155,7 +224,7 @@ class Execution:
 
     def live(self) -> Mapping[str, object] | None:
         """The counters over all runs of this job, None where nothing has changed."""
-        if self._recording is None or self.engine is None:
+        if self.engine is None or self._recording is None or not self._recording.parts:
             return None
         starved, self._starved = self.progress.starved_seconds - self._starved, self.progress.starved_seconds
         self._recording.starved_seconds += starved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from umbel.config import readable
 from umbel.errors import InputError, UmbelError
+from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
 from umbel.jobs.execution import NOTES, Engine, Execution
@@ -173,20 +174,29 @@ class Job:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
         windows = execution.planned(self._checked(feed) if self.spec.options.strict else feed.windows())
-        with nullcontext(windows) if feed.whole else Ahead(windows, halt) as coming:
-            for window, plan in coming:
-                self.spans.lap("reading and tokenising", None)
-                self.progress.starved_seconds = getattr(coming, "starved_seconds", 0.0)
-                self._tell_rows(feed.rows, done)
-                self._notes.take(tokenizer.notes)
-                execution.run(window, plan)
-                if rounds.spent:
-                    return False
+        arrived = partial(self._arrived, lambda: self._tell_rows(feed.rows, done), tokenizer)
+        if feed.whole:
+            execution.run(arrived(windows))
+        else:
+            with Ahead(windows, halt) as ahead:
+                execution.run(arrived(ahead), ahead)
+        if rounds.spent:
+            return False
         self._tell_rows(feed.rows, done)
         missing = self.progress.rows - store.totals().rows
         if missing:
             raise UmbelError(f"the engine gave no answer for {missing} rows; run the same command again to retry them")
         return True
+
+    def _arrived(
+        self, tell: Callable[[], None], tokenizer: JobTokenizer, windows: Iterator[tuple[Window, Plan | None]]
+    ) -> Iterator[tuple[Window, Plan | None]]:
+        """Windows as they are taken, with what is known since then of the whole input."""
+        for window, plan in windows:
+            self.spans.lap("reading and tokenising", None)
+            tell()
+            self._notes.take(tokenizer.notes)
+            yield window, plan
 
     def _load(self, store: JobStore) -> Engine:
         store.settle(self.arithmetic())

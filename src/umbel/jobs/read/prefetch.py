@@ -52,6 +52,8 @@ class Ahead(Generic[T]):
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="umbel-ahead")
         self._interval = sys.getswitchinterval()
+        self._coming: Future[T | None] | None = None  # None until the first item is asked for
+        self._taken = 0
 
     def __enter__(self) -> Ahead[T]:
         # The engine's steps are many short calls; after each it would wait 5 ms for a thread that computes in Python.
@@ -63,17 +65,25 @@ class Ahead(Generic[T]):
         self._halt.ask()
         self._pool.shutdown(cancel_futures=True)
 
-    def __iter__(self) -> Iterator[T]:
-        """The items in turn; raises what making them raised."""
-        coming = self._begin()
+    @property
+    def ready(self) -> bool:
+        """Whether the next item, or the end, is there without waiting."""
+        return self._coming is not None and self._coming.done()
+
+    def __iter__(self) -> Ahead[T]:
+        return self
+
+    def __next__(self) -> T:
+        """The next item; raises what making it raised."""
+        coming, began = self._coming or self._begin(), self._clock()
         item = coming.result()
-        while item is not None:
-            coming = self._begin()
-            yield item
-            began = self._clock()
-            item = coming.result()
-            if item is not None:
-                self.starved_seconds += self._clock() - began
+        if item is None:
+            self._coming = coming
+            raise StopIteration
+        self.starved_seconds += self._clock() - began if self._taken else 0.0
+        self._taken += 1
+        self._coming = self._begin()
+        return item
 
     def _begin(self) -> Future[T | None]:
         return self._pool.submit(next, self._items, None)

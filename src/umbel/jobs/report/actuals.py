@@ -1,8 +1,9 @@
-"""What happens to the rows of one plan, recorded so that it can be compared with the plan later.
+"""What happens to the rows of a job's plans, recorded so that it can be compared with the plans later.
 
 A job records one part after the other: a part is one plan and as much of its run as happened, for a window of a large
-input or for the rest of one after a stop. Only sums are kept, per line of the tree that `umbel plan` prints, so that a
-record stays a few kilobytes whatever the rows; earlier parts are folded into one (jobs.report.sums).
+input or for the rest of one after a stop. The next part may begin before the last row of one has ended; parts that are
+open together are recorded as one plan. Only sums are kept, per line of the tree that `umbel plan` prints, so that a
+record stays a few kilobytes whatever the rows; parts that are over are folded into one (jobs.report.sums).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
-from umbel.jobs.report.sums import fold
+from umbel.jobs.report.sums import fold, joined_plans
 from umbel.plan.explain.record import to_json
 from umbel.plan.explain.tree import Line, lines_of_rows, shown_lines
 
@@ -30,90 +31,33 @@ COLUMNS = ("done", "failed", "cut", "output", "expected")
 CURVE_POINTS = 128  # of what happened over time; halved when full
 
 
-class Recording:
-    """A part of a job while it runs.
+class OpenPart:
+    """A plan whose rows run: `plan` is its record, `sums` (`[COLUMNS, lines]`) what has happened to its rows, `ran` the
+    output tokens, made and expected, of finished rows that no other row answers, `prompt_tokens` those of finished
+    rows."""
 
-    `stats`: the engine's totals before the part.
-    `record`, `live`: the store's records of earlier parts, under "plan" and "live".
-    `starved_seconds`: time in which the engine had nothing to run because its rows were not tokenised yet; may be added
-        to.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        workload: Workload,
-        stats: Stats | None = None,
-        *,
-        record: Mapping[str, Any] | None = None,
-        live: Mapping[str, Any] | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self.seconds = 0.0
-        self.starved_seconds = 0.0
-        self._clock = clock
-        self._start = asdict(stats or Stats())
-        self._before = dict(live or {})
-        self._earlier = fold(record, live, closing=True)
+    def __init__(self, plan: Plan, workload: Workload):
         lines = shown_lines(plan)
         self._line = lines_of_rows(plan.forest, lines)
-        self._sums = np.zeros((len(COLUMNS), len(lines)), np.int64)
-        self._ran = np.zeros(2, np.int64)  # output tokens of finished rows that no other row answers: made, expected
-        self._prompt_tokens = 0
         self._prompts = np.diff(workload.offsets)
         self._alone = plan.same_as == np.arange(len(plan.same_as))
         self._expected = plan.lengths * np.array([p.n for p in workload.params], np.int64)
-        self._plan = _plan_record(plan, workload, lines, self._line, self._expected)
         self._pending: list[Output] = []
-        self._curve: list[list[float]] = []
-        self._stride, self._ticks = 1, 0
+        self.plan = _plan_record(plan, workload, lines, self._line, self._expected)
+        self.sums = np.zeros((len(COLUMNS), len(lines)), np.int64)
+        self.ran = np.zeros(2, np.int64)
+        self.prompt_tokens = 0
 
-    def plan_record(self) -> dict[str, Any]:
-        """The store's record "plan", written once, when the part begins, together with `as_dict` under "live"."""
-        return {"open": self._plan, "closed": self._earlier}
-
-    def watch(self, outputs: Iterator[Output]) -> Iterator[Output]:
-        """Pass on the outputs of the engine, add each of them, and count the seconds that they take to come."""
-        while True:
-            begin = self._clock()
-            try:
-                output = next(outputs, None)
-            finally:
-                self.seconds += self._clock() - begin
-            if output is None:
-                return
-            self._pending.append(output)
-            yield output
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are done, of those that were added up."""
+        return bool(self.sums[0].sum() >= len(self._prompts))
 
     def add(self, output: Output) -> None:
-        """Count one finished row (`watch` does it as well)."""
+        """Count one finished row, the next time that is added up."""
         self._pending.append(output)
 
-    def as_dict(self, stats: Stats) -> dict[str, Any]:
-        """The store's record "live", written with each commit: totals over all parts by the names of Stats, and this
-        part.
-
-        `stats` are the engine's totals now.
-        """
-        self._settle()
-        own = {name: value - self._start[name] for name, value in asdict(stats).items()}
-        own["kv_peak_tokens"] = stats.kv_peak_tokens
-        total = {name: self._before.get(name, 0) + value for name, value in own.items()}
-        total["kv_peak_tokens"] = max(self._before.get("kv_peak_tokens", 0), stats.kv_peak_tokens)
-        self._note(own)
-        part = {
-            "stats": own,
-            "seconds": self.seconds,
-            "starved_seconds": self.starved_seconds,
-            "prompt_tokens": self._prompt_tokens,
-            "output_tokens": int(self._ran[0]),
-            "expected_output_tokens": int(self._ran[1]),
-            "lines": {name: column.tolist() for name, column in zip(COLUMNS, self._sums, strict=True)},
-            "curve": self._curve,
-        }
-        return {**total, "open": part}
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Add up the outputs that came since the last time, many at once."""
         outputs, self._pending = self._pending, []
         if not outputs:
@@ -125,15 +69,121 @@ class Recording:
         expected = self._expected[rows]
         expected[failed] = 0
         line = self._line[rows]
-        done, lost, ended, output, due = self._sums
+        done, lost, ended, output, due = self.sums
         np.add.at(done, line, 1)
         np.add.at(lost, line[failed], 1)
         np.add.at(ended, line[cut], 1)
         np.add.at(output, line, made)
         np.add.at(due, line, expected)
         ran = self._alone[rows]
-        self._ran += int(made[ran].sum()), int(expected[ran].sum())
-        self._prompt_tokens += int(self._prompts[rows].sum())
+        self.ran += int(made[ran].sum()), int(expected[ran].sum())
+        self.prompt_tokens += int(self._prompts[rows].sum())
+
+
+class Recording:
+    """The parts of a job that one run of it makes.
+
+    `stats`: the engine's totals before the run.
+    `record`, `live`: the store's records of earlier parts, under "plan" and "live".
+    `starved_seconds`: time in which the engine had nothing to run because its rows were not tokenised yet; may be added
+        to.
+    `parts`: those that have begun.
+    """
+
+    def __init__(
+        self,
+        stats: Stats | None = None,
+        *,
+        record: Mapping[str, Any] | None = None,
+        live: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.seconds = 0.0  # since the last time that parts were over, as `starved_seconds` and the curve
+        self.starved_seconds = 0.0
+        self._clock = clock
+        self._start = self._since = asdict(stats or Stats())
+        self._before = dict(live or {})
+        self._earlier = fold(record, live, closing=True)
+        self._open: dict[int, OpenPart] = {}
+        self.parts = 0
+        self._curve: list[list[float]] = []
+        self._stride, self._ticks = 1, 0
+
+    def begin(self, plan: Plan, workload: Workload, stats: Stats | None = None) -> int:
+        """A further part begins, and those whose rows are all done are over; returns its number, from 0 on. `stats` are
+        the engine's totals now."""
+        for part in self._open.values():
+            part.settle()
+        over = [number for number, part in self._open.items() if part.whole]
+        if over:
+            self._close(over, stats or Stats())
+        self._open[self.parts] = OpenPart(plan, workload)
+        self.parts += 1
+        return self.parts - 1
+
+    def _close(self, numbers: list[int], stats: Stats) -> None:
+        """Fold parts that are over. What the engine did meanwhile for parts that stay open is counted with theirs."""
+        parts = [self._open.pop(number) for number in numbers]
+        record = {"open": joined_plans([part.plan for part in parts]), "closed": self._earlier}
+        self._earlier = fold(record, {"open": self._part(parts, self._own(stats, self._since))}, closing=True)
+        self._since, self.seconds, self.starved_seconds = asdict(stats), 0.0, 0.0
+        self._curve, self._stride, self._ticks = [], 1, 0
+
+    def plan_record(self) -> dict[str, Any]:
+        """The store's record "plan", written when a part begins, together with `as_dict` under "live"."""
+        return {"open": joined_plans([part.plan for part in self._open.values()]), "closed": self._earlier}
+
+    def watch(self, outputs: Iterator[tuple[int, Output]]) -> Iterator[tuple[int, Output]]:
+        """Pass on the outputs of the engine, each with the number of its part; add each of them, and count the seconds
+        that they take to come."""
+        while True:
+            begin = self._clock()
+            try:
+                found = next(outputs, None)
+            finally:
+                self.seconds += self._clock() - begin
+            if found is None:
+                return
+            self._open[found[0]].add(found[1])
+            yield found
+
+    def add(self, output: Output, part: int = 0) -> None:
+        """Count one finished row (`watch` does it as well)."""
+        self._open[part].add(output)
+
+    def as_dict(self, stats: Stats) -> dict[str, Any]:
+        """The store's record "live", written with each commit: totals over all parts by the names of Stats, and what is
+        open.
+
+        `stats` are the engine's totals now.
+        """
+        for part in self._open.values():
+            part.settle()
+        own = self._own(stats, self._start)
+        total = {name: self._before.get(name, 0) + value for name, value in own.items()}
+        total["kv_peak_tokens"] = max(self._before.get("kv_peak_tokens", 0), stats.kv_peak_tokens)
+        since = self._own(stats, self._since)
+        self._note(since)
+        return {**total, "open": self._part(list(self._open.values()), since)}
+
+    def _own(self, stats: Stats, start: Mapping[str, float]) -> dict[str, Any]:
+        """What the engine has done since its totals were `start`."""
+        own = {name: value - start[name] for name, value in asdict(stats).items()}
+        return {**own, "kv_peak_tokens": stats.kv_peak_tokens}
+
+    def _part(self, parts: list[OpenPart], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Some parts as one."""
+        sums = np.concatenate([part.sums for part in parts], axis=1) if parts else np.zeros((len(COLUMNS), 0), np.int64)
+        return {
+            "stats": own,
+            "seconds": self.seconds,
+            "starved_seconds": self.starved_seconds,
+            "prompt_tokens": sum(part.prompt_tokens for part in parts),
+            "output_tokens": sum(int(part.ran[0]) for part in parts),
+            "expected_output_tokens": sum(int(part.ran[1]) for part in parts),
+            "lines": {name: column.tolist() for name, column in zip(COLUMNS, sums, strict=True)},
+            "curve": self._curve,
+        }
 
     def _note(self, own: Mapping[str, float]) -> None:
         """Put a point on the curve of what happened: seconds, steps, tokens through the model, KV peak so far."""

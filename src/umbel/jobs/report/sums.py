@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
     if closing:
         planned = due
     return {
-        "parts": before.get("parts", 0) + 1,
+        "parts": before.get("parts", 0) + plan.get("parts", 1),
         "cut_short": before.get("cut_short", 0) + (not whole),
         "planned": _add(before.get("planned"), planned),
         "due": _add(before.get("due"), due),
@@ -60,6 +60,33 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
         "notes": list(dict.fromkeys([*before.get("notes", []), *plan["notes"]])),
         **{name: plan[name] for name in _PLAN_ONLY},
     }
+
+
+def joined_plans(plans: Sequence[Mapping[str, Any]]) -> Sums:
+    """The records of plans whose parts are open together as one record: one after the other, with what is chosen by the
+    last. Empty where there is none."""
+    if len(plans) < 2:
+        return dict(plans[0]) if plans else {}
+    seconds = [plan["seconds"] for plan in plans]
+    tree: list[Sums] = []
+    curve: dict[str, list[float]] = {}
+    for plan in plans:
+        below = len(tree)
+        tree += [{**line, "parent": line["parent"] + below if line["parent"] >= 0 else -1} for line in plan["tree"]]
+        curve = _append(curve, plan["curve"])
+    return {
+        **{name: plans[-1][name] for name in _PLAN_ONLY},
+        **{name: _over(name, [plan[name] for plan in plans]) for name in FIGURES if not name.startswith("seconds")},
+        "seconds": {name: sum(one[name] for one in seconds) for name in seconds[0]},
+        "tree": tree,
+        "curve": curve,
+        "notes": list(dict.fromkeys(note for plan in plans for note in plan["notes"])),
+        "parts": len(plans),
+    }
+
+
+def _over(name: str, values: Sequence[float]) -> float:
+    return max(values) if name in HIGHEST else sum(values)
 
 
 def _planned(plan: Mapping[str, Any]) -> Sums:
@@ -115,7 +142,7 @@ def _add(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> Sums:
         return dict(other)
     names = [*one, *(name for name in other if name not in one)]
     pairs = {name: (one.get(name, 0), other.get(name, 0)) for name in names}
-    return {name: max(pair) if name in HIGHEST else sum(pair) for name, pair in pairs.items()}
+    return {name: _over(name, pair) for name, pair in pairs.items()}
 
 
 def _lines(plan: Mapping[str, Any], part: Mapping[str, Any], *, shrink: bool) -> list[Sums]:
