@@ -17,7 +17,7 @@ class WindowSizes:
 
     `first`: rows of the first one, small so that the engine starts soon.
     `growth`: each later window is so many times as large as the one before.
-    `rows`, `n_bytes`: the largest window. The end of each window drains the batch, which asks for large ones; but a job
+    `rows`, `n_bytes`: the largest window. Beginnings are shared within a window, which asks for large ones; but a job
         that is stopped must wait until the current window is planned.
     """
 
