@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NEAR = 80  # characters of a name that is compared with others, which takes time that grows with their square
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ' (did you mean x?)', or '' when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    if len(name) > MOST_NEAR:
+        return ""
+    close = difflib.get_close_matches(name, [one for one in known if len(one) <= MOST_NEAR], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -10,7 +10,9 @@ import pytest
 from tests.jobs.bad_cases import CASES, Case, good_row
 from tests.jobs.bad_doc import DOC, document
 from tests.jobs.fakes import make_job, read_rows, write_rows
+from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
+from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.summary import Summary
 from umbel.jobs.verify import verify
@@ -86,6 +88,25 @@ def test_duplicates_name_both_lines(tmp_path: Path) -> None:
     _, output = run(tmp_path, "plain", rows)
     message = read_rows(output)[89]["error"]["message"]
     assert "line 90" in message and "line 3" in message
+
+
+def test_messages_are_short_whatever_the_values(tmp_path: Path) -> None:
+    """Names that strangers chose, of ids, columns and fields, are cut where they are shown."""
+    name = "a" * 300_000
+    twice = [{"custom_id": name, "prompt": "x"}] * 2
+    outputs = [run(tmp_path, "plain", twice)[1]]
+    (tmp_path / "in.csv").write_text(
+        f"custom_id,prompt,{name}\n1,x,\udce9\n", encoding="utf-8", errors="surrogateescape"
+    )
+    make_job(tmp_path / "in.csv", tmp_path / "csv.jsonl").run()
+    for output in (*outputs, tmp_path / "csv.jsonl"):
+        errors = [row["error"]["message"] for row in read_rows(output) if row["error"]]
+        assert errors and all(len(message) < 500 for message in errors)
+    with pytest.raises(UsageError, match=r"no column .*characters\).*\.\.\.$") as caught:
+        Template.parse("{" + name + "}").check_columns([f"{i}" + name for i in range(30)])
+    assert len(str(caught.value)) < 2_000
+    source = write_rows(tmp_path / "fields.jsonl", [{"prompt": "a", name: 1}])
+    assert all(len(text) < 500 for text in make_job(source, tmp_path / "fields.out").run().warnings)
 
 
 def test_strict_refuses_unknown_fields_with_the_nearest_name(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class RunningPart:
             return renderer.failure(row, custom_id, style, row_error(as_refusal(error, "writing the answer of")))
 
 
-class Reading(Protocol):
+class ReadingAhead(Protocol):
     """How far the reading of windows is."""
 
     @property
@@ -92,7 +92,7 @@ class Execution:
     open_ended: int = 0
     _parts: Iterator[tuple[JobPart, RowNames] | None] = field(default_factory=lambda: iter(()))
     _held: tuple[JobPart, RowNames] | None = None  # the first part, which the engine was loaded for
-    _reading: Reading | None = None
+    _reading: ReadingAhead | None = None
     _running: dict[int, RunningPart] = field(default_factory=dict)
     _recording: Recording | None = None
     _starved: float = field(default=0.0)
@@ -104,7 +104,7 @@ class Execution:
             ready = engine is not None and len(window.workload) > 0
             yield window, engine.plan_for(window.workload) if ready and engine is not None else None
 
-    def run(self, windows: Iterator[tuple[Window, Plan | None]], reading: Reading | None = None) -> None:
+    def run(self, windows: Iterator[tuple[Window, Plan | None]], reading: ReadingAhead | None = None) -> None:
         """Run the rows of all windows, or those that fit the budget, and put their results into the store.
 
         Where windows are read meanwhile, one that is ready may begin before the one before it has ended.

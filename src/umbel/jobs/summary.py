@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from umbel.ir.limits import shown
 from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.store import Totals
 
@@ -78,7 +79,7 @@ def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str,
     if "damaged_input" in totals.errors:
         found.append("the input is damaged or cut: what lies behind the last row that was read is lost")
     for name, rows in sorted(notes.ignored_fields.items(), key=lambda item: -item[1])[:20]:
-        found.append(f"field {name!r} was ignored in {rows:,} row{'' if rows == 1 else 's'}{_meant(name)}")
+        found.append(f"field {shown(name)} was ignored in {rows:,} row{'' if rows == 1 else 's'}{_meant(name)}")
     return tuple(found)
 
 

@@ -79,9 +79,9 @@ def _check_ids(verdict: Verdict, wanted: list[str | None], found: list[str | Non
     verdict.order = "other"
     before, after = Counter(wanted), Counter(found)
     for name in [name for name in before if before[name] > after[name]]:
-        verdict.fault(f"id {name!r}: {before[name]} in the input, {after[name]} in the output")
+        verdict.fault(f"id {name!r:.120}: {before[name]} in the input, {after[name]} in the output")
     for name in [name for name in after if after[name] > before[name]]:
-        verdict.fault(f"id {name!r}: {after[name]} in the output, {before[name]} in the input")
+        verdict.fault(f"id {name!r:.120}: {after[name]} in the output, {before[name]} in the input")
 
 
 def _check_line(verdict: Verdict, number: int, text: bytes | None) -> str | None:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from umbel.errors import EmptyInput
+from umbel.ir.limits import shown
 from umbel.ir.request import RowError
 from umbel.jobs.read.changes import HashedInput
 from umbel.jobs.read.formats.delimited import read_csv
@@ -136,5 +137,5 @@ class _Ids:
 
 def repeated(row: InputRow, first: int) -> InputRow:
     """The row as an error row, because its id was given on line `first` already."""
-    message = f"custom_id {row.custom_id!r} on line {row.line} was already used on line {first}"
+    message = f"custom_id {shown(row.custom_id)} on line {row.line} was already used on line {first}"
     return replace(row, request=None, error=RowError("duplicate_custom_id", message, "custom_id"))

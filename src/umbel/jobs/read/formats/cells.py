@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.errors import InvalidRequest
 from umbel.ir.contain import concerns_row
+from umbel.ir.limits import shown
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,7 +48,7 @@ def _cell(column: pyarrow.Array, i: int, name: str, convert: Callable[[Any], Any
     except BaseException as error:
         if not concerns_row(error):
             raise
-        return InvalidRequest("invalid_value", f"column {name!r}: {_why(error, column, i)}", name)
+        return InvalidRequest("invalid_value", f"column {shown(name)}: {_why(error, column, i)}", name)
 
 
 def _why(error: BaseException, column: pyarrow.Array, i: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from umbel.errors import InputError, InvalidRequest
-from umbel.ir.limits import MAX_LINE_BYTES
+from umbel.ir.limits import MAX_LINE_BYTES, shown
 from umbel.jobs.read.formats.lines import Line, read_lines
 from umbel.jobs.read.formats.parse import RowParser, is_unicode
 from umbel.jobs.read.formats.table import check_columns
@@ -117,7 +117,7 @@ def _why(error: csv.Error) -> str:
 def _check_header(header: Sequence[str], path: Path) -> None:
     twice = {name for name in header if header.count(name) > 1}
     if twice:
-        raise InputError(f"input {path}: column {min(twice)!r} is named twice in the header")
+        raise InputError(f"input {path}: column {shown(min(twice))} is named twice in the header")
     if not all(map(is_unicode, header)):
         raise InputError(f"input {path}: the header line is not UTF-8")
 
@@ -128,5 +128,5 @@ def _fault(header: Sequence[str], cells: Sequence[str], line: int) -> InvalidReq
         return InvalidRequest("invalid_csv_line", message)
     for name, text in zip(header, cells, strict=True):
         if not text.isascii() and not is_unicode(text):
-            return InvalidRequest("invalid_csv_line", f"line {line}: column {name!r} is not UTF-8", name)
+            return InvalidRequest("invalid_csv_line", f"line {line}: column {shown(name)} is not UTF-8", name)
     return None

@@ -52,7 +52,8 @@ class Template:
         """Raise UsageError when a column is not among `known`, naming the nearest."""
         names = list(known)
         for name in sorted(self.columns - set(names)):
-            raise UsageError(f"--prompt: no column {name!r}{nearest(name, names)}; the input has {', '.join(names)}")
+            some = ", ".join([f"{known:.60}" for known in names[:20]] + ["..."] * (len(names) > 20))
+            raise UsageError(f"--prompt: no column {shown(name)}{nearest(name, names)}; the input has {some}")
 
     def fill(self, row: Mapping[str, Any]) -> str:
         """The prompt of one row. Raises InvalidRequest when a column is missing or null."""
@@ -70,5 +71,5 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
         return value
     if value is None:
         known = "is null" if name in row else f"is missing{nearest(name, row)}"
-        refuse("missing_required_parameter", name, f"column {name!r}, which --prompt uses, {known}")
+        refuse("missing_required_parameter", name, f"column {shown(name)}, which --prompt uses, {known}")
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
