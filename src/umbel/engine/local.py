@@ -116,7 +116,7 @@ class LocalEngine:
         """Keep what a loop has taught since the last time."""
         prior = price_of(self.spec, self.model.config, self.machine).prior()
         self.history.learn(loop.meter, loop.scheduler.lengths.bank(), prior)
-        loop.meter.clear()
+        loop.meter = loop.meter.fresh()
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
