@@ -7,9 +7,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from umbel.api import LLM, RequestOutput
+    from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
 
-__all__ = ["LLM", "RequestOutput", "SamplingParams"]
+__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from umbel import api
 
         return getattr(api, name)
+    if name in ("Chosen", "Score"):
+        from umbel.ir import choices
+
+        return getattr(choices, name)
     if name == "SamplingParams":
         from umbel.ir.params import SamplingParams
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from umbel.config import PAGE_SIZE, EngineConfig
-from umbel.engine.answering import Answering
 from umbel.engine.intake import Intake, RequestOutput
 from umbel.engine.local import LocalEngine
+from umbel.engine.scoring import Scoring
 from umbel.engine.session import Session
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
@@ -24,7 +24,7 @@ from umbel.runner.base import Runner
 __all__ = ["LLM", "RequestOutput", "Session"]
 
 
-class LLM(Answering):
+class LLM(Scoring):
     """A loaded model.
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the

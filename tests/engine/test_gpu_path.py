@@ -84,6 +84,25 @@ def test_answers_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.Monkey
         assert made, "the kernels were not asked"
 
 
+def test_scores_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts cut over steps and shared, beside rows that want no scores and decode meanwhile."""
+    model, scored = str(llm.config.model), SamplingParams(temperature=0.0, max_tokens=2, prompt_logprobs=1)
+    params = [scored, GREEDY, scored, scored, scored]
+    wanted = LLM(model, dtype="float32", device="cpu", chunk=8).generate(PROMPTS, params)
+    if not torch.cuda.is_available():
+        assert on_gpu_kernels(monkeypatch) == []
+    tested = LLM(model, dtype="float32", device="auto", chunk=8)
+    compared = 0
+    for output, want in zip(tested.generate(PROMPTS, params), wanted, strict=True):
+        assert (output.prompt_logprobs is None) == (want.prompt_logprobs is None)
+        for one, other in zip(output.prompt_logprobs or (), want.prompt_logprobs or (), strict=True):
+            if one is not None and other is not None:
+                assert one.token_id == other.token_id and one.top[0][0] == other.top[0][0]
+                assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+                compared += 1
+    assert compared == sum(len(PROMPTS[i]) - 1 for i in (0, 2, 3, 4))
+
+
 class Repeats:
     """Instead of graphs: launches the same once more, with whatever lies in the same memory by then."""
 

@@ -100,7 +100,7 @@ def test_what_the_engine_does_not_do_is_refused_after_its_range_is_checked() -> 
     assert code({"logit_bias": {"9": 101}}) == ("invalid_value", "logit_bias[9]")
     assert code({"logit_bias": {"9": 1}}) == ("unsupported_parameter", "logit_bias")
     assert code({"prompt_logprobs": -1}) == ("invalid_value", "prompt_logprobs")
-    assert code({"prompt_logprobs": 1}) == ("unsupported_parameter", "prompt_logprobs")
+    assert code({"echo": True}, PLAIN) == ("unsupported_parameter", "echo")
     assert code({"stream": True}) == ("unsupported_parameter", "stream")
     assert code({"stream": "yes"}) == ("unsupported_parameter", "stream")
 

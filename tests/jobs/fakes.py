@@ -92,11 +92,12 @@ class FakeEngine:
 
     def _answer(self, row: int, workload: Workload) -> Output:
         prompt, params = workload.prompt(row), workload.params[row]
-        count = min(params.max_tokens or CONTEXT, CONTEXT - len(prompt), 5)
+        most = CONTEXT if params.max_tokens is None else params.max_tokens
+        count = min(most, CONTEXT - len(prompt), 5)
         base = int(prompt.sum()) + 7 * int(workload.keys[row]) + (params.seed or 0)
         outputs = tuple(self._completion(i, base, count, params) for i in range(params.n))
         self.tokens += sum(len(c.token_ids) for c in outputs)
-        return Output(row, len(prompt), outputs)
+        return Output(row, len(prompt), outputs, prompt_logprobs=_scores(prompt.tolist(), params))
 
     def _completion(self, index: int, base: int, count: int, params: SamplingParams) -> Completion:
         ids = tuple((base + index * 31 + k) % WIDTH for k in range(count))
@@ -110,6 +111,14 @@ class FakeEngine:
 
     def stats(self) -> Stats:
         return Stats(computed_prompt_tokens=3 * len(self.seen), output_tokens=self.tokens, rows_done=len(self.seen))
+
+
+def _scores(prompt: list[int], params: SamplingParams) -> tuple[TokenLogprobs | None, ...] | None:
+    if params.prompt_logprobs is None:
+        return None
+    top = tuple((k, -1.5 - k) for k in range(params.prompt_logprobs))
+    first = max(params.logprob_start_len, 1)
+    return tuple(TokenLogprobs(token, -0.25, top) if at >= first else None for at, token in enumerate(prompt))
 
 
 def make_job(

@@ -45,6 +45,42 @@ def test_plain_logprobs_when_asked(tmp_path: Path) -> None:
     assert rows[1]["logprobs"][0]["top"] == []
 
 
+def test_plain_logprobs_of_prompts(tmp_path: Path) -> None:
+    asked = [{"prompt_logprobs": 1, "max_tokens": 0}, {"prompt_logprobs": 0, "logprob_start_len": 2, "n": 2}]
+    rows = answers(tmp_path, [PLAIN | more | {"custom_id": str(i)} for i, more in enumerate(asked)])
+    top = [{"token_id": 0, "logprob": -1.5}]
+    assert list(rows[0]) == ["custom_id", "text", "token_ids", "finish_reason", "usage", "prompt_logprobs", "error"]
+    assert rows[0]["prompt_logprobs"] == [None, {"token_id": ord("i"), "logprob": -0.25, "top": top}]
+    assert (rows[0]["text"], rows[0]["token_ids"], rows[0]["finish_reason"]) == ("", [], "length")
+    assert list(rows[1]) == ["custom_id", "choices", "usage", "prompt_logprobs", "error"]
+    assert rows[1]["prompt_logprobs"] == [None, None]
+
+
+def test_completions_echo_their_prompts(tmp_path: Path) -> None:
+    """OpenAI's form; the fake tokenizer shows every token as one character."""
+    asked = [{"echo": True, "logprobs": 1}, {"echo": True}, {"prompt_logprobs": 1}, {"echo": False}]
+    url = "/v1/completions"
+    rows = answers(tmp_path, [envelope(TEXT | more, url, str(i)) for i, more in enumerate(asked)])
+    bodies = [row["response"]["body"] for row in rows]
+    echoed, short, beside, plain = (body["choices"][0] for body in bodies)
+    prompt = "".join(chr(33 + ord(c) % 90) for c in "hi")
+    assert [c["text"][:2] for c in (echoed, short)] == [prompt] * 2 and len(echoed["text"]) == len(plain["text"]) + 2
+    assert echoed["logprobs"]["tokens"] == list(echoed["text"]) and echoed["logprobs"]["text_offset"] == [0, 1, 2, 3]
+    assert echoed["logprobs"]["token_logprobs"] == [None, -0.25, -0.5, -0.5]
+    assert echoed["logprobs"]["top_logprobs"][:2] == [None, {prompt[1]: -0.25, "!": -1.5}]
+    assert short["logprobs"] is beside["logprobs"] is None and len(beside["text"]) == 2
+    assert bodies[2]["prompt_logprobs"] == [
+        None,
+        {"105": {"logprob": -0.25, "decoded_token": prompt[1]}, "0": {"logprob": -1.5, "decoded_token": "!"}},
+    ]
+    assert [("prompt_logprobs" in body) for body in bodies] == [False, False, True, False]
+
+
+def test_chats_have_no_echo(tmp_path: Path) -> None:
+    (row,) = answers(tmp_path, [envelope(CHAT | {"echo": True})])
+    assert row["response"]["body"]["error"]["code"] == "unsupported_parameter"
+
+
 def test_plain_samples(tmp_path: Path) -> None:
     (row,) = answers(tmp_path, [PLAIN | {"n": 3, "logprobs": 1}])
     assert list(row) == ["custom_id", "choices", "usage", "error"]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.attention.stage import random_job, steps_of
 from tests.sched.drive import VOCAB
+from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 from umbel.ir.token_masks import all_but
 from umbel.runner.wire import decode_step, encode_step
@@ -28,10 +29,15 @@ def test_steps_come_out_as_they_went_in() -> None:
     for _, step in steps_of(job, job.demand(16), 16, 100):
         masks = np.stack([all_but(ids, VOCAB) for ids in ((3, 4), (9,))])
         masked = replace(step.sampling, mask=np.arange(len(step.sampling)) % 3 - 1, masks=masks)
-        for sent in (step, replace(step, sampling=masked)):
+        scores = Scores(np.arange(step.n_rows), np.arange(step.n_rows) % VOCAB, top=2)
+        for sent in (step, replace(step, sampling=masked), replace(step, scores=scores)):
             got = decode_step(encode_step(sent))
-            assert all(same(getattr(got, f.name), getattr(sent, f.name)) for f in fields(Step) if f.name != "sampling")
+            parts = {"sampling", "scores"}
+            assert all(same(getattr(got, f.name), getattr(sent, f.name)) for f in fields(Step) if f.name not in parts)
             assert all(same(getattr(got.sampling, f.name), getattr(sent.sampling, f.name)) for f in fields(Sampling))
+            assert (got.scores is None) == (sent.scores is None)
+            if got.scores is not None:
+                assert all(same(getattr(got.scores, f.name), getattr(scores, f.name)) for f in fields(Scores))
         count += 1
     assert count > 5
 

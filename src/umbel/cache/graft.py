@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from umbel.cache.branches import split
 from umbel.cache.run_index import RunIndex
 from umbel.cache.tree import KVTree
+from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.workload import Workload
 
@@ -35,11 +36,13 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
     """Add a forest of prompts, whose rows are numbered on from those that are there.
 
     `samples_per_row` (`[rows]`) is 0 for rows that will not run; what only they have is left out. Beginnings are looked
-    up where the tree has an index.
+    up where the tree has an index, except of prompts that are scored: their logits are not kept, so that they have to
+    be computed; nor are these found later, as all that they hang from is known only now.
     """
-    places = Places.new(forest.n_nodes)
+    places, apart = Places.new(forest.n_nodes), np.zeros(forest.n_nodes, bool)
     if tree.index is not None:
-        places = _find(tree, tree.index, workload, forest)
+        apart = _with_scores(workload, forest)
+        places = _find(tree, tree.index, workload, forest, apart)
     below = _sum_below(forest, samples_per_row)
     new = np.flatnonzero((places.node < 0) & (below > 0))
     nodes = places.node[new] = tree.numbers(len(new))
@@ -61,18 +64,30 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
     _expect(tree, places.node[forest.leaf[known]], samples_per_row[known])
     tree.add_rows(places.node[forest.leaf])
     if tree.index is not None:
-        for node in nodes.tolist():
+        for node in nodes[~apart[new]].tolist():
             tree.index.add(node)
 
 
-def _find(tree: KVTree, index: RunIndex, workload: Workload, forest: Forest) -> Places:
-    """Look up each node whose parent is in the tree with all its tokens.
+def _with_scores(workload: Workload, forest: Forest) -> NDArray[np.bool_]:
+    """The nodes of all trees of the forest in which a row's prompt is scored (`[nodes]`)."""
+    number = np.cumsum(forest.parent < 0) - 1  # of the tree that a node is in
+    asked = Distinct.of(workload.params).flags(lambda p: p.prompt_logprobs is not None)
+    some = np.zeros(forest.n_nodes, bool)
+    some[number[forest.leaf[asked]]] = True
+    return np.asarray(some[number])
+
+
+def _find(tree: KVTree, index: RunIndex, workload: Workload, forest: Forest, apart: NDArray[np.bool_]) -> Places:
+    """Look up each node whose parent is in the tree with all its tokens, except those that stay `apart` (`[nodes]`).
 
     A run that the rows of the forest share is theirs as far as it is not there: where it ends within a page of the
     tree, what they have below it is not looked up.
     """
     places, node = Places.new(forest.n_nodes), 0
     while node < forest.n_nodes:
+        if apart[node]:
+            node = int(forest.subtree_end[node])
+            continue
         up = int(forest.parent[node])
         row = int(forest.source[node])
         tokens = workload.prompt(row)[forest.start[node] : forest.end[node]]

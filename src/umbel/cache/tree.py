@@ -19,6 +19,7 @@ from umbel.cache.labels import Labels
 from umbel.cache.page_table import PageTable
 from umbel.cache.pages import PagePool
 from umbel.cache.run_index import RunIndex
+from umbel.cache.scored_runs import ScoredRuns
 from umbel.cache.token_log import TokenLog
 
 Ints = NDArray[np.int64]
@@ -61,6 +62,7 @@ class KVTree(Columns):
         self.tokens = TokenLog(self.capacity)
         self.idle = Idle(keep or LastReader(), self.labels)
         self.index: RunIndex | None = None
+        self.scored = ScoredRuns()
         self.n_nodes = 0  # numbers given out so far; those of nodes that are gone are used again
         self._leaf, self._n_rows = np.zeros(0, np.int64), 0
         self.users: list[int] = []
@@ -281,6 +283,7 @@ class KVTree(Columns):
         self.tokens.drop(node)
         if self.index is not None:
             self.index.drop(node)
+        self.scored.drop_node(node)
         self._free.append(node)
 
     def _rest(self, node: int, moment: int) -> None:

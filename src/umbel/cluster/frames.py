@@ -110,7 +110,9 @@ def decode_answer(data: bytes) -> Output:
     """The answer that `encode_answer` packed."""
     given = json.loads(data)
     error = None if given["error"] is None else RowError(**given["error"])
-    return Output(given["row"], given["prompt_tokens"], tuple(map(_completion, given["outputs"])), error)
+    scores = given["prompt_logprobs"]
+    told = None if scores is None else tuple(None if one is None else _logprobs(one) for one in scores)
+    return Output(given["row"], given["prompt_tokens"], tuple(map(_completion, given["outputs"])), error, told)
 
 
 def _completion(values: dict[str, Any]) -> Completion:

@@ -20,9 +20,9 @@ from umbel.config import EngineConfig
 from umbel.cost.history import History
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
-from umbel.engine.answering import Answering
 from umbel.engine.build import load_tokenizer
 from umbel.engine.intake import Intake
+from umbel.engine.scoring import Scoring
 from umbel.errors import UmbelError
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
@@ -47,7 +47,7 @@ class _Files:
     tokenizer: Tokenizer | None
 
 
-class Replicas(Answering):
+class Replicas(Scoring):
     """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor.
 
     Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies,

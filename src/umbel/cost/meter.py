@@ -32,7 +32,8 @@ class Meter:
         """Count a step that has run; `seconds` is all the time that the engine spent on it."""
         sums = self._open
         draws = int(np.count_nonzero(step.sampling.temperature))
-        sums += (1.0, step.n_rows, len(step.sampling), self._pairs(step), kv_read, draws, seconds)
+        scored = 0 if step.scores is None else len(np.unique(step.scores.at))
+        sums += (1.0, step.n_rows, len(step.sampling) + scored, self._pairs(step), kv_read, draws, seconds)
         if sums[0] < self._each:
             return
         self._table[self._n] = sums

@@ -76,7 +76,7 @@ class Answering(ABC):
         for output in self.execute(batch.workload):
             row = int(batch.workload.keys[output.row])
             ids = batch.workload.prompt(output.row).tolist()
-            yield RequestOutput(str(row), batch.texts[row], ids, output.outputs, error=output.error)
+            yield RequestOutput.of(row, batch.texts[row], ids, output)
 
     def chat(
         self,

@@ -16,7 +16,7 @@ from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_tok
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Completion, RowError
+from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
@@ -37,6 +37,13 @@ class RequestOutput:
     outputs: tuple[Completion, ...]
     finished: bool = True
     error: RowError | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+
+    @classmethod
+    def of(cls, request_id: int, prompt: str | None, ids: list[int], output: Output) -> RequestOutput:
+        """An answer of the engine, to the prompt with these token ids."""
+        parts = output.outputs, True, output.error, output.prompt_logprobs
+        return cls(str(request_id), prompt, ids, *parts)
 
 
 class TokenizedModel(Protocol):
@@ -75,11 +82,11 @@ class Intake:
     ) -> Batch:
         """One prompt or several, with params for all or for each, and what keys their draws: `keys`, else numbers from
         `first_key` on."""
-        prompts = _as_list(prompts)
+        prompts = as_prompts(prompts)
         each = _params_for(prompts, params)
         numbers = range(self.first_key, self.first_key + len(prompts))
         draw_keys = numbers if keys is None else _keys_for(prompts, keys)
-        rendered = self._render(prompts)
+        rendered = self.render(prompts)
         ids = [
             self._ids_or_error(prompt, p, rendered.get(i))
             for i, (prompt, p) in enumerate(zip(prompts, each, strict=True))
@@ -87,7 +94,7 @@ class Intake:
         self._warn_of_stops(each)
         good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
         workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good, [draw_keys[i] for i in good])
-        texts = [_text_of(prompt) for prompt in prompts]
+        texts = [text_of(prompt) for prompt in prompts]
         refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
         return Batch(workload, texts, refused)
 
@@ -97,7 +104,7 @@ class Intake:
             for note in self.model.tokenizer.decoder.notes_on_stops(sorted(stops)):
                 warnings.warn(note, stacklevel=2)
 
-    def _render(self, prompts: Sequence[Prompt]) -> dict[int, str | InvalidRequest]:
+    def render(self, prompts: Sequence[Prompt]) -> dict[int, str | InvalidRequest]:
         """The texts of the conversations among the prompts, or why they have none; together, which is quicker."""
         found: dict[int, str | InvalidRequest] = {}
         chats = {}
@@ -117,9 +124,9 @@ class Intake:
         if isinstance(rendered, InvalidRequest):
             return rendered
         try:
-            text = _text_of(prompt) if rendered is None else rendered
+            text = text_of(prompt) if rendered is None else rendered
             check_chars(len(text or ""), self.model.spec.max_positions)
-            ids = self._ids(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
+            ids = self.ids_of(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
             self._check(ids, params)
         except BaseException as error:
             if not concerns_row(error):
@@ -127,11 +134,12 @@ class Intake:
             return as_refusal(error, "reading")
         return ids
 
-    def _ids(self, prompt: Prompt) -> Sequence[int]:
+    def ids_of(self, prompt: Prompt) -> Sequence[int]:
+        """The token ids of a prompt that is no conversation. Raises InvalidRequest where it has none."""
         if isinstance(prompt, str):
             return self.tokenizer.encode([prompt])[0]
         if isinstance(prompt, Mapping):
-            return self._ids(_inner_prompt(prompt))
+            return self.ids_of(_inner_prompt(prompt))
         if isinstance(prompt, np.ndarray):
             return cast("list[int]", prompt.tolist())
         if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
@@ -144,7 +152,7 @@ class Intake:
         check_token_ids(params.stop_token_ids, self.model.spec.vocab_size, "stop_token_ids")
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
-        check_room(len(ids), params.min_tokens, self.model.spec.max_positions)
+        check_room(len(ids), params.min_tokens, self.model.spec.max_positions, params.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ class Batch:
     refused: list[RequestOutput]
 
 
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+def as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     """One prompt as a list of one; what can only be gone through once (a generator) as a list of its prompts."""
     if isinstance(prompts, (str, bytes, bytearray, Mapping)):
         return [cast(Prompt, prompts)]
@@ -198,7 +206,8 @@ def _inner_prompt(prompt: Mapping[str, Any]) -> Any:
     raise InvalidRequest("missing_required_parameter", f"the prompt has no text: {_PROMPT_KINDS}", "prompt")
 
 
-def _text_of(prompt: Prompt) -> str | None:
+def text_of(prompt: Prompt) -> str | None:
+    """The text of a prompt, None where it is given otherwise."""
     if isinstance(prompt, Mapping):
         prompt = prompt.get("prompt", ())
     return prompt if isinstance(prompt, str) else None

@@ -84,7 +84,7 @@ class Loop:
         self.defaults = defaults or Defaults()
         around = Surroundings(scheduler.requests, tokenizer, self.defaults.width)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
-        self.rows = Rows(scheduler.requests, tokenizer)
+        self.rows = Rows(scheduler.requests, tokenizer, scheduler.kv.scored)
         self.meter = meter or Meter()
         self.spans = spans
         self.busy = False
@@ -238,6 +238,8 @@ class Loop:
             self.first_token = time.monotonic()
         self._steps += 1
         self._kv_read += result.kv_tokens_read
+        if result.scores is not None:
+            self.scheduler.kv.scored.land(result.scores)
         sampled = self.scheduler.in_flight.present(SampledTokens(flight.drawing, result, flight.masks))
         outcomes = self.watchers.judge(sampled)
         self._output_tokens += int(outcomes.keep.sum())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.scored_runs import ScoredRuns
+from umbel.engine.row_errors import NOT_FINITE
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.sampled import Ended
@@ -18,8 +21,9 @@ from umbel.text.tokenizer import Tokenizer
 class Rows:
     """Gathers the samples of each row; a row comes out once, complete or failed, and its twins right after it."""
 
-    def __init__(self, requests: RequestTable, tokenizer: Tokenizer | None):
+    def __init__(self, requests: RequestTable, tokenizer: Tokenizer | None, scored: ScoredRuns):
         self.requests = requests
+        self._scored = scored
         self.tokenizer = tokenizer
         self._partial: dict[int, list[Completion]] = {}
         self._twins: dict[int, list[int]] = {}  # per row that answers for others, those others
@@ -67,7 +71,12 @@ class Rows:
             parts.append(_completion(sample, text))
             if len(parts) == self.requests.params[sample.row].n:
                 outputs = tuple(sorted(self._partial.pop(sample.row), key=lambda c: c.index))
-                yield from self._fan_out(Output(sample.row, self.requests.prompt_len(sample.row), outputs))
+                scores = self._scored.take(sample.row)
+                if any(score is not None and isnan(score.logprob) for score in scores or ()):
+                    yield from self.fail(sample.row, NOT_FINITE)
+                    continue
+                output = Output(sample.row, self.requests.prompt_len(sample.row), outputs, prompt_logprobs=scores)
+                yield from self._fan_out(output)
 
     def fail(self, row: int, error: RowError) -> Iterator[Output]:
         """The row's one output is an error; samples it had are dropped."""

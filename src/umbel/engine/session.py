@@ -288,7 +288,7 @@ class Session:
                 text = self._read(request, event)
                 self._events.append(SessionEvent(ticket, "tokens", event.sample, event.token_ids, text))
             elif request is not None and isinstance(event, Output):
-                output = RequestOutput(str(ticket), request.text, ids.tolist(), event.outputs, error=event.error)
+                output = RequestOutput.of(ticket, request.text, ids.tolist(), event)
                 self._events.append(SessionEvent(ticket, "finished", output=output))
                 for other in self._tickets.answer(ticket):
                     self._drop(other)

@@ -39,6 +39,7 @@ class Steering:
         rank, requests = self.rank_of(row, sample), self.scheduler.requests
         rows = list(range(len(requests), len(requests) + len(keys)))
         requests.repeat(row, keys, self._numbers(row, len(keys)), streamed=streamed)
+        self.scheduler.kv.scored.share(row, rows)
         self.watchers.repeat(row, len(keys))
         tokens, logprobs = self.tokens_of(rank), self.watchers.collected(rank)
         for child, child_rank in zip(rows, steering.fork(self.scheduler.books, rank, rows), strict=True):

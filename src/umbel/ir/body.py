@@ -46,16 +46,18 @@ class Dialect:
     `chat_logprobs`: whether `logprobs` is OpenAI chat's true/false with a separate `top_logprobs` (None: either
         spelling).
     `max_tokens`: the value for a body that sets none where the defaults set none either.
+    `echoes`: whether it may have its prompt in its answer.
     """
 
     name: str
     own: frozenset[str]
     chat_logprobs: bool | None
     max_tokens: int | None = None
+    echoes: bool = False
 
 
 CHAT = Dialect("chat", frozenset({"messages"}), True)
-COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16)  # as OpenAI and vLLM
+COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16, echoes=True)  # as OpenAI and vLLM
 PLAIN = Dialect("plain", frozenset({"prompt", "messages", "custom_id"}), None)
 
 
@@ -72,8 +74,9 @@ def params_from_body(
     """
     given = {name: body[name] for name in SAMPLING_FIELDS & body.keys() if body[name] is not None}
     given.pop("logprobs", None)
+    echo = _echo(body, dialect)
     if (k := _logprobs(body, dialect)) is not None:
-        given["logprobs"] = k
+        given |= {"logprobs": k, "prompt_logprobs": k} if echo else {"logprobs": k}
     if (limit := _max_tokens(body)) is not None:
         given["max_tokens"] = limit
     elif defaults.max_tokens is None and dialect.max_tokens is not None:
@@ -123,12 +126,21 @@ def _max_tokens(body: Mapping[str, Any]) -> int | None:
     """The limit of a body. `max_completion_tokens` is the newer name of `max_tokens`; both may be given when they
     agree."""
     new, old = body.get("max_completion_tokens"), body.get("max_tokens")
+    least = 0 if body.get("prompt_logprobs") is not None or body.get("echo") else 1
     for name, value in (("max_completion_tokens", new), ("max_tokens", old)):
         if value is not None:
-            check_int(name, value, 1, 2**31 - 1)
+            check_int(name, value, least, 2**31 - 1)
     if new is not None and old is not None and new != old:
         refuse("invalid_value", "max_completion_tokens", f"max_completion_tokens={new} but max_tokens={old}: give one")
     return new if new is not None else old
+
+
+def _echo(body: Mapping[str, Any], dialect: Dialect) -> bool:
+    """Whether the answer is to begin with the prompt."""
+    asked = body.get("echo")
+    if asked and check_bool("echo", asked) and not dialect.echoes:
+        _unsupported("echo", asked, "only /v1/completions has it; prompt_logprobs gives the same numbers")
+    return bool(asked)
 
 
 Check = Callable[[str, Any, SamplingParams, int | None], None]
@@ -162,11 +174,6 @@ def _best_of(name: str, value: Any, params: SamplingParams, width: int | None) -
         refuse("invalid_value", name, f"best_of={value}: must be at least n={params.n}")
     if value > params.n:
         _unsupported(name, value, f"choosing the best of more samples than n={params.n} is not supported")
-
-
-def _prompt_logprobs(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    check_int(name, value, 0, MAX_LOGPROBS)
-    _unsupported(name, value)
 
 
 def _logit_bias(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
@@ -235,7 +242,6 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
         "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
         "length_penalty": _penalty(-100.0, 100.0, 1.0),
         "best_of": _best_of,
-        "prompt_logprobs": _prompt_logprobs,
         "logit_bias": _logit_bias,
         "bad_words": _bad_words,
         "allowed_token_ids": _ids,
@@ -246,7 +252,6 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
         "function_call": _only("none", "auto"),
         "response_format": _response_format,
         "stream": _only(False),
-        "echo": _only(False),
         "suffix": _only(""),
         "modalities": _only(["text"]),
         "detokenize": _only(True),
@@ -259,5 +264,5 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
     }
     | {name: _only(*_NOTHING) for name in _REFUSED.split()}
 )
-KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs"}
+KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
 EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS

@@ -129,16 +129,18 @@ def check_prompt_ids(ids: Sequence[Any]) -> None:
             refuse("invalid_type", "prompt", message)
 
 
-def check_room(prompt_tokens: int, min_tokens: int, context: int) -> None:
-    """Check that the prompt has tokens and leaves room for at least one more (or `min_tokens`). Raises InvalidRequest.
+def check_room(prompt_tokens: int, min_tokens: int, context: int, max_tokens: int | None = None) -> None:
+    """Check that the prompt has tokens and leaves room for at least one more (or `min_tokens`; none where `max_tokens`
+    is 0). Raises InvalidRequest.
 
     A `max_tokens` beyond the room that is left is no error: the row ends at the context's end, by length.
     """
     if prompt_tokens == 0:
         refuse("empty_prompt", "prompt", "the prompt has no tokens")
-    wanted = max(1, min_tokens)
+    wanted = 0 if max_tokens == 0 else max(1, min_tokens)
     if prompt_tokens + wanted > context:
-        message = f"the prompt has {prompt_tokens} tokens and needs room for {wanted} more; the context is {context}"
+        more = f" and needs room for {wanted} more" if wanted else ""
+        message = f"the prompt has {prompt_tokens} tokens{more}; the context is {context}"
         refuse("context_length_exceeded", "prompt", message)
 
 

@@ -14,7 +14,8 @@ class SamplingParams:
 
     Raises InvalidRequest when a field has the wrong type or lies outside its limits (`ir/limits.py`), so a value that
     exists is a value the engine can run. `top_k` 0 and -1 both mean all tokens; `stop` may be given as one string;
-    `logprobs` k asks for the chosen token and the k most likely ones.
+    `logprobs` k asks for the chosen token and the k most likely ones, `prompt_logprobs` k for the same of the prompt's
+    tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
     """
 
     n: int = 1
@@ -29,6 +30,8 @@ class SamplingParams:
     max_tokens: int | None = None
     min_tokens: int = 0
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    logprob_start_len: int = 0
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
 
@@ -46,15 +49,18 @@ class SamplingParams:
             put("seed", check_int("seed", self.seed, limits.SEED_MIN, limits.SEED_MAX))
         put("stop", limits.check_stop(self.stop))
         put("stop_token_ids", limits.check_id_list("stop_token_ids", self.stop_token_ids, limits.MAX_STOP_TOKEN_IDS))
-        if self.logprobs is not None:
-            put("logprobs", check_int("logprobs", self.logprobs, 0, limits.MAX_LOGPROBS))
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                put(name, check_int(name, getattr(self, name), 0, limits.MAX_LOGPROBS))
+        put("logprob_start_len", check_int("logprob_start_len", self.logprob_start_len, 0, limits.MAX_INT))
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             check_bool(name, getattr(self, name))
         self._check_lengths()
 
     def _check_lengths(self) -> None:
         if self.max_tokens is not None:
-            self._put("max_tokens", check_int("max_tokens", self.max_tokens, 1, limits.MAX_INT))
+            least = 1 if self.prompt_logprobs is None else 0
+            self._put("max_tokens", check_int("max_tokens", self.max_tokens, least, limits.MAX_INT))
         self._put("min_tokens", check_int("min_tokens", self.min_tokens, 0, limits.MAX_INT))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"

@@ -60,12 +60,17 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The answer to row number `row` of a workload: its completions (`n` of them), or an error."""
+    """The answer to row number `row` of a workload: its completions (`n` of them), or an error.
+
+    `prompt_logprobs` has an entry for each token of the prompt where the row asked for it, None for those without one:
+    the first, and those before its `logprob_start_len`.
+    """
 
     row: int
     prompt_tokens: int
     outputs: tuple[Completion, ...] = ()
     error: RowError | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     @property
     def output_tokens(self) -> int:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.scores import Scores, TokenScores
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -62,6 +64,7 @@ class Step:
     `row_end - row_begin` positions it holds), `below_end` (end of the range of the rows below it).
     Pages: position p of node i lives in slot `pages[page_begin[i] + (p - start) // page_size] * page_size +
     (p - start) % page_size`.
+    `scores`: known tokens whose log-probabilities are wanted; None: of none.
     """
 
     tokens: Ints
@@ -77,6 +80,7 @@ class Step:
     page_begin: Ints
     page_size: int
     sampling: Sampling
+    scores: Scores | None = None
 
     @property
     def n_rows(self) -> int:
@@ -90,8 +94,8 @@ class StepResult:
 
     `logprobs` (`[draws]`) is of the chosen token under the unscaled distribution; `top_ids`, `top_logprobs`
     (`[draws, k]`) the k most likely; all None when no draw of the step asks for them. `bad` marks draws for which no
-    token has a finite logit, or one is NaN: their rows end with an error. `kv_tokens_read` counts the KV tokens that
-    attention read.
+    token has a finite logit, or one is NaN: their rows end with an error. `scores` is what the step was asked to score.
+    `kv_tokens_read` counts the KV tokens that attention read.
     """
 
     token_ids: Ints
@@ -99,6 +103,7 @@ class StepResult:
     logprobs: Floats | None = None
     top_ids: Ints | None = None
     top_logprobs: Floats | None = None
+    scores: TokenScores | None = None
     seconds: float = 0.0
     kv_tokens_read: int = 0
 

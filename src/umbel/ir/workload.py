@@ -57,11 +57,11 @@ class Workload:
         return len(self.offsets) - 1
 
     def longest_answers(self, context: int) -> NDArray[np.int64]:
-        """Tokens that each sample of a row may generate (`[rows]`): its `max_tokens`, or what a context of so many
-        tokens leaves."""
+        """Tokens that each sample of a row may draw (`[rows]`, at least 1): its `max_tokens`, or what a context of so
+        many tokens leaves. A row with `max_tokens` 0 draws one, which does not count."""
         room = np.maximum(context - np.diff(self.offsets), 1)
         asked = Distinct.of(self.params).column(lambda p: context if p.max_tokens is None else p.max_tokens)
-        longest: NDArray[np.int64] = np.minimum(room, asked)
+        longest: NDArray[np.int64] = np.maximum(np.minimum(room, asked), 1)
         return longest
 
     def prompt(self, row: int) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.prepare import RowNames, Window
-from umbel.jobs.read.records import ReadNotes, note_texts
+from umbel.jobs.read.records import ReadNotes, Style, note_texts
 from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
@@ -48,19 +48,26 @@ class RunningPart:
     def __init__(self, part: JobPart, names: RowNames):
         self.left = len(part.workload)
         self._keys, self._params, self._places = part.workload.keys.tolist(), part.workload.params, part.places
-        self._names = names
+        self._names, self._echoed = names, dict[int, list[int]]()
+        if names.any_echoes:
+            styles = ((row, names.style(self._place(row))) for row in range(self.left))
+            self._echoed = {row: part.workload.prompt(row).tolist() for row, style in styles if style == Style.ECHO}
 
     def result(self, output: Output, renderer: Renderer) -> Result:
         """What an output is stored as: a failure where it cannot be written."""
         row, many = self._keys[output.row], self._params[output.row].n > 1
-        place = output.row if self._places is None else self._places[output.row]
+        place, prompt = self._place(output.row), self._echoed.get(output.row, ())
         custom_id, style = self._names.custom_id(place), self._names.style(place)
         try:
-            return renderer.answer(row, custom_id, style, output, many=many)
+            return renderer.answer(row, custom_id, style, output, many=many, prompt=prompt)
         except BaseException as error:
             if not concerns_row(error):
                 raise
             return renderer.failure(row, custom_id, style, row_error(as_refusal(error, "writing the answer of")))
+
+    def _place(self, row: int) -> int:
+        """Where a row of the part stands in its window."""
+        return row if self._places is None else self._places[row]
 
 
 class ReadingAhead(Protocol):

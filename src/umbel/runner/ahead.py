@@ -49,7 +49,7 @@ class AheadTorchRunner(TorchRunner):
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """The draws of a step and the KV tokens that each layer read, from a recorded step where there is one."""
-        known = None if self.graphs is None else self.graphs.logits(step, before)
+        known = None if self.graphs is None or step.scores is not None else self.graphs.logits(step, before)
         if known is None:
             return super()._begin(step, before)
         logits, read = known

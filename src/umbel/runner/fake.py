@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.step import Ints, Sampling, Step, StepResult
 from umbel.ir.token_masks import unpacked
 from umbel.kv.slots import row_nodes, slots_of
@@ -40,21 +41,35 @@ class FakeRunner:
         self.rows_run += step.n_rows
         draws = [self._draw(step, int(node[r]), int(step.positions[r]), i) for i, r in enumerate(step.sampling.at)]
         tokens, bad = np.array(draws, np.int64), np.zeros(len(draws), bool)
-        return done(StepResult(*self._allowed(step.sampling, tokens, bad)))
+        scores = None if step.scores is None else self._score(step, step.scores, node)
+        return done(StepResult(*self._allowed(step.sampling, tokens, bad), scores=scores))
 
     def close(self) -> None:
         """Do nothing: there is no device."""
 
     def _draw(self, step: Step, node: int, position: int, sample: int) -> int:
+        total = self._context(step, node, position)
+        if step.sampling.temperature[sample] > 0:
+            total += int(step.sampling.samples[sample]) * int(_MIX)
+        return (total * int(_MIX) >> 33) % self.vocab_size
+
+    def _score(self, step: Step, scores: Scores, node: Ints) -> TokenScores:
+        """A hash of what each row sees and its target, as a number below 0; the most likely ids are the next ones."""
+        contexts = [self._context(step, int(node[r]), int(step.positions[r])) for r in scores.at.tolist()]
+        ids = (scores.targets[:, None] + np.arange(scores.top + 1)) % self.vocab_size
+        pairs = zip(contexts, ids.tolist(), strict=True)
+        logprobs = np.array([[fake_logprob(context, token) for token in row] for context, row in pairs])
+        return TokenScores(logprobs[:, 0], ids[:, 1:], logprobs[:, 1:])
+
+    def _context(self, step: Step, node: int, position: int) -> int:
+        """The sum of the hashes in the slots of all positions that a row sees."""
         total = 0
         while node >= 0:
             last = min(int(step.end[node]), position + 1)
             span = np.arange(step.start[node], last)
             total += int(self.slots[slots_of(step, np.full(len(span), node), span)].astype(object).sum())
             node = int(step.parent[node])
-        if step.sampling.temperature[sample] > 0:
-            total += int(step.sampling.samples[sample]) * int(_MIX)
-        return (total * int(_MIX) >> 33) % self.vocab_size
+        return total
 
     def _allowed(self, sampling: Sampling, tokens: Ints, bad: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
         """Where a draw has a mask, the first token of it from the drawn one on; bad where the mask is empty."""
@@ -65,6 +80,11 @@ class FakeRunner:
                 bad[draw] = len(ids) == 0
                 tokens[draw] = ids[np.searchsorted(ids, tokens[draw]) % len(ids)] if len(ids) else 0
         return tokens, bad
+
+
+def fake_logprob(context: int, token: int) -> float:
+    """The log-probability of a token behind a context, given as the sum of its hashes."""
+    return -float(((context + token) * int(_MIX) >> 33) % 10_007 + 1) / 1_024
 
 
 def _mark(positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:

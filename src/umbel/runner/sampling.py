@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from umbel.ir.randomness import noise_keys
+from umbel.ir.scores import TokenScores
 from umbel.ir.step import Sampling, StepResult
 from umbel.kernels.reference import Filters, most_likely
 from umbel.kernels.rows import allowed_logits, draw, largest
@@ -27,15 +28,17 @@ _BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What a StepResult says of draws, as tensors on the device that may still be at work on them."""
+    """What a StepResult says of draws and scores, as tensors on the device that may still be at work on them."""
 
     ids: Tensor
     bad: Tensor
     logprobs: tuple[Tensor, Tensor, Tensor] | None
+    scores: tuple[Tensor, Tensor, Tensor] | None = None
 
     def fetch(self) -> Callable[[], StepResult]:
         """Have it copied to the processor; what is returned waits until it is there."""
-        copies = [t.to("cpu", non_blocking=True) for t in (self.ids, self.bad, *(self.logprobs or ()))]
+        parts = (self.ids, self.bad), self.logprobs or (), self.scores or ()
+        copies = [[t.to("cpu", non_blocking=True) for t in part] for part in parts]
         done = torch.cuda.Event() if self.ids.is_cuda else None
         if done is not None:
             done.record()
@@ -43,8 +46,8 @@ class Draws:
         def wait() -> StepResult:
             if done is not None:
                 done.synchronize()
-            ids, bad, *logprobs = (copy.numpy() for copy in copies)
-            return StepResult(ids, bad, *logprobs)
+            drawn, logprobs, scores = ([copy.numpy() for copy in part] for part in copies)
+            return StepResult(*drawn, *logprobs, scores=TokenScores(*scores) if scores else None)
 
         return wait
 

@@ -15,6 +15,7 @@ from umbel.kernels.transfer import upload
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
 from umbel.runner.sampling import Draws, draw_samples
+from umbel.runner.scoring import score_tokens
 
 
 class TorchRunner:
@@ -40,17 +41,22 @@ class TorchRunner:
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
-        sampled from. Gives what was drawn and the KV tokens that each layer read."""
+        sampled from or score a token. Gives what was drawn and the KV tokens that each layer read."""
         spans = self.spans
         read = spans.lap("layout", self.attention.prepare(step))
         rows, row_of = np.unique(step.sampling.at, return_inverse=True)
-        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, rows)
+        scored = rows[:0] if step.scores is None else np.unique(step.scores.at)
+        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, np.concatenate([rows, scored]))
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens))
         hidden = self.decoder.forward(hidden, self.decoder.batch(positions, wanted, spans), self.attention)
-        logits = spans.lap("head", self.decoder.logits(hidden, self._logits_memory(len(rows))))
-        return spans.lap("sampling", draw_samples(logits, row_of, step.sampling)), read
+        logits = spans.lap("head", self.decoder.logits(hidden[: len(rows)], self._logits_memory(len(rows))))
+        draws = spans.lap("sampling", draw_samples(logits, row_of, step.sampling))
+        if step.scores is not None:
+            draws = replace(draws, scores=score_tokens(self.decoder, hidden[len(rows) :], step.scores))
+            spans.lap("head", None)
+        return draws, read
 
     def _logits_memory(self, rows: int) -> torch.Tensor:
         """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling from

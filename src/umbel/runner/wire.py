@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 
 
@@ -24,8 +25,10 @@ class Word(IntEnum):
 
 def encode_step(step: Step) -> bytes:
     """A step as an npz archive; fields that are None are left out."""
-    arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name != "sampling"}
-    arrays |= {f"sampling.{f.name}": getattr(step.sampling, f.name) for f in fields(Sampling)}
+    parts = {"sampling": step.sampling, "scores": step.scores}
+    arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name not in parts}
+    for name, part in parts.items():
+        arrays |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)} if part is not None else {}
     buffer = io.BytesIO()
     np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
     return buffer.getvalue()
@@ -35,9 +38,13 @@ def decode_step(data: bytes) -> Step:
     """What `encode_step` was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = dict(arrays)
-    drawn = {name.removeprefix("sampling."): found.pop(name) for name in list(found) if name.startswith("sampling.")}
+    drawn, scored = (
+        {name.removeprefix(part): found.pop(name) for name in list(found) if name.startswith(part)}
+        for part in ("sampling.", "scores.")
+    )
+    scores = Scores(scored["at"], scored["targets"], int(scored["top"])) if scored else None
     page_size = int(found.pop("page_size"))
-    return Step(**found, page_size=page_size, sampling=Sampling(**drawn))
+    return Step(**found, page_size=page_size, sampling=Sampling(**drawn), scores=scores)
 
 
 def tell(word: Word, data: bytes = b"") -> None:

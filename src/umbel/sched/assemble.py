@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from umbel.cache.columns import lengthen, runs
 from umbel.cache.tree import KVTree
+from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
@@ -85,6 +86,7 @@ class Assembler:
             page_begin=page_begin,
             page_size=tree.pool.page_size,
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
+            scores=self._scores(agenda, row_begin) if tree.scored.open else None,
         )
         at = place[tips]
         return StepLayout(step, nodes, agenda.slots, at, tree.slot[nodes[np.sort(at)]], tree.changes, tree.page_changes)
@@ -150,6 +152,11 @@ class Assembler:
             positions=seqs.prompt_len[slots] + seqs.n_out[slots],
             logprobs=requests.logprobs[rows],
         )
+
+    def _scores(self, agenda: Agenda, row_begin: Ints) -> Scores | None:
+        """The prompt tokens that the step can score."""
+        tree, place = self._tree, self._place
+        return tree.scored.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))
 
     # -- the short way -------------------------------------------------------------------------------------------------
 

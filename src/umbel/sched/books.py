@@ -119,6 +119,7 @@ class Books:
 
     def drop_row(self, row: int) -> None:
         """Abandon every sample of a row, in whatever state it is."""
+        self.kv.scored.drop_row(row)
         path = self.kv.path(self.kv.leaf.item(row))
         for rank in self.waiting.ranks_of(row):
             slot = self.seqs.slot_of.get(rank)

@@ -33,14 +33,14 @@ class Endings(Watcher):
                 row, number = drawing.rows.item(sample), places.item(draw) + 1
                 finish = self._finish(row, tokens.item(draw), number, last=full.item(draw))
                 if finish is not None:
-                    outcomes.end(sample, nth, finish)
+                    kept = nth if self.requests.params[row].max_tokens != 0 else 0
+                    outcomes.end(sample, kept, finish)
 
     def _finish(self, row: int, token: int, number: int, *, last: bool) -> Finish | None:
         """How a sample ends with its token of that number, if it does."""
-        if token in self.requests.end_ids[row]:
-            params = self.requests.params[row]
-            if number > params.min_tokens:
-                return Finish("stop", token if token in params.stop_token_ids else None)
+        params = self.requests.params[row]
+        if token in self.requests.end_ids[row] and number > params.min_tokens and params.max_tokens != 0:
+            return Finish("stop", token if token in params.stop_token_ids else None)
         return Finish("length") if last else None
 
     def _fail(self, sampled: SampledTokens, outcomes: Outcomes) -> None:

@@ -48,6 +48,11 @@ class RowNames:
     def __len__(self) -> int:
         return len(self._styles)
 
+    @property
+    def any_echoes(self) -> bool:
+        """Whether an answer has its prompt in it."""
+        return Style.ECHO in self._styles
+
     def extend(self, batch: Sequence[InputRow]) -> None:
         """Append the rows of a batch, in order."""
         names = [b"" if row.custom_id is None else row.custom_id.encode() for row in batch]
@@ -126,7 +131,7 @@ class WindowBuilder:
                 if isinstance(ids, InvalidRequest):
                     raise ids
                 if not 0 < len(ids) < self.context - params.min_tokens:  # nearly all rows need no closer look
-                    check_room(len(ids), params.min_tokens, self.context)
+                    check_room(len(ids), params.min_tokens, self.context, params.max_tokens)
                 if params.stop:
                     self.tokenizer.check_stops(params)
             except InvalidRequest as error:

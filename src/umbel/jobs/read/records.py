@@ -19,6 +19,7 @@ class Style(IntEnum):
     PLAIN = 0
     CHAT = 1
     COMPLETION = 2
+    ECHO = 3  # a completion behind its prompt
 
 
 @dataclass(frozen=True, slots=True)

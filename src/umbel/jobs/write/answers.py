@@ -29,15 +29,18 @@ class Renderer:
     def __post_init__(self) -> None:
         self._openai = OpenAIAnswers(self.job, self.model, TokenTexts(self.token_bytes))
 
-    def answer(self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool) -> Result:
-        """The line of a row that ran; `many` says that it asked for more than one completion."""
+    def answer(
+        self, row: int, custom_id: str | None, style: Style, output: Output, *, many: bool, prompt: Sequence[int] = ()
+    ) -> Result:
+        """The line of a row that ran; `many` says that it asked for more than one completion, `prompt` are the token
+        ids that come before them in an answer that echoes."""
         if output.error is not None:
             return self.failure(row, custom_id, style, output.error)
         produced = output.output_tokens
         if style == Style.PLAIN:
             item = _plain(custom_id, output, produced, many=many)
         else:
-            item = self._openai.answer(row, custom_id, style, output)
+            item = self._openai.answer(row, custom_id, style, output, prompt)
         cut = "length" in [c.finish_reason for c in output.outputs]
         return Result(row, orjson.dumps(item), None, output.prompt_tokens, produced, cut)
 
@@ -53,15 +56,17 @@ class Renderer:
 
 def _plain(custom_id: str | None, output: Output, produced: int, *, many: bool) -> dict[str, Any]:
     usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": produced}
+    scores: dict[str, Any] = {}
+    if output.prompt_logprobs is not None:
+        scores["prompt_logprobs"] = [None if one is None else _logprob(one) for one in output.prompt_logprobs]
     if many:
         choices = [{"index": c.index, **_completion(c)} for c in output.outputs]
-        return {"custom_id": custom_id, "choices": choices, "usage": usage, "error": None}
+        return {"custom_id": custom_id, "choices": choices, "usage": usage, **scores, "error": None}
     item = {"custom_id": custom_id, **_completion(output.outputs[0])}
     item["usage"] = usage
     if "logprobs" in item:
         item["logprobs"] = item.pop("logprobs")  # after the short fields
-    item["error"] = None
-    return item
+    return {**item, **scores, "error": None}
 
 
 def _completion(c: Completion) -> dict[str, Any]:

@@ -42,6 +42,19 @@ class TokenTexts:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt as the beginning of answers: its `text`, and its `columns` of log-probabilities."""
+
+    text: str
+    columns: dict[str, list[Any]]
+
+    def before(self, logprobs: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The prompt's columns in front of those of an answer."""
+        moved = {**logprobs, "text_offset": [at + len(self.text) for at in logprobs["text_offset"]]}
+        return {name: [*self.columns[name], *column] for name, column in moved.items()}
+
+
 @dataclass(slots=True)
 class OpenAIAnswers:
     """Renders lines of job `job` with `model` as the model's name; ids come from the job and the row's custom id."""
@@ -50,8 +63,10 @@ class OpenAIAnswers:
     model: str
     texts: TokenTexts
 
-    def answer(self, row: int, custom_id: str | None, style: Style, output: Output) -> dict[str, Any]:
-        """The line of a row that ran."""
+    def answer(
+        self, row: int, custom_id: str | None, style: Style, output: Output, prompt: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """The line of a row that ran; `prompt`: the ids of the prompt for answers that begin with it."""
         tag = self._tag(row, custom_id)
         usage = {
             "prompt_tokens": output.prompt_tokens,
@@ -63,8 +78,11 @@ class OpenAIAnswers:
             choices = [self._chat_choice(c) for c in output.outputs]
         else:
             head = {"id": f"cmpl-{tag}", "object": "text_completion"}
-            choices = [self._text_choice(c) for c in output.outputs]
+            echoed = self._echo(output, prompt) if style == Style.ECHO else None
+            choices = [self._text_choice(c, echoed) for c in output.outputs]
         body = {**head, "created": CREATED, "model": self.model, "choices": choices, "usage": usage}
+        if output.prompt_logprobs is not None and style != Style.ECHO:
+            body["prompt_logprobs"] = [self._prompt_entry(one) for one in output.prompt_logprobs]
         return _line(tag, custom_id, 200, body, None)
 
     def failure(self, row: int, custom_id: str | None, error: RowError) -> dict[str, Any]:
@@ -81,9 +99,35 @@ class OpenAIAnswers:
         logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c), "refusal": None}
         return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": c.finish_reason}
 
-    def _text_choice(self, c: Completion) -> dict[str, Any]:
+    def _text_choice(self, c: Completion, echoed: Echo | None) -> dict[str, Any]:
         logprobs = None if c.logprobs is None else self._text_logprobs(c)
-        return {"index": c.index, "text": c.text, "logprobs": logprobs, "finish_reason": c.finish_reason}
+        text = c.text
+        if echoed is not None:
+            text = echoed.text + text
+            logprobs = None if logprobs is None else echoed.before(logprobs)
+        return {"index": c.index, "text": text, "logprobs": logprobs, "finish_reason": c.finish_reason}
+
+    def _echo(self, output: Output, prompt: Sequence[int]) -> Echo:
+        """The prompt of an answer that begins with it, as its tokens are texts."""
+        pieces, scores = self.texts.of(prompt), output.prompt_logprobs or ()
+        text, texts = b"".join(pieces).decode(errors="replace"), [_shown(piece) for piece in pieces]
+        columns = {
+            "tokens": texts,
+            "token_logprobs": [None if one is None else one.logprob for one in scores],
+            "top_logprobs": [
+                None if one is None else self._top(one, own) for one, own in zip(scores, texts, strict=False)
+            ],
+            "text_offset": text_offsets(text, pieces),
+        }
+        return Echo(text, columns)
+
+    def _prompt_entry(self, score: TokenLogprobs | None) -> dict[str, Any] | None:
+        """The log-probabilities of a prompt's token and of the most likely ones by id, as vLLM writes them."""
+        if score is None:
+            return None
+        found = {score.token_id: score.logprob, **dict(score.top)}
+        texts = zip(found.items(), self.texts.of(found), strict=True)
+        return {str(id): {"logprob": value, "decoded_token": _shown(own)} for (id, value), own in texts}
 
     def _chat_logprobs(self, c: Completion) -> list[dict[str, Any]]:
         content = []

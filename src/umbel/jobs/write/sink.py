@@ -184,7 +184,8 @@ def _schema(pa: Any) -> Any:
     usage = pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())])
     error = pa.struct([("message", text), ("type", text), ("param", text), ("code", text)])
     choices = pa.list_(pa.struct([("index", pa.int32()), *answer]))
-    head = [("custom_id", text), *answer, ("choices", choices), ("usage", usage), ("error", error)]
+    head = [("custom_id", text), *answer, ("choices", choices), ("usage", usage)]
+    head += [("prompt_logprobs", logprobs), ("error", error)]
     return pa.schema([*head, ("id", text), ("response", text)])
 
 

@@ -103,7 +103,9 @@ def _answers(draft: PlanDraft) -> tuple[Ints, Ints]:
     if draft.lengths.max(initial=1) > 1:
         return draft.samples, draft.lengths
     params = Distinct.of(draft.workload.params)
-    return params.column(lambda p: p.n), params.column(lambda p: min(p.max_tokens or TYPICAL, TYPICAL))
+    return params.column(lambda p: p.n), params.column(
+        lambda p: TYPICAL if p.max_tokens is None else min(p.max_tokens, TYPICAL)
+    )
 
 
 def sums_between(values: Ints, begin: Ints, stop: Ints) -> Ints:

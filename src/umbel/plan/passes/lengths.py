@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.ir.distinct import Distinct
+from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
 
@@ -61,8 +62,17 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
 def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """Per row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
     params = Distinct.of(draft.workload.params)
-    certain = params.flags(lambda p: bool(p.ignore_eos and p.max_tokens and not (p.stop or p.stop_token_ids)))
-    return params.column(lambda p: p.n), params.column(lambda p: p.max_tokens or 0), certain
+    certain = params.flags(lambda p: p.max_tokens == 0 or _certain(p))
+    return (
+        params.column(lambda p: p.n),
+        params.column(lambda p: 0 if p.max_tokens is None else max(p.max_tokens, 1)),
+        certain,
+    )
+
+
+def _certain(params: SamplingParams) -> bool:
+    """Whether nothing but its `max_tokens` can end a sample."""
+    return params.ignore_eos and params.max_tokens is not None and not (params.stop or params.stop_token_ids)
 
 
 def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:

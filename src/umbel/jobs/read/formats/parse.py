@@ -87,7 +87,8 @@ class RowParser:
             style, inner = _envelope(item, self.endpoint)
             self._check_model(inner.get("model"))
             params = self._params(inner, style)
-            return _openai_request(inner, style, params, self.options.width), style
+            echo = style == Style.COMPLETION and inner.get("echo") is True
+            return _openai_request(inner, style, params, self.options.width), Style.ECHO if echo else style
         self._check_model(item.get("model") if self.template is None else None)
         return self._plain_request(item), Style.PLAIN
 
