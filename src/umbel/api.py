@@ -57,6 +57,7 @@ class LLM(Scoring):
         allow_lossy: bool = False,
         watchers: tuple[str, ...] = (),
         keep: str = "auto",
+        speculate: str = "auto",
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: NoReturn,
@@ -82,6 +83,7 @@ class LLM(Scoring):
             allow_lossy=allow_lossy,
             watchers=watchers,
             keep=keep,
+            speculate=speculate,
             **unknown,
         )
         self.config = config

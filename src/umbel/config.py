@@ -45,6 +45,7 @@ class EngineConfig:
     part of the rows. `watchers` of other packages look at what samples draw, behind the built-in ones.
     `keep` says which prompts stay cached that no running sample reads; by itself ("auto") a job gives them up with
     their last reader, and a session keeps them until their pages are wanted.
+    `speculate` names who proposes tokens, several of which a step can check; answers do not depend on it.
     """
 
     model: str
@@ -67,6 +68,7 @@ class EngineConfig:
     allow_lossy: bool = False
     watchers: tuple[str, ...] = ()
     keep: str = "auto"
+    speculate: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers"):

@@ -69,7 +69,7 @@ def at(option: str, value: object) -> Technique | None:
         if row.option == (option, value):
             return row
     family = _family(option)
-    if NONE.get(option) == value or value not in _added(family):
+    if value in NONE.get(option, ()) or value not in _added(family):
         return None
     return _row(_entry(family, str(value)))
 
@@ -77,7 +77,7 @@ def at(option: str, value: object) -> Technique | None:
 def takes(option: str, value: object) -> bool:
     """Whether an option may be `value`; other packages are only looked at where no built-in technique has that name."""
     own = any(row.option == (option, value) for row in catalog.CATALOG)
-    return own or NONE.get(option) == value or value in _added(_family(option))
+    return own or value in NONE.get(option, ()) or value in _added(_family(option))
 
 
 def is_lossy(option: str, value: str) -> bool:
@@ -96,10 +96,9 @@ def names(family: str) -> tuple[str, ...]:
 
 
 def values(option: str) -> tuple[str, ...]:
-    """What an option may be: the value that takes none of its techniques, then those that take one, as in `names`."""
-    none = (NONE[option],) if option in NONE else ()
+    """What an option may be: what takes none of its techniques, then what takes one, as in `names`."""
     own = tuple(value for name, value in (row.option for row in catalog.CATALOG) if name == option)
-    return (*none, *own, *(name for name in _added(_family(option)) if name not in own))
+    return (*NONE.get(option, ()), *own, *(name for name in _added(_family(option)) if name not in own))
 
 
 def rows(*families: str) -> Iterator[Technique]:

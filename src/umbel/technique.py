@@ -19,11 +19,19 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "attention": "attention_backend",
         "watcher": "watchers",
         "keep": "keep",
+        "drafter": "speculate",
     }
 )
-# The value of an option that takes none of its techniques.
-NONE: Mapping[str, str] = MappingProxyType(
-    {"prefix": "none", "linear": "dense", "kv_cache_dtype": "auto", "attention_backend": "auto", "keep": "auto"}
+# The values of an option that take none of its techniques.
+NONE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "prefix": ("none",),
+        "linear": ("dense",),
+        "kv_cache_dtype": ("auto",),
+        "attention_backend": ("auto",),
+        "keep": ("auto",),
+        "speculate": ("auto", "off"),
+    }
 )
 # What takes a technique that no option takes.
 WITHOUT_OPTION = ("planner", "policy", "machine", "always")

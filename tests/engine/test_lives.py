@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.books import check_books
+from tests.drafters import Scripted
 from tests.engine.test_ahead import ENDS, Ahead
 from tests.sched.drive import MIX, VOCAB, _mark
 from umbel.cache.pages import PagePool
@@ -22,8 +23,10 @@ from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Defaults, Lot
+from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
+from umbel.spec.base import Constant
 
 EXAMPLES = int(os.environ.get("UMBEL_MACHINE_EXAMPLES", "60"))
 CONTEXT = 48
@@ -56,10 +59,22 @@ class Lives(RuleBasedStateMachine):
         pool=st.sampled_from(((1, CONTEXT + 2), (1, 120), (4, 400))),
         admission=st.sampled_from(("past-future", "aggressive")),
         keeps=st.booleans(),
+        right=st.sampled_from((None, 0.0, 0.7, 1.0)),
+        most=st.sampled_from((1, 5)),
     )
-    def begin(self, ahead: bool, chunk: int, pool: tuple[int, int], admission: str, keeps: bool) -> None:
+    def begin(
+        self,
+        ahead: bool,
+        chunk: int,
+        pool: tuple[int, int],
+        admission: str,
+        keeps: bool,
+        right: float | None,
+        most: int,
+    ) -> None:
         (page, pages), runner = pool, FakeRunner(pool[1], pool[0], VOCAB)
-        scheduler = Scheduler(PagePool(pages, page), chunk, Policy(admission=admission))
+        speculate = None if right is None else Speculate(Scripted(self._whole, right, (*ENDS, 0)), Constant(most))
+        scheduler = Scheduler(PagePool(pages, page), chunk, Policy(admission=admission), speculate=speculate)
         if keeps:
             scheduler.reuse()
         self.loop = Loop(scheduler, Ahead(runner) if ahead else runner, None, Defaults(0, ENDS, CONTEXT))
@@ -165,6 +180,8 @@ class Lives(RuleBasedStateMachine):
             raise AssertionError("no end after 20,000 steps")
         if hasattr(self, "loop"):
             pool = self.loop.scheduler.pool
+            speculate = self.loop.scheduler.speculate
+            assert speculate is None or not speculate.drafter.has  # type: ignore[attr-defined]
             assert not self.lives and self.loop.scheduler.kv.make_room(pool.n_pages) and pool.used == 0
 
     def _open(self, data: st.DataObject) -> tuple[int, int, Life, list[int]] | None:
@@ -179,6 +196,11 @@ class Lives(RuleBasedStateMachine):
         life, has = self.lives[row, sample], list(self.loop.steering.tokens_of(rank))
         assert tuple(has) == life.answer()[: len(has)] and len(has) >= len(life.has)
         return row, sample, life, has
+
+    def _whole(self, rank: int) -> tuple[int, ...]:
+        """What a drafter proposes from: the answer as it will be by what is known now."""
+        waiting = self.loop.scheduler.waiting
+        return self.lives[int(waiting.rows[rank]), int(waiting.samples[rank])].answer()
 
     def _gone(self, row: int) -> None:
         self.lives = {key: life for key, life in self.lives.items() if key[0] != row}

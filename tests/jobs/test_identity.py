@@ -31,6 +31,7 @@ HERE = {"dtype": "bfloat16", "attention_backend": "native", "device": "cpu", "ke
 HARMLESS = {
     *("device", "threads", "kv_tokens", "chunk", "page_size", "prefix", "admission", "skip", "data_parallel_size"),
     "keep",
+    "speculate",
     *("model", "allow_lossy"),  # the files of the model count, and what is lossy by its own name
 }
 

@@ -17,6 +17,7 @@ TensorParallelSize = Annotated[int, Option(help="Devices that hold a part of eac
 DataParallelSize = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
 AllowLossy = Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")]
 Keep = Annotated[str, Option(help="Prompts that stay cached: {choices}.")]
+Speculate = Annotated[str, Option(help="Who proposes tokens, for a step to check several: {choices}.")]
 Watchers = Annotated[
     list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
 ]

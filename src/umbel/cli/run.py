@@ -53,6 +53,7 @@ def run_command(
     allow_lossy: engine_options.AllowLossy = False,
     watchers: engine_options.Watchers = None,
     keep: engine_options.Keep = "auto",
+    speculate: engine_options.Speculate = "auto",
     skip_pass: engine_options.SkipPass = None,
     load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
@@ -78,7 +79,7 @@ def run_command(
     engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
     engine |= {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
     engine |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
-    engine |= {"watchers": tuple(watchers or ()), "keep": keep}
+    engine |= {"watchers": tuple(watchers or ()), "keep": keep, "speculate": speculate}
     engine["attention_backend"] = attention_backend
     engine |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)

@@ -14,6 +14,7 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner
 from umbel.sched.lot import Defaults
+from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 from umbel.text.tokenizer import Tokenizer
@@ -31,21 +32,25 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     meter: Meter | None = None,
     spans: Spans = NO_SPANS,
     watchers: Sequence[Make] | None = None,
+    speculate: Speculate | None = None,
 ) -> Loop:
     """The loop that runs a workload by its plan, with a pool of the plan's size; more rows may be added to it.
 
     `defaults` fill in what rows leave open, `policy` replaces the plan's rules, `known` are lengths of earlier answers
     by template, `watchers` look at what samples draw, in this order (None: those of the
-    catalogue).
+    catalogue), `speculate` has tokens proposed.
     """
-    loop = Loop(make_scheduler(plan, policy, known), runner, tokenizer, defaults, meter, spans, watchers)
+    loop = Loop(make_scheduler(plan, policy, known, speculate), runner, tokenizer, defaults, meter, spans, watchers)
     loop.add(workload, plan)
     return loop
 
 
 def make_scheduler(
-    plan: Plan, policy: Policy | None = None, known: Mapping[str, LengthCurve] | None = None
+    plan: Plan,
+    policy: Policy | None = None,
+    known: Mapping[str, LengthCurve] | None = None,
+    speculate: Speculate | None = None,
 ) -> Scheduler:
     """The scheduler that a plan asks for, without rows."""
     pool = PagePool(plan.kv_pages, plan.page_size)
-    return Scheduler(pool, plan.chunk, policy or Policy(admission=plan.admission), LengthBook(known))
+    return Scheduler(pool, plan.chunk, policy or Policy(admission=plan.admission), LengthBook(known), speculate)

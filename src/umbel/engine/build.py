@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from umbel import registry
 from umbel.attention.pick import check_attention, pick_attention
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
@@ -37,7 +38,10 @@ from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_graphs
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
+from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
+from umbel.spec.base import MOST, Constant, Setting
+from umbel.technique import NONE
 from umbel.text.tokenizer import Tokenizer
 
 
@@ -105,10 +109,20 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
 def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = NO_SPANS) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
-    scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), known.lengths if known else None)
+    lengths, speculate = known.lengths if known else None, build_speculate(model)
+    scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), lengths, speculate)
     meter = Meter(model.spec.sliding_window)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
+
+
+def build_speculate(model: Model) -> Speculate | None:
+    """The phase that has tokens proposed by the drafter that was asked for; None where none was."""
+    asked, spec = model.config.speculate, model.spec
+    if asked in NONE["speculate"]:
+        return None
+    setting = Setting(spec.vocab_size, spec.max_positions, config=model.config)
+    return Speculate(registry.load("drafter", asked, setting), Constant(MOST))
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

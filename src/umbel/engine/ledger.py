@@ -16,8 +16,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What some rows have cost: tokens of their prompts (each as if nothing was shared), tokens drawn for them, tokens
-    of context summed over their steps, and their part of the seconds of these steps, by tokens drawn."""
+    """What some rows have cost: tokens of their prompts (each as if nothing was shared), tokens of their
+    answers that were drawn, tokens of context summed over their steps, and their part of the seconds of these steps, by
+    draws."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -43,10 +44,12 @@ class RowLedger(Growable):
 
     def add(self, drawing: Drawing, positions: Ints, seconds: float) -> None:
         """A step in which samples drew tokens at these positions (`[draws]`)."""
-        rows = drawing.rows[drawing.owner]
-        np.add.at(self._drawn, rows, 1)
-        np.add.at(self._kv, rows, positions)
-        np.add.at(self._seconds, rows, seconds / max(len(rows), 1))
+        np.add.at(self._kv, drawing.rows, positions[drawing.begin[:-1]])
+        np.add.at(self._seconds, drawing.rows, drawing.counts * (seconds / max(len(positions), 1)))
+
+    def count(self, drawing: Drawing, keep: Ints) -> None:
+        """So many of the tokens that samples drew count (`[samples]`)."""
+        np.add.at(self._drawn, drawing.rows, keep)
 
     def spent(self, rows: Ints, prompt_tokens: int) -> Spent:
         """What some rows have cost, with `prompt_tokens` in their prompts."""

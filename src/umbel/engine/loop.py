@@ -208,6 +208,8 @@ class Loop:
             rows_done=self._rows_done,
             evicted_rows=s.evicted_rows,
             kv_token_steps=s.occupied_pages * s.pool.page_size,
+            drafted_tokens=s.speculate.drafted_tokens if s.speculate else 0,
+            accepted_tokens=s.speculate.accepted_tokens if s.speculate else 0,
         )
 
     def _begin(self, first: int, *, streams: bool) -> None:
@@ -251,6 +253,7 @@ class Loop:
         now = time.perf_counter()
         self.meter.add(flight.step, result.kv_tokens_read, now - self._landed)
         if self.ledger is not None:
+            self.ledger.count(sampled.drawing, outcomes.keep)
             self.ledger.add(flight.drawing, flight.step.sampling.positions, now - self._landed)
         self._landed = now
         self.spans.close(flight.step, result.kv_tokens_read)

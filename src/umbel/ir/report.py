@@ -17,6 +17,8 @@ class Stats:
     `evicted_rows`: rows of which a sample was preempted at least once.
     `kv_token_steps`: tokens that the pages in use hold, summed over the steps; divided by `steps`, the pool's mean
         occupancy.
+    `drafted_tokens`: proposed tokens that steps checked.
+    `accepted_tokens`: those of them that are part of answers.
     """
 
     prompt_tokens: int = 0
@@ -31,6 +33,8 @@ class Stats:
     rows_done: int = 0
     evicted_rows: int = 0
     kv_token_steps: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def plus(self, other: Stats) -> Stats:
         """Totals of both; the KV peak is the higher one."""

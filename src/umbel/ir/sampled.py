@@ -21,6 +21,8 @@ class Drawing:
     `slots`: where the scheduler keeps them; `ranks`: which samples they are, as a slot may be another's once the step
     is done; `rows`; `before`: tokens that each has generated before these draws; `limits`: tokens that each may
     generate. Sample i has the draws `begin[i]:begin[i + 1]` of the step, one or more, a position after the other.
+    `proposed` (`[draws]`): the tokens that stood in the places of draws and were computed as if they had been drawn,
+    below 0 for the last draw of each sample, which nothing was computed behind; None where no token was proposed.
     """
 
     slots: Ints
@@ -29,6 +31,7 @@ class Drawing:
     before: Ints
     limits: Ints
     begin: Ints
+    proposed: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -60,7 +63,8 @@ class Drawing:
         """Keep some of the samples (`[samples]`)."""
         begin = np.append(0, np.cumsum(self.counts[which]))
         slots, ranks, rows = self.slots[which], self.ranks[which], self.rows[which]
-        return Drawing(slots, ranks, rows, self.before[which], self.limits[which], begin)
+        proposed = None if self.proposed is None else self.proposed[which[self.owner]]
+        return Drawing(slots, ranks, rows, self.before[which], self.limits[which], begin, proposed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,15 @@ class SampledTokens:
     def tokens(self) -> Ints:
         """Sampled ids (`[draws]`)."""
         return self.result.token_ids
+
+    @property
+    def accepted(self) -> Ints:
+        """Proposed tokens of each sample that were drawn, up to the first that was not (`[samples]`)."""
+        begin, proposed = self.drawing.begin[:-1], self.drawing.proposed
+        if proposed is None:
+            return np.zeros_like(begin)
+        unequal = np.flatnonzero(self.tokens != proposed)  # the last draw of each sample at least
+        return unequal[np.searchsorted(unequal, begin)] - begin
 
     def left_nothing(self, draw: int) -> bool:
         """Whether no token could be drawn, as the draw's mask was empty."""
@@ -107,7 +120,8 @@ class Finish:
 class Outcomes:
     """What watchers make of sampled tokens.
 
-    `keep` (`[samples]`): how many of each sample's tokens count; watchers only lower it. `finished`: how samples ended,
+    `keep` (`[samples]`): how many of each sample's tokens count, up to the first that differs from the one proposed in
+    its place; watchers only lower it. `finished`: how samples ended,
     by their index, with the last of the tokens kept. `failed`: rows to abandon, with an error.
     """
 
@@ -117,8 +131,9 @@ class Outcomes:
 
     @classmethod
     def of(cls, sampled: SampledTokens) -> Outcomes:
-        """All tokens count and every sample goes on."""
-        return cls(sampled.drawing.counts)
+        """Every sample goes on, with all draws that decoding one by one would give too: those before which everything
+        that was proposed was drawn in its place. They have the same tokens before them, and the same noise."""
+        return cls(sampled.drawing.counts if sampled.drawing.proposed is None else sampled.accepted + 1)
 
     def end(self, sample: int, keep: int, finish: Finish) -> None:
         """The sample ends with the last of its first `keep` tokens."""

@@ -20,6 +20,7 @@ class Agenda:
 
     `counts`: shared run -> tokens of it to compute. `refeed`: complete shared runs whose last token is fed once more,
     because a sample wants its logits. `slots`, `tip_counts`: samples that extend their tips, and by how many tokens.
+    `drafted`: how many of these are proposed ones (`[slots]`; None: no token is).
     `firsts`: samples that draw the first token of their tips, from the last row of the run above.
     """
 
@@ -28,6 +29,7 @@ class Agenda:
     refeed: dict[int, None] = field(default_factory=dict)
     slots: Ints = field(default_factory=_none)
     tip_counts: Ints = field(default_factory=_none)
+    drafted: Ints | None = None
     firsts: list[int] = field(default_factory=list)
 
     @property

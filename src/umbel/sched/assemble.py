@@ -1,12 +1,6 @@
-"""From an agenda to a Step: the nodes depth-first, their rows behind each other, the pages they read, how to sample.
-
-While the same samples go on decoding, only what a further token changes is worked out: the other arrays are those of
-the last step, so that the cost of a step hardly grows with its samples as long as none comes or goes.
-"""
+"""From an agenda to a Step: the nodes depth-first, their rows behind each other, the pages they read, how to sample."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +12,9 @@ from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
+from umbel.sched.step_layout import StepLayout, only_decodes
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class StepLayout:
-    """A step with what it was made of: its `nodes` in the tree, the samples on the agenda that extend their tips
-    (`slots`) and where these tips stand among the nodes (`at`), the same samples as the step has them (`fed`), and the
-    tree's counts of changes."""
-
-    step: Step
-    nodes: Ints
-    slots: Ints
-    at: Ints
-    fed: Ints
-    changes: int
-    page_changes: int
 
 
 class Assembler:
@@ -48,11 +28,9 @@ class Assembler:
 
     def step(self, agenda: Agenda) -> Step:
         """The agenda as a Step."""
-        tips = self._seqs.tip[agenda.slots]
-        plain = not (agenda.counts or agenda.refeed or agenda.firsts) and self._each_by_one(tips, agenda.tip_counts)
-        last = self._last
-        if last is not None and plain and self._same(last, agenda):
-            layout = self._decode_again(last)
+        plain, last = only_decodes(agenda, self._seqs.tip[agenda.slots], self._tree), self._last
+        if last is not None and plain and last.fits(agenda, self._tree):
+            layout = last.again(self._seqs, self._tree)
         else:
             layout = self.lay_out(agenda)
         self._last = layout if plain else None
@@ -133,15 +111,21 @@ class Assembler:
         return self._seqs.out[np.repeat(slots, counts), runs(begin, counts)].astype(np.int64)
 
     def _sampling(self, agenda: Agenda, tips: Ints, last_row: Ints) -> Sampling:
-        """Columns for the samples: tips that reach their end (as on the agenda), then first tokens of tips."""
+        """Columns for the draws: of tips that reach their end (as on the agenda), a draw behind the last token and each
+        that is proposed, then of first tokens of tips."""
         seqs, tree, requests = self._seqs, self._tree, self._requests
         reaches = tree.held[tips] + agenda.tip_counts == tree.length[tips]
         firsts = np.array(agenda.firsts, np.int64)
         slots = np.concatenate([agenda.slots[reaches], firsts])
         fed = np.concatenate([tips[reaches], tree.parent[seqs.tip[firsts]]])  # nodes whose last rows are drawn from
+        at, positions = last_row[self._place[fed]], seqs.prompt_len[slots] + seqs.n_out[slots]
+        if agenda.drafted is not None:
+            draws = np.concatenate([agenda.drafted[reaches], np.zeros_like(firsts)]) + 1
+            slots, at = np.repeat(slots, draws), runs(at + 1 - draws, draws)
+            positions = runs(positions + 1 - draws, draws)
         rows = seqs.row[slots]
         return Sampling(
-            at=last_row[self._place[fed]],
+            at=at,
             temperature=requests.temperature[rows],
             top_k=requests.top_k[rows],
             top_p=requests.top_p[rows],
@@ -149,7 +133,7 @@ class Assembler:
             streams=requests.stream[rows],
             keys=requests.key[rows],
             samples=seqs.sample[slots],
-            positions=seqs.prompt_len[slots] + seqs.n_out[slots],
+            positions=positions,
             logprobs=requests.logprobs[rows],
         )
 
@@ -157,41 +141,3 @@ class Assembler:
         """The prompt tokens that the step can score."""
         tree, place = self._tree, self._place
         return tree.scored.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))
-
-    # -- the short way -------------------------------------------------------------------------------------------------
-
-    def _each_by_one(self, tips: Ints, counts: Ints) -> bool:
-        """Whether each tip grows by the one token that it lacks."""
-        lacking = self._tree.length[tips] - self._tree.held[tips]
-        return bool((lacking == 1).all()) and bool((counts == 1).all())
-
-    def _same(self, last: StepLayout, agenda: Agenda) -> bool:
-        """Whether an agenda that only decodes has the samples of the last step, above the same nodes."""
-        return self._tree.changes == last.changes and np.array_equal(agenda.slots, last.slots)
-
-    def _decode_again(self, last: StepLayout) -> StepLayout:
-        """The step after one that only decoded, when the same samples decode again: each has one token more."""
-        step, tree, seqs, slots = last.step, self._tree, self._seqs, last.fed
-        positions = step.positions + 1
-        end = step.end.copy()
-        end[last.at] += 1
-        pages, page_begin = step.pages, step.page_begin
-        if last.page_changes != tree.page_changes:
-            pages, page_begin = tree.table.gather(last.nodes)
-        drawn = step.sampling
-        now = Step(
-            tokens=seqs.out[slots, positions - seqs.prompt_len[slots]].astype(np.int64),
-            positions=positions,
-            fresh=step.fresh,
-            parent=step.parent,
-            start=step.start,
-            end=end,
-            row_begin=step.row_begin,
-            row_end=step.row_end,
-            below_end=step.below_end,
-            pages=pages,
-            page_begin=page_begin,
-            page_size=step.page_size,
-            sampling=replace(drawn, positions=drawn.positions + 1),
-        )
-        return StepLayout(now, last.nodes, last.slots, last.at, slots, last.changes, tree.page_changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,16 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._drawings)
 
-    def begin(self, slots: Ints) -> Drawing:
-        """A step in which the samples in these slots draw a token each, for which they have a placeholder already."""
-        seqs = self._seqs
-        before, begin = seqs.n_out[slots] - 1, np.arange(len(slots) + 1)
+    def begin(self, slots: Ints, drafted: Ints | None = None) -> Drawing:
+        """A step in which the samples in these slots draw a token each, for which they get a placeholder, and one for
+        each of the last tokens that they have, which were `drafted` (`[slots]`; None: no token was)."""
+        seqs, before, begin = self._seqs, self._seqs.n_out[slots], np.arange(len(slots) + 1)
+        if drafted is not None:
+            before, begin = before - drafted, np.append(0, np.cumsum(drafted + 1))
+        seqs.append(slots, -begin[1:])
         drawing = Drawing(slots, seqs.rank[slots], seqs.row[slots], before, seqs.max_out[slots], begin)
+        if drafted is not None:
+            drawing = replace(drawing, proposed=seqs.out[slots[drawing.owner], drawing.places].astype(np.int64))
         self._drawings.append(drawing)
         return drawing
 
@@ -42,9 +48,11 @@ class InFlight:
         return sampled if here.all() else sampled.only(here)
 
     def known(self, slots: Ints) -> Ints:
-        """The slots whose next tokens may be scheduled: lockstep rows wait until their last tokens are known."""
-        if not self._drawings or not self._requests.any_lockstep:
+        """The slots whose next tokens may be scheduled: lockstep rows and samples that are drafted for wait until their
+        last tokens are known."""
+        seqs, requests = self._seqs, self._requests
+        if not self._drawings or not (requests.any_lockstep or seqs.awaits.any()):
             return slots
         drawing = np.concatenate([drawing.ranks for drawing in self._drawings])
-        waits = self._requests.lockstep[self._seqs.row[slots]] & np.isin(self._seqs.rank[slots], drawing)
+        waits = (requests.lockstep[seqs.row[slots]] | seqs.awaits[slots]) & np.isin(seqs.rank[slots], drawing)
         return slots[~waits]

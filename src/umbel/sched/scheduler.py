@@ -1,9 +1,9 @@
 """The only loop brain: fills an agenda phase by phase, under a token budget and a pool of pages, and makes it a step.
 
 By default running samples extend their tips first, then prompts that are under way go on, then samples are admitted in
-plan order. When pages run out, runs that no sample reads at present are evicted; if that is not enough a victim gives
-its tip up and is computed again later. Which sample is next, what stays in the pool, what may start and who gives way
-are rules of a Policy.
+plan order; what is left of the budget may go to tokens that are proposed. When pages run out, runs that no sample reads
+at present are evicted; if that is not enough a victim gives its tip up and is computed again later. Which sample is
+next, what stays in the pool, what may start and who gives way are rules of a Policy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from umbel.sched.lot import Lot
 from umbel.sched.phases.base import Phase
 from umbel.sched.phases.decode import Decode
 from umbel.sched.phases.prompts import Prompts
+from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.build import build_admit, build_books, follows_nodes
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scoring import want_scores
@@ -36,12 +37,20 @@ class Scheduler:
     """Decides steps over the rows that were added; `failed` collects (row, reason) of rows that can never fit the pool.
 
     A step computes at most `chunk` tokens, which `phases` give out in turn. `lengths` is what is known of how long
-    answers are; it learns from every sample that ends. Counters: `steps`; prompt tokens computed for the first time,
+    answers are; it learns from every sample that ends. `speculate` is the phase that proposes tokens, if there is one.
+    Counters: `steps`; prompt tokens computed for the first time,
     and tokens computed again; `peak_pages` and `peak_running` of any step; `occupied_pages`, the pages in use (cached
     ones without a user left out) summed over the steps.
     """
 
-    def __init__(self, pool: PagePool, chunk: int, policy: Policy | None = None, lengths: LengthBook | None = None):
+    def __init__(
+        self,
+        pool: PagePool,
+        chunk: int,
+        policy: Policy | None = None,
+        lengths: LengthBook | None = None,
+        speculate: Speculate | None = None,
+    ):
         self.pool = pool
         self.chunk = chunk
         self.policy = policy = policy or Policy()
@@ -49,7 +58,8 @@ class Scheduler:
         self.kv, self.seqs, self.waiting, self.requests = books.kv, books.seqs, books.waiting, books.requests
         self.in_flight, self.lengths = books.in_flight, books.lengths
         self.admit = build_admit(policy, books)
-        self.phases: list[Phase] = [Decode(), Prompts(), self.admit]
+        self.phases: list[Phase] = [Decode(), Prompts(), self.admit, *([speculate] if speculate else ())]
+        self.speculate = speculate
         self.failed: list[tuple[int, str]] = []
         self.steps = self.computed_tokens = self.recomputed_tokens = 0
         self.peak_pages = self.peak_running = self.occupied_pages = 0
@@ -134,29 +144,34 @@ class Scheduler:
 
     def drop_row(self, row: int) -> None:
         """Abandon every sample of a row, in whatever state it is."""
+        if self.speculate is not None:
+            self.speculate.drop_row(self.books, row)
         self.books.drop_row(row)
 
     # -- what happened -------------------------------------------------------------------------------------------
 
     def advance(self) -> Drawing:
         """The step last returned is under way, and all that it leaves is known but its draws: until `settle`, which
-        must come before the step after the next is decided, the token of draw i is the placeholder -1 - i."""
+        must come before the step after the next is decided, the token of a sample's last draw i is the placeholder
+        -1 - i."""
         agenda, seqs, kv = self._agenda, self.seqs, self.kv
         self._compute_runs(agenda)
-        slots, tips = agenda.slots, seqs.tip[agenda.slots]
+        slots, tips, drafted = agenda.slots, seqs.tip[agenda.slots], agenda.drafted
         reaches = kv.compute(tips, agenda.tip_counts) == kv.length[tips]
         if not reaches.all():
             slots, tips = slots[reaches], tips[reaches]
-        # A tip that reaches its end feeds one token for the first time.
-        self.recomputed_tokens += len(agenda.refeed) + int(agenda.tip_counts.sum()) - len(slots)
+            drafted = None if drafted is None else drafted[reaches]
+        # A tip that reaches its end feeds one token for the first time, and those that are proposed.
+        first_fed = len(slots) + (0 if drafted is None else int(drafted.sum()))
+        self.recomputed_tokens += len(agenda.refeed) + int(agenda.tip_counts.sum()) - first_fed
         if agenda.firsts:
             firsts = np.array(agenda.firsts, np.int64)
             slots, tips = np.concatenate([slots, firsts]), np.concatenate([tips, seqs.tip[firsts]])
+            drafted = None if drafted is None else np.concatenate([drafted, np.zeros_like(firsts)])
             seqs.primed[firsts] = True
-        seqs.append(slots, -1 - np.arange(len(slots)))
         kv.extend(tips, 1)
         self._agenda = Agenda(0)
-        return self.in_flight.begin(slots)
+        return self.in_flight.begin(slots, drafted)
 
     def _compute_runs(self, agenda: Agenda) -> None:
         """The shared runs on the agenda are computed as far as it says."""
@@ -176,6 +191,8 @@ class Scheduler:
         rows that failed are dropped, samples that finished leave. Returns the latter."""
         self.in_flight.end()
         drawing, keep = sampled.drawing, outcomes.keep
+        if self.speculate is not None:
+            self.speculate.learn(sampled, keep, self.lengths.groups)
         for slot in self.seqs.settle(drawing, sampled.tokens, keep).tolist():
             self._recount(slot)
         for row in outcomes.failed:
@@ -189,8 +206,8 @@ class Scheduler:
         return ended
 
     def _recount(self, slot: int) -> None:
-        """Not one of a sample's tokens counts, or several: its tip has as many as are left. The last one is still to be
-        fed, for the logits of the next."""
+        """Not all of a sample's tokens count: its tip has as many as are left. The last one is still to be fed, for the
+        logits of the next."""
         tip, n_out = self.seqs.tip.item(slot), self.seqs.n_out.item(slot)
         length = n_out + self.seqs.prompt_len.item(slot) - self.kv.start.item(tip)
         self.kv.cut(tip, max(length - 1, 0))
@@ -201,4 +218,6 @@ class Scheduler:
         no other reads is released, or kept as the rule of the tree says."""
         row, tokens = int(self.seqs.row[slot]), tokens or int(self.seqs.n_out[slot])
         self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.requests.limit[row])
+        if self.speculate is not None:
+            self.speculate.finish(self.books, slot, tokens)
         self.books.finish(slot, tokens)

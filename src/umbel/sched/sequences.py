@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, lengthen
+from umbel.cache.columns import Columns, lengthen, runs
 from umbel.ir.sampled import Drawing, Ended, Finish
 
 Ints = NDArray[np.int64]
@@ -20,7 +20,7 @@ class Sequences(Columns):
     Per slot: `rank` (place in the plan's order, -1 = free slot), `row`, `sample`, `tip` (the node it grows in the KV
     tree), `prompt_len`, `n_out` (tokens generated, which stand in `out`), `max_out` (tokens it may generate), `losses`
     (times it was preempted), `running` (False while preempted), `primed` (the KV above its tip is complete and its tip
-    has a token, so it can decode).
+    has a token, so it can decode), `awaits` (its next tokens are not scheduled before its last ones are known).
     """
 
     _FILLS: ClassVar[dict[str, int]] = dict.fromkeys(
@@ -39,6 +39,7 @@ class Sequences(Columns):
         super().__init__(capacity)
         self.running = np.zeros(capacity, bool)
         self.primed = np.zeros(capacity, bool)
+        self.awaits = np.zeros(capacity, bool)
         self.out = np.zeros((capacity, 16), np.int32)
         self.slot_of: dict[int, int] = {}  # rank -> slot
         self.n_running = 0
@@ -54,7 +55,7 @@ class Sequences(Columns):
         self.rank[slot], self.row[slot], self.sample[slot] = rank, row, sample
         self.prompt_len[slot], self.max_out[slot] = prompt_len, max_out
         self.n_out[slot] = self.losses[slot] = 0
-        self.primed[slot] = False
+        self.primed[slot] = self.awaits[slot] = False
         self.slot_of[rank] = slot
         return slot
 
@@ -93,6 +94,13 @@ class Sequences(Columns):
         self.out[slots, self.n_out[slots]] = tokens
         self.n_out[slots] += 1
 
+    def propose(self, slots: Ints, counts: Ints, tokens: Ints) -> None:
+        """Put `counts[i]` of `tokens` behind those that the sample in `slots[i]` has, as if they had been drawn."""
+        at = runs(self.n_out[slots], counts)
+        self._widen(int(at.max(initial=-1)) + 1)
+        self.out[np.repeat(slots, counts), at] = tokens
+        self.n_out[slots] += counts
+
     def give(self, slot: int, tokens: Sequence[int] | NDArray[np.int32]) -> None:
         """Put tokens behind those that a sample has."""
         n_out = self.n_out.item(slot)
@@ -107,14 +115,13 @@ class Sequences(Columns):
 
     def settle(self, drawing: Drawing, tokens: Ints, keep: Ints) -> Ints:
         """The tokens of the draws are known (`[draws]`), of which the first `keep` of each sample count (`[samples]`):
-        they take the places of placeholders, and what is beyond them goes. Returns the slots that have another number
-        of tokens now."""
+        they take the places of placeholders and of what was proposed, and what is beyond them goes. Returns the slots
+        that have fewer tokens now."""
         if drawing.single and keep.all():
             self.out[drawing.slots, drawing.before] = tokens
             return drawing.slots[:0]
-        self._widen(int(drawing.places.max(initial=-1)) + 1)
         self.out[drawing.slots[drawing.owner], drawing.places] = tokens
-        changed = np.flatnonzero((keep != 1) | (drawing.counts != 1))
+        changed = np.flatnonzero(keep < drawing.counts)
         slots, left = drawing.slots[changed], drawing.before[changed] + keep[changed]
         self.n_out[slots] = left
         self.primed[slots[left == 0]] = False
@@ -125,6 +132,7 @@ class Sequences(Columns):
         super().reserve(size)
         self.running = lengthen(self.running, self.capacity)
         self.primed = lengthen(self.primed, self.capacity)
+        self.awaits = lengthen(self.awaits, self.capacity)
         self.out = lengthen(self.out, self.capacity)
 
     def _widen(self, width: int) -> None:

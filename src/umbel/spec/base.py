@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Tokens = NDArray[np.int32]
 
+MOST = 4  # tokens that are asked for where nothing says how many pay
+
 
 @dataclass(frozen=True, slots=True)
 class Drafts:

@@ -1,0 +1,146 @@
+"""The phase that may come last: samples that decode check proposed tokens with what is left of budget and pages.
+
+No sample gives way for a token that may not come true, no prompt waits for it and nothing is evicted: a sample gets one
+only where there is budget and room after everybody else. What was proposed stands in the sample's answer until the
+draws of the step are known (speculative decoding, arXiv 2211.17192).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.cache.columns import Columns, runs
+from umbel.ir.sampled import SampledTokens
+from umbel.sched.agenda import Agenda
+from umbel.sched.books import Books
+from umbel.spec.base import Decoding, Depth, Drafter, Drafts
+
+Ints = NDArray[np.int64]
+
+
+class Drafted(Columns):
+    """What the drafter knows of the sample in a slot: its `rank` (that of another or -1: nothing) and how many of its
+    tokens (`told`)."""
+
+    _FILLS: ClassVar[dict[str, int]] = {"rank": -1, "told": 0}
+    rank: Ints
+    told: Ints
+
+
+class Speculate:
+    """Has `drafter` propose tokens, as many as `depth` says. `drafted_tokens` counts those that were checked,
+    `accepted_tokens` those that are part of answers."""
+
+    def __init__(self, drafter: Drafter, depth: Depth):
+        self.drafter, self.depth = drafter, depth
+        self.drafted_tokens = self.accepted_tokens = 0
+        self._known = Drafted(64)
+
+    def fill(self, agenda: Agenda, books: Books) -> None:
+        """Put proposed tokens behind the last ones of samples on the agenda."""
+        if len(agenda.slots) == 0:
+            return
+        seqs, which = books.seqs, self._drawing(agenda, books)
+        slots = agenda.slots[which]
+        most = self._most(agenda, books, slots)
+        seqs.awaits[slots] = most > 0
+        some = (most > 0) & (seqs.out[slots, seqs.n_out[slots] - 1] >= 0)  # tokens under way are not known yet
+        if some.any():
+            which, slots, most = which[some], slots[some], most[some]
+            self._tell(books, slots, seqs.n_out[slots])
+            drafts = self.drafter.propose(seqs.rank[slots], most)
+            self._put(agenda, books, which, drafts)
+
+    def learn(self, sampled: SampledTokens, keep: Ints, groups: Ints) -> None:
+        """Count which of the proposed tokens came true, and let the rule learn from it; `keep` of the draws of each
+        sample count, and `groups` (`[rows]`) says which rows are alike."""
+        drawing = sampled.drawing
+        if drawing.single:
+            return
+        which = np.flatnonzero(drawing.counts > 1)
+        drafted, accepted = drawing.counts[which] - 1, sampled.accepted[which]
+        self.drafted_tokens += int(drafted.sum())
+        self.accepted_tokens += int(np.minimum(accepted, keep[which]).sum())
+        self.depth.learn(groups[drawing.rows[which]], drawing.before[which], drafted, accepted)
+
+    def finish(self, books: Books, slot: int, tokens: int) -> None:
+        """A sample is done with its first `tokens` tokens."""
+        self._tell(books, np.array([slot]), np.array([tokens]))
+        self._end(slot, done=True)
+
+    def drop_row(self, books: Books, row: int) -> None:
+        """No sample of a row is wanted any more."""
+        for rank in books.waiting.ranks_of(row):
+            slot = books.seqs.slot_of.get(rank, -1)
+            if 0 <= slot < self._known.capacity and self._known.rank[slot] == rank:
+                self._end(slot, done=False)
+
+    def _drawing(self, agenda: Agenda, books: Books) -> Ints:
+        """Which samples of the agenda draw from their tips and may be given several tokens."""
+        seqs, kv = books.seqs, books.kv
+        tips = seqs.tip[agenda.slots]
+        draws = kv.held[tips] + agenda.tip_counts == kv.length[tips]
+        return np.flatnonzero(draws & ~books.requests.lockstep[seqs.row[agenda.slots]])
+
+    def _most(self, agenda: Agenda, books: Books, slots: Ints) -> Ints:
+        """The most tokens to propose for each sample, within its limit."""
+        if agenda.budget <= 0:
+            return np.zeros_like(slots)
+        seqs = books.seqs
+        computed = sum(agenda.counts.values()) + len(agenda.refeed) + int(agenda.tip_counts.sum())
+        groups, places = books.lengths.groups[seqs.row[slots]], seqs.n_out[slots]
+        decoding = Decoding(seqs.rank[slots], groups, places, seqs.prompt_len[slots] + places, computed)
+        room = np.minimum(seqs.max_out[slots] - places - 1, agenda.budget)
+        return np.asarray(np.clip(self.depth.most(decoding), 0, np.maximum(room, 0)))
+
+    def _tell(self, books: Books, slots: Ints, counts: Ints) -> None:
+        """The drafter gets to know the samples in these slots and the first `counts` of their tokens."""
+        seqs, known = books.seqs, self._known
+        known.reserve(seqs.capacity)
+        for slot in slots[known.rank[slots] != seqs.rank[slots]].tolist():
+            row, known.rank[slot], known.told[slot] = seqs.row.item(slot), seqs.rank[slot], 0
+            group = int(books.lengths.groups[row])
+            self.drafter.start(seqs.rank.item(slot), row, group, books.requests.prompt(row))
+        more = counts - known.told[slots]
+        some = more > 0
+        if some.any():
+            slots, more = slots[some], more[some]
+            tokens = seqs.out[np.repeat(slots, more), runs(known.told[slots], more)]
+            self.drafter.extend(seqs.rank[slots], tokens, np.append(0, np.cumsum(more)))
+            known.told[slots] += more
+
+    def _end(self, slot: int, *, done: bool) -> None:
+        self.drafter.end(self._known.rank.item(slot), done=done)
+        self._known.rank[slot] = -1
+
+    def _put(self, agenda: Agenda, books: Books, which: Ints, drafts: Drafts) -> None:
+        """Put as many of the drafts of samples `which` on the agenda as there is budget and room for."""
+        seqs, kv, slots = books.seqs, books.kv, agenda.slots[which]
+        tips, fed = seqs.tip[slots], agenda.tip_counts[which]
+        counts = _shared(drafts.counts, agenda.budget)
+        missing = kv.missing(tips, fed + counts)
+        # A page is left for every running sample, as the next step may be decided before these tokens are checked.
+        if int(missing.sum()) + seqs.n_running > kv.pool.free:
+            held = kv.n_pages[tips] * kv.pool.page_size
+            counts = np.minimum(counts, held - kv.held[tips] - fed)
+            missing = np.zeros_like(counts)
+        if not counts.any():
+            return
+        kv.take(tips, missing)
+        seqs.propose(slots, counts, drafts.tokens[runs(drafts.begin[:-1], counts)])
+        kv.extend(tips, counts)
+        agenda.drafted = np.zeros_like(agenda.slots)
+        agenda.drafted[which] = counts
+        agenda.tip_counts = agenda.tip_counts + agenda.drafted
+        agenda.budget -= int(counts.sum())
+
+
+def _shared(wanted: Ints, budget: int) -> Ints:
+    """What each gets of a budget that may be too small: all the same, as far as they want it."""
+    level = int(wanted.max(initial=0))
+    while int(np.minimum(wanted, level).sum()) > budget:
+        level -= 1
+    return np.minimum(wanted, level)
