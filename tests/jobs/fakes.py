@@ -41,6 +41,9 @@ class FakeTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(c) % (WIDTH - 1) for c in text] for text in texts]
 
+    def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.encode(texts)
+
     def encode_chat(self, conversations: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
         for chat in conversations:
             if any(message["role"] == "function" for message in chat):
@@ -118,7 +121,9 @@ def _scores(prompt: list[int], params: SamplingParams) -> tuple[TokenLogprobs | 
         return None
     top = tuple((k, -1.5 - k) for k in range(params.prompt_logprobs))
     first = max(params.logprob_start_len, 1)
-    return tuple(TokenLogprobs(token, -0.25, top) if at >= first else None for at, token in enumerate(prompt))
+    return tuple(
+        TokenLogprobs(token, -(1 + token % 7) / 4, top) if at >= first else None for at, token in enumerate(prompt)
+    )
 
 
 def make_job(

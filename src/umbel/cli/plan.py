@@ -28,6 +28,8 @@ def plan_command(
     model: Annotated[str, Option("-m", "--model", help="'demo', a directory (config.json is enough), or a hub id.")],
     prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
     chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
+    choices: Annotated[str | None, Option(help="Labels of which each row gets the most likely one.")] = None,
+    calibration_prompt: Annotated[str | None, Option(help="With --choices: a prompt without content.")] = None,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
     dtype: engine_options.Dtype = "auto",
@@ -72,6 +74,7 @@ def plan_command(
     directory = resolve_model(model)
     spec = read_spec(directory)
     reading = {"template": prompt, "chat": chat, "strict": False}
+    reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
     names = frozenset(model_names(model, directory, served_model_name or ()))
     options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(directory)

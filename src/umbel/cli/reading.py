@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.config import readable
 from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
 from umbel.jobs.read.formats.template import Template
@@ -51,6 +52,10 @@ class LateTokenizer:
         """Token ids of each text."""
         return self._loaded.encode(texts)
 
+    def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same without the special tokens that begin or end a text."""
+        return self._loaded.encode(texts, add_special_tokens=False)
+
     def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
         """Token ids of each chat, or the error that it has none."""
         return self._loaded.encode_chat(conversations)
@@ -78,7 +83,19 @@ def read_options(
         Template.parse(reading["template"])
     elif reading["chat"]:
         raise UsageError("--chat: only means something with --prompt")
-    return ReadOptions(defaults, reading["template"], reading["chat"], reading["strict"], width, models)
+    branches = _branches(reading.get("choices"), reading.get("calibration_prompt"))
+    return ReadOptions(defaults, reading["template"], reading["chat"], reading["strict"], width, models, branches)
+
+
+def _branches(choices: str | None, calibration_prompt: str | None) -> Branches | None:
+    if choices is None:
+        if calibration_prompt is not None:
+            raise UsageError("--calibration-prompt: only means something with --choices")
+        return None
+    labels = tuple(choices.split(","))
+    if len(labels) < 2 or not all(labels):
+        raise UsageError(f"--choices {choices!r}: give at least two labels with a comma between them")
+    return Branches(labels, True, calibration_prompt or None)
 
 
 def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:

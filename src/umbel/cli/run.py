@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too; - is standard input."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
+_CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
+_CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
 _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
@@ -37,6 +39,8 @@ def run_command(
     seed: Annotated[int, Option(help="Seed of rows that set none.")] = 0,
     prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False,
+    choices: Annotated[str | None, Option(help=_CHOICES)] = None,
+    calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
     dtype: engine_options.Dtype = "auto",
     device: engine_options.Device = "auto",
@@ -84,6 +88,7 @@ def run_command(
     engine |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
+    reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
     paths = _paths(file, input_file, output, summary)
     paths["trace"] = _trace_path(profile, output)
     _check_extras(paths)

@@ -12,7 +12,7 @@ from umbel.engine.pairing import Continuation, Pairing
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.choices import Chosen, Score, check_choices
 from umbel.ir.contain import row_error
-from umbel.ir.params import SamplingParams
+from umbel.ir.params import SamplingParams, scoring_params
 from umbel.ir.workload import Workload
 from umbel.text.continuations import Continued
 
@@ -70,12 +70,7 @@ class Scoring(Answering):
             params.setdefault(pair.n_prompt, scoring_params(pair.n_prompt))
         workload = Workload.of([pair.ids for pair in pairs], [params[pair.n_prompt] for pair in pairs])
         found = {output.row: output for output in self.execute(workload)}
-        return (Score.of(found[i], pair.continuation) for i, pair in enumerate(pairs))
-
-
-def scoring_params(n_prompt: int) -> SamplingParams:
-    """What asks for the log-probabilities of all tokens behind the first `n_prompt`, and for no answer."""
-    return SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=0, logprob_start_len=n_prompt)
+        return (Score.of(found[i]) for i in range(len(pairs)))
 
 
 def _each(given: Sequence[Entry] | Sequence[Sequence[Entry]], count: int) -> list[list[Entry]]:

@@ -58,7 +58,9 @@ class Dialect:
 
 CHAT = Dialect("chat", frozenset({"messages"}), True)
 COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16, echoes=True)  # as OpenAI and vLLM
-PLAIN = Dialect("plain", frozenset({"prompt", "messages", "custom_id"}), None)
+PLAIN = Dialect(
+    "plain", frozenset({"prompt", "messages", "custom_id", "continuations", "choices", "calibration_prompt"}), None
+)
 
 
 def params_from_body(

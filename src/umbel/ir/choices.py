@@ -26,18 +26,18 @@ class Score:
     error: RowError | None = None
 
     @classmethod
-    def of(cls, output: Output, token_ids: Sequence[int]) -> Score:
-        """The score of the last tokens of a prompt, from the answer to a row that asked for their log-probabilities."""
-        if output.error is not None or output.prompt_logprobs is None:
-            return cls.failed(output.error, token_ids)
-        found = output.prompt_logprobs[len(output.prompt_logprobs) - len(token_ids) :]
-        each = tuple(entry.logprob for entry in found if entry is not None)
-        return cls(fsum(each), each, tuple(token_ids))
+    def of(cls, output: Output) -> Score:
+        """The score of those tokens of a prompt whose log-probabilities its row asked for."""
+        if output.error is not None:
+            return cls.failed(output.error)
+        found = [entry for entry in output.prompt_logprobs or () if entry is not None]
+        each = tuple(entry.logprob for entry in found)
+        return cls(fsum(each), each, tuple(entry.token_id for entry in found))
 
     @classmethod
-    def failed(cls, error: RowError | None, token_ids: Sequence[int] = ()) -> Score:
+    def failed(cls, error: RowError) -> Score:
         """A continuation that could not be scored."""
-        return cls(nan, (), tuple(token_ids), error)
+        return cls(nan, (), (), error)
 
     @property
     def mean(self) -> float:

@@ -68,3 +68,8 @@ class SamplingParams:
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everyone else
+
+
+def scoring_params(n_prompt: int) -> SamplingParams:
+    """What asks for the log-probabilities of all tokens behind the first `n_prompt`, and for no answer."""
+    return SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=0, logprob_start_len=n_prompt)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
 
 Message = dict[str, Any]
@@ -14,11 +15,12 @@ Message = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Request:
     """The request of one input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is
-    set."""
+    set. With `branches` their scores are wanted instead of an answer."""
 
     prompt: str | Sequence[int] | None = None
     messages: Sequence[Message] | None = None
     params: SamplingParams = field(default_factory=SamplingParams)
+    branches: Branches | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
 from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.gathering import Gathering
 
 NOTES = "notes"  # the store's record of what was noticed while rows were read (ReadNotes.noted)
 
@@ -53,12 +54,16 @@ class RunningPart:
             styles = ((row, names.style(self._place(row))) for row in range(self.left))
             self._echoed = {row: part.workload.prompt(row).tolist() for row, style in styles if style == Style.ECHO}
 
-    def result(self, output: Output, renderer: Renderer) -> Result:
-        """What an output is stored as: a failure where it cannot be written."""
+    def result(self, output: Output, renderer: Renderer, gathering: Gathering) -> Result | None:
+        """What an output is stored as: a failure where it cannot be written, None where its row waits for others."""
         row, many = self._keys[output.row], self._params[output.row].n > 1
         place, prompt = self._place(output.row), self._echoed.get(output.row, ())
         custom_id, style = self._names.custom_id(place), self._names.style(place)
         try:
+            if row in self._names.branches:
+                branches, first = self._names.branches[row]
+                scored = gathering.add(row, place - first, branches, output)
+                return None if scored is None else renderer.scores(row, custom_id, scored)
             return renderer.answer(row, custom_id, style, output, many=many, prompt=prompt)
         except BaseException as error:
             if not concerns_row(error):
@@ -101,6 +106,7 @@ class Execution:
     _held: tuple[JobPart, RowNames] | None = None  # the first part, which the engine was loaded for
     _reading: ReadingAhead | None = None
     _running: dict[int, RunningPart] = field(default_factory=dict)
+    _gathering: Gathering = field(default_factory=Gathering)
     _recording: Recording | None = None
     _starved: float = field(default=0.0)
 
@@ -164,7 +170,7 @@ class Execution:
             if engine is None:
                 yield None
                 continue
-            self.progress.begun += len(window.workload)
+            self.progress.begun += window.runnable
             known = self.spans.lap("planning", plan or engine.plan_for(window.workload))
             for part in self.rounds.parts(window.workload, known, engine):
                 yield part, window.names
@@ -202,8 +208,10 @@ class Execution:
     def _rendered(self, outputs: Iterator[tuple[int, Output]]) -> Iterator[Result]:
         for number, output in outputs:
             part = self._running[number]
-            yield part.result(output, self.renderer)
-            self.progress.ran += 1
+            result = part.result(output, self.renderer, self._gathering)
+            if result is not None:
+                yield result
+                self.progress.ran += 1
             self.progress.finished_prompt_tokens += output.prompt_tokens
             part.left -= 1
             if not part.left:

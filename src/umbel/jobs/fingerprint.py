@@ -18,7 +18,7 @@ from umbel.jobs.read.records import ReadOptions
 
 _OPTIONS = (
     *("dtype", "attention_backend", "linear", "kv_cache_dtype", "tensor_parallel_size", "load_format", "seed"),
-    *("temperature", "top_p", "top_k", "max_tokens"),
+    *("temperature", "top_p", "top_k", "max_tokens", "calibration_prompt"),
 )
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 64
@@ -108,6 +108,9 @@ def fingerprint(
     parts |= {f"engine.{name}": value for name, value in engine.items()}
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}
     parts |= {"read.template": options.template, "read.chat": options.chat, "read.strict": options.strict}
+    if options.branches is not None:
+        parts["read.choices"] = list(options.branches.choices)
+        parts["read.calibration_prompt"] = options.branches.calibration_prompt
     parts["read.names"] = sorted(names)
     return dict(orjson.loads(orjson.dumps(parts)))  # tuples become lists, as they come back from the store
 

@@ -122,6 +122,9 @@ def _check_plain(item: dict[str, Any]) -> str | None:
         _require(item.get("text") is None and not item.get("choices"), "an error beside an answer")
         _require(set(item["error"]) == {"message", "type", "param", "code"}, "an error object of another shape")
         return str(item["error"]["code"])
+    if item.get("choice") is not None or item.get("scores") is not None:
+        _check_scores(item)
+        return None
     choices = item.get("choices", [item])
     _require(len(choices) > 0, "no choices")
     for choice in choices:
@@ -135,6 +138,18 @@ def _check_plain(item: dict[str, Any]) -> str | None:
     _require(item["usage"]["completion_tokens"] == produced, f"usage does not count the {produced} token_ids")
     _require(item["usage"]["prompt_tokens"] > 0, "no prompt tokens")
     return None
+
+
+def _check_scores(item: dict[str, Any]) -> None:
+    """A line of scores instead of an answer. Raises AssertionError or KeyError when it is inconsistent."""
+    _require(item["usage"]["completion_tokens"] == 0 < item["usage"]["prompt_tokens"], "usage of scores")
+    for score in item.get("scores") or ():
+        _require(len(score["token_ids"]) == len(score["token_logprobs"]) > 0, "scores and token_ids differ in length")
+        _require(abs(sum(score["token_logprobs"]) - score["logprob"]) < 1e-6, "a score that is not its tokens' sum")
+    if item.get("choice") is not None:
+        shares = item["choice_probabilities"]
+        _require(len(shares) == len(item["choice_logprobs"]) > 1, "choices without a probability each")
+        _require(abs(sum(shares) - 1) < 1e-6, f"probabilities that add up to {sum(shares)}")
 
 
 def _check_openai(item: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ Without torch, as `umbel plan` uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -14,23 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import InvalidRequest
+from umbel.ir.branches import Branches
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request, RowError
 from umbel.ir.workload import Workload
+from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.records import InputRow, Style, n_chars_of
 from umbel.jobs.read.source import Source
 
 
-class TextEncoder(Protocol):
+class TextEncoder(BranchEncoder, Protocol):
     """The part of a tokenizer that is used here."""
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text. Raises InvalidRequest for one that cannot be encoded."""
-
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
-        """Token ids of each chat, or why the model's template cannot render it. Raises InvalidRequest as `encode`."""
 
     def check_stops(self, params: SamplingParams) -> None:
         """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
@@ -38,8 +34,13 @@ class TextEncoder(Protocol):
 
 @dataclass(slots=True)
 class RowNames:
-    """Custom ids and dialects of rows, packed: a byte a row, plus the text of the ids."""
+    """Custom ids and dialects of rows, packed: a byte a row, plus the text of the ids.
 
+    `branches`: by row of the input that has continuations scored, what it asks for, and the place of the first of the
+    rows that it has here, one for each continuation.
+    """
+
+    branches: dict[int, tuple[Branches, int]] = field(default_factory=dict)
     _styles: bytearray = field(default_factory=bytearray)
     _text: bytearray = field(default_factory=bytearray)
     _ends: list[NDArray[np.int64]] = field(default_factory=list)
@@ -52,6 +53,12 @@ class RowNames:
     def any_echoes(self) -> bool:
         """Whether an answer has its prompt in it."""
         return Style.ECHO in self._styles
+
+    def note(self, branches: Mapping[int, Branches], batch: Sequence[InputRow]) -> None:
+        """The rows of a batch, which are appended next, are those of some branches."""
+        for place, row in enumerate(batch if branches else (), len(self)):
+            if row.row in branches:
+                self.branches.setdefault(row.row, (branches[row.row], place))
 
     def extend(self, batch: Sequence[InputRow]) -> None:
         """Append the rows of a batch, in order."""
@@ -88,9 +95,14 @@ class Window:
     open_ended: int
 
     @property
+    def runnable(self) -> int:
+        """The number of rows of the input that can run."""
+        return len(self.workload) - sum(branches.n_rows - 1 for branches, _ in self.names.branches.values())
+
+    @property
     def rows(self) -> int:
         """The number of rows, those at fault included."""
-        return len(self.workload) + len(self.faults)
+        return self.runnable + len(self.faults)
 
 
 @dataclass(slots=True)
@@ -118,7 +130,7 @@ class WindowBuilder:
         """Append rows: those whose prompts can be run to the workload, the others to the faults."""
         self.check()
         self._faults += [row for row in rows if row.request is None]
-        valid = [row for row in rows if row.request is not None]
+        valid, branches = self._expanded([row for row in rows if row.request is not None])
         prompts = _tokenise(valid, self.tokenizer, self.context)
         tokens = _flat(prompts)
         if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
@@ -143,11 +155,21 @@ class WindowBuilder:
         if len(kept) < len(valid):
             fine = {row.row for row in kept}
             tokens = _flat([ids for row, ids in zip(valid, prompts, strict=True) if row.row in fine])
+        self._names.note(branches, kept)
         self._keys += [row.row for row in kept]
         self._names.extend(kept)
         self._lengths.append(np.array(lengths, np.int64))
         self._tokens.append(tokens)
         self.n_tokens += len(tokens)
+
+    def _expanded(self, rows: list[InputRow]) -> tuple[list[InputRow], Mapping[int, Branches]]:
+        """The rows as rows of the workload, and which of them have continuations scored; faults are kept apart."""
+        if all(row.request is None or row.request.branches is None for row in rows):
+            return rows, {}
+        reader = BranchReader(self.tokenizer, self.width, self.context)
+        expanded, branches, faults = reader.expand(rows)
+        self._faults += faults
+        return expanded, branches
 
     def build(self) -> Window:
         """The window of all rows taken so far; the builder is empty again."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request, RowError
 
@@ -49,6 +50,7 @@ class ReadOptions:
     `strict`: refuse unknown fields.
     `width`: the model's vocabulary width; None leaves its checks out.
     `models`: the names that the model answers to; None leaves the check out.
+    `branches`: the choices of rows that name none.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -57,6 +59,7 @@ class ReadOptions:
     strict: bool = False
     width: int | None = None
     models: frozenset[str] | None = None
+    branches: Branches | None = None
 
 
 @dataclass(slots=True)

@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 
+from umbel.ir.choices import Score
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
 from umbel.jobs.read.records import Style
 from umbel.jobs.store import Result
+from umbel.jobs.write.gathering import ScoredRow
 from umbel.jobs.write.openai_answers import OpenAIAnswers, TokenTexts
 
 
@@ -44,6 +46,21 @@ class Renderer:
         cut = "length" in [c.finish_reason for c in output.outputs]
         return Result(row, orjson.dumps(item), None, output.prompt_tokens, produced, cut)
 
+    def scores(self, row: int, custom_id: str | None, scored: ScoredRow) -> Result:
+        """The line of a row whose continuations were scored."""
+        errors = [score.error for score in scored.scores] if scored.chosen is None else [scored.chosen.error]
+        error = next((one for one in errors if one is not None), None)
+        if error is not None:
+            return self.failure(row, custom_id, Style.PLAIN, error)
+        item: dict[str, Any] = {"custom_id": custom_id}
+        if scored.chosen is None:
+            item["scores"] = [_score(score) for score in scored.scores]
+        else:
+            item |= {"choice": scored.chosen.choice, "choice_logprobs": scored.chosen.logprobs}
+            item["choice_probabilities"] = scored.chosen.probabilities
+        item |= {"usage": {"prompt_tokens": scored.tokens, "completion_tokens": 0}, "error": None}
+        return Result(row, orjson.dumps(item), None, scored.tokens, 0, False)
+
     def failure(self, row: int, custom_id: str | None, style: Style, error: RowError) -> Result:
         """The line of a row that has no answer."""
         if style == Style.PLAIN:
@@ -52,6 +69,11 @@ class Renderer:
         else:
             item = self._openai.failure(row, custom_id, error)
         return Result(row, orjson.dumps(item), error.code, 0, 0, False)
+
+
+def _score(score: Score) -> dict[str, Any]:
+    item: dict[str, Any] = {"logprob": score.logprob, "mean": score.mean, "token_ids": score.token_ids}
+    return {**item, "token_logprobs": score.token_logprobs}
 
 
 def _plain(custom_id: str | None, output: Output, produced: int, *, many: bool) -> dict[str, Any]:

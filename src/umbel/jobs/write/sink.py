@@ -185,7 +185,12 @@ def _schema(pa: Any) -> Any:
     error = pa.struct([("message", text), ("type", text), ("param", text), ("code", text)])
     choices = pa.list_(pa.struct([("index", pa.int32()), *answer]))
     head = [("custom_id", text), *answer, ("choices", choices), ("usage", usage)]
-    head += [("prompt_logprobs", logprobs), ("error", error)]
+    numbers = pa.list_(pa.float64())
+    score = pa.struct(
+        [("logprob", pa.float64()), ("mean", pa.float64()), ("token_ids", ids), ("token_logprobs", numbers)]
+    )
+    chosen = [("choice", text), ("choice_logprobs", numbers), ("choice_probabilities", numbers)]
+    head += [("prompt_logprobs", logprobs), ("scores", pa.list_(score)), *chosen, ("error", error)]
     return pa.schema([*head, ("id", text), ("response", text)])
 
 

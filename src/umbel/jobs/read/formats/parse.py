@@ -15,6 +15,7 @@ from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request
+from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
@@ -94,19 +95,21 @@ class RowParser:
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN) if self.sampling else self.options.defaults
+        own = {name: item[name] for name in FIELDS & item.keys() - self._data} if self.sampling else {}
+        branches = branches_of(own, self.options.branches)
         if self.template is not None:
             text = self.template.fill(item)
             if self.options.chat:
-                return Request(None, [{"role": "user", "content": text}], params)
-            return Request(check_prompt(text, None), None, params)
+                return Request(None, [{"role": "user", "content": text}], params, branches)
+            return Request(check_prompt(text, None), None, params, branches)
         prompt, messages = item.get("prompt"), item.get("messages")
         if prompt is None and messages is None:
             refuse("missing_required_parameter", "prompt", _missing_prompt(item))
         if prompt is not None and messages is not None:
             refuse("invalid_value", "messages", "both prompt and messages are given: a row has one of them")
         if messages is not None:
-            return Request(None, check_messages(messages), params)
-        return Request(check_prompt(prompt, self.options.width), None, params)
+            return Request(None, check_messages(messages), params, branches)
+        return Request(check_prompt(prompt, self.options.width), None, params, branches)
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
         dialect = _DIALECTS[style]

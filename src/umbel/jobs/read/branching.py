@@ -1,0 +1,99 @@
+"""Rows that have continuations scored, as rows of the workload: one for each continuation, which share their prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from umbel.errors import InvalidRequest
+from umbel.ir.branches import Branches
+from umbel.ir.choices import check_choices
+from umbel.ir.contain import as_refusal, concerns_row, row_error
+from umbel.ir.limits import check_chars
+from umbel.ir.params import SamplingParams, scoring_params
+from umbel.ir.request import Message, Request
+from umbel.jobs.read.records import InputRow, n_chars_of
+from umbel.text.continuations import Continued, PromptText
+
+
+class BranchEncoder(Protocol):
+    """The part of a tokenizer that is used here."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text. Raises InvalidRequest for one that cannot be encoded."""
+
+    def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same without the special tokens that begin or end a text."""
+
+    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
+        """Token ids of each chat, or why the model's template cannot render it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchReader:
+    """Tokenises and checks rows with `branches` for a model of vocabulary `width` and `context` positions."""
+
+    tokenizer: BranchEncoder
+    width: int
+    context: int
+    _params: dict[int, SamplingParams] = field(default_factory=dict)  # by tokens of the prompt
+
+    def expand(self, rows: Sequence[InputRow]) -> tuple[list[InputRow], dict[int, Branches], list[InputRow]]:
+        """The rows with each that has branches as a row of token ids for each of them, those behind its calibration
+        prompt last; the branches by row; and rows at fault."""
+        expanded, found, faults = list[InputRow](), dict[int, Branches](), list[InputRow]()
+        for row in rows:
+            branches = None if row.request is None else row.request.branches
+            if row.request is None or branches is None:
+                expanded.append(row)
+                continue
+            try:
+                pairs = self._pairs(row.request, branches)
+            except BaseException as error:
+                if not concerns_row(error):
+                    raise
+                faults.append(replace(row, request=None, error=row_error(as_refusal(error, "reading"))))
+                continue
+            found[row.row] = branches
+            expanded += [replace(row, request=Request(pair.ids, None, self._asking(pair.n_prompt))) for pair in pairs]
+        return expanded, found, faults
+
+    def _asking(self, n_prompt: int) -> SamplingParams:
+        return self._params.setdefault(n_prompt, scoring_params(n_prompt))
+
+    def _pairs(self, request: Request, branches: Branches) -> list[Continued]:
+        check_chars(n_chars_of(request), self.context)
+        pairs = self._behind(request, branches.continuations)
+        for pair in pairs:
+            pair.check(self.width, self.context)
+        if branches.chooses:
+            check_choices(branches.choices, [pair.continuation for pair in pairs])
+        if branches.calibration_prompt is not None:
+            prior = Request(branches.calibration_prompt)
+            pairs += [pair.check(self.width, self.context) for pair in self._behind(prior, branches.continuations)]
+        return pairs
+
+    def _behind(self, request: Request, continuations: Sequence[str | tuple[int, ...]]) -> list[Continued]:
+        """A prompt with each of its continuations: as one text where both are texts."""
+        texts = [one for one in continuations if isinstance(one, str)]
+        if isinstance(request.prompt, str):
+            behind = iter(PromptText(self.tokenizer.encode, request.prompt).behind(texts) if texts else ())
+        else:
+            ids = self._ids(request)
+            own = self.tokenizer.encode_alone(texts) if texts else []
+            behind = iter([Continued([*ids, *one], len(ids)) for one in own])
+        given = self._ids(request) if len(texts) < len(continuations) else ()
+        return [
+            next(behind) if isinstance(one, str) else Continued([*given, *one], len(given)) for one in continuations
+        ]
+
+    def _ids(self, request: Request) -> Sequence[int]:
+        if request.messages is not None:
+            (found,) = self.tokenizer.encode_chat([request.messages])
+            if isinstance(found, InvalidRequest):
+                raise found
+            return found
+        if isinstance(request.prompt, str):
+            return self.tokenizer.encode([request.prompt])[0]
+        return request.prompt or ()
