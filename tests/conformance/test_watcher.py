@@ -79,7 +79,8 @@ def judged(name: str, seed: int, most: Callable[[], int]) -> list[object]:
     """How samples end whose tokens come `most()` at a time, and after how many tokens."""
     params, answers = rows_of(seed)
     workload, limits = Workload.of([[5, 6, 7]] * len(params), params), np.arange(len(params)) % 28 + 3
-    requests = RequestTable.of(Lot(workload, build_forest(workload), DEFAULTS.end_ids(workload), limits))
+    requests = RequestTable()
+    requests.extend(Lot(workload, build_forest(workload), DEFAULTS.end_ids(workload), limits))
     watchers = Watchers([make(Surroundings(requests, TOKENIZER, DEFAULTS.width)) for make in makers(name)])
     watchers.extend(params)
     said, found = np.zeros(len(answers), np.int64), dict[int, object]()

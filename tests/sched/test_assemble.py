@@ -3,6 +3,7 @@ with them. That it gives the same steps is checked by `drive` in every test of t
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -70,11 +71,13 @@ class Calls:
         def note(frame: FrameType, event: str, argument: object) -> None:
             self.count += event in ("call", "c_call")
 
+        gc.disable()  # or what other tests have left behind is finalised here, and counted
         sys.setprofile(note)
         try:
             return act()
         finally:
             sys.setprofile(None)
+            gc.enable()
 
 
 def land(scheduler: Scheduler, watchers: Watchers, result: StepResult) -> np.ndarray:

@@ -62,7 +62,7 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
     known = ~np.isin(forest.leaf, new)
     _expect(tree, above, below[new[tops]])
     _expect(tree, places.node[forest.leaf[known]], samples_per_row[known])
-    tree.add_rows(places.node[forest.leaf])
+    tree.add_rows(len(forest.leaf), places.node[forest.leaf])
     if tree.index is not None:
         for node in nodes[~apart[new]].tolist():
             tree.index.add(node)

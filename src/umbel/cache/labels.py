@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns
+from umbel.ir.columns import Columns
 
 Ints = NDArray[np.int64]
 
@@ -30,7 +30,7 @@ class Labels(Columns):
     put above this one. `epoch` counts how often all labels were given out again.
     """
 
-    _FILLS: ClassVar[dict[str, int]] = {"low": -1, "high": -1, "spare": -1, "gap": -1, "gap_end": -1}
+    _FILLS: ClassVar[dict[str, float]] = {"low": -1, "high": -1, "spare": -1, "gap": -1, "gap_end": -1}
     low: Ints
     high: Ints
     spare: Ints
@@ -59,9 +59,11 @@ class Labels(Columns):
 
     def widen(self, node: int, parent: int) -> None:
         """Give a node that was `put` and has nothing below it another label, with room for children."""
-        self.low[node] = self.high[node] = -1
+        self.low[node] = -1
         low, unit = self._wide(parent, 1)
-        self._spread(np.array([node]), np.array([low]), np.array([low + unit]), unit)
+        self.low[node], self.high[node] = low, low + unit
+        self.spare[node] = self.gap[node] = low + unit // 4
+        self.gap_end[node] = low + unit
 
     def put_above(self, node: int, upper: int) -> None:
         """Label `upper` as the new parent of `node`, around everything that is below."""

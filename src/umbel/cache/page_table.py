@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, lengthen, runs
+from umbel.ir.columns import Columns, lengthen, runs
 
 Ints = NDArray[np.int64]
 
@@ -17,7 +17,7 @@ _LEAST = 4  # pages that a block has room for, at least
 class PageTable(Columns):
     """`count` (`[nodes]`): pages of each node. Blocks hold powers of two, and those given up are used again."""
 
-    _FILLS: ClassVar[dict[str, int]] = {"count": 0, "_first": 0, "_room": 0}
+    _FILLS: ClassVar[dict[str, float]] = {"count": 0, "_first": 0, "_room": 0}
     count: Ints
     _first: Ints
     _room: Ints

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, runs
+from umbel.ir.columns import Columns, runs
 
 Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
@@ -19,7 +19,7 @@ class TokenLog(Columns):
     Prompts stay where they are, in the tokens of their workload.
     """
 
-    _FILLS: ClassVar[dict[str, int]] = {"_text": -1, "_at": 0}
+    _FILLS: ClassVar[dict[str, float]] = {"_text": -1, "_at": 0}
     _text: Ints
     _at: Ints
 

@@ -12,7 +12,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, lengthen
 from umbel.cache.idle import Idle
 from umbel.cache.keep import Keep, LastReader
 from umbel.cache.labels import Labels
@@ -21,6 +20,7 @@ from umbel.cache.pages import PagePool
 from umbel.cache.run_index import RunIndex
 from umbel.cache.scored_runs import ScoredRuns
 from umbel.cache.token_log import TokenLog
+from umbel.ir.columns import Columns, lengthen
 
 Ints = NDArray[np.int64]
 
@@ -37,7 +37,7 @@ class KVTree(Columns):
     the set of nodes in use became another or a tip was cut, `page_changes` how often a tip got or lost pages.
     """
 
-    _FILLS: ClassVar[dict[str, int]] = {
+    _FILLS: ClassVar[dict[str, float]] = {
         "parent": -1,
         "start": 0,
         "length": 0,
@@ -164,9 +164,9 @@ class KVTree(Columns):
         self.waiting += [0] * count
         return np.arange(first, self.n_nodes)
 
-    def add_rows(self, leaf: Ints) -> None:
-        """More rows, whose prompts end in these nodes."""
-        old, self._n_rows = self._n_rows, self._n_rows + len(leaf)
+    def add_rows(self, count: int, leaf: Ints | int) -> None:
+        """More rows, whose prompts end in these nodes, or all in one."""
+        old, self._n_rows = self._n_rows, self._n_rows + count
         self._leaf = lengthen(self._leaf, self._n_rows)
         self._leaf[old : self._n_rows] = leaf
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.ir.growable import Growable
+from umbel.ir.columns import Growable
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -157,6 +157,7 @@ class LengthBook(Growable):
     the rows' groups, 0 for rows without a template.
     """
 
+    _FILLS: ClassVar[dict[str, float]] = {"groups": 0}
     groups: Ints
 
     def __init__(self, known: Mapping[str, LengthCurve] | None = None):
@@ -168,7 +169,6 @@ class LengthBook(Growable):
         self._common = self._known.get("", LengthCurve.none()).scaled(ENOUGH)
         self._tallies: dict[int, _Tally] = {}
         self._all = _Tally()
-        self._grow(groups=np.zeros(0, np.int64))
 
     @classmethod
     def of(cls, groups: Ints, templates: tuple[str, ...], known: Mapping[str, LengthCurve]) -> LengthBook:
@@ -180,7 +180,11 @@ class LengthBook(Growable):
     def add_rows(self, groups: Ints, templates: tuple[str, ...]) -> None:
         """More rows, each of `groups[i]` of the `templates`; a template that is here already keeps its number."""
         numbers = np.array([self._number(name) for name in templates], np.int64)
-        self._grow(groups=numbers[groups])
+        self._grow(len(groups), groups=numbers[groups])
+
+    def repeat(self, row: int, count: int) -> None:
+        """More rows, in the group of one that is there."""
+        self._grow(count, groups=self.groups.item(row))
 
     def _number(self, name: str) -> int:
         if name not in self._numbers:

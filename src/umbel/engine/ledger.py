@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.ir.growable import Growable
+from umbel.ir.columns import Growable
 from umbel.ir.sampled import Drawing
 
 Ints = NDArray[np.int64]
@@ -29,18 +30,14 @@ class Spent:
 class RowLedger(Growable):
     """Columns (`[rows]`) that grow by what each step does."""
 
+    _FILLS: ClassVar[dict[str, float]] = {"_drawn": 0, "_kv": 0, "_seconds": 0.0}
     _drawn: Ints
     _kv: Ints
     _seconds: Floats
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_rows(0)
-
     def add_rows(self, count: int) -> None:
         """More rows, which have cost nothing."""
-        none = np.zeros(count, np.int64)
-        self._grow(_drawn=none, _kv=none.copy(), _seconds=np.zeros(count))
+        self._grow(count)
 
     def add(self, drawing: Drawing, positions: Ints, seconds: float) -> None:
         """A step in which samples drew tokens at these positions (`[draws]`)."""

@@ -180,8 +180,8 @@ class Loop:
     def spent(self, keys: Sequence[int]) -> Spent:
         """What the rows with these numbers in the input have cost; `ledger` has counted it."""
         requests = self.scheduler.requests
-        rows = np.flatnonzero(np.isin(requests.key, keys))
-        prompts = int((requests.offsets[rows + 1] - requests.offsets[rows]).sum())
+        rows = np.flatnonzero(np.isin(requests.key[: len(requests)], keys))
+        prompts = int(requests.length[rows].sum())
         return Spent(prompts) if self.ledger is None else self.ledger.spent(rows, prompts)
 
     def run(self) -> Iterator[Output]:

@@ -106,13 +106,14 @@ class Session:
             raise UsageError(f"fork: n={n!r} must be a whole number of at least 1")
         with self._steer(ticket) as (loop, row, request), self._changed:
             sample = loop.first_sample(row) if sample is None else sample
-            tokens, first = loop.tokens_of(row, sample), self._tickets.count
+            first = self._tickets.count
             rows = loop.fork(row, sample, range(first, first + n), streamed=stream)
-            made = [LiveRequest(replace(request.params, n=1), request.text) for _ in rows]
+            made = [LiveRequest(loop.scheduler.requests.params[child], request.text) for child in rows]
             tickets = self._tickets.more(made)
             self._row_of.update(zip(tickets, rows, strict=True))
             for child, child_row in zip(made, rows, strict=True) if stream else ():
-                self._read(child, Tokens(child_row, loop.first_sample(child_row), tokens, given=True))
+                number = loop.first_sample(child_row)
+                self._read(child, Tokens(child_row, number, loop.tokens_of(child_row, number), given=True))
         return tickets
 
     def append(self, ticket: int, token_ids: Sequence[int], sample: int | None = None) -> None:

@@ -21,6 +21,7 @@ from umbel.sched.lot import Defaults, Lot
 from umbel.sched.scheduler import Scheduler
 
 Ints = NDArray[np.int64]
+Tokens = NDArray[np.int32]
 
 
 class Steering:
@@ -40,11 +41,8 @@ class Steering:
         rows = list(range(len(requests), len(requests) + len(keys)))
         requests.repeat(row, keys, self._numbers(row, len(keys)), streamed=streamed)
         self.scheduler.kv.scored.share(row, rows)
-        self.watchers.repeat(row, len(keys))
-        tokens, logprobs = self.tokens_of(rank), self.watchers.collected(rank)
-        for child, child_rank in zip(rows, steering.fork(self.scheduler.books, rank, rows), strict=True):
-            self._root[child] = self._root.get(row, row)
-            self.watchers.adopt(child_rank, child, tokens, logprobs)
+        self._root.update(dict.fromkeys(rows, self._root.get(row, row)))
+        self.watchers.fork(rank, row, steering.fork(self.scheduler.books, rank, rows), self._answer(rank))
         return rows
 
     def append(self, row: int, sample: int, tokens: Sequence[int]) -> None:
@@ -61,7 +59,7 @@ class Steering:
                 f"{self.defaults.context:,}: append fewer"
             )
         steering.give(self.scheduler.books, rank, tokens, min(limit + len(tokens), room))
-        self.watchers.adopt(rank, row, tokens, None)
+        self.watchers.adopt(rank, row, np.array(tokens, np.int32), None)
 
     def record(self, row: int) -> tuple[OpenSample, ...]:
         """The samples of a row that are not finished. Raises UsageError when there are none."""
@@ -70,7 +68,7 @@ class Steering:
             slot = scheduler.seqs.slot_of.get(rank)
             if slot is not None or scheduler.waiting.waits(rank):
                 limit = scheduler.requests.limit.item(row) if slot is None else scheduler.seqs.max_out.item(slot)
-                number = int(scheduler.waiting.samples[rank])
+                number = scheduler.waiting.samples[rank]
                 found.append(OpenSample(number, self.tokens_of(rank), limit, self.watchers.collected(rank)))
         if not found:
             raise UsageError(f"row {row} has finished: there is nothing left of it to take out")
@@ -104,7 +102,7 @@ class Steering:
             rank = self.rank_of(row, sample.sample)
             if sample.token_ids or sample.limit != scheduler.requests.limit.item(row):
                 steering.give(scheduler.books, rank, sample.token_ids, sample.limit)
-                self.watchers.adopt(rank, row, sample.token_ids, sample.logprobs)
+                self.watchers.adopt(rank, row, np.array(sample.token_ids, np.int32), sample.logprobs)
         for completion in record.finished:
             steering.leave_out(scheduler.books, self.rank_of(row, completion.index))
 
@@ -120,9 +118,13 @@ class Steering:
 
     def tokens_of(self, rank: int) -> tuple[int, ...]:
         """The tokens that a sample has."""
+        return tuple(self._answer(rank).tolist())
+
+    def _answer(self, rank: int) -> Tokens:
+        """The tokens that a sample has, as they stand in memory until the next step."""
         seqs = self.scheduler.seqs
         slot = seqs.slot_of.get(rank)
-        return () if slot is None else tuple(seqs.out[slot, : seqs.n_out.item(slot)].tolist())
+        return seqs.out[0, :0] if slot is None else seqs.out[slot, : seqs.n_out.item(slot)]
 
     def _numbers(self, row: int, count: int) -> Ints:
         first = self.next_sample(row)

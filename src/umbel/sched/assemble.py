@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import lengthen, runs
 from umbel.cache.tree import KVTree
+from umbel.ir.columns import lengthen, runs
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda

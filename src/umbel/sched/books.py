@@ -61,7 +61,7 @@ class Books:
 
     def candidate(self, rank: int) -> Candidate:
         """The sample that waits with this rank."""
-        slot, row = self.seqs.slot_of.get(rank, -1), int(self.waiting.rows[rank])
+        slot, row = self.seqs.slot_of.get(rank, -1), self.waiting.rows[rank]
         limit = self.requests.limit.item(row)
         if slot < 0:
             return Candidate(row, self.kv.path(self.kv.leaf.item(row)), 0, 0, limit)
@@ -74,10 +74,10 @@ class Books:
         seqs, kv, slot = self.seqs, self.kv, self.seqs.slot_of.get(rank, -1)
         self.waiting.take(rank)
         if slot < 0:
-            row = int(self.waiting.rows[rank])
+            row = self.waiting.rows[rank]
             leaf = kv.leaf.item(row)
             limit = self.requests.limit.item(row)
-            slot = seqs.start(rank, row, int(self.waiting.samples[rank]), self.requests.prompt_len(row), limit)
+            slot = seqs.start(rank, row, self.waiting.samples[rank], self.requests.prompt_len(row), limit)
             seqs.tip[slot] = kv.grow(leaf, slot)
         kv.enter(seqs.tip.item(slot), path)
         seqs.resume(slot)

@@ -73,14 +73,14 @@ class Scheduler:
         first, forest = len(self.requests), lot.forest
         order = forest.order if lot.order is None else lot.order
         self.requests.extend(lot)
-        samples, run = self.requests.n[first:], np.zeros(len(lot.workload), np.int64)
+        samples, run = self.requests.n[first : len(self.requests)], np.zeros(len(lot.workload), np.int64)
         run[order] = samples[order]
         if not follows_nodes(self.policy, forest, order):
             self.kv.idle.by_use()
         graft(self.kv, lot.workload, forest, run)
         want_scores(self.kv, self.requests, order + first)
         self.planned_tokens += forest.n_tokens
-        self.waiting.extend(order, samples, self.requests.first_sample[first:])
+        self.waiting.extend(order, samples, self.requests.first_sample[first : first + len(samples)])
         self.lengths.add_rows(lot.row_groups, lot.templates)
         for row, reason in never_fitting(self.requests, order + first, self.pool):
             self.failed.append((row, reason))
@@ -135,7 +135,7 @@ class Scheduler:
         rank = int(self.seqs.rank[slots[0]]) if len(slots) else self.waiting.first()
         if rank is None:
             return False
-        row = int(self.waiting.rows[rank])
+        row = self.waiting.rows[rank]
         made = int(self.seqs.n_out[self.seqs.slot_of[rank]]) if rank in self.seqs.slot_of else 0
         what = f"prompt of {self.requests.prompt_len(row)} tokens and {made} generated"
         self.failed.append((row, f"{what} do not fit the KV pool of {self.pool.n_pages * self.pool.page_size} tokens"))

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, lengthen, runs
+from umbel.ir.columns import Columns, lengthen, runs
 from umbel.ir.sampled import Drawing, Ended, Finish
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 class Sequences(Columns):
@@ -23,9 +24,10 @@ class Sequences(Columns):
     has a token, so it can decode), `awaits` (its next tokens are not scheduled before its last ones are known).
     """
 
-    _FILLS: ClassVar[dict[str, int]] = dict.fromkeys(
-        ("rank", "row", "sample", "tip", "prompt_len", "n_out", "max_out", "losses"), -1
-    )
+    _FILLS: ClassVar[dict[str, float]] = {
+        **dict.fromkeys(("rank", "row", "sample", "tip", "prompt_len", "n_out", "max_out", "losses"), -1),
+        **dict.fromkeys(("running", "primed", "awaits"), False),
+    }
     rank: Ints
     row: Ints
     sample: Ints
@@ -34,12 +36,12 @@ class Sequences(Columns):
     n_out: Ints
     max_out: Ints
     losses: Ints
+    running: Flags
+    primed: Flags
+    awaits: Flags
 
     def __init__(self, capacity: int = 64):
         super().__init__(capacity)
-        self.running = np.zeros(capacity, bool)
-        self.primed = np.zeros(capacity, bool)
-        self.awaits = np.zeros(capacity, bool)
         self.out = np.zeros((capacity, 16), np.int32)
         self.slot_of: dict[int, int] = {}  # rank -> slot
         self.n_running = 0
@@ -130,9 +132,6 @@ class Sequences(Columns):
     def reserve(self, size: int) -> None:
         """Make room for at least `size` slots."""
         super().reserve(size)
-        self.running = lengthen(self.running, self.capacity)
-        self.primed = lengthen(self.primed, self.capacity)
-        self.awaits = lengthen(self.awaits, self.capacity)
         self.out = lengthen(self.out, self.capacity)
 
     def _widen(self, width: int) -> None:

@@ -23,46 +23,44 @@ def give(books: Books, rank: int, tokens: Sequence[int], limit: int) -> None:
     books.kv.extend(np.array([seqs.tip.item(slot)]), len(tokens))
 
 
-def fork(books: Books, rank: int, rows: list[int]) -> list[int]:
+def fork(books: Books, rank: int, rows: list[int]) -> Sequence[int]:
     """Let rows of one sample each, which are in the table but nowhere else, go on from where a sample is, with its
     tokens; returns their ranks. Nothing is computed again for it: what the tip of a running sample holds becomes a run
     that all share."""
-    leaf = books.kv.leaf.item(int(books.waiting.rows[rank]))
-    children = _enrol(books, rows, leaf)
+    row, count, kv = books.waiting.rows[rank], len(rows), books.kv
+    leaf = kv.leaf.item(row)
+    kv.add_rows(count, leaf)
+    books.lengths.repeat(row, count)
+    samples = books.requests.first_sample[rows[0] : rows[0] + count]
     slot = books.seqs.slot_of.get(rank)
     if slot is None:
-        _expect(books, leaf, len(children))
-        return children
-    new = [_take_up(books, child) for child in children]
-    _copy(books, slot, new)
+        books.waiting.extend(np.arange(count), np.ones(count, np.int64), samples)
+        _expect(books, leaf, count)
+        return [books.waiting.ranks_of(row)[0] for row in rows]
+    ranks = books.waiting.extend_started(samples.tolist())
+    new = _copy(books, slot, ranks, rows)
     if books.seqs.running[slot]:
         _split(books, slot, new)
     else:
         _wait_beside(books, slot, new)
-    return children
+    return ranks
 
 
 def leave_out(books: Books, rank: int) -> None:
     """A sample that has not started never will."""
     books.waiting.drop(rank)
-    books.kv.skip(books.kv.path(books.kv.leaf.item(int(books.waiting.rows[rank]))))
+    books.kv.skip(books.kv.path(books.kv.leaf.item(books.waiting.rows[rank])))
 
 
-def _enrol(books: Books, rows: list[int], leaf: int) -> list[int]:
-    """Rows of one sample each wait whose prompts end in a node that is there; returns their ranks."""
-    count = len(rows)
-    books.kv.add_rows(np.full(count, leaf))
-    books.waiting.extend(np.arange(count), np.ones(count, np.int64), books.requests.first_sample[rows[0] :])
-    books.lengths.add_rows(np.zeros(count, np.int64), ("",))
-    return [books.waiting.ranks_of(row)[0] for row in rows]
-
-
-def _copy(books: Books, slot: int, new: list[int]) -> None:
-    """Samples begin with the tokens of another."""
-    seqs = books.seqs
-    for child in new:
-        seqs.give(child, seqs.out[slot, : seqs.n_out.item(slot)])
-        seqs.max_out[child] = seqs.max_out.item(slot)
+def _copy(books: Books, slot: int, ranks: Sequence[int], rows: list[int]) -> list[int]:
+    """Samples that begin with the tokens of another, one for each rank and row; returns their slots."""
+    seqs, new = books.seqs, list[int]()
+    n_out, prompt_len, limit = seqs.n_out.item(slot), seqs.prompt_len.item(slot), seqs.max_out.item(slot)
+    for rank, row in zip(ranks, rows, strict=True):
+        child = seqs.start(rank, row, books.waiting.samples[rank], prompt_len, limit)
+        seqs.give(child, seqs.out[slot, :n_out])
+        new.append(child)
+    return new
 
 
 def _split(books: Books, slot: int, new: list[int]) -> None:
@@ -98,15 +96,10 @@ def _slot_of(books: Books, rank: int) -> int:
     """Where a sample is; one that has not started is taken up, as if it had been preempted."""
     if rank in books.seqs.slot_of:
         return books.seqs.slot_of[rank]
-    slot = _take_up(books, rank)
-    books.seqs.tip[slot] = books.kv.grow(books.kv.leaf.item(books.seqs.row.item(slot)), slot)
-    books.waiting.put_back(rank)
-    return slot
-
-
-def _take_up(books: Books, rank: int) -> int:
-    """A slot for a sample that has not started, without a tip."""
-    waiting, row = books.waiting, int(books.waiting.rows[rank])
+    waiting, seqs, row = books.waiting, books.seqs, books.waiting.rows[rank]
     waiting.drop(rank)
     prompt_len, limit = books.requests.prompt_len(row), books.requests.limit.item(row)
-    return books.seqs.start(rank, row, int(waiting.samples[rank]), prompt_len, limit)
+    slot = seqs.start(rank, row, waiting.samples[rank], prompt_len, limit)
+    seqs.tip[slot] = books.kv.grow(books.kv.leaf.item(row), slot)
+    waiting.put_back(rank)
+    return slot

@@ -17,7 +17,7 @@ def never_fitting(requests: RequestTable, order: Ints, pool: PagePool) -> Iterat
     """Rows of the order that need more pages than there are, for the prompt alone or with the tokens that they surely
     generate (all, where nothing but their limit ends them); each with the reason. The last token of an answer is not
     kept."""
-    prompts = requests.offsets[order + 1] - requests.offsets[order]
+    prompts = requests.length[order]
     least = np.where(requests.certain[order], requests.limit[order], 1)
     pages = -(-prompts // pool.page_size) - (-(least - 1) // pool.page_size)
     for at in np.flatnonzero(pages > pool.n_pages).tolist():

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import heapq
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
-from umbel.ir.growable import Growable
 
 Ints = NDArray[np.int64]
 
 
-class Waiting(Growable):
+class Waiting:
     """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`). Rows
     that are added later come behind all that are there. `kv` is for rules that look at what is cached."""
 
-    rows: Ints
-    samples: Ints
-    _first: Ints
-    _count: Ints
-
     def __init__(self, kv: KVTree) -> None:
-        super().__init__()
+        self.rows, self.samples = array("q"), array("q")
         # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
-        none = np.zeros(0, np.int64)
-        self._grow(rows=none, samples=none, _first=none, _count=none)
+        self._first, self._count = array("q"), array("q")
         self._preempted: list[int] = []  # heap
         self._started = bytearray()  # by rank: 1 once it has started or was dropped
         self._cursor = 0  # all ranks before this one have started
@@ -40,13 +35,21 @@ class Waiting(Growable):
         n_new, number = int(counts.sum()), np.zeros_like(order) if first_sample is None else first_sample[order]
         per_row = np.zeros((2, len(samples_per_row)), np.int64)
         per_row[:, order] = begin + first, counts
-        self._grow(
-            rows=np.repeat(order + old, counts),
-            samples=np.arange(n_new) - np.repeat(first - number, counts),
-            _first=per_row[0],
-            _count=per_row[1],
-        )
+        self.rows.frombytes(np.repeat(order + old, counts).tobytes())
+        self.samples.frombytes((np.arange(n_new) - np.repeat(first - number, counts)).tobytes())
+        self._first.frombytes(per_row[0].tobytes())
+        self._count.frombytes(per_row[1].tobytes())
         self._started += bytes(n_new)
+
+    def extend_started(self, samples: Sequence[int]) -> range:
+        """Add a row for each of some samples, which have started already; returns their ranks."""
+        row, ranks = len(self._count), range(len(self.rows), len(self.rows) + len(samples))
+        self.rows.extend(range(row, row + len(samples)))
+        self.samples.extend(samples)
+        self._first.extend(ranks)
+        self._count.extend([1] * len(samples))
+        self._started += b"\1" * len(samples)
+        return ranks
 
     def first(self) -> int | None:
         """The rank whose turn it is, None when none waits."""
@@ -83,7 +86,8 @@ class Waiting(Growable):
 
     def ranks_of(self, row: int) -> range:
         """The ranks of a row's samples; none for a row that the order leaves out."""
-        return range(int(self._first[row]), int(self._first[row] + self._count[row]))
+        first = self._first[row]
+        return range(first, first + self._count[row])
 
     def _first_new(self) -> int | None:
         started, at = self._started, self._cursor

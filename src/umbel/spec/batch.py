@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from umbel.cache.columns import runs
+from umbel.ir.columns import runs
 from umbel.spec.answer_index import BEGIN, WIDTH, AnswerIndex
 from umbel.spec.base import Drafts, Ints, Setting, Tokens
 

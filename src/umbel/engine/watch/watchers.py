@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from umbel import registry
 from umbel.catalog import CATALOG
 from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.ir.columns import Growable
 from umbel.ir.distinct import Distinct
-from umbel.ir.growable import Growable
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
-from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens
+from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, Tokens
 from umbel.ir.token_masks import DrawMasks
 
 Flags = NDArray[np.bool_]
@@ -31,6 +32,7 @@ def known_watchers(asked: Sequence[str] = ()) -> list[Make]:
 class Watchers(Growable):
     """Asks the watchers in the order in which they are given; at most 63."""
 
+    _FILLS: ClassVar[dict[str, float]] = {"_watched": 0}
     _watched: Ints  # [rows] bit i: watcher i watches the row
 
     def __init__(self, watchers: Sequence[Watcher]):
@@ -39,7 +41,6 @@ class Watchers(Growable):
         self._lockstep = sum(bit for bit, watcher in self._bits.items() if watcher.lockstep)
         self._masking = sum(bit for bit, watcher in self._bits.items() if watcher.masking)
         self._used, self._common = 0, -1  # bits that any row has, and that all have
-        self._grow(_watched=np.zeros(0, np.int64))
 
     def extend(self, params: Sequence[SamplingParams]) -> Flags:
         """More rows, behind those that are there; for each whether it is watched in lockstep (`[rows]`)."""
@@ -47,12 +48,16 @@ class Watchers(Growable):
         watched = distinct.column(lambda p: sum(bit for bit, watcher in self._bits.items() if watcher.watches(p)))
         self._used |= int(np.bitwise_or.reduce(watched, initial=0))
         self._common &= int(np.bitwise_and.reduce(watched, initial=-1))
-        self._grow(_watched=watched)
+        self._grow(len(params), _watched=watched)
         return np.asarray(watched & self._lockstep != 0)
 
-    def repeat(self, row: int, count: int) -> None:
-        """More rows, watched as one that is there."""
-        self._grow(_watched=np.repeat(self._watched[row : row + 1], count))
+    def fork(self, rank: int, row: int, ranks: Sequence[int], tokens: Tokens) -> None:
+        """More rows, watched as one that is there: one for each of `ranks`, whose sample goes on from that of `rank`
+        and has its `tokens`."""
+        rows, logprobs = range(self.used, self.used + len(ranks)), self.collected(rank)
+        self._grow(len(ranks), _watched=self._watched.item(row))
+        for child_rank, child in zip(ranks, rows, strict=True):
+            self.adopt(child_rank, child, tokens, logprobs)
 
     def masks(self, drawing: Drawing) -> DrawMasks | None:
         """The tokens that the draws of a step may give, where any watcher says so."""
@@ -75,10 +80,11 @@ class Watchers(Growable):
             self.forget(drawing.ranks[list(outcomes.finished)])
         return outcomes
 
-    def adopt(self, rank: int, row: int, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> None:
+    def adopt(self, rank: int, row: int, tokens: Tokens, logprobs: Sequence[TokenLogprobs] | None) -> None:
         """A sample has further tokens that it did not draw here."""
+        watched = self._watched.item(row)
         for bit, watcher in self._bits.items():
-            if bit & int(self._watched[row]):
+            if bit & watched:
                 watcher.adopt(rank, row, tokens, logprobs)
 
     def collected(self, rank: int) -> tuple[TokenLogprobs, ...] | None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.columns import Columns, runs
+from umbel.ir.columns import Columns, runs
 from umbel.ir.sampled import SampledTokens
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books

@@ -33,7 +33,7 @@ class LongestPrefix(Waiting):
         """Add rows, whose nodes are in the forest already."""
         begin = len(self.rows)
         super().extend(order, samples_per_row, first_sample)
-        self._lots.append(_Lot.of(self._kv.leaf[self.rows[begin:]], begin, self._kv))
+        self._lots.append(_Lot.of(self._kv.leaf[np.array(self.rows[begin:])], begin, self._kv))
         self._first_ranks.append(begin)
 
     def cached(self, node: int) -> None:
