@@ -32,6 +32,16 @@ def known(llm: LLM) -> Known:
     return llm.engine.history.load()
 
 
+def test_rows_that_are_only_scored_teach_nothing_about_answers(model: str) -> None:
+    """Nor do they spoil what is kept: a length of 0 would be no length, and reading it would warn."""
+    llm = LLM(model, device="cpu")
+    llm.score(PROMPTS, [[3], [4, 5]])
+    assert known(llm).lengths == {}
+    llm.generate(PROMPTS, PARAMS)
+    llm.score(PROMPTS, [[3], [4, 5]])
+    assert set(known(llm).lengths[""].lengths.tolist()) == {30}
+
+
 def test_a_run_teaches_what_its_steps_took(model: str) -> None:
     llm = LLM(model, device="cpu")
     assert known(llm).calibration is None
