@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.books import check_books
-from tests.sched.drive import Job, Zeros, apply, drive
+from tests.sched.drive import Job, Zeros, apply, drive, fork
 from umbel.cache.pages import PagePool
 from umbel.cost.lengths import LengthBook, LengthCurve
 from umbel.cost.survival import Survival
@@ -40,6 +40,9 @@ def pages_ahead(s: Scheduler, lengths: dict[int, int], candidate: int) -> int:
         for slot in s.seqs.runners()
     }
     at_work[-1] = (int(kv.leaf[candidate]), 0, lengths[candidate])
+    shared = {slot: int(kv.start[s.seqs.tip[slot]] - s.seqs.prompt_len[slot]) for slot in at_work if slot >= 0} | {
+        -1: 0
+    }
     reading = {slot: set(s.kv.path(leaf)) for slot, (leaf, _, _) in at_work.items()}
     waiting = list(s.kv.waiting)
     for path in reading.values():
@@ -49,7 +52,7 @@ def pages_ahead(s: Scheduler, lengths: dict[int, int], candidate: int) -> int:
     most, n_out = 0, {slot: n for slot, (_, n, _) in at_work.items()}
     while n_out:
         nodes = sum(-(-int(kv.length[v]) // size) for v in held)
-        most = max(most, nodes + sum(-(-n // size) for n in n_out.values()))
+        most = max(most, nodes + sum(-(-(n - shared[slot]) // size) for slot, n in n_out.items()))
         n_out = {slot: n + 1 for slot, n in n_out.items() if n + 1 < at_work[slot][2]}
         needed = set().union(*(reading[slot] for slot in n_out)) if n_out else set()
         held = {v for v in held if v in needed or waiting[v] > 0}
@@ -94,6 +97,38 @@ def test_with_certain_lengths_the_peak_is_that_of_the_simulation(
     assert forecast.peak(5.0) == pytest.approx(expected, abs=1e-6), "nothing is uncertain"
 
 
+def forked(pages: int) -> tuple[Job, Scheduler]:
+    """A row of 100 tokens that has been forked into five after 42, whose pages hold four tokens, and one that waits."""
+    job = Job([[1] * 8], [1], [100])
+    s = scheduler(job, pages, 4)
+    for _ in range(42):
+        step = s.next()
+        assert step is not None
+        (slot,) = apply(s, run_step(Zeros(), step)).tolist()
+    job, _ = fork(job, s, slot, 4)
+    last = Job([[2] * 4], [1], [8])
+    s.add(Lot(last.workload, last.forest, [()], np.array(last.outs)))
+    return Job([*job.prompts, *last.prompts], [*job.ns, 1], [*job.outs, 8]), s
+
+
+def test_forks_hold_what_they_share_once() -> None:
+    job, s = forked(1000)
+    rule, row = s.admit.admission, len(job.outs) - 1
+    assert isinstance(rule, PastFuture)
+    expected = pages_ahead(s, dict(enumerate(job.outs)), row)
+    candidate = Candidate(row, s.kv.path(int(s.kv.leaf[row])), 0, 0, 8)
+    assert rule._foresee(candidate).peak(0.0) == pytest.approx(expected, abs=1e-6)
+    assert expected == 2 + 11 + 5 * 15  # the prompt, the 41 tokens that are computed, and what each has to come
+
+
+@pytest.mark.parametrize(("pages", "starts"), [(88, True), (87, False)])
+def test_a_row_starts_beside_forks_that_leave_room(pages: int, starts: bool) -> None:
+    """Beside five answers of 100 tokens that share nothing there would be room from 138 pages on."""
+    _, s = forked(pages)
+    s.next()
+    assert s.seqs.n_running == 5 + starts
+
+
 @settings(max_examples=60)
 @given(jobs(), st.sampled_from((1, 4, 16)), st.integers(0, 100))
 def test_with_certain_lengths_nobody_is_preempted(job: Job, page_size: int, percent: int) -> None:
@@ -113,7 +148,7 @@ def test_uncertain_lengths_have_the_mean_and_the_spread_of_many_draws() -> None:
     book = LengthBook({"": LengthCurve.of(seen)})
     none = np.zeros(0, np.int64)
     curves = Survival.of(book, np.zeros(1, np.int64), none, none)
-    samples = Samples(n_out, np.full(40, 199), np.zeros(40, np.int64), np.zeros(40, bool))
+    samples = Samples(n_out, n_out, np.full(40, 199), np.zeros(40, np.int64), np.zeros(40, bool))
     # Nodes: one of its own for each sample (3 pages), one for the first ten (20), one for two in the middle (50).
     first, stop = np.append(np.arange(40), [0, 20]), np.append(np.arange(1, 41), [10, 22])
     runs = Runs(np.append(np.full(40, 3), [20, 50]), first, stop)
@@ -139,7 +174,7 @@ def test_samples_added_one_by_one_are_never_underestimated(ages: list[tuple[int,
 
     def samples(part: list[tuple[int, int]]) -> Samples:
         n_out, more = (np.array(column) for column in zip(*part, strict=True))
-        return Samples(n_out, n_out + more, np.zeros(len(part), np.int64), np.ones(len(part), bool))
+        return Samples(n_out, n_out, n_out + more, np.zeros(len(part), np.int64), np.ones(len(part), bool))
 
     def runs(count: int) -> Runs:
         return Runs(np.full(count, 2), np.arange(count), np.arange(1, count + 1))

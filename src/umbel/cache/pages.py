@@ -61,7 +61,7 @@ class PagePool:
 
     def give(self, pages: Ints) -> None:
         """Take pages back; raises ValueError if one is free already (it would be handed out twice)."""
-        if self._is_free[pages].any() or (len(pages) > 1 and len(set(pages.tolist())) != len(pages)):
+        if np.count_nonzero(self._is_free[pages]) or (len(pages) > 1 and len(set(pages.tolist())) != len(pages)):
             raise ValueError(f"pages given back twice: {sorted(int(p) for p in pages)}")
         self._is_free[pages] = True
         self.free += len(pages)

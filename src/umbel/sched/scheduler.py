@@ -216,9 +216,9 @@ class Scheduler:
     def finish(self, slot: int, tokens: int | None = None) -> None:
         """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, unless its
         row wants none, and what no other reads is released, or kept as the rule of the tree says."""
-        row, tokens = int(self.seqs.row[slot]), int(self.seqs.n_out[slot]) if tokens is None else tokens
+        row, tokens = self.seqs.row.item(slot), self.seqs.n_out.item(slot) if tokens is None else tokens
         if tokens:
-            self.lengths.add(int(self.lengths.groups[row]), tokens, cut=tokens >= self.requests.limit[row])
+            self.lengths.add(self.lengths.groups.item(row), tokens, cut=tokens >= self.requests.limit.item(row))
         if self.speculate is not None:
             self.speculate.finish(self.books, slot, tokens)
         self.books.finish(slot, tokens)

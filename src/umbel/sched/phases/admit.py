@@ -28,7 +28,7 @@ class Admit:
             fits = self.admission.admits if seqs.n_running else self.admission.fits_now
             if not fits(sample):
                 return
-            prime(agenda, books, books.start(rank, sample.path))
+            prime(agenda, books, books.start(rank, sample.path), sample.path)
 
 
 def _is_completed(agenda: Agenda, kv: KVTree, node: int) -> bool:

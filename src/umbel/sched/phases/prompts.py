@@ -16,15 +16,14 @@ class Prompts:
         """Put the next tokens of prompts on the agenda, in plan order."""
         slots = books.seqs.runners()
         for slot in slots[~books.seqs.primed[slots]].tolist():
-            prime(agenda, books, slot)
+            prime(agenda, books, slot, books.kv.path(books.kv.parent.item(books.seqs.tip.item(slot))))
 
 
-def prime(agenda: Agenda, books: Books, slot: int) -> None:
+def prime(agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
     """Move one sample on: its path top down, then the first token of its tip or the tip that it lost."""
-    kv = books.kv
+    kv, parent = books.kv, path[-1]
     tip = books.seqs.tip.item(slot)
-    parent = kv.parent.item(tip)
-    for node in kv.path(parent):
+    for node in path:
         lacking = kv.length.item(node) - kv.held.item(node)
         if lacking and node not in agenda.counts:
             if agenda.budget == 0:

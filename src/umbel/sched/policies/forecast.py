@@ -31,11 +31,12 @@ _SURE = 1e-22  # log of it stands for the log of nothing
 class Samples:
     """Samples at work (`[samples]`), in the order of their leaves.
 
-    Tokens generated, the longest the answer can get, the group's place in the table of curves, and whether it surely
-    gets as long as that.
+    Tokens generated, those of them that stand in its tip (of a fork, others stand in runs that it shares), the longest
+    the answer can get, the group's place in the table of curves, and whether it surely gets as long as that.
     """
 
     n_out: Ints
+    tip: Ints
     bound: Ints
     group: Ints
     sure: NDArray[np.bool_]
@@ -44,7 +45,7 @@ class Samples:
     def none(cls) -> Samples:
         """No samples."""
         none = np.zeros(0, np.int64)
-        return cls(none, none, none, none > 0)
+        return cls(none, none, none, none, none > 0)
 
     def ends(self) -> Ints:
         """The last future step in which each can be at work."""
@@ -98,7 +99,7 @@ class Forecast:
             self._variance = np.zeros(len(self.steps))
             self._common = np.zeros((len(curves.groups), len(self.steps)))
         else:
-            self.steps = _grid(int(samples.ends().max()), samples.n_out, page_size)
+            self.steps = _grid(int(samples.ends().max()), samples.tip, page_size)
             self._sum(samples, own, shared)
 
     def peak(self, z: float) -> float:
@@ -115,7 +116,7 @@ class Forecast:
             self._common = np.pad(self._common, ((0, 0), (0, 1)))
         if sample is not self._added or len(self._alive) != len(self.steps):
             self._added, self._alive = sample, sample.alive(self.steps, self._curves)[0]
-            self._tail = -(-(sample.n_out + self.steps) // self._page)
+            self._tail = -(-(sample.tip + self.steps) // self._page)
             self._wrong = np.sqrt(self._alive * (1 - self._alive) / self._curves.answers[sample.group[0]])
         pages = own + self._tail
         expected = self._alive * pages
@@ -126,7 +127,7 @@ class Forecast:
 
     def _sum(self, samples: Samples, own: Floats, shared: Runs) -> None:
         alive = samples.alive(self.steps, self._curves)
-        pages = own[:, None] - (-(samples.n_out[:, None] + self.steps) // self._page)
+        pages = own[:, None] - (-(samples.tip[:, None] + self.steps) // self._page)
         expected = alive * pages
         self._mean = expected.sum(0)
         self._variance = (expected * (pages - expected)).sum(0)
@@ -140,14 +141,14 @@ class Forecast:
             self._variance += shared.pages**2 @ (held * (1 - held))
 
 
-def _grid(last: int, n_out: Ints, page: int) -> Ints:
+def _grid(last: int, tip: Ints, page: int) -> Ints:
     """Steps to look at: a few in each of the next pages, then fewer and fewer, up to the last step.
 
     Most of them are steps in which as many samples as possible have just begun a page. Of many samples the sum is
     smooth, so that half as many steps do.
     """
-    coarse = len(n_out) >= _MANY
-    most = int(np.bincount(n_out % page, minlength=page).argmax())
+    coarse = len(tip) >= _MANY
+    most = int(np.bincount(tip % page, minlength=page).argmax())
     begin, part = (1 - most) % page, max(page // (2 if coarse else 4), 1)
     steps = [0, *range(begin % part or part, _NEAR * page, part)]
     pages = float(_NEAR)
@@ -171,12 +172,12 @@ def _by_group(values: Floats, group: Ints, n_groups: int) -> Floats:
 def _sweep(samples: Samples, own: Floats, steps: Ints, page: int) -> Floats:
     """Pages of samples with certain ends, in `steps` (`[steps]`): what each reads alone, and its tip."""
     order = np.argsort(-samples.ends())
-    ends, n_out = samples.ends()[order], samples.n_out[order]
+    ends, tip = samples.ends()[order], samples.tip[order]
     alive = np.searchsorted(-ends, -steps, "right")  # the first so many samples
-    base = np.append(0.0, np.cumsum(own[order] + n_out // page))
+    base = np.append(0.0, np.cumsum(own[order] + tip // page))
     # A tip of q pages and r tokens has q + (r > 0) pages; after more tokens, r + (more % page) may fill another one.
     over = np.zeros((len(ends) + 1, page + 2), np.int64)  # of the first so many samples, those with r >= column
-    over[1:] = np.cumsum((n_out % page)[:, None] >= np.arange(page + 2), axis=0)
+    over[1:] = np.cumsum((tip % page)[:, None] >= np.arange(page + 2), axis=0)
     more = steps % page
     begun = over[alive, np.maximum(1 - more, 0)]
     return np.asarray(base[alive] + alive * (steps // page) + begun + over[alive, page + 1 - more])

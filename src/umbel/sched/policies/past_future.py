@@ -40,8 +40,9 @@ class PastFuture(Admission):
         self._refused = -self.page_size, -1  # when a sample was refused last: the step, and answers learned by then
         self._at_limits = -1.0  # pages when everyone gets to their limit; -1 when not worked out yet
         self._forecast: Forecast | None = None
-        # Candidates are often alike: the group, tokens, limit and certainty of the one added last, and its curve.
-        self._like: tuple[tuple[int, int, int, bool] | None, Samples] = None, Samples.none()
+        # Candidates are often alike: the group, tokens (in all and in the tip), limit and certainty of the one added
+        # last, and its curve.
+        self._like: tuple[tuple[int, int, int, int, bool] | None, Samples] = None, Samples.none()
 
     def begin(self) -> None:
         """A new step begins: results for the last one are no longer valid."""
@@ -85,8 +86,9 @@ class PastFuture(Admission):
         if self._at_limits < 0:
             slots, pool = np.flatnonzero(self.seqs.running), self.kv.pool
             prompts = pool.used - self.kv.idle.pages - int(self.kv.n_pages[self.seqs.tip[slots]].sum())
-            self._at_limits = prompts + int((-(-(self.seqs.max_out[slots] - 1) // self.page_size)).sum())
-        self._at_limits += int(self.kv.sizes(np.array(new, np.int64)).sum()) + self.pages_for(candidate.limit - 1)
+            tips = self.seqs.max_out[slots] - 1 - self._shared(slots)
+            self._at_limits = prompts + int((-(-tips // self.page_size)).sum())
+        self._at_limits += self._pages_of(new) + self.pages_for(candidate.limit - 1 - candidate.shared)
         return self._at_limits <= self.kv.pool.n_pages
 
     def _foresee(self, candidate: Candidate) -> Forecast:
@@ -97,13 +99,14 @@ class PastFuture(Admission):
         order = np.argsort(kv.labels.low[above], kind="stable")
         rows = np.append(seqs.row[slots], candidate.row)[order]
         n_out = np.append(seqs.n_out[slots], candidate.n_out)[order]
+        tip = n_out - np.append(self._shared(slots), candidate.shared)[order]
         limit = np.append(seqs.max_out[slots], candidate.limit)[order]
         nodes = np.union1d(kv.runs_in_use(), np.array(candidate.path, np.int64))
         first, stop = kv.labels.within(nodes, above[order])
         # A row that waits for a node and does not read it now will read it later.
         awaited = np.fromiter(map(kv.waiting.__getitem__, nodes.tolist()), np.int64, len(nodes)) > stop - first
         runs = Runs(kv.sizes(nodes[~awaited]), first[~awaited], stop[~awaited])
-        samples = self._samples(rows, n_out, limit)
+        samples = self._samples(rows, n_out, tip, limit)
         assert self._curves is not None
         return Forecast(samples, runs, int(kv.sizes(nodes[awaited]).sum()), self._curves, self.page_size)
 
@@ -114,26 +117,36 @@ class PastFuture(Admission):
         key = (
             int(self._book.groups[candidate.row]),
             candidate.n_out,
+            candidate.n_out - candidate.shared,
             candidate.limit,
             bool(self._requests.certain[candidate.row]),
         )
         if key != self._like[0]:
-            one = (np.array([v]) for v in (candidate.row, candidate.n_out, candidate.limit))
+            one = (np.array([v]) for v in (candidate.row, *key[1:4]))
             self._like = key, self._samples(*one)
         if curves is not self._curves:  # its group was not in the table
             self._forecast = self._foresee(candidate)
             return
         awaited = [n for n in new if self.kv.waiting[n] > 1]
-        for_good = int(self.kv.sizes(np.array(awaited, np.int64)).sum())
-        self._forecast.add(self._like[1], int(self.kv.sizes(np.array(new, np.int64)).sum()) - for_good, for_good)
+        for_good = self._pages_of(awaited)
+        self._forecast.add(self._like[1], self._pages_of(new) - for_good, for_good)
 
-    def _samples(self, rows: Ints, n_out: Ints, limit: Ints) -> Samples:
+    def _pages_of(self, nodes: list[int]) -> int:
+        """Pages that some runs need for all their tokens, together."""
+        length = self.kv.length.item
+        return sum(self.pages_for(length(node)) for node in nodes)
+
+    def _shared(self, slots: Ints) -> Ints:
+        """Of the tokens that samples have generated, how many stand in runs that they share as forks (`[samples]`)."""
+        return np.asarray(self.kv.start[self.seqs.tip[slots]] - self.seqs.prompt_len[slots])
+
+    def _samples(self, rows: Ints, n_out: Ints, tip: Ints, limit: Ints) -> Samples:
         """Samples with what the curves say of them."""
         group, curves = self._read_curves(self._book.groups[rows])
         bound = np.where(self._requests.certain[rows], limit, curves.bound(group, n_out, limit))
         width = curves.share.shape[1]
         first, last = (curves.share[group, np.minimum(n, width - 1)] for n in (n_out, bound - 1))
-        return Samples(n_out, bound, group, self._requests.certain[rows] | (first == last))
+        return Samples(n_out, tip, bound, group, self._requests.certain[rows] | (first == last))
 
     def _read_curves(self, groups: Ints) -> tuple[Ints, Survival]:
         """Where the groups are in a table of curves that is not older than a page's worth of steps."""
