@@ -2,6 +2,9 @@
 
     python tools/kill_test.py --model demo --rows 2000 --kills 25 --terms 5
 
+With `--whole="--speculate off" -- --speculate ngram` the uninterrupted run has other arguments than those that are
+killed and resumed, which must give the same bytes all the same.
+
 Prints a table, one line per kill; exit code 0 when every output is equal and sound.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOPICS = ("the weather", "a football match", "a new phone", "a train journey", "bread", "the sea", "a small dog")
+WHOLE = "whole.jsonl"  # what the uninterrupted run writes
 WORDS = ("good", "bad", "slow", "quick", "warm", "cold", "old", "new", "bright", "quiet", "loud", "plain", "late")
 
 
@@ -63,9 +68,10 @@ def make_input(path: Path, rows: int, seed: int, padding: int) -> None:
 
 def command(source: Path, output: Path, arguments: argparse.Namespace) -> list[str]:
     """The command line under test."""
+    extra = arguments.extra if arguments.whole is None or output.name != WHOLE else shlex.split(arguments.whole)
     given = [str(source), "-o", str(output), "--model", arguments.model, "--dtype", "float32"]
     given += ["--temperature", "0.8", "--seed", "7", "--summary", f"{output}.summary"]
-    given += ["--threads", str(arguments.threads), *arguments.extra]
+    given += ["--threads", str(arguments.threads), *extra]
     return [sys.executable, "-m", "umbel.cli.main", "run", *given]
 
 
@@ -133,6 +139,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lead-in", type=float, default=0.0, help="seconds at the start in which no kill falls")
     parser.add_argument("--last", type=float, default=1.0, help="share of the run's time in which the kills fall")
+    parser.add_argument("--whole", help="arguments of the uninterrupted run, in place of the ones after --")
     parser.add_argument("extra", nargs="*", help="more arguments for umbel run, after --")
     return parser.parse_args(arguments)
 
@@ -143,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        source, whole = directory / "in.jsonl", directory / "whole.jsonl"
+        source, whole = directory / "in.jsonl", directory / WHOLE
         make_input(source, options.rows, options.seed, options.padding)
         code, seconds = finish(source, whole, options)
         if code != 0:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,18 @@ def llm_of(directory: Path, count: int) -> LLM:
     "family", some_of(["qwen2", "qwen3_moe"], ["qwen3"])
 )  # norms of heads; biases, tied embeddings; experts
 def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
-    """Over two runs, the second with a larger store."""
+    """Over several runs, with a larger store from the second on, and with proposed tokens in the last."""
     directory = make_model(tmp_path / family, family, seed=4)
     alone, cut = llm_of(directory, 1), llm_of(directory, 2)
     try:
-        for prompts, params in ((PROMPTS[:3], GREEDY), (PROMPTS, DRAWN), (PROMPTS * 2, GREEDY)):
+        model = cut.engine.model
+        for prompts, params in ((PROMPTS[:3], GREEDY), (PROMPTS, DRAWN), (PROMPTS * 2, GREEDY), (PROMPTS, GREEDY)):
+            model.config = replace(model.config, speculate="ngram" if (prompts, params) == (PROMPTS, GREEDY) else "off")
             wanted, got = (
                 [c.token_ids for o in llm.generate(prompts, params) for c in o.outputs] for llm in (alone, cut)
             )
             assert got == wanted
+        assert cut.stats().drafted_tokens
         assert cut.engine.model.decoder.spec.n_heads == 2 and cut.spec.n_heads == 4
     finally:
         ranks = cut.engine.model.ranks

@@ -21,6 +21,7 @@ class Summary:
         deadline or token budget, to be resumed).
     `prompt_tokens`: of the rows that have an answer, as if nothing was shared.
     `seconds`: of this run, by phase.
+    `steps`: of the model, in which `drafted_tokens` that were proposed were checked and `accepted_tokens` came true.
     `errors`: failed rows by code.
     `left`: rows that have no result yet.
     `starved_seconds`: time in which the engine waited for rows to be tokenised.
@@ -56,6 +57,9 @@ class Summary:
     exact: bool = True
     lossy: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    steps: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def exit_code(self) -> int:

@@ -18,7 +18,14 @@ from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
 from umbel.jobs.store import JobStore
 
 COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")
-COUNTED = ("preemptions", "evicted_rows", "recomputed_tokens", "starved_seconds")
+COUNTED = (
+    "preemptions",
+    "evicted_rows",
+    "recomputed_tokens",
+    "starved_seconds",
+    "drafted_tokens",
+    "accepted_tokens",
+)
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 
 Sums = dict[str, Any]

@@ -106,6 +106,9 @@ def _counts(report: Record) -> Iterator[str]:
     found = [f"{counts[name]:,} {label}" for name, label in _COUNTS.items() if name in counts]
     if found:
         yield f"  {'pressure':<14}{', '.join(found)}"
+    if counts.get("drafted_tokens"):
+        came_true = f"{counts['accepted_tokens']:,} of {counts['drafted_tokens']:,} proposed tokens came true"
+        yield f"  {'speculation':<14}{came_true}"
     if "starved_seconds" in counts:
         yield f"  {'starved':<14}{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
 

@@ -38,9 +38,11 @@ class Speculate:
         self.drafter, self.depth = drafter, depth
         self.drafted_tokens = self.accepted_tokens = 0
         self._known = Drafted(64)
+        self._ahead = False  # whether steps are decided while others are under way
 
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Put proposed tokens behind the last ones of samples on the agenda."""
+        self._ahead |= len(books.in_flight) > 0
         if len(agenda.slots) == 0:
             return
         seqs, which = books.seqs, self._drawing(agenda, books)
@@ -122,8 +124,8 @@ class Speculate:
         tips, fed = seqs.tip[slots], agenda.tip_counts[which]
         counts = _shared(drafts.counts, agenda.budget)
         missing = kv.missing(tips, fed + counts)
-        # A page is left for every running sample, as the next step may be decided before these tokens are checked.
-        if int(missing.sum()) + seqs.n_running > kv.pool.free:
+        # Where the next step is decided before these tokens are checked, every running sample may want a page in it.
+        if int(missing.sum()) + (seqs.n_running if self._ahead else 0) > kv.pool.free:
             held = kv.n_pages[tips] * kv.pool.page_size
             counts = np.minimum(counts, held - kv.held[tips] - fed)
             missing = np.zeros_like(counts)
