@@ -19,6 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,17 @@ def _brief(fault: str) -> str:
 
 
 def run(names: list[str], seconds: float, seed: int, folder: Path) -> int:
-    """One reader after the other, each time with the next seed, until the time is over."""
+    """One reader after the other, each time with the next seed, until the time is over or Ctrl-C."""
     began, tally, faults = time.monotonic(), Counter[str](), Counter[str]()
     print(f"seed {seed}, readers: {' '.join(names)}", flush=True)
-    for name, each in zip(cycle(names), count(seed), strict=False):
-        if time.monotonic() - began >= seconds:
-            break
-        fault = run_one(name, each, folder, tally)
-        if fault:
-            faults[f"{name}: {_brief(fault)}"] += 1
-            print(f"fault: --seed {each} {name}: {_brief(fault)}", flush=True)
+    with suppress(KeyboardInterrupt):
+        for name, each in zip(cycle(names), count(seed), strict=False):
+            if time.monotonic() - began >= seconds:
+                break
+            fault = run_one(name, each, folder, tally)
+            if fault:
+                faults[f"{name}: {_brief(fault)}"] += 1
+                print(f"fault: --seed {each} {name}: {_brief(fault)}", flush=True)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     hours = (usage.ru_utime + usage.ru_stime) / 3600
     print(f"{tally['inputs']:,} inputs, {tally['lines']:,} lines, {hours:.2f} CPU-hours, {len(faults)} kinds of fault")

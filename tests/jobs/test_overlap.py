@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.fakes import FakeEngine, make_job, write_rows
+from tests.jobs.fakes import CONTEXT, FakeEngine, make_job, write_rows
 from tests.jobs.test_failpoints import Nth, die, in_child
 from tests.jobs.test_windows import SIZES, in_windows, some_rows
 from tests.parameters import some_of
+from tests.tiny_models import make_model
+from umbel.api import LLM
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.budget import Budget
 from umbel.ir.plan import Plan
@@ -23,6 +25,7 @@ from umbel.jobs import store as store_module
 from umbel.jobs.job import Job
 from umbel.jobs.read.cuts import WindowSizes
 from umbel.jobs.report.report import read_report
+from umbel.runner.fake import FakeRunner
 
 
 class Overlaps(FakeEngine):
@@ -137,6 +140,20 @@ def test_under_a_budget_rows_are_chosen_when_those_before_them_are_done(source: 
     summary = job.run()
     assert summary.status == "budget" and engine.tokens <= 150
     assert engine.asked > 10 and engine.together == 1
+
+
+def test_an_engine_that_joins_windows_gives_the_bytes_of_one(source: Path, tmp_path: Path) -> None:
+    """The real loop, whose tokens depend on all that a sample could have seen."""
+    directory = str(make_model(tmp_path / "model", "llama", max_position_embeddings=CONTEXT))
+
+    def engine() -> LLM:
+        return LLM(directory, device="cpu", chunk=16, runner=FakeRunner(300, 4, 300))
+
+    make_job(source, tmp_path / "whole", engine()).run()  # type: ignore[arg-type]
+    llm = engine()
+    summary = job_of(source, tmp_path / "out", llm).run()  # type: ignore[arg-type]
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert summary.failed == 5 and read_report(tmp_path / "out")["parts"] > 5
 
 
 def test_one_window_is_not_waited_for_twice(source: Path, expected: bytes, tmp_path: Path) -> None:
