@@ -78,8 +78,14 @@ def test_what_nobody_waits_for_stays_only_where_the_rule_retains_it(name: str) -
 
 
 @EACH
-def test_a_session_keeps_by_the_rule_if_it_retains(name: str) -> None:
+def test_a_session_keeps_by_the_rule_that_was_asked_for(name: str) -> None:
     scheduler = Scheduler(PagePool(10, 1), 8, Policy(keep=name))
-    rule = scheduler.kv.idle.keep
     scheduler.reuse()
-    assert scheduler.kv.idle.keep == (rule if rule.retains else LeastRecent(retains=True))
+    assert scheduler.kv.idle.keep == registry.load("keep", name)
+
+
+def test_a_session_without_a_rule_keeps_all_until_its_pages_are_wanted() -> None:
+    scheduler = Scheduler(PagePool(10, 1), 8)
+    assert scheduler.kv.idle.keep == registry.load("keep", "last-reader")
+    scheduler.reuse()
+    assert scheduler.kv.idle.keep == LeastRecent(retains=True)

@@ -166,7 +166,8 @@ class Loop:
         steering, requests = self.steering, self.scheduler.requests
         samples, stream = steering.record(row), requests.stream.item(row)
         prompt, done = tuple(requests.prompt(row).tolist()), self.rows.partial(row)
-        record = Resumable(prompt, requests.params[row], stream, steering.next_sample(row), samples, done)
+        number, scope = steering.next_sample(row), steering.scope(row)
+        record = Resumable(prompt, requests.params[row], stream, number, samples, done, scope)
         self.cancel(row)
         return record
 

@@ -79,9 +79,14 @@ class Steering:
         root = self._root.get(row, row)
         return self._next_sample.get(root, self.scheduler.requests.n.item(root))
 
+    def scope(self, row: int) -> int:
+        """What the row's KV depends on beside its tokens (Workload.scope)."""
+        kv = self.scheduler.kv
+        return kv.scope.item(kv.path(kv.leaf.item(row))[0])
+
     def lot_of(self, record: Resumable, key: int, *, streamed: bool) -> Lot:
         """A row that was taken out as one to add, without the tokens that it had."""
-        load = Workload.of([record.prompt_token_ids], record.params, [key])
+        load = Workload.of([record.prompt_token_ids], record.params, [key], scope=[record.scope])
         numbers = [*(s.sample for s in record.open), *(c.index for c in record.finished)]
         return Lot(
             load,

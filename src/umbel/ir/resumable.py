@@ -25,7 +25,8 @@ class Resumable:
     """What a row is taken up from: token ids and its place in the noise, never a text.
 
     `stream` keys the row's draws, which are those of its sample numbers and positions; `next_sample` is the first
-    number that no fork of it has. `finished` are completions that are done, `open` those that are not.
+    number that no fork of it has. `finished` are completions that are done, `open` those that are not. `scope` is what
+    its KV depends on beside its tokens, as in Workload.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -34,6 +35,7 @@ class Resumable:
     next_sample: int
     open: tuple[OpenSample, ...]
     finished: tuple[Completion, ...] = ()
+    scope: int = 0
 
     def check_fits(self, context: int) -> None:
         """Raise UsageError where a model with a context of so many tokens could not go on with it."""

@@ -20,7 +20,7 @@ class Workload:
     its own, unless `draw_keys` are given for that, so that its answer does not depend on which other rows are run with
     it. Rows that are invalid are never in a workload.
     `scope` (`[rows]`, int64) is what the KV of a row depends on beside its tokens, such as an adapter: only rows of one
-    scope share KV. None: all rows are of one.
+    scope share KV. None: all rows are of scope 0.
     """
 
     tokens: NDArray[np.int32]
@@ -37,6 +37,7 @@ class Workload:
         params: SamplingParams | Sequence[SamplingParams],
         keys: Sequence[int] | None = None,
         draw_keys: Sequence[int] | None = None,
+        scope: Sequence[int] | None = None,
     ) -> Workload:
         """Pack token-id lists; one `params` may serve all rows; `keys` default to the row numbers."""
         offsets = np.zeros(len(prompts) + 1, np.int64)
@@ -46,7 +47,8 @@ class Workload:
             tokens[offsets[i] : offsets[i + 1]] = prompt
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
         numbers = np.arange(len(prompts)) if keys is None else np.asarray(keys, np.int64)
-        return cls(tokens, offsets, each, numbers, None if draw_keys is None else np.asarray(draw_keys, np.int64))
+        drawn, scopes = (None if column is None else np.asarray(column, np.int64) for column in (draw_keys, scope))
+        return cls(tokens, offsets, each, numbers, drawn, scopes)
 
     @property
     def noise_keys(self) -> NDArray[np.int64]:
@@ -76,10 +78,13 @@ def join(loads: Sequence[Workload]) -> Workload:
     ends = np.cumsum([len(load.tokens) for load in loads])
     offsets = [load.offsets[1:] + end - len(load.tokens) for load, end in zip(loads, ends, strict=True)]
     drawn = [load.draw_keys for load in loads if load.draw_keys is not None]
+    scopes = [np.zeros(len(load), np.int64) if load.scope is None else load.scope for load in loads]
+    scoped = any(load.scope is not None for load in loads)
     return Workload(
         np.concatenate([load.tokens for load in loads]),
         np.concatenate([np.zeros(1, np.int64), *offsets]),
         [p for load in loads for p in load.params],
         np.concatenate([load.keys for load in loads]),
         np.concatenate(drawn) if drawn else None,
+        np.concatenate(scopes) if scoped else None,
     )

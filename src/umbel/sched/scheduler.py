@@ -75,7 +75,7 @@ class Scheduler:
         self.requests.extend(lot)
         samples, run = self.requests.n[first : len(self.requests)], np.zeros(len(lot.workload), np.int64)
         run[order] = samples[order]
-        if not follows_nodes(self.policy, forest, order):
+        if self.policy.keep == "auto" and not follows_nodes(self.policy, forest, order):
             self.kv.idle.by_use()
         graft(self.kv, lot.workload, forest, run)
         want_scores(self.kv, self.requests, order + first)
@@ -89,9 +89,9 @@ class Scheduler:
 
     def reuse(self) -> None:
         """From now on, rows that are added find their beginnings among all runs that are held or planned; prompts and
-        answers that are done stay until their pages are wanted. What was read least recently goes first then, unless
-        the policy names a rule that retains runs itself."""
-        if not self.kv.idle.keep.retains:
+        answers that are done stay until their pages are wanted, what was read least recently going first, unless the
+        policy names another rule."""
+        if self.policy.keep == "auto":
             self.kv.idle.follow(LeastRecent(retains=True))
         self.kv.index = PrefixIndex(self.kv)
 

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
     """The books of a scheduler that has no rows yet."""
-    kv = KVTree(pool, registry.load("keep", policy.keep))
+    kv = KVTree(pool, registry.load("keep", "last-reader" if policy.keep == "auto" else policy.keep))
     seqs, requests = Sequences(), RequestTable()
     return Books(
         kv=kv,

@@ -13,7 +13,8 @@ from umbel.errors import UsageError
 class Policy:
     """Which waiting row is next (`queue`), what of the prompts stays cached (`keep`), what may start (`admission`).
 
-    These are names of rules in the catalogue. `queue`: "plan" follows the order given; "longest-prefix" takes the row
+    These are names of rules in the catalogue. `keep` "auto" is "last-reader", or what fits where rows run in another
+    order than that of the forest's nodes or come while others run; a rule by name is kept to. `queue`: "plan" follows the order given; "longest-prefix" takes the row
     most of whose prompt is cached, ties in order (SGLang, arXiv 2312.07104). `keep`: "last-reader" gives a shared run
     up when no row of the order needs it any more; "lru" cannot know that and keeps all prompts until their pages are
     wanted, the least recently used first (vLLM, arXiv 2309.06180; generated tokens are not kept). `overflow` is the
@@ -23,7 +24,7 @@ class Policy:
 
     name: str = "umbel"
     queue: str = "plan"
-    keep: str = "last-reader"
+    keep: str = "auto"
     admission: str = "past-future"
     max_running: int | None = None
     overflow: float = OVERFLOW
@@ -31,7 +32,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         for family in ("queue", "keep", "admission", "victim"):
-            registry.find(family, getattr(self, family))
+            if (family, getattr(self, family)) != ("keep", "auto"):
+                registry.find(family, getattr(self, family))
         if self.max_running is not None and self.max_running < 1:
             raise UsageError(f"max_running={self.max_running}: must be at least 1, or None for no cap")
         if not 0 < self.overflow < 0.5:
