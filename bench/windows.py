@@ -25,6 +25,8 @@ SHARED, OWN, MEAN = 48, 24, 24  # tokens: of a beginning that 50 rows share, of 
 class Windows:
     """An Arrivals of rows, so many in each window; all are planned before the clock starts."""
 
+    several = True
+
     def __init__(self, llm: LLM, rows: Workload, size: int):
         self._left = [(part, llm.plan_for(part)) for part in _cut(rows, size)]
 

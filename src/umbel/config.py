@@ -93,8 +93,9 @@ class EngineConfig:
     @property
     def identity(self) -> dict[str, str | int]:
         """What decides the bytes of answers: settings as asked, and what the machine decides as "auto" (DECIDED_HERE),
-        until engine.arithmetic says what that is. Everything else changes only how fast they come."""
-        return {
+        until engine.arithmetic says what that is; and any other choice that is lossy by the catalogue. Everything else
+        changes only how fast they come."""
+        chosen = {
             "dtype": self.dtype,
             "attention_backend": self.attention_backend,
             "device": "auto",
@@ -107,6 +108,8 @@ class EngineConfig:
             "seed": self.seed,
             **({"watchers": ", ".join(self.watchers)} if self.watchers else {}),
         }
+        lossy = {name: str(getattr(self, name)) for name, _ in (row.option for row in registry.lossy(self))}
+        return {**lossy, **chosen}
 
     @property
     def cost_key(self) -> str:

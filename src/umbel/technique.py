@@ -64,6 +64,12 @@ class Capability:
     records: bool = False
     reproducible: str = "per step"
 
+    def elsewhere(self, device: str) -> str:
+        """Why it cannot run on a kind of device, '' where it can."""
+        if not self.devices or device in self.devices:
+            return ""
+        return f"it runs on {' and '.join(self.devices)}, and this is {device}"
+
 
 @dataclass(frozen=True, slots=True)
 class Technique:

@@ -63,6 +63,26 @@ def test_shared_nodes_are_taken_once_and_released_with_the_last_sample() -> None
     assert kv.pool.used == 0 and not holders(kv) and not len(kv.nodes_in_use())
 
 
+@pytest.mark.parametrize(("kept", "pages"), [(7, 4), (6, 3), (5, 3), (2, 1), (1, 1), (0, 0)])
+def test_a_tip_that_is_cut_gives_back_the_pages_behind_its_last_token(kept: int, pages: int) -> None:
+    kv = forest_of([[1, 2]])
+    tip = kv.grow(int(kv.leaf[0]), 0)
+    kv.enter(tip, kv.path(int(kv.leaf[0])))
+    at, tokens = np.array([tip]), np.array([7])
+    kv.extend(at, 7)
+    kv.take(at, kv.missing(at, tokens))
+    kv.compute(at, tokens)
+    before, held = kv.pool.used, kv.table.of(tip).tolist()
+    assert len(held) == 4
+    kv.cut(tip, kept)
+    check_kv(kv)
+    assert kv.pool.used == before - (4 - pages)
+    assert kv.table.of(tip).tolist() == held[:pages]
+    kv.extend(at, 7 - kept)
+    kv.take(at, kv.missing(at, np.array([7 - kept])))
+    assert len(kv.table.of(tip)) == 4 and kv.pool.used == before
+
+
 def test_what_is_needed_last_is_evicted_first_and_what_is_used_never() -> None:
     kv = forest_of(PROMPTS, pages=20)
     paths = paths_of(kv)

@@ -66,6 +66,18 @@ def test_forks_share_what_there_is_and_draw_on_their_own(llm: LLM) -> None:
     assert len(set(wanted.values())) > len(wanted) / 2
 
 
+def test_what_was_given_is_not_learned_as_an_answer_s_length(llm: LLM) -> None:
+    with llm.session() as session:
+        (ticket,) = session.add([PROMPT], sampled(4, 5), stream=True)
+        next(session)
+        session.append(ticket, [7, 8, 9])
+        session.close()
+        assert len(finished(session)[ticket][0].token_ids) == 5 + 3
+        assert session._loop is not None
+        learned = session._loop.scheduler.lengths.bank()[""]
+    assert (learned.lengths.tolist(), learned.stopped.tolist()) == ([5], [1.0])
+
+
 def test_a_fork_computes_nothing_again_and_copies_no_prompt(llm: LLM) -> None:
     long = list(range(5, 95))
     with LLM(str(llm.engine.model.directory), dtype="float32", device="cpu", threads=1, chunk=64) as fresh:

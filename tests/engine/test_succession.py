@@ -41,6 +41,8 @@ def some_workloads(count: int, seed: int = 0) -> list[Workload]:
 class Given:
     """Workloads that are ready when `ready` says so; counts how often they were waited for."""
 
+    several = True
+
     def __init__(self, llm: LLM, workloads: list[Workload], ready: Iterator[bool] | None = None):
         self._left = [(load, llm.plan_for(load)) for load in workloads]
         self._ready = ready
@@ -132,6 +134,18 @@ def test_a_workload_that_needs_a_larger_pool_waits_for_the_end(model: str) -> No
         pools.append(llm.engine.loops[0].scheduler.pool.n_pages)
     assert found == alone(llm, workloads)
     assert len(set(pools)) == 2 and pools == sorted(pools)
+
+
+def test_the_pool_has_room_for_two_only_where_several_come(model: str) -> None:
+    llm, pools = LLM(model, device="cpu", chunk=32), dict[bool, int]()
+    (load,) = some_workloads(1)
+    for several in (False, True):
+        given = Given(llm, [load])
+        given.several = several
+        for _ in llm.execute_all(given):
+            pools[several] = llm.engine.loops[0].scheduler.pool.n_pages
+    assert pools[False] == llm.plan_for(load).kv_pages
+    assert pools[False] < pools[True] <= 2 * pools[False]
 
 
 @pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_TOKENS"])

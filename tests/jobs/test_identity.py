@@ -98,6 +98,29 @@ def test_another_watcher_is_refused(begun: Path, tmp_path_factory: pytest.TempPa
             job(watched).run()
 
 
+def test_a_lossy_choice_of_any_kind_is_part_of_the_job(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Also of a family whose techniques are exact as a rule, and the advice says what has to be allowed."""
+    packages = tmp_path_factory.mktemp("packages")
+    text = "from umbel.technique import Technique\n"
+    text += "LOSSY = Technique('admission', 'hasty', False, 'umbel.sched.policies.aggressive:Aggressive', 'x')\n"
+    text += "EXACT = Technique('linear', 'own', True, 'umbel.linear.dense:DenseLinear', 'x')\n"
+    rows = {"admission.hasty": "hasty:LOSSY", "linear.own": "hasty:EXACT"}
+    write_package(packages, "umbel-hasty", rows, {"hasty": text})
+    with installed(packages):
+        assert "admission" not in EngineConfig("fake", admission="headroom").identity
+        with pytest.raises(StoreMismatch, match=r"engine\.admission: (?s:.*)to resume \(no --admission\)"):
+            job(begun, admission="hasty").run()
+        for settings, typed in (
+            ({"admission": "hasty"}, "--admission hasty --allow-lossy"),
+            ({"linear": "own"}, "--linear own"),
+        ):
+            place = tmp_path_factory.mktemp("lossy")
+            write_rows(place / "in.jsonl", ROWS)
+            assert job(place, **settings).run().status == "budget"
+            with pytest.raises(StoreMismatch, match=rf"to resume \({typed}\)"):
+                job(place).run()
+
+
 @pytest.mark.parametrize(
     ("decided", "typed"),
     [

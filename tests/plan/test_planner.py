@@ -39,6 +39,17 @@ def test_what_is_asked_is_taken() -> None:
     assert plan.decision("chunk").reason == plan.decision("kv_tokens").reason == "as asked"
 
 
+def test_a_backend_that_the_machine_cannot_run_is_refused_as_the_run_refuses_it() -> None:
+    load, config = of(groups(2, 4, 64, 16)), EngineConfig("tiny", attention_backend="flashinfer")
+    cpu, gpu = dataclasses.replace(MACHINE, device="cpu"), dataclasses.replace(MACHINE, device="cuda")
+    assert "priced as the default until" in make_plan(load, SPEC, config, gpu).decision("attention").reason
+    with pytest.raises(UsageError, match="cannot serve this model here: it runs on cuda, and this is cpu"):
+        make_plan(load, SPEC, config, cpu)
+    for machine, why in ((cpu, "it runs on cuda, and this is cpu"), (gpu, "taken only by name")):
+        refusals = {r.technique: r.reason for r in make_plan(load, SPEC, EngineConfig("tiny"), machine).refusals}
+        assert why in refusals["attention: flashinfer"]
+
+
 def test_every_decision_has_a_reason() -> None:
     for make in CANONICAL.values():
         decisions = plan_of(make()).decisions

@@ -92,8 +92,8 @@ def missing(can: Capability, case: Case) -> str:
     """The first thing that a backend lacks for a case, '' where it can serve it."""
     if can.page_tokens != 1:
         return f"it reads whole pages of {can.page_tokens} tokens only, and runs of the forest end inside pages"
-    if can.devices and case.device not in can.devices:
-        return f"it runs on {' and '.join(can.devices)}, and this is {case.device}"
+    if why := can.elsewhere(case.device):
+        return why
     if case.dtype not in can.dtypes:
         return f"it computes in {' and '.join(can.dtypes)}, and the model in {case.dtype}"
     if can.head_dims and case.head_dim not in can.head_dims:

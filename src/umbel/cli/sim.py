@@ -73,7 +73,8 @@ def _known(spec: ModelSpec, directory: Path, machine: Machine, config: EngineCon
     """The history of this model on this machine, as `umbel plan` takes it."""
     from umbel.cost.history import History
 
-    return History.of(spec, directory, machine.choose_dtype(config.dtype, spec.dtype), machine, config.threads).load()
+    settings = replace(config, dtype=machine.choose_dtype(config.dtype, spec.dtype))
+    return History.of(spec, directory, settings.cost_key, machine, config.threads).load()
 
 
 def _names(policies: str | None, *, ablations: bool) -> list[str]:

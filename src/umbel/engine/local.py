@@ -84,7 +84,7 @@ class LocalEngine:
         come as rows finish, each with the number of its workload and its row there."""
         succession = Succession(arrivals, self._learn)
         while (plan := succession.plan()) is not None:
-            with self.running(self._roomier(plan)) as loop:
+            with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)
 
     def _roomier(self, plan: Plan) -> Plan:

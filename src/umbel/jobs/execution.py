@@ -141,6 +141,11 @@ class Execution:
                 close()
             self._recording = None
 
+    @property
+    def several(self) -> bool:
+        """Whether windows may overlap."""
+        return self._reading is not None and not self.rounds.budget
+
     def take(self, *, wait: bool) -> tuple[Workload, Plan] | None:
         """The next rows to run, and their plan; None where there are none or, unless `wait`, none yet. Under a budget
         that is when those before them are done, as the next are chosen by what these have taken."""
@@ -152,7 +157,7 @@ class Execution:
         return part.workload, part.plan
 
     def _next(self, *, wait: bool) -> tuple[JobPart, RowNames] | None:
-        if not wait and (self.rounds.budget or self._reading is None or not self._reading.ready):
+        if not wait and not (self.several and self._reading is not None and self._reading.ready):
             return None
         for found in self._parts:
             if found is not None or not wait:

@@ -12,9 +12,11 @@ from typing import Any
 
 import orjson
 
+from umbel import registry
 from umbel.config import DECIDED_HERE, choices
 from umbel.errors import UsageError
 from umbel.jobs.read.records import ReadOptions
+from umbel.technique import OPTIONS
 
 _OPTIONS = (
     *("dtype", "attention_backend", "linear", "kv_cache_dtype", "tensor_parallel_size", "load_format", "seed"),
@@ -150,11 +152,20 @@ def _typed(name: str, stored: Any, now: Any) -> str:
         return "--attention-backend auto"
     if name == "watchers":
         return " ".join(f"--watcher {quote(one)}" for one in stored.split(", ")) if stored else "no --watcher"
-    if name not in _OPTIONS:
+    if name not in _OPTIONS and name not in OPTIONS.values():
         return ""
     option = f"--{name.replace('_', '-')}"
-    lossy = " --allow-lossy" if name in ("linear", "kv_cache_dtype") and stored not in ("dense", "auto") else ""
+    lossy = " --allow-lossy" if _is_lossy(name, stored) else ""
     return f"no {option}" if stored is None else f"{option} {quote(str(stored))}{lossy}"
+
+
+def _is_lossy(option: str, value: Any) -> bool:
+    """Whether the technique that a value of an option takes may change answers; one that is broken says nothing."""
+    try:
+        row = registry.at(option, value)
+    except UsageError:
+        return False
+    return row is not None and not row.exact
 
 
 def _kernels(stored: str, now: str) -> str:

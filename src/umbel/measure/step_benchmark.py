@@ -22,6 +22,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.measure.probe import PAGE_SIZE, Timed, fitting, time_probes
 from umbel.models.families import read_spec
+from umbel.models.weights import pick_dtype
 
 HELD_OUT = 4  # one probe of so many is not fitted but predicted
 KV_SHARE = 8  # of the free memory, KV for probes may take one part in so many
@@ -57,8 +58,10 @@ class StepBenchmark:
     def __init__(self, config: EngineConfig, directory: Path):
         spec = read_spec(directory)
         kept = as_kept(spec, config.linear, on_gpu=False)
-        needed = Shape.of(kept, "float32" if config.dtype == "auto" else config.dtype).weight_bytes
-        if pick_device(config.device).type == "cpu" and needed > available_memory():
+        device = pick_device(config.device)
+        dtype = str(pick_dtype(config.dtype, spec, device)).removeprefix("torch.")
+        needed = Shape.of(kept, dtype).weight_bytes
+        if device.type == "cpu" and needed > available_memory():
             raise CapacityError(f"the weights take {needed / 1e9:.1f} GB; {available_memory() / 1e9:.1f} GB are free")
         self.model = Model(replace(config, load_format="dummy"))
         self.machine = machine_of(self.model.device)

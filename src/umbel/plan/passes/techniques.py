@@ -11,7 +11,7 @@ from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.memory import useful_pages
 from umbel.plan.walk.pricing import run_seconds
-from umbel.technique import Technique
+from umbel.technique import Capability, Technique
 
 CONTROL = ("admission", "queue", "keep")  # families of which other packages' rows are read without torch
 
@@ -33,7 +33,9 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
         if not row.taken_by(draft.config):
             yield from _lossy(row, draft)
     elif row.family == "attention" and _is_dearer(row.name) and draft.config.attention_backend != row.name:
-        yield Refusal(name, None, f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}")
+        elsewhere = (row.can or Capability()).elsewhere(draft.price.machine.device)
+        by_name = f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}"
+        yield Refusal(name, None, elsewhere or by_name)
     elif row.family == "lengths" and not draft.known.lengths:
         yield Refusal(name, None, "no answers of this model are known yet; the first run records their lengths")
     elif row.family in ("queue", "keep") and row.why_not and not row.taken_by(draft.config):
