@@ -167,6 +167,7 @@ CATALOG: tuple[Technique, ...] = (
         "PagedAttention, 2309.06180",
         by="always",
     ),
+    Technique("drafter", "batch", True, "umbel.spec.batch:BatchDrafter", "SuffixDecoding, 2411.04975"),
     Technique("drafter", "ngram", True, "umbel.spec.ngram:NGrams", "LLMA, 2304.04487"),
     # The first ones see the tokens of a step first.
     Technique("watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", by="always"),

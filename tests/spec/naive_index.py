@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from umbel.spec.answer_index import BEGIN, MOST_VOTES, ORDERS, UNKNOWN, WIDTH
+from umbel.spec.answer_index import BEGIN, CONTEXTS, MOST_VOTES, UNKNOWN, WIDTH
 
-Context = tuple[int, ...]
+Context = tuple[int | None, ...]
 Place = tuple[int, int]  # an answer, and which of its tokens
 
 
@@ -18,16 +18,21 @@ class Entry:
     hits: int = 0
     misses: int = 0
 
+    def score(self) -> float:
+        """How likely the token is."""
+        return (self.hits + UNKNOWN) / (self.hits + self.misses + 1)
+
 
 @dataclass
 class Found:
     """What is known of a token: its `contexts`, how `likely` it was, where the one stands that should have been there
-    by the longest of them (`usual`), and the `chance` of that."""
+    by the longest of them (`usual`), the `chance` of that, and whether it is another token (`wrong`)."""
 
     contexts: list[Context]
     likely: float = UNKNOWN
     usual: Place | None = None
     chance: float = UNKNOWN
+    wrong: bool = True
 
 
 class NaiveIndex:
@@ -41,10 +46,10 @@ class NaiveIndex:
     def contexts(self, scope: int, before: list[int]) -> list[Context]:
         """The contexts that an answer ends with, the short ones first."""
         tail = ([BEGIN] * WIDTH + before)[-WIDTH:]
-        return [(scope, *tail[-order:]) for order in ORDERS]
+        return [(scope if scoped else None, *tail[-count:]) for count, scoped in CONTEXTS]
 
     def add(self, lot: list[tuple[int, list[int]]]) -> None:
-        """Answers (scope, tokens) that finished together: they are gone through once for each length of a context."""
+        """Answers (scope, tokens) that finished together: they are gone through once for each kind of context."""
         first = len(self.answers)
         self.answers += [tokens for _, tokens in lot]
         self.likely += [[_rounded(UNKNOWN)] * len(tokens) for _, tokens in lot]
@@ -54,18 +59,20 @@ class NaiveIndex:
             for place in range(len(tokens))
         }
         left = list(found)
-        for order in range(len(ORDERS)):
-            again: dict[Context, list[Place]] = {}
+        for kind in range(len(CONTEXTS)):
+            again, new = dict[Context, list[Place]](), set[Context]()  # what is new is for those who wanted it only
             for at in left:
-                context = found[at].contexts[order]
-                if context in self.entries:
+                context, wrong = found[at].contexts[kind], found[at].wrong
+                if context in self.entries and (wrong or context not in new):
                     again.setdefault(context, []).append(at)
-                else:
+                elif wrong:
                     self.entries[context] = Entry(at)
+                    new.add(context)
             for context, places in again.items():
                 self.vote(self.entries[context], places)
             left = [at for at in left if any(at in places for places in again.values())]
-            left = [at for at in left if not self.right(self.entries[found[at].contexts[order]], at, found[at])]
+            for at in left:
+                found[at].wrong = not self.right(self.entries[found[at].contexts[kind]], at, found[at])
         for at, one in found.items():
             if one.usual is not None and self.token(one.usual) != self.token(at):
                 self.likely[one.usual[0]][one.usual[1]] = _rounded(one.chance)
@@ -99,12 +106,13 @@ class NaiveIndex:
 
     def propose(self, scope: int, before: list[int], most: int) -> tuple[list[int], list[float]]:
         """What came after the context whose token is the most likely, of such the longest, and how likely it is."""
-        found = [self.entries[c].at for c in self.contexts(scope, before) if c in self.entries]
+        found = [self.entries[c] for c in self.contexts(scope, before) if c in self.entries]
         if not found:
             return [], []
-        answer, place = max(reversed(found), key=lambda at: self.likely[at[0]][at[1]])
+        best = max(reversed(found), key=Entry.score)
+        answer, place = best.at
         likely = [one / 255 for one in self.likely[answer][place : place + most]]
-        return self.answers[answer][place : place + most], likely
+        return self.answers[answer][place : place + most], [best.score(), *likely[1:]]
 
 
 def _rounded(likely: float) -> int:

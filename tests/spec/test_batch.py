@@ -18,6 +18,9 @@ def drafter_after(answers: list[tuple[int, list[int]]]) -> BatchDrafter:
         if tokens:
             extend(drafter, [rank], [tokens])
         drafter.end(rank, done=True)
+        drafter.start(10_000 + rank, 0, 0, PROMPT)
+        drafter.propose(np.array([10_000 + rank]), np.array([1]))  # what is finished by now is learned
+        drafter.end(10_000 + rank, done=False)
     return drafter
 
 
@@ -34,15 +37,21 @@ def listed(drafts: Drafts) -> list[list[int]]:
 
 
 def test_samples_are_given_what_their_group_wrote() -> None:
-    drafter = drafter_after([(0, [1, 2, 3, 4]), (1, [1, 8, 9])])
-    for rank, group in ((10, 0), (11, 1), (12, 2)):
+    drafter = drafter_after([(0, [1, 2, 3, 4]), (1, [1, 8, 9])] * 10)
+    for rank, group in ((100, 0), (101, 1)):
         drafter.start(rank, rank, group, PROMPT)
-    asked = np.array([10, 11, 12])
-    assert listed(drafter.propose(asked, np.array([9, 9, 9]))) == [[1, 2, 3, 4], [1, 8, 9], []]
-    extend(drafter, [10, 11, 12], [[1], [1], [1]])
-    assert listed(drafter.propose(asked, np.array([2, 1, 4]))) == [[2, 3], [8], []]
-    extend(drafter, [10], [[2, 3, 4]])
+    asked = np.array([100, 101])
+    assert listed(drafter.propose(asked, np.array([9, 9])))[0][:1] == [1]
+    extend(drafter, [100, 101], [[1], [1]])
+    assert listed(drafter.propose(asked, np.array([2, 1]))) == [[2, 3], [8]]
+    extend(drafter, [100], [[2, 3, 4]])
     assert listed(drafter.propose(asked[:1], np.array([3]))) == [[]]  # the answer ended there
+
+
+def test_a_new_group_begins_with_what_others_wrote() -> None:
+    drafter = drafter_after([(0, [1, 2, 3, 4])])
+    drafter.start(100, 100, 7, PROMPT)
+    assert listed(drafter.propose(np.array([100]), np.array([3]))) == [[1, 2, 3]]
 
 
 def test_abandoned_answers_teach_nothing() -> None:

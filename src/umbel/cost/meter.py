@@ -57,6 +57,11 @@ class Meter:
         return self._means()[-1]
 
     @property
+    def steps(self) -> int:
+        """Steps counted."""
+        return int(self._table[: self._n, 0].sum() + self._open[0])
+
+    @property
     def total_seconds(self) -> float:
         """Seconds of all steps together."""
         return float(self._table[: self._n, -1].sum() + self._open[-1])

@@ -11,8 +11,10 @@ from umbel import registry
 from umbel.attention.pick import check_attention, pick_attention
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
+from umbel.cost.live import LivePrice
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
+from umbel.cost.roofline import Price
 from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
@@ -41,6 +43,7 @@ from umbel.sched.lot import Defaults
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.spec.base import MOST, Constant, Setting
+from umbel.spec.priced import PricedDepth
 from umbel.technique import NONE
 from umbel.text.tokenizer import Tokenizer
 
@@ -106,23 +109,32 @@ def plan_workload(model: Model, workload: Workload, machine: Machine, known: Kno
     )
 
 
-def build_loop(model: Model, plan: Plan, runner: Runner, known: Known | None = None, spans: Spans = NO_SPANS) -> Loop:
-    """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects."""
+def build_loop(
+    model: Model,
+    plan: Plan,
+    runner: Runner,
+    known: Known | None = None,
+    spans: Spans = NO_SPANS,
+    price: Price | None = None,
+) -> Loop:
+    """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
+    steps decides how many proposed tokens they check (None: as many as there are)."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
-    lengths, speculate = known.lengths if known else None, build_speculate(model)
+    meter, lengths = Meter(model.spec.sliding_window), known.lengths if known else None
+    speculate = build_speculate(model, meter, price)
     scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), lengths, speculate)
-    meter = Meter(model.spec.sliding_window)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
 
 
-def build_speculate(model: Model) -> Speculate | None:
+def build_speculate(model: Model, meter: Meter, price: Price | None) -> Speculate | None:
     """The phase that has tokens proposed by the drafter that was asked for; None where none was."""
     asked, spec = model.config.speculate, model.spec
     if asked in NONE["speculate"]:
         return None
     setting = Setting(spec.vocab_size, spec.max_positions, config=model.config)
-    return Speculate(registry.load("drafter", asked, setting), Constant(MOST))
+    depth = Constant(MOST) if price is None else PricedDepth(LivePrice(price, meter))
+    return Speculate(registry.load("drafter", asked, setting), depth)
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

@@ -101,7 +101,8 @@ class LocalEngine:
         spans, known = self._spans, self.history.load()
         store = None if self._given else build_store(self.model, plan.kv_pages, plan.page_size, self._take_store())
         runner = self._given or build_runner(self.model, store, spans)
-        loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans))
+        price = price_of(self.spec, self.model.config, self.machine, known.calibration)
+        loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price))
         self.loops.append(loop)
         try:
             yield loop

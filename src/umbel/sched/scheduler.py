@@ -192,7 +192,7 @@ class Scheduler:
         self.in_flight.end()
         drawing, keep = sampled.drawing, outcomes.keep
         if self.speculate is not None:
-            self.speculate.learn(sampled, keep, self.lengths.groups)
+            self.speculate.learn(sampled, keep)
         for slot in self.seqs.settle(drawing, sampled.tokens, keep).tolist():
             self._recount(slot)
         for row in outcomes.failed:

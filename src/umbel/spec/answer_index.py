@@ -1,10 +1,11 @@
 """What came after which tokens in answers that are finished: what a batch knows of the answers that it still writes.
 
-Contexts are the last 1, 2, 4 and 8 tokens of an answer, less and its beginning where it is shorter, told apart by scope
-(the rows' template). Of each context the last place is kept after which its usual token came (Boyer and Moore 1981); a
-longer context is learned only where the shorter one was wrong, as in Ziv and Lempel's dictionaries (LZ78), so that a
-token adds one entry at most, and text that was foreseen none. A draft is what an answer went on with behind the place
-whose token is the most likely.
+Contexts are the last tokens of an answer, less and its beginning where it is shorter: one or two of any answer, then
+two, four and eight of one scope (the rows' template), so that a template of few rows begins with what others wrote.
+Of each context the last place is kept after which its usual token came (Boyer and Moore 1981); a context is learned
+only where the one before it was wrong, as in Ziv and Lempel's dictionaries (LZ78), so that a token adds one entry at
+most, and text that was foreseen none. A draft is what an answer went on with behind the place whose token is the most
+likely by these votes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from umbel.spec.context_table import PLACE_BITS, ContextTable, Words, keys_of
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ORDERS = (1, 2, 4, 8)  # tokens of a context
-WIDTH = ORDERS[-1]
+CONTEXTS = ((1, False), (2, False), (2, True), (4, True), (8, True))  # how many tokens, and whether of one scope only
+WIDTH = 8  # tokens of the longest
 BEGIN = -1  # stands before an answer's first token, and behind its last one
 LIMIT = 1 << 20  # tokens kept unless asked otherwise
 MOST_VOTES = 15  # counted for and against a context's token; beyond, both are halved
@@ -29,11 +30,14 @@ UNKNOWN = 0.5  # how likely a token is that came once
 
 _GROWTH = 1.125
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-_OF_ORDERS = np.array([pow(0xD1B54A32D192ED03, i + 1, 1 << 64) for i in range(len(ORDERS))], np.uint64)
-_OF_TOKENS = np.array(  # [WIDTH, orders]: the factor of each token in each context, 0 where it is not of it
-    [[pow(int(_ODD), 9 * i + j + 2, 1 << 64) * (WIDTH - i <= n) for j, n in enumerate(ORDERS)] for i in range(WIDTH)],
+_OF_KINDS = np.array([pow(0xD1B54A32D192ED03, i + 1, 1 << 64) for i in range(len(CONTEXTS))], np.uint64)
+_OF_SCOPES = np.array([int(_ODD) * scoped for _, scoped in CONTEXTS], np.uint64)
+_OF_TOKENS = np.array(  # [WIDTH, contexts]: the factor of each token in each context, 0 where it is not of it
+    [[pow(int(_ODD), 9 * i + n + 2, 1 << 64) * (WIDTH - i <= n) for n, _ in CONTEXTS] for i in range(WIDTH)],
     np.uint64,
 )
+_VOTES = np.arange(256)
+_SCORES = ((_VOTES >> 4) + UNKNOWN) / ((_VOTES >> 4) + (_VOTES & 15) + 1)  # how likely a context's token is, by votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,16 @@ class AnswerIndex:
     def propose(self, scopes: Ints, tails: Ints, most: int) -> Continuations:
         """Up to `most` tokens that may follow: `tails` (`[answers, WIDTH]`) are the last tokens of each answer, with
         BEGIN before its first one."""
-        known = self.contexts.places(_keys(scopes, tails)[:, ::-1])  # [answers, orders], the longest first
-        best = (self._likely[known] * (known >= 0)).argmax(1)
-        place = known[np.arange(len(known)), best]
-        places = np.where(place < 0, self.n_tokens, place)[:, None] + np.arange(most)
-        np.minimum(places, self.n_tokens, out=places)  # where BEGIN stands
-        tokens = self._log[places]
+        entries = self.contexts.find(_keys(scopes, tails)[:, ::-1])  # [answers, contexts], the longest first
+        scores = _SCORES[self.contexts.votes[entries]] * (entries >= 0)
+        best = (np.arange(len(entries)), scores.argmax(1))
+        score, entry = scores[best], entries[best]
+        place = np.where(score > 0, self.contexts.place_of(entry), self.n_tokens)  # where BEGIN stands
+        places = np.minimum(place[:, None] + np.arange(most), self.n_tokens)
+        tokens, likely = self._log[places], self._likely[places] / 255
+        likely[:, 0] = score
         inside = np.logical_and.accumulate(tokens != BEGIN, axis=1)
-        return Continuations(tokens, self._likely[places] * inside / 255, inside.sum(1))
+        return Continuations(tokens, likely * inside, inside.sum(1))
 
     def add(self, scopes: Ints, tokens: Ints, begin: Ints) -> None:
         """Answers are finished: that of scope `scopes[i]` is `tokens[begin[i]:begin[i + 1]]`."""
@@ -94,22 +100,22 @@ class AnswerIndex:
         self._learn(_keys(scopes[owner], tails), first + np.arange(len(tokens)) + owner)
 
     def _learn(self, keys: Words, at: Ints) -> None:
-        """The tokens at `at` (`[tokens]`) came after contexts (`[tokens, orders]`), short ones first."""
-        table, left = self.contexts, np.arange(len(at))
+        """The tokens at `at` (`[tokens]`) came after contexts (`[tokens, contexts]`), short ones first."""
+        table, left, wrong = self.contexts, np.arange(len(at)), np.ones(len(at), bool)
         likely, usual = np.full(len(at), UNKNOWN), at.copy()  # and where the token that it should have been stands
         chance = likely.copy()  # of that token
         table.make_room(len(at))
-        for order in range(len(ORDERS)):
-            entries, first = table.find_or_insert(keys[left, order], at[left])
+        for kind in range(len(CONTEXTS)):
+            entries, first = table.find_or_insert(keys[left, kind], at[left], wrong)
             again = np.flatnonzero(~first & (entries >= 0))
             left, entries = left[again], entries[again]
+            if not len(left):
+                break
             hits, misses, agrees = self._vote(entries, at[left])
             usual[left] = table.place_of(entries)
             likely[left] = (likely[left] + agrees * hits) / (1 + hits + misses)
             chance[left] = (self._likely[usual[left]] / 255 + hits) / (1 + hits + misses)
-            left = left[~agrees]
-            if not len(left):
-                break
+            wrong = ~agrees
         missed = self._log[usual] != self._log[at]
         self._likely[usual[missed]] = _rounded(chance[missed])
         self._likely[at] = _rounded(likely)
@@ -166,9 +172,9 @@ def _rounded(likely: Floats) -> NDArray[np.uint8]:
 
 
 def _keys(scopes: Ints, tails: Ints) -> Words:
-    """The key of every context that tails end with (`[answers, orders]`); `tails` are `[answers, WIDTH]`."""
+    """The key of every context that tails end with (`[answers, contexts]`); `tails` are `[answers, WIDTH]`."""
     sums = tails.view(np.uint64) @ _OF_TOKENS
-    sums += scopes.view(np.uint64)[:, None] * _ODD + _OF_ORDERS
+    sums += scopes.view(np.uint64)[:, None] * _OF_SCOPES + _OF_KINDS
     sums ^= sums >> np.uint64(32)
     sums *= _ODD
     return keys_of(sums)

@@ -104,9 +104,14 @@ class Depth(Protocol):
         next tokens of a sample with 1 or more wait until its last ones are known, where the runner works ahead."""
         ...
 
-    def learn(self, groups: Ints, places: Ints, drafted: Ints, accepted: Ints) -> None:
-        """Of samples of these groups, with so many tokens before (`places`), the first `accepted` of the tokens that
-        were `drafted` came true (`[samples]`, 1 or more drafted)."""
+    def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
+        """How many of the first tokens of each draft are worth checking (`[samples]`); `drafts` are those of samples
+        `ranks`, some of those that `most` was asked of last."""
+        ...
+
+    def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
+        """Of the tokens that were `drafted` for these samples in a step that is done, the first `accepted` came true
+        (`[samples]`, 1 or more drafted)."""
 
 
 class Constant:
@@ -119,5 +124,9 @@ class Constant:
         """The same for every sample."""
         return np.full(len(decoding.ranks), self._most)
 
-    def learn(self, groups: Ints, places: Ints, drafted: Ints, accepted: Ints) -> None:
+    def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
+        """All of them."""
+        return drafts.counts
+
+    def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
         """There is nothing to learn."""

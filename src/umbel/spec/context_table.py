@@ -47,18 +47,21 @@ class ContextTable:
         """Memory held."""
         return self.words.nbytes + self.votes.nbytes
 
-    def places(self, keys: Words) -> Ints:
-        """The place of each key, -1 of one that is not there (any shape)."""
-        words = self.words[_homes(keys, len(self.words))].reshape(-1, 2 * WAYS)
-        same = words >> _SHIFT == keys.reshape(-1, 1)
-        return np.where(same, (words & _PLACE).view(np.int64), -1).max(1).reshape(keys.shape)
+    def find(self, keys: Words) -> Ints:
+        """The entry of each key, -1 of one that is not there (any shape)."""
+        homes = _homes(keys, len(self.words))
+        words = self.words[homes].reshape(-1, 2 * WAYS)
+        way = (words >> _SHIFT == keys.reshape(-1, 1)).argmax(1)
+        entries = homes.reshape(-1)[2 * np.arange(len(way)) + way // WAYS] * WAYS + way % WAYS
+        same = self.words.reshape(-1)[entries] >> _SHIFT == keys.reshape(-1)
+        return np.where(same, entries, -1).reshape(keys.shape)
 
-    def find_or_insert(self, keys: Words, places: Ints) -> tuple[Ints, Flags]:
-        """The entries of keys (`[keys]`, -1 where one is left out), new ones with their places; and which are the first
-        of a new entry. There must be room."""
-        entries = self._find(keys)
+    def find_or_insert(self, keys: Words, places: Ints, wanted: Flags | None = None) -> tuple[Ints, Flags]:
+        """The entries of keys (`[keys]`), new ones with their places, and which are the first of a new entry: -1 where
+        one is left out, or is not there and not `wanted` (None: all are). There must be room."""
+        entries = self.find(keys)
         first = np.zeros(len(keys), bool)
-        absent = np.flatnonzero(entries < 0)
+        absent = np.flatnonzero(entries < 0 if wanted is None else wanted & (entries < 0))
         if len(absent):
             new, at, which = np.unique(keys[absent], return_index=True, return_inverse=True)
             found = self._insert(new << _SHIFT | places[absent[at]].view(np.uint64))
@@ -96,12 +99,6 @@ class ContextTable:
         self.votes[gone] = 0
         self.move(taken[places >= before], places[places >= before] - before)
         self.size = len(taken) - len(gone)
-
-    def _find(self, keys: Words) -> Ints:
-        homes = _homes(keys, len(self.words))
-        same = (self.words[homes] >> _SHIFT == keys[:, None, None]).reshape(-1, 2 * WAYS)
-        way, each = same.argmax(1), np.arange(len(keys))
-        return np.where(same[each, way], homes[each, way // WAYS] * WAYS + way % WAYS, -1)
 
     def _insert(self, words: Words) -> Ints:
         """Put words of different new keys into the emptier of their buckets; returns their entries, -1 without one."""

@@ -54,11 +54,11 @@ class Speculate:
             which, slots, most = which[some], slots[some], most[some]
             self._tell(books, slots, seqs.n_out[slots])
             drafts = self.drafter.propose(seqs.rank[slots], most)
-            self._put(agenda, books, which, drafts)
+            self._put(agenda, books, which, drafts, self.depth.keep(seqs.rank[slots], drafts))
 
-    def learn(self, sampled: SampledTokens, keep: Ints, groups: Ints) -> None:
+    def learn(self, sampled: SampledTokens, keep: Ints) -> None:
         """Count which of the proposed tokens came true, and let the rule learn from it; `keep` of the draws of each
-        sample count, and `groups` (`[rows]`) says which rows are alike."""
+        sample count."""
         drawing = sampled.drawing
         if drawing.single:
             return
@@ -66,7 +66,7 @@ class Speculate:
         drafted, accepted = drawing.counts[which] - 1, sampled.accepted[which]
         self.drafted_tokens += int(drafted.sum())
         self.accepted_tokens += int(np.minimum(accepted, keep[which]).sum())
-        self.depth.learn(groups[drawing.rows[which]], drawing.before[which], drafted, accepted)
+        self.depth.learn(drawing.ranks[which], drafted, accepted)
 
     def finish(self, books: Books, slot: int, tokens: int) -> None:
         """A sample is done with its first `tokens` tokens."""
@@ -118,11 +118,12 @@ class Speculate:
         self.drafter.end(self._known.rank.item(slot), done=done)
         self._known.rank[slot] = -1
 
-    def _put(self, agenda: Agenda, books: Books, which: Ints, drafts: Drafts) -> None:
-        """Put as many of the drafts of samples `which` on the agenda as there is budget and room for."""
+    def _put(self, agenda: Agenda, books: Books, which: Ints, drafts: Drafts, counts: Ints) -> None:
+        """Put the first `counts` tokens of the drafts of samples `which` on the agenda, as far as there is budget and
+        room."""
         seqs, kv, slots = books.seqs, books.kv, agenda.slots[which]
         tips, fed = seqs.tip[slots], agenda.tip_counts[which]
-        counts = _shared(drafts.counts, agenda.budget)
+        counts = _shared(counts, agenda.budget)
         missing = kv.missing(tips, fed + counts)
         # Where the next step is decided before these tokens are checked, every running sample may want a page in it.
         if int(missing.sum()) + (seqs.n_running if self._ahead else 0) > kv.pool.free:
