@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from umbel.ir.params import SamplingParams
 
 PROMPTS = [[7, 8, 9] * 9 + [i, i + 1] for i in range(10, 16)] + [[5], [200, 3, 77]]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=14, ignore_eos=True)
+SCORED = SamplingParams(temperature=0.0, max_tokens=2, prompt_logprobs=1)
 DRAWN = SamplingParams(temperature=0.7, seed=5, n=2, max_tokens=9, ignore_eos=True, min_tokens=3, stop_token_ids=(4,))
 
 
@@ -46,6 +48,10 @@ def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
             )
             assert got == wanted
         assert cut.stats().drafted_tokens
+        wanted, got = ([o.prompt_logprobs for o in llm.generate(PROMPTS, SCORED)] for llm in (alone, cut))
+        for one, other in zip(chain.from_iterable(wanted), chain.from_iterable(got), strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or one.logprob == pytest.approx(other.logprob, abs=1e-4)
         assert cut.engine.model.decoder.spec.n_heads == 2 and cut.spec.n_heads == 4
     finally:
         ranks = cut.engine.model.ranks

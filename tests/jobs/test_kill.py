@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,11 @@ from umbel.cli.main import main
 from umbel.jobs.verify import verify
 
 N_ROWS = 40
+KINDS: list[dict[str, Any]] = [
+    {"choices": [" right", " wrong answer"], "calibration_prompt": "N/A"},
+    {"prompt_logprobs": 2},
+    {"continuations": [" the report", [5, 6]]},
+]
 TOOL = Path(__file__).parents[2] / "tools" / "kill_test.py"
 
 
@@ -36,6 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(place / "tiny", "qwen3")
     rng = random.Random(1)
     rows = [{"prompt": f"Classify the text {rng.random()}", "max_tokens": 4 + i % 40, "seed": i} for i in range(N_ROWS)]
+    for row, more in zip(rows[::6], KINDS * N_ROWS, strict=False):
+        row.update(more)
     (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(arguments(place, "whole")) == 0
     return place

@@ -16,8 +16,9 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload
 from umbel.plan.passes.lengths import UNBOUNDED
-from umbel.plan.planner import PASSES, make_plan
+from umbel.plan.planner import PASSES, chosen_passes, draft_of, make_plan
 from umbel.plan.walk.clock import Limits, walk
+from umbel.plan.walk.pricing import run_draft, scored_tokens
 from umbel.plan.walk.samples import WalkSamples
 
 
@@ -148,6 +149,35 @@ def test_walk_releases_a_group_before_the_next_needs_its_room() -> None:
     assert tight.kv_peak_tokens <= 800
     assert roomy.kv_peak_tokens < 10 * (160 + 8 * 32)  # the first groups are gone when the last ones come
     assert tight.steps >= roomy.steps
+
+
+def test_logits_of_scored_tokens_are_counted_once_and_paid_for() -> None:
+    """Rows that share want scores from different places on; a sum over the trie of all rows is the oracle."""
+    prompts = [*groups(3, 5, 40, 7), [9, *run(9, 30)], run(4, 12), [5], [5]]
+    params = [
+        SamplingParams(max_tokens=2, prompt_logprobs=None if i % 4 == 0 else 1, logprob_start_len=i % 3 * 20)
+        for i in range(len(prompts))
+    ]
+    wanted = {
+        tuple(prompt[: at + 1])
+        for prompt, asked in zip(prompts, params, strict=True)
+        for at in range(max(asked.logprob_start_len, 1), len(prompt))
+        if asked.prompt_logprobs is not None
+    }
+    plain = [dataclasses.replace(one, prompt_logprobs=None) for one in params]
+    every_fork = EngineConfig("x", dtype="float32", prefix="every-fork", chunk=16)
+    drafts = []
+    for each in (params, plain):
+        load = Workload.of(prompts, each)
+        draft = draft_of(load, SPEC, every_fork, MACHINE, loaded=False, known=None, asked_dtype=None)
+        for _, one in chosen_passes(()):
+            draft = one(draft)
+        drafts.append(draft)
+    assert [scored_tokens(draft) for draft in drafts] == [len(wanted), 0]
+    loads = [run_draft(draft)[1] for draft in drafts]
+    drawn = [float((load.steps * load.samples).sum()) for load in loads]
+    assert drawn[0] - drawn[1] == pytest.approx(len(wanted))
+    assert drafts[0].price.total(loads[0]).expected > drafts[1].price.total(loads[1]).expected
 
 
 def test_very_many_rows_are_walked_together(monkeypatch: pytest.MonkeyPatch) -> None:

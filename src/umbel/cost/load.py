@@ -15,7 +15,7 @@ class Load:
     """Steps of the same kind, one entry each: how many there are (`steps`), and what one of them does.
 
     `tokens`: tokens computed.
-    `samples`: tokens drawn.
+    `samples`: tokens whose logits are made, to draw from or to score the next one.
     `pairs`: pairs of a query and a key it sees.
     `kv_read`: tokens whose KV is read; what many rows read together counts once, as in StepResult.kv_tokens_read.
     `draws`: samples that are drawn at random (zero where not given).
@@ -44,3 +44,8 @@ class Load:
     def drawing(self, share: float) -> Load:
         """The same steps, with this share of their samples drawn at random."""
         return replace(self, draws=self.samples * share)
+
+    def scoring(self, tokens: int) -> Load:
+        """The same steps, with the logits of so many tokens beside, spread like the tokens that are computed."""
+        total = float((self.steps * self.tokens).sum())
+        return replace(self, samples=self.samples + self.tokens * (tokens / total)) if tokens and total else self

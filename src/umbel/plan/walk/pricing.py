@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from umbel.cost.roofline import Load
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
+from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
 from umbel.plan.walk.samples import WalkSamples
 
@@ -23,7 +26,7 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
     timeline = walk(draft.forest, rows, limits)
-    return timeline, timeline.load.drawing(random_share(draft))
+    return timeline, timeline.load.drawing(random_share(draft)).scoring(scored_tokens(draft))
 
 
 def run_seconds(draft: PlanDraft, **changes: object) -> float:
@@ -31,6 +34,21 @@ def run_seconds(draft: PlanDraft, **changes: object) -> float:
     this function."""
     changed = replace(draft, **changes)  # type: ignore[arg-type]
     return changed.price.total(run_draft(changed, ROUGH_SAMPLES)[1]).expected
+
+
+def scored_tokens(draft: PlanDraft) -> int:
+    """Prompt tokens whose log-probabilities are wanted, those of shared runs once."""
+    params, forest = Distinct.of(draft.workload.params), draft.forest
+    asked = params.flags(lambda p: p.prompt_logprobs is not None)
+    if not asked.any():
+        return 0
+    first = forest.end.copy()  # [nodes] the place from which on some row below wants scores
+    np.minimum.at(first, forest.leaf[asked], params.column(lambda p: max(p.logprob_start_len, 1))[asked])
+    depth = sum_above(forest, np.ones(forest.n_nodes, np.int64))
+    for level in range(int(depth.max(initial=0)), 1, -1):
+        nodes = np.flatnonzero(depth == level)
+        np.minimum.at(first, forest.parent[nodes], first[nodes])
+    return int((forest.end - np.maximum(first, forest.start)).sum())
 
 
 def random_share(draft: PlanDraft) -> float:
