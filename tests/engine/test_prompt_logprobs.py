@@ -177,6 +177,14 @@ def test_logits_that_are_no_numbers_are_an_error(llm: LLM, monkeypatch: pytest.M
     assert fine.error is None
 
 
+def test_rows_whose_tokens_are_proposed_have_the_same_scores(llm: LLM) -> None:
+    params = replace(SCORED, max_tokens=30)
+    wanted = llm.generate(PROMPTS, params)
+    with LLM(str(llm.config.model), dtype="float32", device="cpu", chunk=64, speculate="ngram") as tested:
+        assert plain(tested.generate(PROMPTS, params)) == plain(wanted)
+        assert tested.stats().drafted_tokens
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_random_rows_are_scored_as_what_they_hold(llm: LLM, seed: int, ahead: bool) -> None:
     """On a runner whose scores are a hash of all that a token could see, in pools that are too small for all rows."""

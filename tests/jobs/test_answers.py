@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_plain_logprobs_of_prompts(tmp_path: Path) -> None:
     assert list(rows[0]) == ["custom_id", "text", "token_ids", "finish_reason", "usage", "prompt_logprobs", "error"]
     assert rows[0]["prompt_logprobs"] == [None, {"token_id": ord("i"), "logprob": -0.25, "top": top}]
     assert (rows[0]["text"], rows[0]["token_ids"], rows[0]["finish_reason"]) == ("", [], "length")
+    output = Output(0, 2, (Completion(0, "", (), "length"),))
+    assert not output.cut and replace(output, outputs=(Completion(0, "", (1,), "length"),)).cut
     assert list(rows[1]) == ["custom_id", "choices", "usage", "prompt_logprobs", "error"]
     assert rows[1]["prompt_logprobs"] == [None, None]
 

@@ -80,6 +80,14 @@ def test_lengths_are_bounded_by_the_context() -> None:
     assert "1 row " in plan.decision("output tokens").reason
 
 
+def test_rows_that_want_no_tokens_are_expected_to_have_none() -> None:
+    params = [SamplingParams(max_tokens=0 if i % 2 else 3, prompt_logprobs=0) for i in range(10)]
+    plan = plan_of(Workload.of([[i, *run(i, 20)] for i in range(10)], params))
+    assert plan.lengths.tolist() == [3, 0] * 5 and plan.estimates.output_tokens == 15
+    none = plan_of(Workload.of([[5, 6], [7]], params[1]))
+    assert none.estimates.output_tokens == 0 and none.estimates.steps == 1
+
+
 def test_duplicates_have_equal_tokens_and_params() -> None:
     a, b = SamplingParams(max_tokens=4), SamplingParams(max_tokens=4, seed=1)
     workload = Workload.of([[1, 2], [1, 2], [1, 2], [1], [1, 2]], [a, SamplingParams(max_tokens=4), b, a, b])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from tests.plan.workloads import MACHINE, SPEC
 from umbel.cost.roofline import Load, Price
 from umbel.cost.shape import Shape
 from umbel.ir.params import SamplingParams
+from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 from umbel.ir.workload import Workload
 from umbel.runner.base import run_step
@@ -73,6 +76,15 @@ def test_a_step_costs_its_price(shared: bool, read: int) -> None:
     run_step(runner, step())
     assert runner.seconds == pytest.approx(2 * expected)
     assert (runner.prompt_tokens, runner.answer_tokens, runner.again) == (4, 2, 0)
+
+
+def test_scored_tokens_cost_their_logits() -> None:
+    """What is scored beside the draws is priced like a draw, each row of logits once, and gets numbers."""
+    runner = SimRunner(PRICE, workload(), ints(3, 3))
+    result = run_step(runner, replace(step(), scores=Scores(ints(0, 0, 1), ints(4, 5, 6), top=2)))
+    assert runner.load.samples.tolist() == [2 + 2]
+    assert result.scores is not None and result.scores.top_logprobs.shape == (3, 2)
+    assert result.scores.logprobs.tolist() == [0, 0, 0]
 
 
 def test_windows_bound_what_a_token_sees() -> None:

@@ -78,3 +78,8 @@ class Output:
     def output_tokens(self) -> int:
         """Tokens generated in all completions together."""
         return sum(len(c.token_ids) for c in self.outputs)
+
+    @property
+    def cut(self) -> bool:
+        """Whether its limit ended a completion; not one that was to have no tokens."""
+        return any(c.finish_reason == "length" and c.token_ids for c in self.outputs)

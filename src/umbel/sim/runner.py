@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load, Price
+from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.runner.base import Wait, done
@@ -64,7 +65,8 @@ class SimRunner:
         for column, value in zip(self._steps, (*amounts, seconds), strict=True):
             column.append(value)
         bad = np.zeros(len(step.sampling), bool)
-        return done(StepResult(self._draw(step), bad, seconds=seconds, kv_tokens_read=int(kv_read)))
+        scores = None if step.scores is None else _no_scores(step.scores)
+        return done(StepResult(self._draw(step), bad, scores=scores, seconds=seconds, kv_tokens_read=int(kv_read)))
 
     def close(self) -> None:
         """Do nothing: there is no device."""
@@ -104,12 +106,19 @@ class SimRunner:
         seen = step.positions + 1
         pairs = int((seen if self.window is None else np.minimum(seen, self.window)).sum())
         sampling = step.sampling
-        return 1, step.n_rows, len(sampling), pairs, kv_read, int((sampling.temperature > 0).sum())
+        logits = len(sampling) + (0 if step.scores is None else len(np.unique(step.scores.at)))
+        return 1, step.n_rows, logits, pairs, kv_read, int((sampling.temperature > 0).sum())
 
     def _draw(self, step: Step) -> Ints:
         sampling = step.sampling
         last = self._last[np.searchsorted(self._keys, sampling.keys)]
         return np.where(sampling.positions >= last, END, FILLER)
+
+
+def _no_scores(asked: Scores) -> TokenScores:
+    """Log-probabilities of 0, as nothing is computed."""
+    shape = len(asked), asked.top
+    return TokenScores(np.zeros(len(asked)), np.zeros(shape, np.int64), np.zeros(shape))
 
 
 def _read_once(step: Step) -> int:

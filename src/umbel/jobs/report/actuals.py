@@ -65,7 +65,7 @@ class OpenPart:
         rows = np.array([o.row for o in outputs], np.int64)
         made = np.array([len(o.outputs[0].token_ids) if len(o.outputs) == 1 else o.output_tokens for o in outputs])
         failed = np.array([i for i, o in enumerate(outputs) if not o.outputs], np.int64)
-        cut = np.array([i for i, o in enumerate(outputs) if "length" in [c.finish_reason for c in o.outputs]], np.int64)
+        cut = np.array([i for i, o in enumerate(outputs) if o.cut], np.int64)
         expected = self._expected[rows]
         expected[failed] = 0
         line = self._line[rows]

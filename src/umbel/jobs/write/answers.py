@@ -43,8 +43,7 @@ class Renderer:
             item = _plain(custom_id, output, produced, many=many)
         else:
             item = self._openai.answer(row, custom_id, style, output, prompt)
-        cut = "length" in [c.finish_reason for c in output.outputs]
-        return Result(row, orjson.dumps(item), None, output.prompt_tokens, produced, cut)
+        return Result(row, orjson.dumps(item), None, output.prompt_tokens, produced, output.cut)
 
     def scores(self, row: int, custom_id: str | None, scored: ScoredRow) -> Result:
         """The line of a row whose continuations were scored."""

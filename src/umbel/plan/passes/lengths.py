@@ -36,6 +36,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     context leaves.
     """
     samples, asked, certain = _asked(draft)
+    none = Distinct.of(draft.workload.params).flags(lambda p: p.max_tokens == 0)
     limits = draft.workload.longest_answers(draft.spec.max_positions)
     lengths = np.where(asked > 0, limits, np.minimum(UNBOUNDED, limits))
     groups, templates = _templates(draft)
@@ -43,7 +44,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     expected, variance, learned = _learned(curves, groups, limits)
     learned &= ~certain
     spread_out = np.where(learned, _spread_out(curves, groups, limits), lengths)
-    lengths = np.where(learned, expected, lengths)
+    lengths = np.where(none, 0, np.where(learned, expected, lengths))
     total = int((lengths * samples).sum())
     spread = min(_half_width(np.where(learned, variance, 0.0), samples, groups, curves) / max(total, 1), 1.0)
     decision = _decision(total, spread, learned, int((asked == 0).sum()))
