@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.drafters import Scripted
 from tests.engine.test_ahead import PAGE, Ahead
 from tests.packages import ROWS, TOYS, installed, write_package
 from umbel import registry
@@ -18,7 +19,7 @@ from umbel.engine.loop import Loop
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.engine.watch.watchers import Watchers
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Output
+from umbel.ir.request import Completion, Output
 from umbel.ir.sampled import Drawing, SampledTokens
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
@@ -27,8 +28,10 @@ from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner, Wait, done
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Defaults, Lot
+from umbel.sched.phases.speculate import Speculate
 from umbel.sched.request_table import RequestTable
 from umbel.sched.scheduler import Scheduler
+from umbel.spec.base import Constant
 from umbel.text.tokenizer import Tokenizer
 
 TOY = "alternating"
@@ -117,12 +120,19 @@ class Telling(FakeRunner):
         )
 
 
-def answers_of(name: str, runner: Runner, pages: int = 200, chunk: int = 16) -> dict[int, object]:
-    """The answers to rows that share beginnings, under one watcher beside the one that ends them."""
+def answers_of(
+    name: str, runner: Runner, pages: int = 200, chunk: int = 16, script: Scripted | None = None
+) -> dict[int, tuple[Completion, ...]]:
+    """The answers to rows that share beginnings, under one watcher beside the one that ends them; with tokens that a
+    script proposes, which knows the answers by row."""
     params, _ = rows_of(6, 32)
     workload = Workload.of([[30, 31, *range(40, 40 + i % 9), i] for i in range(len(params))], params)
     defaults = replace(DEFAULTS, eos=tuple(range(0, 300, 9)))  # so that some are drawn
-    loop = Loop(Scheduler(PagePool(pages, PAGE), chunk), runner, TOKENIZER, defaults, watchers=makers(name))
+    speculate = None if script is None else Speculate(script, Constant(3))
+    scheduler = Scheduler(PagePool(pages, PAGE), chunk, speculate=speculate)
+    loop = Loop(scheduler, runner, TOKENIZER, defaults, watchers=makers(name))
+    if script is not None:
+        script.whole = lambda rank, whole=script.whole: whole(int(scheduler.waiting.rows[rank]))  # type: ignore[misc]
     limits = np.arange(len(params)) % 20 + 1
     loop.add_lot(Lot(workload, build_forest(workload), defaults.end_ids(workload), limits))
     found = {output.row: output for output in loop.run() if isinstance(output, Output)}
@@ -147,3 +157,17 @@ def test_rows_that_it_does_not_watch_do_not_feel_it(name: str) -> None:
     others = set(got) - mine
     assert [got[row] for row in others] == [without[row] for row in others]
     assert name == "endings" or any(got[row] != without[row] for row in mine)
+
+
+@EACH
+@pytest.mark.parametrize("ahead", [False, True])
+def test_steps_may_check_proposed_tokens(name: str, ahead: bool) -> None:
+    """Right ones and wrong ones; for rows that are watched in lockstep, none is proposed."""
+    wanted, proposed = answers_of(name, Telling(200, PAGE, 300)), 0
+    for right in (0.0, 0.7, 1.0):
+        truth = {row: outputs[0].token_ids for row, outputs in wanted.items()}
+        script = Scripted(truth.__getitem__, right, (0, 9, 18))
+        runner: Runner = Telling(200, PAGE, 300)
+        assert answers_of(name, Ahead(runner) if ahead else runner, chunk=200, script=script) == wanted
+        proposed += script.proposed
+    assert proposed > 50

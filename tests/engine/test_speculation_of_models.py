@@ -105,6 +105,27 @@ def test_answers_are_those_of_plain_decoding(
     assert any(isinstance(c.stop_reason, str) for output in wanted for c in output.outputs)
 
 
+def test_sessions_stream_the_tokens_that_came_true(llm: LLM) -> None:
+    """Several in one event; the tokens of a ticket joined are its answer, and what rows have cost are tokens of
+    answers."""
+    prompts, params = [[7, 8, 9] * 6 + [7 + i] for i in range(4)], SamplingParams(temperature=0.0, max_tokens=40)
+    wanted = llm.generate(prompts, params)
+    several, tokens = 0, dict[int, tuple[int, ...]]()
+    with LLM(str(llm.config.model), **SMALL, chunk=64, speculate="ngram") as tested, tested.session() as session:
+        tickets = session.add(prompts, params, stream=True)
+        session.close()
+        for event in session:
+            if event.kind == "tokens":
+                several += len(event.token_ids) > 1
+                tokens[event.ticket] = tokens.get(event.ticket, ()) + event.token_ids
+            else:
+                assert event.output is not None
+                assert event.output.outputs == wanted[tickets.index(event.ticket)].outputs
+                assert tokens[event.ticket] == event.output.outputs[0].token_ids
+        assert session.spent(tickets).output_tokens == sum(map(len, tokens.values()))
+        assert several and tested.stats().accepted_tokens
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("right", [0.0, 0.4, 0.9, 1.0])
 def test_a_hundred_thousand_tokens_are_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch, right: float) -> None:

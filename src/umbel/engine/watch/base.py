@@ -27,7 +27,7 @@ class Watcher:
     """Looks at the tokens that samples of some rows are given. What it holds of a sample goes by the sample's rank.
 
     `lockstep`: no step is decided for its samples before it has seen their last tokens, also where the runner works a
-    step ahead. `masking`: it says which tokens its samples may draw.
+    step ahead, and no tokens are proposed for them. `masking`: it says which tokens its samples may draw.
     """
 
     lockstep = False
