@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
 from typing import NoReturn
 
 from umbel.config import PAGE_SIZE, EngineConfig
@@ -119,9 +118,3 @@ class LLM(Scoring):
     def close(self) -> None:
         """Give the memory of the model and its KV back; nothing can be run any more."""
         self.engine.close()
-
-    def __enter__(self) -> LLM:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

@@ -34,11 +34,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(tiny: Path) -> Iterator[Replicas]:
-    replicas = Replicas(str(tiny), data_parallel_size=2, **OPTIONS)
-    yield replicas
-    running = replicas.pool.processes
-    replicas.stop()
-    assert all(ended(pid) for pid in running.values())
+    with Replicas(str(tiny), data_parallel_size=2, **OPTIONS) as replicas:
+        yield replicas
+        replicas.generate([[5]])  # a test may have ended the processes
+        running = dict(replicas.pool.processes)
+    assert running and all(ended(pid) for pid in running.values())
 
 
 @pytest.fixture(scope="module")

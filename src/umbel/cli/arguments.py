@@ -1,8 +1,9 @@
 """Reads a command line by the signature of a command: names, types, defaults and help stand beside each parameter.
 
 A parameter is `name: Annotated[type, Option(...)] = default` or `Argument(...)`; types are str, int, float, Path, bool
-(a flag), a Literal (a choice) and list[str] (may be repeated), each of them also `| None`. Built on argparse, which
-loads in milliseconds: `umbel plan` and `umbel --help` answer before a larger library would have been imported.
+(a flag), a Literal (a choice) and list[str] (may be repeated), each of them also `| None`. A parameter whose type is a
+dataclass stands for all of its fields, which are written the same way. Built on argparse, which loads in milliseconds:
+`umbel plan` and `umbel --help` answer before a larger library would have been imported.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -48,21 +49,51 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
     about = cleandoc(command.__doc__ or "")
     parser = _Parser(name, description=about, allow_abbrev=False, add_help=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
-    hints, all_of_it = get_type_hints(command, include_extras=True), signature(command).parameters
-    parameters = {name: it for name, it in all_of_it.items() if get_origin(hints[name]) is Annotated}
-    actions = [_add(parser, parameter, hints[parameter.name]) for parameter in parameters.values()]
+    options, groups = _options(command)
+    actions = [_add(parser, option) for option in options]
     parser.usage = f"{name} [OPTIONS]" + "".join(f" {a.metavar}" for a in actions if not a.option_strings)
-    bare = {f"--{name}" for name in parameters if getattr(get_args(hints[name])[1], "bare", False)}
+    bare = {f"--{option.name}" for option in options if getattr(option.told, "bare", False)}
     # Options may stand before, behind and between the places of arguments.
     found, unknown = parser.parse_known_intermixed_args([f"{w}=" if w in bare else w for w in arguments])
     if unknown:  # said before what is missing, which may be what was misspelt
         what = "option" if unknown[0].startswith("-") else "argument"
         known = [option for action in actions for option in action.option_strings]
         parser.error(f"no {what} {unknown[0]!r}{nearest(unknown[0].split('=')[0], known)}")
-    for action, parameter in zip(actions, parameters.values(), strict=True):
-        if parameter.default is Parameter.empty and getattr(found, parameter.name) is None:
+    values = vars(found)
+    for action, option in zip(actions, options, strict=True):
+        if option.default is Parameter.empty and values[option.name] is None:
             parser.error(f"{'/'.join(action.option_strings) or action.metavar} is missing")
-    return command(**vars(found), **{name: value for name, value in more.items() if name in all_of_it}) or 0
+    made = {name: kind(**{f.name: values.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+    taken = signature(command).parameters
+    return command(**values, **made, **{name: value for name, value in more.items() if name in taken}) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """An option or argument as a command declares it."""
+
+    name: str
+    kind: Any
+    told: Argument | Option
+    default: Any
+
+
+def _options(command: Callable[..., int | None]) -> tuple[list[_Declared], dict[str, type]]:
+    """All that a command takes, in order, and the groups among its parameters by name."""
+    hints, found, groups = get_type_hints(command, include_extras=True), list[_Declared](), dict[str, type]()
+    for parameter in signature(command).parameters.values():
+        hint = hints[parameter.name]
+        if get_origin(hint) is Annotated:
+            found.append(_Declared(parameter.name, *get_args(hint), parameter.default))
+        elif is_dataclass(hint) and isinstance(hint, type):
+            groups[parameter.name] = hint
+            inner = get_type_hints(hint, include_extras=True)
+            defaults = [Parameter.empty if f.default is MISSING else f.default for f in fields(hint)]
+            found += [
+                _Declared(f.name, *get_args(inner[f.name]), default)
+                for f, default in zip(fields(hint), defaults, strict=True)
+            ]
+    return found, groups
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -97,14 +128,13 @@ class _Parser(argparse.ArgumentParser):
 _METAVARS = MappingProxyType({int: "N", float: "X", Path: "PATH"})
 
 
-def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> argparse.Action:
-    """Add one parameter to the parser."""
-    kind, told = get_args(hint)
-    default = None if parameter.default is Parameter.empty else parameter.default
+def _add(parser: argparse.ArgumentParser, option: _Declared) -> argparse.Action:
+    """Add one option or argument to the parser."""
+    kind, told, default = option.kind, option.told, None if option.default is Parameter.empty else option.default
     more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
     if isinstance(told, Argument):
-        metavar = told.metavar or parameter.name.upper()
-        return parser.add_argument(parameter.name, type=_plain(kind), nargs="?", metavar=metavar, **more)
+        metavar = told.metavar or option.name.upper()
+        return parser.add_argument(option.name, type=_plain(kind), nargs="?", metavar=metavar, **more)
     plain = _plain(kind)
     if plain is bool:
         more["action"] = "store_true"
@@ -119,8 +149,8 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter, hint: Any) -> ar
         more["metavar"] = told.metavar or _METAVARS[plain]
     if default not in (None, False):
         more["help"] += f" [{default}]"
-    names = told.names or (f"--{parameter.name.replace('_', '-')}",)
-    return parser.add_argument(*names, dest=parameter.name, **more)
+    names = told.names or (f"--{option.name.replace('_', '-')}",)
+    return parser.add_argument(*names, dest=option.name, **more)
 
 
 def _text(given: str) -> str:

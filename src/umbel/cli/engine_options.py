@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from umbel.cli.arguments import Option
+from umbel.config import PAGE_SIZE, EngineConfig
 
 Dtype = Annotated[str, Option(help="{choices}.")]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+KVTokens = Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")]
+Chunk = Annotated[
+    int | None,
+    Option("--chunk", "--max-num-batched-tokens", help="Most tokens that one step computes; derived if not given."),
+]
+PageSize = Annotated[int, Option("--page-size", "--block-size", help="Tokens of a page of the KV pool.", min=1)]
 Prefix = Annotated[str, Option(help="Runs shared: {choices}.")]
 Admission = Annotated[str, Option(help="When rows start in a tight pool: {choices}.")]
 Linear = Annotated[str, Option(help="Products of the layers: {choices}.")]
 KVCacheDtype = Annotated[str, Option(help="Keys and values: {choices}; auto is the dtype.")]
 AttentionBackend = Annotated[str, Option(help="{choices}.")]
-TensorParallelSize = Annotated[int, Option(help="Devices that hold a part of each layer.")]
-DataParallelSize = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
-AllowLossy = Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")]
-Keep = Annotated[str, Option(help="Prompts that stay cached: {choices}.")]
-Speculate = Annotated[str, Option(help="Who proposes tokens, for a step to check several: {choices}.")]
 Watchers = Annotated[
     list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
 ]
-SkipPass = Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")]
+Speculate = Annotated[str, Option(help="Who proposes tokens, for a step to check several: {choices}.")]
+Several = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What `umbel plan` plans for is what `umbel run` runs by: both take these, with these defaults."""
+
+    dtype: Dtype = "auto"
+    threads: Annotated[int | None, Option(help="CPU threads.")] = None
+    kv_tokens: KVTokens = None
+    page_size: PageSize = PAGE_SIZE
+    chunk: Chunk = None
+    prefix: Prefix = "forest"
+    admission: Admission = "past-future"
+    linear: Linear = "dense"
+    kv_cache_dtype: KVCacheDtype = "auto"
+    attention_backend: AttentionBackend = "auto"
+    tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1
+    data_parallel_size: Several = 1
+    allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False
+    watchers: Watchers = None
+    keep: Annotated[str, Option(help="Prompts that stay cached: {choices}.")] = "auto"
+    speculate: Speculate = "auto"
+    skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
+
+    def config(self, model: str, **more: Any) -> EngineConfig:
+        """The settings of an engine for a model, with `more` that not all commands take."""
+        asked = asdict(self)
+        asked |= {"skip": tuple(asked.pop("skip_pass") or ()), "watchers": tuple(self.watchers or ())}
+        return EngineConfig.of(model, **asked, **more)

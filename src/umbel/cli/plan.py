@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
+from umbel.cli.engine_options import EngineOptions
 from umbel.config import EngineConfig
 from umbel.ir.budget import Budget
 
@@ -32,19 +32,7 @@ def plan_command(
     calibration_prompt: Annotated[str | None, Option(help="With --choices: a prompt without content.")] = None,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    dtype: engine_options.Dtype = "auto",
-    threads: Annotated[int | None, Option(help="CPU threads that the run will take.")] = None,
-    kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
-    chunk: Annotated[int | None, Option(help="Most tokens of one step; derived if not given.")] = None,
-    prefix: engine_options.Prefix = "forest",
-    admission: engine_options.Admission = "past-future",
-    linear: engine_options.Linear = "dense",
-    kv_cache_dtype: engine_options.KVCacheDtype = "auto",
-    attention_backend: engine_options.AttentionBackend = "auto",
-    tensor_parallel_size: engine_options.TensorParallelSize = 1,
-    data_parallel_size: engine_options.DataParallelSize = 1,
-    allow_lossy: engine_options.AllowLossy = False,
-    skip_pass: engine_options.SkipPass = None,
+    engine: EngineOptions = EngineOptions(),
     machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
     deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Say what fits into so many tokens.")] = None,
@@ -65,12 +53,7 @@ def plan_command(
     if html is not None:
         _check_page(html, file)
     budget = Budget.of(deadline, max_output_tokens_total)
-    asked = {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
-    asked |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
-    asked["attention_backend"] = attention_backend
-    asked |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
-    config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens, chunk=chunk, **asked)
-    config, target = _aim(config, machine)
+    config, target = _aim(engine.config(model), machine)
     directory = resolve_model(model)
     spec = read_spec(directory)
     reading = {"template": prompt, "chat": chat, "strict": False}

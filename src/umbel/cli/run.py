@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
+from umbel.cli.engine_options import EngineOptions
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.budget import Budget
@@ -42,23 +43,8 @@ def run_command(
     choices: Annotated[str | None, Option(help=_CHOICES)] = None,
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    dtype: engine_options.Dtype = "auto",
+    engine: EngineOptions = EngineOptions(),
     device: engine_options.Device = "auto",
-    threads: Annotated[int | None, Option(help="CPU threads.")] = None,
-    kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens.")] = None,
-    chunk: Annotated[int | None, Option(help="Most tokens that one step computes.")] = None,
-    prefix: engine_options.Prefix = "forest",
-    admission: engine_options.Admission = "past-future",
-    linear: engine_options.Linear = "dense",
-    kv_cache_dtype: engine_options.KVCacheDtype = "auto",
-    attention_backend: engine_options.AttentionBackend = "auto",
-    tensor_parallel_size: engine_options.TensorParallelSize = 1,
-    data_parallel_size: engine_options.DataParallelSize = 1,
-    allow_lossy: engine_options.AllowLossy = False,
-    watchers: engine_options.Watchers = None,
-    keep: engine_options.Keep = "auto",
-    speculate: engine_options.Speculate = "auto",
-    skip_pass: engine_options.SkipPass = None,
     load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
@@ -80,13 +66,7 @@ def run_command(
     SIGHUP (run again to go on), 130 a second Ctrl-C.
     """
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop}
-    engine = {"dtype": dtype, "device": device, "threads": threads, "kv_tokens": kv_tokens, "chunk": chunk}
-    engine |= {"prefix": prefix, "admission": admission, "skip": tuple(skip_pass or ())}
-    engine |= {"linear": linear, "kv_cache_dtype": kv_cache_dtype, "allow_lossy": allow_lossy}
-    engine |= {"watchers": tuple(watchers or ()), "keep": keep, "speculate": speculate}
-    engine["attention_backend"] = attention_backend
-    engine |= {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
-    config = EngineConfig.of(model, **engine, seed=seed, load_format=load_format)
+    config = engine.config(model, device=device, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
     reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
     paths = _paths(file, input_file, output, summary)

@@ -110,6 +110,10 @@ class Replicas(Scoring):
             found = found.plus(total)
         return replace(found, planned_prompt_tokens=self._planned)
 
+    def close(self) -> None:
+        """End the processes; the next rows start them again."""
+        self.stop()
+
     def stop(self, patience: float = 10.0) -> None:
         """End the processes."""
         self.pool.stop(patience)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import TracebackType
+from typing import TypeVar
 
 from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
 from umbel.ir.arrivals import Arrivals
@@ -14,6 +16,8 @@ from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
+
+A = TypeVar("A", bound="Answering")
 
 
 class Answering(ABC):
@@ -35,6 +39,16 @@ class Answering(ABC):
         for number, (workload, plan) in enumerate(iter(partial(arrivals.take, wait=True), None)):
             for output in self.execute(workload, plan):
                 yield number, output
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what it holds, memory and processes."""
+
+    def __enter__(self: A) -> A:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     @property
     def spec(self) -> ModelSpec:
