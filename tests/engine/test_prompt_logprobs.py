@@ -78,6 +78,13 @@ def test_they_do_not_depend_on_steps_pages_and_neighbours(llm: LLM) -> None:
             assert plain(got) == [want for _, _, want in mixed]
 
 
+def test_rows_share_what_is_said_of_tokens_that_they_share(llm: LLM) -> None:
+    """A thousand rows over a long prompt are not a thousand times its scores."""
+    first, second = (o.prompt_logprobs for o in llm.generate([PROMPTS[2], PROMPTS[6]], SCORED))
+    assert first is not None and second is not None
+    assert [one is other for one, other in zip(first, second, strict=False)] == [True] * 39 + [False]
+
+
 def test_answers_are_those_of_rows_that_want_no_scores(llm: LLM) -> None:
     params = SamplingParams(temperature=0.9, seed=5, n=2, max_tokens=4, logprobs=1)
     without = llm.generate(PROMPTS, params)

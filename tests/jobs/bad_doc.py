@@ -95,6 +95,8 @@ A line is a row when it is one JSON object as RFC 8259 has it, in UTF-8. Beyond 
 - `max_tokens` beyond the room left in the context is no error: the row ends by length where the context ends.
 - A line of `/v1/completions` without `max_tokens` gets 16 tokens, as from OpenAI and vLLM, unless `--max-tokens` says
   otherwise; a note says how many rows did. Other rows may run to the end of the context.
+- `choices` are at least two texts, of which none is the beginning of another, token for token; `continuations` are 1 to
+  4,096 texts or lists of ids, none of them empty. A row is an error as a whole where one of its continuations is.
 - A stop string that is the text of a special token ends the row at that token; one that only holds or begins such a
   text does not match there, and a note says so.
 - A row's chat template sees the day on which the job was first started, also after a resume.

@@ -36,6 +36,7 @@ class ScoredRun:
     top: int = 0
     below: list[ScoredRun] = field(default_factory=list)
     _found: TokenScores | None = None
+    _told: dict[int, tuple[TokenLogprobs, ...]] = field(default_factory=dict)  # by `top`
 
     def want(self, first: int, top: int) -> None:
         """Scores are wanted from position `first` on, with `top` others each."""
@@ -56,16 +57,20 @@ class ScoredRun:
         self._found.top_ids[mine] = found.top_ids[theirs, : self.top]
         self._found.top_logprobs[mine] = found.top_logprobs[theirs, : self.top]
 
-    def read(self, first: int, top: int) -> Iterator[TokenLogprobs]:
-        """The scores from position `first` on, with `top` others each."""
-        first = max(first, self.start)
-        if first >= self.end:
-            return
-        assert self._found is not None
-        at, found = slice(first - self.first, None), self._found
-        tokens = self.tokens[first - self.start :].tolist()
-        ids, values = found.top_ids[at, :top].tolist(), found.top_logprobs[at, :top].tolist()
-        for token, logprob, *best in zip(tokens, found.logprobs[at].tolist(), ids, values, strict=True):
+    def read(self, first: int, top: int) -> tuple[TokenLogprobs, ...]:
+        """The scores from position `first` on, with `top` others each; all readers get the same objects."""
+        if max(first, self.start) >= self.end:
+            return ()
+        if top not in self._told:
+            self._told[top] = tuple(self._entries(top))
+        return self._told[top][max(first - self.first, 0) :]
+
+    def _entries(self, top: int) -> Iterator[TokenLogprobs]:
+        found = self._found
+        assert found is not None
+        tokens = self.tokens[self.first - self.start :].tolist()
+        ids, values = found.top_ids[:, :top].tolist(), found.top_logprobs[:, :top].tolist()
+        for token, logprob, *best in zip(tokens, found.logprobs.tolist(), ids, values, strict=True):
             yield TokenLogprobs(token, logprob, tuple(zip(*best, strict=True)))
 
 
