@@ -68,7 +68,7 @@ def measure(llm: LLM, rows: int, most: int, asked: argparse.Namespace) -> str:
     params = SamplingParams(temperature=0.0, max_tokens=asked.out, ignore_eos=True)
     clock = time.perf_counter if asked.wall else time.process_time
     phase: list[Speculate | None] = [None]
-    build.build_speculate = lambda model: phase[0]  # type: ignore[assignment]
+    build.build_speculate = lambda *parts: phase[0]  # type: ignore[assignment]
 
     def run(speculate: Speculate | None) -> Answers:
         phase[0] = speculate

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.test_replicas import ended
+from tests.drafters import check_all
 from tests.held import wait_until
 from tests.house.source import ROOT
 from tests.parameters import some_of
@@ -35,8 +36,9 @@ def llm_of(directory: Path, count: int) -> LLM:
 @pytest.mark.parametrize(
     "family", some_of(["qwen2", "qwen3_moe"], ["qwen3"])
 )  # norms of heads; biases, tied embeddings; experts
-def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str) -> None:
+def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over several runs, with a larger store from the second on, and with proposed tokens in the last."""
+    check_all(monkeypatch)
     directory = make_model(tmp_path / family, family, seed=4)
     alone, cut = llm_of(directory, 1), llm_of(directory, 2)
     try:

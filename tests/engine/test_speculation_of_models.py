@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.drafters import Scripted
+from tests.drafters import Scripted, check_all
 from tests.engine.test_gpu_path import on_gpu_kernels, record_steps
 from umbel.api import LLM, RequestOutput
 from umbel.ir.params import SamplingParams
@@ -66,7 +66,7 @@ class Scripts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, truth: Truth, right: float, most: int = 4):
         self.truth, self.right, self.most = truth, right, most
         self.llm: LLM | None = None
-        monkeypatch.setattr("umbel.engine.build.build_speculate", lambda model: self._phase())
+        monkeypatch.setattr("umbel.engine.build.build_speculate", lambda *parts: self._phase())
 
     def _phase(self) -> Speculate:
         wrong = sorted({token for ids in self.truth.values() for token in ids[-2:]} | {0, 1, 2})
@@ -105,11 +105,12 @@ def test_answers_are_those_of_plain_decoding(
     assert any(isinstance(c.stop_reason, str) for output in wanted for c in output.outputs)
 
 
-def test_sessions_stream_the_tokens_that_came_true(llm: LLM) -> None:
+def test_sessions_stream_the_tokens_that_came_true(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several in one event; the tokens of a ticket joined are its answer, and what rows have cost are tokens of
     answers."""
     prompts, params = [[7, 8, 9] * 6 + [7 + i] for i in range(4)], SamplingParams(temperature=0.0, max_tokens=40)
     wanted = llm.generate(prompts, params)
+    check_all(monkeypatch)
     several, tokens = 0, dict[int, tuple[int, ...]]()
     with LLM(str(llm.config.model), **SMALL, chunk=64, speculate="ngram") as tested, tested.session() as session:
         tickets = session.add(prompts, params, stream=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.drafters import check_all
 from tests.jobs.fakes import write_rows
 from tests.scripted_model import make_scripted
 from tests.tiny_models import write_tokenizer
@@ -15,8 +16,9 @@ from umbel.cli.main import main
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with rows, and a model whose answers run in a circle."""
+    check_all(monkeypatch)
     make_scripted(tmp_path / "model", lambda folder: write_tokenizer(folder, ""), "ZZ", "ABCDA")
     rows = [{"custom_id": f"r{i}", "prompt": f"{i}:{'ABCD'[i]}", "max_tokens": 20 + i, "logprobs": 1} for i in range(4)]
     write_rows(tmp_path / "in.jsonl", rows)
@@ -57,4 +59,5 @@ def test_it_can_be_taken_up_with_another_drafter(place: Path) -> None:
 def test_a_drafter_that_is_not_there_is_refused_by_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["run", str(place / "in.jsonl"), "-o", str(place / "out"), "--model", str(place / "model")]
     assert main([*given, "--speculate", "ngrams"]) == 2
-    assert "speculate='ngrams': must be one of auto, off, ngram" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "speculate='ngrams': must be one of auto, off, " in told and "did you mean 'ngram'" in told
