@@ -169,6 +169,9 @@ CATALOG: tuple[Technique, ...] = (
     ),
     Technique("drafter", "batch", True, "umbel.spec.batch:BatchDrafter", "SuffixDecoding, 2411.04975"),
     Technique("drafter", "ngram", True, "umbel.spec.ngram:NGrams", "LLMA, 2304.04487"),
+    Technique(
+        "drafter", "model", True, "umbel.engine.draft_model:ModelDrafter", "Leviathan, 2211.17192", argument="PATH"
+    ),
     # The first ones see the tokens of a step first.
     Technique("watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", by="always"),
     Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", by="always"),

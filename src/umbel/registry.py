@@ -66,7 +66,7 @@ def at(option: str, value: object) -> Technique | None:
     """The technique that the value of an option takes; None where it takes none. Raises UsageError where another
     package's is broken."""
     for row in catalog.CATALOG:
-        if row.option == (option, value):
+        if row.asked_by(option, value):
             return row
     family = _family(option)
     if value in NONE.get(option, ()) or value not in _added(family):
@@ -76,7 +76,7 @@ def at(option: str, value: object) -> Technique | None:
 
 def takes(option: str, value: object) -> bool:
     """Whether an option may be `value`; other packages are only looked at where no built-in technique has that name."""
-    own = any(row.option == (option, value) for row in catalog.CATALOG)
+    own = any(row.asked_by(option, value) for row in catalog.CATALOG)
     return own or value in NONE.get(option, ()) or value in _added(_family(option))
 
 

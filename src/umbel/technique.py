@@ -84,7 +84,8 @@ class Technique:
     is taken by an option only.
 
     `says` is the reason that a plan gives for it, in which {overflow} and {ceiling} stand for the accepted probability
-    of a full pool and the tokens expected to be in use. `why_not` is why a plan left it.
+    of a full pool and the tokens expected to be in use. `why_not` is why a plan left it. `argument` is what follows its
+    name in the option, behind a colon: "model:PATH".
     """
 
     family: str
@@ -97,12 +98,14 @@ class Technique:
     says: str = ""
     why_not: str = ""
     can: Capability | None = None
+    argument: str = ""
 
     @property
     def option(self) -> tuple[str, str]:
         """The option that takes it and the value, as texts; two empty ones where none does."""
         if not self.by:
-            return (OPTIONS[self.family], self.name) if self.family in OPTIONS else ("", "")
+            named = f"{self.name}:{self.argument}" if self.argument else self.name
+            return (OPTIONS[self.family], named) if self.family in OPTIONS else ("", "")
         name, _, value = self.by.partition("=")
         return (name, value) if value else ("", "")
 
@@ -112,7 +115,12 @@ class Technique:
         asked = getattr(settings, name) if name else ()
         if isinstance(asked, int):
             return asked >= int(value)
-        return value in asked if isinstance(asked, tuple) else asked == value
+        return value in asked if isinstance(asked, tuple) else self.asked_by(name, asked)
+
+    def asked_by(self, option: str, value: object) -> bool:
+        """Whether this value of an option takes it, with any argument where it has one."""
+        name, _, argument = str(value).partition(":")
+        return self.option == (option, f"{name}:{self.argument}" if self.argument and argument else value)
 
     def load(self) -> Any:
         """What `loads` names: a class or a function. Raises what the import of its module raises."""

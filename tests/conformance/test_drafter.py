@@ -15,7 +15,9 @@ from umbel.spec.base import Drafter, Setting
 
 TOY = "echo"
 WIDTH = 6
-EACH = pytest.mark.parametrize("name", dict.fromkeys([*registry.names("drafter"), TOY]))
+NAMES = dict.fromkeys([*registry.names("drafter"), TOY])
+# One that needs an argument is a model, which has tests of its own: this vocabulary is none's.
+EACH = pytest.mark.parametrize("name", [n for n in NAMES if n == TOY or not registry.find("drafter", n).argument])
 
 
 @pytest.fixture(autouse=True)

@@ -65,6 +65,7 @@ class Model:
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
+        self.drafting: dict[str, object] = {}  # what drafters keep from one loop to the next
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
             torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
@@ -83,6 +84,7 @@ class Model:
     def close(self) -> None:
         """Drop the weights, and end the other ranks."""
         self.__dict__.pop("decoder", None)
+        self.drafting.clear()
         if self.ranks is not None:
             self.ranks.stop()
 
@@ -132,9 +134,10 @@ def build_speculate(model: Model, meter: Meter, price: Price | None) -> Speculat
     asked, spec = model.config.speculate, model.spec
     if asked in NONE["speculate"]:
         return None
-    setting = Setting(spec.vocab_size, spec.max_positions, config=model.config)
+    name, _, argument = asked.partition(":")
+    setting = Setting(spec.vocab_size, spec.max_positions, argument, model.config, model.tokenizer, model.drafting)
     depth = Constant(MOST) if price is None else PricedDepth(LivePrice(price, meter))
-    return Speculate(registry.load("drafter", asked, setting), depth)
+    return Speculate(registry.load("drafter", name, setting), depth)
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

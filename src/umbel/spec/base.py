@@ -8,7 +8,7 @@ them, so that a proposal counts where it equals the draw and costs nothing but i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -47,17 +47,33 @@ class Drafts:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a drafter is made with: the number of tokens in the model's vocabulary (None: not known), the most tokens
-    that its context holds, what follows the colon of the option's value ("model:PATH") or "", and the settings of the
-    engine (None: there is none, as in a simulation)."""
+    that its context holds, what follows the colon of the option's value ("model:PATH") or "", the settings of the
+    engine and its tokenizer (a text.tokenizer.Tokenizer; None: there is none, as in a simulation), and what drafters
+    have `kept` for those of later loops, by their arguments."""
 
     width: int | None = None
     context: int = 1 << 40
     argument: str = ""
     config: EngineConfig | None = None
+    tokenizer: object | None = None
+    kept: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRule:
+    """How a sample draws its tokens: fields as in ir.step.Sampling, `stream` and `sample` of what keys its noise."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stream: int = 0
+    sample: int = 0
 
 
 class Drafter(Protocol):
-    """Proposes tokens for many samples at once.
+    """Proposes tokens for many samples at once. One that draws them itself may have a method `draw_as(rank, rule)`,
+    which is called behind `start`: tokens that it draws by the same noise come true more often.
 
     A sample is known by its rank, a number that no other sample gets; those of forked and resumed rows are new ones,
     which are started with all the tokens that they have. Calls for a sample come in this order: `start`, then `extend`

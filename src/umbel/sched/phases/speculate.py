@@ -7,6 +7,7 @@ draws of the step are known (speculative decoding, arXiv 2211.17192).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from umbel.ir.columns import Columns, runs
 from umbel.ir.sampled import SampledTokens
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
-from umbel.spec.base import Decoding, Depth, Drafter, Drafts
+from umbel.spec.base import Decoding, Depth, Drafter, Drafts, DrawRule
 
 Ints = NDArray[np.int64]
 
@@ -39,6 +40,7 @@ class Speculate:
         self.drafted_tokens = self.accepted_tokens = 0
         self._known = Drafted(64)
         self._ahead = False  # whether steps are decided while others are under way
+        self._draw_as: Callable[[int, DrawRule], None] | None = getattr(drafter, "draw_as", None)
 
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Put proposed tokens behind the last ones of samples on the agenda."""
@@ -106,6 +108,8 @@ class Speculate:
             row, known.rank[slot], known.told[slot] = seqs.row.item(slot), seqs.rank[slot], 0
             group = int(books.lengths.groups[row])
             self.drafter.start(seqs.rank.item(slot), row, group, books.requests.prompt(row))
+            if self._draw_as is not None:
+                self._draw_as(seqs.rank.item(slot), _rule_of(books, row, seqs.sample.item(slot)))
         more = counts - known.told[slots]
         some = more > 0
         if some.any():
@@ -139,6 +143,19 @@ class Speculate:
         agenda.drafted[which] = counts
         agenda.tip_counts = agenda.tip_counts + agenda.drafted
         agenda.budget -= int(counts.sum())
+
+
+def _rule_of(books: Books, row: int, sample: int) -> DrawRule:
+    """How a sample of a row draws."""
+    r = books.requests
+    return DrawRule(
+        temperature=r.temperature.item(row),
+        top_k=r.top_k.item(row),
+        top_p=r.top_p.item(row),
+        min_p=r.min_p.item(row),
+        stream=r.stream.item(row),
+        sample=sample,
+    )
 
 
 def _shared(wanted: Ints, budget: int) -> Ints:
