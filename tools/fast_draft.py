@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,8 +55,10 @@ class Score:
 
 def load(source: Path, layers: int | None) -> PreTrainedModel:
     """A draft to train: all of one, or its first layers."""
-    fewer = {} if layers is None else {"num_hidden_layers": layers, "layer_types": None}
-    config = AutoConfig.from_pretrained(source, **fewer)
+    config = AutoConfig.from_pretrained(source)
+    if layers is not None:
+        config.num_hidden_layers = layers
+        config.layer_types = config.layer_types[:layers]
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True).eval()
 
 
@@ -168,7 +171,8 @@ def main(given: Sequence[str] | None = None) -> dict[str, Score]:
     target, source = resolve_model(asked.model), resolve_model(asked.draft)
     check_tokenizers(target, source)
     rows = answers_of(asked.model, asked.job, asked.max_tokens)
-    held_out, learned = rows[::5], [row for i, row in enumerate(rows) if i % 5]
+    random.Random(asked.seed).shuffle(rows)
+    held_out, learned = rows[: len(rows) // 5], rows[len(rows) // 5 :]
     draft = load(source, asked.layers)
     scores = {"n-gram lookup": score(held_out, ngram_hits)}
     scores["draft before"] = score(held_out, lambda row: draft_hits(draft, row))
