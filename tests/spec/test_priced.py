@@ -128,5 +128,7 @@ def test_offers_are_counted_by_group() -> None:
     step.groups[:] = [0, 2, 2]
     depth.most(step)
     depth.keep(step.ranks, drafts_of([[0.99], [0.99, 0.99], []]))
-    assert {group: offers.asked for group, offers in depth.offers.items()} == {0: 1.0, 2: 2.0}
-    assert depth.offers[2].counts.sum() == 2
+    found = depth.bank()
+    assert {group: offers.asked for group, offers in found.items()} == {0: 1.0, 2: 2.0}
+    assert found[2].counts.sum() == 2
+    assert depth.bank() == {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cost.calibration import Calibration, Floats
+from umbel.cost.drafts import Offers
 from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
@@ -32,10 +33,12 @@ _NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions", "notes"
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The history of one model on one machine; `steps` and `lengths` are its files, None when nothing is kept."""
+    """The history of one model on one machine; `steps`, `lengths` and `drafts` are its files, None when nothing is
+    kept."""
 
     steps: Path | None
     lengths: Path | None
+    drafts: Path | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec, directory: Path, dtype: str, machine: Machine, threads: int | None = None) -> History:
@@ -46,15 +49,17 @@ class History:
         where = {"machine": machine_name(machine), "threads": threads or default_threads(), "dtype": dtype}
         shape = {name: value for name, value in asdict(spec).items() if name not in _NOT_SHAPE}
         model = {"model": str(directory.resolve())}
-        return cls(folder / f"steps-{_digest(where | shape)}.json", folder / f"lengths-{_digest(model)}.json")
+        steps, of_model = folder / f"steps-{_digest(where | shape)}.json", f"{_digest(model)}.json"
+        return cls(steps, folder / f"lengths-{of_model}", folder / f"drafts-{of_model}")
 
     def load(self) -> Known:
         """All that is known: empty where there is no history, or (with a warning) where it cannot be read."""
-        return Known(read_json(self.lengths, _curves) or {}, read_json(self.steps, Calibration.of_dict))
+        lengths, offers = read_json(self.lengths, _curves) or {}, read_json(self.drafts, _offers) or {}
+        return Known(lengths, read_json(self.steps, Calibration.of_dict), offers)
 
     def without_lengths(self) -> History:
         """The history of steps alone."""
-        return replace(self, lengths=None)
+        return replace(self, lengths=None, drafts=None)
 
     def learn(self, meter: Meter, lengths: Mapping[str, LengthCurve], prior: Floats) -> None:
         """Add the steps of a run and the lengths of its answers by template, whether it finished or not."""
@@ -80,6 +85,18 @@ class History:
         if seen:
             change_json(self.lengths, lambda: _plain(_joined(read_json(self.lengths, _curves) or {}, seen)))
 
+    def learn_offers(self, seen: Mapping[str, Offers]) -> None:
+        """Add what was proposed, by template; older runs fade."""
+
+        def change() -> dict[str, Any]:
+            old = read_json(self.drafts, _offers) or {}
+            both = {name: one.scaled(MOST_ANSWERS) for name, one in old.items() if name not in seen}
+            both |= {name: old.get(name, Offers.none()).scaled(MOST_ANSWERS).joined(one) for name, one in seen.items()}
+            return {"templates": {name: one.to_json() for name, one in list(both.items())[-MOST_TEMPLATES:]}}
+
+        if seen:
+            change_json(self.drafts, change)
+
 
 def default_threads() -> int:
     """The threads that torch would use when no number is given, as far as that is known without importing it."""
@@ -96,6 +113,11 @@ def _digest(parts: Mapping[str, Any]) -> str:
 def _curves(values: Mapping[str, Any]) -> dict[str, LengthCurve]:
     """Length curves from JSON. Raises on anything else."""
     return {str(name): LengthCurve.of_json(one) for name, one in values["templates"].items()}
+
+
+def _offers(values: Mapping[str, Any]) -> dict[str, Offers]:
+    """Offers from JSON. Raises on anything else."""
+    return {str(name): Offers.of_json(one) for name, one in values["templates"].items()}
 
 
 def _plain(curves: Mapping[str, LengthCurve]) -> dict[str, Any]:

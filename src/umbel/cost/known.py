@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from umbel.cost.calibration import Calibration
+from umbel.cost.drafts import Offers
 from umbel.cost.lengths import LengthCurve
 
 
 def _nothing() -> Mapping[str, LengthCurve]:
+    return MappingProxyType({})
+
+
+def _no_offers() -> Mapping[str, Offers]:
     return MappingProxyType({})
 
 
@@ -20,7 +25,9 @@ class Known:
 
     `lengths`: output lengths by template (as in ir.plan.Plan.templates; "" for all rows together).
     `calibration`: measured seconds of steps; None where there are none.
+    `offers`: tokens that the batch proposed to itself, by template, and their chances ("" for all rows together).
     """
 
     lengths: Mapping[str, LengthCurve] = field(default_factory=_nothing)
     calibration: Calibration | None = None
+    offers: Mapping[str, Offers] = field(default_factory=_no_offers)

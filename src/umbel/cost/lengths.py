@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from umbel.ir.columns import Growable
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Entry = TypeVar("Entry")
 
 LEAN = 8.0  # answers that all rows together count for in a group
 ENOUGH = (
@@ -213,6 +214,10 @@ class LengthBook(Growable):
     def curve(self, group: int) -> LengthCurve:
         """The curve of a group, with that of all rows added as if it were a few answers of its own."""
         return self.own(group).joined(self.everyone().scaled(LEAN))
+
+    def by_template(self, found: Mapping[int, Entry]) -> dict[str, Entry]:
+        """What was found of groups, by the name of their template."""
+        return {name: found[group] for name, group in self._numbers.items() if group in found}
 
     def bank(self) -> dict[str, LengthCurve]:
         """What was learned since the last time, without what was known before, by template; "" for all rows together.

@@ -123,15 +123,21 @@ def build_loop(
     steps decides how many proposed tokens they check (None: as many as there are)."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
     meter, lengths = Meter(model.spec.sliding_window), known.lengths if known else None
-    speculate = build_speculate(model, meter, price)
+    speculate = build_speculate(model, plan, meter, price)
     scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
 
 
-def build_speculate(model: Model, meter: Meter, price: Price | None) -> Speculate | None:
-    """The phase that has tokens proposed by the drafter that was asked for; None where none was."""
-    asked, spec = model.config.speculate, model.spec
+def drafter_of(model: Model, plan: Plan) -> str:
+    """Who proposes tokens: as asked, else as planned."""
+    asked = model.config.speculate
+    return plan.speculate if asked == "auto" else asked
+
+
+def build_speculate(model: Model, plan: Plan, meter: Meter, price: Price | None) -> Speculate | None:
+    """The phase that has tokens proposed by the drafter that was asked for, or is the plan's; None where none is."""
+    asked, spec = drafter_of(model, plan), model.spec
     if asked in NONE["speculate"]:
         return None
     name, _, argument = asked.partition(":")

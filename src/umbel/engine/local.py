@@ -24,6 +24,7 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
+from umbel.plan.passes.speculate import BATCH
 from umbel.plan.session import SessionPlanner
 from umbel.runner.base import Runner
 
@@ -116,7 +117,10 @@ class LocalEngine:
     def _learn(self, loop: Loop) -> None:
         """Keep what a loop has taught since the last time."""
         prior = price_of(self.spec, self.model.config, self.machine).prior()
-        self.history.learn(loop.meter, loop.scheduler.lengths.bank(), prior)
+        lengths, speculate = loop.scheduler.lengths, loop.scheduler.speculate
+        self.history.learn(loop.meter, lengths.bank(), prior)
+        if speculate is not None and self.model.config.speculate in ("auto", BATCH):
+            self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
         loop.meter = loop.meter.fresh()
 
     def stats(self) -> Stats:

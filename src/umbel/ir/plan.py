@@ -144,6 +144,7 @@ class Plan:
     `admission`: the rule by which rows may start.
     `decisions`, `refusals`: the reason of each choice, and what was not chosen.
     `lossy`: techniques in use that may change answers.
+    `speculate`: who proposes tokens that steps check; "off" where no tokens are proposed.
     `notes`: texts for the user: what of the model is not obeyed, or is worth knowing.
     """
 
@@ -162,6 +163,7 @@ class Plan:
     estimates: Estimates
     lossy: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    speculate: str = "off"
 
     @property
     def exact(self) -> bool:

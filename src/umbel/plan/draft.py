@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.drafts import Bargain
 from umbel.cost.known import Known
 from umbel.cost.roofline import Price
 from umbel.ir.forest import Forest
@@ -40,6 +41,8 @@ class PlanDraft:
     kv_tokens: int
     admission: str  # the rule by which rows start
     templates: tuple[str, ...] = ("",)
+    speculate: str = "off"  # who proposes tokens
+    bargain: Bargain = field(default_factory=Bargain)  # and what comes of it, a sample and step
     output_spread: float = 0.0  # half the interval of all output tokens, as a share of them
     known: Known = field(default_factory=Known)  # what earlier runs have taught
     loaded: bool = False  # the weights are in memory already, so that free memory is free for KV

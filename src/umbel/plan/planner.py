@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from umbel import registry
 from umbel.config import EngineConfig
+from umbel.cost.drafts import Bargain
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
@@ -30,6 +31,7 @@ from umbel.plan.passes.memory import size_pool
 from umbel.plan.passes.order import order_rows
 from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
+from umbel.plan.passes.speculate import choose_drafter
 from umbel.plan.passes.techniques import weigh_techniques
 from umbel.plan.walk.pricing import run_draft
 
@@ -44,6 +46,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
         "pack": choose_chunk,
         "memory": size_pool,
         "order": order_rows,  # late: it prices whole runs
+        "speculate": choose_drafter,
         "techniques": weigh_techniques,
     }
 )
@@ -122,6 +125,7 @@ def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
         estimates=estimates,
         lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(draft.config)),
         notes=draft.spec.notes,
+        speculate=draft.speculate,
     )
 
 
@@ -148,8 +152,9 @@ def _dtype(spec: ModelSpec, config: EngineConfig, machine: Machine, asked: str) 
 
 def _estimate(draft: PlanDraft) -> Estimates:
     forest = draft.forest
-    timeline, load = run_draft(draft)
-    time = draft.price.total(load)
+    timeline, load = run_draft(replace(draft, bargain=Bargain()))  # how full the pool gets, and pictures
+    sped, sped_load = run_draft(draft) if draft.bargain.drafted else (timeline, load)
+    time = draft.price.total(sped_load)
     output = int((draft.samples * draft.lengths)[draft.order].sum())
     return Estimates(
         rows=len(draft.workload),
@@ -159,7 +164,7 @@ def _estimate(draft: PlanDraft) -> Estimates:
         computed_prompt_tokens=forest.n_tokens,
         output_tokens=output,
         kv_peak_tokens=timeline.kv_peak_tokens,
-        steps=timeline.steps,
+        steps=sped.steps,
         seconds=(time.low, time.expected, time.high),
         saved_seconds=_saved_seconds(draft),
         levels=levels(forest),

@@ -7,7 +7,7 @@ them, so that a proposal counts where it equals the draw and costs nothing but i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.drafts import Offers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -129,6 +130,10 @@ class Depth(Protocol):
         """Of the tokens that were `drafted` for these samples in a step that is done, the first `accepted` came true
         (`[samples]`, 1 or more drafted)."""
 
+    def bank(self) -> Mapping[int, Offers]:
+        """What was proposed since the last time, by group of rows, where it keeps account of that."""
+        ...
+
 
 class Constant:
     """A rule that asks for the same number of tokens always."""
@@ -146,3 +151,7 @@ class Constant:
 
     def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
         """There is nothing to learn."""
+
+    def bank(self) -> Mapping[int, Offers]:
+        """It keeps no account."""
+        return {}

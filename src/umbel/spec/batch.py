@@ -13,7 +13,7 @@ from umbel.spec.answer_index import BEGIN, WIDTH, AnswerIndex
 from umbel.spec.base import Drafts, Ints, Setting, Tokens
 
 LOT = 1024  # tokens of finished answers that are put into the index together, or fewer while it is small
-_PART = 8  # of the index
+_PART = 2  # of the index
 
 
 class BatchDrafter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, log
 
@@ -39,13 +39,10 @@ class Asked:
 
 
 class PricedDepth:
-    """Chooses by `prices` of steps and by what it learns of acceptance.
-
-    `offers` (by group) are what was proposed so far, by chance. `clock` times what proposing itself takes.
-    """
+    """Chooses by `prices` of steps and by what it learns of acceptance; `clock` times what proposing itself takes."""
 
     def __init__(self, prices: Prices, clock: Callable[[], float] = time.perf_counter):
-        self.offers: dict[int, Offers] = {}
+        self._offers: dict[int, Offers] = {}
         self._prices, self._clock = prices, clock
         self._acceptance = Acceptance()
         self._asked: deque[Asked] = deque(maxlen=2)  # of steps that may be under way
@@ -96,6 +93,11 @@ class PricedDepth:
                 return
             ranks, drafted, accepted = ranks[~here], drafted[~here], accepted[~here]
 
+    def bank(self) -> Mapping[int, Offers]:
+        """What was proposed since the last time, by group of rows; GROUPS - 1 and all above are one."""
+        found, self._offers = self._offers, {}
+        return found
+
     def _note(self, groups: Ints, owner: Ints, chances: Floats) -> None:
         """Count what is on offer, by group."""
         level, group = levels_of(chances), np.minimum(groups, GROUPS - 1)
@@ -103,7 +105,7 @@ class PricedDepth:
         samples = np.bincount(group, minlength=GROUPS)
         for g in np.flatnonzero(samples).tolist():
             found = Offers(float(samples[g]), table[g].astype(float))
-            self.offers[g] = self.offers[g].joined(found) if g in self.offers else found
+            self._offers[g] = self._offers[g].joined(found) if g in self._offers else found
 
     def _reprice(self, decoding: Decoding, chances: Floats) -> None:
         """Find the least of these chances that pays, one above 1 where none does, and go a part of the way there."""

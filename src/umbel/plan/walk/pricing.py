@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load
 from umbel.ir.distinct import Distinct
@@ -19,14 +20,28 @@ ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of w
 def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Load]:
     """The walk of a draft and the load of its steps; a pool that is not sized yet holds everything.
 
-    Above `detail` samples (None: a very large number) neighbours are walked together.
+    Above `detail` samples (None: a very large number) neighbours are walked together. Samples that are proposed tokens
+    to take fewer steps, of more tokens.
     """
+    bargain = draft.bargain
     page, window = draft.config.page_size, draft.spec.sliding_window
-    rows = WalkSamples.of(draft.forest, draft.order, draft.samples, draft.walked, page, window, draft.limits)
+    rows = WalkSamples.of(draft.forest, draft.order, draft.samples, _steps(draft), page, window, draft.limits)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
     timeline = walk(draft.forest, rows, limits)
-    return timeline, timeline.load.drawing(random_share(draft)).scoring(scored_tokens(draft))
+    load, more = timeline.load, timeline.load.samples * bargain.drafted
+    if bargain.drafted:
+        pairs = load.pairs * (1 + more / np.maximum(load.tokens, 1.0))
+        load = replace(load, tokens=load.tokens + more, samples=load.samples + more, pairs=pairs)
+    return timeline, load.drawing(random_share(draft)).scoring(scored_tokens(draft))
+
+
+def _steps(draft: PlanDraft) -> NDArray[np.int64]:
+    """The steps in which each sample draws: one for its first token, then one for each that proposals do not spare."""
+    if not draft.bargain.accepted:
+        return draft.walked
+    more = np.ceil((draft.walked - 1) / (1 + draft.bargain.accepted)).astype(np.int64)
+    return np.minimum(1 + more, draft.walked)
 
 
 def run_seconds(draft: PlanDraft, **changes: object) -> float:
