@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from umbel.cost.drafts import Decodes, Offers
+from umbel.cost.load import Load
 from umbel.ir.plan import Decision, Refusal
 from umbel.plan.draft import PlanDraft
-from umbel.plan.walk.pricing import run_draft, run_seconds
+from umbel.plan.walk.pricing import ROUGH_SAMPLES, run_draft, run_seconds
 from umbel.technique import NONE
 
 BATCH = "batch"  # the drafter that is taken where none is asked for
@@ -35,10 +36,10 @@ def choose_drafter(draft: PlanDraft) -> PlanDraft:
 
 def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
     """Whether the batch drafts for itself, by what was on offer in earlier runs."""
-    step = _usual_step(draft)
+    load = run_draft(draft, ROUGH_SAMPLES)[1]
+    step, plain = _usual_step(load), draft.price.total(load).expected
     bargain = offers.best(step, draft.price.each)
-    plain = run_seconds(draft)
-    sped = run_seconds(draft, bargain=bargain)
+    sped = run_seconds(draft, bargain=bargain) if bargain.drafted else plain
     facts = {
         "drafted": bargain.drafted,
         "accepted": bargain.accepted,
@@ -69,9 +70,8 @@ def _offers(draft: PlanDraft) -> Offers:
     return found
 
 
-def _usual_step(draft: PlanDraft) -> Decodes:
+def _usual_step(load: Load) -> Decodes:
     """The step of which half of all tokens are drawn in ones with as many samples or more."""
-    load = run_draft(draft)[1]
     order = np.argsort(load.samples)
     drawn = np.cumsum((load.samples * load.steps)[order])
     if not len(order) or not drawn[-1]:
