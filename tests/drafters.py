@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from umbel.spec.base import Constant, Drafts, Ints, Tokens
+from umbel.spec.base import Constant, Drafts, Ints, TokenIds
 
 Whole = Callable[[int], Sequence[int]]
 
@@ -23,12 +23,12 @@ class Scripted:
         self.ended: set[int] = set()
         self.proposed = 0
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """Implement `Drafter.start`: no sample starts twice."""
         assert rank not in self.has and rank not in self.ended and len(prompt)
         self.has[rank] = []
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Implement `Drafter.extend`: what came is the answer's."""
         assert begin[0] == 0 and begin[-1] == len(tokens) and len(set(ranks.tolist())) == len(ranks) == len(begin) - 1
         for i, rank in enumerate(ranks.tolist()):

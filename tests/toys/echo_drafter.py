@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.spec.base import Drafts, Ints, Setting, Tokens
+from umbel.spec.base import Drafts, Ints, Setting, TokenIds
 from umbel.technique import Technique
 
 ROW = Technique("drafter", "echo", exact=True, loads="echo_drafter:Echo")
@@ -14,11 +14,11 @@ class Echo:
     def __init__(self, setting: Setting):
         self.last: dict[int, tuple[int, int]] = {}  # by rank: the token, and how often
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """Begin with the end of the prompt."""
         self.last[rank] = int(prompt[-1]), len(prompt) // 4
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Note the last tokens."""
         for rank, token in zip(ranks.tolist(), tokens[begin[1:] - 1].tolist(), strict=True):
             self.last[rank] = token, self.last[rank][1]

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
 
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
-def fork(tree: KVTree, tip: int, slots: list[int], tokens: Tokens) -> list[int]:
+def fork(tree: KVTree, tip: int, slots: list[int], tokens: TokenIds) -> list[int]:
     """New tips for the samples in `slots`, in place of one tip that is in use, each with the tokens that it had.
 
     What the tip holds becomes a run that all share; `tokens` are those of the tip. Tokens that are not computed yet
@@ -41,7 +41,7 @@ def fork(tree: KVTree, tip: int, slots: list[int], tokens: Tokens) -> list[int]:
     return tips
 
 
-def keep(tree: KVTree, tip: int, tokens: Tokens) -> None:
+def keep(tree: KVTree, tip: int, tokens: TokenIds) -> None:
     """The sample of a tip that is in use is done, and what the tip holds stays as a run, until its pages are wanted."""
     path = tree.path(tip)
     if tree.held.item(tip) and tree.idle.keep.retains:
@@ -94,7 +94,7 @@ def _split_pages(tree: KVTree, node: int, upper: int, count: int) -> None:
         tree.idle.add(node, len(held) - count, moment)
 
 
-def _freeze(tree: KVTree, tip: int, tokens: Tokens) -> None:
+def _freeze(tree: KVTree, tip: int, tokens: TokenIds) -> None:
     """A tip becomes a shared run of what it holds."""
     tree.slot[tip] = -1
     tree.length[tip] = tree.seen[tip] = len(tokens)

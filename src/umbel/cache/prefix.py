@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from umbel.cache.run_index import Found
 from umbel.cache.tree import KVTree
 
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 Key = tuple[int, int, int]  # the run above, the scope of a root, the first token
 
 
@@ -41,7 +41,7 @@ class PrefixIndex:
             if not self._below[key]:
                 del self._below[key]
 
-    def find(self, tokens: Tokens, node: int = -1, scope: int = 0) -> Found:
+    def find(self, tokens: TokenIds, node: int = -1, scope: int = 0) -> Found:
         """The longest beginning of `tokens` below the end of `node` (-1: of prompts of a `scope`)."""
         done, matched = 0, 0 if node < 0 else self._tree.length.item(node)
         while done < len(tokens):
@@ -53,7 +53,7 @@ class PrefixIndex:
                 break
         return Found(node, matched, done)
 
-    def _best(self, key: Key, tokens: Tokens) -> tuple[int, int]:
+    def _best(self, key: Key, tokens: TokenIds) -> tuple[int, int]:
         """How much of `tokens` the run of a `key` has that shares most, and which that is; -1 if none shares the
         first token. Of equal ones, a run that is shared to its end goes first, as the search goes on below it."""
         best = 0, False, -1
@@ -62,7 +62,7 @@ class PrefixIndex:
             best = max(best, (shared, shared == self._tree.length.item(child), child))
         return best[0], best[2]
 
-    def _shared(self, node: int, tokens: Tokens) -> int:
+    def _shared(self, node: int, tokens: TokenIds) -> int:
         size = min(self._tree.length.item(node), len(tokens))
         differ = np.flatnonzero(self._tree.tokens.of(node, 0, size) != tokens[:size])
         return int(differ[0]) if len(differ) else size

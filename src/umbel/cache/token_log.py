@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from umbel.ir.columns import Columns, runs
 
 Ints = NDArray[np.int64]
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 class TokenLog(Columns):
@@ -25,16 +25,16 @@ class TokenLog(Columns):
 
     def __init__(self, capacity: int):
         super().__init__(capacity)
-        self._texts: dict[int, Tokens] = {}
+        self._texts: dict[int, TokenIds] = {}
         self._readers: dict[int, int] = {}  # text -> nodes in it
         self._next = 0
 
-    def read(self, nodes: Ints, tokens: Tokens, at: Ints) -> None:
+    def read(self, nodes: Ints, tokens: TokenIds, at: Ints) -> None:
         """The tokens of each node stand in `tokens`, from `at` on."""
         if len(nodes):
             self._text[nodes], self._at[nodes] = self._add(tokens, len(nodes)), at
 
-    def write(self, node: int, tokens: Tokens) -> None:
+    def write(self, node: int, tokens: TokenIds) -> None:
         """The node holds these tokens, which were generated."""
         self._text[node], self._at[node] = self._add(tokens, 1), 0
 
@@ -55,12 +55,12 @@ class TokenLog(Columns):
         if not self._readers[text]:
             del self._readers[text], self._texts[text]
 
-    def of(self, node: int, first: int, count: int) -> Tokens:
+    def of(self, node: int, first: int, count: int) -> TokenIds:
         """`count` tokens of a node, from its token `first` on."""
         begin = self._at.item(node) + first
         return self._texts[self._text.item(node)][begin : begin + count]
 
-    def gather(self, nodes: Ints, first: Ints, counts: Ints) -> Tokens:
+    def gather(self, nodes: Ints, first: Ints, counts: Ints) -> TokenIds:
         """`counts[i]` tokens of `nodes[i]`, from its token `first[i]` on, node after node."""
         texts, at = self._text[nodes], self._at[nodes] + first
         if (texts == texts[0]).all():
@@ -71,7 +71,7 @@ class TokenLog(Columns):
             tokens[runs(place[these], counts[these])] = self._texts[number][runs(at[these], counts[these])]
         return tokens
 
-    def _add(self, tokens: Tokens, readers: int) -> int:
+    def _add(self, tokens: TokenIds, readers: int) -> int:
         self._texts[self._next], self._readers[self._next] = tokens, readers
         self._next += 1
         return self._next - 1

@@ -19,7 +19,7 @@ from umbel.errors import UsageError
 from umbel.ir.columns import runs
 from umbel.ir.step import Sampling, Step
 from umbel.runner.base import Runner, run_step
-from umbel.spec.base import MOST, Drafts, DrawRule, Ints, Setting, Tokens
+from umbel.spec.base import MOST, Drafts, DrawRule, Ints, Setting, TokenIds
 from umbel.spec.shared_pages import SharedPages
 from umbel.text.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ class ModelDrafter:
         self._texts: dict[int, DraftText] = {}  # by rank, those that were asked for last at the end
         self.computed_tokens = 0
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """A sample without tokens."""
         self._texts[rank] = DraftText.of(prompt, self._pages.keys(prompt))
 
@@ -61,7 +61,7 @@ class ModelDrafter:
         """Tokens of the sample are drawn so."""
         self._texts[rank].rule = rule
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Samples have further tokens."""
         for rank, first, last in zip(ranks.tolist(), begin[:-1].tolist(), begin[1:].tolist(), strict=True):
             self._texts[rank].extend(tokens[first:last])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from umbel.spec.base import DrawRule
 
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +17,7 @@ class DraftText:
     """`size` tokens that count and `ahead` that were proposed behind them, in `tokens`; `pages` hold the KV of the
     first `held`. `keys` name the full pages of the prompt, and `rule` is how the sample draws."""
 
-    tokens: Tokens
+    tokens: TokenIds
     size: int
     keys: list[bytes]
     rule: DrawRule
@@ -26,13 +26,13 @@ class DraftText:
     ahead: int = 0
 
     @classmethod
-    def of(cls, prompt: Tokens, keys: list[bytes]) -> DraftText:
+    def of(cls, prompt: TokenIds, keys: list[bytes]) -> DraftText:
         """A sample without tokens of its own."""
         tokens = np.empty(len(prompt) + 64, np.int32)
         tokens[: len(prompt)] = prompt
         return cls(tokens, len(prompt), keys, DrawRule())
 
-    def extend(self, more: Tokens) -> None:
+    def extend(self, more: TokenIds) -> None:
         """Tokens that count came: the KV of those that were proposed stays as far as they are the same."""
         proposed = self.tokens[self.size : self.size + self.ahead]
         both = min(len(proposed), len(more))
@@ -56,7 +56,7 @@ class DraftText:
         """Tokens whose KV is not there."""
         return self.size + self.ahead - self.held
 
-    def _write(self, more: Tokens) -> None:
+    def _write(self, more: TokenIds) -> None:
         end = self.size + self.ahead + len(more)
         if end > len(self.tokens):
             self.tokens = np.append(self.tokens, np.empty(max(end, len(self.tokens)), np.int32))

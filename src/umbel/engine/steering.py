@@ -21,7 +21,7 @@ from umbel.sched.lot import Defaults, Lot
 from umbel.sched.scheduler import Scheduler
 
 Ints = NDArray[np.int64]
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 class Steering:
@@ -125,7 +125,7 @@ class Steering:
         """The tokens that a sample has."""
         return tuple(self._answer(rank).tolist())
 
-    def _answer(self, rank: int) -> Tokens:
+    def _answer(self, rank: int) -> TokenIds:
         """The tokens that a sample has, as they stand in memory until the next step."""
         seqs = self.scheduler.seqs
         slot = seqs.slot_of.get(rank)

@@ -12,7 +12,7 @@ from umbel.ir.step import StepResult
 from umbel.ir.token_masks import DrawMasks
 
 Ints = NDArray[np.int64]
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)

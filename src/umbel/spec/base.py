@@ -19,7 +19,7 @@ from umbel.cost.drafts import Offers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 MOST = 4  # tokens that are asked for where nothing says how many pay
 
@@ -83,11 +83,11 @@ class Drafter(Protocol):
     that are preempted and computed again are as any others.
     """
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """A sample of a row, whose prompt this is, as a view that stays as it is. Samples of rows of one `group` answer
         alike: their prompts come from the same template."""
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Samples have further tokens: sample `ranks[i]` has `tokens[begin[i]:begin[i + 1]]`, one or more, behind those
         that it had. The arrays may be written to after the call."""
 

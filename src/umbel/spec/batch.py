@@ -10,7 +10,7 @@ import numpy as np
 
 from umbel.ir.columns import runs
 from umbel.spec.answer_index import BEGIN, WIDTH, AnswerIndex
-from umbel.spec.base import Drafts, Ints, Setting, Tokens
+from umbel.spec.base import Drafts, Ints, Setting, TokenIds
 
 LOT = 1024  # tokens of finished answers that are put into the index together, or fewer while it is small
 _PART = 2  # of the index
@@ -25,10 +25,10 @@ class BatchDrafter:
         self._free: list[int] = []
         self._group, self._count = np.zeros(0, np.int64), np.zeros(0, np.int64)  # [lines]
         self._out = np.zeros((0, WIDTH + 16), np.int32)  # [lines]: WIDTH times BEGIN, then the answer so far
-        self._finished: list[tuple[int, Tokens]] = []  # (group, answer), not in the index yet
+        self._finished: list[tuple[int, TokenIds]] = []  # (group, answer), not in the index yet
         self._waiting = 0  # their tokens
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """A sample without tokens."""
         if not self._free:
             self._free = list(range(len(self._out), 2 * len(self._out) + 64))[::-1]
@@ -38,7 +38,7 @@ class BatchDrafter:
         slot = self._slots[rank] = self._free.pop()
         self._group[slot], self._count[slot] = group, 0
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Samples have further tokens."""
         slots, more = self._slots_of(ranks), np.diff(begin)
         have = self._count[slots]

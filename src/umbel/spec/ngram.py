@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from umbel.spec.base import Drafts, Ints, Setting, Tokens
+from umbel.spec.base import Drafts, Ints, Setting, TokenIds
 
 PAD = 3  # places before the first token, so that there are three tokens before each
 BASE = 1_000_003  # of the hash: a prime above the size of vocabularies, whose square times an id has less than 63 bits
@@ -19,7 +19,7 @@ class Text:
     """The tokens of a sample, and two tables: where the token stands that followed a pair or a triple of tokens last,
     at the hash of these. What hashes alike takes the other's place, which costs a proposal now and then."""
 
-    def __init__(self, prompt: Tokens):
+    def __init__(self, prompt: TokenIds):
         self._size = PAD + len(prompt)
         self._make_room(self._size + LEAST, np.append(np.full(PAD, -1, np.int32), prompt))
 
@@ -54,7 +54,7 @@ class Text:
             found += found[: most - len(found)]
         return found
 
-    def _make_room(self, room: int, tokens: Tokens) -> None:
+    def _make_room(self, room: int, tokens: TokenIds) -> None:
         """Room for so many tokens, with those that are there and their tables."""
         size, self._places = len(tokens), 2 * room + 1
         text, tables = np.zeros(room, np.int32), np.zeros((2, self._places), np.int32)
@@ -73,11 +73,11 @@ class NGrams:
     def __init__(self, setting: Setting):
         self._texts: dict[int, Text] = {}  # by rank
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """Read the prompt."""
         self._texts[rank] = Text(prompt)
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Read what is new of answers."""
         new, ends, texts = tokens.tolist(), begin.tolist(), self._texts
         for i, rank in enumerate(ranks.tolist()):

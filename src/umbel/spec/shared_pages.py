@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 class SharedPages:
@@ -25,7 +25,7 @@ class SharedPages:
         self._page_of: dict[bytes, int] = {}
         self._idle: dict[int, None] = {}  # pages with a key that no text holds, eldest first
 
-    def keys(self, tokens: Tokens) -> list[bytes]:
+    def keys(self, tokens: TokenIds) -> list[bytes]:
         """What names each full page of a text: a digest of its tokens and of all before them."""
         keys, above = list[bytes](), b""
         for begin in range(0, len(tokens) - self.size + 1, self.size):

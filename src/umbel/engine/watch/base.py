@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
-from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, Tokens
+from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable
 from umbel.text.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ class Watcher:
         each step in which they draw, if it is `masking`."""
         return None
 
-    def adopt(self, rank: int, row: int, tokens: Tokens, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
+    def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
         """The sample has further tokens that it did not draw here: those of the sample that it was forked from or of
         itself before it was taken out, with their log-probabilities where known, or ones that were given to it. The
         array is another's: read it now."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
-from umbel.ir.sampled import Ints, Outcomes, SampledTokens, Tokens
+from umbel.ir.sampled import Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.step import StepResult
 
 
@@ -33,7 +33,7 @@ class Logprobs(Watcher):
             if sample in outcomes.finished:
                 outcomes.finished[sample].logprobs = tuple(found)
 
-    def adopt(self, rank: int, row: int, tokens: Tokens, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
+    def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
         """Take over what is known; a token that was given to the sample was certain."""
         self._found.setdefault(rank, []).extend(logprobs or [TokenLogprobs(token, 0.0) for token in tokens.tolist()])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
-from umbel.ir.sampled import Finish, Ints, Outcomes, SampledTokens, Tokens
+from umbel.ir.sampled import Finish, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.text.detokenizer import AnswerStream
 
 
@@ -32,7 +32,7 @@ class StopStrings(Watcher):
                 tokens = sampled.tokens[begin : begin + keep].tolist()
                 self._read(int(drawing.ranks[sample]), int(drawing.rows[sample]), sample, tokens, outcomes)
 
-    def adopt(self, rank: int, row: int, tokens: Tokens, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
+    def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
         """Read tokens that the sample did not draw: a stop string that is complete in them ends nothing."""
         stream, text = self._text(rank, row)
         text.append(stream.push(tokens.tolist(), check=False))

@@ -15,7 +15,7 @@ from umbel.ir.columns import Growable
 from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import TokenLogprobs
-from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, Tokens
+from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 
 Flags = NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Watchers(Growable):
         self._grow(len(params), _watched=watched)
         return np.asarray(watched & self._lockstep != 0)
 
-    def fork(self, rank: int, row: int, ranks: Sequence[int], tokens: Tokens) -> None:
+    def fork(self, rank: int, row: int, ranks: Sequence[int], tokens: TokenIds) -> None:
         """More rows, watched as one that is there: one for each of `ranks`, whose sample goes on from that of `rank`
         and has its `tokens`."""
         rows, logprobs = range(self.used, self.used + len(ranks)), self.collected(rank)
@@ -80,7 +80,7 @@ class Watchers(Growable):
             self.forget(drawing.ranks[list(outcomes.finished)])
         return outcomes
 
-    def adopt(self, rank: int, row: int, tokens: Tokens, logprobs: Sequence[TokenLogprobs] | None) -> None:
+    def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None) -> None:
         """A sample has further tokens that it did not draw here."""
         watched = self._watched.item(row)
         for bit, watcher in self._bits.items():
