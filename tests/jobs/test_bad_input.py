@@ -109,6 +109,20 @@ def test_messages_are_short_whatever_the_values(tmp_path: Path) -> None:
     assert all(len(text) < 500 for text in make_job(source, tmp_path / "fields.out").run().warnings)
 
 
+def test_columns_of_any_json_value_are_filled_in() -> None:
+    values = [3, -1.5, True, [1, 2], {"b": None}, 2**64, [2**70, "ü"]]
+    filled = [Template.parse("{a}").fill({"a": value}) for value in values]
+    assert filled == [
+        "3",
+        "-1.5",
+        "true",
+        "[1,2]",
+        '{"b":null}',
+        "18446744073709551616",
+        '[1180591620717411303424,"ü"]',
+    ]
+
+
 def test_strict_refuses_unknown_fields_with_the_nearest_name(tmp_path: Path) -> None:
     from umbel.errors import InputError
 

@@ -278,6 +278,12 @@ def test_a_template_that_refuses_our_first_conversation_shows_parts_in_the_secon
     assert template(NEEDS_SYSTEM).render([*system, *parts("one", "two")]) == "S[user]onetwo"
 
 
+def test_what_a_template_says_of_half_a_surrogate_pair_can_be_written() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        template("{{ raise_exception(messages[0].content) }}").render(chat("a\ud800b"))
+    assert str(caught.value) == "the chat template failed: a\\ud800b" and str(caught.value).encode()
+
+
 @pytest.mark.parametrize("source", [PARTS, BOTH])
 @pytest.mark.parametrize("texts", [["one"], ["first", "second"]])
 def test_parts_equal_transformers(source: str, texts: list[str], tmp_path: Path) -> None:

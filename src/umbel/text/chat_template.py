@@ -112,4 +112,5 @@ def _decoded(answer: bytes) -> str | InvalidRequest:
 
 
 def _failure(reason: str) -> InvalidRequest:
+    reason = reason.encode("utf-8", "backslashreplace").decode()  # it may quote half of a surrogate pair
     return InvalidRequest("invalid_messages", f"the chat template failed: {reason}", "messages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,4 +73,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     if value is None:
         known = "is null" if name in row else f"is missing{nearest(name, row)}"
         refuse("missing_required_parameter", name, f"column {shown(name)}, which --prompt uses, {known}")
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a whole number beyond 64 bits
+        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
