@@ -34,3 +34,13 @@ def test_prices_are_fitted_to_the_steps_of_the_run() -> None:
     assert live.each(load).item() == pytest.approx(0.5 + 0.01 * 40, rel=0.3)
     assert live.each(load).item() > 100 * price.each(load).item()
     assert price.calibration is None
+    known = live.each(load).item()
+    meter.clear()
+    assert not live.renewed() and live.each(load).item() == known, "what a cleared meter has taught stays"
+    renewed = []
+    for i in range(FIRST):
+        step = steps[i % len(steps)]
+        meter.add(step, kv_read=len(step.tokens), seconds=5.0 + 0.1 * step.n_rows)
+        renewed.append(live.renewed())
+    assert np.flatnonzero(renewed).tolist() == [FIRST - 1], "and it is read again from then on"
+    assert live.each(load).item() > 1.2 * known

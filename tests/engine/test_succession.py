@@ -148,6 +148,16 @@ def test_the_pool_has_room_for_two_only_where_several_come(model: str) -> None:
     assert pools[False] < pools[True] <= 2 * pools[False]
 
 
+def test_a_workload_with_another_drafter_waits_for_the_end(llm: LLM) -> None:
+    workloads = some_workloads(4, seed=7)
+    given = Given(llm, workloads)
+    given._left[2:] = [(load, replace(plan, speculate="batch")) for load, plan in given._left[2:]]
+    drafts = dict[int, bool]()
+    for number, _ in llm.execute_all(given):
+        drafts[number] = llm.engine.loops[0].scheduler.speculate is not None
+    assert drafts == {0: False, 1: False, 2: True, 3: True}
+
+
 @pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_TOKENS"])
 def test_a_loop_that_was_given_enough_takes_no_more(llm: LLM, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what is held of rows that are done does not grow with the input."""

@@ -31,15 +31,19 @@ class Prices(Protocol):
 
 
 class LivePrice:
-    """The price of a plan, and from FIRST steps on what it becomes by the steps of the run that `meter` counts."""
+    """The price of a plan, and from FIRST steps on what it becomes by the steps of the run that `meter` counts,
+    which may be cleared meanwhile."""
 
     def __init__(self, price: Price, meter: Meter):
         self._price, self._meter = price, meter
         self._start = price.calibration or Calibration.start(price.prior())
-        self._due = FIRST
+        self._seen, self._due = 0.0, FIRST
 
     def renewed(self) -> bool:
         """For Prices."""
+        if self._meter.steps < self._seen:  # it was cleared: what it has taught stays
+            self._start, self._due = self._price.calibration or self._start, FIRST
+        self._seen = self._meter.steps
         if self._meter.steps < self._due:
             return False
         self._due = 2 * self._meter.steps

@@ -44,9 +44,10 @@ class Meter:
             self._table[:half] = self._table[0::2] + self._table[1::2]
             self._n, self._each = half, 2 * self._each
 
-    def fresh(self) -> Meter:
-        """A meter of the same kind that has counted nothing."""
-        return Meter(self._window, len(self._table))
+    def clear(self) -> None:
+        """Begin again, as if no step had run."""
+        self._n, self._each = 0, 1
+        self._open[:] = 0.0
 
     def load(self) -> Load:
         """The load of the steps, one entry each."""

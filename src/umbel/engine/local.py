@@ -83,7 +83,7 @@ class LocalEngine:
     def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
         come as rows finish, each with the number of its workload and its row there."""
-        succession = Succession(arrivals, self._learn)
+        succession = Succession(arrivals, self._learn_so_far)
         while (plan := succession.plan()) is not None:
             with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)
@@ -115,13 +115,16 @@ class LocalEngine:
             spans.lap("learning", self._learn(loop))
 
     def _learn(self, loop: Loop) -> None:
-        """Keep what a loop has taught since the last time."""
+        """Keep what a loop has taught since its meter was clear."""
         prior = price_of(self.spec, self.model.config, self.machine).prior()
         lengths, speculate = loop.scheduler.lengths, loop.scheduler.speculate
         self.history.learn(loop.meter, lengths.bank(), prior)
         if speculate is not None and self.model.config.speculate in ("auto", BATCH):
             self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
-        loop.meter = loop.meter.fresh()
+
+    def _learn_so_far(self, loop: Loop) -> None:
+        self._learn(loop)
+        loop.meter.clear()
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

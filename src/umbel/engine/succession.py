@@ -30,6 +30,7 @@ class Succession:
     taken: int = 0
     _next: tuple[Workload, Plan] | None = None
     _begins: list[int] = field(default_factory=list)  # the first row of each workload in the loop that runs
+    _speculate: str = ""  # who proposes tokens in it
 
     def plan(self) -> Plan | None:
         """The plan of the workload that a loop is to be made for; None where no more come. May wait."""
@@ -56,9 +57,11 @@ class Succession:
             return False
         workload, plan = self._next
         if self._begins:
-            if not suits(loop, plan):
+            if plan.speculate != self._speculate or not suits(loop, plan):
                 return False
             self.joined(loop)
+        else:
+            self._speculate = plan.speculate
         self._begins.append(loop.add(workload, plan))
         self._next, self.taken = None, self.taken + 1
         return True
