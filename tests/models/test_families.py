@@ -169,6 +169,8 @@ def test_unknown_harmless_keys_are_ignored(tmp_path: Path):
 
 
 def test_where_models_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (place := tmp_path / "some" / "place").mkdir(parents=True)
+    monkeypatch.chdir(place)  # what lies above the folder of the tests is not known
     assert resolve_model(str(tmp_path)) == tmp_path
     (tmp_path / "file").write_text("")
     for name in (str(tmp_path / "file"), str(tmp_path / "none"), "../../x", "no-such", "a/b/c", "", "a/../b"):
