@@ -94,7 +94,7 @@ def test_alone(subject: Subject) -> None:
         subject.check([row])
 
 
-@pytest.mark.parametrize("chunk", some_of([1, 16, 512], [7, 64, 2048]))
+@pytest.mark.parametrize("chunk", some_of([16], [1, 7, 64, 512, 2048]))
 def test_chunks(subject: Subject, chunk: int) -> None:
     stride = 1 if FULL else {1: 12, 7: 5, 16: 3}.get(chunk, 1)
     subject.check(list(range(0, N_PROMPTS, stride)), chunk=chunk)

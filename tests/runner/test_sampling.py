@@ -105,12 +105,14 @@ ALL_FILTERS = {"temperature": 1.5, "top_k": 12, "top_p": 0.9, "min_p": 0.02}
         [
             (100_000, ALL_FILTERS),
             (300_000, {}),
+        ],
+        [
             (200_000, {"temperature": 0.5}),
             (200_000, {"top_k": 7}),
             (200_000, {"top_p": 0.8}),
             (200_000, {"min_p": 0.1}),
+            (1_000_000, ALL_FILTERS),
         ],
-        [(1_000_000, ALL_FILTERS)],
     ),
     ids=str,
 )

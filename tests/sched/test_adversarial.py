@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.growth import assert_growth
+from tests.parameters import some_of
 from tests.sched.drive import Job, Run, Zeros, drive
 
 PAGE = 16
@@ -39,7 +40,7 @@ def run_of(job: Job, pages: int, chunk: int = 512) -> Run:
     return drive(job, pages, PAGE, chunk, runner=Zeros(), check=False)
 
 
-@pytest.mark.parametrize("build", [equal_prompts, many_children, long_prompt, many_samples])
+@pytest.mark.parametrize("build", some_of([many_children, long_prompt], [equal_prompts, many_samples]))
 def test_time_grows_with_the_work(build) -> None:
     """Ten times the rows may take 30 times the time, no more; under a quadratic rule it would be 100."""
     small, large = build(FULL // 10), build(FULL)
