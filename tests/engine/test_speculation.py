@@ -14,11 +14,14 @@ from tests.parameters import some_of
 from tests.sched.drive import POLICIES, VOCAB, Job
 from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
+from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.workload import Workload
+from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
 from umbel.runner.fake import FakeRunner
-from umbel.sched.lot import Lot
+from umbel.sched.lot import Defaults, Lot
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -111,3 +114,21 @@ def test_drafts_take_nothing_from_others() -> None:
                 assert ahead or stats.computed_prompt_tokens == plain.stats().computed_prompt_tokens
                 drafted += stats.drafted_tokens
     assert drafted > 40
+
+
+def test_proposals_are_asked_for_by_rank_beside_a_sample_that_has_lost_its_tip() -> None:
+    """It is rebuilt behind those that kept theirs, among which a fork may have come later than it."""
+    prompts, most = [[5], [7]], 9
+    lives = [Life(prompt, 0, most, []) for prompt in prompts]
+    script = Scripted(lambda rank: lives[rank].answer(), 1.0, ENDS, 0)
+    scheduler = Scheduler(PagePool(60, PAGE), 16, Policy(), speculate=Speculate(script, Constant(1)))
+    loop = Loop(scheduler, FakeRunner(60, PAGE, VOCAB), None, Defaults(0, ENDS, 48))
+    load = Workload.of(prompts, SamplingParams(temperature=1.0, max_tokens=most))
+    loop.add_lot(Lot(load, build_forest(load), [ENDS] * 2, np.full(2, most)))
+    loop.step()
+    lives.append(Life([5], 1, most, list(loop.tokens_of(0, 0))))
+    assert scheduler.books.give_way()
+    loop.fork(0, 0, [2])
+    found = {output.row: output.outputs[0].token_ids for output in loop.run()}
+    assert found == {row: life.answer() for row, life in enumerate(lives)}
+    assert loop.stats().drafted_tokens

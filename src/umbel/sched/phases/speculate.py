@@ -83,11 +83,13 @@ class Speculate:
                 self._end(slot, done=False)
 
     def _drawing(self, agenda: Agenda, books: Books) -> Ints:
-        """Which samples of the agenda draw from their tips and may be given several tokens."""
+        """Which samples of the agenda draw from their tips and may be given several tokens, by rank."""
         seqs, kv = books.seqs, books.kv
         tips = seqs.tip[agenda.slots]
         draws = kv.held[tips] + agenda.tip_counts == kv.length[tips]
-        return np.flatnonzero(draws & ~books.requests.lockstep[seqs.row[agenda.slots]])
+        which = np.flatnonzero(draws & ~books.requests.lockstep[seqs.row[agenda.slots]])
+        ranks = seqs.rank[agenda.slots[which]]  # one that has lost its tip stands behind those that kept theirs
+        return which if (ranks[1:] > ranks[:-1]).all() else which[np.argsort(ranks)]
 
     def _most(self, agenda: Agenda, books: Books, slots: Ints) -> Ints:
         """The most tokens to propose for each sample, within its limit."""
