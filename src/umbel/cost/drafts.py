@@ -1,4 +1,4 @@
-"""What proposed tokens are worth: how many are on offer at which chance of coming true, and how many of them to check.
+"""What proposed tokens gain: how many there are at which chance of acceptance, and how many of them to check.
 
 A step that checks more tokens takes longer and gives more: the best number gives the most tokens per second. Gains fall
 as more samples run, since a step with many rows has no idle arithmetic left to check with; Scylla (arXiv 2505.07858)

@@ -117,12 +117,12 @@ class Depth(Protocol):
     """The rule of how many tokens are asked of a drafter."""
 
     def most(self, decoding: Decoding) -> Ints:
-        """The most tokens to propose for each sample in this step (`[samples]`), 0 where none is worth its row. The
+        """The most tokens to propose for each sample in this step (`[samples]`), 0 where none pays for its row. The
         next tokens of a sample with 1 or more wait until its last ones are known, where the runner works ahead."""
         ...
 
     def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
-        """How many of the first tokens of each draft are worth checking (`[samples]`); `drafts` are those of samples
+        """How many of the first tokens of each draft to check (`[samples]`); `drafts` are those of samples
         `ranks`, some of those that `most` was asked of last."""
         ...
 

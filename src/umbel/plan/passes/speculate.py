@@ -12,7 +12,7 @@ from umbel.plan.walk.pricing import ROUGH_SAMPLES, run_draft, run_seconds
 from umbel.technique import NONE
 
 BATCH = "batch"  # the drafter that is taken where none is asked for
-WORTH = 1.05  # how many times faster a run must be expected to be for that
+LEAST_GAIN = 1.05  # how many times faster a run must be expected to be for that
 _UNKNOWN = (
     "nothing is known yet of how often what finished rows wrote comes true in others: --speculate {name} learns it "
     "as it runs, and lets be where it does not pay"
@@ -47,7 +47,7 @@ def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
         "running": step.samples,
     }
     until = "with up to {rows:,} running rows that pays by price, and {running:,} run here as a rule"
-    if draft.config.speculate == "auto" and (not bargain.drafted or plain < WORTH * sped):
+    if draft.config.speculate == "auto" and (not bargain.drafted or plain < LEAST_GAIN * sped):
         why = f"would not be faster by much: {until}"
         return draft.refuse(Refusal(f"drafter: {BATCH}", sped - plain, why, facts))
     if not bargain.drafted:
