@@ -3,7 +3,7 @@
     python tests/held.py MARK run in.jsonl -o out ...
 
 runs `umbel run ...`, commits after every `GROUP` results, and stops once it has taken `HELD` of them: it creates the
-file MARK and waits without end. SIGTERM and SIGKILL end the wait as they would end the work.
+file MARK and waits until the process is asked to stop, or killed.
 """
 
 from __future__ import annotations
@@ -53,19 +53,25 @@ def wait_until(reached: Callable[[], bool]) -> None:
 def _main(mark: Path, arguments: list[str]) -> int:
     from umbel.cli.main import main
     from umbel.jobs import store
+    from umbel.jobs.signals import StopSignal
 
-    add, taken = store.JobStore.add, 0
+    add, taken, entered, enter = store.JobStore.add, 0, list[StopSignal](), StopSignal.__enter__
 
     def hold(self: store.JobStore, result: store.Result) -> bool:
         nonlocal taken
         if taken == HELD:
             mark.touch()
-            while True:
-                time.sleep(3600.0)
+            while not entered[-1].asked:
+                time.sleep(0.01)
         taken += 1
         return add(self, result)
 
+    def note(self: StopSignal) -> StopSignal:
+        entered.append(self)
+        return enter(self)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopSignal, "__enter__", note)
         patch.setattr(store, "GROUP_ROWS", GROUP)
         patch.setattr(store, "GROUP_SECONDS", float("inf"))
         patch.setattr(store.JobStore, "add", hold)

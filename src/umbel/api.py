@@ -15,6 +15,7 @@ from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.profile.attach import spans_for
 from umbel.profile.recorder import Recorder
@@ -32,6 +33,8 @@ class LLM(Scoring):
     for an unknown option and ModelError for a model that cannot be loaded. `close`, or leaving a `with` block, gives
     the memory back.
     """
+
+    keeps_unfinished = True
 
     def __init__(  # noqa: PLR0913 (every option by name, so that editors complete and type checkers check it)
         self,
@@ -102,10 +105,10 @@ class LLM(Scoring):
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
         return self.engine.execute(workload, plan)
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
-        come as rows finish, each with the number of its workload and its row there."""
-        return self.engine.execute_all(arrivals)
+        come as rows finish, each with the number of its workload and its row there, until `stops` ends them."""
+        return self.engine.execute_all(arrivals, stops)
 
     def session(self) -> Session:
         """Answers prompts that come while others run: `with llm.session() as session`. See Session."""

@@ -13,7 +13,8 @@ from tests.engine.test_ahead import ENDS, PAGE, Ahead, Sick, random_job
 from tests.parameters import some_of
 from tests.sched.drive import POLICIES, VOCAB, Job, Zeros
 from umbel.cache.pages import PagePool
-from umbel.engine.loop import Loop, Tokens
+from umbel.engine.events import Tokens
+from umbel.engine.loop import Loop
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest

@@ -17,7 +17,9 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.spec import ModelSpec
+from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
@@ -73,6 +75,7 @@ class FakeEngine:
     tokens: int = 0
     reverse: bool = True
     first_token: float | None = None
+    keeps_unfinished: bool = False
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
     def plan_for(self, workload: Workload) -> Plan:
@@ -86,7 +89,7 @@ class FakeEngine:
             self.seen.append(int(workload.keys[row]))
             yield self._answer(row, workload)
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         number = 0
         while (taken := arrivals.take(wait=True)) is not None:
             for output in self.execute(*taken):
@@ -114,6 +117,26 @@ class FakeEngine:
 
     def stats(self) -> Stats:
         return Stats(computed_prompt_tokens=3 * len(self.seen), output_tokens=self.tokens, rows_done=len(self.seen))
+
+
+class KeepingEngine(FakeEngine):
+    """Has half an answer of its last row kept again and again, which must be the beginning of what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__(keeps_unfinished=True, reverse=False)
+
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
+        assert stops is not None
+        for number, (workload, plan) in enumerate(iter(lambda: arrivals.take(wait=True), None)):
+            last, begun = len(workload) - 1, stops.begun(number)
+            whole = self._answer(last, workload).outputs[0].token_ids
+            assert all(whole[: len(s.token_ids)] == s.token_ids for record in begun.values() for s in record.open)
+            half = OpenSample(0, whole[: len(whole) // 2], len(whole))
+            record = Resumable((), workload.params[last], 0, 1, (half,))
+            for place, output in enumerate(self.execute(workload, plan)):
+                if place % 8 == 0 and place < last:
+                    stops.keep({(number, last): record})
+                yield number, output
 
 
 def _scores(prompt: list[int], params: SamplingParams) -> tuple[TokenLogprobs | None, ...] | None:

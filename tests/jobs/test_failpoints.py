@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.fakes import FakeEngine, make_job, write_rows
+from tests.jobs.fakes import FakeEngine, KeepingEngine, make_job, write_rows
 from tests.parameters import some_of
 from umbel.errors import UmbelError
 from umbel.jobs import store as store_module
@@ -73,7 +73,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 def finish(source: Path, output: Path) -> FakeEngine:
     """The next run; returns the engine, which knows the rows it was asked for."""
-    engine = FakeEngine()
+    engine = KeepingEngine()
     assert make_job(source, output, engine).run().exit_code == 3
     return engine
 
@@ -89,7 +89,9 @@ def test_killed_at_a_failpoint(
     kills = 1 if repeats else n
     for _ in range(kills):
         again = "forget" in name
-        status = in_child(make_job(source, output, at=Nth(name, n if repeats else 1, die), retry_failed=again).run)
+        status = in_child(
+            make_job(source, output, KeepingEngine(), at=Nth(name, n if repeats else 1, die), retry_failed=again).run
+        )
         assert status in (signal.SIGKILL, 0)  # acts that only the first run does are not met again
         assert not output.exists() or output.read_bytes() == expected
     engine = finish(source, output)
@@ -105,7 +107,7 @@ def test_failing_at_a_failpoint(name: str, reference: tuple[Path, bytes], tmp_pa
     source, expected = reference
     output = tmp_path / "out"
     with pytest.raises((UmbelError, OSError)):
-        make_job(source, output, at=Nth(name, 1, fail), retry_failed="forget" in name).run()
+        make_job(source, output, KeepingEngine(), at=Nth(name, 1, fail), retry_failed="forget" in name).run()
     assert not output.exists() or output.read_bytes() == expected
     finish(source, output)
     assert output.read_bytes() == expected
@@ -116,7 +118,7 @@ def test_ten_kills_in_one_job(reference: tuple[Path, bytes], tmp_path: Path, sma
     output = tmp_path / "out"
     for i in range(10):
         name = "store.commit.after" if i % 2 else "store.commit.before"
-        in_child(make_job(source, output, at=Nth(name, 1, die)).run)
+        in_child(make_job(source, output, KeepingEngine(), at=Nth(name, 1, die)).run)
     engine = finish(source, output)
     assert 0 < len(engine.seen) < 40
     assert output.read_bytes() == expected
@@ -124,5 +126,5 @@ def test_ten_kills_in_one_job(reference: tuple[Path, bytes], tmp_path: Path, sma
 
 def test_every_failpoint_is_passed(reference: tuple[Path, bytes], tmp_path: Path) -> None:
     reached: list[str] = []
-    make_job(reference[0], tmp_path / "out", at=reached.append, retry_failed=True).run()
+    make_job(reference[0], tmp_path / "out", KeepingEngine(), at=reached.append, retry_failed=True).run()
     assert set(reached) == set(FAILPOINTS)

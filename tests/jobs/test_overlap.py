@@ -20,6 +20,7 @@ from umbel.ir.arrivals import Arrivals
 from umbel.ir.budget import Budget
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
+from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
 from umbel.jobs.job import Job
@@ -34,7 +35,7 @@ class Overlaps(FakeEngine):
     together = 0  # the most workloads that ran at a time
     asked = 0  # times that it asked for more while rows ran
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         rng, number = random.Random(len(self.seen)), 0
         running: dict[int, Iterator[Output]] = {}
         while (taken := self.next(arrivals, running)) is not None or running:

@@ -149,8 +149,20 @@ def _tokens(result: Summary) -> str:
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
     first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
-    lost = f" ({result.discarded_tokens:,} more of unfinished rows are lost)" if result.discarded_tokens else ""
-    return f"{computed}; {result.output_tokens:,} tokens out{lost}, {exactness(result.lossy)}; {spent}{first}"
+    told = f"{result.output_tokens:,} tokens out{_unfinished(result)}"
+    return f"{computed}; {told}, {exactness(result.lossy)}; {spent}{first}"
+
+
+def _unfinished(result: Summary) -> str:
+    """What became of the tokens of rows that are not done."""
+    parts = []
+    if result.kept_tokens:
+        rows = count(result.kept_rows, "row")
+        go_on = "goes on" if result.kept_rows == 1 else "go on"
+        parts.append(f"{result.kept_tokens:,} more of {rows} kept, which {go_on} when run again")
+    if result.discarded_tokens:
+        parts.append(f"{result.discarded_tokens:,} more of unfinished rows are lost")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _truth(result: Summary) -> list[str]:

@@ -15,6 +15,7 @@ from umbel.errors import ModelError
 from umbel.ir.budget import Budget
 from umbel.ir.params import SamplingParams
 from umbel.ir.spans import NO_SPANS
+from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
@@ -40,6 +41,7 @@ def build_job(
     fresh: bool,
     retry_failed: bool = False,
     budget: Budget | None = None,
+    grace: float = GRACE_SECONDS,
     profile: Recorder | None = None,
 ) -> Job:
     """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
@@ -68,6 +70,7 @@ def build_job(
         fresh=fresh,
         retry_failed=retry_failed,
         budget=budget or Budget(),
+        grace=grace,
         watch=HashedInput(source, seen, since, identity["input.sha256"]),
     )
     spans = NO_SPANS if profile is None else profile

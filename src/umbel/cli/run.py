@@ -12,7 +12,8 @@ from umbel.cli.arguments import Argument, Option
 from umbel.cli.engine_options import EngineOptions
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
-from umbel.ir.budget import Budget
+from umbel.ir.budget import Budget, seconds_of
+from umbel.ir.stops import GRACE_SECONDS
 
 if TYPE_CHECKING:
     from umbel.jobs.summary import Summary
@@ -22,6 +23,7 @@ _RETRY = "Run rows again that failed for want of KV memory or by the model; keep
 _PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
 _CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
+_GRACE = "After a stop, let rows that are near their end go on so long."
 _OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
 
 
@@ -48,6 +50,7 @@ def run_command(
     load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
+    grace: Annotated[str, Option(help=_GRACE)] = f"{GRACE_SECONDS:.0f}s",
     order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input",
     summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None,
     profile: Annotated[str | None, Option(help=_PROFILE, metavar="PATH", bare=True)] = None,
@@ -72,7 +75,7 @@ def run_command(
     paths = _paths(file, input_file, output, summary)
     paths["trace"] = _trace_path(profile, output)
     _check_extras(paths)
-    how = {"order": order, "fresh": fresh, "retry_failed": retry_failed}
+    how = {"order": order, "fresh": fresh, "retry_failed": retry_failed, "grace": seconds_of(grace, "--grace")}
     budget = Budget.of(deadline, max_output_tokens_total)
     return _run(config, sampling, reading, paths, how, budget, quiet=quiet, own_process=own_process)
 

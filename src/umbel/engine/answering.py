@@ -14,6 +14,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
+from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
 
@@ -24,6 +25,7 @@ class Answering(ABC):
     """Asks whatever plans and executes workloads."""
 
     intake: Intake
+    keeps_unfinished = False
 
     @abstractmethod
     def plan_for(self, workload: Workload) -> Plan:
@@ -33,9 +35,9 @@ class Answering(ABC):
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans, one after the other. Outputs come as rows finish, each with the
-        number of its workload and its row there."""
+        number of its workload and its row there. `stops` are obeyed where `keeps_unfinished` says so."""
         for number, (workload, plan) in enumerate(iter(partial(arrivals.take, wait=True), None)):
             for output in self.execute(workload, plan):
                 yield number, output

@@ -22,6 +22,7 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
+from umbel.ir.stops import Stops, Unstopped
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
 from umbel.plan.passes.speculate import BATCH
@@ -46,6 +47,7 @@ class LocalEngine:
     ):
         if config.data_parallel_size > 1:
             raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
+        self.keeps_unfinished = True
         self.model = Model(_with_room_of(runner, config), computes=runner is None)
         self.machine = shared_by(joined(machine_of(self.model.device), config.tensor_parallel_size), share)
         self.history = _history(self.model, self.machine)
@@ -80,10 +82,10 @@ class LocalEngine:
             loop.add(workload, plan)
             yield from loop.run()
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
-        come as rows finish, each with the number of its workload and its row there."""
-        succession = Succession(arrivals, self._learn_so_far)
+        come as rows finish, each with the number of its workload and its row there, until `stops` ends them."""
+        succession = Succession(arrivals, self._learn_so_far, stops or Unstopped())
         while (plan := succession.plan()) is not None:
             with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)

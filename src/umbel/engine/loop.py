@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
+from umbel.engine.events import Event, Flight, Tokens
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.output import Rows
 from umbel.engine.steering import Steering
@@ -25,40 +26,14 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.resumable import Resumable
-from umbel.ir.sampled import Drawing, Finish, Outcomes, SampledTokens
+from umbel.ir.sampled import Outcomes, SampledTokens
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
-from umbel.ir.token_masks import DrawMasks
 from umbel.ir.workload import Workload
-from umbel.runner.base import Runner, Wait
+from umbel.runner.base import Runner
 from umbel.sched.lot import Defaults, Lot
 from umbel.sched.scheduler import Scheduler
 from umbel.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A step that is under way, who draws in it and from which tokens (None: any), and what waits for its result."""
-
-    step: Step
-    drawing: Drawing
-    masks: DrawMasks | None
-    wait: Wait
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Token ids that a sample of a row has got since the last time; with the last ones, how it ended. `given`: they
-    were not drawn, but appended."""
-
-    row: int
-    sample: int
-    token_ids: tuple[int, ...]
-    finish: Finish | None = None
-    given: bool = False
-
-
-Event = Tokens | Output
 
 
 class Loop:
@@ -163,20 +138,20 @@ class Loop:
     def abort(self, row: int) -> Resumable:
         """Take a row out: nothing more comes of it, and `resume` goes on with it, here or in another loop."""
         self._see_through()
-        steering, requests = self.steering, self.scheduler.requests
-        samples, stream = steering.record(row), requests.stream.item(row)
-        prompt, done = tuple(requests.prompt(row).tolist()), self.rows.partial(row)
-        number, scope = steering.next_sample(row), steering.scope(row)
-        record = Resumable(prompt, requests.params[row], stream, number, samples, done, scope)
+        record = self.steering.resumable(row, self.rows.partial(row))
         self.cancel(row)
         return record
 
     def resume(self, record: Resumable, key: int, *, streamed: bool = False) -> int:
         """Add a row that was taken out, as number `key` of the input; returns its number."""
         row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed))
+        self.restore(row, record)
+        return row
+
+    def restore(self, row: int, record: Resumable) -> None:
+        """Give a row that was just added, and answers for itself, what it had when it was taken out."""
         self.steering.restore(row, record)
         self.rows.restore(row, record.finished)
-        return row
 
     def spent(self, keys: Sequence[int]) -> Spent:
         """What the rows with these numbers in the input have cost; `ledger` has counted it."""
@@ -224,6 +199,19 @@ class Loop:
         """See every step under way done; what comes out of them comes with the next step."""
         while self._flights:
             self._held += self._land(self._flights.popleft())
+
+    def settle(self) -> list[Event]:
+        """See every step under way done; returns what came out since the last step."""
+        self._see_through()
+        held, self._held = self._held, []
+        return held
+
+    def release(self, rows: Iterable[int]) -> None:
+        """Abandon rows without a word of them, and let none start that waits: only those that run go on."""
+        for row in rows:
+            self.rows.drop(row)
+            self._drop(row)
+        self.scheduler.admit_no_more()
 
     def _start(self, step: Step) -> Flight:
         """The step is given to the runner, and the scheduler goes on as if it were done."""

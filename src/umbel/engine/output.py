@@ -55,6 +55,14 @@ class Rows:
         """The completions of a row that are done while others are not."""
         return tuple(self._partial.get(row, ()))
 
+    def begun(self) -> list[int]:
+        """The rows of which some completions are done and others are not."""
+        return list(self._partial)
+
+    def drop(self, row: int) -> None:
+        """Completions of a row that will not come out are not wanted."""
+        self._partial.pop(row, None)
+
     def restore(self, row: int, done: Sequence[Completion]) -> None:
         """A row that was added has these completions already."""
         if done:

@@ -11,10 +11,11 @@ from types import TracebackType
 
 import numpy as np
 
+from umbel.engine.events import Event, Tokens
 from umbel.engine.intake import Batch, Intake, Prompt, RequestOutput
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.local import LocalEngine
-from umbel.engine.loop import Event, Loop, Tokens
+from umbel.engine.loop import Loop
 from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets, checked_ids
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams

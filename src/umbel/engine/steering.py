@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from umbel.engine.watch.watchers import Watchers
 from umbel.errors import UsageError
+from umbel.ir.request import Completion
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.workload import Workload
 from umbel.plan.draft import flat_forest
@@ -73,6 +74,12 @@ class Steering:
         if not found:
             raise UsageError(f"row {row} has finished: there is nothing left of it to take out")
         return tuple(found)
+
+    def resumable(self, row: int, done: tuple[Completion, ...]) -> Resumable:
+        """What a row of which some samples are `done` is taken up from. Raises UsageError where all are."""
+        requests, samples = self.scheduler.requests, self.record(row)
+        prompt, stream = tuple(requests.prompt(row).tolist()), requests.stream.item(row)
+        return Resumable(prompt, requests.params[row], stream, self.next_sample(row), samples, done, self.scope(row))
 
     def next_sample(self, row: int) -> int:
         """The first sample number that no fork of the row has."""

@@ -2,18 +2,25 @@
 
 What ends a workload alone are its longest answers, in steps of few rows. A workload joins when no row of those before
 it waits to start, so the steps stay full; only the last one is seen to its end.
+
+When they are stopped, rows that are near their end go on alone for a while, and what the others have written is kept.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from umbel.engine.events import Event
 from umbel.engine.loop import Loop
+from umbel.engine.unfinished import ending_within, leave_to_end, unfinished
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
+from umbel.ir.resumable import Resumable
+from umbel.ir.stops import Place, Stops, Unstopped
 from umbel.ir.workload import Workload
 
 # A loop that was given as much takes no more rows: the columns of those that are done go with it.
@@ -23,30 +30,65 @@ MOST_TOKENS = 2**25  # of prompts
 
 @dataclass(slots=True)
 class Succession:
-    """Hands the workloads of `arrivals` to loops; `joined` is called when one joins others. `taken` counts them."""
+    """Hands the workloads of `arrivals` to loops, as long as `stops` lets them run; `joined` is called when one joins
+    others. `taken` counts them."""
 
     arrivals: Arrivals
     joined: Callable[[Loop], None] = lambda loop: None
+    stops: Stops = field(default_factory=Unstopped)
     taken: int = 0
     _next: tuple[Workload, Plan] | None = None
-    _begins: list[int] = field(default_factory=list)  # the first row of each workload in the loop that runs
+    _first: int = 0  # the number of the first workload in the loop that runs
+    _begins: list[int] = field(default_factory=list)  # the first row of each workload in it
     _speculate: str = ""  # who proposes tokens in it
 
     def plan(self) -> Plan | None:
         """The plan of the workload that a loop is to be made for; None where no more come. May wait."""
+        if self.stops.until() is not None:
+            return None
         self._next = self._next or self.arrivals.take(wait=True)
         return None if self._next is None else self._next[1]
 
     def run(self, loop: Loop) -> Iterator[tuple[int, Output]]:
         """Run what comes in an empty loop, until none comes that it can take. Outputs come as rows finish, each with
         the number of its workload and its row there."""
-        first, self._begins = self.taken, []
-        while self._add(loop) or loop.busy:
-            for event in loop.step():
-                if isinstance(event, Output):
-                    i = bisect_right(self._begins, event.row) - 1
-                    yield first + i, replace(event, row=event.row - self._begins[i]) if i else event
-                    loop.spans.lap("answers", None)
+        self._first, self._begins = self.taken, []
+        while (until := self.stops.until()) is None:
+            if not (self._add(loop) or loop.busy):
+                return
+            yield from self._outputs(loop, loop.step())
+            if self.stops.due():
+                yield from self._outputs(loop, loop.settle())
+                self.stops.keep(self._unfinished(loop))
+        yield from self._wind_up(loop, until)
+
+    def _wind_up(self, loop: Loop, until: float) -> Iterator[tuple[int, Output]]:
+        """Keep what rows have written, and let those go on until then that are near their end."""
+        yield from self._outputs(loop, loop.settle())
+        near = ending_within(loop, until - time.monotonic())
+        self.stops.keep(self._unfinished(loop), near=len(near))
+        if not near:
+            return
+        leave_to_end(loop, near)
+        while loop.scheduler.seqs.n_running and time.monotonic() < until:
+            yield from self._outputs(loop, loop.step())
+        yield from self._outputs(loop, loop.settle())
+        self.stops.keep(self._unfinished(loop))
+
+    def _outputs(self, loop: Loop, events: Iterable[Event]) -> Iterator[tuple[int, Output]]:
+        for event in events:
+            if isinstance(event, Output):
+                number, row = self._place(event.row)
+                yield number, replace(event, row=row) if row != event.row else event
+                loop.spans.lap("answers", None)
+
+    def _unfinished(self, loop: Loop) -> dict[Place, Resumable]:
+        return {self._place(row): record for row, record in unfinished(loop).items()}
+
+    def _place(self, row: int) -> Place:
+        """The number of a row's workload, and the row in it."""
+        i = bisect_right(self._begins, row) - 1
+        return self._first + i, row - self._begins[i]
 
     def _add(self, loop: Loop) -> bool:
         """Add the next workload, where one is ready and the loop can take it; False where none was added."""
@@ -62,7 +104,10 @@ class Succession:
             self.joined(loop)
         else:
             self._speculate = plan.speculate
-        self._begins.append(loop.add(workload, plan))
+        self._begins.append(first := loop.add(workload, plan))
+        for row, record in self.stops.begun(self.taken).items():
+            if plan.same_as[row] == row:
+                loop.restore(first + row, record)
         self._next, self.taken = None, self.taken + 1
         return True
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.engine.events import Tokens
 from umbel.engine.intake import Batch, RequestOutput
-from umbel.engine.loop import Tokens
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.text.detokenizer import AnswerStream

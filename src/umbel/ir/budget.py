@@ -28,7 +28,15 @@ class Budget:
             raise UsageError(f"--max-output-tokens-total {output_tokens}: must be at least 1")
         if deadline is None:
             return cls(None, output_tokens)
-        given = _DURATION.fullmatch(deadline.strip().lower())
-        if given is None or float(given[1]) == 0:
-            raise UsageError(f"--deadline {deadline!r}: give seconds, minutes or hours: 90, 90s, 15m or 2h")
-        return cls(float(given[1]) * _UNITS[given[2]], output_tokens)
+        seconds = seconds_of(deadline, "--deadline")
+        if seconds == 0.0:
+            raise UsageError(f"--deadline {deadline!r}: must be more than 0")
+        return cls(seconds, output_tokens)
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds of a duration such as 90, 90s, 15m or 2h, given to an option. Raises UsageError."""
+    given = _DURATION.fullmatch(text.strip().lower())
+    if given is None:
+        raise UsageError(f"{option} {text!r}: give seconds, minutes or hours: 90, 90s, 15m or 2h")
+    return float(given[1]) * _UNITS[given[2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
+from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.prepare import RowNames, Window
@@ -20,6 +22,7 @@ from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore, Result
+from umbel.jobs.unfinished import Unfinished
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.gathering import Gathering
 
@@ -28,16 +31,17 @@ NOTES = "notes"  # the store's record of what was noticed while rows were read (
 
 class Engine(Protocol):
     """The part of `umbel.api.LLM` that a job needs. `first_token` is when the first token was there, on the clock of
-    `time.monotonic`; None before that."""
+    `time.monotonic`; None before that. `keeps_unfinished`: whether it obeys the stops that it is given."""
 
     first_token: float | None
+    keeps_unfinished: bool
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan by which a workload would be run; may be called while others are running."""
 
-    def execute_all(self, arrivals: Arrivals) -> Iterator[tuple[int, Output]]:
-        """Outputs of the rows of all workloads as they finish, each with the number of its workload; closing the
-        iterator abandons the rest."""
+    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
+        """Outputs of the rows of all workloads as they finish, each with the number of its workload, until `stops` ends
+        them; closing the iterator abandons the rest."""
 
     def stats(self) -> Stats:
         """The totals so far."""
@@ -48,7 +52,7 @@ class RunningPart:
 
     def __init__(self, part: JobPart, names: RowNames):
         self.left = len(part.workload)
-        self._keys, self._params, self._places = part.workload.keys.tolist(), part.workload.params, part.places
+        self.keys, self.params, self._places = part.workload.keys.tolist(), part.workload.params, part.places
         self._names, self._echoed = names, dict[int, list[int]]()
         if names.any_echoes:
             styles = ((row, names.style(self._place(row))) for row in range(self.left))
@@ -56,7 +60,7 @@ class RunningPart:
 
     def result(self, output: Output, renderer: Renderer, gathering: Gathering) -> Result | None:
         """What an output is stored as: a failure where it cannot be written, None where its row waits for others."""
-        row, many = self._keys[output.row], self._params[output.row].n > 1
+        row, many = self.keys[output.row], self.params[output.row].n > 1
         place, prompt = self._place(output.row), self._echoed.get(output.row, ())
         custom_id, style = self._names.custom_id(place), self._names.style(place)
         try:
@@ -102,6 +106,8 @@ class Execution:
     spans: Spans = NO_SPANS
     engine: Engine | None = None
     open_ended: int = 0
+    discarded_tokens: int = 0
+    unfinished: Unfinished = field(init=False)
     _parts: Iterator[tuple[JobPart, RowNames] | None] = field(default_factory=lambda: iter(()))
     _held: tuple[JobPart, RowNames] | None = None  # the first part, which the engine was loaded for
     _reading: ReadingAhead | None = None
@@ -109,6 +115,9 @@ class Execution:
     _gathering: Gathering = field(default_factory=Gathering)
     _recording: Recording | None = None
     _starved: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        self.unfinished = Unfinished(self.store, self.stop, self._running.__getitem__)
 
     def planned(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Plan | None]]:
         """Windows with their plans, as soon as there is an engine to plan for."""
@@ -128,18 +137,31 @@ class Execution:
             return
         stats, record, live = self.engine.stats(), self.store.get("plan"), self.store.get("live")
         self._recording = recording = Recording(stats, record=record, live=live)
-        outputs = self.engine.execute_all(self)
+        outputs = self.engine.execute_all(self, self.unfinished if self.engine.keeps_unfinished else None)
         try:
-            self._keep(self._rendered(recording.watch(outputs)))
+            with self._stopped_by_engine():
+                self._keep(self._rendered(recording.watch(outputs)))
         except (Drain, OutOfTime):
             if recording.parts:
                 self.store.put(live=self.live())  # with what was computed of rows that are not finished
+                self._count_discarded(recording, stats)
             raise
         finally:
             close = getattr(outputs, "close", None)
             if close is not None:
                 close()
             self._recording = None
+
+    def _count_discarded(self, recording: Recording, before: Stats) -> None:
+        """What was drawn, or given to rows, and is neither part of an answer nor kept."""
+        assert self.engine is not None
+        held = self.unfinished.given + self.engine.stats().output_tokens - before.output_tokens
+        self.discarded_tokens = max(0, held - recording.answered_tokens - sum(self.unfinished.kept.values()))
+
+    def _stopped_by_engine(self) -> AbstractContextManager[None]:
+        """While an engine runs that obeys stops, one that is asked for is raised when it has ended."""
+        keeps = self.engine is not None and self.engine.keeps_unfinished
+        return self.stop.shielded() if keeps else nullcontext()
 
     @property
     def several(self) -> bool:
@@ -149,7 +171,8 @@ class Execution:
     def take(self, *, wait: bool) -> tuple[Workload, Plan] | None:
         """The next rows to run, and their plan; None where there are none or, unless `wait`, none yet. Under a budget
         that is when those before them are done, as the next are chosen by what these have taken."""
-        found, self._held = self._held or self._next(wait=wait), None
+        with self.stop.listening() if wait else nullcontext():  # no row runs that a stop could wait for
+            found, self._held = self._held or self._next(wait=wait), None
         if found is None:
             return None
         part, names = found
@@ -216,6 +239,7 @@ class Execution:
             result = part.result(output, self.renderer, self._gathering)
             if result is not None:
                 yield result
+                self.unfinished.answered(result.row)
                 self.progress.ran += 1
             self.progress.finished_prompt_tokens += output.prompt_tokens
             part.left -= 1

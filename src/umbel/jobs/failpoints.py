@@ -11,6 +11,7 @@ ACTS = (
     "store.identify",
     "store.forget",
     "store.commit",
+    "store.keep",
     "output.open",
     "output.write",
     "output.fsync",

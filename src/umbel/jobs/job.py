@@ -170,6 +170,7 @@ class Job:
         self._execution = execution = Execution(
             store, stop, self.progress, renderer, load, rounds, self._notes, self.spans
         )
+        execution.unfinished.grace, execution.unfinished.ends = self.spec.grace, ends
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
@@ -249,7 +250,7 @@ class Job:
         if noted:
             store.put(**{NOTES: noted})
         report = report_of(fold(store.get("plan"), live), noted)
-        rows = max(totals.rows, self.progress.rows)
+        rows, (kept_rows, kept_tokens) = max(totals.rows, self.progress.rows), store.kept()
         sealed = store.get(SEALED) if status != "drained" else None
         return Summary(
             status=status,
@@ -274,7 +275,9 @@ class Job:
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),
             first_token_seconds=self._first_token(),
-            discarded_tokens=_discarded(live) if status in ("drained", "budget") else 0,
+            discarded_tokens=self._execution.discarded_tokens if self._execution else 0,
+            kept_rows=kept_rows,
+            kept_tokens=kept_tokens,
             against_plan=report["figures"],
             exact=report["exact"],
             lossy=tuple(report["lossy"]),
@@ -285,9 +288,3 @@ class Job:
         """Seconds from `began` to the first token of this run; None when there was none."""
         engine = None if self._execution is None else self._execution.engine
         return None if engine is None or engine.first_token is None else round(engine.first_token - self.began, 4)
-
-
-def _discarded(live: Mapping[str, Any]) -> int:
-    """Tokens that the last part of a job has generated for rows without an answer."""
-    part = live.get("open")
-    return max(0, part["stats"]["output_tokens"] - part["output_tokens"]) if part else 0

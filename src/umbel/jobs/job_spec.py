@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.budget import Budget
+from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.read.changes import HashedInput
 from umbel.jobs.read.records import ReadNotes, ReadOptions
 from umbel.jobs.read.source import Source
@@ -25,6 +26,7 @@ class JobSpec:
     `fresh`: discard an earlier run.
     `retry_failed`: run rows again that failed for lack of memory or by the model.
     `budget`: limits of this run.
+    `grace`: seconds that rows near their end get after a stop.
     `watch`: notices an input that changes while it is read.
     """
 
@@ -40,6 +42,7 @@ class JobSpec:
     retry_failed: bool = False
     budget: Budget = field(default_factory=Budget)
     watch: HashedInput | None = None
+    grace: float = GRACE_SECONDS
 
     def source(self, notes: ReadNotes) -> Source:
         """The input, ready to be read."""

@@ -44,7 +44,8 @@ def leave(code: int, message: str) -> NoReturn:
 
 class StopSignal:
     """While entered, the first SIGTERM, SIGHUP or Ctrl-C raises Drain within `listening`, except inside `shielded`,
-    where it waits for the end. Committed rows are safe in any case.
+    where it waits for the end: what is shielded for long looks at `wanted` and ends soon. Committed rows are safe in
+    any case.
 
     A second Ctrl-C raises KeyboardInterrupt at once. `last` says that the process ends after this: a second Ctrl-C then
     ends it here and now, with 130, and after `with` only that is left to do: a first stop that comes late does not hide
@@ -60,6 +61,11 @@ class StopSignal:
         self._settled = False
         self._before: dict[int, object] = {}
         self._print_unraisable = sys.unraisablehook
+
+    @property
+    def wanted(self) -> type[Drain] | type[OutOfTime] | None:
+        """What is raised as soon as no shield is up; None where nobody asked for a stop."""
+        return None if self._settled else self._due
 
     def __enter__(self) -> StopSignal:
         for number in STOPS:

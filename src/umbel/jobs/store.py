@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,14 @@ from umbel.errors import StoreDamaged, StoreMismatch
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import compare, merge, undoing
 from umbel.jobs.store_file import StorageErrors, check_files, create_file
+from umbel.jobs.store_tables import open_for_writing, prepare
 
 GROUP_ROWS = 2_048
 GROUP_SECONDS = 1.0
 MAX_ROWS = 2**33  # beyond any input: a larger row number is damage
-_APPLICATION_ID = 0x756D6265  # "umbe", so that another SQLite file is not taken for a store
-_TABLES = (
-    "CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE results (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT, prompt_tokens INTEGER NOT NULL, "
-    "output_tokens INTEGER NOT NULL, cut INTEGER NOT NULL, crc INTEGER NOT NULL, line BLOB NOT NULL)",
-)
 _RECORD = "INSERT OR REPLACE INTO job VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row) DO NOTHING"
+_KEEP = "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,50 +76,26 @@ class JobStore:
         self._pending: list[tuple[object, ...]] = []
         self._oldest = 0.0
         self.broken = False
+        self.has_unfinished = False  # whether anything is kept of rows that are not done
         existed = check_files(path)
         if not existed:
             at("store.create.before")
             create_file(path)
-        self._db = self._connect()
+        with self._storage():
+            self._db = open_for_writing(path)
         try:
-            self._seq = self._prepare()
+            self._seq = self._next_commit()
             if not existed:
                 at("store.create.after")
         except BaseException:
             self._db.close()
             raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _next_commit(self) -> int:
+        """The number of the next commit; checks the tables."""
         with self._storage():
-            db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-            try:
-                db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until close or death: one process per job
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")  # a commit that returned is on disk
-                db.execute("BEGIN IMMEDIATE")
-                db.execute("COMMIT")  # takes the lock now, not at the first result
-            except BaseException:
-                db.close()
-                raise
-            return db
-
-    def _prepare(self) -> int:
-        """Create the tables in a new file, or check those of an old one; returns the next commit number."""
-        with self._storage():
-            owner = self._db.execute("PRAGMA application_id").fetchone()[0]
-            tables = tuple(text for (text,) in self._db.execute("SELECT sql FROM sqlite_master ORDER BY rootpage"))
-            if not tables and owner in (0, _APPLICATION_ID):
-                statements = "; ".join((*_TABLES, f"PRAGMA application_id = {_APPLICATION_ID}"))
-                self._db.executescript(f"BEGIN; {statements}; COMMIT;")
-            elif owner != _APPLICATION_ID:
-                raise StoreMismatch(f"{self.path} is an SQLite file, but not a job store of umbel; move it away")
-            elif tables != _TABLES:
-                raise StoreDamaged(
-                    f"{self.path}: its tables are not those of this version of umbel; finish the job with the version "
-                    "that began it, or start again with --fresh"
-                )
-            elif (whole := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise StoreDamaged(f"{self.path}: damaged ({whole}); start again with --fresh")
+            prepare(self._db, self.path)
+            self.has_unfinished = bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM unfinished)").fetchone()[0])
             return int(self._db.execute("SELECT coalesce(max(seq), -1) + 1 FROM results").fetchone()[0])
 
     def identify(self, fingerprint: Mapping[str, Any]) -> None:
@@ -152,9 +124,10 @@ class JobStore:
             self.identify({**self.get("fingerprint"), **{f"engine.{name}": value for name, value in decided.items()}})
 
     def is_new(self) -> bool:
-        """True while no row was ever committed."""
+        """True while no row was ever committed, nor anything kept of one."""
         with self._storage():
-            return bool(self._db.execute("SELECT NOT EXISTS (SELECT 1 FROM results)").fetchone()[0])
+            rows = "SELECT EXISTS (SELECT 1 FROM results) OR EXISTS (SELECT 1 FROM unfinished)"
+            return not self._db.execute(rows).fetchone()[0]
 
     def get(self, name: str) -> Any:
         """A stored record, or None."""
@@ -195,11 +168,37 @@ class JobStore:
             self._at("store.commit.before")
             with self._transaction():
                 self._db.executemany(_INSERT, self._pending)
+                if self.has_unfinished:
+                    done = [pending[:1] for pending in self._pending]
+                    self._db.executemany("DELETE FROM unfinished WHERE row = ?", done)
                 if live is not None:
                     self._db.execute(_RECORD, _record("live", dict(live)))
             self._pending = []
             self.broken = False
         self._at("store.commit.after")
+
+    def keep(self, records: Iterable[tuple[int, int, bytes]]) -> None:
+        """Keep what some rows have that are not done, durably, in place of an earlier record: row, tokens, record."""
+        self._at("store.keep.before")
+        with self._transaction():
+            self._db.executemany(
+                _KEEP, ((*facts, _checksum(tuple(facts), record), record) for *facts, record in records)
+            )
+            self.has_unfinished = True
+        self._at("store.keep.after")
+
+    def unfinished(self, rows: Container[int]) -> Iterator[tuple[int, bytes]]:
+        """What is kept of those of `rows` that are not done; nothing where it was damaged: that row begins again."""
+        with self._storage():
+            for row, tokens, crc, record in self._db.execute("SELECT row, tokens, crc, record FROM unfinished"):
+                if row in rows and isinstance(record, bytes) and crc == _checksum((row, tokens), record):
+                    yield row, record
+
+    def kept(self) -> tuple[int, int]:
+        """How many rows are kept that are not done, and their tokens."""
+        with self._storage():
+            rows, tokens = self._db.execute("SELECT count(*), total(tokens) FROM unfinished").fetchone()
+            return rows, int(tokens)
 
     def done(self) -> bytearray:
         """A byte for each row, 1 if it is committed (shorter than the input when its last rows are not done)."""

@@ -27,7 +27,8 @@ class Summary:
     `starved_seconds`: time in which the engine waited for rows to be tokenised.
     `first_token_seconds`: from the start of the job (for a command of its process) to the first token of this run; None
         when nothing was run.
-    `discarded_tokens`: generated in this run for rows that a stop left unfinished.
+    `kept_rows`, `kept_tokens`: rows that are not done of which something is kept, and how much: they go on from there.
+    `discarded_tokens`: generated in this run for rows that a stop left unfinished, and not kept.
     `against_plan`: figures of the whole job beside those of its plan, as in jobs.report.
     `exact`, `lossy`: whether no technique in use may change answers, and the names of those that may.
     `notes`: texts for the user: of the model (ir.plan.Plan), then of the input (jobs.read.records.ReadNotes).
@@ -53,6 +54,8 @@ class Summary:
     starved_seconds: float = 0.0
     first_token_seconds: float | None = None
     discarded_tokens: int = 0
+    kept_rows: int = 0
+    kept_tokens: int = 0
     against_plan: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
     lossy: tuple[str, ...] = ()

@@ -95,6 +95,10 @@ class Scheduler:
             self.kv.idle.follow(LeastRecent(retains=True))
         self.kv.index = PrefixIndex(self.kv)
 
+    def admit_no_more(self) -> None:
+        """From now on no sample starts that waits; those that run go on."""
+        self.phases = [phase for phase in self.phases if phase is not self.admit]
+
     @property
     def preemptions(self) -> int:
         """How often a sample gave its pages up."""

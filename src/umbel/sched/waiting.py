@@ -72,13 +72,13 @@ class Waiting:
 
     def drop(self, rank: int) -> bool:
         """Take a rank out for good; False if it was not waiting."""
-        if rank in self._preempted:
+        if not self._started[rank]:
+            self._leave(rank)
+        elif rank in self._preempted:
             self._preempted.remove(rank)
             heapq.heapify(self._preempted)
-            return True
-        if self._started[rank]:
+        else:
             return False
-        self._leave(rank)
         return True
 
     def cached(self, node: int) -> None:

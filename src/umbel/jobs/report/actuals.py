@@ -106,6 +106,7 @@ class Recording:
         self._earlier = fold(record, live, closing=True)
         self._open: dict[int, OpenPart] = {}
         self.parts = 0
+        self._answered = 0  # tokens of finished rows of parts that are over
         self._curve: list[list[float]] = []
         self._stride, self._ticks = 1, 0
 
@@ -124,10 +125,16 @@ class Recording:
     def _close(self, numbers: list[int], stats: Stats) -> None:
         """Fold parts that are over. What the engine did meanwhile for parts that stay open is counted with theirs."""
         parts = [self._open.pop(number) for number in numbers]
+        self._answered += sum(int(part.ran[0]) for part in parts)
         record = {"open": joined_plans([part.plan for part in parts]), "closed": self._earlier}
         self._earlier = fold(record, {"open": self._part(parts, self._own(stats, self._since))}, closing=True)
         self._since, self.seconds, self.starved_seconds = asdict(stats), 0.0, 0.0
         self._curve, self._stride, self._ticks = [], 1, 0
+
+    @property
+    def answered_tokens(self) -> int:
+        """Tokens of the rows that finished in this run, as last added up; twins count once."""
+        return self._answered + sum(int(part.ran[0]) for part in self._open.values())
 
     def plan_record(self) -> dict[str, Any]:
         """The store's record "plan", written when a part begins, together with `as_dict` under "live"."""
