@@ -51,15 +51,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("number", "kept"),
-    [(signal.SIGKILL, COMMITTED), (signal.SIGTERM, HELD)],
+    [(signal.SIGKILL, {COMMITTED}), (signal.SIGTERM, set(range(HELD, N_ROWS)))],  # with those that ended in the grace
     ids=["SIGKILL", "SIGTERM"],
 )
-def test_stopped_in_the_middle_and_resumed(number: signal.Signals, kept: int, place: Path) -> None:
+def test_stopped_in_the_middle_and_resumed(number: signal.Signals, kept: set[int], place: Path) -> None:
     name = number.name
     code = stop_held(place / f"{name}.held", arguments(place, name), number)
     assert code == {signal.SIGKILL: -9, signal.SIGTERM: 75}[number]
     assert main(arguments(place, name)) == 0
-    assert json.loads((place / f"{name}.summary").read_text())["resumed"] == kept
+    assert json.loads((place / f"{name}.summary").read_text())["resumed"] in kept
     assert (place / name).read_bytes() == (place / "whole").read_bytes()
     assert verify(place / "in.jsonl", place / name).exit_code == 0
 

@@ -161,7 +161,8 @@ def _unfinished(result: Summary) -> str:
         go_on = "goes on" if result.kept_rows == 1 else "go on"
         parts.append(f"{result.kept_tokens:,} more of {rows} kept, which {go_on} when run again")
     if result.discarded_tokens:
-        parts.append(f"{result.discarded_tokens:,} more of unfinished rows are lost")
+        why = "" if result.keeps_unfinished else ": replicas keep finished rows only"
+        parts.append(f"{result.discarded_tokens:,} more of unfinished rows are lost{why}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -107,6 +107,7 @@ class Execution:
     engine: Engine | None = None
     open_ended: int = 0
     discarded_tokens: int = 0
+    keeps_unfinished: bool = True
     unfinished: Unfinished = field(init=False)
     _parts: Iterator[tuple[JobPart, RowNames] | None] = field(default_factory=lambda: iter(()))
     _held: tuple[JobPart, RowNames] | None = None  # the first part, which the engine was loaded for
@@ -137,9 +138,10 @@ class Execution:
             return
         stats, record, live = self.engine.stats(), self.store.get("plan"), self.store.get("live")
         self._recording = recording = Recording(stats, record=record, live=live)
-        outputs = self.engine.execute_all(self, self.unfinished if self.engine.keeps_unfinished else None)
-        try:
-            with self._stopped_by_engine():
+        self.keeps_unfinished = self.engine.keeps_unfinished
+        outputs = self.engine.execute_all(self, self.unfinished if self.keeps_unfinished else None)
+        try:  # an engine that obeys stops ends before one is raised
+            with self.stop.shielded() if self.keeps_unfinished else nullcontext():
                 self._keep(self._rendered(recording.watch(outputs)))
         except (Drain, OutOfTime):
             if recording.parts:
@@ -157,11 +159,6 @@ class Execution:
         assert self.engine is not None
         held = self.unfinished.given + self.engine.stats().output_tokens - before.output_tokens
         self.discarded_tokens = max(0, held - recording.answered_tokens - sum(self.unfinished.kept.values()))
-
-    def _stopped_by_engine(self) -> AbstractContextManager[None]:
-        """While an engine runs that obeys stops, one that is asked for is raised when it has ended."""
-        keeps = self.engine is not None and self.engine.keeps_unfinished
-        return self.stop.shielded() if keeps else nullcontext()
 
     @property
     def several(self) -> bool:

@@ -276,6 +276,7 @@ class Job:
             starved_seconds=round(self.progress.starved_seconds, 4),
             first_token_seconds=self._first_token(),
             discarded_tokens=self._execution.discarded_tokens if self._execution else 0,
+            keeps_unfinished=self._execution.keeps_unfinished if self._execution else True,
             kept_rows=kept_rows,
             kept_tokens=kept_tokens,
             against_plan=report["figures"],

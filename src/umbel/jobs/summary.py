@@ -28,6 +28,7 @@ class Summary:
     `first_token_seconds`: from the start of the job (for a command of its process) to the first token of this run; None
         when nothing was run.
     `kept_rows`, `kept_tokens`: rows that are not done of which something is kept, and how much: they go on from there.
+    `keeps_unfinished`: whether the engine can take rows out before their end; replicas cannot.
     `discarded_tokens`: generated in this run for rows that a stop left unfinished, and not kept.
     `against_plan`: figures of the whole job beside those of its plan, as in jobs.report.
     `exact`, `lossy`: whether no technique in use may change answers, and the names of those that may.
@@ -54,6 +55,7 @@ class Summary:
     starved_seconds: float = 0.0
     first_token_seconds: float | None = None
     discarded_tokens: int = 0
+    keeps_unfinished: bool = True
     kept_rows: int = 0
     kept_tokens: int = 0
     against_plan: Mapping[str, Any] = field(default_factory=dict)
