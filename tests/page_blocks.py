@@ -1,9 +1,9 @@
-"""Command blocks of a page in Markdown, and running them in order: python tests/page_blocks.py PAGE, in an empty folder.
+"""Command blocks of a page in Markdown, and running them in order: python tests/page_blocks.py PAGE, in a new folder.
 
-A block begins with ```bash or ```python. Bash blocks stop at the first command that fails; Python blocks of a page share
-names, and those with a >>> prompt are doctests. `pip install` does nothing: what is missing fails behind it. A block
-that must not run says why in the line before it: <!-- no-run: it needs ... -->. What a block prints is held against an
-```output block behind it, where ... stands for anything.
+A block begins with ```bash or ```python. Bash blocks stop at the first command that fails; Python blocks of a page
+share names, and those with a >>> prompt are doctests. `pip install` does nothing: what is missing fails behind it. A
+block that must not run says why in the line before it: <!-- no-run: it needs ... -->. What a block prints is held
+against an ```output block behind it, where ... stands for anything.
 """
 
 from __future__ import annotations
