@@ -134,9 +134,8 @@ class Session:
         return record
 
     def resume(self, record: Resumable, stream: bool = False) -> int:
-        """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except beginnings
-        that are still in memory. With `stream`, tokens that come from now on come as events. Raises UsageError for a
-        record that does not fit the model's context."""
+        """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except what is
+        still in memory. With `stream`, new tokens come as events. Raises UsageError where the context is too small."""
         self._check_open("resume")
         record.check_fits(self._intake.model.spec.max_positions)
         with self._between_steps() as loop, self._changed:

@@ -43,4 +43,4 @@ class Unstopped:
         return {}
 
     def keep(self, unfinished: Mapping[Place, Resumable], *, near: int = 0) -> None:
-        """Rows that nobody stops are not taken out."""
+        """Rows that run to their end are not taken out."""

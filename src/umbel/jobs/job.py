@@ -250,7 +250,7 @@ class Job:
         if noted:
             store.put(**{NOTES: noted})
         report = report_of(fold(store.get("plan"), live), noted)
-        rows, (kept_rows, kept_tokens) = max(totals.rows, self.progress.rows), store.kept()
+        rows = max(totals.rows, self.progress.rows)
         sealed = store.get(SEALED) if status != "drained" else None
         return Summary(
             status=status,
@@ -275,15 +275,20 @@ class Job:
             left=rows - totals.rows,
             starved_seconds=round(self.progress.starved_seconds, 4),
             first_token_seconds=self._first_token(),
-            discarded_tokens=self._execution.discarded_tokens if self._execution else 0,
-            keeps_unfinished=self._execution.keeps_unfinished if self._execution else True,
-            kept_rows=kept_rows,
-            kept_tokens=kept_tokens,
+            **self._unfinished(store),
             against_plan=report["figures"],
             exact=report["exact"],
             lossy=tuple(report["lossy"]),
             notes=tuple(report["notes"]),
         )
+
+    def _unfinished(self, store: JobStore) -> dict[str, Any]:
+        """What became of rows that are not done, by the names of Summary."""
+        rows, tokens = store.kept()
+        if self._execution is None:
+            return {"kept_rows": rows, "kept_tokens": tokens}
+        lost, keeps = self._execution.discarded_tokens, self._execution.keeps_unfinished
+        return {"kept_rows": rows, "kept_tokens": tokens, "discarded_tokens": lost, "keeps_unfinished": keeps}
 
     def _first_token(self) -> float | None:
         """Seconds from `began` to the first token of this run; None when there was none."""

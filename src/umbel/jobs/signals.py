@@ -64,7 +64,7 @@ class StopSignal:
 
     @property
     def wanted(self) -> type[Drain] | type[OutOfTime] | None:
-        """What is raised as soon as no shield is up; None where nobody asked for a stop."""
+        """What is raised as soon as no shield is up; None where no stop was asked for."""
         return None if self._settled else self._due
 
     def __enter__(self) -> StopSignal:
