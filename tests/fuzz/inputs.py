@@ -28,6 +28,7 @@ from umbel.jobs.read.records import InputRow, ReadOptions
 from umbel.jobs.read.scan import scan
 from umbel.jobs.read.source import Source
 from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.openai_answers import Issuer
 
 CONTEXT = 512
 PLAIN = {"custom_id": "bad", "prompt": "Once upon a time", "max_tokens": 4, "temperature": 0.5, "stop": ["x"], "n": 1}
@@ -118,13 +119,13 @@ def check_rows(rows: list[InputRow], good: list[InputRow], n_good: int) -> None:
     """Rows are numbered without a gap, errors can be written, and good rows are what they are alone."""
     if [row.row for row in rows] != list(range(len(rows))):
         raise Fault("rows are not numbered from 0 without a gap")
-    renderer = Renderer("job", "m", lambda ids: [""] * len(ids))
+    renderer = Renderer(Issuer("job", "m"), lambda ids: [""] * len(ids))
     for row in rows:
         if (row.request is None) == (row.error is None):
             raise Fault(f"row {row.row} has neither or both of a request and an error")
         if row.error is not None:
             check_message(row.error.message)
-            survive(lambda row=row: renderer.failure(row.row, row.custom_id, row.style, row.error))
+            survive(lambda row=row: renderer.failure(row.head, row.error))
     found = {row.custom_id: replace(row, row=0, line=0) for row in rows if row.error is None}
     wanted = {row.custom_id: replace(row, row=0, line=0) for row in good}
     if len(wanted) != n_good or any(row.error for row in good):
@@ -139,10 +140,10 @@ def check_tokens(rows: list[InputRow], good: list[InputRow]) -> None:
     window, alone = (build_window(part) for part in (rows, good))
     if window.rows != len(rows):
         raise Fault(f"{len(rows)} rows, {window.rows} after tokenising")
-    ids = {window.names.custom_id(i): window.workload.prompt(i).tolist() for i in range(len(window.names))}
+    ids = {window.names.head(0, i).custom_id: window.workload.prompt(i).tolist() for i in range(len(window.names))}
     for i in range(len(alone.names)):
-        if ids.get(alone.names.custom_id(i)) != alone.workload.prompt(i).tolist():
-            raise Fault(f"the ids of {alone.names.custom_id(i)} changed")
+        if ids.get(alone.names.head(0, i).custom_id) != alone.workload.prompt(i).tolist():
+            raise Fault(f"the ids of {alone.names.head(0, i).custom_id} changed")
 
 
 def build_window(rows: list[InputRow]) -> Any:

@@ -16,8 +16,8 @@ A row that cannot be run becomes an error row; the job goes on, its other rows c
 the command ends with exit code 3. This page is written by `python -m tests.jobs.bad_doc` and held to be true by
 `tests/jobs/test_bad_input.py`; the numbers are those of the project's list of sixty bad inputs.
 
-In plain JSON lines the error stands under `error`; in OpenAI batch lines it stands under `response.body.error`, with
-its HTTP status under `response.status_code`, and in short under `error`.
+In plain rows the error stands under `error`; in OpenAI batch lines it stands under `response.body.error`, with its HTTP
+status under `response.status_code`, as OpenAI writes it.
 
 | no. | row | expected | plain | OpenAI | message |
 |--:|---|---|---|---|---|
@@ -131,14 +131,14 @@ def _seen(directory: Path, dialect: str) -> dict[Case, tuple[str, str]]:
     for case in (case for case in CASES if case.dialect == dialect):
         lines: list[Any] = [good_row(dialect, i) for i in range(5)]
         source = write_rows(directory / "doc.jsonl", [*lines, case.line])
-        output = directory / "doc.out"
+        output = directory / "doc.answers.jsonl"
         make_job(source, output, fresh=output.exists()).run()
         found[case] = _error(read_rows(output)[5])
     return found
 
 
 def _error(item: dict[str, Any]) -> tuple[str, str]:
-    error = item["error"]
+    error = item["response"]["body"].get("error") if "response" in item else item["error"]
     return ("answered", "") if error is None else (error["code"], error["message"])
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from tests.jobs.fakes import FakeTokenizer, make_job, read_rows, write_rows
 from umbel.ir.request import Completion, Output, TokenLogprobs
-from umbel.jobs.read.records import Style
+from umbel.jobs.read.records import RowHead, Style
 from umbel.jobs.write.answers import Renderer
-from umbel.jobs.write.openai_answers import text_offsets
+from umbel.jobs.write.openai_answers import Issuer, text_offsets
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 TEXT = {"model": "fake", "prompt": "hi", "max_tokens": 2}
@@ -42,16 +42,20 @@ def test_plain_logprobs_when_asked(tmp_path: Path) -> None:
     rows = answers(tmp_path, [PLAIN | {"logprobs": 2}, PLAIN | {"custom_id": "b", "logprobs": 0}])
     first = rows[0]["logprobs"]
     assert [entry["token_id"] for entry in first] == rows[0]["token_ids"]
-    assert first[0]["top"] == [{"token_id": 0, "logprob": -1.5}, {"token_id": 1, "logprob": -2.5}]
+    assert "".join(entry["token"] for entry in first) == rows[0]["text"]
+    assert first[0]["top"] == [
+        {"token_id": 0, "token": "!", "logprob": -1.5},
+        {"token_id": 1, "token": '"', "logprob": -2.5},
+    ]
     assert rows[1]["logprobs"][0]["top"] == []
 
 
 def test_plain_logprobs_of_prompts(tmp_path: Path) -> None:
     asked = [{"prompt_logprobs": 1, "max_tokens": 0}, {"prompt_logprobs": 0, "logprob_start_len": 2, "n": 2}]
     rows = answers(tmp_path, [PLAIN | more | {"custom_id": str(i)} for i, more in enumerate(asked)])
-    top = [{"token_id": 0, "logprob": -1.5}]
+    top = [{"token_id": 0, "token": "!", "logprob": -1.5}]
     assert list(rows[0]) == ["custom_id", "text", "token_ids", "finish_reason", "usage", "prompt_logprobs", "error"]
-    assert rows[0]["prompt_logprobs"] == [None, {"token_id": ord("i"), "logprob": -0.25, "top": top}]
+    assert rows[0]["prompt_logprobs"] == [None, {"token_id": ord("i"), "token": "0", "logprob": -0.25, "top": top}]
     assert (rows[0]["text"], rows[0]["token_ids"], rows[0]["finish_reason"]) == ("", [], "length")
     output = Output(0, 2, (Completion(0, "", (), "length"),))
     assert not output.cut and replace(output, outputs=(Completion(0, "", (1,), "length"),)).cut
@@ -96,7 +100,7 @@ def test_chat_completion(tmp_path: Path) -> None:
     (row,) = answers(tmp_path, [envelope(CHAT | {"n": 2, "logprobs": True, "top_logprobs": 1})])
     assert row["error"] is None and row["response"]["status_code"] == 200
     body = row["response"]["body"]
-    assert (body["object"], body["created"], body["model"]) == ("chat.completion", 0, "fake")
+    assert (body["object"], body["created"], body["model"]) == ("chat.completion", 1_700_000_000, "fake")
     assert [choice["message"]["role"] for choice in body["choices"]] == ["assistant", "assistant"]
     (first, _) = body["choices"][0]["logprobs"]["content"]
     assert first["bytes"] == list(first["token"].encode()) and len(first["top_logprobs"]) == 1
@@ -119,7 +123,7 @@ def test_ids_belong_to_the_row_alone(tmp_path: Path) -> None:
     beside = answers(tmp_path, [envelope(CHAT), envelope(CHAT, name="b"), b"{"], "two.jsonl")
     assert beside[0] == alone
     assert len({row["id"] for row in beside}) == 3
-    assert beside[2]["custom_id"] is None and beside[2]["error"]["code"] == "invalid_json_line"
+    assert beside[2]["custom_id"] is None and beside[2]["response"]["body"]["error"]["code"] == "invalid_json_line"
 
 
 def test_gzip_output_is_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -155,8 +159,8 @@ def test_tokens_with_one_text_do_not_overwrite_each_other() -> None:
     for chosen, value in ((3, -5.0), (183, -0.2)):
         logprobs = (TokenLogprobs(chosen, value, top),)
         output = Output(0, 1, (Completion(0, "$", (chosen,), "length", None, logprobs),))
-        result = Renderer("job", "fake", FakeTokenizer().token_bytes).answer(
-            0, "a", Style.COMPLETION, output, many=False
+        result = Renderer(Issuer("job", "fake"), FakeTokenizer().token_bytes).answer(
+            RowHead(0, "a", Style.COMPLETION), output, many=False
         )
         found = json.loads(result.line)["response"]["body"]["choices"][0]["logprobs"]
         others = {f"token_id:{id}": known for id, known in top if id not in (chosen, 4)}

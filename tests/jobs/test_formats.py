@@ -41,7 +41,7 @@ def prompts_of(path: Path, **options: Any) -> list[Any]:
 
 
 def output_of(directory: Path, name: str, data: bytes) -> bytes:
-    source, output = directory / name, directory / f"{name}.out"
+    source, output = directory / name, directory / f"{name}.out.jsonl"
     source.write_bytes(data)
     make_job(source, output).run()
     return output.read_bytes()
@@ -192,11 +192,23 @@ class TestCsv:
         wanted = ["a", "invalid_csv_line", "invalid_csv_line", "invalid_csv_line", "empty_prompt", "d"]
         assert prompts_of(path) == wanted
 
-    def test_cells_are_never_sampling_fields(self, tmp_path: Path) -> None:
+    def test_cells_of_sampling_fields(self, tmp_path: Path) -> None:
         path = tmp_path / "in.csv"
-        path.write_bytes(b"prompt,temperature,n\nweather,31.5,many\n")
-        (row,) = rows_of(path)
-        assert row.request is not None and (row.request.params.temperature, row.request.params.n) == (1.0, 1)
+        path.write_text(
+            "prompt,temperature,n,stop,max_tokens,ignore_eos,logprobs\n"
+            'a,0.5,2,END,7,True,1\nb,,,"[""x"",""y""]",,,\nc,1,3.0,5,4.0,false,\nd,hot,,,,,\n'
+        )
+        rows = rows_of(path)
+        found = [
+            p and (p.temperature, p.n, p.stop, p.max_tokens, p.ignore_eos, p.logprobs)
+            for p in (row.request and row.request.params for row in rows)
+        ]
+        assert found[:3] == [
+            (0.5, 2, ("END",), 7, True, 1),
+            (1.0, 1, ("x", "y"), None, False, None),
+            (1, 3, ("5",), 4, False, None),
+        ]
+        assert rows[3].error is not None and rows[3].error.param == "temperature"
 
     def test_long_cells_are_read(self, tmp_path: Path) -> None:
         path = tmp_path / "in.csv"
@@ -505,7 +517,7 @@ class TestCells:
         ids=lambda value: str(getattr(value, "type", value)),
     )
     def test_in_a_prompt(self, cells: Any, wanted: str | None, tmp_path: Path) -> None:
-        path = self.write(tmp_path / "in.parquet", c=pa.chunked_array([cells]), n=["x"])
+        path = self.write(tmp_path / "in.parquet", c=pa.chunked_array([cells]), label=["x"])
         (row,) = rows_of(path, template="{c}")
         assert (row.request and row.request.prompt) == wanted
         assert (row.error is None) == (wanted is not None)

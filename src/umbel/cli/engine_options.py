@@ -46,7 +46,7 @@ class EngineOptions:
     data_parallel_size: Several = 1
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False
     watchers: Watchers = None
-    keep: Annotated[str, Option(help="Prompts that stay cached: {choices}.")] = "auto"
+    keep: Annotated[str, Option("--keep-cached", help="Prompts that stay cached: {choices}.")] = "auto"
     speculate: Speculate = "auto"
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
 

@@ -43,6 +43,7 @@ def build_job(
     budget: Budget | None = None,
     grace: float = GRACE_SECONDS,
     profile: Recorder | None = None,
+    errors: Path | None = None,
 ) -> Job:
     """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
     if config.data_parallel_size > 1:
@@ -72,6 +73,7 @@ def build_job(
         budget=budget or Budget(),
         grace=grace,
         watch=HashedInput(source, seen, since, identity["input.sha256"]),
+        errors=errors,
     )
     spans = NO_SPANS if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)

@@ -83,8 +83,28 @@ def read_options(
         Template.parse(reading["template"])
     elif reading["chat"]:
         raise UsageError("--chat: only means something with --prompt")
-    branches = _branches(reading.get("choices"), reading.get("calibration_prompt"))
-    return ReadOptions(defaults, reading["template"], reading["chat"], reading["strict"], width, models, branches)
+    return ReadOptions(
+        defaults,
+        reading["template"],
+        reading["chat"],
+        reading["strict"],
+        width,
+        models,
+        branches=_branches(reading.get("choices"), reading.get("calibration_prompt")),
+        keep=kept_names(reading.get("keep")),
+        id_column=reading.get("id"),
+        include_prompt=reading.get("include_prompt", False),
+    )
+
+
+def kept_names(keep: str | None) -> tuple[str, ...] | None:
+    """The columns of --keep, None for all of them."""
+    if keep is None or keep == "all":
+        return None
+    names = () if keep == "none" else tuple(name.strip() for name in keep.split(","))
+    if not all(names):
+        raise UsageError(f"--keep {keep!r}: give all, none, or names of columns with a comma between them")
+    return names
 
 
 def _branches(choices: str | None, calibration_prompt: str | None) -> Branches | None:

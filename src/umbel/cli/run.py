@@ -24,7 +24,10 @@ _PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.prof
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
 _CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
 _GRACE = "After a stop, let rows that are near their end go on so long."
-_OUTPUT = "Where the answers go: JSON lines, .gz, or .parquet."
+_OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
+_KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
+_ID = "The column that gives a row its custom_id [custom_id, else its number]."
+_ERRORS = "Write the rows that failed to this file; the output has the others."
 
 
 def run_command(
@@ -42,6 +45,9 @@ def run_command(
     seed: Annotated[int, Option(help="Seed of rows that set none.")] = 0,
     prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False,
+    keep_columns: Annotated[str | None, Option("--keep", help=_KEEP)] = None,
+    id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None,
+    include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False,
     choices: Annotated[str | None, Option(help=_CHOICES)] = None,
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None,
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
@@ -51,6 +57,7 @@ def run_command(
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
     grace: Annotated[str, Option(help=_GRACE)] = f"{GRACE_SECONDS:.0f}s",
+    errors: Annotated[Path | None, Option(help=_ERRORS, metavar="FILE")] = None,
     order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input",
     summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None,
     profile: Annotated[str | None, Option(help=_PROFILE, metavar="PATH", bare=True)] = None,
@@ -72,10 +79,12 @@ def run_command(
     config = engine.config(model, device=device, seed=seed, load_format=load_format)
     reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
     reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
+    reading |= {"keep": keep_columns, "id": id_column, "include_prompt": include_prompt}
     paths = _paths(file, input_file, output, summary)
     paths["trace"] = _trace_path(profile, output)
     _check_extras(paths)
     how = {"order": order, "fresh": fresh, "retry_failed": retry_failed, "grace": seconds_of(grace, "--grace")}
+    how |= {"errors": errors}
     budget = Budget.of(deadline, max_output_tokens_total)
     return _run(config, sampling, reading, paths, how, budget, quiet=quiet, own_process=own_process)
 

@@ -16,15 +16,19 @@ def verify_command(
     source: Annotated[Path, Argument(metavar="INPUT", help="The file that was run.")],
     output: Annotated[Path, Argument(metavar="OUTPUT", help="The output of the run.")],
     templated: Annotated[bool, Option("--templated", help="The run used --prompt.")] = False,
+    errors: Annotated[Path | None, Option(help="The file of --errors.", metavar="FILE")] = None,
+    keep: Annotated[str | None, Option("--keep", help="As the run had it.")] = None,
+    id_column: Annotated[str | None, Option("--id", help="As the run had it.", metavar="COLUMN")] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Check that OUTPUT has one sound row for each row of INPUT, and print digests of both.
 
     Exit codes: 0 sound and every row answered, 3 sound but some rows are errors, 1 not sound, 2 usage.
     """
+    from umbel.cli.reading import kept_names
     from umbel.jobs.verify import verify
 
-    verdict = verify(source, output, templated=templated)
+    verdict = verify(source, output, templated=templated, errors=errors, keep=kept_names(keep), id_column=id_column)
     print(json.dumps(verdict.as_dict(), indent=2) if as_json else _text(verdict))
     return verdict.exit_code
 

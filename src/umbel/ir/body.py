@@ -268,3 +268,12 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
 EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS
+SAMPLING_COLUMNS = SAMPLING_FIELDS | frozenset(
+    (
+        *("max_completion_tokens", "top_logprobs", "presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("length_penalty", "best_of", "logit_bias", "bad_words", "allowed_token_ids"),
+    )
+)
+"""Columns that are read beside those of a prompt template; the other fields' names are common names of data."""
+OFTEN_MEANT = EFFECTIVE_FIELDS - frozenset(_REFUSED.split())
+"""Fields that a name that nothing reads may be a slip for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +11,14 @@ from umbel.jobs.store import JobStore
 
 
 def started(store: JobStore) -> datetime:
-    """When the first run of this job began."""
-    return datetime.fromisoformat(_first(store, "started", datetime.now().isoformat(timespec="seconds")))
+    """When the first run of this job began, or the time of SOURCE_DATE_EPOCH, by which jobs that are started at
+    different times write the same bytes."""
+    return datetime.fromisoformat(_first(store, "started", _now().isoformat(timespec="seconds")))
+
+
+def _now() -> datetime:
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(given)) if given.isdecimal() else datetime.now()
 
 
 def named(store: JobStore, model: str, options: ReadOptions) -> tuple[str, frozenset[str] | None]:

@@ -16,7 +16,8 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import Progress
-from umbel.jobs.read.prepare import RowNames, Window
+from umbel.jobs.read.names import RowNames
+from umbel.jobs.read.prepare import Window
 from umbel.jobs.read.records import ReadNotes, Style, note_texts
 from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
@@ -62,17 +63,17 @@ class RunningPart:
         """What an output is stored as: a failure where it cannot be written, None where its row waits for others."""
         row, many = self.keys[output.row], self.params[output.row].n > 1
         place, prompt = self._place(output.row), self._echoed.get(output.row, ())
-        custom_id, style = self._names.custom_id(place), self._names.style(place)
+        branches, first = self._names.branches.get(row, (None, place))
+        head = self._names.head(row, first)
         try:
-            if row in self._names.branches:
-                branches, first = self._names.branches[row]
+            if branches is not None:
                 scored = gathering.add(row, place - first, branches, output)
-                return None if scored is None else renderer.scores(row, custom_id, scored)
-            return renderer.answer(row, custom_id, style, output, many=many, prompt=prompt)
+                return None if scored is None else renderer.scores(head, scored)
+            return renderer.answer(head, output, many=many, prompt=prompt)
         except BaseException as error:
             if not concerns_row(error):
                 raise
-            return renderer.failure(row, custom_id, style, row_error(as_refusal(error, "writing the answer of")))
+            return renderer.failure(head, row_error(as_refusal(error, "writing the answer of")))
 
     def _place(self, row: int) -> int:
         """Where a row of the part stands in its window."""
@@ -205,7 +206,7 @@ class Execution:
     def _refused(self, window: Window) -> Iterator[Result]:
         for row in window.faults:
             if row.error is not None:
-                yield self.renderer.failure(row.row, row.custom_id, row.style, row.error)
+                yield self.renderer.failure(row.head, row.error)
 
     def _loaded(self) -> Engine:
         if self.engine is None:

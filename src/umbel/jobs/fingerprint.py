@@ -114,6 +114,8 @@ def fingerprint(
         parts["read.choices"] = list(options.branches.choices)
         parts["read.calibration_prompt"] = options.branches.calibration_prompt
     parts["read.names"] = sorted(names)
+    parts |= {"read.id": options.id_column, "read.include_prompt": options.include_prompt}
+    parts["read.keep"] = "all" if options.keep is None else ",".join(options.keep) or "none"
     return dict(orjson.loads(orjson.dumps(parts)))  # tuples become lists, as they come back from the store
 
 
@@ -122,6 +124,13 @@ def job_key(parts: Mapping[str, Any]) -> str:
     and all but the settings that the machine decides, which are not known yet."""
     kept = {name: value for name, value in parts.items() if not name.startswith("input.") and name not in DECIDED_PARTS}
     return blake2b(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
+def system_fingerprint(parts: Mapping[str, Any]) -> str:
+    """The name of a model and the settings that it runs with, as OpenAI's answers have one."""
+    kept = {name: parts[name] for name in parts if name.startswith(("model.", "engine.")) and name not in DECIDED_PARTS}
+    kept["version"] = parts.get("version")
+    return "fp_" + blake2b(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS), digest_size=5).hexdigest()
 
 
 def merge(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

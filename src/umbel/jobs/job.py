@@ -18,7 +18,7 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
 from umbel.jobs.execution import NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
-from umbel.jobs.fingerprint import job_key
+from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths, clear_store, remove_store
 from umbel.jobs.progress import Progress
@@ -33,9 +33,11 @@ from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.formats.named import format_of
+from umbel.jobs.write.openai_answers import Issuer
 from umbel.jobs.write.partial import partial_lines, writing_seconds
-from umbel.jobs.write.placing import SEALED, check_output, is_final, seal_and_place
-from umbel.jobs.write.sink import remove_part, remove_parts, write_output
+from umbel.jobs.write.placing import SEALED
+from umbel.jobs.write.publish import Publisher, Rows
 
 # What another run, or more memory, may answer.
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
@@ -84,6 +86,10 @@ class Job:
         """Run the whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
         paths = check_paths(self.spec.input, self.spec.output)
+        format_of(self.spec.output)
+        if self.spec.errors is not None:
+            format_of(self.spec.errors, "--errors")
+            paths.with_extra("--errors", self.spec.errors, b"")
         self.spans.lap("starting", None)
         self.progress.enter("plan")
         if self.spec.fresh:
@@ -120,20 +126,26 @@ class Job:
         return self._summary(store, "drained", 0)
 
     def _complete(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
-        remove_parts(output)
+        publisher = self._publisher(store, output)
+        publisher.clear()
         store.identify(self.spec.identity)
         model, models = named(store, self.spec.model, self.spec.options)
         self.spec = replace(self.spec, model=model, options=replace(self.spec.options, models=models))
-        in_place = check_output(store, output, fresh=self.spec.fresh)
+        complete = publisher.check(fresh=self.spec.fresh)
         if self.spec.retry_failed:
             sealed = store.get(SEALED)
-            store.forget(RETRYABLE, **({SEALED: {**sealed, "partial": True}} if sealed else {}))
-        if in_place and is_final(store.get(SEALED), self.spec.order):
+            partial = {SEALED: {**sealed, "partial": True}} if sealed else {}
+            complete = not store.forget(RETRYABLE, **partial) and complete
+        if complete:
             stop.settle()
             return self._summary(store, "already_complete", store.totals().rows)
-        return self._collect_and_publish(store, output, stop)
+        return self._collect_and_publish(store, publisher, stop)
 
-    def _collect_and_publish(self, store: JobStore, output: Path, stop: StopSignal) -> Summary:
+    def _publisher(self, store: JobStore, output: Path) -> Publisher:
+        spec = self.spec
+        return Publisher(store, output, spec.errors, spec.order, self.at, lambda: spec.source(ReadNotes()).kinds())
+
+    def _collect_and_publish(self, store: JobStore, publisher: Publisher, stop: StopSignal) -> Summary:
         done, renderer_of = store.done(), self._renderer(store)
         resumed = store.totals()
         store.get("plan"), store.get("live")  # a record that was damaged is found now, not when the output is there
@@ -145,15 +157,18 @@ class Job:
             whole = False
         self.progress.enter("write")
         if whole:
-            self._publish(store, output, stop, (line for _, line in store.lines(self.spec.order)), partial=False)
+            self._publish(publisher, stop, lambda: store.lines(self.spec.order), partial=False)
             return self._summary(store, "complete", resumed.rows)
-        lines = partial_lines(store, self.spec.source(ReadNotes()), renderer_of[1], self.spec.order)
-        self._publish(store, output, stop, lines, partial=True)
+        spec, renderer = self.spec, renderer_of[1]
+        rows = lambda: partial_lines(store, spec.source(ReadNotes()), renderer, spec.order)  # noqa: E731
+        self._publish(publisher, stop, rows, partial=True)
         return self._summary(store, "budget", resumed.rows)
 
     def _renderer(self, store: JobStore) -> tuple[JobTokenizer, Renderer]:
-        tokenizer = self.load_tokenizer(started(store))
-        return tokenizer, Renderer(job_key(self.spec.identity), self.spec.model, tokenizer.token_bytes)
+        began, identity = started(store), self.spec.identity
+        tokenizer = self.load_tokenizer(began)
+        issuer = Issuer(job_key(identity), self.spec.model, int(began.timestamp()), system_fingerprint(identity))
+        return tokenizer, Renderer(issuer, tokenizer.token_bytes)
 
     def _collect(
         self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: JobTokenizer, renderer: Renderer
@@ -228,18 +243,9 @@ class Job:
         self._notes.clear()  # rows are read again, and counted then
         return feed.windows()
 
-    def _publish(
-        self, store: JobStore, output: Path, stop: StopSignal, lines: Iterator[bytes], *, partial: bool
-    ) -> None:
-        """Write the output and put it into place."""
+    def _publish(self, publisher: Publisher, stop: StopSignal, rows: Rows, *, partial: bool) -> None:
         self.spans.lap("reading and tokenising", None)
-        part = write_output(output, store.path, lines, self.at)
-        try:
-            with stop.shielded():
-                seal_and_place(store, output, part, self.at, order=self.spec.order, partial=partial)
-                stop.settle()
-        finally:
-            remove_part(part)  # which has another name once it is in place
+        publisher.write(rows, stop.shielded(), stop.settle, partial=partial)
         self.spans.lap("writing the output", None)
 
     def _summary(self, store: JobStore, status: str, resumed: int) -> Summary:

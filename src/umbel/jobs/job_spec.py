@@ -28,6 +28,7 @@ class JobSpec:
     `budget`: limits of this run.
     `grace`: seconds that rows near their end get after a stop.
     `watch`: notices an input that changes while it is read.
+    `errors`: where rows without an answer go, None for the output.
     """
 
     input: Path
@@ -43,6 +44,7 @@ class JobSpec:
     budget: Budget = field(default_factory=Budget)
     watch: HashedInput | None = None
     grace: float = GRACE_SECONDS
+    errors: Path | None = None
 
     def source(self, notes: ReadNotes) -> Source:
         """The input, ready to be read."""

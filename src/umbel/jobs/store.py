@@ -211,6 +211,14 @@ class JobStore:
                 flags[row] = 1
         return flags
 
+    def answered(self) -> bytearray:
+        """A byte for each row, 1 if it is committed and has an answer."""
+        flags = self.done()
+        with self._storage():
+            for (row,) in self._db.execute("SELECT row FROM results WHERE code NOT NULL"):
+                flags[row] = 0
+        return flags
+
     def totals(self) -> Totals:
         """Sums over the committed rows."""
         with self._storage():

@@ -7,7 +7,6 @@ that one mistake cannot be on both sides.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections import Counter
@@ -18,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from umbel.errors import UsageError
-from umbel.jobs.verify_input import input_ids, lines_of
+from umbel.jobs.verify_columns import Expected
+from umbel.jobs.verify_input import input_rows, is_table
+from umbel.jobs.verify_output import is_table_file, output_rows
 
 MAX_FINDINGS = 20
+UNREAD = frozenset({"invalid_json_line", "line_too_long", "damaged_input", "invalid_csv_line"})
+"""Errors of rows that could not be read, so that none of their columns come back."""
 
 
 @dataclass(slots=True)
@@ -59,46 +62,84 @@ class Verdict:
         return {"sound": not self.faults, **{name: getattr(self, name) for name in names}, "codes": dict(self.codes)}
 
 
-def verify(source: Path, output: Path, *, templated: bool = False) -> Verdict:
-    """Check `output` against `source`. `templated` says that prompts were made from columns. Raises UsageError."""
+Row = tuple[str | None, int | None]
+"""The id of a row, and the digest of its columns; None where no columns are expected."""
+
+
+def verify(
+    source: Path,
+    output: Path,
+    *,
+    templated: bool = False,
+    errors: Path | None = None,
+    keep: tuple[str, ...] | None = None,
+    id_column: str | None = None,
+) -> Verdict:
+    """Check `output`, and the file of `errors` beside it, against `source`. `templated` says that prompts were made
+    from columns, `keep` and `id_column` which columns came back and which gave the ids. Raises UsageError."""
     verdict = Verdict(input_sha256=_digest(source), output_sha256=_digest(output))
+    files = [output] if errors is None else [output, errors]
+    loose = any(is_table_file(file) for file in files)
+    expected = Expected(keep, id_column, is_table(source), templated, loose)
     with _readable(source):
-        wanted = list(input_ids(source, templated=templated))
-    with _readable(output):
-        found = [_check_line(verdict, number, text) for number, text in enumerate(_output_lines(output), 1)]
+        rows = input_rows(source, templated=templated, id_column=id_column)
+        wanted = [(name, None if fields is None else expected.of_input(fields)) for name, fields in rows]
+    found: list[list[Row]] = []
+    for file in files:
+        answers, failed = verdict.answers, verdict.errors
+        with _readable(file):
+            found.append([_check_row(verdict, n, item, expected) for n, item in enumerate(output_rows(file), 1)])
+        if errors is not None and (verdict.answers > answers if file is errors else verdict.errors > failed):
+            verdict.fault(f"{file}: answers and errors are not apart")
     verdict.rows = len(wanted)
-    if len(found) != len(wanted):
-        verdict.fault(f"{len(wanted):,} input rows but {len(found):,} output rows")
-    _check_ids(verdict, wanted, found)
+    there = [row for rows in found for row in rows]
+    if len(there) != len(wanted):
+        verdict.fault(f"{len(wanted):,} input rows but {len(there):,} output rows")
+    if not all(_in_order(wanted, rows) for rows in found):
+        verdict.order = "other"
+    _check_ids(verdict, wanted, there)
     return verdict
 
 
-def _check_ids(verdict: Verdict, wanted: list[str | None], found: list[str | None]) -> None:
-    if wanted == found:
-        return
-    verdict.order = "other"
-    before, after = Counter(wanted), Counter(found)
+def _in_order(wanted: list[Row], found: list[Row]) -> bool:
+    """Whether the ids found are among those wanted in the same order."""
+    left = iter(name for name, _ in wanted)
+    return all(any(name == other for other in left) for name, _ in found)
+
+
+def _check_ids(verdict: Verdict, wanted: list[Row], found: list[Row]) -> None:
+    before, after = Counter(name for name, _ in wanted), Counter(name for name, _ in found)
     for name in [name for name in before if before[name] > after[name]]:
         verdict.fault(f"id {name!r:.120}: {before[name]} in the input, {after[name]} in the output")
     for name in [name for name in after if after[name] > before[name]]:
         verdict.fault(f"id {name!r:.120}: {after[name]} in the output, {before[name]} in the input")
+    if before != after:
+        return
+    left: dict[str | None, list[int]] = {}
+    for name, digest in wanted:
+        if digest is not None:
+            left.setdefault(name, []).append(digest)
+    for name, digest in found:
+        there = left.get(name)
+        if digest is None or there is None:
+            continue
+        if digest not in there:
+            verdict.fault(f"id {name!r:.120}: columns of the input are missing or differ")
+        else:
+            there.remove(digest)
 
 
-def _check_line(verdict: Verdict, number: int, text: bytes | None) -> str | None:
-    """Check one output line by itself; returns its id."""
-    if text is None:
-        verdict.fault(f"output line {number}: the gzip file is damaged or cut here")
-        return None
-    try:
-        item = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        verdict.fault(f"output line {number}: not JSON ({error})")
-        return None
-    if not isinstance(item, dict) or "custom_id" not in item or "error" not in item:
+def _check_row(verdict: Verdict, number: int, item: dict[str, Any] | str, expected: Expected) -> Row:
+    """Check one row of an output by itself; returns its id and the digest of its columns."""
+    if isinstance(item, str):
+        verdict.fault(f"output line {number}: {item}")
+        return None, None
+    if "custom_id" not in item or "error" not in item:
         verdict.fault(f"output line {number}: not an object with custom_id and error")
-        return None
+        return None, None
+    openai = "response" in item and "text" not in item
     try:
-        code = _check_openai(item) if "response" in item else _check_plain(item)
+        code = _check_openai(item) if openai else _check_plain(item)
     except (AssertionError, KeyError, TypeError, AttributeError, IndexError) as error:
         verdict.fault(f"output line {number} (id {item['custom_id']!r}): {error or 'answer and error disagree'}")
         code = None
@@ -108,7 +149,7 @@ def _check_line(verdict: Verdict, number: int, text: bytes | None) -> str | None
     if code is not None:
         verdict.codes[code] += 1
     name = item["custom_id"]
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) else None, None if openai or code in UNREAD else expected.of_output(item)
 
 
 def _require(condition: bool, text: str) -> None:
@@ -154,13 +195,17 @@ def _check_scores(item: dict[str, Any]) -> None:
 
 def _check_openai(item: dict[str, Any]) -> str | None:
     response = item["response"]
-    body = response["body"]
     _require(item["id"].startswith("batch_req_"), f"id {item['id']!r}")
+    if response is None:
+        _require(item["error"]["code"] == "batch_expired", "neither a response nor batch_expired")
+        return "batch_expired"
+    body = response["body"]
+    _require(item["error"] is None, "a response beside an error")
     if response["status_code"] != 200:
-        _require(item["error"] is not None and body["error"]["code"] == item["error"]["code"], "two different errors")
         _require("choices" not in body, "an error beside an answer")
         return str(body["error"]["code"])
-    _require(item["error"] is None and "error" not in body, "status 200 with an error")
+    _require("error" not in body, "status 200 with an error")
+    _require(isinstance(body["created"], int) and body["system_fingerprint"], "no created or system_fingerprint")
     usage = body["usage"]
     _require(usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"], "usage does not add up")
     _require([c["index"] for c in body["choices"]] == list(range(len(body["choices"]))), "choices out of order")
@@ -191,27 +236,3 @@ def _digest(path: Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return digest.hexdigest()
-
-
-def _output_lines(path: Path) -> Iterator[bytes | None]:
-    if path.suffix == ".parquet":
-        yield from (json.dumps(_from_parquet(item)).encode() for item in _parquet(path))
-        return
-    yield from lines_of(path, None)
-
-
-def _from_parquet(item: dict[str, Any]) -> dict[str, Any]:
-    """The columns that a row fills, as its JSON line would have them."""
-    if item["response"] is not None:
-        response = json.loads(item["response"])
-        return {name: item[name] for name in ("id", "custom_id", "error")} | {"response": response}
-    hidden = {"id", "response"} | {"choices" if item["choices"] is None else "text"}
-    return {name: value for name, value in item.items() if name not in hidden}
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as table:
-        for batch in table.iter_batches(1_024):
-            yield from batch.to_pylist()

@@ -56,7 +56,9 @@ class BranchReader:
                 faults.append(replace(row, request=None, error=row_error(as_refusal(error, "reading"))))
                 continue
             found[row.row] = branches
-            expanded += [replace(row, request=Request(pair.ids, None, self._asking(pair.n_prompt))) for pair in pairs]
+            requests = [Request(pair.ids, None, self._asking(pair.n_prompt)) for pair in pairs]
+            expanded.append(replace(row, request=requests[0]))
+            expanded += [replace(row, request=request, columns=b"") for request in requests[1:]]
         return expanded, found, faults
 
     def _asking(self, n_prompt: int) -> SamplingParams:

@@ -18,10 +18,12 @@ from umbel.ir.branches import Branches
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
+from umbel.ir.randomness import key_of
 from umbel.ir.request import Message, Request, RowError
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
-from umbel.jobs.read.records import InputRow, Style, n_chars_of
+from umbel.jobs.read.names import RowNames
+from umbel.jobs.read.records import InputRow, n_chars_of
 from umbel.jobs.read.source import Source
 
 
@@ -30,54 +32,6 @@ class TextEncoder(BranchEncoder, Protocol):
 
     def check_stops(self, params: SamplingParams) -> None:
         """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
-
-
-@dataclass(slots=True)
-class RowNames:
-    """Custom ids and dialects of rows, packed: a byte a row, plus the text of the ids.
-
-    `branches`: by row of the input that has continuations scored, what it asks for, and the place of the first of the
-    rows that it has here, one for each continuation.
-    """
-
-    branches: dict[int, tuple[Branches, int]] = field(default_factory=dict)
-    _styles: bytearray = field(default_factory=bytearray)
-    _text: bytearray = field(default_factory=bytearray)
-    _ends: list[NDArray[np.int64]] = field(default_factory=list)
-    _starts: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self._styles)
-
-    @property
-    def any_echoes(self) -> bool:
-        """Whether an answer has its prompt in it."""
-        return Style.ECHO in self._styles
-
-    def note(self, branches: Mapping[int, Branches], batch: Sequence[InputRow]) -> None:
-        """The rows of a batch, which are appended next, are those of some branches."""
-        for place, row in enumerate(batch if branches else (), len(self)):
-            if row.row in branches:
-                self.branches.setdefault(row.row, (branches[row.row], place))
-
-    def extend(self, batch: Sequence[InputRow]) -> None:
-        """Append the rows of a batch, in order."""
-        names = [b"" if row.custom_id is None else row.custom_id.encode() for row in batch]
-        base = len(self._text)
-        self._text += b"".join(names)
-        self._ends.append(np.cumsum([len(name) for name in names], dtype=np.int64) + base)
-        self._styles += bytes(row.style for row in batch)
-
-    def custom_id(self, i: int) -> str | None:
-        """The id of the i-th row; None where it had none that could be read (ids are never empty)."""
-        if len(self._starts) <= i + 1:
-            self._starts = np.concatenate([np.zeros(1, np.int64), *self._ends]).tolist()
-        start, end = self._starts[i], self._starts[i + 1]
-        return self._text[start:end].decode() if end > start else None
-
-    def style(self, i: int) -> Style:
-        """The dialect of the i-th row."""
-        return Style(self._styles[i])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +72,7 @@ class WindowBuilder:
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
     _params: list[SamplingParams] = field(default_factory=list)
     _keys: list[int] = field(default_factory=list)
+    _draw_keys: list[int] = field(default_factory=list)
     _names: RowNames = field(default_factory=RowNames)
     _faults: list[InputRow] = field(default_factory=list)
 
@@ -157,6 +112,7 @@ class WindowBuilder:
             tokens = _flat([ids for row, ids in zip(valid, prompts, strict=True) if row.row in fine])
         self._names.note(branches, kept)
         self._keys += [row.row for row in kept]
+        self._draw_keys += [draw_key(row) for row in kept]
         self._names.extend(kept)
         self._lengths.append(np.array(lengths, np.int64))
         self._tokens.append(tokens)
@@ -177,12 +133,20 @@ class WindowBuilder:
         if self._keys:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
         tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
-        workload = Workload(tokens, offsets, self._params, np.asarray(self._keys, np.int64))
+        keys, draw_keys = np.asarray(self._keys, np.int64), np.asarray(self._draw_keys, np.int64)
+        workload = Workload(tokens, offsets, self._params, keys, draw_keys)
         open_ended = sum(params.max_tokens is None for params in self._params)
         window = Window(workload, self._names, self._faults, open_ended)
         self.n_tokens, self._names = 0, RowNames()
-        self._tokens, self._lengths, self._params, self._keys, self._faults = [], [], [], [], []
+        self._tokens, self._lengths, self._params, self._faults = [], [], [], []
+        self._keys, self._draw_keys = [], []
         return window
+
+
+def draw_key(row: InputRow) -> int:
+    """What keys the draws of a row without a seed of its own: its custom id where it gave one, so that rows may be
+    inserted, left out and moved without a change of its answer; else its number."""
+    return key_of(row.custom_id) if row.explicit_id and row.custom_id is not None else row.row
 
 
 def _flat(prompts: Sequence[Sequence[int] | InvalidRequest]) -> NDArray[np.int32]:

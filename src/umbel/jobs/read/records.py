@@ -11,6 +11,13 @@ from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request, RowError
 
+ANSWER_NAMES = frozenset(
+    (
+        *("custom_id", "text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs"),
+        *("scores", "choice", "choice_logprobs", "choice_probabilities", "error"),
+    )
+)
+"""What a plain row of the output is made of, beside the columns of the input that come back."""
 MAX_NOTED = 100  # kinds of notes, and names of unknown fields: enough to see what is wrong
 
 
@@ -24,11 +31,23 @@ class Style(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RowHead:
+    """What a row of the output begins with, whatever its answer: the number of the row in the input, its id, its
+    dialect and its columns, as the inside of a JSON object."""
+
+    row: int
+    custom_id: str | None
+    style: Style
+    columns: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class InputRow:
     """One row of the input: `request`, or `error` when it cannot be run; never both, never neither.
 
     `row` counts rows from 0 (blank lines are no rows), `line` counts physical lines (of a table: its rows) from 1.
-    `custom_id` is None only when the row has none that can be read; it is then null in the output too.
+    `custom_id` is None only when the row has none that can be read; it is then null in the output too. `columns` come
+    back on its row of the output: the inside of a JSON object.
     """
 
     row: int
@@ -38,6 +57,12 @@ class InputRow:
     request: Request | None = None
     error: RowError | None = None
     explicit_id: bool = False
+    columns: bytes = b""
+
+    @property
+    def head(self) -> RowHead:
+        """What its row of the output begins with."""
+        return RowHead(self.row, self.custom_id, self.style, self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +76,9 @@ class ReadOptions:
     `width`: the model's vocabulary width; None leaves its checks out.
     `models`: the names that the model answers to; None leaves the check out.
     `branches`: the choices of rows that name none.
+    `keep`: names of the columns that come back on the rows of the output; None for all, but what a JSON line asks for.
+    `id_column`: the column that gives the custom id; None for `custom_id`, or else the number of the row.
+    `include_prompt`: the prompt comes back, too, as it was put together.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -60,6 +88,9 @@ class ReadOptions:
     width: int | None = None
     models: frozenset[str] | None = None
     branches: Branches | None = None
+    keep: tuple[str, ...] | None = None
+    id_column: str | None = None
+    include_prompt: bool = False
 
 
 @dataclass(slots=True)

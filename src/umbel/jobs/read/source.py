@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from umbel.errors import EmptyInput
 from umbel.ir.limits import shown
@@ -15,7 +16,7 @@ from umbel.jobs.read.formats.delimited import read_csv
 from umbel.jobs.read.formats.foreign import check_file, refuse_foreign
 from umbel.jobs.read.formats.jsonl import find_endpoint, read_jsonl
 from umbel.jobs.read.formats.lines import holds_more, is_packed, open_bytes
-from umbel.jobs.read.formats.parquet import read_parquet, unpacked_bytes
+from umbel.jobs.read.formats.parquet import kinds_of, read_parquet, unpacked_bytes
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, n_chars_of
@@ -79,10 +80,14 @@ class Source:
         kind = _kind(self.path)
         if kind != "parquet":
             refuse_foreign(self.path, kind)
-        parser = RowParser(self.options, self.notes, None, template, sampling=kind != "csv")
+        parser = RowParser(self.options, self.notes, None, template, table=kind != "jsonl")
         if kind == "jsonl":
             parser.endpoint = find_endpoint(self.path) if template is None else None
         return parser
+
+    def kinds(self) -> Mapping[str, Any]:
+        """The Arrow types of the columns that come back, by their names there, where the input has types."""
+        return kinds_of(self.path, self.parser()) if _kind(self.path) == "parquet" else {}
 
     def _reader(self) -> Iterator[InputRow]:
         parser, kind = self.parser(), _kind(self.path)

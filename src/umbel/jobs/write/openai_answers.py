@@ -9,10 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
-from umbel.jobs.read.records import Style
+from umbel.jobs.read.records import RowHead, Style
 
-CREATED = 0
-"""`created` of every body: a clock reading would differ between a resumed and an uninterrupted run."""
 _BROKEN = re.compile("(?:\ufffd)+".encode())
 
 
@@ -55,19 +53,27 @@ class Echo:
         return {name: [*self.columns[name], *column] for name, column in moved.items()}
 
 
-@dataclass(slots=True)
-class OpenAIAnswers:
-    """Renders lines of job `job` with `model` as the model's name; ids come from the job and the row's custom id."""
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What answers of a job have in common: `job` is its key, from which ids are made, `model` the model's name,
+    `created` the second in which the job was first started, `system` stands for the model and its settings."""
 
     job: str
     model: str
+    created: int = 0
+    system: str | None = None
+
+
+@dataclass(slots=True)
+class OpenAIAnswers:
+    """Renders lines of a job; ids come from the job and the row's custom id."""
+
+    issuer: Issuer
     texts: TokenTexts
 
-    def answer(
-        self, row: int, custom_id: str | None, style: Style, output: Output, prompt: Sequence[int] = ()
-    ) -> dict[str, Any]:
+    def answer(self, row: RowHead, output: Output, prompt: Sequence[int] = ()) -> dict[str, Any]:
         """The line of a row that ran; `prompt`: the ids of the prompt for answers that begin with it."""
-        tag = self._tag(row, custom_id)
+        tag, style, issuer = self._tag(row), row.style, self.issuer
         usage = {
             "prompt_tokens": output.prompt_tokens,
             "completion_tokens": output.output_tokens,
@@ -80,19 +86,24 @@ class OpenAIAnswers:
             head = {"id": f"cmpl-{tag}", "object": "text_completion"}
             echoed = self._echo(output, prompt) if style == Style.ECHO else None
             choices = [self._text_choice(c, echoed) for c in output.outputs]
-        body = {**head, "created": CREATED, "model": self.model, "choices": choices, "usage": usage}
+        body = {**head, "created": issuer.created, "model": issuer.model, "choices": choices, "usage": usage}
+        body["system_fingerprint"] = issuer.system
         if output.prompt_logprobs is not None and style != Style.ECHO:
             body["prompt_logprobs"] = [self._prompt_entry(one) for one in output.prompt_logprobs]
-        return _line(tag, custom_id, 200, body, None)
+        return _line(tag, row.custom_id, 200, body)
 
-    def failure(self, row: int, custom_id: str | None, error: RowError) -> dict[str, Any]:
-        """The line of a row without an answer: the error both where HTTP clients and where batch readers look."""
-        brief = {"code": error.code, "message": error.message}
-        return _line(self._tag(row, custom_id), custom_id, error.status, {"error": error.body()}, brief)
+    def failure(self, row: RowHead, error: RowError) -> dict[str, Any]:
+        """The line of a row without an answer. The error is that of a response, or `batch_expired` beside none where
+        the row was not reached, as OpenAI writes them."""
+        tag = self._tag(row)
+        if error.code == "budget_exceeded":
+            expired = {"code": "batch_expired", "message": error.message}
+            return {"id": f"batch_req_{tag}", "custom_id": row.custom_id, "response": None, "error": expired}
+        return _line(tag, row.custom_id, error.status, {"error": error.body()})
 
-    def _tag(self, row: int, custom_id: str | None) -> str:
-        name = f"row {row}" if custom_id is None else f"id {custom_id}"
-        return blake2b(f"{self.job} {name}".encode(), digest_size=12).hexdigest()
+    def _tag(self, row: RowHead) -> str:
+        name = f"row {row.row}" if row.custom_id is None else f"id {row.custom_id}"
+        return blake2b(f"{self.issuer.job} {name}".encode(), digest_size=12).hexdigest()
 
     def _chat_choice(self, c: Completion) -> dict[str, Any]:
         message = {"role": "assistant", "content": c.text, "refusal": None}
@@ -110,7 +121,7 @@ class OpenAIAnswers:
     def _echo(self, output: Output, prompt: Sequence[int]) -> Echo:
         """The prompt of an answer that begins with it, as its tokens are texts."""
         pieces, scores = self.texts.of(prompt), output.prompt_logprobs or ()
-        text, texts = b"".join(pieces).decode(errors="replace"), [_shown(piece) for piece in pieces]
+        text, texts = b"".join(pieces).decode(errors="replace"), [shown_token(piece) for piece in pieces]
         columns = {
             "tokens": texts,
             "token_logprobs": [None if one is None else one.logprob for one in scores],
@@ -127,7 +138,7 @@ class OpenAIAnswers:
             return None
         found = {score.token_id: score.logprob, **dict(score.top)}
         texts = zip(found.items(), self.texts.of(found), strict=True)
-        return {str(id): {"logprob": value, "decoded_token": _shown(own)} for (id, value), own in texts}
+        return {str(id): {"logprob": value, "decoded_token": shown_token(own)} for (id, value), own in texts}
 
     def _chat_logprobs(self, c: Completion) -> list[dict[str, Any]]:
         content = []
@@ -142,7 +153,7 @@ class OpenAIAnswers:
 
     def _text_logprobs(self, c: Completion) -> dict[str, Any]:
         tokens, found = c.logprobs or (), self.texts.of_answer(c)
-        texts = [_shown(own) for own in found]
+        texts = [shown_token(own) for own in found]
         return {
             "tokens": texts,
             "token_logprobs": [token.logprob for token in tokens],
@@ -155,7 +166,7 @@ class OpenAIAnswers:
         top = {text: token.logprob}
         others = [(id, value) for id, value in token.top if id != token.token_id]
         for (id, value), own in zip(others, self.texts.of(id for id, _ in others), strict=True):
-            key = _shown(own)
+            key = shown_token(own)
             top[f"token_id:{id}" if key in top else key] = value
         return dict(sorted(top.items(), key=lambda item: -item[1]))
 
@@ -180,10 +191,10 @@ def text_offsets(text: str, pieces: Sequence[bytes]) -> list[int]:
 
 
 def _entry(own: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": _shown(own), "logprob": logprob, "bytes": list(own)}
+    return {"token": shown_token(own), "logprob": logprob, "bytes": list(own)}
 
 
-def _shown(own: bytes) -> str:
+def shown_token(own: bytes) -> str:
     """A token as text; a part of a character appears by its bytes, as OpenAI writes it."""
     try:
         return own.decode()
@@ -191,6 +202,6 @@ def _shown(own: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
-def _line(tag: str, custom_id: str | None, status: int, body: dict[str, Any], error: object) -> dict[str, Any]:
+def _line(tag: str, custom_id: str | None, status: int, body: dict[str, Any]) -> dict[str, Any]:
     response = {"status_code": status, "request_id": f"req_{tag}", "body": body}
-    return {"id": f"batch_req_{tag}", "custom_id": custom_id, "response": response, "error": error}
+    return {"id": f"batch_req_{tag}", "custom_id": custom_id, "response": response, "error": None}

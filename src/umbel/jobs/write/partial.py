@@ -21,22 +21,20 @@ _ROW_SECONDS = 2e-5  # to read a row that was not run and to write its line
 _MOST_SHARE = 0.25
 
 
-def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: str) -> Iterator[bytes]:
-    """The lines of all rows of the input, the committed ones first when `order` is that of finishing.
+def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of all rows of the input by row, the committed ones first when `order` is that of finishing.
 
     A row that cannot be run has its own error already, as far as reading it shows. None of these lines are kept in the
     store.
     """
     done, lacking = store.lines(order), _lacking(store.done(), source, renderer)
-    both = heapq.merge(done, lacking, key=lambda item: item[0]) if order == "input" else chain(done, lacking)
-    for _, line in both:
-        yield line
+    yield from heapq.merge(done, lacking, key=lambda item: item[0]) if order == "input" else chain(done, lacking)
 
 
 def _lacking(done: bytearray, source: Source, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     for row in source.rows():
         if row.row >= len(done) or not done[row.row]:
-            yield row.row, renderer.failure(row.row, row.custom_id, row.style, row.error or NOT_RUN).line
+            yield row.row, renderer.failure(row.head, row.error or NOT_RUN).line
 
 
 def writing_seconds(rows: int, seconds: float) -> float:

@@ -1,40 +1,41 @@
-"""Writes the output file beside its place and renames it into place: JSON lines, gzip or Parquet."""
+"""Writes an output file beside its place and renames it into place."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import islice
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
-
-import orjson
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from umbel.errors import DiskFull
 from umbel.jobs.failpoints import FailHook
 from umbel.jobs.store_file import kept_in
+from umbel.jobs.write.formats.blocks import blocks
+from umbel.jobs.write.formats.encoder import Lines, encoder
+from umbel.jobs.write.formats.named import format_of
 
-_BLOCK_LINES = 1_024
+NO_KINDS: Mapping[str, Any] = MappingProxyType({})
 
 
-def write_output(path: Path, store: Path, lines: Iterable[bytes], at: FailHook) -> Path:
-    """Write all lines to a new file beside `path` and to disk; returns it, ready for `place_output`.
+def write_output(path: Path, store: Path, lines: Lines, at: FailHook, kinds: Mapping[str, Any] = NO_KINDS) -> Path:
+    """Write all lines to a new file beside `path` and to disk, in the format of its name; returns it, ready for
+    `place_output`. `kinds` are the Arrow types of columns that had one in the input.
 
     Raises DiskFull with the path and the bytes written; the new file is removed then. `store` has the results.
     """
-    part = part_path(path)
+    part, form = part_path(path), format_of(path)
     written = 0
     try:
         at("output.open.before")
         with open_new(part) as stream:
             at("output.open.after")
-            with _encoder(path, stream) as put:
-                for block in _blocks(lines):
+            with encoder(stream, form, lines, kinds) as put:
+                for block in blocks(lines()):
                     at("output.write.before")
                     put(block)
                     at("output.write.after")
@@ -136,66 +137,3 @@ def _sha256(stream: BinaryIO) -> Any:
     while block := stream.read(1 << 20):
         digest.update(block)
     return digest
-
-
-def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    source = iter(lines)
-    while block := list(islice(source, _BLOCK_LINES)):
-        yield block
-
-
-@contextmanager
-def _encoder(path: Path, stream: IO[bytes]) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        with _parquet(stream) as put:
-            yield put
-    elif path.suffix == ".gz":
-        with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=6) as packed:  # same bytes
-            yield lambda block: packed.write(_joined(block))
-    else:
-        yield lambda block: stream.write(_joined(block))
-
-
-def _joined(block: list[bytes]) -> bytes:
-    return b"\n".join(block) + b"\n"
-
-
-@contextmanager
-def _parquet(stream: IO[bytes]) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = _schema(pyarrow)
-    with pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-
-        def put(block: list[bytes]) -> None:
-            writer.write_table(pyarrow.Table.from_pylist([_record(orjson.loads(line)) for line in block], schema))
-
-        yield put
-
-
-def _schema(pa: Any) -> Any:
-    """The columns of the table: plain rows fill those up to `error`; OpenAI rows fill `custom_id`, `error`, `id` and
-    `response` (JSON)."""
-    ids, text = pa.list_(pa.int32()), pa.string()
-    top = pa.list_(pa.struct([("token_id", pa.int32()), ("logprob", pa.float64())]))
-    logprobs = pa.list_(pa.struct([("token_id", pa.int32()), ("logprob", pa.float64()), ("top", top)]))
-    answer = [("text", text), ("token_ids", ids), ("finish_reason", text), ("logprobs", logprobs)]
-    usage = pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())])
-    error = pa.struct([("message", text), ("type", text), ("param", text), ("code", text)])
-    choices = pa.list_(pa.struct([("index", pa.int32()), *answer]))
-    head = [("custom_id", text), *answer, ("choices", choices), ("usage", usage)]
-    numbers = pa.list_(pa.float64())
-    score = pa.struct(
-        [("logprob", pa.float64()), ("mean", pa.float64()), ("token_ids", ids), ("token_logprobs", numbers)]
-    )
-    chosen = [("choice", text), ("choice_logprobs", numbers), ("choice_probabilities", numbers)]
-    head += [("prompt_logprobs", logprobs), ("scores", pa.list_(score)), *chosen, ("error", error)]
-    return pa.schema([*head, ("id", text), ("response", text)])
-
-
-def _record(item: dict[str, Any]) -> dict[str, Any]:
-    if item.get("response") is not None:
-        item["error"] = item["response"]["body"].get("error") or item["error"]
-        item["response"] = orjson.dumps(item["response"]).decode()
-    return item

@@ -11,7 +11,7 @@ from umbel.errors import InputError, InvalidRequest
 from umbel.ir.limits import MAX_LINE_BYTES, shown
 from umbel.jobs.read.formats.lines import Line, read_lines
 from umbel.jobs.read.formats.parse import RowParser, is_unicode
-from umbel.jobs.read.formats.table import check_columns
+from umbel.jobs.read.formats.table import check_columns, columns_read, fields_in
 from umbel.jobs.read.records import InputRow
 
 _OPEN = "a quotation mark opens a cell and none closes it"
@@ -64,7 +64,7 @@ class _Lines:
 
 
 def read_csv(path: Path, parser: RowParser) -> Iterator[InputRow]:
-    """One `InputRow` per record; the first record names the columns. Sampling fields are not read from CSV.
+    """One `InputRow` per record; the first record names the columns.
 
     A record that cannot be read is one error row, for its first line; the lines after it are read on their own, so that
     a quotation mark that is never closed takes no other row with it. Raises InputError when there is no header,
@@ -76,12 +76,14 @@ def read_csv(path: Path, parser: RowParser) -> Iterator[InputRow]:
         raise InputError(f"input {path}: the header line cannot be read ({header})")
     _check_header(header, path)
     check_columns(header, parser)
+    read = columns_read(header, parser)
     for row, (line, cells) in enumerate(records):
         fault = cells if isinstance(cells, InvalidRequest) else _fault(header, cells, line)
         if isinstance(cells, InvalidRequest) or fault is not None:
             yield parser.broken(row, line, fault or InvalidRequest("invalid_csv_line", ""))
         else:
-            yield parser.parse(row, line, dict(zip(header, cells, strict=True)))
+            given = dict(zip(header, cells, strict=True))
+            yield parser.parse(row, line, fields_in(given, read, parser), given)
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str] | InvalidRequest]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,14 @@ from umbel.errors import InputError, InvalidRequest, UsageError
 from umbel.ir.body import EFFECTIVE_FIELDS
 from umbel.jobs.read.formats.cells import Cells, cells_of
 from umbel.jobs.read.formats.parse import RowParser
-from umbel.jobs.read.formats.table import check_columns
+from umbel.jobs.read.formats.returned import given_back, kind_back
+from umbel.jobs.read.formats.table import check_columns, columns_read
 from umbel.jobs.read.records import InputRow
 
 if TYPE_CHECKING:
     import pyarrow
 
 _BATCH_ROWS = 1_024
-_READ = EFFECTIVE_FIELDS | {"custom_id", "prompt", "messages", "model"}
 
 
 def read_parquet(path: Path, parser: RowParser) -> Iterator[InputRow]:
@@ -32,15 +33,28 @@ def read_parquet(path: Path, parser: RowParser) -> Iterator[InputRow]:
             if twice:
                 raise InputError(f"input {path}: column {min(twice)!r} is there twice")
             check_columns(names, parser)
+            wanted = TableColumns.of(names, parser)
             row = 0
-            for batch in table.iter_batches(_BATCH_ROWS, columns=_wanted(names, parser)):
-                for item in _items(batch):
-                    yield _parse(parser, row, item)
+            for batch in table.iter_batches(_BATCH_ROWS, columns=wanted.names):
+                for item, cells in wanted.rows(batch):
+                    yield _parse(parser, row, item, cells)
                     row += 1
     except FileNotFoundError as error:
         raise UsageError(f"input {path}: {error.strerror or error}") from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
+
+
+def kinds_of(path: Path, parser: RowParser) -> dict[str, pyarrow.DataType]:
+    """The types of the columns that come back, by their names there. Raises InputError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
+    return {shown: kind_back(schema.field(name).type) for name, shown in parser.keeping.names(schema.names)}
 
 
 def unpacked_bytes(path: Path) -> int:
@@ -55,14 +69,34 @@ def unpacked_bytes(path: Path) -> int:
     return sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
 
 
-def _items(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows of a batch as objects."""
-    names = batch.schema.names
-    columns = [_column(column, name) for name, column in zip(names, batch.columns, strict=True)]
+@dataclass(frozen=True, slots=True)
+class TableColumns:
+    """The columns of a table that are looked at: those `read` for requests, and those `kept` to come back."""
+
+    read: list[str]
+    kept: list[str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], parser: RowParser) -> TableColumns:
+        """Of all columns, those that a parser uses; others, which may be wide, are not read at all."""
+        return cls(columns_read(names, parser), [name for name, _ in parser.keeping.names(names)])
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(dict.fromkeys([*self.read, *self.kept]))
+
+    def rows(self, batch: pyarrow.RecordBatch) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """The rows of a batch: the cells that are read, and those that come back."""
+        read = _rows([_column(batch.column(name), name) for name in self.read], self.read, batch.num_rows)
+        kept = _rows([given_back(batch.column(name)) for name in self.kept], self.kept, batch.num_rows)
+        return zip(read, kept, strict=True)
+
+
+def _rows(columns: Sequence[Cells], names: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
     if not columns:
-        return
-    for cells in zip(*columns, strict=True):
-        yield dict(zip(names, cells, strict=True))
+        return iter([{}] * count)
+    return (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
 
 
 def _column(column: pyarrow.Array, name: str) -> Cells:
@@ -77,23 +111,22 @@ def _column(column: pyarrow.Array, name: str) -> Cells:
     return [int(v) if isinstance(v, float) and v.is_integer() else v for v in cells_of(column, name)]
 
 
-def _parse(parser: RowParser, row: int, item: dict[str, Any]) -> InputRow:
-    read = _READ if parser.template is None else parser.template.columns | {"custom_id"}
-    fault = next((v for name, v in item.items() if isinstance(v, InvalidRequest) and name in read), None)
-    kept = {name: value for name, value in item.items() if _is_kept(name, value, parser)}
-    if "custom_id" in kept:
-        kept["custom_id"] = _id(kept["custom_id"])
+def _parse(parser: RowParser, row: int, item: dict[str, Any], cells: dict[str, Any]) -> InputRow:
+    fault = next((v for v in item.values() if isinstance(v, InvalidRequest)), None)
+    given = {name: value for name, value in item.items() if _is_given(name, value, parser)}
+    if parser.id_field in given:
+        given[parser.id_field] = _id(given[parser.id_field])
     if fault is not None:
-        return parser.broken(row, row + 1, fault, kept)
-    return parser.parse(row, row + 1, kept)
+        return parser.broken(row, row + 1, fault, given, cells)
+    return parser.parse(row, row + 1, given, cells)
 
 
-def _is_kept(name: str, value: object, parser: RowParser) -> bool:
+def _is_given(name: str, value: object, parser: RowParser) -> bool:
     """Whether a cell counts. Null cells count as missing, except for a template, which tells them from missing
     columns."""
     if value is None:
-        return parser.template is not None and name in parser.template.columns and name != "custom_id"
-    return not isinstance(value, InvalidRequest) or name == "custom_id"
+        return parser.template is not None and name in parser.template.columns and name != parser.id_field
+    return not isinstance(value, InvalidRequest) or name == parser.id_field
 
 
 def _id(value: object) -> object:
@@ -102,10 +135,3 @@ def _id(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _wanted(names: Sequence[str], parser: RowParser) -> list[str]:
-    """The columns to read: a template leaves out those it does not use, which may be wide."""
-    if parser.template is None:
-        return list(names)
-    return [name for name in names if name == "custom_id" or name in parser.template.columns]

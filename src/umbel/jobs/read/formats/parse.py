@@ -16,6 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
+from umbel.jobs.read.formats.keeping import Keeping, slip_of
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
@@ -34,7 +35,7 @@ class RowParser:
     """Turns objects into rows.
 
     `endpoint`: the url of an OpenAI batch file, None for a plain one.
-    `sampling`: False leaves the sampling fields of a row unread (CSV, whose cells are all text).
+    `table`: rows are those of a table, of which all columns come back.
 
     Rows mostly repeat the same sampling fields, so checked parameters are cached by their JSON bytes, and shared.
     """
@@ -43,31 +44,49 @@ class RowParser:
     notes: ReadNotes
     endpoint: str | None = None
     template: Template | None = None
-    sampling: bool = True
+    table: bool = False
+    keeping: Keeping = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
     _data: frozenset[str] = frozenset()
+    _slips: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.template is not None:
             self._data = self.template.columns  # a column that feeds the prompt is no sampling field, whatever its name
+        self.keeping = Keeping(self.options, self.table, self._data, self.template is not None)
 
     @property
     def style(self) -> Style:
         """The dialect of rows that cannot be read far enough to show their own."""
         return Style.PLAIN if self.endpoint is None else ENDPOINTS.get(self.endpoint, Style.CHAT)
 
-    def broken(self, row: int, line: int, error: InvalidRequest, found: Mapping[str, Any] | None = None) -> InputRow:
-        """A row that cannot be read; `found` holds what was read of it, for its id, None for nothing."""
+    @property
+    def id_field(self) -> str:
+        """The field that gives a row its id."""
+        return self.options.id_column or "custom_id"
+
+    def broken(
+        self,
+        row: int,
+        line: int,
+        error: InvalidRequest,
+        found: Mapping[str, Any] | None = None,
+        cells: Mapping[str, Any] | None = None,
+    ) -> InputRow:
+        """A row that cannot be read; `found` holds what was read of it, for its id, None for nothing, `cells` its
+        columns as they come back."""
         if found is None:
             return InputRow(row, line, None, self.style, error=row_error(error))
-        explicit = id_in(found)
-        implicit = str(row) if "custom_id" not in found and self.endpoint is None else None
-        style = self._style_of(found)
-        return InputRow(row, line, explicit or implicit, style, None, row_error(error), explicit is not None)
+        explicit = id_in(found, self.id_field)
+        implicit = str(row) if self.id_field not in found and not self._needs_id else None
+        style, columns = self._style_of(found), b"" if cells is None else self.keeping.pack(cells)
+        return InputRow(row, line, explicit or implicit, style, None, row_error(error), explicit is not None, columns)
 
-    def parse(self, row: int, line: int, item: Mapping[str, Any]) -> InputRow:
-        """The row of an object; never raises for what the object holds."""
-        custom_id, explicit, fault = _custom_id(item, row, required=self.endpoint is not None)
+    def parse(self, row: int, line: int, item: Mapping[str, Any], cells: Mapping[str, Any] | None = None) -> InputRow:
+        """The row of an object; never raises for what the object holds. `cells` are its columns as they come back,
+        where they are not those of the object."""
+        custom_id, explicit, fault = _custom_id(item, row, self.id_field, required=self._needs_id)
+        cells = item if cells is None else cells
         try:
             if fault is not None:
                 raise fault
@@ -76,8 +95,16 @@ class RowParser:
             if not concerns_row(error):
                 raise
             reason = row_error(as_refusal(error, "reading"))
-            return InputRow(row, line, custom_id, self._style_of(item), None, reason, explicit)
+            columns = self.keeping.pack(cells) if self.endpoint is None else b""
+            return InputRow(row, line, custom_id, self._style_of(item), None, reason, explicit, columns)
+        if self.endpoint is None:
+            columns = self.keeping.pack(cells, _prompt_of(request) if self.options.include_prompt else None)
+            return InputRow(row, line, custom_id, style, request, None, explicit, columns)
         return InputRow(row, line, custom_id, style, request, None, explicit)
+
+    @property
+    def _needs_id(self) -> bool:
+        return self.endpoint is not None or self.options.id_column is not None
 
     def _style_of(self, item: Mapping[str, Any]) -> Style:
         url = item.get("url") if self.endpoint is not None else None
@@ -94,8 +121,8 @@ class RowParser:
         return self._plain_request(item), Style.PLAIN
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
-        params = self._params(item, Style.PLAIN) if self.sampling else self.options.defaults
-        own = {name: item[name] for name in FIELDS & item.keys() - self._data} if self.sampling else {}
+        params = self._params(item, Style.PLAIN)
+        own = {name: item[name] for name in FIELDS & item.keys() - self._data}
         branches = branches_of(own, self.options.branches)
         if self.template is not None:
             text = self.template.fill(item)
@@ -113,7 +140,9 @@ class RowParser:
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
         dialect = _DIALECTS[style]
-        unknown = [] if self.template is not None else wire.unknown_fields(item, dialect)
+        unknown = wire.unknown_fields(item, dialect)
+        if unknown and style == Style.PLAIN:
+            unknown = [name for name in unknown if self.is_slip(name)]
         if unknown:
             if self.options.strict:
                 wire.refuse_unknown(unknown, dialect)
@@ -133,6 +162,15 @@ class RowParser:
             self.notes.note(SHORT_COMPLETION)
         return params
 
+    def is_slip(self, name: str) -> bool:
+        """Whether a name that nothing reads was probably meant for a field; others are columns that come back."""
+        found = self._slips.get(name)
+        if found is None:
+            found = name not in self._data and name != self.options.id_column and slip_of(name) is not None
+            if len(self._slips) < _MEMO_ENTRIES:
+                self._slips[name] = found
+        return found
+
     def _sets_no_limit(self, item: Mapping[str, Any]) -> bool:
         return self.options.defaults.max_tokens is None and all(item.get(name) is None for name in _LIMITS)
 
@@ -147,9 +185,9 @@ class RowParser:
             raise InvalidRequest("model_not_found", message, "model", status=404)
 
 
-def id_in(item: Mapping[str, Any]) -> str | None:
+def id_in(item: Mapping[str, Any], field: str = "custom_id") -> str | None:
     """The custom id that an object gives, None when it gives none that can be written into the output."""
-    name = item.get("custom_id")
+    name = _as_id(item.get(field), field)
     return name if isinstance(name, str) and name and is_unicode(name) else None
 
 
@@ -162,21 +200,35 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _custom_id(item: Mapping[str, Any], row: int, *, required: bool) -> tuple[str | None, bool, InvalidRequest | None]:
+def _custom_id(
+    item: Mapping[str, Any], row: int, field: str, *, required: bool
+) -> tuple[str | None, bool, InvalidRequest | None]:
     """(id to show, whether the row gave it, what is wrong with it)."""
-    if "custom_id" not in item:
+    if field not in item:
         if not required:
             return str(row), False, None
-        return None, False, InvalidRequest("missing_required_parameter", "custom_id is missing", "custom_id")
-    value = item["custom_id"]
+        return None, False, InvalidRequest("missing_required_parameter", f"{field} is missing", field)
+    value = _as_id(item[field], field)
     if not isinstance(value, str):
-        return None, False, InvalidRequest("invalid_type", f"custom_id={shown(value)}: must be a string", "custom_id")
+        return None, False, InvalidRequest("invalid_type", f"{field}={shown(value)}: must be a string", field)
     if not value:
-        return None, False, InvalidRequest("invalid_value", "custom_id is empty", "custom_id")
+        return None, False, InvalidRequest("invalid_value", f"{field} is empty", field)
     if len(value) > MAX_CUSTOM_ID_CHARS:
-        message = f"custom_id has {len(value):,} characters: at most {MAX_CUSTOM_ID_CHARS}"
-        return value, True, InvalidRequest("string_too_long", message, "custom_id")
+        message = f"{field} has {len(value):,} characters: at most {MAX_CUSTOM_ID_CHARS}"
+        return value, True, InvalidRequest("string_too_long", message, field)
     return value, True, None
+
+
+def _as_id(value: object, field: str) -> object:
+    """The value of a field as an id: of one that was named for it, whole numbers are ids too."""
+    named = field != "custom_id" and isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if named else value
+
+
+def _prompt_of(request: Request) -> dict[str, Any]:
+    if request.messages is not None:
+        return {"messages": request.messages}
+    return {"prompt": request.prompt}
 
 
 def _envelope(item: Mapping[str, Any], endpoint: str) -> tuple[Style, dict[str, Any]]:

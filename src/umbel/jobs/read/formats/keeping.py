@@ -1,0 +1,114 @@
+"""What comes back of a row beside its answer: its columns, or the fields of a JSON line that nothing read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import orjson
+
+from umbel.errors import UsageError, nearest
+from umbel.ir import body as wire
+from umbel.ir.limits import shown
+from umbel.jobs.read.records import ANSWER_NAMES, ReadOptions
+
+PREFIX = "input_"
+_MEMO_ENTRIES = 4_096
+_LEAST_CHARS = 5  # of a name that may be a slip: among shorter ones, neighbours are words of their own
+_ALIKE = 0.85  # max_tokns and max_tokens: 0.95; label and labels: 0.91; score and store: 0.8
+_PROMPTS = frozenset({"prompt", "messages"})
+
+Names = tuple[tuple[str, str], ...]
+"""Columns that come back, each with its name there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which columns of a row come back, and under which names.
+
+    `options`: keep, id_column and include_prompt.
+    `table`: all columns of a table come back, of a JSON line those that are not read.
+    `data`: columns that a prompt template uses.
+    `templated`: prompts are made by a template, so that a column called prompt is no prompt.
+    """
+
+    options: ReadOptions
+    table: bool
+    data: frozenset[str] = frozenset()
+    templated: bool = False
+    _memo: dict[tuple[str, ...], Names] = field(default_factory=dict)
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Raise UsageError when a column that was asked for by name is not among those of a table."""
+        known = list(columns)
+        for option, asked in (("--keep", self.options.keep or ()), ("--id", (self.options.id_column,))):
+            for name in asked:
+                if name is not None and name not in known:
+                    there = ", ".join([f"{one:.60}" for one in known[:20]] + ["..."] * (len(known) > 20))
+                    raise UsageError(f"{option}: no column {shown(name)}{nearest(name, known)}; the input has {there}")
+
+    def names(self, given: Iterable[str]) -> Names:
+        """Of columns named so, those that come back with their names there: their own, unless it is one of an answer's
+        or of another column's, which gets `input_` in front."""
+        given = tuple(given)
+        found = self._memo.get(given)
+        if found is None:
+            found = tuple(_renamed([name for name in given if self._comes_back(name)], self._taken()))
+            if len(self._memo) >= _MEMO_ENTRIES:
+                self._memo.clear()
+            self._memo[given] = found
+        return found
+
+    def pack(self, cells: Mapping[str, Any], prompt: Mapping[str, Any] | None = None) -> bytes:
+        """The columns of a row as the inside of a JSON object, with those of `prompt` that are not there already."""
+        names = self.names(cells)
+        if not names and not prompt:
+            return b""
+        kept = {shown_as: cells[name] for name, shown_as in names}
+        return _inside(kept if prompt is None else kept | dict(prompt))
+
+    def _comes_back(self, name: str) -> bool:
+        if name == "custom_id" and self.options.id_column is None:
+            return False  # it heads the row
+        if self.options.keep is not None:
+            return name in self.options.keep
+        return self.table or name in self.data or name not in self._read()
+
+    def _read(self) -> frozenset[str]:
+        own = wire.PLAIN.own - _PROMPTS if self.templated else wire.PLAIN.own | {"model"}
+        return wire.EFFECTIVE_FIELDS | own
+
+    def _taken(self) -> frozenset[str]:
+        return ANSWER_NAMES | _PROMPTS if self.options.include_prompt and self.templated else ANSWER_NAMES
+
+
+def _renamed(names: list[str], taken: frozenset[str]) -> Iterable[tuple[str, str]]:
+    used = {name for name in names if name not in taken}
+    for name in names:
+        other = name
+        if name in taken:
+            while other in taken or other in used:
+                other = PREFIX + other
+            used.add(other)
+        yield name, other
+
+
+def _inside(kept: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(kept)[1:-1]
+    except TypeError:  # a whole number beyond 64 bits
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str).encode()[1:-1]
+
+
+_MEANT = sorted(wire.OFTEN_MEANT | wire.PLAIN.own)
+
+
+def slip_of(name: str) -> str | None:
+    """The field that a name is within a slip of the pen of, None for a name that is just another."""
+    if len(name) < _LEAST_CHARS:
+        return None
+    close = get_close_matches(name.lower(), _MEANT, n=1, cutoff=_ALIKE)
+    return close[0] if close else None
