@@ -17,6 +17,7 @@ from umbel.jobs.job import Job
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.prefetch import Halted
 from umbel.jobs.read.prepare import prepare
+from umbel.jobs.read.records import RowHead
 from umbel.jobs.read.source import Source
 from umbel.jobs.signals import Drain, OutOfTime
 from umbel.jobs.verify import verify
@@ -110,10 +111,10 @@ def test_reading(failure: type[BaseException], tmp_path: Path, monkeypatch: pyte
 def test_writing_the_answer(failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Renderer.answer
 
-    def breaks(self: Renderer, row: int, custom_id: str | None, *rest: Any, **more: Any) -> Any:
-        if custom_id == "bad" and (tmp_path / "in.jsonl").read_bytes().count(b"poison"):
+    def breaks(self: Renderer, head: RowHead, *rest: Any, **more: Any) -> Any:
+        if head.custom_id == "bad" and (tmp_path / "in.jsonl").read_bytes().count(b"poison"):
             raise failure("simulated")
-        return real(self, row, custom_id, *rest, **more)
+        return real(self, head, *rest, **more)
 
     monkeypatch.setattr(Renderer, "answer", breaks)
     assert job_with_a_bad_row(tmp_path).run().exit_code == 3

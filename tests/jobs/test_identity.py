@@ -196,7 +196,7 @@ def umbel(place: Path, output: str, model: str, *more: str, **environment: str) 
     """One command of its own, in the folder."""
     options = ["--max-tokens", "4", "--temperature", "0.9", "--threads", "1", "-q", *more]
     command = [sys.executable, "-m", "umbel.cli.main", "run", "in.jsonl", "-o", output, "-m", model, *options]
-    asked = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    asked = os.environ | {"OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "1700000000"} | environment
     return subprocess.run(command, cwd=place, env=asked, capture_output=True, text=True, check=False)
 
 
