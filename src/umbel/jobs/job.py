@@ -33,11 +33,10 @@ from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
-from umbel.jobs.write.formats.named import format_of
 from umbel.jobs.write.openai_answers import Issuer
 from umbel.jobs.write.partial import partial_lines, writing_seconds
 from umbel.jobs.write.placing import SEALED
-from umbel.jobs.write.publish import Publisher, Rows
+from umbel.jobs.write.publish import Publisher, Rows, check_files
 
 # What another run, or more memory, may answer.
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
@@ -86,10 +85,7 @@ class Job:
         """Run the whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
         paths = check_paths(self.spec.input, self.spec.output)
-        format_of(self.spec.output)
-        if self.spec.errors is not None:
-            format_of(self.spec.errors, "--errors")
-            paths.with_extra("--errors", self.spec.errors, b"")
+        check_files(paths, self.spec.output, self.spec.errors)
         self.spans.lap("starting", None)
         self.progress.enter("plan")
         if self.spec.fresh:

@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from umbel.jobs.failpoints import FailHook
+from umbel.jobs.paths import JobPaths
 from umbel.jobs.store import JobStore
+from umbel.jobs.write.formats.named import format_of
 from umbel.jobs.write.placing import SEALED, OutputPlace
 from umbel.jobs.write.sink import remove_part, remove_parts, write_output
 
 Rows = Callable[[], Iterator[tuple[int, bytes]]]
 """Gives the numbers and lines of all rows, each time that it is called."""
+
+
+def check_files(paths: JobPaths, output: Path, errors: Path | None) -> None:
+    """Raise UsageError when an output has the name of no format, or the file of errors is another one of the job."""
+    format_of(output)
+    if errors is not None:
+        format_of(errors, "--errors")
+        paths.with_extra("--errors", errors, b"")
 
 
 @dataclass(frozen=True, slots=True)
