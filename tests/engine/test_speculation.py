@@ -99,7 +99,7 @@ def test_drafts_take_nothing_from_others() -> None:
     """In a pool that others need, and steps that others fill: no sample is preempted that would not be, and no step is
     added, though tokens are proposed wherever there is room."""
     rng, drafted = random.Random(4), 0
-    for admission in ("conservative", "past-future"):
+    for admission in ("conservative", "past-future", "aggressive"):
         policy = Policy(admission=admission)
         for _ in range(3):
             job = random_job(rng)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from umbel.config import EngineConfig
+from umbel.cost.draft_law import PLACES, DraftLaw
 from umbel.cost.drafts import LEVELS, Offers
 from umbel.cost.history import History
 from umbel.cost.known import Known
@@ -79,3 +80,74 @@ def test_offers_are_kept_between_runs(tmp_path: Path) -> None:
     assert (found[""].asked, found["a"].asked) == (1000, 2000)
     assert found["a"].counts.tolist() == (2 * GOOD.counts).tolist()
     assert history.without_lengths().load().offers == {}
+
+
+def law_with(chance: float) -> DraftLaw:
+    """A drafter whose tokens come true so often, at each of four places."""
+    tried = np.append(np.full(4, 1000.0), np.zeros(PLACES - 4))
+    return DraftLaw(1000.0, tried, tried, tried * chance)
+
+
+def test_another_drafter_is_priced_by_its_law() -> None:
+    known = Known(laws={"ngram": {"": law_with(0.9)}})
+    plain, sped = plan_of(known, speculate="off"), plan_of(known, speculate="ngram")
+    decision = sped.decision("speculate")
+    assert (decision.facts["most"], decision.facts["running"]) == (4, ROWS)
+    assert "90% of its first tokens came true" in decision.reason
+    assert sped.estimates.steps == pytest.approx(1 + 199 / (1 + float(decision.facts["accepted"])), abs=2)
+    assert sped.estimates.seconds[1] < 0.5 * plain.estimates.seconds[1]
+    rare = plan_of(Known(laws={"ngram": {"": law_with(0.0)}}), speculate="ngram")
+    assert rare.estimates.steps == plain.estimates.steps
+    assert "it would take" in rare.decision("speculate").reason
+
+
+def test_a_measured_drafter_that_nobody_asked_for_is_refused_with_its_gain() -> None:
+    plan = plan_of(Known(laws={"ngram": {"": law_with(0.9)}, "batch": {"": law_with(0.9)}}))
+    (refused,) = (one for one in plan.refusals if one.technique == "drafter: ngram")
+    assert plan.speculate == "off"
+    assert refused.seconds is not None and refused.seconds < 0
+    assert "--speculate ngram" in refused.reason
+
+
+def test_the_law_of_a_template_that_the_rows_have_counts() -> None:
+    """Rows of no known template get what all templates together have."""
+    laws = {"a": law_with(0.9), "b": law_with(0.1)}
+    plan = plan_of(Known(laws={"ngram": laws}), speculate="ngram")
+    assert float(plan.decision("speculate").facts["first"]) == pytest.approx(0.5, abs=0.01)
+    plan = plan_of(Known(laws={"ngram": {**laws, "": law_with(0.8)}}), speculate="ngram")
+    assert float(plan.decision("speculate").facts["first"]) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(("drafter", "known"), [
+    ("batch", Known(offers={"": GOOD})), ("ngram", Known(laws={"ngram": {"": law_with(0.98)}}))
+])  # fmt: skip
+def test_in_a_tight_pool_proposals_get_what_is_left(drafter: str, known: Known) -> None:
+    """All rows of 240 tokens run, and their own tokens fill the pool: last pages of 16 tokens have some room for
+    proposals, those of one token have none."""
+    wide = plan_of(known, speculate=drafter, kv_tokens=1000 * 240)
+    tight = plan_of(known, speculate=drafter, kv_tokens=ROWS * 220)
+    none = plan_of(known, speculate=drafter, kv_tokens=ROWS * 220, page_size=1)
+    drafted = [int(plan.decision("draft_tokens").value) for plan in (wide, tight, none)]
+    assert drafted[0] > drafted[1] > drafted[2] == 0
+    assert "holds all" in wide.decision("draft_tokens").reason
+    assert "too few for all" in tight.decision("draft_tokens").reason
+    assert wide.estimates.steps < tight.estimates.steps < none.estimates.steps
+    plain = plan_of(speculate="off", kv_tokens=ROWS * 220, page_size=1)
+    assert none.estimates.steps == plain.estimates.steps
+
+
+def test_auto_takes_no_drafter_for_which_the_pool_has_no_room() -> None:
+    plan = plan_of(Known(offers={"": GOOD}), kv_tokens=ROWS * 220, page_size=1)
+    assert plan.speculate == "off"
+    assert "no room" in refusal(plan)
+
+
+def test_laws_are_kept_between_runs(tmp_path: Path) -> None:
+    history = History(None, None, None, tmp_path / "laws.json")
+    history.learn_laws("ngram", {"": law_with(0.5), "a": law_with(0.5)})
+    history.learn_laws("batch", {"": law_with(0.25)})
+    history.learn_laws("ngram", {"a": law_with(0.5)})
+    found = history.load().laws
+    assert sorted(found) == ["batch", "ngram"]
+    assert (found["ngram"][""].asked, found["ngram"]["a"].asked, found["batch"][""].true[0]) == (1000, 2000, 250)
+    assert history.without_lengths().load().laws == {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cost.calibration import Calibration, Floats
+from umbel.cost.draft_law import DraftLaw
 from umbel.cost.drafts import Offers
 from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.known import Known
@@ -27,18 +28,20 @@ from umbel.ir.spec import ModelSpec
 FORMAT = 1
 LEAST_STEPS, LEAST_SECONDS = 3, 0.02  # less of a run teaches nothing about seconds
 MOST_TEMPLATES = 256  # the last ones seen are kept
+MOST_DRAFTERS = 16
 MOST_ANSWERS = 4096.0  # of a template; beyond that, earlier ones fade as later ones come
 _NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions", "notes")
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The history of one model on one machine; `steps`, `lengths` and `drafts` are its files, None when nothing is
-    kept."""
+    """The history of one model on one machine; `steps`, `lengths`, `drafts` and `laws` are its files, None when nothing
+    is kept."""
 
     steps: Path | None
     lengths: Path | None
     drafts: Path | None = None
+    laws: Path | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec, directory: Path, dtype: str, machine: Machine, threads: int | None = None) -> History:
@@ -50,16 +53,17 @@ class History:
         shape = {name: value for name, value in asdict(spec).items() if name not in _NOT_SHAPE}
         model = {"model": str(directory.resolve())}
         steps, of_model = folder / f"steps-{_digest(where | shape)}.json", f"{_digest(model)}.json"
-        return cls(steps, folder / f"lengths-{of_model}", folder / f"drafts-{of_model}")
+        return cls(steps, *(folder / f"{kind}-{of_model}" for kind in ("lengths", "drafts", "laws")))
 
     def load(self) -> Known:
         """All that is known: empty where there is no history, or (with a warning) where it cannot be read."""
         lengths, offers = read_json(self.lengths, _curves) or {}, read_json(self.drafts, _offers) or {}
-        return Known(lengths, read_json(self.steps, Calibration.of_dict), offers)
+        laws = read_json(self.laws, _laws) or {}
+        return Known(lengths, read_json(self.steps, Calibration.of_dict), offers, laws)
 
     def without_lengths(self) -> History:
         """The history of steps alone."""
-        return replace(self, lengths=None, drafts=None)
+        return replace(self, lengths=None, drafts=None, laws=None)
 
     def learn(self, meter: Meter, lengths: Mapping[str, LengthCurve], prior: Floats) -> None:
         """Add the steps of a run and the lengths of its answers by template, whether it finished or not."""
@@ -97,6 +101,21 @@ class History:
         if seen:
             change_json(self.drafts, change)
 
+    def learn_laws(self, drafter: str, seen: Mapping[str, DraftLaw]) -> None:
+        """Add what came true of a drafter's tokens, by template; older runs fade."""
+
+        def change() -> dict[str, Any]:
+            every = read_json(self.laws, _laws) or {}
+            old = every.pop(drafter, {})
+            both = {name: one for name, one in old.items() if name not in seen}
+            both |= {name: _faded(old.get(name)).joined(one) for name, one in seen.items()}
+            every[drafter] = dict(list(both.items())[-MOST_TEMPLATES:])
+            kept = list(every.items())[-MOST_DRAFTERS:]
+            return {"drafters": {name: {of: law.to_json() for of, law in laws.items()} for name, laws in kept}}
+
+        if seen:
+            change_json(self.laws, change)
+
 
 def default_threads() -> int:
     """The threads that torch would use when no number is given, as far as that is known without importing it."""
@@ -118,6 +137,19 @@ def _curves(values: Mapping[str, Any]) -> dict[str, LengthCurve]:
 def _offers(values: Mapping[str, Any]) -> dict[str, Offers]:
     """Offers from JSON. Raises on anything else."""
     return {str(name): Offers.of_json(one) for name, one in values["templates"].items()}
+
+
+def _laws(values: Mapping[str, Any]) -> dict[str, dict[str, DraftLaw]]:
+    """Laws from JSON. Raises on anything else."""
+    return {
+        str(drafter): {str(name): DraftLaw.of_json(one) for name, one in laws.items()}
+        for drafter, laws in values["drafters"].items()
+    }
+
+
+def _faded(law: DraftLaw | None) -> DraftLaw:
+    """What weighs no more than MOST_ANSWERS samples."""
+    return DraftLaw.none() if law is None else law.scaled(min(1.0, MOST_ANSWERS / max(law.asked, 1.0)))
 
 
 def _plain(curves: Mapping[str, LengthCurve]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from umbel.sched.lot import Defaults
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.spec.base import MOST, Constant, Setting
+from umbel.spec.measured import Measured
 from umbel.spec.priced import PricedDepth
 from umbel.technique import NONE
 from umbel.text.tokenizer import Tokenizer
@@ -143,7 +144,7 @@ def build_speculate(model: Model, plan: Plan, meter: Meter, price: Price | None)
     name, _, argument = asked.partition(":")
     setting = Setting(spec.vocab_size, spec.max_positions, argument, model.config, model.tokenizer, model.drafting)
     depth = Constant(MOST) if price is None else PricedDepth(LivePrice(price, meter))
-    return Speculate(registry.load("drafter", name, setting), depth)
+    return Speculate(registry.load("drafter", name, setting), Measured(depth))
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

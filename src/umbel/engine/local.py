@@ -123,6 +123,9 @@ class LocalEngine:
         self.history.learn(loop.meter, lengths.bank(), prior)
         if speculate is not None and self.model.config.speculate in ("auto", BATCH):
             self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
+        if speculate is not None:
+            name = BATCH if self.model.config.speculate == "auto" else self.model.config.speculate
+            self.history.learn_laws(name, lengths.by_template(speculate.depth.laws()))
 
     def _learn_so_far(self, loop: Loop) -> None:
         self._learn(loop)

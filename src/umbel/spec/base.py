@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
+from umbel.cost.draft_law import DraftLaw
 from umbel.cost.drafts import Offers
 
 Ints = NDArray[np.int64]
@@ -134,6 +135,10 @@ class Depth(Protocol):
         """What was proposed since the last time, by group of rows, where it keeps account of that."""
         ...
 
+    def laws(self) -> Mapping[int, DraftLaw]:
+        """What came true since the last time by place in a draft, by group of rows, where it keeps account of that."""
+        ...
+
 
 class Constant:
     """A rule that asks for the same number of tokens always."""
@@ -153,5 +158,9 @@ class Constant:
         """There is nothing to learn."""
 
     def bank(self) -> Mapping[int, Offers]:
+        """It keeps no account."""
+        return {}
+
+    def laws(self) -> Mapping[int, DraftLaw]:
         """It keeps no account."""
         return {}

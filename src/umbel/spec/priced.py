@@ -15,6 +15,7 @@ from math import inf, log
 
 import numpy as np
 
+from umbel.cost.draft_law import DraftLaw
 from umbel.cost.drafts import LEAST_GAIN, LEVELS, Decodes, Offers, levels_of
 from umbel.cost.live import Prices
 from umbel.spec.acceptance import GROUPS, Acceptance
@@ -97,6 +98,10 @@ class PricedDepth:
         """What was proposed since the last time, by group of rows; GROUPS - 1 and all above are one."""
         found, self._offers = self._offers, {}
         return found
+
+    def laws(self) -> Mapping[int, DraftLaw]:
+        """Places are counted by `spec.measured`, for any rule."""
+        return {}
 
     def _note(self, groups: Ints, owner: Ints, chances: Floats) -> None:
         """Count what is on offer, by group."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from umbel.cost.drafts import Decodes, Offers
-from umbel.cost.load import Load
+from umbel.cost.drafts import Offers
 from umbel.ir.plan import Decision, Refusal
 from umbel.plan.draft import PlanDraft
-from umbel.plan.walk.pricing import ROUGH_SAMPLES, run_draft, run_seconds
+from umbel.plan.passes.draft_law import decide_by_law, law_of, refuse_by_law, room_decision, usual_run
+from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import NONE
 
 BATCH = "batch"  # the drafter that is taken where none is asked for
 LEAST_GAIN = 1.05  # how many times faster a run must be expected to be for that
+_NO_ROOM = "the pool has no room for proposals beside running rows"
 _UNKNOWN = (
     "nothing is known yet of how often what finished rows wrote comes true in others: --speculate {name} learns it "
     "as it runs, and lets be where it does not pay"
@@ -25,6 +28,10 @@ def choose_drafter(draft: PlanDraft) -> PlanDraft:
     name = BATCH if asked in NONE["speculate"] else asked.partition(":")[0]
     if asked == "off":
         return draft.decide(Decision("speculate", "off", "as asked"))
+    law = law_of(draft, asked)
+    if name != BATCH and law.is_known:
+        return decide_by_law(draft, asked, law, usual_run(draft))
+    draft = draft.refuse(*_measured(draft))
     if not offers.asked or name != BATCH:
         why = _UNKNOWN.format(name=name)
         if asked == "auto":
@@ -36,9 +43,10 @@ def choose_drafter(draft: PlanDraft) -> PlanDraft:
 
 def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
     """Whether the batch drafts for itself, by what was on offer in earlier runs."""
-    load = run_draft(draft, ROUGH_SAMPLES)[1]
-    step, plain = _usual_step(load), draft.price.total(load).expected
-    bargain = offers.best(step, draft.price.each)
+    run = usual_run(draft)
+    step, plain = run.step, run.seconds
+    wanted = offers.best(step, draft.price.each)
+    bargain = run.room.fit(wanted)
     sped = run_seconds(draft, bargain=bargain) if bargain.drafted else plain
     facts = {
         "drafted": bargain.drafted,
@@ -48,14 +56,26 @@ def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
     }
     until = "with up to {rows:,} running rows that pays by price, and {running:,} run here as a rule"
     if draft.config.speculate == "auto" and (not bargain.drafted or plain < LEAST_GAIN * sped):
-        why = f"would not be faster by much: {until}"
+        why = f"would not be faster by much: {until}" if bargain.drafted or not wanted.drafted else _NO_ROOM
         return draft.refuse(Refusal(f"drafter: {BATCH}", sped - plain, why, facts))
     if not bargain.drafted:
-        return draft.decide(Decision("speculate", BATCH, f"as asked; {until}", facts=facts), speculate=BATCH)
+        why = f"as asked; {_NO_ROOM if wanted.drafted else until}"
+        draft = draft.decide(Decision("speculate", BATCH, why, facts=facts), speculate=BATCH)
+        return draft.decide(room_decision(run, wanted)) if wanted.drafted else draft
     why = "what finished rows wrote: {drafted:.1f} tokens a row and step, of which {accepted:.1f} come true as in "
     why += f"earlier runs; {until}"
     decision = Decision("speculate", BATCH, why, (("off", plain),), facts)
-    return draft.decide(decision, speculate=BATCH, bargain=bargain)
+    return draft.decide(decision, speculate=BATCH, bargain=bargain).decide(room_decision(run, wanted))
+
+
+def _measured(draft: PlanDraft) -> Iterator[Refusal]:
+    """Drafters that were measured, where the plan may choose and takes the batch or none."""
+    others = [name for name in draft.known.laws if name != BATCH] if draft.config.speculate == "auto" else []
+    run = usual_run(draft) if others else None
+    for name in others:
+        law = law_of(draft, name)
+        if run is not None and law.is_known:
+            yield refuse_by_law(draft, name, law, run)
 
 
 def _offers(draft: PlanDraft) -> Offers:
@@ -68,13 +88,3 @@ def _offers(draft: PlanDraft) -> Offers:
         if one is not None and one.asked and share:
             found = found.joined(Offers(share, one.counts / one.asked * share))
     return found
-
-
-def _usual_step(load: Load) -> Decodes:
-    """The step of which half of all tokens are drawn in ones with as many samples or more."""
-    order = np.argsort(load.samples)
-    drawn = np.cumsum((load.samples * load.steps)[order])
-    if not len(order) or not drawn[-1]:
-        return Decodes(1, 0.0)
-    at = order[np.searchsorted(drawn, drawn[-1] / 2)]
-    return Decodes(max(round(load.samples[at]), 1), float(load.pairs[at] / max(load.tokens[at], 1.0)))
