@@ -13,7 +13,7 @@ from umbel.engine.scoring import Scoring
 from umbel.engine.session import Session
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
@@ -117,6 +117,10 @@ class LLM(Scoring):
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
         return self.engine.stats()
+
+    def left(self) -> Left:
+        """What the rows that run have left to do, as of half a second ago; from any thread."""
+        return self.engine.left()
 
     def close(self) -> None:
         """Give the memory of the model and its KV back; nothing can be run any more."""

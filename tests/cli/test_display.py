@@ -12,7 +12,7 @@ from rich.console import Console
 
 from umbel.cli import display
 from umbel.cli.display import _Bar, closing_lines, duration, line_of, say, showing
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.jobs.progress import Progress
 from umbel.jobs.summary import Summary
 
@@ -24,8 +24,9 @@ def half_done() -> Progress:
     now[0] = 110.0
     progress.rows, progress.done, progress.failed, progress.ran = 10, 5, 1, 4
     progress.to_run = progress.begun = 8
-    progress.finished_prompt_tokens = 400
+    progress.finished_prompt_tokens, progress.given = 400, 8.0
     progress.stats = lambda: Stats(planned_prompt_tokens=300, computed_prompt_tokens=150, output_tokens=100)
+    progress.left = lambda: Left(output_tokens=300.0, prompt_tokens=150, seconds=7.0)
     return progress
 
 
@@ -33,9 +34,29 @@ def test_a_line_shows_rows_rate_savings_and_eta() -> None:
     reading = half_done().reading()
     assert reading.tokens_per_second == 25
     assert reading.saved_tokens == 250
-    assert reading.eta_seconds == 10  # 250 of 500 expected tokens in 10 s
-    wanted = "5/10 rows · 25 tokens/s · 250 tokens saved by sharing · 1 failed · about 10.0 s left"
-    assert line_of(reading) == wanted
+    assert (reading.eta_seconds, reading.expected_tokens) == (7.0, 400.0)
+    wanted = "5/10 rows · 100 of about 400 tokens · 25 tokens/s · 250 tokens saved by sharing · 1 failed"
+    assert line_of(reading) == f"{wanted} · 10 s · about 7 s left"
+
+
+def test_rows_that_the_engine_does_not_have_yet_are_taken_to_be_like_those_that_it_has() -> None:
+    progress = half_done()
+    progress.to_run = 32
+    reading = progress.reading()
+    assert reading.expected_tokens == 1_600
+    assert reading.eta_seconds == 7 + 3 * (10 + 7)
+
+
+def test_before_anything_is_measured_the_plan_says_how_long() -> None:
+    progress = half_done()
+    progress.left, progress.planned_seconds = Left, 25.0
+    assert progress.reading().eta_seconds == 15.0
+
+
+def test_a_job_that_is_stopped_says_what_it_waits_for() -> None:
+    progress = half_done()
+    progress.stop(3)
+    assert line_of(progress.reading()) == "stopping: 3 rows near the end; Ctrl-C again ends at once"
 
 
 def test_the_bar_renders() -> None:

@@ -12,4 +12,4 @@ def test_public_names() -> None:
 
 
 def test_commands() -> None:
-    assert list(COMMANDS) == ["run", "plan", "sim", "doctor", "report", "bench", "verify"]
+    assert list(COMMANDS) == ["run", "plan", "sim", "doctor", "report", "status", "export", "clean", "bench", "verify"]

@@ -15,7 +15,7 @@ from umbel.errors import InvalidRequest
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.ir.request import Completion, Output, TokenLogprobs
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.spec import ModelSpec
@@ -114,6 +114,9 @@ class FakeEngine:
         (text,) = self.tokenizer.decode_batch([list(ids)])
         reason = "length" if count < 5 else "stop"
         return Completion(index, text, ids, reason, None, logprobs)
+
+    def left(self) -> Left:
+        return Left()
 
     def stats(self) -> Stats:
         return Stats(computed_prompt_tokens=3 * len(self.seen), output_tokens=self.tokens, rows_done=len(self.seen))

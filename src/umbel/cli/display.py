@@ -98,7 +98,7 @@ class _Bar:
     def __rich__(self) -> RenderableType:
         reading = self._progress.reading()
         grid = Table.grid(padding=(0, 1))
-        share = ProgressBar(total=max(1, reading.rows), completed=reading.done, width=30, pulse=reading.rows == 0)
+        share = ProgressBar(total=1.0, completed=share_done(reading), width=20, pulse=reading.rows == 0)
         grid.add_row(share, line_of(reading))
         return grid
 
@@ -109,14 +109,24 @@ def line_of(reading: Reading) -> str:
         return "starting"
     if reading.phase != "run":
         return _PHASES[reading.phase] + (f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else "")
-    parts = [f"{reading.done:,}/{reading.rows:,} rows", f"{reading.tokens_per_second:,.0f} tokens/s"]
+    if reading.ending is not None:
+        return f"stopping: {count(reading.ending, 'row')} near the end; Ctrl-C again ends at once"
+    parts = [f"{reading.done:,}/{reading.rows:,} rows", _tokens_done(reading)]
+    parts.append(f"{reading.tokens_per_second:,.0f} tokens/s")
     if reading.saved_tokens:
         parts.append(f"{reading.saved_tokens:,} tokens saved by sharing")
     if reading.failed:
         parts.append(f"{reading.failed:,} failed")
+    parts.append(rounded(reading.elapsed_seconds))
     if reading.eta_seconds is not None:
-        parts.append(f"about {duration(reading.eta_seconds)} left")
+        parts.append(f"about {rounded(reading.eta_seconds)} left")
     return " · ".join(parts)
+
+
+def _tokens_done(reading: Reading) -> str:
+    if reading.expected_tokens is None:
+        return f"{reading.output_tokens:,} tokens"
+    return f"{reading.output_tokens:,} of about {max(reading.expected_tokens, reading.output_tokens):,.0f} tokens"
 
 
 def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
@@ -170,6 +180,18 @@ def _truth(result: Summary) -> list[str]:
     """How near the plan came; only for a job that ran."""
     told = verdict(result.against_plan) if result.status != "already_complete" else ""
     return [told] if told else []
+
+
+def share_done(reading: Reading) -> float:
+    """How much of the job is done: by time, where it is known how much is left, else by rows."""
+    if reading.eta_seconds is None:
+        return reading.done / max(1, reading.rows)
+    return reading.elapsed_seconds / max(reading.elapsed_seconds + reading.eta_seconds, 1e-9)
+
+
+def rounded(seconds: float) -> str:
+    """Seconds that are not known to the tenth, as text."""
+    return duration(seconds) if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def duration(seconds: float) -> str:

@@ -22,6 +22,9 @@ COMMANDS = MappingProxyType(
         "sim": ("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
         "doctor": ("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),
         "report": ("umbel.cli.report", "report_command", "Hold what a run did against what its plan expected."),
+        "status": ("umbel.cli.status", "status_command", "Say how far a job is, also while it runs."),
+        "export": ("umbel.cli.status", "export_command", "Write the answers that a job has so far."),
+        "clean": ("umbel.cli.status", "clean_command", "Remove what a complete job has left beside its output."),
         "bench": ("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
         "verify": ("umbel.cli.verify", "verify_command", "Check an output file against its input."),
     }

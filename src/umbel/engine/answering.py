@@ -12,6 +12,7 @@ from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
+from umbel.ir.report import Left
 from umbel.ir.request import Output
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops
@@ -41,6 +42,10 @@ class Answering(ABC):
         for number, (workload, plan) in enumerate(iter(partial(arrivals.take, wait=True), None)):
             for output in self.execute(workload, plan):
                 yield number, output
+
+    def left(self) -> Left:
+        """What the rows that run have left to do; nothing is known here."""
+        return Left()
 
     @abstractmethod
     def close(self) -> None:

@@ -14,11 +14,12 @@ from umbel.cost.quantised import price_of
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
+from umbel.engine.outlook import Outlook
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
@@ -56,6 +57,7 @@ class LocalEngine:
         self.loops: list[Loop] = []  # that run now
         self._past = Stats()
         self._store: KVStore | None = None
+        self._outlook = Outlook()
         self._spans = NO_SPANS if spans_of is None else spans_of(self.model)
         self._closed = False
 
@@ -80,12 +82,14 @@ class LocalEngine:
         plan = plan or self.plan_for(workload)
         with self.running(plan) as loop:
             loop.add(workload, plan)
-            yield from loop.run()
+            while loop.busy:
+                self._outlook.look(loop)
+                yield from loop.outputs()
 
     def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
         come as rows finish, each with the number of its workload and its row there, until `stops` ends them."""
-        succession = Succession(arrivals, self._learn_so_far, stops or Unstopped())
+        succession = Succession(arrivals, self._learn_so_far, self._outlook.look, stops or Unstopped())
         while (plan := succession.plan()) is not None:
             with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)
@@ -110,6 +114,7 @@ class LocalEngine:
         try:
             yield loop
         finally:
+            self._outlook.over()
             self._store = store
             self.loops.remove(loop)
             self._past = self._past.plus(loop.stats())
@@ -137,6 +142,10 @@ class LocalEngine:
         for loop in list(self.loops):
             total = total.plus(loop.stats())
         return total
+
+    def left(self) -> Left:
+        """What the rows that were given to it have left to do, as of half a second ago; from any thread."""
+        return self._outlook.left if self.loops else Left(seconds=0.0)
 
     def close(self) -> None:
         """Give the memory of the model and its KV back; nothing can be run any more."""

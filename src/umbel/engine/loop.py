@@ -163,10 +163,14 @@ class Loop:
     def run(self) -> Iterator[Output]:
         """Every row once, as they finish, until all are done."""
         while self.busy:
-            for event in self.step():
-                if isinstance(event, Output):
-                    yield event
-                    self.spans.lap("answers", None)
+            yield from self.outputs()
+
+    def outputs(self) -> Iterator[Output]:
+        """The rows that come out of one step."""
+        for event in self.step():
+            if isinstance(event, Output):
+                yield event
+                self.spans.lap("answers", None)
 
     def stats(self) -> Stats:
         """Totals so far."""

@@ -31,10 +31,11 @@ MOST_TOKENS = 2**25  # of prompts
 @dataclass(slots=True)
 class Succession:
     """Hands the workloads of `arrivals` to loops, as long as `stops` lets them run; `joined` is called when one joins
-    others. `taken` counts them."""
+    others, `look` between steps. `taken` counts them."""
 
     arrivals: Arrivals
     joined: Callable[[Loop], None] = lambda loop: None
+    look: Callable[[Loop], None] = lambda loop: None
     stops: Stops = field(default_factory=Unstopped)
     taken: int = 0
     _next: tuple[Workload, Plan] | None = None
@@ -57,6 +58,7 @@ class Succession:
             if not (self._add(loop) or loop.busy):
                 return
             yield from self._outputs(loop, loop.step())
+            self.look(loop)
             if self.stops.due():
                 yield from self._outputs(loop, loop.settle())
                 self.stops.keep(self._unfinished(loop))

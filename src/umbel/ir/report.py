@@ -40,3 +40,12 @@ class Stats:
         """Totals of both; the KV peak is the higher one."""
         totals = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Stats)}
         return Stats(**{**totals, "kv_peak_tokens": max(self.kv_peak_tokens, other.kv_peak_tokens)})
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left to do: output tokens expected, prompt tokens, and seconds (None: too early to say)."""
+
+    output_tokens: float = 0.0
+    prompt_tokens: int = 0
+    seconds: float | None = None

@@ -10,7 +10,7 @@ from typing import Protocol
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.stops import Stops
@@ -22,6 +22,7 @@ from umbel.jobs.read.records import ReadNotes, Style, note_texts
 from umbel.jobs.report.actuals import Recording
 from umbel.jobs.rounds import JobPart, Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
+from umbel.jobs.status import PROGRESS, progress_record
 from umbel.jobs.store import JobStore, Result
 from umbel.jobs.unfinished import Unfinished
 from umbel.jobs.write.answers import Renderer
@@ -46,6 +47,9 @@ class Engine(Protocol):
 
     def stats(self) -> Stats:
         """The totals so far."""
+
+    def left(self) -> Left:
+        """What the rows that it was given have left to do."""
 
 
 class RunningPart:
@@ -119,7 +123,7 @@ class Execution:
     _starved: float = field(default=0.0)
 
     def __post_init__(self) -> None:
-        self.unfinished = Unfinished(self.store, self.stop, self._running.__getitem__)
+        self.unfinished = Unfinished(self.store, self.stop, self._running.__getitem__, note=self._note)
 
     def planned(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Plan | None]]:
         """Windows with their plans, as soon as there is an engine to plan for."""
@@ -198,7 +202,10 @@ class Execution:
                 continue
             self.progress.begun += window.runnable
             known = self.spans.lap("planning", plan or engine.plan_for(window.workload))
+            share = window.runnable / len(window.workload)
             for part in self.rounds.parts(window.workload, known, engine):
+                self.progress.given += share * len(part.workload)
+                self.progress.planned_seconds += part.plan.estimates.seconds[1]
                 yield part, window.names
             if self.rounds.spent:
                 return
@@ -212,7 +219,7 @@ class Execution:
         if self.engine is None:
             self.progress.enter("load")
             self.engine = self.spans.lap("loading the model", self.load())
-            self.progress.stats = self.engine.stats
+            self.progress.stats, self.progress.left = self.engine.stats, self.engine.left
             self.rounds.begin(self.engine.stats())
             self.progress.enter("run")
         return self.engine
@@ -258,6 +265,10 @@ class Execution:
             with self.stop.shielded():
                 if not store.broken:
                     self._commit()
+
+    def _note(self) -> None:
+        """Let others see how far the job is."""
+        self.store.put(**{PROGRESS: progress_record(self.progress.reading())})
 
     def _commit(self) -> None:
         self.spans.lap("answers", None)

@@ -181,6 +181,7 @@ class Job:
         self._execution = execution = Execution(
             store, stop, self.progress, renderer, load, rounds, self._notes, self.spans
         )
+        execution.unfinished.tell = self.progress.stop
         execution.unfinished.grace, execution.unfinished.ends = self.spec.grace, ends
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)

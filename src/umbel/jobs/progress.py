@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 
 PHASES = ("plan", "load", "run", "write")
 
@@ -17,7 +17,10 @@ class Reading:
     """The state of a job at one moment. Rows are of the whole job, tokens and seconds of this run.
 
     `saved_tokens`: prompt tokens of finished rows that did not have to be computed.
+    `expected_tokens`: output tokens of this run when it is over; None while that is not known.
+    `elapsed_seconds`: since rows began to run.
     `eta_seconds`: None while there is nothing to estimate it from.
+    `ending`: rows that go on to their end although a stop was asked for; None where none was.
     """
 
     phase: str
@@ -27,7 +30,10 @@ class Reading:
     tokens_per_second: float
     saved_tokens: int
     output_tokens: int
+    expected_tokens: float | None
+    elapsed_seconds: float
     eta_seconds: float | None
+    ending: int | None = None
 
 
 @dataclass(slots=True)
@@ -35,8 +41,10 @@ class Progress:
     """The state of a job as it runs, written by the job and read by displays. `seconds` by phase fills as phases end.
 
     `to_run`: rows of this run (0: not known yet).
-    `begun`: those given to the engine.
+    `begun`: those of windows that have begun; `given` to the engine, which their plans expect to
+        take `planned_seconds`.
     `ran`: those finished.
+    `ending`: as in Reading.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -48,9 +56,13 @@ class Progress:
     finished_prompt_tokens: int = 0
     to_run: int = 0
     begun: int = 0
+    given: float = 0.0
+    planned_seconds: float = 0.0
+    ending: int | None = None
     ran: int = 0
     starved_seconds: float = 0.0
     stats: Callable[[], Stats] = Stats
+    left: Callable[[], Left] = Left
     planned: Callable[[Plan], None] = lambda plan: None
     _since: float = 0.0
     _told: bool = False
@@ -68,14 +80,19 @@ class Progress:
             self._told = True
             self.planned(plan)
 
+    def stop(self, ending: int) -> None:
+        """A stop was asked for, and so many rows go on to their end."""
+        self.ending = ending
+
     def freeze(self) -> None:
-        """Keep the last totals and drop the reference to the engine that gave them."""
-        last = self.stats()
-        self.stats = lambda: last
+        """Keep the last figures and drop the references to the engine that gave them."""
+        stats, left = self.stats(), self.left()
+        self.stats, self.left = lambda: stats, lambda: left
 
     def reading(self) -> Reading:
         """The figures of this moment."""
         stats = self.stats()
+        expected, eta = self._expected(stats, self.left())
         elapsed = self.clock() - self._since if self.phase == "run" else self.seconds["run"]
         computed = stats.computed_prompt_tokens + stats.output_tokens
         return Reading(
@@ -86,15 +103,21 @@ class Progress:
             tokens_per_second=computed / elapsed if elapsed > 0 else 0.0,
             saved_tokens=max(0, self.finished_prompt_tokens - stats.computed_prompt_tokens),
             output_tokens=stats.output_tokens,
-            eta_seconds=self._eta(elapsed, stats),
+            expected_tokens=expected,
+            elapsed_seconds=elapsed,
+            eta_seconds=eta,
+            ending=self.ending,
         )
 
-    def _eta(self, elapsed: float, stats: Stats) -> float | None:
-        """Seconds left, by tokens to compute: rows to run are assumed to be like those begun, their answers like those
-        of rows that ran."""
-        if self.phase != "run" or not self.ran or not self.to_run or elapsed <= 0:
-            return None
-        prompts = stats.planned_prompt_tokens * (max(self.to_run, self.begun) / max(1, self.begun))
-        total = prompts + stats.output_tokens / self.ran * self.to_run
-        behind = stats.computed_prompt_tokens + stats.output_tokens
-        return elapsed * max(0.0, total - behind) / behind if behind else None
+    def _expected(self, stats: Stats, left: Left) -> tuple[float | None, float | None]:
+        """Output tokens expected of this run, and seconds that are left: rows that the engine does not have yet are
+        taken to be like those that it has."""
+        if self.phase != "run" or not self.to_run or not self.given:
+            return None, None
+        scale = max(self.to_run, self.given) / self.given
+        tokens = (stats.output_tokens + left.output_tokens) * scale
+        elapsed = self.clock() - self._since
+        if left.seconds is None:
+            left = replace(left, seconds=max(0.0, self.planned_seconds - elapsed))
+        assert left.seconds is not None
+        return tokens, left.seconds + (elapsed + left.seconds) * (scale - 1.0)

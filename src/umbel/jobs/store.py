@@ -17,15 +17,15 @@ from typing import Any
 
 import orjson
 
-from umbel.errors import StoreDamaged, StoreMismatch
+from umbel.errors import StoreMismatch
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import compare, merge, undoing
-from umbel.jobs.store_file import StorageErrors, check_files, create_file
-from umbel.jobs.store_tables import open_for_writing, prepare
+from umbel.jobs.store_file import StoreLock, check_files, create_file
+from umbel.jobs.store_reader import StoreReader, checksum
+from umbel.jobs.store_tables import open_for_writing
 
 GROUP_ROWS = 2_048
 GROUP_SECONDS = 1.0
-MAX_ROWS = 2**33  # beyond any input: a larger row number is damage
 _RECORD = "INSERT OR REPLACE INTO job VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row) DO NOTHING"
 _KEEP = "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?)"
@@ -43,19 +43,7 @@ class Result:
     cut: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """The sums over a store: rows by outcome, tokens of the rows that have an answer, rows that ended by length."""
-
-    rows: int
-    failed: int
-    prompt_tokens: int
-    output_tokens: int
-    cut: int
-    errors: Mapping[str, int]
-
-
-class JobStore:
+class JobStore(StoreReader):
     """The store of one job, open in one process; a second process gets StoreBusy. Results are committed in groups.
 
     `at` is called at the failpoints, `clock` (seconds) decides when a group is old enough to commit, `shield` holds off
@@ -69,7 +57,6 @@ class JobStore:
         clock: Callable[[], float] = time.monotonic,
         shield: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
-        self.path = path
         self._shield = shield
         self._at = at
         self._clock = clock
@@ -78,23 +65,22 @@ class JobStore:
         self.broken = False
         self.has_unfinished = False  # whether anything is kept of rows that are not done
         existed = check_files(path)
-        if not existed:
-            at("store.create.before")
-            create_file(path)
-        with self._storage():
-            self._db = open_for_writing(path)
+        self._lock = StoreLock(path)
         try:
+            if not existed:
+                at("store.create.before")
+                create_file(path)
+            super().__init__(path, open_for_writing)
             self._seq = self._next_commit()
             if not existed:
                 at("store.create.after")
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def _next_commit(self) -> int:
-        """The number of the next commit; checks the tables."""
+        """The number of the next commit."""
         with self._storage():
-            prepare(self._db, self.path)
             self.has_unfinished = bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM unfinished)").fetchone()[0])
             return int(self._db.execute("SELECT coalesce(max(seq), -1) + 1 FROM results").fetchone()[0])
 
@@ -129,16 +115,6 @@ class JobStore:
             rows = "SELECT EXISTS (SELECT 1 FROM results) OR EXISTS (SELECT 1 FROM unfinished)"
             return not self._db.execute(rows).fetchone()[0]
 
-    def get(self, name: str) -> Any:
-        """A stored record, or None."""
-        with self._storage():
-            found = self._db.execute("SELECT value, crc FROM job WHERE name = ?", (name,)).fetchone()
-        if found is None:
-            return None
-        if found[1] != zlib.crc32(str(found[0]).encode()):
-            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --fresh")
-        return orjson.loads(found[0])
-
     def put(self, **records: Any) -> None:
         """Store records by name, durably."""
         with self._transaction():
@@ -152,7 +128,7 @@ class JobStore:
             self._oldest = now
         facts = (result.row, result.code, result.prompt_tokens, result.output_tokens, int(result.cut))
         row, *others = facts
-        self._pending.append((row, self._seq, *others, _checksum(facts, result.line), result.line))
+        self._pending.append((row, self._seq, *others, checksum(facts, result.line), result.line))
         self._seq += 1
         return len(self._pending) >= GROUP_ROWS or now - self._oldest >= GROUP_SECONDS
 
@@ -182,7 +158,7 @@ class JobStore:
         self._at("store.keep.before")
         with self._transaction():
             self._db.executemany(
-                _KEEP, ((*facts, _checksum(tuple(facts), record), record) for *facts, record in records)
+                _KEEP, ((*facts, checksum(tuple(facts), record), record) for *facts, record in records)
             )
             self.has_unfinished = True
         self._at("store.keep.after")
@@ -191,46 +167,8 @@ class JobStore:
         """What is kept of those of `rows` that are not done; nothing where it was damaged: that row begins again."""
         with self._storage():
             for row, tokens, crc, record in self._db.execute("SELECT row, tokens, crc, record FROM unfinished"):
-                if row in rows and isinstance(record, bytes) and crc == _checksum((row, tokens), record):
+                if row in rows and isinstance(record, bytes) and crc == checksum((row, tokens), record):
                     yield row, record
-
-    def kept(self) -> tuple[int, int]:
-        """How many rows are kept that are not done, and their tokens."""
-        with self._storage():
-            rows, tokens = self._db.execute("SELECT count(*), total(tokens) FROM unfinished").fetchone()
-            return rows, int(tokens)
-
-    def done(self) -> bytearray:
-        """A byte for each row, 1 if it is committed (shorter than the input when its last rows are not done)."""
-        with self._storage():
-            first, last = self._db.execute("SELECT min(row), max(row) FROM results").fetchone()
-            if first is not None and not 0 <= first <= last < MAX_ROWS:
-                raise StoreDamaged(f"{self.path}: damaged (row numbers {first} to {last}); start again with --fresh")
-            flags = bytearray(0 if last is None else last + 1)
-            for (row,) in self._db.execute("SELECT row FROM results"):
-                flags[row] = 1
-        return flags
-
-    def answered(self) -> bytearray:
-        """A byte for each row, 1 if it is committed and has an answer."""
-        flags = self.done()
-        with self._storage():
-            for (row,) in self._db.execute("SELECT row FROM results WHERE code NOT NULL"):
-                flags[row] = 0
-        return flags
-
-    def totals(self) -> Totals:
-        """Sums over the committed rows."""
-        with self._storage():
-            sums = self._db.execute(
-                "SELECT count(*), count(code), total(prompt_tokens), total(output_tokens), total(cut) FROM results"
-            ).fetchone()
-            codes = self._db.execute("SELECT code, count(*) FROM results WHERE code NOT NULL GROUP BY 1 ORDER BY 1")
-            rows, failed, prompt, output, cut = (int(value) for value in sums)
-            errors = dict(codes.fetchall())
-        if not all(isinstance(code, str) for code in errors):
-            raise StoreDamaged(f"{self.path}: damaged (codes of errors); start again with --fresh")
-        return Totals(rows, failed, prompt, output, cut, errors)
 
     def forget(self, codes: Sequence[str], **records: Any) -> int:
         """Drop the rows that failed with one of `codes`, and store records in the same transaction; returns how many
@@ -244,32 +182,15 @@ class JobStore:
         self._at("store.forget.after")
         return int(dropped)
 
-    def lines(self, order: str) -> Iterator[tuple[int, bytes]]:
-        """Every row with its output line, by row ("input") or as committed ("finish").
-
-        Raises StoreDamaged after dropping the rows whose checksum fails, so that the next run computes them again.
-        """
-        bad: list[int] = []
-        with self._storage():
-            column = "row" if order == "input" else "seq"
-            facts = "row, code, prompt_tokens, output_tokens, cut"
-            for *found, crc, line in self._db.execute(f"SELECT {facts}, crc, line FROM results ORDER BY {column}"):
-                if isinstance(line, bytes) and crc == _checksum(tuple(found), line):
-                    yield found[0], line
-                else:
-                    bad.append(found[0])
-        if bad:
-            self._drop(bad)
-
     def _drop(self, rows: Sequence[int]) -> None:
         with self._transaction():
             self._db.executemany("DELETE FROM results WHERE row = ?", [(row,) for row in rows])
-        some = ", ".join(map(str, rows[:10]))
-        raise StoreDamaged(f"{self.path}: {len(rows)} rows were damaged at rest ({some}); run again to recompute them")
+        super()._drop(rows)
 
     def close(self) -> None:
         """Close the file; rows that were not committed are lost."""
-        self._db.close()
+        super().close()
+        self._lock.release()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -284,14 +205,7 @@ class JobStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _storage(self) -> StorageErrors:
-        return StorageErrors(self.path)
-
 
 def _record(name: str, value: object) -> tuple[str, str, int]:
     text = orjson.dumps(value)
     return name, text.decode(), zlib.crc32(text)
-
-
-def _checksum(facts: tuple[object, ...], line: bytes) -> int:
-    return zlib.crc32(line, zlib.crc32(repr(facts).encode()))

@@ -2,20 +2,86 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from umbel.errors import DiskFull, StoreBusy, StoreDamaged, UmbelError
 
-STORE_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite may make
+STORE_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")  # of the files that SQLite may make, and of the lock
+_LOCK_TRIES, _LOCK_SECONDS = 5, 0.05  # in which a process that only looks whether a job runs lets go again
 
 
 def store_files(path: Path) -> list[Path]:
     """The files of a job store: its own and those that SQLite keeps beside it."""
     return [path.with_name(path.name + suffix) for suffix in STORE_SUFFIXES]
+
+
+class StoreLock:
+    """Held by the one process that works on a store, and gone with it however it ends. Raises StoreBusy.
+
+    The file is removed when it is released. Where a file system knows no such locks, SQLite's own one has to do.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path.with_name(path.name + "-lock")
+        self._file = -1
+        for left in range(_LOCK_TRIES, 0, -1):
+            if self._try():
+                return
+            if left > 1:
+                time.sleep(_LOCK_SECONDS)
+        raise StoreBusy(f"{path}: another process is running this job; wait for it or stop it")
+
+    def _try(self) -> bool:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise DiskFull(
+                f"{self._path}: cannot be created ({error.strerror}); free space or mend the disk"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(file).st_nlink > 0  # else another process has removed it meanwhile
+        except BlockingIOError:
+            held = False
+        except OSError:
+            held = True
+        if held:
+            self._file = file
+        else:
+            os.close(file)
+        return held
+
+    def release(self) -> None:
+        """Let another process work on the store."""
+        if self._file >= 0:
+            with suppress(OSError):
+                self._path.unlink()
+            os.close(self._file)
+            self._file = -1
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process works on a store."""
+    try:
+        file = os.open(path.with_name(path.name + "-lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 class StorageErrors:

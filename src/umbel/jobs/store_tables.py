@@ -7,6 +7,7 @@ from pathlib import Path
 
 from umbel.errors import StoreDamaged, StoreMismatch
 
+READERS_SECONDS = 10.0  # that a process waits for readers, which hold up others for moments only
 APPLICATION_ID = 0x756D6265  # "umbe", so that another SQLite file is not taken for a store
 TABLES = (
     "CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
@@ -18,34 +19,67 @@ TABLES = (
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """A connection that no other process has beside this one. Raises sqlite3.Error."""
-    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    """A connection for the one process that works on the store and holds its lock. Others can read meanwhile where the
+    file system lets processes share memory. Raises sqlite3.Error, and what `prepare` raises."""
     try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until close or death: one process per job
-        db.execute("PRAGMA journal_mode = WAL")
+        return _opened(path, "NORMAL")
+    except sqlite3.OperationalError:
+        return _opened(path, "EXCLUSIVE")
+
+
+def _opened(path: Path, locking: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=READERS_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute(f"PRAGMA locking_mode = {locking}")
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise sqlite3.OperationalError("no write-ahead log")
         db.execute("PRAGMA synchronous = FULL")  # a commit that returned is on disk
         db.execute("BEGIN IMMEDIATE")
-        db.execute("COMMIT")  # takes the lock now, not at the first result
+        db.execute("COMMIT")  # fails now, not at the first result
+        _prepare(db, path)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in a new file, or check those of an old one. Raises StoreMismatch for the database of another
-    program, StoreDamaged."""
-    owner = db.execute("PRAGMA application_id").fetchone()[0]
-    tables = tuple(text for (text,) in db.execute("SELECT sql FROM sqlite_master ORDER BY rootpage"))
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Raises as `open_for_writing`."""
+    where = f"{path.absolute().as_uri()}?mode=rw"  # not ro: what a killed process has left is taken in first
+    db = sqlite3.connect(where, uri=True, timeout=READERS_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA query_only = 1")
+        _check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables in a new file, or check those of an old one."""
+    owner, tables = _found(db)
     if not tables and owner in (0, APPLICATION_ID):
         statements = "; ".join((*TABLES, f"PRAGMA application_id = {APPLICATION_ID}"))
         db.executescript(f"BEGIN; {statements}; COMMIT;")
-    elif owner != APPLICATION_ID:
+    else:
+        _check(db, path)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreMismatch for the database of another program, StoreDamaged."""
+    owner, tables = _found(db)
+    if owner != APPLICATION_ID:
         raise StoreMismatch(f"{path} is an SQLite file, but not a job store of umbel; move it away")
-    elif tables != TABLES:
+    if tables != TABLES:
         raise StoreDamaged(
             f"{path}: its tables are not those of this version of umbel; finish the job with the version "
             "that began it, or start again with --fresh"
         )
-    elif (whole := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+    if (whole := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise StoreDamaged(f"{path}: damaged ({whole}); start again with --fresh")
+
+
+def _found(db: sqlite3.Connection) -> tuple[int, tuple[str, ...]]:
+    owner = db.execute("PRAGMA application_id").fetchone()[0]
+    return owner, tuple(text for (text,) in db.execute("SELECT sql FROM sqlite_master ORDER BY rootpage"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from umbel.ir.limits import shown
 from umbel.jobs.read.records import ReadNotes
-from umbel.jobs.store import Totals
+from umbel.jobs.store_reader import Totals
 
 LENGTH_WARNING_SHARE = 0.01
 

@@ -19,6 +19,7 @@ from umbel.jobs.signals import Drain, StopSignal
 from umbel.jobs.store import JobStore
 
 KEEP_SECONDS = 60.0  # between two times that what rows have written is kept while they run
+NOTE_SECONDS = 2.0  # between two times that others can see how far the job is
 KEEP_SHARE = 0.02  # of the time that keeping may take
 
 
@@ -37,6 +38,7 @@ class Unfinished:
     `grace`: seconds that rows near their end get.
     `ends`: when the job must be over, on the clock of time.monotonic.
     `tell`: called with the number of rows that the job waits for once it was stopped.
+    `note`: called every few seconds while rows run.
     `kept`: by row, the tokens that were kept for it in this run and are still needed.
     `given`: the tokens that rows of this run began with.
     """
@@ -46,6 +48,7 @@ class Unfinished:
     running: Callable[[int], RunningRows]
     grace: float = GRACE_SECONDS
     ends: float | None = None
+    note: Callable[[], None] = lambda: None
     tell: Callable[[int], None] = lambda near: None
     clock: Callable[[], float] = time.monotonic
     kept: dict[int, int] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Unfinished:
     stopped: bool = False
     _until: float | None = None
     _next: float | None = None
+    _next_note: float = 0.0
 
     def until(self) -> float | None:
         """None until a stop is asked for; a job whose time is over gives no grace."""
@@ -66,6 +70,9 @@ class Unfinished:
     def due(self) -> bool:
         """Whether it is time to keep what rows have written, so that little is lost if the process is killed."""
         now = self.clock()
+        if now >= self._next_note:
+            self._next_note = now + NOTE_SECONDS
+            self.note()
         if self._next is None:
             self._next = now + KEEP_SECONDS
         return now >= self._next

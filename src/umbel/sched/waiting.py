@@ -81,6 +81,12 @@ class Waiting:
             return False
         return True
 
+    def rows_to_start(self) -> Ints:
+        """The row of each sample that has never started."""
+        started = np.frombuffer(bytes(self._started), np.uint8)
+        rows: Ints = np.frombuffer(self.rows.tobytes(), np.int64)[started == 0]
+        return rows
+
     def cached(self, node: int) -> None:
         """More of a prompt node is in the cache than before; plan order does not look at it."""
 

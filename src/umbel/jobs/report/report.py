@@ -3,19 +3,16 @@ ended."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from umbel.config import readable
-from umbel.errors import UsageError
 from umbel.jobs.execution import NOTES
-from umbel.jobs.paths import store_path
 from umbel.jobs.read.records import note_texts
 from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
-from umbel.jobs.store import JobStore
+from umbel.jobs.status import how_it_stands, open_reader
 
 COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")
 COUNTED = (
@@ -34,24 +31,19 @@ Sums = dict[str, Any]
 def read_report(output: Path) -> Sums:
     """The report of the job that writes `output`: keys as in docs, all of JSON's kinds.
 
-    Raises UsageError when there is no store beside it, StoreBusy while the job runs.
+    A job that runs is reported on as of its last commit. Raises UsageError when there is no store beside the output.
     """
-    if not output.name:
-        raise UsageError(f"output {output}: is a directory; give the file that a run wrote")
-    path = store_path(output)
-    if not os.path.lexists(path):
-        raise UsageError(f"output {output}: there is no {path.name} beside it, so no job to report on")
-    store = JobStore(path)
+    store = open_reader(output)
     try:
-        records = {name: store.get(name) for name in ("plan", "live", "finished", "ended", NOTES)}
-        totals = store.totals()
+        records = {name: store.get(name) for name in ("plan", "live", NOTES)}
+        totals, status = store.totals(), how_it_stands(store)
     finally:
         store.close()
     sums = fold(records["plan"], records["live"])
     rows = {"stored": totals.rows, "answered": totals.rows - totals.failed, "failed": totals.failed, "cut": totals.cut}
     return {
         "output": readable(output),
-        "status": records["ended"] or ("complete" if records["finished"] else "killed"),
+        "status": status,
         "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
         "errors": dict(totals.errors),
         **report_of(sums, records[NOTES]),

@@ -9,10 +9,11 @@ from umbel.plan.explain.text import branch, count, duration, exactness, note_lin
 
 Record = Mapping[str, Any]
 
-_STATUS: Mapping[str, str] = {
+OUTCOMES: Mapping[str, str] = {
     "complete": "complete",
     "drained": "stopped on request, to be resumed",
     "budget": "stopped by its budget, to be resumed",
+    "running": "running",
     "killed": "killed or broken off, to be resumed",
 }
 _FIGURES: Mapping[str, str] = {
@@ -56,7 +57,7 @@ def verdict(figures: Record) -> str:
 
 def status_text(status: str) -> str:
     """How a job ended, in words."""
-    return _STATUS.get(status, status)
+    return OUTCOMES.get(status, status)
 
 
 def percent(error: float | None) -> str:
