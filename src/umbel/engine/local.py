@@ -145,7 +145,7 @@ class LocalEngine:
 
     def left(self) -> Left:
         """What the rows that were given to it have left to do, as of half a second ago; from any thread."""
-        return self._outlook.left if self.loops else Left(seconds=0.0)
+        return self._outlook.left() if self.loops else Left(seconds=0.0)
 
     def close(self) -> None:
         """Give the memory of the model and its KV back; nothing can be run any more."""

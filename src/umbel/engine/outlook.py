@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +26,20 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-RECENT_STEPS = 256  # whose pace is expected of the next ones
-LEAST_STEPS = 8
+RECENT_STEPS = 32  # whose pace is expected of the next ones
+LEAST_STEPS = 3
+FULL = 0.8  # of its budget, from which on a step counts as full
+FIXED = -1  # the group of answers that their limit alone ends
 POINTS = 64  # of the time that is left at which the samples alive are counted
 EVERY_SECONDS = 0.5
-SHARE = 0.01  # of the time that forecasts may take
+SHARE = 0.02  # of the time that forecasts may take
 
 
 class Outlook:
     """What is left to do in the loop that runs, renewed now and then; may be read from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self.left = Left()
+        self._left, self._at = Left(), 0.0
         self._clock = clock
         self._next = 0.0
         self._ends = RowEnds.of(())
@@ -50,13 +52,18 @@ class Outlook:
         params = loop.scheduler.requests.params
         if len(params) != len(self._ends.fixed):
             self._ends = RowEnds.of(params)
-        self.left = left_of(loop, self._ends)
+        self._left, self._at = left_of(loop, self._ends), began
         took = self._clock() - began
         self._next = began + max(EVERY_SECONDS, took / SHARE)
 
+    def left(self) -> Left:
+        """What is left now, as it looked last."""
+        left, since = self._left, self._clock() - self._at
+        return left if left.seconds is None else replace(left, seconds=max(0.0, left.seconds - since))
+
     def over(self) -> None:
         """A loop has ended."""
-        self.left, self._next, self._ends = Left(seconds=0.0), 0.0, RowEnds.of(())
+        self._left, self._next, self._ends = Left(seconds=0.0), 0.0, RowEnds.of(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,63 +86,84 @@ def left_of(loop: Loop, ends: RowEnds) -> Left:
     scheduler = loop.scheduler
     seqs, limits = scheduler.seqs, scheduler.requests.limit
     slots = np.fromiter(seqs.slot_of.values(), np.int64, len(seqs.slot_of))
-    running = _Samples(loop, ends, seqs.row[slots], seqs.n_out[slots], seqs.max_out[slots])
-    rows = scheduler.waiting.rows_to_start()
-    to_start = _Samples(loop, ends, rows, np.zeros(len(rows), np.int64), limits[rows]).tokens()
-    prompts = max(0, scheduler.planned_tokens - scheduler.computed_tokens)
-    tokens, pace = running.tokens() + to_start, _pace(loop)
+    rows, made = seqs.row[slots], seqs.n_out[slots]
+    groups = np.where(ends.fixed, FIXED, scheduler.lengths.groups[: len(ends.fixed)])
+    endings = _Endings(scheduler.lengths.curve, groups[rows], made)
+    after, alive = endings.alive(groups[rows], made, _most(ends, endings, groups, rows, made, seqs.max_out[slots]))
+    new = scheduler.waiting.rows_to_start()
+    begin = np.zeros(len(new), np.int64)
+    later, waiting = endings.alive(groups[new], begin, _most(ends, endings, groups, new, begin, limits[new]))
+    to_start, running = _summed(waiting, later), _summed(alive, after)
+    prompts, pace = max(0, scheduler.planned_tokens - scheduler.computed_tokens), _pace(loop)
     if pace is None:
-        return Left(tokens, prompts)
+        return Left(running + to_start, prompts)
     step, token = pace
-    beside = max(seqs.n_running, min(scheduler.peak_running, len(slots) + len(rows)), 1)
-    seconds = prompts * token + to_start * (step / beside + token) + running.seconds(step, token)
-    return Left(tokens, prompts, seconds)
+    beside = max(seqs.n_running, min(scheduler.peak_running, len(slots) + len(new)), 1)
+    recent = loop.meter.load().tokens[-LEAST_STEPS:]
+    prompts_wait = prompts > 0 and recent.mean() > FULL * scheduler.chunk  # for room in steps, not for others to end
+    steps = prompts / scheduler.chunk if prompts_wait else to_start / beside
+    steps += _summed(-np.expm1(-alive), after)
+    return Left(running + to_start, prompts, steps * step + (prompts + running + to_start) * token)
 
 
-class _Samples:
-    """Samples of these rows (`[samples]`) that have made so many tokens of at most so many."""
+def _most(ends: RowEnds, endings: _Endings, groups: Ints, rows: Ints, made: Ints, most: Ints) -> Ints:
+    """The most tokens that samples of rows may have; where nothing is known, as many as a plan assumes."""
+    free = ends.free[rows] & ~np.isin(groups[rows], endings.known)
+    return np.where(free, np.minimum(most, np.maximum(made + 1, UNBOUNDED)), most)
 
-    def __init__(self, loop: Loop, ends: RowEnds, rows: Ints, made: Ints, most: Ints):
-        lengths = loop.scheduler.lengths
-        self._curve = lambda group: LengthCurve.none() if group < 0 else lengths.curve(group)
-        self._groups = np.where(ends.fixed[rows], -1, lengths.groups[rows])
-        self._made = np.minimum(made, most)
-        self._most = most.copy()
-        for group in np.unique(self._groups).tolist():
-            of, curve = self._groups == group, self._curve(group)
-            outlived = of & (curve.survival(self._made) <= 0)  # all that were seen: it may go on as long again
-            self._most[outlived] = np.minimum(most[outlived], 2 * self._made[outlived] + 1)
-            if not curve.answers:  # nothing is known of it: a plan assumes a number, too
-                free = of & ends.free[rows]
-                self._most[free] = np.minimum(most[free], np.maximum(made[free] + 1, UNBOUNDED))
 
-    def tokens(self) -> float:
-        """The tokens that they are expected to write yet, all together."""
-        left = 0.0
-        for group in np.unique(self._groups).tolist():
-            of = self._groups == group
-            left += float((self._curve(group).mean(self._most[of], self._made[of]) - self._made[of]).sum())
-        return left
+def _summed(alive: Floats, after: Ints) -> float:
+    """The sum over all steps of what is given for some (`after`, `[points]`)."""
+    return float((alive[:-1] * np.diff(after)).sum() + alive[-1]) if len(after) else 0.0
 
-    def seconds(self, step: float, token: float) -> float:
-        """How long it takes until all have ended, when each step takes so long, and so long more for each token."""
-        if not len(self._groups):
-            return 0.0
-        longest = int((self._most - self._made).max())
+
+class _Endings:
+    """How answers of groups end: as those that ended, with those that run counted as at least so long (Kaplan and
+    Meier), and beyond the longest at the mean rate of all. `known`: the groups of which an answer has ended."""
+
+    def __init__(self, curve: Callable[[int], LengthCurve], groups: Ints, made: Ints):
+        self._curve, self._groups, self._made = curve, groups, made
+        self._found: dict[int, tuple[LengthCurve, float]] = {}
+        self.known = [group for group in np.unique(groups).tolist() if group != FIXED and self._of(group)[1] > 0.0]
+
+    def _of(self, group: int) -> tuple[LengthCurve, float]:
+        """The curve of a group, and the share of answers that end with a token."""
+        if group not in self._found:
+            run = self._made[self._groups == group]
+            seen = self._curve(group).joined(LengthCurve.of(run[:0], run[run > 0]))
+            tokens = float((seen.lengths * (seen.counts + seen.stopped)).sum())
+            self._found[group] = seen, float(seen.counts.sum()) / tokens if tokens else 0.0
+        return self._found[group]
+
+    def alive(self, groups: Ints, made: Ints, most: Ints) -> tuple[Ints, Floats]:
+        """How many of some samples are expected to be alive after so many more steps: both `[points]`."""
+        if not len(groups):
+            return np.zeros(0, np.int64), np.zeros(0)
+        longest = max(int((most - made).max()), 1)
         after = np.unique(np.geomspace(1, longest + 1, POINTS).astype(np.int64)) - 1
         alive = np.zeros(len(after))
-        for group in np.unique(self._groups).tolist():
-            alive += self._alive(group, after)
-        cost = step * -np.expm1(-alive) + token * alive
-        return float((cost[:-1] * np.diff(after)).sum() + cost[-1])
+        kinds, counts = np.unique(np.stack([groups, made, most]), axis=1, return_counts=True)
+        for group in np.unique(kinds[0]).tolist():
+            of = kinds[0] == group
+            begin, reached = kinds[1, of][:, None], kinds[1, of][:, None] + after[None, :]
+            share = self._share(group, begin, reached) * (reached < kinds[2, of][:, None])
+            alive += (share * counts[of][:, None]).sum(0)
+        return after, alive
 
-    def _alive(self, group: int, after: Ints) -> Floats:
-        """How many samples of a group are expected to be alive after so many more steps (`[points]`)."""
-        of, curve = self._groups == group, self._curve(group)
-        made, reached = self._made[of][:, None], self._made[of][:, None] + after[None, :]
-        now, then = curve.survival(made), curve.survival(reached)
-        share = np.where(now > 0, then / np.where(now > 0, now, 1.0), 1.0)  # outlived all: it runs to its limit
-        found: Floats = (share * (reached < self._most[of][:, None])).sum(0)
+    def _share(self, group: int, begin: Ints, reached: Ints) -> Floats:
+        """The share of answers that get there, of those that got where they begin."""
+        if group == FIXED:
+            return np.ones(reached.shape)
+        curve, rate = self._of(group)
+        longest = int(curve.lengths.max(initial=0))
+        now, then = curve.survival(begin), curve.survival(np.minimum(reached, longest))
+        tail = np.exp(-rate * np.maximum(reached - np.maximum(begin, longest), 0))
+        if not len(curve.lengths):
+            return np.ones(reached.shape)
+        last = float(curve.survival(max(longest - 1, 0)))  # where the longest one ended, others would have gone on
+        then = np.where(reached >= longest, np.maximum(then, last * 0.5), then)
+        now = np.where(begin >= longest, np.maximum(now, last * 0.5), now)
+        found: Floats = np.minimum(then / np.maximum(now, 1e-12), 1.0) * tail
         return found
 
 
