@@ -18,14 +18,13 @@ def export(output: Path, order: str, target: Path | None, put: Callable[[bytes],
     store = open_reader(output)
     count = 0
     try:
-        lines = (line for _, line in store.lines(order))
         if target is None:
-            for line in lines:
+            for _, line in store.lines(order):
                 put(line + b"\n")
                 count += 1
             return count
         check_paths(output, target)
-        part = write_output(target, store.path, lines, no_failpoint)
+        part = write_output(target, store.path, lambda: (line for _, line in store.lines(order)), no_failpoint)
         try:
             place_output(part, target, store.path, no_failpoint, replace=False)
         except FileExistsError:
