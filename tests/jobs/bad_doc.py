@@ -41,7 +41,7 @@ TAIL = """
 | - | a file that appears at the output during the run | left alone; exit code 2, and the same command again writes it |
 | - | an input named like the output, its store or its parts, also through links | exit code 2, nothing is touched |
 | - | a JSON array, JSON over several lines, .bz2, .xz, .zst, .zip, .xlsx, .tsv, plain text | refused, exit code 4 |
-| - | damaged or cut gzip | rows before the damage are run, one `damaged_input` row stands for the rest |
+| - | damaged or cut .gz or .zst file | rows before the damage are run, one `damaged_input` row stands for the rest |
 | - | gzip damaged before its first line | exit code 4, nothing is run |
 | - | damaged Parquet | exit code 4, nothing is run |
 | - | `-`, `/dev/stdin`, `<(...)`, a FIFO | read, by way of a file that only its owner can read (see below) |

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ from umbel.jobs.read.formats.lines import read_lines
 from umbel.jobs.read.records import InputRow, ReadOptions, Style
 from umbel.jobs.read.source import Source
 from umbel.jobs.verify import verify
+from umbel.jobs.verify_input import input_ids
 
 PLAIN = [{"custom_id": f"row-{i}", "prompt": f"text {i}"} for i in range(5)]
 
@@ -82,21 +84,89 @@ FOREIGN = {
     "utf16-be.csv": ("prompt\na\n".encode("utf-16-be"), "iconv"),
     "utf16.csv.gz": (gzip.compress("prompt\na\n".encode("utf-16")), "iconv"),
     "utf32.jsonl": (JSONL.decode().encode("utf-32"), "iconv"),
-    "array.json": (b'\xef\xbb\xbf\n [\n {"prompt": "a"},\n {"prompt": "b"}\n]\n', "JSON array"),
-    "line.json": (b'[{"prompt": "a"}, {"prompt": "b"}]', "JSON array"),
-    "array.jsonl.gz": (gzip.compress(b'[ {"prompt": "a"}]'), "JSON array"),
     "pretty.json": (b'{\n  "prompt": "a"\n}\n', "several lines"),
     "p.jsonl.bz2": (bz2.compress(JSONL), "bunzip2"),
     "p.jsonl.xz": (lzma.compress(JSONL), "unxz"),
-    "p.jsonl.zst": (b"\x28\xb5\x2f\xfd" + JSONL, "unzstd"),
+    "p.jsonl.zst": (b"\x28\xb5\x2f\xfd" + JSONL, "damaged or cut"),
     "named.jsonl": (bz2.compress(JSONL), "bunzip2"),
     "p.zip": (b"PK\x03\x04" + bytes(40), "zip"),
     "p.xlsx": (b"PK\x03\x04" + bytes(40), "CSV"),
     "p.tar.gz": (gzip.compress(b"in.jsonl".ljust(257, b"\0") + b"ustar"), "tar"),
-    "p.tsv": (b"prompt\tid\na\t1\n", "tabs"),
-    "p.txt": (b"Say hello.\nSay goodbye.\n", "plain text"),
     "p.data": (b"PAR1" + bytes(40), ".parquet"),
 }
+
+
+ARRAYS = {
+    "array.json": b'\xef\xbb\xbf\n [\n {"prompt": "a"},\n {"prompt": "b"}\n]\n',
+    "line.json": b'[{"prompt": "a"}, {"prompt": "b"}]',
+    "array.jsonl.gz": gzip.compress(b'[ {"prompt": "a"}, {"prompt": "b"}]'),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_one_json_array_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(ARRAYS[name])
+    assert prompts_of(tmp_path / name) == ["a", "b"]
+    assert list(input_ids(tmp_path / name, templated=False)) == ["0", "1"]
+
+
+def test_entries_of_an_array_that_are_no_objects_are_error_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.json"
+    path.write_text('[{"custom_id": "x", "prompt": "a"}, 7, {"prompt": "b"}]')
+    assert prompts_of(path) == ["a", "invalid_json_line", "b"]
+    assert list(input_ids(path, templated=False)) == ["x", None, "2"]
+    summary = make_job(path, tmp_path / "out.jsonl").run()
+    assert (summary.ok, summary.failed) == (2, 1)
+    assert verify(path, tmp_path / "out.jsonl").faults == 0
+
+
+@pytest.mark.parametrize("text", ['[{"prompt": "a"},', '[{"prompt": "a"}] x', '[\n{"prompt": a}]'])
+def test_a_broken_array_is_refused_as_a_whole(text: str, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(text)
+    with pytest.raises(InputError, match="not a JSON array"):
+        rows_of(tmp_path / "in.json")
+
+
+def test_text_is_a_prompt_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_bytes("\ufeffSay hello.\r\n\n  two \nlast".encode() + b"\n\xff\n")
+    assert prompts_of(path) == ["Say hello.", "  two ", "last", "invalid_value"]
+    assert [row.line for row in rows_of(path)] == [1, 3, 4, 5]
+    assert list(input_ids(path, templated=False)) == ["0", "1", "2", "3"]
+    options = ReadOptions(template="Label: {text}")
+    assert [row.request.prompt for row in Source(path, options).rows() if row.request] == [
+        "Label: Say hello.",
+        "Label:   two ",
+        "Label: last",
+    ]
+    with pytest.raises(UsageError, match="'txet'"):
+        list(Source(path, ReadOptions(template="{txet}")).rows())
+
+
+def test_cells_may_be_separated_by_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "in.tsv"
+    path.write_text('custom_id\tprompt\na, b\t"x\ty\nz"\nc\tplain, with a comma\n')
+    assert prompts_of(path) == ["x\ty\nz", "plain, with a comma"]
+    assert [row.custom_id for row in rows_of(path)] == list(input_ids(path, templated=False)) == ["a, b", "c"]
+
+
+@pytest.mark.parametrize("name", ["in.arrow", "in.feather", "stream.arrow"])
+def test_arrow_tables_give_the_rows_of_parquet(name: str, tmp_path: Path) -> None:
+    table = pa.table({"custom_id": [f"r{i}" for i in range(3_000)], "prompt": [f"p {i}" for i in range(3_000)]})
+    opened = pa.ipc.new_stream if name.startswith("stream") else pa.ipc.new_file
+    with pa.OSFile(str(tmp_path / name), "wb") as stream, opened(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1_700)
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    found = rows_of(tmp_path / name)
+    assert found == rows_of(tmp_path / "in.parquet") and len(found) == 3_000
+    assert list(input_ids(tmp_path / name, templated=False)) == [row.custom_id for row in found]
+
+
+def test_a_file_that_is_no_arrow_table_is_refused(tmp_path: Path) -> None:
+    for begin in (b"ARROW1", b""):
+        (tmp_path / "in.arrow").write_bytes(begin + b"rubbish" * 20)
+        with pytest.raises(InputError, match="not a readable Arrow file"):
+            rows_of(tmp_path / "in.arrow")
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -157,7 +227,7 @@ def test_the_first_object_decides_between_plain_and_openai(tmp_path: Path) -> No
 def test_a_gzip_damaged_before_its_first_row_stops_before_anything_runs(cut: int, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl.gz"
     source.write_bytes(gzip.compress(b"\n".join(json.dumps(row).encode() for row in PLAIN))[:cut])
-    with pytest.raises(InputError, match="damaged or cut gzip") as caught:
+    with pytest.raises(InputError, match="gzip file is damaged or cut") as caught:
         make_job(source, tmp_path / "out.jsonl").run()
     assert caught.value.exit_code == 4
     assert [p.name for p in tmp_path.iterdir()] == [source.name]
@@ -402,6 +472,30 @@ class TestQuotes:
         with pytest.raises((InputError, UsageError), match=why):
             make_job(path, tmp_path / "out.jsonl").run()
         assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
+def test_zstandard_is_unpacked_by_content(tmp_path: Path) -> None:
+    for name in ("in.jsonl.zst", "in.jsonl"):
+        (tmp_path / name).write_bytes(zstd(JSONL[:20]) + zstd(JSONL[20:]))
+        assert prompts_of(tmp_path / name) == [row["prompt"] for row in PLAIN]
+    (tmp_path / "in.csv.zst").write_bytes(zstd(b"prompt\na\nb\n"))
+    assert prompts_of(tmp_path / "in.csv.zst") == ["a", "b"]
+    (tmp_path / "bad.jsonl.zst").write_bytes(JSONL)
+    with pytest.raises(InputError, match=r"named \.zst but not a Zstandard file"):
+        rows_of(tmp_path / "bad.jsonl.zst")
+
+
+def test_rows_before_the_damage_of_a_zstandard_file_are_answered(tmp_path: Path) -> None:
+    lines = b"".join(json.dumps({"prompt": f"text {i} {i * 7919}"}).encode() + b"\n" for i in range(40_000))
+    source = tmp_path / "in.jsonl.zst"
+    source.write_bytes(zstd(lines)[:-2_000])
+    rows = rows_of(source)
+    assert len(rows) > 1_000 and rows[-1].error is not None and rows[-1].error.code == "damaged_input"
+    assert len(list(input_ids(source, templated=False))) == len(rows)
 
 
 class TestPacked:

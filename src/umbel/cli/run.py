@@ -18,7 +18,7 @@ from umbel.ir.stops import GRACE_SECONDS
 if TYPE_CHECKING:
     from umbel.jobs.summary import Summary
 
-_INPUT = "JSON lines (plain or OpenAI batch), CSV or Parquet; .gz is read too; - is standard input."
+_INPUT = "JSON lines (plain or OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is standard input."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."

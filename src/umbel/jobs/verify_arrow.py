@@ -28,8 +28,14 @@ def batches_of(path: Path) -> Iterator[Any]:
     import pyarrow.ipc
     import pyarrow.parquet
 
-    if path.suffix.lower() in (".arrow", ".feather"):
-        with pyarrow.ipc.open_file(path) as table:
+    if path.suffix.lower() in (".arrow", ".feather", ".ipc"):
+        with open(path, "rb") as stream:
+            packed = stream.read(6) == b"ARROW1"
+            stream.seek(0)
+            if not packed:
+                yield from pyarrow.ipc.open_stream(stream)
+                return
+            table = pyarrow.ipc.open_file(stream)
             yield from (table.get_batch(i) for i in range(table.num_record_batches))
         return
     with pyarrow.parquet.ParquetFile(path) as table:

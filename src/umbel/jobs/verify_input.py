@@ -14,10 +14,13 @@ from typing import Any
 
 from umbel.jobs.verify_arrow import parquet_rows
 from umbel.jobs.verify_delimited import records_of
-from umbel.jobs.verify_lines import lines_of, without_mark
+from umbel.jobs.verify_lines import blocks_of, lines_of, without_mark
 
 MAX_DEPTH = 512  # of lines whose ids are looked for
 SNIFFED_LINES = 1_000
+_HEAD_BYTES = 4_096
+_ARROW = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
+_TABS = (".tsv", ".tab")
 _URLS = ("/v1/chat/completions", "/v1/completions")
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
@@ -35,20 +38,67 @@ def input_ids(path: Path, *, templated: bool) -> Iterator[str | None]:
 
 def is_table(path: Path) -> bool:
     """Whether an input is a table, by its name."""
-    return path.name.removesuffix(".gz").lower().endswith((".parquet", ".pq", ".csv"))
+    return _name(path).endswith((*_ARROW, ".csv")) or (_name(path).endswith(_TABS) and not _is_object(_beginning(path)))
 
 
 def input_rows(
     path: Path, *, templated: bool, id_column: str | None = None
 ) -> Iterator[tuple[str | None, InputFields | None]]:
     """The id of each row with its fields; None instead of them where none of them come back."""
-    name, column = path.name.removesuffix(".gz").lower(), id_column or "custom_id"
-    if name.endswith((".parquet", ".pq")):
-        yield from parquet_rows(path, column, needed=id_column is not None)
-    elif name.endswith(".csv"):
-        yield from _csv_rows(path, column)
+    name, column, needed = _name(path), id_column or "custom_id", id_column is not None
+    if name.endswith(_ARROW):
+        yield from parquet_rows(path, column, needed=needed)
+    elif is_table(path):
+        yield from _csv_rows(path, column, "," if name.endswith(".csv") else "\t")
+    elif name.endswith(".txt") and not _is_object(_beginning(path)):
+        yield from _text_rows(path, templated=templated, needed=needed)
+    elif not name.endswith((".txt", *_TABS)) and re.match(rb"\[\s*(\{|$)", _beginning(path)):
+        yield from _array_rows(path, column, needed=needed)
     else:
-        yield from _json_rows(path, column, templated=templated, needed=id_column is not None)
+        yield from _json_rows(path, column, templated=templated, needed=needed)
+
+
+def _name(path: Path) -> str:
+    return re.sub(r"\.(gz|zst)$", "", path.name.lower())
+
+
+def _beginning(path: Path) -> bytes:
+    """The first line that is not blank, or a part of it."""
+    head = b""
+    for block in blocks_of(path):
+        head += block or b""
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head[:_HEAD_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0].strip()
+
+
+def _is_object(begin: bytes) -> bool:
+    return re.match(rb'\{\s*"', begin) is not None
+
+
+def _text_rows(path: Path, *, templated: bool, needed: bool) -> Iterator[tuple[str | None, InputFields | None]]:
+    row = 0
+    for line in without_mark(lines_of(path)):
+        if line is not None and not line.strip():
+            continue
+        try:
+            text = None if line is None else line.rstrip(b"\r\n").decode()
+        except UnicodeDecodeError:
+            text = ""
+        fields = {"text" if templated else "prompt": text}
+        yield None if text is None or needed else str(row), fields if text else None
+        row += 1
+
+
+def _array_rows(path: Path, column: str, *, needed: bool) -> Iterator[tuple[str | None, InputFields | None]]:
+    data = b"".join(block or b"" for block in blocks_of(path)).removeprefix(b"\xef\xbb\xbf")
+    for row, item in enumerate(json.loads(data)):
+        if not isinstance(item, dict):
+            yield None, None
+        elif column not in item:
+            yield None if needed else str(row), item
+        else:
+            yield _text_id(item[column], whole=needed), item
 
 
 def _json_rows(
@@ -127,8 +177,8 @@ def _text_id(value: object, *, whole: bool = False) -> str | None:
     return value
 
 
-def _csv_rows(path: Path, column: str) -> Iterator[tuple[str | None, InputFields | None]]:
-    records = records_of(path)
+def _csv_rows(path: Path, column: str, mark: str) -> Iterator[tuple[str | None, InputFields | None]]:
+    records = records_of(path, mark)
     header = next(records, None) or []
     at = header.index(column) if column in header else None
     for row, cells in enumerate(records):

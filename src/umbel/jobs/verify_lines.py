@@ -17,7 +17,7 @@ def lines_of(path: Path, cap: int | None = MAX_LINE_BYTES, *, blank: bool = True
     `blank` False leaves out blank lines, many at a time.
     """
     rest, skipping = b"", False
-    for block in _blocks(path):
+    for block in blocks_of(path):
         if block is None:  # and with it goes the line that it cuts
             yield None
             return
@@ -35,7 +35,7 @@ def lines_of(path: Path, cap: int | None = MAX_LINE_BYTES, *, blank: bool = True
         yield None if skipping else rest
 
 
-def _blocks(path: Path) -> Iterator[bytes | None]:
+def blocks_of(path: Path) -> Iterator[bytes | None]:
     """The bytes of a file, unpacked if it is gzip or Zstandard; None as the last where that is damaged."""
     with open(path, "rb") as stream:
         head = stream.read(4)

@@ -12,11 +12,10 @@ from umbel.errors import EmptyInput
 from umbel.ir.limits import shown
 from umbel.ir.request import RowError
 from umbel.jobs.read.changes import HashedInput
-from umbel.jobs.read.formats.delimited import read_csv
-from umbel.jobs.read.formats.foreign import check_file, refuse_foreign
-from umbel.jobs.read.formats.jsonl import find_endpoint, read_jsonl
-from umbel.jobs.read.formats.lines import holds_more, is_packed, open_bytes
-from umbel.jobs.read.formats.parquet import kinds_of, read_parquet, unpacked_bytes
+from umbel.jobs.read.formats.foreign import refuse_foreign
+from umbel.jobs.read.formats.jsonl import find_endpoint
+from umbel.jobs.read.formats.known import LINES, format_of
+from umbel.jobs.read.formats.lines import is_packed, open_bytes
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, n_chars_of
@@ -62,14 +61,12 @@ class Source:
 
     def holds_more(self, n_bytes: int) -> bool:
         """Whether the rows take more than so many bytes, counted after unpacking."""
-        if _kind(self.path) != "parquet":
-            return holds_more(self.path, n_bytes)
-        return unpacked_bytes(self.path) > n_bytes
+        return format_of(self.path).more_than(self.path, n_bytes)
 
     @property
     def seekable(self) -> bool:
         """Whether single rows can be read alone: JSON lines that are not packed."""
-        if _kind(self.path) != "jsonl":
+        if not format_of(self.path).by_line:
             return False
         with open_bytes(self.path) as stream:
             return stream.seekable() and not is_packed(stream)
@@ -77,29 +74,21 @@ class Source:
     def parser(self) -> RowParser:
         """The parser that makes rows from objects. Raises UsageError when the file cannot be opened."""
         template = Template.parse(self.options.template) if self.options.template is not None else None
-        kind = _kind(self.path)
-        if kind != "parquet":
-            refuse_foreign(self.path, kind)
-        parser = RowParser(self.options, self.notes, None, template, table=kind != "jsonl")
-        if kind == "jsonl":
+        found = format_of(self.path)
+        if found.text:
+            refuse_foreign(self.path, found.name)
+        parser = RowParser(self.options, self.notes, None, template, table=found.table)
+        if found is LINES:
             parser.endpoint = find_endpoint(self.path) if template is None else None
         return parser
 
     def kinds(self) -> Mapping[str, Any]:
         """The Arrow types of the columns that come back, by their names there, where the input has types."""
-        return kinds_of(self.path, self.parser()) if _kind(self.path) == "parquet" else {}
+        return format_of(self.path).kinds(self.path, self.parser())
 
     def _reader(self) -> Iterator[InputRow]:
-        parser, kind = self.parser(), _kind(self.path)
-        if kind == "jsonl":
-            return read_jsonl(self.path, parser)
-        return read_csv(self.path, parser) if kind == "csv" else read_parquet(self.path, parser)
-
-
-def _kind(path: Path) -> str:
-    check_file(path)
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
+        parser = self.parser()
+        return format_of(self.path).read(self.path, parser)
 
 
 def _batch(rows: Iterator[InputRow], size: int) -> list[InputRow]:

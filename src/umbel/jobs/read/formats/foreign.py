@@ -15,13 +15,12 @@ _HEAD_BYTES = 65_536
 _MAGIC: Mapping[bytes, str] = {
     b"BZh": "packed with bzip2; unpack it (bunzip2) or pack it with gzip",
     b"\xfd7zXZ\x00": "packed with xz; unpack it (unxz) or pack it with gzip",
-    b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it (unzstd) or pack it with gzip",
     b"\x04\x22\x4d\x18": "packed with LZ4; unpack it (unlz4) or pack it with gzip",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it and give one file of it",
     b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as CSV",
     b"PAR1": "a Parquet file; give it a name that ends in .parquet",
-    b"ARROW1": "an Arrow file; convert it to Parquet",
+    b"ARROW1": "an Arrow file; give it a name that ends in .arrow or .feather",
     b"ORC": "an ORC file; convert it to Parquet",
     b"Obj\x01": "an Avro file; convert it to Parquet",
     b"\x89HDF": "an HDF5 file; convert it to Parquet",
@@ -30,15 +29,11 @@ _MAGIC: Mapping[bytes, str] = {
 }
 _WIDE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _TEXT: Mapping[str, str] = {
-    ".tsv": "separated by tabs; convert it to CSV",
-    ".tab": "separated by tabs; convert it to CSV",
-    ".txt": 'plain text; write each prompt as a JSON line, {"prompt": "..."}, or as a row of a CSV with column prompt',
     ".md": 'plain text; write each prompt as a JSON line, {"prompt": "..."}',
     ".yaml": "YAML; convert it to JSON lines",
     ".yml": "YAML; convert it to JSON lines",
     ".xml": "XML; convert it to JSON lines",
 }
-_ARRAY = re.compile(rb"\[\s*(\{|$)")
 _SEVERAL_LINES = re.compile(rb'\{\s*\n\s*"')
 
 
@@ -58,10 +53,10 @@ def check_file(path: Path) -> None:
 
 
 def refuse_foreign(path: Path, kind: str) -> None:
-    """Raise InputError when a file that would be read as `kind` ("jsonl" or "csv") holds something else."""
+    """Raise InputError when a file that would be read as `kind` (a format of text) holds something else."""
     with open_bytes(path) as stream:
         head = stream.read(_HEAD_BYTES)
-    why = _foreign(head, kind, Path(path.name.removesuffix(".gz")).suffix.lower())
+    why = _foreign(head, kind, Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix.lower())
     if why is not None:
         raise InputError(f"input {path}: is {why}; nothing was run")
 
@@ -75,13 +70,12 @@ def _foreign(head: bytes, kind: str, suffix: str) -> str | None:
     if head.startswith(_WIDE) or _is_wide(head[:16]):
         return "not UTF-8 but UTF-16 or UTF-32; convert it with: iconv -f utf-16 -t utf-8"
     text = head.removeprefix(BOM).lstrip()
-    if kind != "jsonl" or not text:
+    if kind not in ("jsonl", "json") or not text:
         return None
     if text[:1] not in (b"{", b"["):
         return _TEXT.get(suffix)
-    if _ARRAY.match(text.split(b"\n", 1)[0].strip()):
-        return "one JSON array, not JSON lines; write one object a line: jq -c '.[]'"
-    return "JSON over several lines; write one object a line: jq -c ." if _SEVERAL_LINES.match(text) else None
+    several = kind == "jsonl" and _SEVERAL_LINES.match(text)
+    return "JSON over several lines; write one object a line: jq -c ." if several else None
 
 
 def _is_wide(head: bytes) -> bool:

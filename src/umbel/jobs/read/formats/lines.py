@@ -1,4 +1,4 @@
-"""Bytes to physical lines: plain or gzip, bounded in length, numbered as an editor would."""
+"""Bytes to physical lines: plain, gzip or Zstandard, bounded in length, numbered as an editor would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias
 
 from umbel.errors import InputError, InvalidRequest, UsageError
 from umbel.ir.limits import MAX_LINE_BYTES
-from umbel.jobs.read.formats.unpack import MAGIC, Unpacked
+from umbel.jobs.read.formats.unpack import PACKED, Unpacked
 
 BOM = b"\xef\xbb\xbf"
 _BLANK = 32  # no white space of ASCII is above
@@ -23,17 +23,19 @@ Line: TypeAlias = bytes | InvalidRequest
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """An input open for reading, unpacked when it is gzip (by content, not by name). Raises UsageError, InputError."""
+    """An input open for reading, unpacked where its content (not its name) says so. Raises UsageError, InputError."""
     try:
         raw = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UsageError(f"input {path}: {error.strerror or error}") from error
     with raw:
-        if raw.peek(2)[:2] == MAGIC:
-            with io.BufferedReader(Unpacked(raw), 1 << 18) as unpacked:
+        head, suffix = raw.peek(8), path.suffix.lower()
+        packing = next((one for one in PACKED.values() if head.startswith(one.magic)), None)
+        if packing is not None:
+            with io.BufferedReader(packing.unpack(raw), 1 << 18) as unpacked:
                 yield unpacked
-        elif path.suffix == ".gz" and raw.peek(1):
-            raise InputError(f"input {path}: named .gz but not a gzip file")
+        elif suffix in PACKED and head:
+            raise InputError(f"input {path}: named {suffix} but not a {PACKED[suffix].unpack.packing} file")
         else:
             yield raw
 
@@ -44,9 +46,11 @@ def is_packed(stream: BinaryIO) -> bool:
 
 
 def damage_of(stream: BinaryIO) -> str | None:
-    """The error of a packed input that was read up to where it is damaged; None when it is sound."""
+    """What is wrong with a packed input that was read up to where it is damaged; None when it is sound."""
     raw = getattr(stream, "raw", None)
-    return raw.damage if isinstance(raw, Unpacked) else None
+    if not isinstance(raw, Unpacked) or raw.damage is None:
+        return None
+    return f"{raw.packing} file is damaged or cut here ({raw.damage})"
 
 
 def holds_more(path: Path, n_bytes: int) -> bool:
@@ -63,7 +67,7 @@ def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) ->
     r"""Physical lines with their numbers from 1, line ends included; of a line of more than `cap` bytes the error.
 
     Only "\n" ends a line. At most about twice `cap` bytes are held at a time, however long a line is. A byte order mark
-    at the start is dropped. Where a gzip file is damaged the last item is the error, in place of the line that the
+    at the start is dropped. Where a packed file is damaged the last item is the error, in place of the line that the
     damage cuts and all after it; InputError is raised when no line came before. Unless `blank`, blank lines may be
     passed over.
     """
@@ -97,8 +101,8 @@ def _bounded(stream: BinaryIO, cap: int, *, blank: bool) -> Iterator[tuple[int, 
             number += _skip_blank_lines(stream)
     if (damage := damage_of(stream)) is not None:
         if not number:
-            raise InputError(f"damaged or cut gzip file ({damage})")
-        message = f"line {number + 1}: the gzip file is damaged or cut here ({damage}); what follows is lost"
+            raise InputError(f"the {damage}, before its first line ends")
+        message = f"line {number + 1}: the {damage}; what follows is lost"
         yield number + 1, InvalidRequest("damaged_input", message)
 
 
@@ -113,7 +117,7 @@ def _skip_line(stream: BinaryIO) -> bool:
 
 
 def _skip_blank_lines(stream: BinaryIO) -> int:
-    """Pass over the blank lines that follow one, as there may be billions in a small gzip file; returns how many."""
+    """Pass over the blank lines that follow one, as there may be billions in a small packed file; returns how many."""
     skipped = 0
     while ahead := stream.peek(1):  # type: ignore[attr-defined]  (every stream here is buffered)
         blank = len(ahead) - len(ahead.lstrip())

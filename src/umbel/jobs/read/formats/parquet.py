@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from umbel.jobs.read.records import InputRow
 if TYPE_CHECKING:
     import pyarrow
 
-_BATCH_ROWS = 1_024
+BATCH_ROWS = 1_024
 
 
 def read_parquet(path: Path, parser: RowParser) -> Iterator[InputRow]:
@@ -28,17 +28,8 @@ def read_parquet(path: Path, parser: RowParser) -> Iterator[InputRow]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            twice = {name for name in names if names.count(name) > 1}
-            if twice:
-                raise InputError(f"input {path}: column {min(twice)!r} is there twice")
-            check_columns(names, parser)
-            wanted = TableColumns.of(names, parser)
-            row = 0
-            for batch in table.iter_batches(_BATCH_ROWS, columns=wanted.names):
-                for item, cells in wanted.rows(batch):
-                    yield _parse(parser, row, item, cells)
-                    row += 1
+            wanted = TableColumns.of(path, table.schema_arrow.names, parser)
+            yield from table_rows(table.iter_batches(BATCH_ROWS, columns=wanted.names), wanted, parser)
     except FileNotFoundError as error:
         raise UsageError(f"input {path}: {error.strerror or error}") from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -54,11 +45,25 @@ def kinds_of(path: Path, parser: RowParser) -> dict[str, pyarrow.DataType]:
         schema = pyarrow.parquet.read_schema(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
+    return kinds_back(schema, parser)
+
+
+def kinds_back(schema: pyarrow.Schema, parser: RowParser) -> dict[str, pyarrow.DataType]:
+    """The types of those columns of a table that come back, by their names there."""
     return {shown: kind_back(schema.field(name).type) for name, shown in parser.keeping.names(schema.names)}
 
 
-def unpacked_bytes(path: Path) -> int:
-    """Bytes of the table before they were packed. Raises InputError when it cannot be read."""
+def table_rows(batches: Iterable[pyarrow.RecordBatch], wanted: TableColumns, parser: RowParser) -> Iterator[InputRow]:
+    """The rows of a table, whose batches have the wanted columns."""
+    row = 0
+    for batch in batches:
+        for item, cells in wanted.rows(batch):
+            yield _parse(parser, row, item, cells)
+            row += 1
+
+
+def more_in_parquet(path: Path, n_bytes: int) -> bool:
+    """Whether a table had more than so many bytes before it was packed. Raises InputError when it cannot be read."""
     import pyarrow
     import pyarrow.parquet
 
@@ -66,7 +71,7 @@ def unpacked_bytes(path: Path) -> int:
         found = pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
-    return sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
+    return sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups)) > n_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,13 @@ class TableColumns:
     kept: list[str]
 
     @classmethod
-    def of(cls, names: Sequence[str], parser: RowParser) -> TableColumns:
-        """Of all columns, those that a parser uses; others, which may be wide, are not read at all."""
+    def of(cls, path: Path, names: Sequence[str], parser: RowParser) -> TableColumns:
+        """Of all columns, those that a parser uses; others, which may be wide, are not read at all. Raises InputError,
+        UsageError."""
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise InputError(f"input {path}: column {min(twice)!r} is there twice")
+        check_columns(names, parser)
         return cls(columns_read(names, parser), [name for name, _ in parser.keeping.names(names)])
 
     @property
