@@ -40,7 +40,7 @@ TAIL = """
 | - | an output whose name leaves no room for the longer names beside it | exit code 2, nothing is run |
 | - | a file that appears at the output during the run | left alone; exit code 2, and the same command again writes it |
 | - | an input named like the output, its store or its parts, also through links | exit code 2, nothing is touched |
-| - | a JSON array, JSON over several lines, .bz2, .xz, .zst, .zip, .xlsx, .tsv, plain text | refused, exit code 4 |
+| - | JSON over several lines, a broken JSON array, .bz2, .xz, .zip, .xlsx | refused, exit code 4 |
 | - | damaged or cut .gz or .zst file | rows before the damage are run, one `damaged_input` row stands for the rest |
 | - | gzip damaged before its first line | exit code 4, nothing is run |
 | - | damaged Parquet | exit code 4, nothing is run |

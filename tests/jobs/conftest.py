@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ def expected(source: Path, tmp_path: Path) -> bytes:
     return (tmp_path / "whole").read_bytes()
 
 
-@pytest.fixture(autouse=True)
-def fixed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs of a test begin in the same second, as OpenAI's lines show it."""
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+@pytest.fixture(autouse=True, scope="session")
+def fixed_start() -> Iterator[None]:
+    """Jobs of tests begin in the same second, as OpenAI's lines show it; also those of fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        yield

@@ -10,7 +10,7 @@ import pytest
 from tests.jobs.bad_cases import CASES, Case, good_row
 from tests.jobs.bad_doc import DOC, document
 from tests.jobs.fakes import make_job, read_rows, write_rows
-from umbel.errors import UsageError
+from umbel.errors import InputError, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
@@ -144,3 +144,25 @@ def test_unknown_fields_are_counted(tmp_path: Path) -> None:
 
 def test_the_documented_table_is_what_happens(tmp_path: Path) -> None:
     assert DOC.read_text() == document(tmp_path), "run: python -m tests.jobs.bad_doc"
+
+
+@pytest.mark.parametrize(("rows", "refused"), [(9, False), (10, True), (200, True)])
+def test_a_file_of_which_every_row_fails_alike_is_refused_before_anything_runs(
+    rows: int, refused: bool, tmp_path: Path
+) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": f"no prompt {i}"} for i in range(rows)])
+    job = make_job(source, tmp_path / "out.jsonl")
+    if not refused:
+        assert (job.run().failed, job.progress.rows) == (rows, rows)
+        return
+    with pytest.raises(InputError, match=f"all of the first {rows} rows fail with missing_required_parameter") as found:
+        job.run()
+    assert found.value.exit_code == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_one_row_that_can_run_or_fails_otherwise_keeps_a_file_from_being_refused(tmp_path: Path) -> None:
+    bad = [{"text": f"no prompt {i}"} for i in range(20)]
+    for name, other in (("good", {"prompt": "x"}), ("other", {"prompt": 7})):
+        source = write_rows(tmp_path / f"{name}.jsonl", [*bad, other])
+        assert make_job(source, tmp_path / f"{name}.out.jsonl").run().rows == 21

@@ -22,6 +22,7 @@ from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths, clear_store, remove_store
 from umbel.jobs.progress import Progress
+from umbel.jobs.read.alike import unless_alike
 from umbel.jobs.read.prefetch import Ahead, Halt
 from umbel.jobs.read.prepare import TextEncoder, Window, WindowBuilder
 from umbel.jobs.read.records import InputRow, ReadNotes, strict_message
@@ -177,21 +178,21 @@ class Job:
         source = self.spec.source(self._notes)
         feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
-        load = partial(self._load, store)
         self._execution = execution = Execution(
-            store, stop, self.progress, renderer, load, rounds, self._notes, self.spans
+            store, stop, self.progress, renderer, partial(self._load, store), rounds, self._notes, self.spans
         )
         execution.unfinished.tell = self.progress.stop
         execution.unfinished.grace, execution.unfinished.ends = self.spec.grace, ends
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
-        windows = execution.planned(self._checked(feed) if self.spec.options.strict else feed.windows())
+        windows = self._checked(feed) if self.spec.options.strict else feed.windows()
+        planned = execution.planned(unless_alike(windows, self.spec.input, done))
         arrived = partial(self._arrived, lambda: self._tell_rows(feed.rows, done), tokenizer)
         if feed.whole:
-            execution.run(arrived(windows))
+            execution.run(arrived(planned))
         else:
-            with Ahead(windows, halt) as ahead:
+            with Ahead(planned, halt) as ahead:
                 execution.run(arrived(ahead), ahead)
         if rounds.spent:
             return False
