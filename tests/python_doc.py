@@ -45,13 +45,12 @@ def _entry(name: str, thing: object) -> str:
 
 
 def methods(thing: object) -> Iterator[tuple[str, object]]:
-    """The public methods of a class that are called on its objects, in the order of the source."""
-    if not inspect.isclass(thing):
-        return
-    for owner in reversed(thing.__mro__):
-        for name, value in vars(owner).items():
-            if not name.startswith("_") and inspect.isfunction(value):
-                yield name, getattr(thing, name)
+    """The public methods of a class that are called on its objects, each once, in the order of the source."""
+    owners = reversed(thing.__mro__) if inspect.isclass(thing) else ()
+    names = {name: None for owner in owners for name, value in vars(owner).items() if inspect.isfunction(value)}
+    for name in names:
+        if not name.startswith("_"):
+            yield name, getattr(thing, name)
 
 
 def _method(owner: str, name: str, method: object) -> str:

@@ -14,6 +14,8 @@ def test_the_page_is_current() -> None:
 
 def test_methods_that_callers_need_are_there() -> None:
     page = DOC.read_text(encoding="utf-8")
+    headings = [line for line in page.splitlines() if line.startswith("##")]
+    assert len(headings) == len(set(headings))
     assert {"generate", "stream", "chat", "plan", "score", "choose", "session", "close"} <= {
         line.split(".")[1] for line in page.splitlines() if line.startswith("### LLM.")
     }
