@@ -16,6 +16,7 @@ from pathlib import Path
 from umbel.cli.job_setup import build_job
 from umbel.config import EngineConfig
 from umbel.cost.machine import named
+from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output
@@ -32,6 +33,7 @@ class InstantEngine:
         self.spec = read_spec(resolve_model(model))
         self.planning = 0.0
         self.first_token = None
+        self.keeps_unfinished = False
         self.machine = named("a100")  # from a data sheet: measuring this one is start-up, not work per row
 
     def plan_for(self, workload: Workload) -> Plan:
@@ -48,29 +50,38 @@ class InstantEngine:
         for row in plan.order.tolist():
             yield Output(row, sizes[row], (Completion(0, " a b c d", (10, 11, 12, 13), "length"),))
 
+    def execute_all(self, arrivals: Arrivals, stops: object = None) -> Iterator[tuple[int, Output]]:
+        """Outputs of one workload after the other."""
+        number = 0
+        while (taken := arrivals.take(wait=True)) is not None:
+            for output in self.execute(*taken):
+                yield number, output
+            number += 1
+
     def stats(self) -> Stats:
         """No totals."""
         return Stats()
 
 
-def write_rows(path: Path, rows: int, *, ids: bool) -> None:
-    """Short rows: 'Is <number> even or odd?'."""
+def write_rows(path: Path, rows: int, *, ids: bool, columns: bool) -> None:
+    """Short rows: 'Is <number> even or odd?'; with `columns` three fields more, which come back."""
     with path.open("w") as out:
         for i in range(rows):
             name = {"custom_id": f"row-{i}"} if ids else {}
-            out.write(json.dumps({**name, "prompt": f"Is {i * 7919} even or odd?", "max_tokens": 4}) + "\n")
+            more = {"label": "odd" if i % 2 else "even", "source": f"file-{i % 97}", "score": i / 7} if columns else {}
+            out.write(json.dumps({**name, **more, "prompt": f"Is {i * 7919} even or odd?", "max_tokens": 4}) + "\n")
 
 
 def main() -> None:
-    """Measure with and without custom ids."""
+    """Measure with and without custom ids and columns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--model", default="demo")
     asked = parser.parse_args()
-    for ids in (False, True):
+    for ids, columns in ((False, False), (True, False), (True, True)):
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-            write_rows(source, asked.rows, ids=ids)
+            write_rows(source, asked.rows, ids=ids, columns=columns)
             reading = {"template": None, "chat": False, "strict": False, "names": ()}
             job = build_job(EngineConfig(asked.model), {}, reading, source, output, order="input", fresh=False)
             engine = InstantEngine(asked.model)
@@ -83,7 +94,8 @@ def main() -> None:
                 f"{cpu / asked.rows * 1e6:.1f} us of processor and {wall / asked.rows * 1e6:.1f} us of wall time a row"
             )
             apart = f"{engine.planning / asked.rows * 1e6:.1f} us of it planning"
-            named_rows = f"{asked.rows:,} rows, custom ids {'yes' if ids else 'no'}"
+            kind = f"custom ids {'yes' if ids else 'no'}, columns {'yes' if columns else 'no'}"
+            named_rows = f"{asked.rows:,} rows, {kind}"
             print(f"{named_rows}: {each}, {apart}; by phase (wall): {phases}")
 
 

@@ -57,8 +57,9 @@ def cells_of(column: Any) -> list[Any]:
     if kinds.is_time64(kind) and kind.unit == "ns":
         column = column.cast("string")
     if kinds.is_timestamp(kind) and kind.unit == "ns":
-        rest = [None if value is None else value % 1_000 for value in column.cast("int64").to_pylist()]
-        times = _cells(column.cast(pyarrow.timestamp("us", kind.tz), safe=False))
+        parts = [(None, None) if n is None else divmod(n, 1_000) for n in column.cast("int64").to_pylist()]
+        rest = [nanoseconds for _, nanoseconds in parts]
+        times = _cells(pyarrow.array([us for us, _ in parts], "int64").cast(pyarrow.timestamp("us", kind.tz)))
         return [_with_rest(when, more) for when, more in zip(times, rest, strict=True)]
     return _cells(column)
 

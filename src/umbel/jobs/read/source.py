@@ -80,6 +80,7 @@ class Source:
         parser = RowParser(self.options, self.notes, None, template, table=found.table)
         if found is LINES:
             parser.endpoint = find_endpoint(self.path) if template is None else None
+            parser.check_options()
         return parser
 
     def kinds(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from umbel.errors import InvalidRequest
+from umbel.errors import InvalidRequest, UsageError
 from umbel.ir import body as wire
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
@@ -54,6 +54,14 @@ class RowParser:
         if self.template is not None:
             self._data = self.template.columns  # a column that feeds the prompt is no sampling field, whatever its name
         self.keeping = Keeping(self.options, self.table, self._data, self.template is not None)
+
+    def check_options(self) -> None:
+        """Raise UsageError for columns that OpenAI batch lines have no place for."""
+        asked = self.options
+        given = {"--keep": asked.keep is not None, "--id": asked.id_column is not None}
+        given["--include-prompt"] = asked.include_prompt
+        for option in [name for name, is_given in given.items() if is_given and self.endpoint is not None]:
+            raise UsageError(f"{option}: the input has OpenAI batch lines, and so has the output, without other fields")
 
     @property
     def style(self) -> Style:

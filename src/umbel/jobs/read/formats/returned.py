@@ -37,10 +37,16 @@ def given_back(column: pyarrow.Array) -> Cells:
         return list(column.cast(pyarrow.int64()).to_pylist())
     if kinds.is_time64(kind) and kind.unit == "ns":
         return list(column.cast(pyarrow.string()).to_pylist())
-    texts = [None if isinstance(value, InvalidRequest) else value for value in cells_of(column, "")]
-    if kinds.is_timestamp(kind) and kind.unit == "ns":
-        return list(map(_with_nanoseconds, texts, column.cast(pyarrow.int64()).to_pylist()))
-    return texts
+    if not (kinds.is_timestamp(kind) and kind.unit == "ns"):
+        return _readable(column)
+    counts = column.cast(pyarrow.int64()).to_pylist()
+    whole = [None if count is None else count // 1_000 for count in counts]  # a cast would round times before 1970 up
+    texts = _readable(pyarrow.array(whole, pyarrow.int64()).cast(pyarrow.timestamp("us", kind.tz)))
+    return list(map(_with_nanoseconds, texts, counts))
+
+
+def _readable(column: pyarrow.Array) -> Cells:
+    return [None if isinstance(value, InvalidRequest) else value for value in cells_of(column, "")]
 
 
 def kind_back(kind: pyarrow.DataType) -> pyarrow.DataType:
