@@ -236,6 +236,35 @@ def test_draws_are_keyed_by_the_id_where_there_is_one(tmp_path: Path) -> None:
     assert keys == [[key_of("a"), 1, key_of("b")], [key_of("b"), key_of("a")]]
 
 
+def test_ids_of_a_column_repeat_in_large_files_too(tmp_path: Path) -> None:
+    from tests.jobs.fakes import CONTEXT, WIDTH, FakeTokenizer
+    from umbel.jobs.read.prepare import WindowBuilder
+    from umbel.jobs.read.windows import open_feed
+
+    rows = [{"key": i % 40, "custom_id": "same", "prompt": "x"} for i in range(41)]
+    source = Source(write_rows(tmp_path / "in.jsonl", rows), ReadOptions(id_column="key"))
+    feed = open_feed(source, b"", lambda: WindowBuilder(FakeTokenizer(), WIDTH, CONTEXT), small=0)
+    assert [row.row for window in feed.windows() for row in window.faults] == [40]
+
+
+def test_openai_lines_that_were_not_reached_have_expired(tmp_path: Path) -> None:
+    from umbel.ir.budget import Budget
+
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    line = {"method": "POST", "url": "/v1/chat/completions", "body": body, "label": "x"}
+    source = write_rows(tmp_path / "in.jsonl", [{"custom_id": str(i), **line} for i in range(3)])
+    assert make_job(source, tmp_path / "out.jsonl", budget=Budget(None, 2)).run().exit_code == 5
+    found = read_rows(tmp_path / "out.jsonl")
+    expired = [row["error"]["code"] for row in found if row["response"] is None]
+    (answer,) = [row["response"]["body"] for row in found if row["response"]]
+    assert expired == ["batch_expired"] * 2 and "label" not in found[0]
+    assert answer["created"] == 1_700_000_000 and answer["system_fingerprint"].startswith("fp_")
+    verdict = verify(source, tmp_path / "out.jsonl")
+    assert (verdict.findings, verdict.codes) == ([], {"batch_expired": 2})
+    with pytest.raises(UsageError, match="--id: the input has OpenAI batch lines"):
+        run(tmp_path, source, "other.jsonl", id_column="label")
+
+
 class TestErrorsFile:
     def run(self, directory: Path, **more: Any) -> tuple[Path, Path, Path]:
         from dataclasses import replace

@@ -178,7 +178,7 @@ def open_feed(
     if not source.holds_more(small):
         return InOrder(source, done, builder)
     sizes = sizes or WindowSizes()
-    if not source.seekable:
+    if not source.seekable or source.options.id_column is not None:  # the scan looks for custom_id alone
         return InOrder(source, done, builder, sizes)
     found = outline(source.path, _markers(parser), meanwhile)
     if not len(found):
