@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in options.jobs:
             source, rows = Path(place, f"{kind}.jsonl"), rows_of(kind, options.rows)
             source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            found, end = readings(source, Path(place, f"{kind}.out"), options.model)
+            found, end = readings(source, Path(place, f"{kind}.out.jsonl"), options.model)
             counted = errors(found, end) if found else []
             if not counted:
                 print(f"{kind:<10} {len(rows):>5} {'too short to be read':>32}")
