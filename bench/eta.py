@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from umbel.cli.job_options import ReadingOptions
 from umbel.cli.job_setup import build_job
 from umbel.config import EngineConfig
+from umbel.ir.params import SamplingParams
 from umbel.jobs.progress import Progress, Reading
 
 EVERY_SECONDS = 0.25
@@ -28,7 +30,6 @@ FROM, TO = (
     0.95,
 )  # shares of the running time; in the last moments a tenth of a second is a large share of what is left
 MOST_ERROR = 0.2
-_READING = {"template": None, "chat": False, "strict": False, "names": (), "choices": None, "calibration_prompt": None}
 JOBS = ("short", "long", "limits", "unbound", "samples", "twins", "shared", "prompts", "mixed", "few")
 
 
@@ -58,7 +59,7 @@ def rows_of(kind: str, count: int) -> list[dict[str, Any]]:
 def readings(source: Path, output: Path, model: str) -> tuple[list[tuple[float, Reading]], float]:
     """What a job said while it ran, each with its time, and when it was over."""
     config = EngineConfig(model, dtype="float32", threads=1)
-    job = build_job(config, {}, _READING, source, output, order="input", fresh=False)
+    job = build_job(config, SamplingParams(), ReadingOptions(), source, output, order="input", fresh=False)
     found: list[tuple[float, Reading]] = []
     over = threading.Event()
 

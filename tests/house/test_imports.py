@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": ENGINE | {"api", "jobs"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
     "cli": ENGINE | SURFACES | {"api", "profile", "measure"},
+    "__main__": {"cli"},
 }
 OPEN = {"errors", "config"}
 

@@ -25,14 +25,19 @@ Watchers = Annotated[
     list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
 ]
 Speculate = Annotated[str, Option(help="Who proposes tokens, for a step to check several: {choices}.")]
-Several = Annotated[int, Option(help="Devices, or processes of a CPU, that answer a part each.")]
+Several = Annotated[
+    int,
+    Option("--data-parallel-size", "-dp", help="Devices, or processes of a CPU, that answer a part each."),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What `umbel plan` plans for is what `umbel run` runs by: both take these, with these defaults."""
+    """Engine: how answers are computed; what is not given follows from the data, the model and the machine."""
 
     dtype: Dtype = "auto"
+    device: Device = "auto"
+    load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto"
     threads: Annotated[int | None, Option(help="CPU threads.")] = None
     kv_tokens: KVTokens = None
     page_size: PageSize = PAGE_SIZE
@@ -42,7 +47,9 @@ class EngineOptions:
     linear: Linear = "dense"
     kv_cache_dtype: KVCacheDtype = "auto"
     attention_backend: AttentionBackend = "auto"
-    tensor_parallel_size: Annotated[int, Option(help="Devices that hold a part of each layer.")] = 1
+    tensor_parallel_size: Annotated[
+        int, Option("--tensor-parallel-size", "-tp", help="Devices that hold a part of each layer.")
+    ] = 1
     data_parallel_size: Several = 1
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False
     watchers: Watchers = None

@@ -6,8 +6,9 @@ import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from umbel.cli.job_options import ReadingOptions
 from umbel.cli.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 def build_job(
     config: EngineConfig,
-    sampling: dict[str, Any],
-    reading: dict[str, Any],
+    defaults: SamplingParams,
+    reading: ReadingOptions,
     source: Path,
     output: Path,
     *,
@@ -45,18 +46,17 @@ def build_job(
     profile: Recorder | None = None,
     errors: Path | None = None,
 ) -> Job:
-    """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError, InvalidRequest for defaults."""
+    """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError."""
     if config.data_parallel_size > 1:
         check_replicas(config, profiled=profile is not None)
-    defaults = SamplingParams(**{name: value for name, value in sampling.items() if value not in (None, [])})
     check_paths(source, output)
     check_file(source)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
     spec = read_spec(directory)
-    names = model_names(config.model, directory, reading["names"])
+    names = model_names(config.model, directory, reading.served_model_name or ())
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
-    files, given = hash_model(directory), reading["names"]
+    files, given = hash_model(directory), reading.served_model_name or ()
     seen, since = stamp_of(source), time.time_ns()
     identity = fingerprint(source, options, files, config.identity, version("umbel"), given)
     job = JobSpec(

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from umbel.cli.arguments import Argument, Option
-from umbel.cli.engine_options import EngineOptions
+from umbel.cli.job_options import JobOptions, ViewOptions
 from umbel.config import EngineConfig
-from umbel.ir.budget import Budget
 
 if TYPE_CHECKING:
     from umbel.cost.machine import Machine
@@ -23,26 +21,28 @@ if TYPE_CHECKING:
     from umbel.ir.workload import Workload
 
 
-def plan_command(
-    file: Annotated[Path, Argument(help="Input: JSONL, OpenAI batch lines, Parquet or CSV.")],
-    model: Annotated[str, Option("-m", "--model", help="'demo', a directory (config.json is enough), or a hub id.")],
-    prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
-    chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
-    choices: Annotated[str | None, Option(help="Labels of which each row gets the most likely one.")] = None,
-    calibration_prompt: Annotated[str | None, Option(help="With --choices: a prompt without content.")] = None,
-    max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
-    served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    engine: EngineOptions = EngineOptions(),
-    machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
-    deadline: Annotated[str | None, Option(help="Say what fits into 90, 90s, 15m or 2h of running.")] = None,
-    max_output_tokens_total: Annotated[int | None, Option(help="Say what fits into so many tokens.")] = None,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
-    html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
-) -> None:
-    """Show the plan of a job without running it."""
+def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
+    """Show the plan of a job without running it: what is computed, in which order, memory and time.
+
+    It takes the options of umbel run, so that one line serves both; the weights are not needed.
+
+    \f
+    Examples:
+      umbel plan tasks.jsonl -m demo
+      umbel plan tasks.jsonl -m demo --temperature 0 --deadline 30m
+      umbel plan tasks.jsonl -m demo --machine h200 --html plan.html
+
+    Exit codes: 0 the plan was printed, 2 usage (also an empty file), 4 the input cannot be read, 6 a row does not fit
+    this machine, 141 the reader of the output left.
+    """
+    job.check()
+    return show_plan(job, view)
+
+
+def show_plan(job: JobOptions, view: ViewOptions) -> int:
+    """Print the plan of a job, or write it where asked; returns the exit code. Raises UmbelError."""
     # Imported when the command runs, so that --help is quick.
     from umbel.cli.reading import LateTokenizer, model_names, read_options
-    from umbel.ir.params import SamplingParams
     from umbel.jobs.read.prepare import prepare
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
@@ -50,16 +50,15 @@ def plan_command(
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.deal.fit import fits_of, fits_text
 
+    file, html = job.source, view.html
     if html is not None:
         _check_page(html, file)
-    budget = Budget.of(deadline, max_output_tokens_total)
-    config, target = _aim(engine.config(model), machine)
-    directory = resolve_model(model)
+    budget = job.budget.budget()
+    config, target = _aim(job.config, view.machine)
+    directory = resolve_model(job.model)
     spec = read_spec(directory)
-    reading = {"template": prompt, "chat": chat, "strict": False}
-    reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
-    names = frozenset(model_names(model, directory, served_model_name or ()))
-    options = read_options(SamplingParams(max_tokens=max_tokens), reading, spec.vocab_size, names)
+    names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
+    options = read_options(job.sampling.params(), replace(job.reading, strict=False), spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(directory)
     with readable(file) as source:
         prepared = prepare(Source(source, options, notes), tokenizer, spec.vocab_size, spec.max_positions)
@@ -70,7 +69,8 @@ def plan_command(
     text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
     if html is not None:
         _write_page(html, plan, file.name, text)
-    print(_json(plan, prepared.rows, prepared.faults, fits) if as_json else text, end="")
+    print(_json(plan, prepared.rows, prepared.faults, fits) if view.as_json else text, end="")
+    return 0
 
 
 def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:

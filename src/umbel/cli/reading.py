@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from umbel.cli.job_options import ReadingOptions
 from umbel.config import readable
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.branches import Branches
@@ -76,24 +77,24 @@ class LateTokenizer:
 
 
 def read_options(
-    defaults: SamplingParams, reading: dict[str, Any], width: int | None, models: frozenset[str] | None
+    defaults: SamplingParams, reading: ReadingOptions, width: int | None, models: frozenset[str] | None
 ) -> ReadOptions:
     """Reader settings from the command line's. Raises UsageError for a template that cannot be read."""
-    if reading["template"] is not None:
-        Template.parse(reading["template"])
-    elif reading["chat"]:
+    if reading.prompt is not None:
+        Template.parse(reading.prompt)
+    elif reading.chat:
         raise UsageError("--chat: only means something with --prompt")
     return ReadOptions(
         defaults,
-        reading["template"],
-        reading["chat"],
-        reading["strict"],
+        reading.prompt,
+        reading.chat,
+        reading.strict,
         width,
         models,
-        branches=_branches(reading.get("choices"), reading.get("calibration_prompt")),
-        keep=kept_names(reading.get("keep")),
-        id_column=reading.get("id"),
-        include_prompt=reading.get("include_prompt", False),
+        branches=_branches(reading.choices, reading.calibration_prompt),
+        keep=kept_names(reading.keep_columns),
+        id_column=reading.id_column,
+        include_prompt=reading.include_prompt,
     )
 
 

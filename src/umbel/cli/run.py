@@ -5,110 +5,57 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from umbel.cli import engine_options
-from umbel.cli.arguments import Argument, Option
-from umbel.cli.engine_options import EngineOptions
-from umbel.config import EngineConfig
-from umbel.errors import InvalidRequest, UsageError
-from umbel.ir.budget import Budget, seconds_of
-from umbel.ir.stops import GRACE_SECONDS
+from umbel.cli.arguments import Option
+from umbel.cli.job_options import JobOptions, ViewOptions
+from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.jobs.summary import Summary
 
-_INPUT = "JSON lines (plain or OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is standard input."
-_RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
-_PROFILE = "Tell where the time went; a timeline goes to PATH, or to OUTPUT.profile.json."
-_CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
-_CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
-_GRACE = "After a stop, let rows that are near their end go on so long."
-_OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
-_KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
-_ID = "The column that gives a row its custom_id [custom_id, else its number]."
-_ERRORS = "Write the rows that failed to this file; the output has the others."
-
 
 def run_command(
-    model: Annotated[str, Option("-m", "--model", help="'demo', a directory, or a hub id.")],
-    output: Annotated[Path, Option("-o", "--output", "--output-file", help=_OUTPUT)],
-    file: Annotated[Path | None, Argument(help=_INPUT)] = None,
-    input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None,
-    max_tokens: Annotated[
-        int | None, Option(help="For rows that set none [context's end, text completions 16].")
-    ] = None,
-    temperature: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
-    top_p: Annotated[float | None, Option(help="For rows that set none [1.0].")] = None,
-    top_k: Annotated[int | None, Option(help="For rows that set none [0: all].")] = None,
-    stop: Annotated[list[str] | None, Option(help="Stop string for rows that set none; repeatable.")] = None,
-    seed: Annotated[int, Option(help="Seed of rows that set none.")] = 0,
-    prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None,
-    chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False,
-    keep_columns: Annotated[str | None, Option("--keep", help=_KEEP)] = None,
-    id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None,
-    include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False,
-    choices: Annotated[str | None, Option(help=_CHOICES)] = None,
-    calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None,
-    served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None,
-    engine: EngineOptions = EngineOptions(),
-    device: engine_options.Device = "auto",
-    load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto",
-    deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.")] = None,
-    max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None,
-    grace: Annotated[str, Option(help=_GRACE)] = f"{GRACE_SECONDS:.0f}s",
-    errors: Annotated[Path | None, Option(help=_ERRORS, metavar="FILE")] = None,
-    order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input",
-    summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None,
-    profile: Annotated[str | None, Option(help=_PROFILE, metavar="PATH", bare=True)] = None,
-    strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False,
-    fresh: Annotated[bool, Option("--fresh", help="Forget an earlier run and replace its output.")] = False,
-    retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False,
-    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False,
+    job: JobOptions,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan, as umbel plan does, and run nothing.")] = False,
+    view: ViewOptions = ViewOptions(),
     own_process: bool = False,
 ) -> int:
     """Run every row of FILE through a model and write one answer per row.
 
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
-    they come: after a crash or a stop, the same command continues. Exit codes: 0 all rows answered, 2 usage, 3 some
-    rows failed, 4 input invalid, 5 stopped by --deadline or --max-output-tokens-total (the output has an error row for
-    each row that was not run; run again to go on), 75 stopped by Ctrl-C, SIGTERM or
-    SIGHUP (run again to go on), 130 a second Ctrl-C.
+    they come: after a crash or a stop, the same command continues.
+
+    \f
+    Examples:
+      umbel run tasks.jsonl -o answers.jsonl -m demo --temperature 0
+      umbel run mail.csv -o labels.parquet -m Qwen/Qwen3-0.6B --chat --prompt 'Spam or not? {body}' --max-tokens 3
+      umbel run tasks.jsonl -o answers.jsonl -m demo --deadline 30m
+
+    Exit codes: 0 all rows answered, 1 internal error, 2 usage (also an empty file), 3 some or all rows failed, 4 the
+    input cannot be read, or --strict found a fault (nothing was run), 5 stopped by --deadline or
+    --max-output-tokens-total (the output has an error row for each row that was not run; run again to go on), 6 does
+    not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a second Ctrl-C.
     """
-    sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop}
-    config = engine.config(model, device=device, seed=seed, load_format=load_format)
-    reading = {"template": prompt, "chat": chat, "strict": strict, "names": served_model_name or ()}
-    reading |= {"choices": choices, "calibration_prompt": calibration_prompt}
-    reading |= {"keep": keep_columns, "id": id_column, "include_prompt": include_prompt}
-    paths = _paths(file, input_file, output, summary)
-    paths["trace"] = _trace_path(profile, output)
+    job.check()
+    if dry_run:
+        from umbel.cli.plan import show_plan
+
+        return show_plan(job, view)
+    view.check_unused()
+    if job.output.output is None:
+        raise UsageError("-o/--output is missing; see umbel run --help")
+    paths = {"input": job.source, "output": job.output.output, "summary": job.output.summary}
+    paths["trace"] = _trace_path(job.output.profile, job.output.output)
     _check_extras(paths)
-    how = {"order": order, "fresh": fresh, "retry_failed": retry_failed, "grace": seconds_of(grace, "--grace")}
-    how |= {"errors": errors}
-    budget = Budget.of(deadline, max_output_tokens_total)
-    return _run(config, sampling, reading, paths, how, budget, quiet=quiet, own_process=own_process)
+    return _run(job, paths, own_process=own_process)
 
 
-def _paths(file: Path | None, input_file: Path | None, output: Path, summary: Path | None) -> dict[str, Any]:
-    if (file is None) == (input_file is None):
-        raise UsageError("give one input: umbel run FILE -o OUT --model M")
-    return {"input": file or input_file, "output": output, "summary": summary}
-
-
-def _run(
-    config: EngineConfig,
-    sampling: dict[str, Any],
-    reading: dict[str, Any],
-    paths: dict[str, Any],
-    how: dict[str, Any],
-    budget: Budget,
-    *,
-    quiet: bool,
-    own_process: bool,
-) -> int:
+def _run(asked: JobOptions, paths: dict[str, Any], *, own_process: bool) -> int:
     """Run the job. Times count from the start of the process where it exists for this command only."""
     from umbel.cli.display import closing_lines, say, showing
     from umbel.cli.job_setup import build_job
+    from umbel.ir.budget import seconds_of
     from umbel.jobs.read.spool import readable
 
     recorder, began = None, process_start() if own_process else time.monotonic()
@@ -117,14 +64,17 @@ def _run(
 
         recorder = Recorder(int(began * 1e9))
     with readable(paths["input"], paths["output"].parent) as source:
-        try:
-            job = build_job(config, sampling, reading, source, paths["output"], **how, budget=budget, profile=recorder)
-        except InvalidRequest as error:
-            raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
-        job.began, job.last = began, own_process
-        with showing(job.progress, quiet=quiet):
-            result = job.run()
-    say(closing_lines(result, quiet=quiet))
+        built = build_job(
+            *(asked.config, asked.sampling.params(), asked.reading, source, paths["output"]),
+            **{name: getattr(asked.output, name) for name in ("order", "fresh", "retry_failed", "errors")},
+            budget=asked.budget.budget(),
+            grace=seconds_of(asked.budget.grace, "--grace"),
+            profile=recorder,
+        )
+        built.began, built.last = began, own_process
+        with showing(built.progress, quiet=asked.output.quiet):
+            result = built.run()
+    say(closing_lines(result, quiet=asked.output.quiet))
     _write_summary(result, paths["summary"])
     if recorder is not None:
         from umbel.cli.profile import show_profile

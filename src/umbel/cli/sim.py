@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from umbel.cli import engine_options
 from umbel.cli.arguments import Argument, Option
+from umbel.cli.job_options import ReadingOptions
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.cost.known import Known
     from umbel.cost.machine import Machine
+    from umbel.ir.params import SamplingParams
     from umbel.ir.spec import ModelSpec
     from umbel.sim.case import SimCase
     from umbel.sim.simulate import Outcome
@@ -50,6 +53,7 @@ def sim_command(
     where what a cache lost and computed again counts as computed.
     """
     from umbel.cost.machine import named
+    from umbel.ir.params import SamplingParams
     from umbel.sim.case import SimCase
     from umbel.sim.model import find_model
     from umbel.sim.simulate import simulate
@@ -59,8 +63,8 @@ def sim_command(
     target = named(machine)
     spec, directory = find_model(model)
     texts = _Texts(tokenizer or directory, model)
-    reading = {"template": prompt, "chat": chat, "strict": False, "max_tokens": max_tokens}
-    workload, lengths = _read(file, trace, rows, spec, texts, reading)
+    read = partial(_read_job, reading=ReadingOptions(prompt, chat), defaults=SamplingParams(max_tokens=max_tokens))
+    workload, lengths = _read(file, trace, rows, spec, texts, read)
     known = None if directory is None else _known(spec, directory, target, config)
     case = SimCase(workload, spec, target, config, lengths, known)
     progress = _Progress()
@@ -91,7 +95,7 @@ def _names(policies: str | None, *, ablations: bool) -> list[str]:
 
 
 def _read(
-    file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]
+    file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: _Texts, read_job: Callable[..., Any]
 ) -> tuple[Any, Any]:
     """The workload, and the lengths of its answers where they are known."""
     from umbel.sim.synthetic import PREFIX, Synthetic
@@ -104,18 +108,17 @@ def _read(
         if read.dropped:
             _say(f"{read.dropped:,} rows left out: empty, or longer than the model's {spec.max_positions:,} positions")
         return read.workload, read.lengths
-    return _read_job(Path(file), spec, texts, reading), None
+    return read_job(Path(file), spec, texts), None
 
 
-def _read_job(file: Path, spec: ModelSpec, texts: _Texts, reading: dict[str, Any]) -> Any:
+def _read_job(file: Path, spec: ModelSpec, texts: _Texts, *, reading: ReadingOptions, defaults: SamplingParams) -> Any:
     """The rows of a job that could run, as `umbel plan` reads them."""
     from umbel.cli.reading import read_options
-    from umbel.ir.params import SamplingParams
     from umbel.jobs.read.prepare import prepare
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
 
-    options = read_options(SamplingParams(max_tokens=reading["max_tokens"]), reading, spec.vocab_size, None)
+    options = read_options(defaults, reading, spec.vocab_size, None)
     with readable(file) as source:
         prepared = prepare(Source(source, options), texts, spec.vocab_size, spec.max_positions)
     if prepared.faults:

@@ -1,0 +1,176 @@
+"""What `umbel run` runs and `umbel plan` plans: the options that both take, in groups, and what becomes of them.
+
+An option is a line in its group; a command that takes `JobOptions` takes it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from umbel.cli.arguments import Argument, Option, declared
+from umbel.cli.engine_options import EngineOptions
+from umbel.config import EngineConfig
+from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.stops import GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from umbel.ir.budget import Budget
+    from umbel.ir.params import SamplingParams
+
+_INPUT = "JSON lines (plain or OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is standard input."
+_OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
+_KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
+_ID = "The column that gives a row its custom_id [custom_id, else its number]."
+_ERRORS = "Write the rows that failed to this file; the output has the others."
+_GRACE = "After a stop, let rows that are near their end go on so long."
+_RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
+_PROFILE = "Tell where the time went; a timeline goes to FILE, or to OUTPUT.profile.json."
+_CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
+_CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """Sampling, for rows that do not set it themselves."""
+
+    max_tokens: Annotated[
+        int | None,
+        Option(
+            *("--max-tokens", "--max-completion-tokens"),
+            help="Most tokens of an answer [context's end, text completions 16].",
+        ),
+    ] = None
+    temperature: Annotated[float | None, Option(help="0 takes the most likely token [1.0].")] = None
+    top_p: Annotated[float | None, Option(help="Sample from the most likely tokens of this share [1.0].")] = None
+    top_k: Annotated[int | None, Option(help="Sample from so many of the most likely tokens [0: all].")] = None
+    min_p: Annotated[float | None, Option(help="Leave out tokens below this share of the likeliest one [0.0].")] = None
+    n: Annotated[int | None, Option(help="Answers of each row [1].")] = None
+    stop: Annotated[list[str] | None, Option(help="A text that ends an answer; repeatable.")] = None
+    stop_token_ids: Annotated[
+        list[int] | None, Option("--stop-token-id", "--stop-token-ids", help="A token that does; repeatable.")
+    ] = None
+    include_stop_str_in_output: Annotated[
+        bool, Option("--include-stop-str-in-output", help="Keep the stop string at the end of the answer.")
+    ] = False
+    ignore_eos: Annotated[bool, Option("--ignore-eos", help="Go on behind the model's end token.")] = False
+    min_tokens: Annotated[int | None, Option(help="Fewest tokens of an answer [0].")] = None
+    logprobs: Annotated[
+        int | None, Option(help="Log-probabilities: of the tokens written and so many likely ones.")
+    ] = None
+    prompt_logprobs: Annotated[int | None, Option(help="The same of the prompt's tokens.")] = None
+    keep_special_tokens: Annotated[
+        bool, Option("--no-skip-special-tokens", help="Show end tokens and the like in the text.")
+    ] = False
+    seed: Annotated[int, Option(help="Seed of rows that have none of their own.")] = 0
+
+    def params(self) -> SamplingParams:
+        """The defaults of rows. Raises UsageError for a value that cannot be."""
+        from umbel.ir.params import SamplingParams
+
+        given = asdict(self)
+        del given["seed"]  # of the job: rows draw by it and their key
+        given["skip_special_tokens"] = not given.pop("keep_special_tokens")
+        try:
+            return SamplingParams(**{name: value for name, value in given.items() if value not in (None, [])})
+        except InvalidRequest as error:
+            raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """Prompts and how the input is read."""
+
+    prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None
+    chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
+    keep_columns: Annotated[str | None, Option("--keep", help=_KEEP)] = None
+    id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None
+    include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
+    choices: Annotated[str | None, Option(help=_CHOICES)] = None
+    calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None
+    served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
+    strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOptions:
+    """Budget: what fits best is done first; the same command goes on later."""
+
+    deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.", metavar="TIME")] = None
+    max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None
+
+    grace: Annotated[str, Option(help=_GRACE, metavar="TIME")] = f"{GRACE_SECONDS:.0f}s"
+
+    def budget(self) -> Budget:
+        """The limits of the run. Raises UsageError."""
+        from umbel.ir.budget import Budget
+
+        return Budget.of(self.deadline, self.max_output_tokens_total)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Output."""
+
+    output: Annotated[Path | None, Option("-o", "--output", "--output-file", help=_OUTPUT)] = None
+    errors: Annotated[Path | None, Option(help=_ERRORS)] = None
+    order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input"
+    summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None
+    profile: Annotated[str | None, Option(help=_PROFILE, metavar="FILE", bare=True)] = None
+    resume: Annotated[bool, Option("--resume", help="Continue an earlier run, which happens without it, too.")] = False
+    fresh: Annotated[
+        bool,
+        Option("--overwrite", "--fresh", help="Forget an earlier run and replace its output.", destroys=True),
+    ] = False
+    retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False
+    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """The plan (umbel plan, or with --dry-run)."""
+
+    machine: Annotated[str, Option(help="The machine to plan for: this (measured), h200 or a100.")] = "this"
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False
+    html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None
+
+    def check_unused(self) -> None:
+        """Raise UsageError where an option asks for a plan and a run is asked for."""
+        for option in declared(ViewOptions):
+            if getattr(self, option.name) != option.default:
+                raise UsageError(f"{option.names[-1]} is about a plan: take umbel plan, or --dry-run")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """Job."""
+
+    model: Annotated[
+        str, Option("-m", "--model", help="'demo', a directory, or a hub id; to plan, config.json is enough.")
+    ]
+    file: Annotated[Path | None, Argument(help=_INPUT)] = None
+    input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None
+    sampling: SamplingOptions = SamplingOptions()
+    reading: ReadingOptions = ReadingOptions()
+    budget: BudgetOptions = BudgetOptions()
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    output: OutputOptions = OutputOptions()
+
+    @property
+    def source(self) -> Path:
+        """The input. Raises UsageError unless there is one of them."""
+        found = self.file or self.input_file
+        if found is None or (self.file and self.input_file):
+            raise UsageError("give one input: umbel run FILE -o OUT --model M")
+        return found
+
+    @property
+    def config(self) -> EngineConfig:
+        """The settings of the engine. Raises UsageError."""
+        return self.engine.config(self.model, seed=self.sampling.seed)
+
+    def check(self) -> None:
+        """Raise UsageError for options that contradict one another."""
+        if self.output.resume and self.output.fresh:
+            raise UsageError("--resume continues an earlier run and --overwrite forgets it: give one of them")
