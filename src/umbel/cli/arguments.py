@@ -79,7 +79,7 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredOption:
     """An option or argument as a command declares it, under the `heading` of its group ("" for none)."""
 
     name: str
@@ -96,9 +96,9 @@ class Declared:
         return self.told.names or (f"--{self.name.replace('_', '-')}",)
 
 
-def declared(taker: Callable[..., Any], heading: str = "") -> list[Declared]:
+def declared(taker: Callable[..., Any], heading: str = "") -> list[DeclaredOption]:
     """All options that a command, or a group of them, takes, in order."""
-    hints, found = get_type_hints(taker, include_extras=True), list[Declared]()
+    hints, found = get_type_hints(taker, include_extras=True), list[DeclaredOption]()
     if isinstance(taker, type):  # a group, whose parameters are its fields
         hints = get_type_hints(taker, include_extras=True)
         defaults = {f.name: Parameter.empty if f.default is MISSING else f.default for f in fields(taker)}
@@ -106,7 +106,7 @@ def declared(taker: Callable[..., Any], heading: str = "") -> list[Declared]:
         defaults = {name: parameter.default for name, parameter in signature(taker).parameters.items()}
     for name, default in defaults.items():
         if get_origin(hints[name]) is Annotated:
-            found.append(Declared(name, *get_args(hints[name]), default, heading))
+            found.append(DeclaredOption(name, *get_args(hints[name]), default, heading))
         elif _is_group(hints[name]):
             found += declared(hints[name], _heading(hints[name]))
     return found
@@ -131,7 +131,7 @@ def _gathered(taker: Callable[..., Any], values: dict[str, Any]) -> dict[str, An
     return found
 
 
-def _not_known(given: str, actions: Sequence[argparse.Action], options: Sequence[Declared]) -> str:
+def _not_known(given: str, actions: Sequence[argparse.Action], options: Sequence[DeclaredOption]) -> str:
     """What is said of an option or argument that there is not: never the name of one that destroys something."""
     if not given.startswith("-"):
         return f"no argument {given!r}"
@@ -174,7 +174,7 @@ class _Parser(argparse.ArgumentParser):
 _METAVARS = MappingProxyType({int: "INT", float: "FLOAT", Path: "FILE"})
 
 
-def _fill(parser: argparse.ArgumentParser, options: Sequence[Declared]) -> list[argparse.Action]:
+def _fill(parser: argparse.ArgumentParser, options: Sequence[DeclaredOption]) -> list[argparse.Action]:
     """Add options to a parser, those of a group under its heading; places first in the help."""
     parser.add_argument("-h", "--help", action="help", help="Show this and exit.")
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
@@ -184,7 +184,7 @@ def _fill(parser: argparse.ArgumentParser, options: Sequence[Declared]) -> list[
     return [_add(groups[option.heading] if option.names else parser, option) for option in options]
 
 
-def _add(parser: argparse._ActionsContainer, option: Declared) -> argparse.Action:
+def _add(parser: argparse._ActionsContainer, option: DeclaredOption) -> argparse.Action:
     """Add one option or argument to a parser or a group of it."""
     kind, told, default = option.kind, option.told, None if option.default is Parameter.empty else option.default
     more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
