@@ -198,9 +198,9 @@ def test_a_job_without_a_plan_has_a_report_all_the_same(tmp_path: Path) -> None:
 
 def test_no_store_is_a_usage_error_and_makes_none(tmp_path: Path) -> None:
     for odd in (Path("/"), tmp_path / ("x" * 300)):
-        with pytest.raises(UsageError, match=r"is a directory|no job to report on"):
+        with pytest.raises(UsageError, match=r"is a directory|no job to look at"):
             read_report(odd)
-    with pytest.raises(UsageError, match="no job to report on"):
+    with pytest.raises(UsageError, match="no job to look at"):
         read_report(tmp_path / "out.jsonl")
     assert not store_path(tmp_path / "out.jsonl").exists()
 

@@ -92,6 +92,17 @@ def test_the_interval_holds_the_truth_nine_times_of_ten() -> None:
     assert high > 1.5 * low
 
 
+def test_the_interval_of_all_answers_stays_within_what_they_may_be() -> None:
+    """Two rows of at most three tokens write two to six in all, whatever earlier answers were like."""
+    known = {"": LengthCurve.of(np.array([1, 2, 3, 3, 2, 1, 3]))}
+    workload = Workload.of([[1, 2], [3, 4]], [SamplingParams(max_tokens=3)] * 2)
+    low, high = plan_of(workload, known).estimates.output_range
+    assert 2 <= low < high <= 6
+    many = Workload.of([[1, 2, i] for i in range(400)], [SamplingParams(max_tokens=3, n=2)] * 400)
+    estimates = plan_of(many, {"": LengthCurve.of(np.array([3.0] * 5 + [1.0]))}).estimates
+    assert 800 <= estimates.output_range[0] <= estimates.output_tokens <= estimates.output_range[1] <= 2_400
+
+
 def test_a_pool_that_may_be_too_small_has_a_rule_of_admission() -> None:
     workload = of(groups(4, 24, 256, 32), max_tokens=400)
     tight = plan_of(workload, kv_tokens=6000).decision("admission")

@@ -26,7 +26,7 @@ from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.formats import name_formats
-from umbel.plan.passes.lengths import assume_lengths
+from umbel.plan.passes.lengths import assume_lengths, output_range
 from umbel.plan.passes.memory import size_pool
 from umbel.plan.passes.order import order_rows
 from umbel.plan.passes.pack import choose_chunk
@@ -169,7 +169,9 @@ def _estimate(draft: PlanDraft) -> Estimates:
         saved_seconds=_saved_seconds(draft),
         levels=levels(forest),
         curve=timeline.curve(draft.price.each(load)),
-        output_range=(int(output * (1 - draft.output_spread)), int(output * (1 + draft.output_spread))),
+        output_range=output_range(
+            draft.samples[draft.order], draft.lengths[draft.order], draft.limits[draft.order], draft.output_spread
+        ),
     )
 
 

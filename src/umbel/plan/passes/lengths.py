@@ -47,7 +47,8 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     lengths = np.where(none, 0, np.where(learned, expected, lengths))
     total = int((lengths * samples).sum())
     spread = min(_half_width(np.where(learned, variance, 0.0), samples, groups, curves) / max(total, 1), 1.0)
-    decision = _decision(total, spread, learned, int((asked == 0).sum()))
+    between = output_range(samples, lengths, limits, spread)
+    decision = _decision(total, between, learned, int((asked == 0).sum()))
     return draft.decide(
         decision,
         samples=samples,
@@ -139,11 +140,19 @@ def _half_width(variance: NDArray[np.float64], samples: Ints, groups: Ints, curv
     return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.sqrt(single + (together**2).sum()))
 
 
-def _decision(total: int, spread: float, learned: NDArray[np.bool_], unbounded: int) -> Decision:
+def output_range(samples: Ints, lengths: Ints, limits: Ints, spread: float) -> tuple[int, int]:
+    """The interval of the total of all answers, which are no shorter than a token each and no longer than allowed."""
+    total = int((samples * lengths).sum())
+    least = int((samples * np.minimum(lengths, 1)).sum())
+    most = int((samples * np.where(lengths > 0, limits, 0)).sum())
+    return max(int(total * (1 - spread)), least), min(int(total * (1 + spread)), most)
+
+
+def _decision(total: int, between: tuple[int, int], learned: NDArray[np.bool_], unbounded: int) -> Decision:
     rows = int(learned.sum())
     if not rows:
         return _without_history(total, unbounded)
-    facts = {"low": total * (1 - spread), "high": total * (1 + spread), "rows": rows}
+    facts = {"low": between[0], "high": between[1], "rows": rows}
     who = "1 row" if rows == 1 else "{rows:,} rows"
     others = "" if learned.all() else "; the others run to their limits"
     why = f"{{low:,.0f}} to {{high:,.0f}} in 9 of 10 cases, if {who} answer as in earlier runs{others}"
