@@ -67,7 +67,8 @@ def count_graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return recorded
 
 
-@pytest.mark.parametrize("kv_dtype", ["fp8", pytest.param("auto", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_dtype", ["fp8", "auto"])
 def test_answers_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.MonkeyPatch, kv_dtype: str) -> None:
     model, lossy = str(llm.config.model), {"kv_cache_dtype": kv_dtype, "allow_lossy": True}
     wanted = LLM(model, dtype="float32", device="cpu", chunk=64, **lossy).generate(PROMPTS, PARAMS)
@@ -120,6 +121,7 @@ class Repeats:
         return replay
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs, which the test above runs")
 def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that come to an end one by one, so that forms are larger than steps; one answer goes over a page's end."""

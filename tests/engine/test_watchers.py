@@ -156,6 +156,7 @@ def alternating(llm: LLM, workload: Workload) -> list[tuple[int, ...]]:
     return [answers[row] for row in range(len(workload))]
 
 
+@pytest.mark.slow
 def test_lockstep_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same answers, with masks and drawn tokens on the device of a runner that works ahead."""
     params = [
