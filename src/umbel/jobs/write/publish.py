@@ -13,7 +13,7 @@ from umbel.jobs.paths import JobPaths
 from umbel.jobs.store import JobStore
 from umbel.jobs.write.formats.named import format_of
 from umbel.jobs.write.placing import SEALED, OutputPlace
-from umbel.jobs.write.sink import remove_part, remove_parts, write_output
+from umbel.jobs.write.sink import NO_KINDS, remove_part, remove_parts, write_output
 
 Rows = Callable[[], Iterator[tuple[int, bytes]]]
 """Gives the numbers and lines of all rows, each time that it is called."""
@@ -64,7 +64,8 @@ class Publisher:
         places, parts = self._places(), list[Path]()
         try:
             for place, lines in zip(places, self._lines(rows), strict=True):
-                parts.append(write_output(place.path, self.store.path, lines, self.at, self.kinds()))
+                kinds = self.kinds() if format_of(place.path).is_typed else NO_KINDS  # the input may be gone by now
+                parts.append(write_output(place.path, self.store.path, lines, self.at, kinds))
             with shield:
                 self._place(places, parts, partial=partial)
                 settle()
