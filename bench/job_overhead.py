@@ -20,7 +20,7 @@ from umbel.cost.machine import named
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
-from umbel.ir.report import Stats
+from umbel.ir.report import Left, Stats
 from umbel.ir.request import Completion, Output
 from umbel.ir.workload import Workload
 from umbel.models.families import read_spec, resolve_model
@@ -59,6 +59,10 @@ class InstantEngine:
             for output in self.execute(*taken):
                 yield number, output
             number += 1
+
+    def left(self) -> Left:
+        """Nothing: rows are answered at once."""
+        return Left(seconds=0.0)
 
     def stats(self) -> Stats:
         """No totals."""
