@@ -20,7 +20,7 @@ from umbel.api import LLM
 from umbel.engine import build
 from umbel.ir.params import SamplingParams
 from umbel.sched.phases.speculate import Speculate
-from umbel.spec.base import Constant, Drafts, Ints, Tokens
+from umbel.spec.base import Constant, Drafts, Ints, TokenIds
 
 Answers = dict[int, tuple[int, ...]]  # by row
 
@@ -34,11 +34,11 @@ class Oracle:
         self.has: dict[int, int] = {}
         self.rng = random.Random(0)
 
-    def start(self, rank: int, row: int, group: int, prompt: Tokens) -> None:
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
         """Note whose sample it is."""
         self.row[rank], self.has[rank] = row, 0
 
-    def extend(self, ranks: Ints, tokens: Tokens, begin: Ints) -> None:
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
         """Note how far samples are."""
         for rank, more in zip(ranks.tolist(), (begin[1:] - begin[:-1]).tolist(), strict=True):
             self.has[rank] += more
