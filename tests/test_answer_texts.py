@@ -26,6 +26,7 @@ class Pair:
         self.own = Tokenizer.load(directory)
         transformers = pytest.importorskip("transformers")
         self.other: Any = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+        self.letter = next(i for i in range(self.own.vocab_size) if self.text([i], skip=True).isalpha())
 
     def ids(self, numbers: Sequence[int]) -> list[int]:
         """Numbers as ids; every second one of the tokens that stand first in the vocabulary, bytes among them."""
@@ -68,7 +69,10 @@ def both_ways(own: Tokenizer, prompt: list[int], answer: list[int], *, skip: boo
 def test_an_answer_reads_as_it_does_behind_its_prompt(pair: Pair, first: list[int], then: list[int], skip: bool):
     prompt, answer = pair.ids(first), pair.ids(then)
     beginning, whole = pair.text(prompt, skip=skip), pair.text(prompt + answer, skip=skip)
-    assume(whole.startswith(beginning) and not beginning.endswith("\ufffd"))  # the prompt ends in a whole character
+    behind = [pair.text([pair.letter, *ids], skip=skip) for ids in (prompt, prompt + answer)]
+    # The prompt ends in a whole character, and the answer's bytes leave it as it is. A letter in front shows this for a
+    # prompt of one blank byte, too: transformers drops a blank that stands first, whatever becomes of it.
+    assume(whole.startswith(beginning) and behind[1].startswith(behind[0]) and not beginning.endswith("\ufffd"))
     at_once, streamed = both_ways(pair.own, prompt, answer, skip=skip)
     assert at_once == whole[len(beginning) :]
     assert streamed == at_once
