@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from umbel.cli.job_options import ReadingOptions
-from umbel.cli.job_setup import build_job
-from umbel.config import EngineConfig
-from umbel.ir.params import SamplingParams
+from umbel.batch.engine_options import EngineOptions
+from umbel.batch.job_options import JobOptions, OutputOptions
+from umbel.batch.job_setup import build_job
 from umbel.jobs.progress import Progress, Reading
 
 EVERY_SECONDS = 0.25
@@ -58,8 +57,8 @@ def rows_of(kind: str, count: int) -> list[dict[str, Any]]:
 
 def readings(source: Path, output: Path, model: str) -> tuple[list[tuple[float, Reading]], float]:
     """What a job said while it ran, each with its time, and when it was over."""
-    config = EngineConfig(model, dtype="float32", threads=1)
-    job = build_job(config, SamplingParams(), ReadingOptions(), source, output, order="input", fresh=False)
+    engine = EngineOptions(dtype="float32", threads=1)
+    job = build_job(JobOptions(model, source, engine=engine, output=OutputOptions(output)), source)
     found: list[tuple[float, Reading]] = []
     over = threading.Event()
 

@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbel.cli.job_options import ReadingOptions
-from umbel.cli.job_setup import build_job
+from umbel.batch.job_options import JobOptions, OutputOptions
+from umbel.batch.job_setup import build_job
 from umbel.config import EngineConfig
 from umbel.cost.machine import named
 from umbel.ir.arrivals import Arrivals
-from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
 from umbel.ir.request import Completion, Output
@@ -88,8 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
             write_rows(source, asked.rows, ids=ids, columns=columns)
-            config, reading = EngineConfig(asked.model), ReadingOptions()
-            job = build_job(config, SamplingParams(), reading, source, output, order="input", fresh=False)
+            job = build_job(JobOptions(asked.model, source, output=OutputOptions(output)), source)
             engine = InstantEngine(asked.model)
             job.load = lambda engine=engine: engine
             wall, cpu = time.perf_counter(), time.process_time()

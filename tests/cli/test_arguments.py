@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from umbel.cli.arguments import Argument, Option, call
+from umbel.batch.declared import Argument, Option
+from umbel.cli.arguments import call
 from umbel.errors import UsageError
 
 

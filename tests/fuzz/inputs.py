@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.fuzz.hostile import Draw, as_json, changed, damaged, nested, packed, texts, values
 from tests.fuzz.judge import Fault, check_message, survive
 from tests.tiny_models import VOCAB_SIZE, make_model
-from umbel.cli.reading import LateTokenizer
+from umbel.batch.reading import LateTokenizer
 from umbel.errors import EmptyInput, InputError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.jobs.read.prepare import WindowBuilder

@@ -46,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "sim": ENGINE | {"api", "jobs"},
     "bench": ENGINE | {"api", "jobs"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
-    "cli": ENGINE | SURFACES | {"api", "profile", "measure"},
+    "batch": ENGINE | {"api", "jobs", "cluster", "profile"},
+    "cli": ENGINE | SURFACES | {"api", "profile", "measure", "batch"},
     "__main__": {"cli"},
 }
 OPEN = {"errors", "config"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, read_rows, write_rows
-from umbel.cli.display import closing_lines
+from umbel.batch.display import closing_lines
 from umbel.errors import DiskFull, StoreBusy, StoreMismatch, UmbelError, UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats

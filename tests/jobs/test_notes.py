@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.fakes import CONFIG, CONTEXT, SPEC, WIDTH, FakeTokenizer, make_job, write_rows
 from tests.jobs.test_report import BrokenEngine
-from umbel.cli.display import closing_lines, show_plan
+from umbel.batch.display import closing_lines, show_plan
 from umbel.cli.main import main
 from umbel.cost.machine import named
 from umbel.ir.params import SamplingParams

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
-from umbel.cli.display import closing_lines
+from umbel.batch.display import closing_lines
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload

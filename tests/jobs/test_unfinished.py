@@ -14,7 +14,7 @@ from tests.jobs.fakes import CONTEXT, make_job, write_rows
 from tests.jobs.test_windows import SIZES, in_windows
 from tests.tiny_models import make_model
 from umbel.api import LLM
-from umbel.cli.display import closing_lines
+from umbel.batch.display import closing_lines
 from umbel.engine.loop import Loop
 from umbel.errors import StoreMismatch
 from umbel.jobs.paths import store_path

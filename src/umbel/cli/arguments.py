@@ -1,9 +1,7 @@
 """Reads a command line by the signature of a command: names, types, defaults and help stand beside each parameter.
 
-A parameter is `name: Annotated[type, Option(...)] = default` or `Argument(...)`; types are str, int, float, Path, bool
-(a flag), a Literal (a choice) and list[...] of these (may be repeated), each of them also `| None`. A parameter whose
-type is a dataclass stands for all of its fields, which are written the same way; the first line of its docstring is the
-heading of these options in the help. Built on argparse, which loads in milliseconds:
+Types (batch.declared) are str, int, float, Path, bool (a flag), a Literal (a choice) and list[...] of these (may be
+repeated), each of them also `| None`. Built on argparse, which loads in milliseconds:
 `umbel plan` and `umbel --help` answer before a larger library would have been imported.
 """
 
@@ -12,47 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from umbel.batch.declared import Argument, DeclaredOption, Option, declared, gathered
 from umbel.cli.foreign import FOREIGN
 from umbel.errors import UsageError, nearest
 
 AFTER = "\n\f\n"  # in a command's docstring: what comes behind it stands at the end of the help
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """A positional argument: its help, and its name in the usage line."""
-
-    help: str
-    metavar: str | None = None
-
-
-class Option:
-    """An argument given by name: `--name-of-the-parameter` if no `names` are given. In `help`, {choices} stands for the
-    values that the option of EngineConfig with the parameter's name may have. `min` bounds a number. The value of a
-    `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it. One
-    that `destroys` something is never proposed for a misspelt name."""
-
-    def __init__(
-        self,
-        *names: str,
-        help: str,
-        min: float | None = None,
-        metavar: str | None = None,
-        bare: bool = False,
-        destroys: bool = False,
-    ):
-        self.names = names
-        self.help = help
-        self.min = min
-        self.metavar = metavar
-        self.bare = bare
-        self.destroys = destroys
 
 
 def call(command: Callable[..., int | None], arguments: Sequence[str], name: str, **more: Any) -> int:
@@ -75,60 +42,7 @@ def call(command: Callable[..., int | None], arguments: Sequence[str], name: str
         if option.default is Parameter.empty and values[option.name] is None:
             parser.error(f"{'/'.join(action.option_strings) or action.metavar} is missing")
     taken = signature(command).parameters
-    return command(**_gathered(command, values), **{key: value for key, value in more.items() if key in taken}) or 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredOption:
-    """An option or argument as a command declares it, under the `heading` of its group ("" for none)."""
-
-    name: str
-    kind: Any
-    told: Argument | Option
-    default: Any
-    heading: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """How it is written on a command line; nothing for what has a place instead of a name."""
-        if isinstance(self.told, Argument):
-            return ()
-        return self.told.names or (f"--{self.name.replace('_', '-')}",)
-
-
-def declared(taker: Callable[..., Any], heading: str = "") -> list[DeclaredOption]:
-    """All options that a command, or a group of them, takes, in order."""
-    hints, found = get_type_hints(taker, include_extras=True), list[DeclaredOption]()
-    if isinstance(taker, type):  # a group, whose parameters are its fields
-        hints = get_type_hints(taker, include_extras=True)
-        defaults = {f.name: Parameter.empty if f.default is MISSING else f.default for f in fields(taker)}
-    else:
-        defaults = {name: parameter.default for name, parameter in signature(taker).parameters.items()}
-    for name, default in defaults.items():
-        if get_origin(hints[name]) is Annotated:
-            found.append(DeclaredOption(name, *get_args(hints[name]), default, heading))
-        elif _is_group(hints[name]):
-            found += declared(hints[name], _heading(hints[name]))
-    return found
-
-
-def _is_group(hint: Any) -> bool:
-    return isinstance(hint, type) and is_dataclass(hint)
-
-
-def _heading(group: type) -> str:
-    return cleandoc(group.__doc__ or "").partition("\n")[0].rstrip(".")
-
-
-def _gathered(taker: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a command line as the parameters of a command, or the fields of a group."""
-    found = {}
-    for name, hint in get_type_hints(taker, include_extras=True).items():
-        if get_origin(hint) is Annotated:
-            found[name] = values[name]
-        elif _is_group(hint) and name != "return":
-            found[name] = hint(**_gathered(hint, values))
-    return found
+    return command(**gathered(command, values), **{key: value for key, value in more.items() if key in taken}) or 0
 
 
 def _not_known(given: str, actions: Sequence[argparse.Action], options: Sequence[DeclaredOption]) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from umbel.cli import engine_options
-from umbel.cli.arguments import Option
+from umbel.batch import engine_options
+from umbel.batch.declared import Option
 from umbel.errors import UsageError
 from umbel.jobs.signals import STOPS
 
@@ -156,10 +156,10 @@ def _check_page(page: Path | None, files: Sequence[str]) -> None:
 
 def _show(records: Sequence[Record], page: Path | None, *, as_json: bool) -> None:
     """Print the results, and put them into a page with a chart beside it."""
+    from umbel.batch.extras import writing
     from umbel.bench.chart import chart
     from umbel.bench.page import markdown, write_between
     from umbel.bench.summary import lines
-    from umbel.cli.extras import writing
 
     if page is not None:
         sections = []

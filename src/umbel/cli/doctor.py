@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-from umbel.cli import engine_options
-from umbel.cli.arguments import Option
+from umbel.batch import engine_options
+from umbel.batch.declared import Option
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umbel.cli.job_options import JobOptions, ViewOptions
+from umbel.batch.job_options import JobOptions, ViewOptions
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
@@ -35,14 +35,13 @@ def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
     Exit codes: 0 the plan was printed, 2 usage (also an empty file), 4 the input cannot be read, 6 a row does not fit
     this machine, 141 the reader of the output left.
     """
-    job.check()
     return show_plan(job, view)
 
 
 def show_plan(job: JobOptions, view: ViewOptions) -> int:
     """Print the plan of a job, or write it where asked; returns the exit code. Raises UmbelError."""
     # Imported when the command runs, so that --help is quick.
-    from umbel.cli.reading import LateTokenizer, model_names, read_options
+    from umbel.batch.reading import LateTokenizer, model_names, read_options
     from umbel.jobs.read.prepare import prepare
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
@@ -50,6 +49,7 @@ def show_plan(job: JobOptions, view: ViewOptions) -> int:
     from umbel.models.families import read_spec, resolve_model
     from umbel.plan.deal.fit import fits_of, fits_text
 
+    job.check()
     file, html = job.source, view.html
     if html is not None:
         _check_page(html, file)
@@ -110,13 +110,13 @@ def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
 
 
 def _check_page(html: Path, source: Path) -> None:
-    from umbel.cli.extras import check_page
+    from umbel.batch.extras import check_page
 
     check_page(html, source=source)
 
 
 def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
-    from umbel.cli.extras import write_page
+    from umbel.batch.extras import write_page
     from umbel.plan.explain.page import plan_page
     from umbel.plan.explain.text import to_json
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from umbel.cli.arguments import Argument, Option
+from umbel.batch.declared import Argument, Option
 
 
 def report_command(
@@ -19,7 +19,7 @@ def report_command(
     Everything is read from OUT.umbel, the job's store: whether the job finished, was stopped or was killed, and in
     however many runs it was done. Exit codes: 0, 2 usage.
     """
-    from umbel.cli.extras import check_page, write_page
+    from umbel.batch.extras import check_page, write_page
     from umbel.jobs.report.report import read_report
     from umbel.jobs.report.text import report_text
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from umbel.cli.arguments import Option
-from umbel.cli.job_options import JobOptions, ViewOptions
-from umbel.errors import UsageError
-
-if TYPE_CHECKING:
-    from umbel.jobs.summary import Summary
+from umbel.batch.declared import Option
+from umbel.batch.job_options import JobOptions, ViewOptions
 
 
 def run_command(
@@ -37,69 +34,22 @@ def run_command(
     --max-output-tokens-total (the output has an error row for each row that was not run; run again to go on), 6 does
     not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a second Ctrl-C.
     """
-    job.check()
     if dry_run:
         from umbel.cli.plan import show_plan
 
         return show_plan(job, view)
     view.check_unused()
-    if job.output.output is None:
-        raise UsageError("-o/--output is missing; see umbel run --help")
-    paths = {"input": job.source, "output": job.output.output, "summary": job.output.summary}
-    paths["trace"] = _trace_path(job.output.profile, job.output.output)
-    _check_extras(paths)
-    return _run(job, paths, own_process=own_process)
+    return _run(job, own_process=own_process)
 
 
-def _run(asked: JobOptions, paths: dict[str, Any], *, own_process: bool) -> int:
+def _run(job: JobOptions, *, own_process: bool) -> int:
     """Run the job. Times count from the start of the process where it exists for this command only."""
-    from umbel.cli.display import closing_lines, say, showing
-    from umbel.cli.job_setup import build_job
-    from umbel.ir.budget import seconds_of
-    from umbel.jobs.read.spool import readable
+    from umbel.batch.display import closing_lines
+    from umbel.batch.job_run import run_job
 
-    recorder, began = None, process_start() if own_process else time.monotonic()
-    if paths["trace"] is not None:
-        from umbel.profile.recorder import Recorder
-
-        recorder = Recorder(int(began * 1e9))
-    with readable(paths["input"], paths["output"].parent) as source:
-        built = build_job(
-            *(asked.config, asked.sampling.params(), asked.reading, source, paths["output"]),
-            **{name: getattr(asked.output, name) for name in ("order", "fresh", "retry_failed", "errors")},
-            budget=asked.budget.budget(),
-            grace=seconds_of(asked.budget.grace, "--grace"),
-            profile=recorder,
-        )
-        built.began, built.last = began, own_process
-        with showing(built.progress, quiet=asked.output.quiet):
-            result = built.run()
-    say(closing_lines(result, quiet=asked.output.quiet))
-    _write_summary(result, paths["summary"])
-    if recorder is not None:
-        from umbel.cli.profile import show_profile
-
-        show_profile(recorder, paths["trace"])
-    return result.exit_code
-
-
-def _trace_path(asked: str | None, output: Path) -> Path | None:
-    if asked is None:
-        return None
-    from umbel.cli.profile import trace_path
-
-    return trace_path(asked, output)
-
-
-def _check_extras(paths: dict[str, Any]) -> None:
-    """Raise UsageError when a file that was asked for beside the answers would overwrite another."""
-    from umbel.cli.extras import SUMMARY, TRACE
-    from umbel.jobs.paths import check_paths
-
-    job = check_paths(paths["input"], paths["output"])
-    for option, path, begins in (("--summary", paths["summary"], SUMMARY), ("--profile", paths["trace"], TRACE)):
-        if path is not None:
-            job = job.with_extra(option, path, begins)
+    began = process_start() if own_process else time.monotonic()
+    closing = partial(closing_lines, quiet=job.output.quiet)
+    return run_job(job, began, last=own_process, closing=closing).exit_code
 
 
 def process_start() -> float:
@@ -110,13 +60,3 @@ def process_start() -> float:
     except (OSError, ValueError, IndexError, AttributeError):
         age = 0.0
     return time.monotonic() - max(0.0, age)
-
-
-def _write_summary(result: Summary, path: Path | None) -> None:
-    import orjson
-
-    from umbel.cli.extras import writing
-
-    if path is not None:
-        with writing("--summary", path) as out:
-            out.write(orjson.dumps(result.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")

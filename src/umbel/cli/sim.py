@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from umbel.cli import engine_options
-from umbel.cli.arguments import Argument, Option
-from umbel.cli.job_options import ReadingOptions
+from umbel.batch import engine_options
+from umbel.batch.declared import Argument, Option
+from umbel.batch.job_options import ReadingOptions
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 
@@ -113,7 +113,7 @@ def _read(
 
 def _read_job(file: Path, spec: ModelSpec, texts: _Texts, *, reading: ReadingOptions, defaults: SamplingParams) -> Any:
     """The rows of a job that could run, as `umbel plan` reads them."""
-    from umbel.cli.reading import read_options
+    from umbel.batch.reading import read_options
     from umbel.jobs.read.prepare import prepare
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
@@ -136,7 +136,7 @@ class _Texts:
     """The tokenizer of a directory, loaded when the first text comes; a bare shape has none."""
 
     def __init__(self, directory: Path | None, model: str):
-        from umbel.cli.reading import LateTokenizer
+        from umbel.batch.reading import LateTokenizer
 
         self._found = None if directory is None else LateTokenizer(directory)
         self._model = model

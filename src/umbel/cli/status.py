@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from umbel.cli.arguments import Argument, Option
+from umbel.batch.declared import Argument, Option
 
 _OUT = Argument(metavar="OUT", help="The output of a run.")
 
@@ -52,7 +52,7 @@ def clean_command(output: Annotated[Path, _OUT]) -> None:
 
 
 def _text(status: dict[str, Any]) -> str:
-    from umbel.cli.display import line_of
+    from umbel.batch.display import line_of
     from umbel.jobs.progress import Reading
     from umbel.jobs.report.text import OUTCOMES
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from umbel.cli.arguments import Argument, Option
+from umbel.batch.declared import Argument, Option
 
 if TYPE_CHECKING:
     from umbel.jobs.verify import Verdict
@@ -25,7 +25,7 @@ def verify_command(
 
     Exit codes: 0 sound and every row answered, 3 sound but some rows are errors, 1 not sound, 2 usage.
     """
-    from umbel.cli.reading import kept_names
+    from umbel.batch.reading import kept_names
     from umbel.jobs.verify import verify
 
     verdict = verify(source, output, templated=templated, errors=errors, keep=kept_names(keep), id_column=id_column)

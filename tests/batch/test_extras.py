@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.fakes import make_job, read_rows, write_rows
 from tests.tiny_models import make_model
-from umbel.cli.extras import PAGE, SUMMARY, TRACE, write_page, writing
+from umbel.batch.extras import PAGE, SUMMARY, TRACE, write_page, writing
 from umbel.cli.main import main
 from umbel.errors import UsageError
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from umbel.cli.arguments import Argument, Option, declared
-from umbel.cli.engine_options import EngineOptions
+from umbel.batch.declared import Argument, Option, declared
+from umbel.batch.engine_options import EngineOptions
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.stops import GRACE_SECONDS
@@ -125,6 +125,13 @@ class OutputOptions:
     ] = False
     retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False
+
+    @property
+    def target(self) -> Path:
+        """Where the answers go. Raises UsageError when that was not said."""
+        if self.output is None:
+            raise UsageError("-o/--output is missing; see umbel run --help")
+        return self.output
 
 
 @dataclass(frozen=True, slots=True)

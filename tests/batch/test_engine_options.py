@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import pytest
 
-from umbel.cli.arguments import Argument, Option, call
-from umbel.cli.engine_options import EngineOptions
+from umbel.batch.declared import Argument, Option
+from umbel.batch.engine_options import EngineOptions
+from umbel.cli.arguments import call
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 

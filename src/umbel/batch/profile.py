@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbel.cli.extras import writing
+from umbel.batch.extras import writing
 from umbel.errors import UsageError
 from umbel.profile.profile import KindProfile, Profile, ProfilePart
 from umbel.profile.recorder import Recorder

@@ -1,4 +1,4 @@
-"""Builds a job from the options of the command line: model files, tokenizer, limits, fingerprint."""
+"""Builds a job from its options: model files, tokenizer, limits, fingerprint."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umbel.cli.job_options import ReadingOptions
-from umbel.cli.reading import LateTokenizer, model_names, read_options
+from umbel.batch.job_options import JobOptions
+from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
 from umbel.errors import ModelError
-from umbel.ir.budget import Budget
-from umbel.ir.params import SamplingParams
+from umbel.ir.budget import seconds_of
 from umbel.ir.spans import NO_SPANS
-from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
@@ -31,49 +29,37 @@ if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
 
 
-def build_job(
-    config: EngineConfig,
-    defaults: SamplingParams,
-    reading: ReadingOptions,
-    source: Path,
-    output: Path,
-    *,
-    order: str,
-    fresh: bool,
-    retry_failed: bool = False,
-    budget: Budget | None = None,
-    grace: float = GRACE_SECONDS,
-    profile: Recorder | None = None,
-    errors: Path | None = None,
-) -> Job:
-    """A job ready to run; nothing heavy is loaded yet. Raises UsageError, ModelError."""
+def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None) -> Job:
+    """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet. Raises
+    UsageError, ModelError."""
+    config, reading = asked.config, asked.reading
     if config.data_parallel_size > 1:
         check_replicas(config, profiled=profile is not None)
-    check_paths(source, output)
+    check_paths(source, asked.output.target)
     check_file(source)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
     spec = read_spec(directory)
     names = model_names(config.model, directory, reading.served_model_name or ())
-    options = read_options(defaults, reading, spec.vocab_size, frozenset(names))
+    options = read_options(asked.sampling.params(), reading, spec.vocab_size, frozenset(names))
     files, given = hash_model(directory), reading.served_model_name or ()
     seen, since = stamp_of(source), time.time_ns()
     identity = fingerprint(source, options, files, config.identity, version("umbel"), given)
     job = JobSpec(
         input=source,
-        output=output,
+        output=asked.output.target,
         options=options,
         identity=identity,
         model=names[0],
         width=spec.vocab_size,
         context=spec.max_positions,
-        order=order,
-        fresh=fresh,
-        retry_failed=retry_failed,
-        budget=budget or Budget(),
-        grace=grace,
+        order=asked.output.order,
+        fresh=asked.output.fresh,
+        retry_failed=asked.output.retry_failed,
+        budget=asked.budget.budget(),
+        grace=seconds_of(asked.budget.grace, "--grace"),
         watch=HashedInput(source, seen, since, identity["input.sha256"]),
-        errors=errors,
+        errors=asked.output.errors,
     )
     spans = NO_SPANS if profile is None else profile
     tokenizer = partial(LateTokenizer, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from umbel.cli.arguments import Option
+from umbel.batch.declared import Option
 from umbel.config import PAGE_SIZE, EngineConfig
 
 Dtype = Annotated[str, Option(help="{choices}.")]

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from umbel.cli import display
-from umbel.cli.display import _Bar, closing_lines, duration, line_of, say, showing
+from umbel.batch import display
+from umbel.batch.display import _Bar, closing_lines, duration, line_of, say, showing
 from umbel.ir.report import Left, Stats
 from umbel.jobs.progress import Progress
 from umbel.jobs.summary import Summary

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umbel.cli.job_options import ReadingOptions
+from umbel.batch.job_options import ReadingOptions
 from umbel.config import readable
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.branches import Branches

@@ -1,0 +1,70 @@
+"""Runs a job as it was asked for: checks its files, shows its progress, writes what belongs beside the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from umbel.batch.display import say, showing
+from umbel.batch.extras import SUMMARY, TRACE, writing
+from umbel.batch.job_options import JobOptions
+from umbel.batch.job_setup import build_job
+from umbel.jobs.paths import check_paths
+from umbel.jobs.read.spool import readable
+from umbel.jobs.summary import Summary
+
+if TYPE_CHECKING:
+    from umbel.profile.recorder import Recorder
+
+
+def run_job(asked: JobOptions, began: float, *, last: bool, closing: Callable[[Summary], Iterable[str]]) -> Summary:
+    """Run a job to its end, or until it is stopped. `began` is when the user began to wait, on the clock of
+    `time.monotonic`; `last` says that the process ends with the job; `closing` makes the lines that are shown at the
+    end. Raises UmbelError."""
+    asked.check()
+    trace = _trace_path(asked)
+    _check_extras(asked, trace)
+    recorder = None if trace is None else _recorder(began)
+    with readable(asked.source, asked.output.target.parent) as source:
+        job = build_job(asked, source, recorder)
+        job.began, job.last = began, last
+        with showing(job.progress, quiet=asked.output.quiet):
+            summary = job.run()
+    say(closing(summary))
+    _write_summary(summary, asked.output.summary)
+    if recorder is not None and trace is not None:
+        from umbel.batch.profile import show_profile
+
+        show_profile(recorder, trace)
+    return summary
+
+
+def _recorder(began: float) -> Recorder:
+    from umbel.profile.recorder import Recorder
+
+    return Recorder(int(began * 1e9))
+
+
+def _trace_path(asked: JobOptions) -> Path | None:
+    if asked.output.profile is None:
+        return None
+    from umbel.batch.profile import trace_path
+
+    return trace_path(asked.output.profile, asked.output.target)
+
+
+def _check_extras(asked: JobOptions, trace: Path | None) -> None:
+    """Raise UsageError when a file that was asked for beside the answers would overwrite another."""
+    job = check_paths(asked.source, asked.output.target)
+    for option, path, begins in (("--summary", asked.output.summary, SUMMARY), ("--profile", trace, TRACE)):
+        if path is not None:
+            job = job.with_extra(option, path, begins)
+
+
+def _write_summary(result: Summary, path: Path | None) -> None:
+    import orjson
+
+    if path is not None:
+        with writing("--summary", path) as out:
+            out.write(orjson.dumps(result.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
