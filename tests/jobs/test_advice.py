@@ -41,7 +41,7 @@ def run(place: Path, *, fresh: bool = False, output: str = "out") -> str:
 def advised(message: str) -> Iterator[tuple[str, Callable[[Path], str]]]:
     """Everything that a message says can be done, as what does it."""
     (named, *_) = re.findall(r"^(?:output )?(\S+?):? ", message)
-    if "--fresh" in message:
+    if "--overwrite" in message:
         yield "fresh", lambda place: run(place, fresh=True)
     if re.search("(run|which) .*again", message):
         yield "again", run

@@ -257,7 +257,7 @@ def test_plan_says_what_fits(source: Path, capsys: pytest.CaptureFixture[str]) -
     fits = json.loads(capsys.readouterr().out)["budget"]
     assert (fits["rows"], fits["of_rows"], fits["output_tokens"]) == (12, 60, 12)
     assert main([*given, "--deadline", "2h"]) == 0
-    assert "budget of 7,200 s of running: 60 of 60 rows are expected to fit" in capsys.readouterr().out
+    assert "\nBUDGET  7,200 s of running: 60 of 60 rows are expected to fit, with " in capsys.readouterr().out
     assert main([*given, "--deadline", "soon"]) == 2
 
 

@@ -168,7 +168,7 @@ class TestRefusals:
 
     def test_an_output_that_no_store_made(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("precious")
-        with pytest.raises(UsageError, match=r"no job store beside it made it.*--fresh"):
+        with pytest.raises(UsageError, match=r"no job store beside it made it.*--overwrite"):
             make_job(source, tmp_path / "out").run()
         assert (tmp_path / "out").read_text() == "precious"
         assert not store_path(tmp_path / "out").exists()

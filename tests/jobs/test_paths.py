@@ -122,7 +122,7 @@ def test_planted_links_are_not_followed(
     if not dangling:
         victim.write_bytes(MINE)
     (tmp_path / f"out{suffix}").symlink_to(victim)
-    with pytest.raises(Exception, match=r"is a link.*--fresh"):
+    with pytest.raises(Exception, match=r"is a link.*--overwrite"):
         make_job(source, tmp_path / "out").run()
     make_job(source, tmp_path / "out", fresh=True).run()
     assert (tmp_path / "out").read_bytes() == expected

@@ -101,7 +101,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_change_stops_the_job_and_what_was_answered_is_kept(name: str, source: Path, tmp_path: Path) -> None:
     data = source.read_bytes()
     make_job(source, tmp_path / "expected").run()
-    with pytest.raises(InputChanged, match=r"changed while the job ran.*--fresh"):
+    with pytest.raises(InputChanged, match=r"changed while the job ran.*--overwrite"):
         in_windows(make_job(source, tmp_path / "out", changing(source, CHANGES[name])), SIZES).run()
     assert not (tmp_path / "out").exists()
     source.write_bytes(data)

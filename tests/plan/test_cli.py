@@ -57,9 +57,41 @@ def test_json(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_text_names_the_rows_that_cannot_run(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(rows), "--model", str(model), "--chunk", "64", "--kv-tokens", "1600"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("PLAN  20 rows, 2,040 prompt tokens in, about 160 out    all exact\n")
+    first, second, *_ = text.splitlines()
+    assert first == "FAULTS  2 of 22 rows cannot run: line 21 empty_prompt, line 22 invalid_token_id"
+    assert second == "PLAN  20 rows, 2,040 prompt tokens in, about 160 out    all exact"
     assert "as asked" in text
-    assert text.endswith("as they will be errors: empty_prompt 1, invalid_token_id 1\n")
+
+
+def test_faults_and_budget_are_the_first_two_lines(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows.write_text(rows.read_text() + '{"prompt": []}\n' * 100)
+    assert main(["plan", str(rows), "--model", str(model), "--deadline", "1h", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["invalid_rows"], len(plan["faults"]), plan["budget"]["rows"]) == (102, 100, 20)
+    assert plan["faults"][1]["line"] == 22 and "5000" in plan["faults"][1]["message"]
+    assert main(["plan", str(rows), "--model", str(model), "--deadline", "1h"]) == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("FAULTS  102 of 122 rows cannot run: line 21 empty_prompt, line 22 invalid_token_id, ")
+    assert first.endswith(", ...") and len(first) <= 118
+    assert second.startswith("BUDGET  3,600 s of running: 20 of 20 rows are expected to fit, with 160 tokens out")
+    assert third.startswith("PLAN  20 rows")
+
+
+def test_strict_refuses_as_a_run_does(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(rows), "--model", str(model), "--strict"]) == 4
+    told = capsys.readouterr()
+    assert told.out == "" and "2 of 22 rows are at fault" in told.err and "line 22: invalid_token_id" in told.err
+
+
+def test_where_no_row_can_run_the_reason_is_all(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a plan of nothing: each kind of fault once, with the first line that has it."""
+    rows.write_text('{"prompt": []}\n{"prompt": [5000]}\n{"prompt": []}\n{"prompt": []}\n')
+    assert main(["plan", str(rows), "--model", str(model)]) == 4
+    told = capsys.readouterr()
+    head, first, second = told.err.splitlines()
+    assert told.out == "" and head.endswith("none of its 4 rows can run, so there is nothing to plan:")
+    assert first.startswith("  line 1: empty_prompt: ") and first.endswith(" (2 more such rows)")
+    assert second.startswith("  line 2: invalid_token_id: ") and second.count("5000") == 1
 
 
 def test_page(model: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +99,8 @@ def test_page(model: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["plan", str(rows), "--model", str(model), "--machine", "a100", "--html", str(page)]) == 0
     html = page.read_text(encoding="utf-8")
     assert "Plan of rows.jsonl" in html and html.count("<svg") == 3
-    assert capsys.readouterr().out.startswith("PLAN  20 rows")  # the text is printed all the same
-    assert "as they will be errors: empty_prompt 1, invalid_token_id 1" in html
+    assert capsys.readouterr().out.startswith("FAULTS  2 of 22 rows")  # the text is printed all the same
+    assert "FAULTS  2 of 22 rows cannot run: line 21 empty_prompt" in html
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _umbel_run(engine: Contestant, rows: Sequence[Row], out: Path, setup: BenchS
         for row in ordered:
             lines.write(json.dumps({**asdict(row), "ignore_eos": True}) + "\n")
     command = [sys.executable, "-m", "umbel.cli.main", "run", str(job), "-o", str(out), "-m", str(setup.model)]
-    command += ["--dtype", setup.dtype, "--threads", str(setup.threads), "--fresh", "--quiet"]
+    command += ["--dtype", setup.dtype, "--threads", str(setup.threads), "--overwrite", "--quiet"]
     for name, value in engine.settings.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     begin = time.perf_counter()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel.batch.job_options import JobOptions, ViewOptions
 from umbel.config import EngineConfig
 
 if TYPE_CHECKING:
+    from umbel.batch.reading import LateTokenizer
     from umbel.cost.machine import Machine
     from umbel.ir.plan import Plan
-    from umbel.ir.request import RowError
     from umbel.ir.spec import ModelSpec
     from umbel.ir.workload import Workload
+    from umbel.jobs.read.prepare import Prepared
+    from umbel.jobs.read.source import Source
 
 
 def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
@@ -32,8 +33,9 @@ def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
       umbel plan tasks.jsonl -m demo --temperature 0 --deadline 30m
       umbel plan tasks.jsonl -m demo --machine h200 --html plan.html
 
-    Exit codes: 0 the plan was printed, 2 usage (also an empty file), 4 the input cannot be read, 6 a row does not fit
-    this machine, 141 the reader of the output left.
+    Exit codes: 0 the plan was printed, 1 internal error, 2 usage (also an empty file), 4 the input cannot be read, none
+    of its rows can run, or --strict found a fault, 6 a row does not fit this machine, 130 Ctrl-C, 141 the reader of the
+    output left.
     """
     return show_plan(job, view)
 
@@ -42,12 +44,11 @@ def show_plan(job: JobOptions, view: ViewOptions) -> int:
     """Print the plan of a job, or write it where asked; returns the exit code. Raises UmbelError."""
     # Imported when the command runs, so that --help is quick.
     from umbel.batch.reading import LateTokenizer, model_names, read_options
-    from umbel.jobs.read.prepare import prepare
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
     from umbel.models.families import read_spec, resolve_model
-    from umbel.plan.deal.fit import fits_of, fits_text
+    from umbel.plan.deal.fit import fits_of
 
     job.check()
     file, html = job.source, view.html
@@ -58,18 +59,19 @@ def show_plan(job: JobOptions, view: ViewOptions) -> int:
     directory = resolve_model(job.model)
     spec = read_spec(directory)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
-    options = read_options(job.sampling.params(), replace(job.reading, strict=False), spec.vocab_size, names)
+    options = read_options(job.sampling.params(), job.reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(directory)
     with readable(file) as source:
-        prepared = prepare(Source(source, options, notes), tokenizer, spec.vocab_size, spec.max_positions)
+        prepared = _read(Source(source, options, notes), tokenizer, spec)
     notes.take(tokenizer.notes)
+    _check_rows(prepared, file, strict=job.reading.strict)
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
-    text = _text(plan, prepared.faults) + (fits_text(fits) if fits else "")
+    text = _text(plan, prepared, fits)
     if html is not None:
         _write_page(html, plan, file.name, text)
-    print(_json(plan, prepared.rows, prepared.faults, fits) if view.as_json else text, end="")
+    print(_json(plan, prepared, fits) if view.as_json else text, end="")
     return 0
 
 
@@ -98,15 +100,37 @@ def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineCo
     return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)
 
 
-def _text(plan: Plan, faults: Sequence[tuple[int, RowError]]) -> str:
-    from umbel.plan.explain.text import explain
+def _read(source: Source, tokenizer: LateTokenizer, spec: ModelSpec) -> Prepared:
+    """The rows of an input; a large one says on a terminal how far it is."""
+    from umbel.cli.ticker import Ticker
+    from umbel.jobs.read.prepare import prepare
 
-    text = explain(plan)
-    if faults:
-        codes = Counter(error.code for _, error in faults)
-        listed = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
-        text += f"not in this plan, as they will be errors: {listed}\n"
-    return text
+    ticker = Ticker()
+    try:
+        return prepare(
+            source, tokenizer, spec.vocab_size, spec.max_positions, lambda rows: ticker(f"reading: {rows:,} rows")
+        )
+    finally:
+        ticker.clear()
+
+
+def _check_rows(prepared: Prepared, source: Path, *, strict: bool) -> None:
+    """Raise InputError when no row can run, or with `strict` when one cannot."""
+    from umbel.errors import InputError
+    from umbel.jobs.read.alike import check_any
+    from umbel.jobs.read.records import strict_message
+
+    if strict and prepared.faults:
+        raise InputError(strict_message(prepared.faults, prepared.rows))
+    check_any(prepared, source)
+
+
+def _text(plan: Plan, prepared: Prepared, fits: Mapping[str, Any]) -> str:
+    from umbel.cli.plan_head import head_of
+    from umbel.plan.explain.text import WIDTH, explain
+
+    head = head_of(prepared.faults, prepared.rows, fits, WIDTH)
+    return "".join(f"{line}\n" for line in head) + explain(plan)
 
 
 def _check_page(html: Path, source: Path) -> None:
@@ -123,10 +147,12 @@ def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
     write_page(html, plan_page(to_json(plan), text, f"Plan of {name}"))
 
 
-def _json(plan: Plan, rows: int, faults: Sequence[tuple[int, RowError]], fits: Mapping[str, object]) -> str:
-    """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `budget` says
-    which of them fit one."""
+def _json(plan: Plan, prepared: Prepared, fits: Mapping[str, Any]) -> str:
+    """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `faults` has
+    the first of these, `budget` says how many rows fit one."""
+    from umbel.cli.plan_head import faults_json
     from umbel.plan.explain.text import to_json
 
-    more = {"rows": rows, "invalid_rows": len(faults), **({"budget": fits} if fits else {})}
-    return json.dumps({**to_json(plan), **more}, indent=2) + "\n"
+    more: dict[str, Any] = {"rows": prepared.rows, "invalid_rows": len(prepared.faults)}
+    more["faults"] = faults_json(prepared.faults)
+    return json.dumps({**to_json(plan), **more, **({"budget": fits} if fits else {})}, indent=2) + "\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from umbel.batch import engine_options
 from umbel.batch.declared import Argument, Option
 from umbel.batch.job_options import ReadingOptions
+from umbel.cli.ticker import Ticker
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 
@@ -67,9 +67,10 @@ def sim_command(
     workload, lengths = _read(file, trace, rows, spec, texts, read)
     known = None if directory is None else _known(spec, directory, target, config)
     case = SimCase(workload, spec, target, config, lengths, known)
-    progress = _Progress()
-    outcomes = [simulate(case, name, progress) for name in names]
-    progress.clear()
+    ticker = Ticker()
+    tell = lambda policy, done, rows: ticker(f"{policy}: {done:,} of {rows:,} rows")  # noqa: E731
+    outcomes = [simulate(case, name, tell) for name in names]
+    ticker.clear()
     print(json.dumps([o.as_dict() for o in outcomes], indent=2) if as_json else _table(case, outcomes))
 
 
@@ -158,26 +159,6 @@ class _Texts:
                 f"--model {self._model} is a shape without a tokenizer: give token ids, or --tokenizer DIR"
             )
         return self._found
-
-
-class _Progress:
-    """Shows on a terminal how far a simulation is, when it takes longer than a moment."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + 2.0
-        self._shown = False
-
-    def __call__(self, policy: str, done: int, rows: int) -> None:
-        """Show the progress; called after every row."""
-        if time.monotonic() >= self._next and sys.stderr.isatty():
-            self._next = time.monotonic() + 0.5
-            self._shown = True
-            print(f"\r{policy}: {done:,} of {rows:,} rows\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Remove the line."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _table(case: SimCase, outcomes: Sequence[Outcome]) -> str:

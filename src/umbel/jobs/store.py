@@ -94,7 +94,7 @@ class JobStore(StoreReader):
             how = f" ({typed})" if (typed := undoing(differences)) else ""
             raise StoreMismatch(
                 f"{self.path} belongs to another job; what differs (stored -> now):\n  {listed}\n"
-                f"Undo the change to resume{how}, use another output, or start again with --fresh"
+                f"Undo the change to resume{how}, use another output, or start again with --overwrite"
             )
         else:
             merged = merge(known, fingerprint)

@@ -108,13 +108,15 @@ def _explained(path: Path, error: Exception) -> UmbelError:
     if not os.access(path, os.R_OK | os.W_OK):
         return StoreDamaged(
             f"{path}: no permission to read and write it (owner {path.stat().st_uid}, mode {path.stat().st_mode:o}); "
-            "allow it, or start again with --fresh"
+            "allow it, or start again with --overwrite"
         )
     if name.startswith("SQLITE_FULL"):
         return DiskFull(f"{path}: writing failed ({error}), {_size(path):,} bytes on disk; {kept_in(path)}")
     if name.startswith("SQLITE_IOERR"):  # of the disk, or of a file that was cut
-        return DiskFull(f"{path}: failed ({error}); {kept_in(path)}; if that does not help, start again with --fresh")
-    return StoreDamaged(f"{path}: damaged ({error}); start again with --fresh")
+        return DiskFull(
+            f"{path}: failed ({error}); {kept_in(path)}; if that does not help, start again with --overwrite"
+        )
+    return StoreDamaged(f"{path}: damaged ({error}); start again with --overwrite")
 
 
 def kept_in(store: Path) -> str:
@@ -136,7 +138,7 @@ def check_files(path: Path) -> bool:
         if stat.S_ISDIR(mode):
             raise StoreDamaged(f"{file}: is a directory, where the job keeps a file; move it away")
         if not stat.S_ISREG(mode):
-            raise StoreDamaged(f"{file}: is a link, pipe or device, not a job store; start again with --fresh")
+            raise StoreDamaged(f"{file}: is a link, pipe or device, not a job store; start again with --overwrite")
     return path.exists()
 
 

@@ -46,7 +46,7 @@ class StoreReader:
         if found is None:
             return None
         if found[1] != zlib.crc32(str(found[0]).encode()):
-            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --fresh")
+            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --overwrite")
         return orjson.loads(found[0])
 
     def kept(self) -> tuple[int, int]:
@@ -60,7 +60,9 @@ class StoreReader:
         with self._storage():
             first, last = self._db.execute("SELECT min(row), max(row) FROM results").fetchone()
             if first is not None and not 0 <= first <= last < MAX_ROWS:
-                raise StoreDamaged(f"{self.path}: damaged (row numbers {first} to {last}); start again with --fresh")
+                raise StoreDamaged(
+                    f"{self.path}: damaged (row numbers {first} to {last}); start again with --overwrite"
+                )
             flags = bytearray(0 if last is None else last + 1)
             for (row,) in self._db.execute("SELECT row FROM results"):
                 flags[row] = 1
@@ -84,7 +86,7 @@ class StoreReader:
             rows, failed, prompt, output, cut = (int(value) for value in sums)
             errors = dict(codes.fetchall())
         if not all(isinstance(code, str) for code in errors):
-            raise StoreDamaged(f"{self.path}: damaged (codes of errors); start again with --fresh")
+            raise StoreDamaged(f"{self.path}: damaged (codes of errors); start again with --overwrite")
         return Totals(rows, failed, prompt, output, cut, errors)
 
     def lines(self, order: str) -> Iterator[tuple[int, bytes]]:

@@ -74,10 +74,10 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if tables != TABLES:
         raise StoreDamaged(
             f"{path}: its tables are not those of this version of umbel; finish the job with the version "
-            "that began it, or start again with --fresh"
+            "that began it, or start again with --overwrite"
         )
     if (whole := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise StoreDamaged(f"{path}: damaged ({whole}); start again with --fresh")
+        raise StoreDamaged(f"{path}: damaged ({whole}); start again with --overwrite")
 
 
 def _found(db: sqlite3.Connection) -> tuple[int, tuple[str, ...]]:

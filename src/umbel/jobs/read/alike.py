@@ -1,12 +1,14 @@
-"""Inputs of which every row fails in the same way, which is a mistake of the job rather than of its rows."""
+"""Inputs of which no row can run, which is a mistake of the job rather than of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from umbel.errors import InputError
-from umbel.jobs.read.prepare import Window
+from umbel.jobs.read.prepare import Prepared, Window
+from umbel.jobs.read.records import InputRow, described
 
 LEAST_ROWS = 10  # fewer are answered by their error rows
 
@@ -29,3 +31,25 @@ def _check(window: Window, path: Path) -> None:
         f"input {path}: all of the first {window.rows:,} rows fail with {errors[0].code}, so nothing was run; "
         f"line {first.line}: {errors[0].message.removeprefix(f'line {first.line}: ')}"
     )
+
+
+def check_any(prepared: Prepared, path: Path) -> None:
+    """Raise InputError when no row of an input can run, with each kind of fault once."""
+    if prepared.faults and len(prepared.faults) == prepared.rows:
+        rows = f"none of its {prepared.rows:,} rows can" if prepared.rows > 1 else "its only row cannot"
+        raise InputError(
+            "\n  ".join([f"input {path}: {rows} run, so there is nothing to plan:", *kinds(prepared.faults)])
+        )
+
+
+def kinds(faults: Sequence[InputRow]) -> list[str]:
+    """A line for each kind of fault, the most frequent first: where it was met first, what it is, how many rows."""
+    first, counts = dict[str, InputRow](), Counter[str]()
+    for row in faults:
+        if row.error is not None:
+            first.setdefault(row.error.code, row)
+            counts[row.error.code] += 1
+    return [
+        described(first[code]) + (f" ({n - 1:,} more such row{'' if n == 2 else 's'})" if n > 1 else "")
+        for code, n in counts.most_common()
+    ]

@@ -51,7 +51,7 @@ class HashedInput:
         if now is None or hash_file(self.path) != self.sha256:
             raise InputChanged(
                 f"input {self.path}: changed while the job ran; rows answered so far are kept for what it was. "
-                "Put it back and run the same command again, or start over with --fresh"
+                "Put it back and run the same command again, or start over with --overwrite"
             )
         self.stamp, self.since = now, clock
         return same

@@ -19,7 +19,7 @@ from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Message, Request, RowError
+from umbel.ir.request import Message, Request
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.names import RowNames
@@ -165,27 +165,31 @@ def _checked(ids: Sequence[int] | InvalidRequest, width: int) -> Sequence[int] |
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A whole input: `workload` of the rows that can run, `faults` (row, error) of the others."""
+    """A whole input of so many `rows`: `workload` of those that can run, `faults` the others, in the input's order."""
 
     workload: Workload
-    faults: list[tuple[int, RowError]]
-
-    @property
-    def rows(self) -> int:
-        """The number of rows in the input."""
-        return len(self.workload) + len(self.faults)
+    faults: list[InputRow]
+    rows: int
 
 
-def prepare(source: Source, tokenizer: TextEncoder, width: int, context: int) -> Prepared:
-    """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions.
+def prepare(
+    source: Source,
+    tokenizer: TextEncoder,
+    width: int,
+    context: int,
+    told: Callable[[int], object] = lambda rows: None,
+) -> Prepared:
+    """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions; `told` is called
+    with the number of rows that are read so far.
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
     builder = WindowBuilder(tokenizer, width, context)
     for batch in source.batches():
         builder.take(batch)
+        told(builder.rows)
     window = builder.build()
-    return Prepared(window.workload, [(row.row, row.error) for row in window.faults if row.error is not None])
+    return Prepared(window.workload, sorted(window.faults, key=lambda row: row.row), window.rows)
 
 
 def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:

@@ -149,11 +149,18 @@ def note_texts(noted: Mapping[str, int]) -> tuple[str, ...]:
 
 def strict_message(faults: Sequence[InputRow], rows: int) -> str:
     """The message with which --strict refuses an input of so many rows."""
-    found = sorted((row.line, row.error.code, row.error.message) for row in faults if row.error is not None)
-    listed = [f"line {line}: {code}: {text.removeprefix(f'line {line}: ')}" for line, code, text in found[:10]]
+    found = sorted((row for row in faults if row.error is not None), key=lambda row: row.line)
+    listed = [described(row) for row in found[:10]]
     more = [f"... and {len(found) - 10} more"] if len(found) > 10 else []
     head = f"--strict: {len(found):,} of {rows:,} row{'' if rows == 1 else 's'} are at fault, nothing was run:"
     return "\n  ".join([head, *listed, *more])
+
+
+def described(row: InputRow) -> str:
+    """A row at fault in a line: where it is, the code, the message."""
+    if row.error is None:
+        return f"line {row.line}"
+    return f"line {row.line}: {row.error.code}: {row.error.message.removeprefix(f'line {row.line}: ')}"
 
 
 def n_chars_of(request: Request) -> int:

@@ -71,7 +71,7 @@ def percent(error: float | None) -> str:
 
 def _rows(report: Record) -> str:
     rows = report["rows"]
-    text = f"{rows['stored']:,} rows done, {rows['answered']:,} answered, {rows['failed']:,} failed"
+    text = f"{count(rows['stored'], 'row')} done, {rows['answered']:,} answered, {rows['failed']:,} failed"
     left = rows["planned"] - sum(line["done"] for line in report["tree"] if line["parent"] == -1)
     text += f", {left:,} planned but not run" if left > 0 else ""
     return f"  {'rows':<14}{text}; {rows['cut']:,} ended by length"

@@ -49,7 +49,7 @@ class OutputPlace:
         elif store.get(self.replaced) != found:
             why = "was changed after this job wrote it" if written else "exists, and no job store beside it made it"
             raise UsageError(
-                f"{self.option} {self.path}: {why}; choose another name, move it away, or replace it with --fresh"
+                f"{self.option} {self.path}: {why}; choose another name, move it away, or replace it with --overwrite"
             )
         return False
 

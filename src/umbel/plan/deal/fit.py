@@ -76,11 +76,11 @@ def fits_of(plan: Plan, workload: Workload, context: int, budget: Budget) -> dic
 
 
 def fits_text(fits: Mapping[str, Any]) -> str:
-    """The result of `fits_of` as a line of text."""
+    """The result of `fits_of` in words."""
     limits = [] if fits["deadline_seconds"] is None else [f"{fits['deadline_seconds']:,g} s of running"]
     limits += [] if fits["max_output_tokens_total"] is None else [f"{fits['max_output_tokens_total']:,} tokens out"]
     expected = f"{fits['rows']:,} of {fits['of_rows']:,} rows are expected to fit"
-    return f"budget of {' and '.join(limits)}: {expected}, with {fits['output_tokens']:,} tokens out\n"
+    return f"{' and '.join(limits)}: {expected}, with {fits['output_tokens']:,} tokens out"
 
 
 def _own_share(forest: Forest) -> Floats:

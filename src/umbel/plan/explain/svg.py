@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from umbel.plan.explain.text import count
+
 WIDTH = 720
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 24, 34
 SHADES = 5  # of shared runs, by how much of the whole saving is theirs
@@ -124,12 +126,13 @@ def _block(box: _Box, line: Mapping[str, Any], x: float, start: float, most: flo
     shade = 1 + min(SHADES - 1, int(SHADES * line["saved_tokens"] / most)) if most and line["saved_tokens"] else 0
     name = {"run": f"run s{shade}", "own": "own", "rest": f"rest s{shade}"}[str(kind)]
     each = f"{line['tokens']:,} tokens" if kind == "run" else f"{line['tokens']:,} tokens in all"
-    title = f"{rows:,} rows, {each}, {line['saved_tokens']:,} saved"
+    title = f"{count(rows, 'row')}, {each}, {line['saved_tokens']:,} saved"
     yield (
         f'<rect class="{name}" x="{left:.1f}" y="{above:.1f}" width="{wide:.1f}" height="{tall:.1f}">'
         f"<title>{escape(title)}</title></rect>"
     )
-    text = f"{short(line['tokens'])} × {short(rows)}" if kind == "run" else f"{short(rows)} rows"
+    alone = "1 row" if rows == 1 else f"{short(rows)} rows"
+    text = f"{short(line['tokens'])} × {short(rows)}" if kind == "run" else alone
     if wide > 8 * len(text) and tall > 15:
         yield _text(left + wide / 2, above + tall / 2 + 4, text, f"inside on{shade}", "middle")
 
