@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,18 @@ def check_page(path: Path, *, source: Path | None = None, output: Path | None = 
     JobPaths(source, None if output is None else follow(output)).with_extra("--html", path, PAGE)
 
 
-def write_page(path: Path, html: str) -> None:
-    """Write a page of HTML. Raises UsageError."""
+def write_page(path: Path, html: str, *, show: bool = False) -> None:
+    """Write a page of HTML, and with `show` open it in a browser, or say where it is. Raises UsageError."""
     with writing("--html", path) as out:
         out.write(html.encode())
+    if show:
+        place = path.resolve()
+        opened = has_display() and webbrowser.open(place.as_uri())
+        print(f"page: {place}" if opened else f"no browser to show it in; the page is {place}", file=sys.stderr)
+
+
+def has_display() -> bool:
+    """Whether a browser can open a window: without one, those of the terminal would take it over."""
+    if sys.platform != "linux":
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))

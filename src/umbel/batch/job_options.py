@@ -141,6 +141,11 @@ class ViewOptions:
     machine: Annotated[str, Option(help="The machine to plan for: this (measured), h200 or a100.")] = "this"
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None
+    open_page: Annotated[bool, Option("--open", help="Show the page in a browser [FILE.plan.html here].")] = False
+
+    def page_of(self, source: Path) -> Path | None:
+        """Where the page of a plan goes, None where there is none to write."""
+        return self.html or (Path(f"{source.name}.plan.html") if self.open_page else None)
 
     def check_unused(self) -> None:
         """Raise UsageError where an option asks for a plan and a run is asked for."""

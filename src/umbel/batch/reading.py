@@ -65,6 +65,10 @@ class LateTokenizer:
         """The bytes that each id adds to a text."""
         return self._loaded.token_bytes(ids)
 
+    def spell(self, ids: Sequence[int]) -> str:
+        """The text of token ids; "" where no row has made the tokenizer necessary."""
+        return b"".join(self.token_bytes(ids)).decode("utf-8", "replace") if "_loaded" in self.__dict__ else ""
+
     @cached_property
     def _exists(self) -> bool:
         return (self._directory / "tokenizer.json").exists()

@@ -66,7 +66,7 @@ def _call(name: str, arguments: Sequence[str], *, own_process: bool) -> int:
     module, function, _ = COMMANDS[name]
     try:
         command = getattr(import_module(module), function)
-        return call(command, arguments, f"umbel {name}", own_process=own_process)
+        return call(command, arguments, f"umbel {name}", own_process=own_process, typed=(name, *arguments))
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else INTERNAL
 

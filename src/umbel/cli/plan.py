@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from umbel.jobs.read.source import Source
 
 
-def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
+def plan_command(job: JobOptions, view: ViewOptions = ViewOptions(), typed: Sequence[str] = ()) -> int:
     """Show the plan of a job without running it: what is computed, in which order, memory and time.
 
     It takes the options of umbel run, so that one line serves both; the weights are not needed.
@@ -37,11 +37,14 @@ def plan_command(job: JobOptions, view: ViewOptions = ViewOptions()) -> int:
     of its rows can run, or --strict found a fault, 6 a row does not fit this machine, 130 Ctrl-C, 141 the reader of the
     output left.
     """
-    return show_plan(job, view)
+    return show_plan(job, view, typed)
 
 
-def show_plan(job: JobOptions, view: ViewOptions) -> int:
-    """Print the plan of a job, or write it where asked; returns the exit code. Raises UmbelError."""
+def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> int:
+    """Print the plan of a job, or write it where asked; returns the exit code. Raises UmbelError.
+
+    `typed` are the words behind `umbel`, which pages show.
+    """
     # Imported when the command runs, so that --help is quick.
     from umbel.batch.reading import LateTokenizer, model_names, read_options
     from umbel.jobs.read.records import ReadNotes, note_texts
@@ -51,7 +54,7 @@ def show_plan(job: JobOptions, view: ViewOptions) -> int:
     from umbel.plan.deal.fit import fits_of
 
     job.check()
-    file, html = job.source, view.html
+    file, html = job.source, view.page_of(job.source)
     if html is not None:
         _check_page(html, file)
     budget = job.budget.budget()
@@ -69,10 +72,32 @@ def show_plan(job: JobOptions, view: ViewOptions) -> int:
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     text = _text(plan, prepared, fits)
+    if view.as_json or html is not None:
+        record = _record(plan, prepared.workload, tokenizer, _about(job, target, typed))
     if html is not None:
-        _write_page(html, plan, file.name, text)
-    print(_json(plan, prepared, fits) if view.as_json else text, end="")
+        _write_page(html, record, file.name, text, show=view.open_page)
+    print(_json(record, prepared, fits) if view.as_json else text, end="")
     return 0
+
+
+def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, str]:
+    """What the plan is of, by the names of About."""
+    from umbel.plan.explain.about import About, machine_words
+
+    output = job.output.output
+    files = f"{job.source.name} to {output.name}" if output is not None else job.source.name
+    return About.now(files, job.model, machine_words(target), typed).as_dict()
+
+
+def _record(plan: Plan, workload: Workload, tokenizer: LateTokenizer, about: Mapping[str, str]) -> dict[str, Any]:
+    """The plan as an object, with what it is about and the words that rows share."""
+    from umbel.plan.explain.record import to_json
+    from umbel.plan.explain.tree import shown_lines
+    from umbel.plan.explain.words import put_words
+
+    record = to_json(plan)
+    put_words(record["tree"], shown_lines(plan), plan, workload, tokenizer.spell)
+    return {"about": dict(about), **record}
 
 
 def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
@@ -139,20 +164,18 @@ def _check_page(html: Path, source: Path) -> None:
     check_page(html, source=source)
 
 
-def _write_page(html: Path, plan: Plan, name: str, text: str) -> None:
+def _write_page(html: Path, record: Mapping[str, Any], name: str, text: str, *, show: bool) -> None:
     from umbel.batch.extras import write_page
     from umbel.plan.explain.page import plan_page
-    from umbel.plan.explain.text import to_json
 
-    write_page(html, plan_page(to_json(plan), text, f"Plan of {name}"))
+    write_page(html, plan_page(record, text, f"Plan of {name}"), show=show)
 
 
-def _json(plan: Plan, prepared: Prepared, fits: Mapping[str, Any]) -> str:
+def _json(record: Mapping[str, Any], prepared: Prepared, fits: Mapping[str, Any]) -> str:
     """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `faults` has
     the first of these, `budget` says how many rows fit one."""
     from umbel.cli.plan_head import faults_json
-    from umbel.plan.explain.text import to_json
 
     more: dict[str, Any] = {"rows": prepared.rows, "invalid_rows": len(prepared.faults)}
     more["faults"] = faults_json(prepared.faults)
-    return json.dumps({**to_json(plan), **more, **({"budget": fits} if fits else {})}, indent=2) + "\n"
+    return json.dumps({**record, **more, **({"budget": fits} if fits else {})}, indent=2) + "\n"

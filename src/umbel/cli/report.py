@@ -13,6 +13,7 @@ def report_command(
     output: Annotated[Path, Argument(metavar="OUT", help="The output of a run.")],
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
+    open_page: Annotated[bool, Option("--open", help="Show the page in a browser [OUT.html].")] = False,
 ) -> None:
     """Compare the job of OUT with its plan.
 
@@ -23,11 +24,13 @@ def report_command(
     from umbel.jobs.report.report import read_report
     from umbel.jobs.report.text import report_text
 
+    if html is None and open_page:
+        html = output.with_name(f"{output.name}.html")
     if html is not None:
         check_page(html, output=output)
     report = read_report(output)
     if html is not None:
         from umbel.jobs.report.page import report_page
 
-        write_page(html, report_page(report, report_text(report)))
+        write_page(html, report_page(report, report_text(report)), show=open_page)
     print(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), end="")

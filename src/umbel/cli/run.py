@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ def run_command(
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan, as umbel plan does, and run nothing.")] = False,
     view: ViewOptions = ViewOptions(),
     own_process: bool = False,
+    typed: Sequence[str] = (),
 ) -> int:
     """Run every row of FILE through a model and write one answer per row.
 
@@ -37,7 +39,7 @@ def run_command(
     if dry_run:
         from umbel.cli.plan import show_plan
 
-        return show_plan(job, view)
+        return show_plan(job, view, typed)
     view.check_unused()
     return _run(job, own_process=own_process)
 

@@ -173,13 +173,24 @@ def this_name() -> str:
 
 def processor_name() -> str:
     """Name, family, model and stepping of the first core, as far as the system reports them."""
+    found = _first_core()
+    names = ("model name", "cpu family", "model", "stepping")
+    return " ".join(found.get(name, "") for name in names) if found else platform.processor()
+
+
+def processor_model() -> str:
+    """The name of the processor's model, for people."""
+    return _first_core().get("model name", "") or platform.processor() or platform.machine()
+
+
+def _first_core() -> dict[str, str]:
+    """What the system reports of the first core; empty where it reports nothing."""
     try:
         with open("/proc/cpuinfo") as lines:
             pairs = [line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line]
     except OSError:
-        return platform.processor()
-    found = {name.strip(): value.strip() for name, value in pairs}
-    return " ".join(found.get(name, "") for name in ("model name", "cpu family", "model", "stepping"))
+        return {}
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _matmul_rate(seconds: float) -> float:

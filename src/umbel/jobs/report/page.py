@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from umbel.jobs.report.text import percent, status_text
-from umbel.plan.explain.page import exactness_tile, forest_picture, render, scaled
+from umbel.plan.explain.page import Picture, exactness_tile, forest_picture, render, scaled
 from umbel.plan.explain.record import curve_of_json
 from umbel.plan.explain.svg import Series, curves
 from umbel.plan.explain.text import duration
@@ -23,7 +22,7 @@ def report_page(report: Record, text: str) -> str:
     pictures = [forest_picture(report["tree"])] if report["tree"] else []
     if report["parts"]:
         pictures += _course(report)
-    return render(title, _tiles(report), pictures, report, text)
+    return render(title, _tiles(report), pictures, report, text, report["errors"])
 
 
 def _tiles(report: Record) -> list[tuple[str, str, str]]:
@@ -41,7 +40,7 @@ def _tiles(report: Record) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _course(report: Record) -> list[tuple[str, str, Markup]]:
+def _course(report: Record) -> list[Picture]:
     """Tokens and KV over time, as planned and as measured."""
     curve, course = curve_of_json(report["curve"]), np.array(report["course"], np.float64).reshape(-1, 4)
     longest = max(float(curve.seconds.max(initial=0.0)), float(course[:, 0].max(initial=0.0)))
@@ -63,7 +62,6 @@ def _course(report: Record) -> list[tuple[str, str, Markup]]:
     ]
 
 
-def _picture(
-    name: str, note: str, series: Sequence[Series], unit: str, pool: float | None = None
-) -> tuple[str, str, Markup]:
-    return name, note, curves(series, label=note, x_label=unit, limit=pool, limit_name="pool")
+def _picture(name: str, note: str, series: Sequence[Series], unit: str, pool: float | None = None) -> Picture:
+    drawn = curves(series, label=note, x_label=unit, y_label="tokens", limit=pool, limit_name="pool")
+    return Picture(name, note, drawn)

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from umbel.plan.explain import svg
-from umbel.plan.explain.svg import Series
+from umbel.plan.explain.forest import forest, runs
+from umbel.plan.explain.svg import Series, curves
 from umbel.plan.explain.text import duration
 
 Record = Mapping[str, Any]
 
+LISTED = 6  # of the shared runs that stand open under the forest; the others are folded
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A card of a page: a picture, its name, what it shows, and where it has them the `runs` that are listed below."""
+
+    name: str
+    note: str
+    svg: Markup
+    runs: Sequence[Record] = ()
+
 
 def plan_page(record: Record, text: str, title: str) -> str:
-    """The page of a plan: `record` as `to_json` gives it, `text` as `umbel plan` prints it."""
+    """The page of a plan: `record` as `umbel plan --json` gives it, `text` as `umbel plan` prints it."""
     seconds = record["seconds"]
     interval = f"{duration(seconds['low'])} to {duration(seconds['high'])}"
     saved, total = record["saved_prompt_tokens"], record["prompt_tokens"]
@@ -39,19 +52,23 @@ def plan_page(record: Record, text: str, title: str) -> str:
 def render(
     title: str,
     tiles: Sequence[tuple[str, str, str]],
-    pictures: Sequence[tuple[str, str, Markup]],
+    pictures: Sequence[Picture],
     record: Record,
     text: str,
+    failed: Mapping[str, int] | None = None,
 ) -> str:
-    """Fill the template. `tiles` are (name, value, note), `pictures` (name, what it shows, SVG). Of `record`, a
-    plan's or a report's, the notes, decisions and refusals are shown."""
+    """Fill the template. `tiles` are (name, value, note), `failed` counts rows by the code of their error. Of `record`,
+    a plan's or a report's, what it is about, the notes, decisions and refusals are shown."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"duration": duration, "number": lambda v: f"{v:,}" if isinstance(v, int) else v}
     source = files("umbel.plan.explain").joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=title,
+        about={name: value for name, value in record.get("about", {}).items() if value},
         tiles=tiles,
         pictures=pictures,
+        listed=LISTED,
+        failed=failed or {},
         notes=record["notes"],
         decisions=record.get("decisions", ()),
         refusals=record.get("refusals", ()),
@@ -64,40 +81,48 @@ def exactness_tile(lossy: Sequence[str]) -> tuple[str, str, str]:
     return "answers", "lossy" if lossy else "exact", ", ".join(lossy) or "no technique that is taken may change them"
 
 
-def forest_picture(tree: Sequence[Record]) -> tuple[str, str, Markup]:
-    """The name, explanation and picture of a tree's lines."""
+def forest_picture(tree: Sequence[Record]) -> Picture:
+    """The picture of a tree's lines."""
     note = (
-        "Every prompt is a column, its tokens run downwards; a coloured block is a run of tokens that the rows above "
-        "share, computed once instead of once for each: the stronger its colour, the more it saves."
+        "Every prompt is a column, its tokens run downwards. A block is a run of tokens that the rows above share, "
+        "computed once instead of once for each: the stronger its colour, the more it saves."
     )
-    return "Forest", note, svg.forest(tree, label="prompts by row and token, shared runs as blocks")
+    return Picture("Forest", note, forest(tree, label="prompts by row and token, shared runs as blocks"), runs(tree))
 
 
-def _curves(curve: Record, pool: int, chunk: int) -> list[tuple[str, str, Markup]]:
+def _curves(curve: Record, pool: int, chunk: int) -> list[Picture]:
     x, unit = scaled(curve["seconds"])
     kv = Series(x, curve["kv_tokens"], "KV tokens in use", "kv", steps=True, filled=True)
-    running = Series(x, curve["running"], "samples running", "running", steps=True)
-    tokens = Series(x, curve["tokens"], "tokens a step", "tokens", steps=True, filled=True)
+    running = Series(x, curve["running"], "samples that draw a token", "running", steps=True)
+    tokens = Series(x, curve["tokens"], "tokens computed", "tokens", steps=True, filled=True)
     return [
-        (
+        Picture(
             "KV memory",
-            "Tokens whose keys and values are held, against the pool.",
-            svg.curves([kv], label="KV tokens over time", x_label=unit, limit=pool, limit_name="pool"),
+            "Tokens whose keys and values are held at a time, against the pool that they must fit.",
+            curves(
+                [kv], label="KV tokens over time", x_label=unit, y_label="tokens held", limit=pool, limit_name="pool"
+            ),
         ),
-        (
+        Picture(
             "Steps",
-            "Tokens that one step computes, against the chunk, and the samples among them that draw a token.",
-            svg.curves(
-                [tokens, running], label="tokens a step over time", x_label=unit, limit=chunk, limit_name="chunk"
+            "Tokens that one step of the model computes, against the most that it may (the chunk), and the samples "
+            "among them that draw a token of their answer.",
+            curves(
+                *([tokens, running],),
+                label="tokens a step over time",
+                x_label=unit,
+                y_label="tokens a step",
+                limit=chunk,
+                limit_name="chunk",
             ),
         ),
     ]
 
 
 def scaled(seconds: Sequence[float]) -> tuple[list[float], str]:
-    """Times in the unit that suits the longest, and the name of the unit."""
+    """Times in the unit that suits the longest, and a title with the unit for their axis."""
     longest = max(seconds, default=0.0)
     for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
         if longest >= 3 * size:
-            return [s / size for s in seconds], unit
-    return ([s * 1e3 for s in seconds], "milliseconds") if longest < 1 else (list(seconds), "seconds")
+            return [s / size for s in seconds], f"time, {unit}"
+    return ([s * 1e3 for s in seconds], "time, milliseconds") if longest < 1 else (list(seconds), "time, seconds")
