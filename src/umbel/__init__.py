@@ -7,24 +7,26 @@ if TYPE_CHECKING:
     from typing import Any
 
     from umbel.api import LLM, RequestOutput
+    from umbel.batch.call import run
     from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
 
-__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score"]
+__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score", "run"]
+
+_HOMES = {
+    "LLM": "umbel.api",
+    "Chosen": "umbel.ir.choices",
+    "RequestOutput": "umbel.api",
+    "SamplingParams": "umbel.ir.params",
+    "Score": "umbel.ir.choices",
+    "run": "umbel.batch.call",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first used, so that `umbel plan` and `umbel --help` start without torch.
-    if name in ("LLM", "RequestOutput"):
-        from umbel import api
+    if name not in _HOMES:
+        raise AttributeError(f"module 'umbel' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(api, name)
-    if name in ("Chosen", "Score"):
-        from umbel.ir import choices
-
-        return getattr(choices, name)
-    if name == "SamplingParams":
-        from umbel.ir.params import SamplingParams
-
-        return SamplingParams
-    raise AttributeError(f"module 'umbel' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

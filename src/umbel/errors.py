@@ -68,6 +68,17 @@ class DiskFull(UmbelError):
     exit_code = 1
 
 
+class JobStopped(UmbelError):
+    """A job was stopped before its end; the same call continues it. `summary` says what was done
+    (jobs.summary.Summary)."""
+
+    exit_code = 75
+
+    def __init__(self, summary: object):
+        super().__init__(repr(summary))
+        self.summary = summary
+
+
 class CapacityError(UmbelError):
     """The work does not fit this machine, whatever the order."""
 

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from umbel.batch import display
-from umbel.batch.display import _Bar, closing_lines, duration, line_of, say, showing
+from umbel.batch.display import _Bar, line_of, say, showing
 from umbel.ir.report import Left, Stats
 from umbel.jobs.progress import Progress
-from umbel.jobs.summary import Summary
+from umbel.jobs.summary import Summary, closing_lines, duration
 
 
 def half_done() -> Progress:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from umbel.cli.foreign import FOREIGN
+from umbel.batch.declared import option_name, python_name
 from umbel.cli.main import main
+from umbel.foreign import FOREIGN, instead
 
 DESTROYS = ("--overwrite", "--fresh")
 
@@ -38,12 +39,13 @@ def test_a_dry_run_prints_what_plan_prints(
     assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "out.jsonl.umbel").exists()
 
 
-@pytest.mark.parametrize("option", FOREIGN)
+@pytest.mark.parametrize("option", list(map(option_name, FOREIGN)))
 def test_options_of_other_engines_are_answered_with_what_there_is(
     option: str, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = said(capsys, "run", rows, "-m", "demo", "-o", rows.with_name("out.jsonl"), option, "1")
-    assert (code, out) == (2, "") and option in err and FOREIGN[option] in err
+    assert (code, out) == (2, "") and option in err and str(instead(python_name(option), option_name)) in err
+    assert "{" not in err
     assert not any(name in err for name in DESTROYS)
 
 

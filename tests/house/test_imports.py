@@ -17,6 +17,7 @@ ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
 SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "foreign": set(),
     "technique": set(),
     "catalog": {"technique"},
     "registry": {"catalog", "technique"},
@@ -50,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ENGINE | SURFACES | {"api", "profile", "measure", "batch"},
     "__main__": {"cli"},
 }
-OPEN = {"errors", "config"}
+OPEN = {"errors", "config", "foreign"}
 
 PURE_UNITS = {
     "ir",

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, read_rows, write_rows
-from umbel.batch.display import closing_lines
 from umbel.errors import DiskFull, StoreBusy, StoreMismatch, UmbelError, UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
@@ -19,6 +18,7 @@ from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
 from umbel.jobs.paths import store_path
 from umbel.jobs.store import JobStore
+from umbel.jobs.summary import closing_lines
 
 ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 2 + i % 4} for i in range(30)]
 

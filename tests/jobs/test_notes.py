@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.fakes import CONFIG, CONTEXT, SPEC, WIDTH, FakeTokenizer, make_job, write_rows
 from tests.jobs.test_report import BrokenEngine
-from umbel.batch.display import closing_lines, show_plan
+from umbel.batch.display import show_plan
 from umbel.cli.main import main
 from umbel.cost.machine import named
 from umbel.ir.params import SamplingParams
@@ -29,6 +29,7 @@ from umbel.jobs.report.page import report_page
 from umbel.jobs.report.report import read_report
 from umbel.jobs.report.text import report_text
 from umbel.jobs.signals import Drain
+from umbel.jobs.summary import closing_lines
 from umbel.plan.planner import make_plan
 
 MODEL = "generation_config.json: 'x' is not obeyed"

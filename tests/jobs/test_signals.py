@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
-from umbel.batch.display import closing_lines
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 from umbel.jobs import store as store_module
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
+from umbel.jobs.summary import closing_lines
 
 ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 2 + i % 4} for i in range(12)]
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]

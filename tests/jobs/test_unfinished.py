@@ -14,12 +14,11 @@ from tests.jobs.fakes import CONTEXT, make_job, write_rows
 from tests.jobs.test_windows import SIZES, in_windows
 from tests.tiny_models import make_model
 from umbel.api import LLM
-from umbel.batch.display import closing_lines
 from umbel.engine.loop import Loop
 from umbel.errors import StoreMismatch
 from umbel.jobs.paths import store_path
 from umbel.jobs.store import JobStore
-from umbel.jobs.summary import Summary
+from umbel.jobs.summary import Summary, closing_lines
 
 
 def some_rows(count: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, cleandoc, signature
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
@@ -25,7 +26,8 @@ class Option:
     """An argument given by name: `--name-of-the-parameter` if no `names` are given. In `help`, {choices} stands for the
     values that the option of EngineConfig with the parameter's name may have. `min` bounds a number. The value of a
     `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it. One
-    that `destroys` something is never proposed for a misspelt name."""
+    that `destroys` something is never proposed for a misspelt name. A text of `several` names with commas between them
+    is a list in Python."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Option:
         metavar: str | None = None,
         bare: bool = False,
         destroys: bool = False,
+        several: bool = False,
     ):
         self.names = names
         self.help = help
@@ -42,6 +45,7 @@ class Option:
         self.metavar = metavar
         self.bare = bare
         self.destroys = destroys
+        self.several = several
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +99,21 @@ def gathered(taker: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, 
         elif _is_group(hint) and name != "return":
             found[name] = hint(**gathered(hint, values))
     return found
+
+
+def plain(kind: Any) -> Any:
+    """A type without `| None`."""
+    if get_origin(kind) is not UnionType:
+        return kind
+    (found,) = (part for part in get_args(kind) if part is not type(None))
+    return found
+
+
+def python_name(option: str) -> str:
+    """An option of a command line as Python writes it: --max-tokens is max_tokens."""
+    return option.lstrip("-").replace("-", "_")
+
+
+def option_name(name: str) -> str:
+    """A keyword as a command line writes it."""
+    return f"--{name.replace('_', '-')}"

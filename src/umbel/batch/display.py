@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from types import MappingProxyType
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -15,16 +14,12 @@ from rich.table import Table
 
 from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
-from umbel.jobs.report.text import verdict
-from umbel.jobs.summary import Summary
-from umbel.plan.explain.text import MAX_NOTES, count, exactness, head_lines
+from umbel.jobs.summary import duration
+from umbel.plan.explain.text import count, head_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
-
-
-_EARLY = MappingProxyType({"drained": "stopped on request", "budget": "stopped by its budget"})
 
 
 @contextmanager
@@ -129,59 +124,6 @@ def _tokens_done(reading: Reading) -> str:
     return f"{reading.output_tokens:,} of about {max(reading.expected_tokens, reading.output_tokens):,.0f} tokens"
 
 
-def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
-    """The lines printed at the end; notes and warnings also when `quiet`."""
-    lines = [] if quiet else [_outcome(result), _tokens(result), *_truth(result)]
-    lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
-    lines += [f"note: {text}" for text in result.notes[:MAX_NOTES]]
-    if len(result.notes) > MAX_NOTES:
-        lines.append(f"note: ... and {len(result.notes) - MAX_NOTES} more (umbel report lists them with --json)")
-    return lines + [f"warning: {text}" for text in result.warnings]
-
-
-def _outcome(result: Summary) -> str:
-    rows = f"{count(result.rows, 'row')}: {result.ok:,} answered, {result.failed:,} failed"
-    if result.status in _EARLY:
-        return f"{_EARLY[result.status]}; {rows}, {result.left:,} to go; run the same command again to continue"
-    if result.status == "already_complete":
-        return f"already complete, nothing to do; {rows}; {result.output}"
-    kept = f" ({result.resumed:,} kept from an earlier run)" if result.resumed else ""
-    return f"{rows}{kept} in {duration(sum(result.seconds.values()))}; {result.output}"
-
-
-def _tokens(result: Summary) -> str:
-    saved = max(0, result.prompt_tokens - result.computed_prompt_tokens)
-    share = f" ({saved / result.prompt_tokens:.0%} saved by sharing)" if result.prompt_tokens and saved else ""
-    computed = f"{result.computed_prompt_tokens:,} of {result.prompt_tokens:,} prompt tokens computed{share}"
-    if result.computed_prompt_tokens > result.prompt_tokens:  # of rows, too, that a stop left without an answer
-        computed = f"{result.computed_prompt_tokens:,} prompt tokens computed"
-    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-    if result.starved_seconds >= 0.1:
-        spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
-    first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
-    told = f"{result.output_tokens:,} tokens out{_unfinished(result)}"
-    return f"{computed}; {told}, {exactness(result.lossy)}; {spent}{first}"
-
-
-def _unfinished(result: Summary) -> str:
-    """What became of the tokens of rows that are not done."""
-    parts = []
-    if result.kept_tokens:
-        rows = count(result.kept_rows, "row")
-        go_on = "goes on" if result.kept_rows == 1 else "go on"
-        parts.append(f"{result.kept_tokens:,} more of {rows} kept, which {go_on} when run again")
-    if result.discarded_tokens:
-        why = "" if result.keeps_unfinished else ": replicas keep finished rows only"
-        parts.append(f"{result.discarded_tokens:,} more of unfinished rows are lost{why}")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def _truth(result: Summary) -> list[str]:
-    """How near the plan came; only for a job that ran."""
-    told = verdict(result.against_plan) if result.status != "already_complete" else ""
-    return [told] if told else []
-
-
 def share_done(reading: Reading) -> float:
     """How much of the job is done: by time, where it is known how much is left, else by rows."""
     if reading.eta_seconds is None:
@@ -192,13 +134,3 @@ def share_done(reading: Reading) -> float:
 def rounded(seconds: float) -> str:
     """Seconds that are not known to the tenth, as text."""
     return duration(seconds) if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text: 12.3 s, 4 min 5 s, 2 h 3 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

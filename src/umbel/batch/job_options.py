@@ -84,10 +84,10 @@ class ReadingOptions:
 
     prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
-    keep_columns: Annotated[str | None, Option("--keep", help=_KEEP)] = None
+    keep_columns: Annotated[str | None, Option("--keep", help=_KEEP, several=True)] = None
     id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
-    choices: Annotated[str | None, Option(help=_CHOICES)] = None
+    choices: Annotated[str | None, Option(help=_CHOICES, several=True)] = None
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Sequence
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from umbel.batch.declared import Argument, DeclaredOption, Option, declared, gathered
-from umbel.cli.foreign import FOREIGN
+from umbel.batch.declared import Argument, DeclaredOption, Option, declared, gathered, option_name, plain, python_name
 from umbel.errors import UsageError, nearest
+from umbel.foreign import instead
 
 AFTER = "\n\f\n"  # in a command's docstring: what comes behind it stands at the end of the help
 
@@ -50,8 +50,8 @@ def _not_known(given: str, actions: Sequence[argparse.Action], options: Sequence
     if not given.startswith("-"):
         return f"no argument {given!r}"
     name = given.split("=", maxsplit=1)[0]
-    if name in FOREIGN:
-        return f"no option {name!r}: {FOREIGN[name]}"
+    if (answer := instead(python_name(name), option_name)) is not None:
+        return f"no option {name!r}: {answer}"
     safe = [o for o, a in zip(options, actions, strict=True) if not getattr(o.told, "destroys", False)]
     return f"no option {given!r}{nearest(name, [n for option in safe for n in option.names])}"
 
@@ -104,27 +104,27 @@ def _add(parser: argparse._ActionsContainer, option: DeclaredOption) -> argparse
     more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
     if isinstance(told, Argument):
         metavar = told.metavar or option.name.upper()
-        return parser.add_argument(option.name, type=_plain(kind), nargs="?", metavar=metavar, **more)
-    more |= _reads(_plain(kind), told)
+        return parser.add_argument(option.name, type=plain(kind), nargs="?", metavar=metavar, **more)
+    more |= _reads(plain(kind), told)
     if default not in (None, False):
         more["help"] += f" [{default}]"
     return parser.add_argument(*option.names, dest=option.name, **more)
 
 
-def _reads(plain: Any, told: Option) -> dict[str, Any]:
+def _reads(kind: Any, told: Option) -> dict[str, Any]:
     """How argparse is to read a value of a type."""
-    if plain is bool:
+    if kind is bool:
         return {"action": "store_true"}
-    if get_origin(plain) is Literal:
-        return {"choices": get_args(plain)}
-    if get_origin(plain) is list:
-        (each,) = get_args(plain)
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is list:
+        (each,) = get_args(kind)
         return {"action": "append", **_reads(each, told)}
-    if plain is str:
+    if kind is str:
         return {"metavar": told.metavar or ("NAME" if "{choices}" in told.help else "TEXT"), "type": _text}
     return {
-        "type": plain if told.min is None else _at_least(plain, told.min),
-        "metavar": told.metavar or _METAVARS[plain],
+        "type": kind if told.min is None else _at_least(kind, told.min),
+        "metavar": told.metavar or _METAVARS[kind],
     }
 
 
@@ -136,14 +136,6 @@ def _text(given: str) -> str:
         return given
     except UnicodeDecodeError:
         raise argparse.ArgumentTypeError(f"{given!r}: is not text in UTF-8") from None
-
-
-def _plain(kind: Any) -> Any:
-    """The type without `| None`."""
-    if get_origin(kind) is not UnionType:
-        return kind
-    (plain,) = (part for part in get_args(kind) if part is not type(None))
-    return plain
 
 
 def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:

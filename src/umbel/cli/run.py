@@ -46,8 +46,8 @@ def run_command(
 
 def _run(job: JobOptions, *, own_process: bool) -> int:
     """Run the job. Times count from the start of the process where it exists for this command only."""
-    from umbel.batch.display import closing_lines
     from umbel.batch.job_run import run_job
+    from umbel.jobs.summary import closing_lines
 
     began = process_start() if own_process else time.monotonic()
     closing = partial(closing_lines, quiet=job.output.quiet)

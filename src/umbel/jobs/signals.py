@@ -45,7 +45,7 @@ def leave(code: int, message: str) -> NoReturn:
 class StopSignal:
     """While entered, the first SIGTERM, SIGHUP or Ctrl-C raises Drain within `listening`, except inside `shielded`,
     where it waits for the end: what is shielded for long looks at `wanted` and ends soon. Committed rows are safe in
-    any case.
+    any case. Outside the main thread of a process it sees none.
 
     A second Ctrl-C raises KeyboardInterrupt at once. `last` says that the process ends after this: a second Ctrl-C then
     ends it here and now, with 130, and after `with` only that is left to do: a first stop that comes late does not hide
@@ -59,6 +59,7 @@ class StopSignal:
         self._shields = 1
         self._limited = False
         self._settled = False
+        self._deaf = False  # outside the main thread
         self._before: dict[int, object] = {}
         self._print_unraisable = sys.unraisablehook
 
@@ -68,15 +69,21 @@ class StopSignal:
         return None if self._settled else self._due
 
     def __enter__(self) -> StopSignal:
+        try:
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_over)
+        except ValueError:  # Python lets the main thread alone handle signals
+            self._deaf = True
+            return self
         for number in STOPS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
                 self._before[number] = signal.signal(number, self._handle)
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_over)
         self._print_unraisable, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *error: object) -> None:
         self.settle()
+        if self._deaf:
+            return
         sys.unraisablehook = self._print_unraisable
         if self._last:
             self._before |= dict.fromkeys(self._before.keys() & {signal.SIGTERM, signal.SIGHUP}, signal.SIG_IGN)
@@ -86,7 +93,13 @@ class StopSignal:
 
     def limit(self, seconds: float | None) -> None:
         """Raise OutOfTime in so many seconds, where Drain would be raised; None: no longer. Raises it now if time is
-        over."""
+        over. Raises UsageError outside the main thread."""
+        if self._deaf:
+            if seconds is not None:
+                from umbel.errors import UsageError
+
+                raise UsageError("--deadline: needs the main thread of its process, which alone sees signals")
+            return
         self._limited = seconds is not None
         if self._due is OutOfTime:
             self._due = None

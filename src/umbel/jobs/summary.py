@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from umbel.ir.limits import shown
 from umbel.jobs.read.records import ReadNotes
+from umbel.jobs.report.text import verdict
 from umbel.jobs.store_reader import Totals
+from umbel.plan.explain.text import MAX_NOTES, count, exactness
 
 LENGTH_WARNING_SHARE = 0.01
+_EARLY: Mapping[str, str] = MappingProxyType({"drained": "stopped on request", "budget": "stopped by its budget"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Summary:
     """Counts of rows and tokens over the whole job, its resumed parts included.
 
@@ -66,6 +70,9 @@ class Summary:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
 
+    def __repr__(self) -> str:
+        return "\n".join(closing_lines(self, quiet=False))
+
     @property
     def exit_code(self) -> int:
         """0: all rows answered, 3: some failed, 5: stopped by its budget, 75: stopped on request."""
@@ -99,3 +106,66 @@ def _meant(name: str) -> str:
 
     close = get_close_matches(name, sorted(EFFECTIVE_FIELDS), n=1, cutoff=0.75)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def closing_lines(result: Summary, *, quiet: bool) -> list[str]:
+    """What became of a job, in a few lines; notes and warnings also when `quiet`."""
+    lines = [] if quiet else [_outcome(result), _tokens(result), *_truth(result)]
+    lines += [f"  {count:,} x {code}" for code, count in result.errors.items() if not quiet]
+    lines += [f"note: {text}" for text in result.notes[:MAX_NOTES]]
+    if len(result.notes) > MAX_NOTES:
+        lines.append(f"note: ... and {len(result.notes) - MAX_NOTES} more (umbel report lists them with --json)")
+    return lines + [f"warning: {text}" for text in result.warnings]
+
+
+def _outcome(result: Summary) -> str:
+    rows = f"{count(result.rows, 'row')}: {result.ok:,} answered, {result.failed:,} failed"
+    if result.status in _EARLY:
+        return f"{_EARLY[result.status]}; {rows}, {result.left:,} to go; run it again to continue"
+    if result.status == "already_complete":
+        return f"already complete, nothing to do; {rows}; {result.output}"
+    kept = f" ({result.resumed:,} kept from an earlier run)" if result.resumed else ""
+    return f"{rows}{kept} in {duration(sum(result.seconds.values()))}; {result.output}"
+
+
+def _tokens(result: Summary) -> str:
+    saved = max(0, result.prompt_tokens - result.computed_prompt_tokens)
+    share = f" ({saved / result.prompt_tokens:.0%} saved by sharing)" if result.prompt_tokens and saved else ""
+    computed = f"{result.computed_prompt_tokens:,} of {result.prompt_tokens:,} prompt tokens computed{share}"
+    if result.computed_prompt_tokens > result.prompt_tokens:  # of rows, too, that a stop left without an answer
+        computed = f"{result.computed_prompt_tokens:,} prompt tokens computed"
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    if result.starved_seconds >= 0.1:
+        spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
+    first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
+    told = f"{result.output_tokens:,} tokens out{_unfinished(result)}"
+    return f"{computed}; {told}, {exactness(result.lossy)}; {spent}{first}"
+
+
+def _unfinished(result: Summary) -> str:
+    """What became of the tokens of rows that are not done."""
+    parts = []
+    if result.kept_tokens:
+        rows = count(result.kept_rows, "row")
+        go_on = "goes on" if result.kept_rows == 1 else "go on"
+        parts.append(f"{result.kept_tokens:,} more of {rows} kept, which {go_on} when run again")
+    if result.discarded_tokens:
+        why = "" if result.keeps_unfinished else ": replicas keep finished rows only"
+        parts.append(f"{result.discarded_tokens:,} more of unfinished rows are lost{why}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _truth(result: Summary) -> list[str]:
+    """How near the plan came; only for a job that ran."""
+    told = verdict(result.against_plan) if result.status != "already_complete" else ""
+    return [told] if told else []
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text: 12.3 s, 4 min 5 s, 2 h 3 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
