@@ -48,8 +48,46 @@ def test_stopped_answers_count_as_at_least() -> None:
     assert curve.survival(5) == pytest.approx(10 / 12)
     assert curve.survival(10) == pytest.approx(10 / 12 * 9 / 10)
     assert curve.survival(20) == 0.0
+    nothing = LengthCurve.none()
+    assert nothing.survival(1000) == 1.0 and nothing.mean(500) == 500 and nothing.quantile(0.5, 500) == 500
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), SEEN, st.integers(0, 60), st.integers(1, 3000))
+def test_beyond_the_longest_seen_answers_double_as_often_as_they_end(
+    ended: list[int], cut: list[int], produced: int, more: int
+) -> None:
+    """Where some answers outlive all that were seen, half of those end within twice that length; means and variances
+    are the sums of the shares, which the midpoints of small steps approximate."""
+    curve = LengthCurve.of(np.array(ended, np.int64), np.array(cut))
+    longest, unseen = max(ended + cut), float(curve.survival(max(ended + cut)))
+    for times in (2, 3, 10):
+        assert float(curve.survival(longest * times)) == pytest.approx(unseen / times)
+    limit, alive = produced + more, float(curve.survival(produced))
+    middles = np.arange(0.0, limit, 0.125) + 0.0625
+    within = np.floor(np.minimum(middles, longest)).astype(np.int64)
+    shares = np.where(middles < longest, curve.survival(within), unseen * longest / middles)
+    area = float((shares * 0.125)[middles > produced].sum())
+    if alive > 0:
+        assert curve.mean(limit, produced) == pytest.approx(produced + area / alive, rel=1e-3)
+    spread = float((2 * middles * shares).sum() * 0.125) - float(shares.sum() * 0.125) ** 2
+    assert curve.variance(limit) == pytest.approx(spread, rel=0.01, abs=0.1)
+
+
+def test_quantiles_beyond_the_longest_seen_go_on_to_the_limit() -> None:
     only = LengthCurve.of(NONE, np.full(6, 10))
-    assert only.survival(1000) == 1.0 and only.mean(500) == 500 and only.quantile(0.5, 500) == 500
+    assert only.quantile(np.array([0.0, 0.5, 0.9, 0.99]), 500).tolist() == [10, 20, 100, 500]
+    assert only.quantile(0.5, 500, 40) == 80, "having outlived the longest by far, it is as likely to double again"
+
+
+def test_bounds_are_those_of_answers_that_were_not_seen_to_end() -> None:
+    many = LengthCurve.of(np.full(150, 10), np.full(50, 20))
+    low, high = many.bounds(np.array([15, 100]), 200)
+    assert low.tolist() == [11.25, 12.5] and high.tolist() == [11.25, 32.5]
+    few = LengthCurve.of(np.full(9, 10))
+    low, high = few.bounds(np.array([100]), 9)
+    assert low.tolist() == [9.1] and high.tolist() == [19.0], "one more counts as a token, or as endless"
+    low, high = LengthCurve.none().bounds(np.array([100]), 0)
+    assert low.tolist() == [1.0] and high.tolist() == [100.0]
 
 
 def test_lengths_are_recovered_through_limits() -> None:
@@ -124,6 +162,8 @@ def test_a_book_knows_earlier_runs_by_template_and_tells_only_what_is_new() -> N
     assert [book.curve(group).to_json() for group in range(3)] == expected, "but it stays known"
     book.add(2, 40)
     assert book.bank()["b"].lengths.tolist() == [40] and book.own(2).answers == 2
+    book.pass_by()
+    assert book.bank() == {} and book.ended == 4, "one that only its limit could end teaches nothing"
 
 
 def test_answers_under_way_count_as_at_least() -> None:

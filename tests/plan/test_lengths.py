@@ -42,12 +42,38 @@ def test_without_history_rows_run_to_their_limits_and_the_plan_says_so() -> None
     plan = plan_of(of(groups(2, 30, 40, 8), max_tokens=50))
     assert set(plan.lengths.tolist()) == {50}
     assert plan.decision("output tokens").reason == "every row runs to its max_tokens"
-    assert plan.estimates.output_range == (3000, 3000)
+    assert plan.estimates.output_range == (60, 3000)
+    low, expected, high = plan.estimates.seconds
+    assert low < 0.5 * expected and high > expected
     guessed = plan_of(of(groups(2, 30, 40, 8), max_tokens=None))
+    assert guessed.estimates.output_range[0] == 60 and guessed.estimates.output_range[1] > 60 * UNBOUNDED
     assert (
         set(guessed.lengths.tolist()) == {UNBOUNDED}
         and "128 tokens assumed" in guessed.decision("output tokens").reason
     )
+
+
+def test_rows_that_only_their_limit_can_end_are_certain() -> None:
+    limited, free = SamplingParams(max_tokens=90, ignore_eos=True), SamplingParams(ignore_eos=True)
+    estimates = plan_of(Workload.of([[1, 2], [3, 4]], [limited, free])).estimates
+    whole = 90 + SPEC.max_positions - 2
+    assert estimates.output_tokens == whole and estimates.output_range == (whole, whole)
+
+
+def test_answers_that_were_stopped_say_little_of_rows_without_limit() -> None:
+    """None of 2,000 answers was seen to end: they are longer than 200 tokens, and how much longer is not known. The
+    expectation lies between, and the interval goes from there to the limit."""
+    known = {"": LengthCurve.of(np.zeros(0, np.int64), np.full(2000, 200))}
+    params = [SamplingParams()] * 2
+    estimates = plan_of(Workload.of([[1, 2], [3, 4]], params), known).estimates
+    most = 2 * (SPEC.max_positions - 2)
+    assert 400 < estimates.output_tokens < 0.6 * most
+    assert estimates.output_range == (400, most)
+    low, expected, high = estimates.seconds
+    assert low < 0.7 * expected < 1.5 * expected < high
+    half = {"": LengthCurve.of(np.full(1000, 20), np.full(1000, 30))}
+    low, high = plan_of(Workload.of([[1, 2], [3, 4]], params), half).estimates.output_range
+    assert low < 2 * 25 and high > 0.45 * most
 
 
 def test_templates_that_are_known_are_expected_to_answer_as_they_did() -> None:

@@ -162,7 +162,7 @@ class Foreseen(Judged):
     def admits(self, candidate: Candidate) -> bool:
         s = self._s
         most = pages_ahead(s, self._lengths, candidate.row)
-        learned, answer = s.lengths.learned, self._inner.admits(candidate)
+        learned, answer = s.lengths.ended, self._inner.admits(candidate)
         paused = learned == self._learned and self._step - self._refused < s.pool.page_size
         if answer:
             assert most <= s.pool.n_pages and not paused
@@ -206,7 +206,7 @@ class Pauses(Admission):
         return self.inner.fits_now(candidate)
 
     def admits(self, candidate: Candidate) -> bool:
-        learned, running = self.inner._book.learned, len(self.inner.seqs.runners())
+        learned, running = self.inner._book.ended, len(self.inner.seqs.runners())
         before = self.inner._forecast
         answer = self.inner.admits(candidate)
         if self.inner._forecast is not None and before is None and self.refused is not None:

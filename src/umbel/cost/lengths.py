@@ -1,9 +1,10 @@
 """How long answers are: a distribution learned from finished ones, and conditioned on the tokens already produced.
 
-The past of Past-Future scheduling (LightLLM, arXiv 2507.10150), with two changes. Answers that were stopped by their
+The past of Past-Future scheduling (LightLLM, arXiv 2507.10150), with three changes. Answers that were stopped by their
 limit, and those that are still running, count as "at least so long" (Kaplan and Meier 1958): otherwise the first
-answers to end, which are the short ones, would stand for all. And a group of rows with few answers of its own borrows
-from all rows.
+answers to end, which are the short ones, would stand for all. Of lengths that were never seen only the scale is taken
+to be known: an answer that outlives the longest one is as likely to double from there as from anywhere further on
+(the share that goes on falls as 1 / length). And a group of rows with few answers of its own borrows from all rows.
 """
 
 from __future__ import annotations
@@ -63,13 +64,14 @@ class LengthCurve:
         return np.zeros(len(self.lengths)) if self.cut is None else self.cut
 
     def survival(self, tokens: Ints | int) -> Floats:
-        """The share of answers longer than so many tokens; beyond the longest seen, the share at the longest seen."""
-        return np.append(1.0, self._after())[np.searchsorted(self.lengths, tokens, "right")]
+        """The share of answers longer than so many tokens; beyond the longest seen it falls as 1 / length."""
+        share = np.append(1.0, self._after())[np.searchsorted(self.lengths, tokens, "right")]
+        return np.asarray(share * self.longest / np.maximum(tokens, self.longest)) if self.longest else share
 
     def mean(self, limit: Ints | int, produced: Ints | int = 0) -> Floats:
         """Expected length of an answer that has produced so many tokens and has not ended, when `limit` stops it.
 
-        An answer longer than all that were seen is assumed to run to its limit.
+        An answer that is longer than all others, where all of those ended, is assumed to run to its limit.
         """
         alive = self.survival(produced)
         more = (self._moment(limit, 1) - self._moment(produced, 1)) / np.where(alive > 0, alive, 1.0)
@@ -82,9 +84,28 @@ class LengthCurve:
     def quantile(self, share: Floats | float, limit: Ints | int, produced: Ints | int = 0) -> Ints:
         """The length that this share of the answers does not exceed; conditions as in `mean`."""
         goal = np.asarray((1.0 - share) * self.survival(produced) + 1e-12)
-        at = np.searchsorted(-self._after(), -goal)  # the first length after which no more than `goal` go on
-        found = np.append(self.lengths, np.iinfo(np.int64).max)[at]
-        return np.asarray(np.minimum(np.maximum(found, np.asarray(produced) + 1), limit))
+        after = self._after()
+        at = np.searchsorted(-after, -goal)  # the first length after which no more than `goal` go on
+        beyond = np.ceil(self._unseen(after) * self.longest / goal) if self.longest else np.full(goal.shape, np.inf)
+        found = np.where(at < len(after), np.append(self.lengths, 0)[at], np.minimum(beyond, 1 << 62))
+        return np.asarray(np.minimum(np.maximum(found, np.asarray(produced) + 1), limit), np.int64)
+
+    def bounds(self, limit: Ints | int, answers: float) -> tuple[Floats, Floats]:
+        """The expected length if answers that were not seen to end did so at once, and if they all ran to `limit`.
+
+        The curve rests on so many `answers`. Where they are few (`ENOUGH`), the next one may be unlike them all: it
+        counts as a single token, and as one without end.
+        """
+        after, one = self._after(), float(answers < ENOUGH)
+        within = self._moment(np.minimum(limit, self.longest), 1)
+        endless = np.maximum(np.asarray(limit) - self.longest, 0) * self._unseen(after)
+        n = answers
+        return (within * n + one) / (n + one), ((within + endless) * n + limit * one) / (n + one)
+
+    @property
+    def longest(self) -> int:
+        """The longest answer seen; 0 when there is none."""
+        return int(self.lengths[-1]) if len(self.lengths) else 0
 
     def scaled(self, most: float) -> LengthCurve:
         """The same curve, with the weight of at most so many answers."""
@@ -120,8 +141,21 @@ class LengthCurve:
         on."""
         edges, levels = np.append(0, self.lengths), np.append(1.0, self._after())
         below = np.append(0.0, np.cumsum(np.diff(edges**power) * levels[:-1]))
-        at = np.searchsorted(edges, tokens, "right") - 1
-        return np.asarray(below[at] + levels[at] * (np.asarray(tokens) ** power - edges[at] ** power))
+        inside = np.minimum(tokens, self.longest) if self.longest else np.asarray(tokens)
+        at = np.searchsorted(edges, inside, "right") - 1
+        found = below[at] + levels[at] * (inside**power - edges[at] ** power)
+        return np.asarray(found + self._moment_beyond(tokens, power) if self.longest else found)
+
+    def _moment_beyond(self, tokens: Ints | int, power: int) -> Floats:
+        """What lengths beyond the longest seen add to a moment: the integral of a share that falls as 1 / length."""
+        ratio = np.maximum(tokens, self.longest) / self.longest
+        grown = np.log(ratio) if power == 1 else 2 * self.longest * (ratio - 1)
+        return np.asarray(self._unseen(self._after()) * self.longest * grown)
+
+    @staticmethod
+    def _unseen(after: Floats) -> float:
+        """The share of answers that are longer than all that were seen."""
+        return float(after[-1]) if len(after) else 1.0
 
     def _after(self) -> Floats:
         """The share of answers longer than each length (`[lengths]`), by Kaplan and Meier's product."""
@@ -163,7 +197,7 @@ class LengthBook(Growable):
 
     def __init__(self, known: Mapping[str, LengthCurve] | None = None):
         super().__init__()
-        self.learned = 0  # answers added so far
+        self.ended = 0  # answers so far, those that teach nothing included
         self._known = known or {}
         self._numbers: dict[str, int] = {"": 0}  # group of each template
         self._seeds: dict[int, LengthCurve] = {}
@@ -200,7 +234,11 @@ class LengthBook(Growable):
             self._tallies[group] = _Tally()
         self._tallies[group].add(tokens, cut=cut)
         self._all.add(tokens, cut=cut)
-        self.learned += 1
+        self.ended += 1
+
+    def pass_by(self) -> None:
+        """An answer has ended that teaches nothing, as only its limit could end it."""
+        self.ended += 1
 
     def own(self, group: int) -> LengthCurve:
         """The curve of one group alone, from before and from this run."""

@@ -18,6 +18,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class PlanDraft:
     lengths: Ints  # [rows] output tokens assumed per sample
     walked: Ints  # [rows] the same for walks of the plan: not the mean of each, but spread as answers are
     limits: Ints  # [rows] output tokens that a sample may reach
+    bounds: Floats  # [2, rows] lengths expected at least and at most, for want of knowing
     groups: Ints  # [rows] which of `templates` a row belongs to
     same_as: Ints  # [rows] the row whose answer a row gets
     chunk: int
@@ -67,6 +69,7 @@ class PlanDraft:
             lengths=ones,
             walked=ones,
             limits=ones,
+            bounds=np.ones((2, len(rows))),
             groups=np.zeros_like(rows),
             same_as=rows,
             chunk=chunk,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.pairs import causal_pairs
 from umbel.cost.quantised import price_of
-from umbel.cost.roofline import Load
+from umbel.cost.roofline import Load, Seconds
 from umbel.errors import UsageError, nearest
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
@@ -33,9 +34,10 @@ from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
 from umbel.plan.passes.speculate import choose_drafter
 from umbel.plan.passes.techniques import weigh_techniques
-from umbel.plan.walk.pricing import run_draft
+from umbel.plan.walk.pricing import run_draft, run_seconds
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Pass = Callable[[PlanDraft], PlanDraft]
 
 PASSES: Mapping[str, Pass] = MappingProxyType(
@@ -154,8 +156,9 @@ def _estimate(draft: PlanDraft) -> Estimates:
     forest = draft.forest
     timeline, load = run_draft(replace(draft, bargain=Bargain()))  # how full the pool gets, and pictures
     sped, sped_load = run_draft(draft) if draft.bargain.drafted else (timeline, load)
-    time = draft.price.total(sped_load)
-    output = int((draft.samples * draft.lengths)[draft.order].sum())
+    samples, limits, bounds = draft.samples[draft.order], draft.limits[draft.order], draft.bounds[:, draft.order]
+    output = int((samples * draft.lengths[draft.order]).sum())
+    between = output_range(samples, limits, bounds, draft.output_spread * output)
     return Estimates(
         rows=len(draft.workload),
         samples=int(draft.samples.sum()),
@@ -165,14 +168,34 @@ def _estimate(draft: PlanDraft) -> Estimates:
         output_tokens=output,
         kv_peak_tokens=timeline.kv_peak_tokens,
         steps=sped.steps,
-        seconds=(time.low, time.expected, time.high),
+        seconds=_seconds(draft, draft.price.total(sped_load)),
         saved_seconds=_saved_seconds(draft),
         levels=levels(forest),
         curve=timeline.curve(draft.price.each(load)),
-        output_range=output_range(
-            draft.samples[draft.order], draft.lengths[draft.order], draft.limits[draft.order], draft.output_spread
-        ),
+        output_range=between,
     )
+
+
+def _seconds(draft: PlanDraft, time: Seconds) -> tuple[float, float, float]:
+    """The interval of the time: by that of the price, and by those of the lengths, as if neither knew of the other."""
+    if not draft.output_spread and (draft.bounds == draft.lengths).all():
+        return time.low, time.expected, time.high
+    usual = run_seconds(draft)
+    low, high = (
+        run_seconds(draft, walked=_stretched(draft, bound, spread)) / usual
+        for bound, spread in zip(draft.bounds, (-draft.output_spread, draft.output_spread), strict=True)
+    )
+    if not time.expected > time.low > 0.0:
+        return time.low, time.expected, time.high
+    below = math.hypot(math.log(time.expected / time.low), math.log(min(low, 1.0)))
+    above = math.hypot(math.log(time.high / time.expected), math.log(max(high, 1.0)))
+    return time.expected * math.exp(-below), time.expected, time.expected * math.exp(above)
+
+
+def _stretched(draft: PlanDraft, bound: Floats, spread: float) -> Ints:
+    """The lengths to walk (`[rows]`) if rows were as long as they may be for want of knowing, and differ by chance."""
+    longer = draft.walked * bound / np.maximum(draft.lengths, 1) * (1 + spread)
+    return np.clip(np.rint(longer), np.minimum(draft.walked, 1), draft.limits).astype(np.int64)
 
 
 def duplicate_rows(workload: Workload, forest: Forest) -> int:

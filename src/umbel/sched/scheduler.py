@@ -219,12 +219,16 @@ class Scheduler:
 
     def finish(self, slot: int, tokens: int | None = None) -> None:
         """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, unless its
-        row wants none, and what no other reads is released, or kept as the rule of the tree says."""
+        row wants none or only its limit could end it, and what no other reads is released, or kept as the rule of the
+        tree says."""
         row, tokens = self.seqs.row.item(slot), self.seqs.n_out.item(slot) if tokens is None else tokens
         most = self.seqs.max_out.item(slot)
         given = max(most - self.requests.limit.item(row), 0)  # tokens that were appended, not drawn
         if tokens > given:
-            self.lengths.add(self.lengths.groups.item(row), tokens - given, cut=tokens >= most)
+            if self.requests.certain.item(row):
+                self.lengths.pass_by()
+            else:
+                self.lengths.add(self.lengths.groups.item(row), tokens - given, cut=tokens >= most)
         if self.speculate is not None:
             self.speculate.finish(self.books, slot, tokens)
         self.books.finish(slot, tokens)

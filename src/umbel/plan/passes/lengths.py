@@ -19,6 +19,7 @@ from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 UNBOUNDED = 128  # output tokens assumed of a row without `max_tokens`, when no earlier run has taught better
 TEMPLATE_ROWS = 20  # rows that must share a beginning before it counts as a template
@@ -33,28 +34,31 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     """Expected lengths from `draft.known` where there are any, by template, else by all rows; never above the limit.
 
     A row without any history runs to its `max_tokens`; one without a limit is assumed to write 128 tokens, or what its
-    context leaves.
+    context leaves. Where nothing was seen, the interval goes from a token to the limit.
     """
     samples, asked, certain = _asked(draft)
     none = Distinct.of(draft.workload.params).flags(lambda p: p.max_tokens == 0)
     limits = draft.workload.longest_answers(draft.spec.max_positions)
-    lengths = np.where(asked > 0, limits, np.minimum(UNBOUNDED, limits))
+    free = (asked == 0) & ~certain
+    lengths = np.where(free, np.minimum(UNBOUNDED, limits), limits)
     groups, templates = _templates(draft)
     curves = _curves(draft, groups, templates)
-    expected, variance, learned = _learned(curves, groups, limits)
+    everyone = draft.known.lengths.get("", LengthCurve.none()).answers
+    expected, variance, bounds, learned = _learned(curves, groups, limits, everyone)
     learned &= ~certain
     spread_out = np.where(learned, _spread_out(curves, groups, limits), lengths)
     lengths = np.where(none, 0, np.where(learned, expected, lengths))
     total = int((lengths * samples).sum())
     spread = min(_half_width(np.where(learned, variance, 0.0), samples, groups, curves) / max(total, 1), 1.0)
-    between = output_range(samples, lengths, limits, spread)
-    decision = _decision(total, between, learned, int((asked == 0).sum()))
+    bounds = np.where(certain, lengths, [np.minimum(bounds[0], lengths), np.maximum(bounds[1], lengths)])
+    between = output_range(samples, limits, bounds, spread * total)
     return draft.decide(
-        decision,
+        _decision(total, between, learned, int(free.sum())),
         samples=samples,
         lengths=lengths,
         walked=spread_out,
         limits=limits,
+        bounds=bounds,
         groups=groups,
         templates=templates,
         output_spread=spread,
@@ -62,7 +66,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
 
 
 def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Per row: its completions, its `max_tokens` (0: none), and whether nothing but that can end them."""
+    """Per row: its completions, its `max_tokens` (0: none), and whether nothing but a limit can end them."""
     params = Distinct.of(draft.workload.params)
     certain = params.flags(lambda p: p.max_tokens == 0 or _certain(p))
     return (
@@ -73,8 +77,8 @@ def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 
 def _certain(params: SamplingParams) -> bool:
-    """Whether nothing but its `max_tokens` can end a sample."""
-    return params.ignore_eos and params.max_tokens is not None and not (params.stop or params.stop_token_ids)
+    """Whether nothing but its limit can end a sample."""
+    return params.ignore_eos and not (params.stop or params.stop_token_ids)
 
 
 def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:
@@ -103,20 +107,25 @@ def _curves(draft: PlanDraft, groups: Ints, templates: tuple[str, ...]) -> list[
 
 
 def _learned(
-    curves: list[LengthCurve], groups: Ints, limits: Ints
-) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
-    """For each row: the expected length and its variance by its curve, and whether there is any history."""
+    curves: list[LengthCurve], groups: Ints, limits: Ints, everyone: float
+) -> tuple[Ints, Floats, Floats, NDArray[np.bool_]]:
+    """For each row: the expected length, its variance and bounds by its curve, and whether there is any history.
+
+    The bounds (`[2, rows]`) are as in LengthCurve.bounds, of a curve that leans on `everyone`, so many answers; without
+    history, a single token and the limit.
+    """
     expected, variance = np.ones(len(groups), np.int64), np.zeros(len(groups))
-    learned = np.zeros(len(groups), bool)
+    bounds, learned = np.stack([np.ones(len(groups)), limits]), np.zeros(len(groups), bool)
     order = np.argsort(groups, kind="stable")
     edges = np.searchsorted(groups[order], np.arange(len(curves) + 1))
     for group, curve in enumerate(curves):
         rows = order[edges[group] : edges[group + 1]]
         if curve.answers and len(rows):
             expected[rows] = np.clip(np.rint(curve.mean(limits[rows])), 1, limits[rows])
-            variance[rows] = curve.variance(limits[rows])
+            variance[rows] = curve.variance(np.minimum(limits[rows], curve.longest))  # beyond it, the bounds
+            bounds[:, rows] = np.clip(curve.bounds(limits[rows], max(curve.answers, everyone)), 1, limits[rows])
             learned[rows] = True
-    return expected, variance, learned
+    return expected, variance, bounds, learned
 
 
 def _spread_out(curves: list[LengthCurve], groups: Ints, limits: Ints) -> Ints:
@@ -132,7 +141,7 @@ def _spread_out(curves: list[LengthCurve], groups: Ints, limits: Ints) -> Ints:
     return lengths
 
 
-def _half_width(variance: NDArray[np.float64], samples: Ints, groups: Ints, curves: list[LengthCurve]) -> float:
+def _half_width(variance: Floats, samples: Ints, groups: Ints, curves: list[LengthCurve]) -> float:
     """Half the interval of the total: samples differ, and a curve of few answers is wrong for its whole group."""
     single = float((variance * samples).sum())
     answers = np.array([max(curve.answers, 1.0) for curve in curves])
@@ -140,12 +149,13 @@ def _half_width(variance: NDArray[np.float64], samples: Ints, groups: Ints, curv
     return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.sqrt(single + (together**2).sum()))
 
 
-def output_range(samples: Ints, lengths: Ints, limits: Ints, spread: float) -> tuple[int, int]:
-    """The interval of the total of all answers, which are no shorter than a token each and no longer than allowed."""
-    total = int((samples * lengths).sum())
-    least = int((samples * np.minimum(lengths, 1)).sum())
-    most = int((samples * np.where(lengths > 0, limits, 0)).sum())
-    return max(int(total * (1 - spread)), least), min(int(total * (1 + spread)), most)
+def output_range(samples: Ints, limits: Ints, bounds: Floats, half: float) -> tuple[int, int]:
+    """The interval of the total of all answers: `half` below and above the totals of their `bounds` (`[2, rows]`), but
+    no shorter than a token each and no longer than allowed."""
+    low, high = (bounds * samples).sum(1).tolist()
+    least = int((samples * np.minimum(bounds[0], 1)).sum())
+    most = int((samples * np.where(bounds[1] > 0, limits, 0)).sum())
+    return max(int(low - half), least), min(int(np.ceil(high + half)), most)
 
 
 def _decision(total: int, between: tuple[int, int], learned: NDArray[np.bool_], unbounded: int) -> Decision:

@@ -37,7 +37,7 @@ class PastFuture(Admission):
         self._curves: Survival | None = None
         self._until = 0  # the step in which the curves are read again
         self._step = 0
-        self._refused = -self.page_size, -1  # when a sample was refused last: the step, and answers learned by then
+        self._refused = -self.page_size, -1  # when a sample was refused last: the step, and answers ended by then
         self._at_limits = -1.0  # pages when everyone gets to their limit; -1 when not worked out yet
         self._forecast: Forecast | None = None
         # Candidates are often alike: the group, tokens (in all and in the tip), limit and certainty of the one added
@@ -65,7 +65,7 @@ class PastFuture(Admission):
         z = NormalDist().inv_cdf(1 - self._overflow / CAUTION**candidate.losses)
         if self._forecast.peak(z) <= self.kv.pool.n_pages + 1e-6:
             return True
-        self._refused = self._step, self._book.learned
+        self._refused = self._step, self._book.ended
         return False
 
     @staticmethod
@@ -77,9 +77,9 @@ class PastFuture(Admission):
 
     def _pauses(self) -> bool:
         """Whether it is too early to ask again: no sample has ended since, or so few that nothing has changed."""
-        since, learned = self._refused
+        since, ended = self._refused
         several = min(self.page_size // 4, self.seqs.n_running // _SMALL)
-        return self._step - since < (self.page_size if learned == self._book.learned else several)
+        return self._step - since < (self.page_size if ended == self._book.ended else several)
 
     def _all_fit(self, candidate: Candidate, new: list[int]) -> bool:
         """The short way: whether everyone, this one included, could get to their limit."""
@@ -155,6 +155,7 @@ class PastFuture(Admission):
             at = self._curves.find(groups)
         if at is None or self._curves is None:
             started = np.flatnonzero(self.seqs.rank >= 0)
+            started = started[~self._requests.certain[self.seqs.row[started]]]
             of = self._book.groups[self.seqs.row[started]]
             self._curves = Survival.of(self._book, np.union1d(of, groups), of, self.seqs.n_out[started])
             self._until = self._step + max(self.page_size, 2 * len(self._curves.groups))
