@@ -61,6 +61,9 @@ class FakeTokenizer:
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         return [bytes([33 + i % 90]) for i in ids]
 
+    def spell(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
 
 def _text(content: str | list[dict[str, str]]) -> str:
     return content if isinstance(content, str) else "\n".join(part["text"] for part in content)

@@ -18,7 +18,7 @@ from umbel.ir.plan import Curve, Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
-from umbel.jobs.report.actuals import CURVE_POINTS, Recording
+from umbel.jobs.report.actuals import COURSE_POINTS, Recording
 from umbel.jobs.report.sums import fold, shares_at
 from umbel.plan.explain.tree import lines_of_rows, shown_lines
 from umbel.plan.planner import make_plan
@@ -227,7 +227,7 @@ def test_records_stay_small_whatever_the_rows_and_commits() -> None:
     for row in range(len(workload)):
         recording.add(answer(row, workload, 2))
         live = recording.as_dict(stats(row, row))
-    assert len(live["open"]["curve"]) < CURVE_POINTS
+    assert len(live["open"]["course"]) < COURSE_POINTS
     assert len(json.dumps(live)) < 20_000
     assert len(json.dumps(recording.plan_record())) < 60_000
 

@@ -215,7 +215,7 @@ def test_json_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "a<i>b" not in html and "a&lt;i&gt;b" in html
     assert not re.search(r"(src|href)=|https?://|@import|url\(", html)
     pictures = re.findall(r"<svg.*?</svg>", html, re.S)
-    assert len(pictures) == 3
+    assert len(pictures) == 5  # time, forest, work, KV, lengths
     for picture in pictures:
         ElementTree.fromstring(picture)
     assert main(["report", str(output), "--html", str(tmp_path / "no" / "page.html")]) == 2

@@ -178,6 +178,12 @@ class JobOptions:
         return found
 
     @property
+    def files(self) -> str:
+        """The names of the input and, where there is one, the output, for people."""
+        output = self.output.output
+        return self.source.name if output is None else f"{self.source.name} to {output.name}"
+
+    @property
     def config(self) -> EngineConfig:
         """The settings of the engine. Raises UsageError."""
         return self.engine.config(self.model, seed=self.sampling.seed)

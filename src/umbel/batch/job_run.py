@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
 
 
-def run_job(asked: JobOptions, began: float, *, last: bool, closing: Callable[[Summary], Iterable[str]]) -> Summary:
+def run_job(
+    asked: JobOptions,
+    began: float,
+    *,
+    last: bool,
+    closing: Callable[[Summary], Iterable[str]],
+    typed: Sequence[str] = (),
+) -> Summary:
     """Run a job to its end, or until it is stopped. `began` is when the user began to wait, on the clock of
     `time.monotonic`; `last` says that the process ends with the job; `closing` makes the lines that are shown at the
-    end. Raises UmbelError."""
+    end; `typed` are the words of the command behind `umbel`. Raises UmbelError."""
     asked.check()
     trace = _trace_path(asked)
     _check_extras(asked, trace)
     recorder = None if trace is None else _recorder(began)
     with readable(asked.source, asked.output.target.parent) as source:
-        job = build_job(asked, source, recorder)
+        job = build_job(asked, source, recorder, typed)
         job.began, job.last = began, last
         with showing(job.progress, quiet=asked.output.quiet):
             summary = job.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,15 +24,16 @@ from umbel.jobs.paths import check_paths
 from umbel.jobs.read.changes import HashedInput, stamp_of
 from umbel.jobs.read.formats.foreign import check_file
 from umbel.models.families import read_spec, resolve_model
+from umbel.plan.explain.about import About, processor_words
 
 if TYPE_CHECKING:
     from umbel.ir.spec import ModelSpec
     from umbel.profile.recorder import Recorder
 
 
-def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None) -> Job:
-    """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet. Raises
-    UsageError, ModelError."""
+def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None, typed: Sequence[str] = ()) -> Job:
+    """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet.
+    `typed` are the words of its command behind `umbel`. Raises UsageError, ModelError."""
     config, reading = asked.config, asked.reading
     if config.data_parallel_size > 1:
         check_replicas(config, profiled=profile is not None)
@@ -70,7 +72,15 @@ def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None) 
         return engine
 
     decided = partial(_arithmetic, config, spec)
-    return Job(job, tokenizer, load, warm=_import_engine, spans=spans, arithmetic=decided)
+    about = partial(_about, asked, decided, typed)
+    return Job(job, tokenizer, load, warm=_import_engine, spans=spans, arithmetic=decided, about=about)
+
+
+def _about(asked: JobOptions, decided: Callable[[], Mapping[str, str]], typed: Sequence[str]) -> dict[str, str]:
+    """What a run that begins now is, by the names of About."""
+    device = decided()["device"]
+    machine = processor_words() if device == "cpu" else device
+    return About.now(asked.files, asked.model, machine, typed).as_dict()
 
 
 def _import_engine() -> None:

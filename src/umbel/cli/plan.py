@@ -84,9 +84,7 @@ def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, 
     """What the plan is of, by the names of About."""
     from umbel.plan.explain.about import About, machine_words
 
-    output = job.output.output
-    files = f"{job.source.name} to {output.name}" if output is not None else job.source.name
-    return About.now(files, job.model, machine_words(target), typed).as_dict()
+    return About.now(job.files, job.model, machine_words(target), typed).as_dict()
 
 
 def _record(plan: Plan, workload: Workload, tokenizer: LateTokenizer, about: Mapping[str, str]) -> dict[str, Any]:

@@ -41,17 +41,17 @@ def run_command(
 
         return show_plan(job, view, typed)
     view.check_unused()
-    return _run(job, own_process=own_process)
+    return _run(job, typed, own_process=own_process)
 
 
-def _run(job: JobOptions, *, own_process: bool) -> int:
+def _run(job: JobOptions, typed: Sequence[str], *, own_process: bool) -> int:
     """Run the job. Times count from the start of the process where it exists for this command only."""
     from umbel.batch.job_run import run_job
     from umbel.jobs.summary import closing_lines
 
     began = process_start() if own_process else time.monotonic()
     closing = partial(closing_lines, quiet=job.output.quiet)
-    return run_job(job, began, last=own_process, closing=closing).exit_code
+    return run_job(job, began, last=own_process, closing=closing, typed=typed).exit_code
 
 
 def process_start() -> float:

@@ -27,7 +27,9 @@ from umbel.jobs.store import JobStore, Result
 from umbel.jobs.unfinished import Unfinished
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.gathering import Gathering
+from umbel.plan.explain.words import Spell, no_words
 
+ABOUT = "about"  # the store's record of what its last run was (plan.explain.about.About)
 NOTES = "notes"  # the store's record of what was noticed while rows were read (ReadNotes.noted)
 
 
@@ -99,7 +101,7 @@ class ReadingAhead(Protocol):
 @dataclass(slots=True)
 class Execution:
     """The running part of a job: an Arrivals for the engine. `load` builds the engine, once, when the first row is to
-    be run; `notes` fills while rows are read."""
+    be run; `notes` fills while rows are read; `spell` gives the text of token ids."""
 
     store: JobStore
     stop: StopSignal
@@ -109,6 +111,7 @@ class Execution:
     rounds: Rounds
     notes: ReadNotes = field(default_factory=ReadNotes)
     spans: Spans = NO_SPANS
+    spell: Spell = no_words
     engine: Engine | None = None
     open_ended: int = 0
     discarded_tokens: int = 0
@@ -123,7 +126,9 @@ class Execution:
     _starved: float = field(default=0.0)
 
     def __post_init__(self) -> None:
-        self.unfinished = Unfinished(self.store, self.stop, self._running.__getitem__, note=self._note)
+        self.unfinished = Unfinished(
+            self.store, self.stop, self._running.__getitem__, note=self._note, sample=self._sample
+        )
 
     def planned(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Plan | None]]:
         """Windows with their plans, as soon as there is an engine to plan for."""
@@ -142,7 +147,7 @@ class Execution:
         if self._held is None or self.engine is None:
             return
         stats, record, live = self.engine.stats(), self.store.get("plan"), self.store.get("live")
-        self._recording = recording = Recording(stats, record=record, live=live)
+        self._recording = recording = Recording(stats, record=record, live=live, spell=self.spell)
         self.keeps_unfinished = self.engine.keeps_unfinished
         outputs = self.engine.execute_all(self, self.unfinished if self.keeps_unfinished else None)
         try:  # an engine that obeys stops ends before one is raised
@@ -269,6 +274,11 @@ class Execution:
     def _note(self) -> None:
         """Let others see how far the job is."""
         self.store.put(**{PROGRESS: progress_record(self.progress.reading())})
+
+    def _sample(self) -> None:
+        """Record where the run is, for the pictures of its report."""
+        if self._recording is not None and self.engine is not None:
+            self._recording.sample(self.engine.stats)
 
     def _commit(self) -> None:
         self.spans.lap("answers", None)

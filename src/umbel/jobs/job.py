@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from umbel.config import readable
 from umbel.errors import InputError, UmbelError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
-from umbel.jobs.execution import NOTES, Engine, Execution
+from umbel.jobs.execution import ABOUT, NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
+from umbel.jobs.job_tokenizer import JobTokenizer
 from umbel.jobs.paths import check_paths, clear_store, remove_store
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.alike import unless_alike
 from umbel.jobs.read.prefetch import Ahead, Halt
-from umbel.jobs.read.prepare import TextEncoder, Window, WindowBuilder
+from umbel.jobs.read.prepare import Window, WindowBuilder
 from umbel.jobs.read.records import InputRow, ReadNotes, strict_message
 from umbel.jobs.read.windows import Feed, open_feed
 from umbel.jobs.report.report import report_of
@@ -43,17 +44,6 @@ from umbel.jobs.write.publish import Publisher, Rows, check_files
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
 
 
-class JobTokenizer(TextEncoder, Protocol):
-    """The part of a tokenizer that a job needs."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Texts for the user: what is not obeyed of the tokenizer's files."""
-
-    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
-        """The bytes that each id adds to a text."""
-
-
 @dataclass(slots=True)
 class Job:
     """Runs a `JobSpec`, once.
@@ -66,6 +56,7 @@ class Job:
     `last`: the process ends with the job.
     `spans`: where the job's time goes.
     `arithmetic`: the part of the identity that the machine decides (config.DECIDED_HERE), known before `load`.
+    `about`: what the run is, for its report.
     """
 
     spec: JobSpec
@@ -79,6 +70,7 @@ class Job:
     last: bool = False
     spans: Spans = NO_SPANS
     arithmetic: Callable[[], Mapping[str, Any]] = dict
+    about: Callable[[], Mapping[str, str]] = dict
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _execution: Execution | None = None
 
@@ -181,6 +173,7 @@ class Job:
         self._execution = execution = Execution(
             store, stop, self.progress, renderer, partial(self._load, store), rounds, self._notes, self.spans
         )
+        execution.spell = tokenizer.spell
         execution.unfinished.tell = self.progress.stop
         execution.unfinished.grace, execution.unfinished.ends = self.spec.grace, ends
         if feed.rows is not None:
@@ -214,7 +207,9 @@ class Job:
 
     def _load(self, store: JobStore) -> Engine:
         store.settle(self.arithmetic())
-        return self.load()
+        engine = self.load()
+        store.put(**{ABOUT: dict(self.about())})
+        return engine
 
     def _limit(self, stop: StopSignal, ends: float | None, rows: int) -> None:
         """Stop in time to write an output of so many rows."""

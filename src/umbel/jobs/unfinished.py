@@ -39,6 +39,7 @@ class Unfinished:
     `ends`: when the job must be over, on the clock of time.monotonic.
     `tell`: called with the number of rows that the job waits for once it was stopped.
     `note`: called every few seconds while rows run.
+    `sample`: called at every step.
     `kept`: by row, the tokens that were kept for it in this run and are still needed.
     `given`: the tokens that rows of this run began with.
     """
@@ -49,6 +50,7 @@ class Unfinished:
     grace: float = GRACE_SECONDS
     ends: float | None = None
     note: Callable[[], None] = lambda: None
+    sample: Callable[[], None] = lambda: None
     tell: Callable[[int], None] = lambda near: None
     clock: Callable[[], float] = time.monotonic
     kept: dict[int, int] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Unfinished:
 
     def due(self) -> bool:
         """Whether it is time to keep what rows have written, so that little is lost if the process is killed."""
+        self.sample()
         now = self.clock()
         if now >= self._next_note:
             self._next_note = now + NOTE_SECONDS

@@ -9,6 +9,7 @@ record stays a few kilobytes whatever the rows; parts that are over are folded i
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
@@ -21,32 +22,40 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
+from umbel.jobs.report.lengths import EDGES, KINDS, counted
 from umbel.jobs.report.sums import fold, joined_plans
 from umbel.plan.explain.record import to_json
 from umbel.plan.explain.tree import Line, lines_of_rows, shown_lines
+from umbel.plan.explain.words import Spell, no_words, put_words
 
 Ints = NDArray[np.int64]
 
 COLUMNS = ("done", "failed", "cut", "output", "expected")
-CURVE_POINTS = 128  # of what happened over time; halved when full
+COURSE_POINTS = 128  # of what happened over time; halved when full
+POINT_SECONDS = 0.05  # between two points at first, twice as long each time that they are halved
 
 
 class OpenPart:
     """A plan whose rows run: `plan` is its record, `sums` (`[COLUMNS, lines]`) what has happened to its rows, `ran` the
     output tokens, made and expected, of finished rows that no other row answers, `prompt_tokens` those of finished
-    rows."""
+    rows, `lengths` (`[planned and answered, stretches]`) how many of their samples were how long, and `reasons` why
+    these ended."""
 
-    def __init__(self, plan: Plan, workload: Workload):
+    def __init__(self, plan: Plan, workload: Workload, spell: Spell = no_words):
         lines = shown_lines(plan)
         self._line = lines_of_rows(plan.forest, lines)
         self._prompts = np.diff(workload.offsets)
         self._alone = plan.same_as == np.arange(len(plan.same_as))
         self._expected = plan.lengths * np.array([p.n for p in workload.params], np.int64)
         self._pending: list[Output] = []
+        self._lengths = plan.lengths
         self.plan = _plan_record(plan, workload, lines, self._line, self._expected)
+        put_words(self.plan["tree"], lines, plan, workload, spell)
         self.sums = np.zeros((len(COLUMNS), len(lines)), np.int64)
         self.ran = np.zeros(2, np.int64)
         self.prompt_tokens = 0
+        self.lengths = np.zeros((len(KINDS), len(EDGES)), np.int64)
+        self.reasons: Counter[str] = Counter()
 
     @property
     def whole(self) -> bool:
@@ -78,6 +87,14 @@ class OpenPart:
         ran = self._alone[rows]
         self.ran += int(made[ran].sum()), int(expected[ran].sum())
         self.prompt_tokens += int(self._prompts[rows].sum())
+        self._count_samples([o for o in outputs if o.outputs])
+
+    def _count_samples(self, outputs: list[Output]) -> None:
+        """Count the samples of rows that have an answer, by their length and by why they ended."""
+        rows = np.array([o.row for o in outputs], np.int64)
+        planned = np.repeat(self._lengths[rows], [len(o.outputs) for o in outputs])
+        self.lengths += counted(planned), counted([len(c.token_ids) for o in outputs for c in o.outputs])
+        self.reasons.update(c.finish_reason for o in outputs for c in o.outputs)
 
 
 class Recording:
@@ -87,6 +104,7 @@ class Recording:
     `record`, `live`: the store's records of earlier parts, under "plan" and "live".
     `starved_seconds`: time in which the engine had nothing to run because its rows were not tokenised yet; may be added
         to.
+    `spell`: gives the text of token ids.
     `parts`: those that have begun.
     """
 
@@ -97,8 +115,9 @@ class Recording:
         record: Mapping[str, Any] | None = None,
         live: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        spell: Spell = no_words,
     ):
-        self.seconds = 0.0  # since the last time that parts were over, as `starved_seconds` and the curve
+        self.seconds = 0.0  # since the last time that parts were over, as `starved_seconds` and the course
         self.starved_seconds = 0.0
         self._clock = clock
         self._start = self._since = asdict(stats or Stats())
@@ -107,8 +126,10 @@ class Recording:
         self._open: dict[int, OpenPart] = {}
         self.parts = 0
         self._answered = 0  # tokens of finished rows of parts that are over
-        self._curve: list[list[float]] = []
-        self._stride, self._ticks = 1, 0
+        self._spell = spell
+        self._waiting: float | None = None  # since when, for the engine's next output
+        self._course: list[list[float]] = []
+        self._gap, self._next_point = POINT_SECONDS, 0.0
 
     def begin(self, plan: Plan, workload: Workload, stats: Stats | None = None) -> int:
         """A further part begins, and those whose rows are all done are over; returns its number, from 0 on. `stats` are
@@ -118,7 +139,7 @@ class Recording:
         over = [number for number, part in self._open.items() if part.whole]
         if over:
             self._close(over, stats or Stats())
-        self._open[self.parts] = OpenPart(plan, workload)
+        self._open[self.parts] = OpenPart(plan, workload, self._spell)
         self.parts += 1
         return self.parts - 1
 
@@ -129,7 +150,7 @@ class Recording:
         record = {"open": joined_plans([part.plan for part in parts]), "closed": self._earlier}
         self._earlier = fold(record, {"open": self._part(parts, self._own(stats, self._since))}, closing=True)
         self._since, self.seconds, self.starved_seconds = asdict(stats), 0.0, 0.0
-        self._curve, self._stride, self._ticks = [], 1, 0
+        self._course, self._gap, self._next_point = [], POINT_SECONDS, 0.0
 
     @property
     def answered_tokens(self) -> int:
@@ -144,11 +165,11 @@ class Recording:
         """Pass on the outputs of the engine, each with the number of its part; add each of them, and count the seconds
         that they take to come."""
         while True:
-            begin = self._clock()
+            begin = self._waiting = self._clock()
             try:
                 found = next(outputs, None)
             finally:
-                self.seconds += self._clock() - begin
+                self.seconds, self._waiting = self.seconds + self._clock() - begin, None
             if found is None:
                 return
             self._open[found[0]].add(found[1])
@@ -169,9 +190,8 @@ class Recording:
         own = self._own(stats, self._start)
         total = {name: self._before.get(name, 0) + value for name, value in own.items()}
         total["kv_peak_tokens"] = max(self._before.get("kv_peak_tokens", 0), stats.kv_peak_tokens)
-        since = self._own(stats, self._since)
-        self._note(since)
-        return {**total, "open": self._part(list(self._open.values()), since)}
+        self.sample(lambda: stats)
+        return {**total, "open": self._part(list(self._open.values()), self._own(stats, self._since))}
 
     def _own(self, stats: Stats, start: Mapping[str, float]) -> dict[str, Any]:
         """What the engine has done since its totals were `start`."""
@@ -189,18 +209,34 @@ class Recording:
             "output_tokens": sum(int(part.ran[0]) for part in parts),
             "expected_output_tokens": sum(int(part.ran[1]) for part in parts),
             "lines": {name: column.tolist() for name, column in zip(COLUMNS, sums, strict=True)},
-            "curve": self._curve,
+            "course": [*self._course, self._point(own)],
+            "lengths": _summed_lengths(parts),
+            "reasons": dict(sum((part.reasons for part in parts), Counter())),
         }
 
-    def _note(self, own: Mapping[str, float]) -> None:
-        """Put a point on the curve of what happened: seconds, steps, tokens through the model, KV peak so far."""
-        self._ticks += 1
-        if self._ticks % self._stride:
+    def sample(self, stats: Callable[[], Stats]) -> None:
+        """Put a point on the course, where it is time for one; cheap enough to be called at every step."""
+        elapsed = self._elapsed()
+        if elapsed < self._next_point:
             return
+        self._course.append(self._point(self._own(stats(), self._since)))
+        if len(self._course) >= COURSE_POINTS - 1:
+            self._course, self._gap = self._course[1::2], self._gap * 2
+        self._next_point = elapsed + self._gap
+
+    def _elapsed(self) -> float:
+        """Seconds of the engine, with those of the output that is being waited for."""
+        return self.seconds + (0.0 if self._waiting is None else self._clock() - self._waiting)
+
+    def _point(self, own: Mapping[str, float]) -> list[float]:
+        """Where a run is: seconds, steps, tokens through the model, and the tokens held in KV summed over steps."""
         tokens = own["computed_prompt_tokens"] + own["recomputed_tokens"] + own["output_tokens"]
-        self._curve.append([round(self.seconds, 6), own["steps"], tokens, own["kv_peak_tokens"]])
-        if len(self._curve) >= CURVE_POINTS:
-            self._curve, self._stride = self._curve[1::2], self._stride * 2
+        return [round(self._elapsed(), 6), own["steps"], tokens, own["kv_token_steps"]]
+
+
+def _summed_lengths(parts: list[OpenPart]) -> dict[str, list[int]]:
+    total = sum((part.lengths for part in parts), np.zeros((len(KINDS), len(EDGES)), np.int64))
+    return dict(zip(KINDS, total.tolist(), strict=True))
 
 
 def _plan_record(plan: Plan, workload: Workload, lines: tuple[Line, ...], line: Ints, expected: Ints) -> dict[str, Any]:

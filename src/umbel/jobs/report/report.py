@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from umbel.config import readable
-from umbel.jobs.execution import NOTES
+from umbel.jobs.execution import ABOUT, NOTES
 from umbel.jobs.read.records import note_texts
+from umbel.jobs.report.lengths import stretches
 from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
 from umbel.jobs.status import how_it_stands, open_reader
 
@@ -35,7 +36,7 @@ def read_report(output: Path) -> Sums:
     """
     store = open_reader(output)
     try:
-        records = {name: store.get(name) for name in ("plan", "live", NOTES)}
+        records = {name: store.get(name) for name in ("plan", "live", NOTES, ABOUT)}
         totals, status = store.totals(), how_it_stands(store)
     finally:
         store.close()
@@ -44,6 +45,7 @@ def read_report(output: Path) -> Sums:
     return {
         "output": readable(output),
         "status": status,
+        "about": dict(records[ABOUT] or {}),
         "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
         "errors": dict(totals.errors),
         **report_of(sums, records[NOTES]),
@@ -57,7 +59,7 @@ def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -
     """
     notes = list(dict.fromkeys([*sums.get("notes", ()), *note_texts(noted or {})]))
     if not sums:
-        empty = {"figures": {}, "counts": {}, "tree": [], "curve": {}, "course": []}
+        empty = {"figures": {}, "counts": {}, "tree": [], "curve": {}, "course": [], "lengths": [], "reasons": {}}
         return {"exact": True, "lossy": [], "notes": notes, "parts": 0, "cut_short": 0, **empty}
     actual = sums["actual"]
     return {
@@ -70,7 +72,8 @@ def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -
         "counts": {name: actual[name] for name in COUNTED if name in actual},
         "seconds_range": [sums["due"]["seconds_low"], sums["due"]["seconds_high"]],
         "tree": pruned(sums["lines"]),
-        **{name: sums[name] for name in ("curve", "course", "chunk", "kv_tokens", "decisions", "refusals")},
+        "lengths": stretches(sums["lengths"]),
+        **{name: sums[name] for name in ("curve", "course", "reasons", "chunk", "kv_tokens", "decisions", "refusals")},
     }
 
 
@@ -134,7 +137,7 @@ class _Kept:
         at = self.rest.setdefault(parent, len(self.lines))
         if at == len(self.lines):
             nothing = dict.fromkeys((*LINE_SUMS, *DONE_SUMS), 0)
-            self.lines.append({"kind": "rest", "parent": parent, "end": 0, **nothing})
+            self.lines.append({"kind": "rest", "text": "", "parent": parent, "end": 0, **nothing})
         self.lines[at]["kind"] = "rest"
         for name in (*LINE_SUMS, *DONE_SUMS):
             self.lines[at][name] += line[name]

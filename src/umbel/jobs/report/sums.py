@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from umbel.ir.plan import Curve
+from umbel.jobs.report.lengths import added
 from umbel.plan.explain.record import curve_of_json, curve_to_json
 
 MAX_LINES = 400  # of the tree of all parts; further ones are summed up
@@ -56,7 +57,9 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
         "actual": _add(before.get("actual"), _actual(part, done)),
         "lines": _add_lines(before.get("lines", []), _lines(plan, part, shrink=closing and not whole)),
         "curve": _append(before.get("curve"), plan["curve"]),
-        "course": _continue(before.get("course", []), part["curve"]),
+        "course": _continue(before.get("course", []), part["course"]),
+        "lengths": added(before.get("lengths"), part["lengths"]),
+        "reasons": _add(before.get("reasons"), part["reasons"]),
         "notes": list(dict.fromkeys([*before.get("notes", []), *plan["notes"]])),
         **{name: plan[name] for name in _PLAN_ONLY},
     }
@@ -260,9 +263,10 @@ def halved(curve: Curve) -> Curve:
 
 
 def _continue(one: list[list[float]], other: list[list[float]]) -> list[list[float]]:
-    """Two measured courses one after the other: seconds, steps, tokens, KV peak of the part so far."""
-    seconds, steps, tokens = one[-1][:3] if one else (0, 0, 0)
-    joined = [*one, *([s + seconds, n + steps, t + tokens, kv] for s, n, t, kv in other)]
+    """Two measured courses one after the other: of each point seconds, steps, tokens, and KV tokens summed over
+    steps."""
+    begin = one[-1] if one else [0, 0, 0, 0]
+    joined = [*one, *([a + b for a, b in zip(begin, point, strict=True)] for point in other)]
     while len(joined) > MAX_STRETCHES:
         joined = joined[1::2]
     return joined

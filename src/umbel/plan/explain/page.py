@@ -55,10 +55,10 @@ def render(
     pictures: Sequence[Picture],
     record: Record,
     text: str,
-    failed: Mapping[str, int] | None = None,
+    tables: Mapping[str, Mapping[str, int]] | None = None,
 ) -> str:
-    """Fill the template. `tiles` are (name, value, note), `failed` counts rows by the code of their error. Of `record`,
-    a plan's or a report's, what it is about, the notes, decisions and refusals are shown."""
+    """Fill the template. `tiles` are (name, value, note), `tables` have counts by name. Of `record`, a plan's or a
+    report's, what it is about, the notes, decisions and refusals are shown."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"duration": duration, "number": lambda v: f"{v:,}" if isinstance(v, int) else v}
     source = files("umbel.plan.explain").joinpath("page.html").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def render(
         tiles=tiles,
         pictures=pictures,
         listed=LISTED,
-        failed=failed or {},
+        tables=tables or {},
         notes=record["notes"],
         decisions=record.get("decisions", ()),
         refusals=record.get("refusals", ()),
