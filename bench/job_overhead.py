@@ -16,7 +16,7 @@ from pathlib import Path
 from umbel.batch.job_options import JobOptions, OutputOptions
 from umbel.batch.job_setup import build_job
 from umbel.config import EngineConfig
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats

@@ -27,7 +27,7 @@ import numpy as np
 from umbel.attention.layout import lay_out
 from umbel.cache.pages import PagePool
 from umbel.config import EngineConfig
-from umbel.cost.machine import h200
+from umbel.cost.cards import named
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Outcomes, SampledTokens
@@ -113,7 +113,7 @@ def plan_once(workload: Workload, mode: str, passes: bool) -> dict[str, object]:
         planner.PASSES = timed  # type: ignore[misc,assignment]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     wall, cpu = time.perf_counter(), time.process_time()
-    plan = planner.make_plan(workload, SPEC, EngineConfig("bench", prefix=mode), h200())
+    plan = planner.make_plan(workload, SPEC, EngineConfig("bench", prefix=mode), named("h200"))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rows, tokens = len(workload), len(workload.tokens)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tokenizers import ByteLevelBPETokenizer
 
 from umbel.config import EngineConfig
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.config import EngineConfig
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.sim.case import SimCase
 from umbel.sim.policies import ABLATIONS, POLICIES
 from umbel.sim.shapes import SHAPES

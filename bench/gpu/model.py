@@ -26,8 +26,8 @@ from bench.gpu.points import MODEL
 from bench.gpu.stage import Stage, time_wall
 from bench.gpu.trees import PAGE, Node, decodes, held, pairs, prompts, step_of
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.cost.load import Load
-from umbel.cost.machine import h200
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
 from umbel.engine.build import Model, build_runner, build_store
@@ -142,7 +142,7 @@ def _measure(stage: Stage, model: Model, runner: Runner, batch: Batch, step: Ste
     attention = getattr(runner, "attention", None)  # not every runner lays steps out itself
     lay_out = None if attention is None else time_wall(lambda: attention.prepare(step), stage, 5).ms
     dtype = str(stage.dtype).removeprefix("torch.")
-    price = Price(Shape.of(model.spec, dtype), h200(), dtype, model.spec.n_layers)
+    price = Price(Shape.of(model.spec, dtype), named("h200"), dtype, model.spec.n_layers)
     load = Load.one(step.n_rows, len(step.sampling), pairs(step), held(step) - step.n_rows)
     floor = stage.floor(float(price.flops(load)[0]), float(price.n_bytes(load)[0]))
     return {

@@ -20,8 +20,8 @@ from typing import Any
 
 from bench.gpu.points import APART, GRID, MODEL, POOL, ROWS, Point
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.cost.load import Load
-from umbel.cost.machine import h200
 from umbel.cost.roofline import CEILING, Price
 from umbel.cost.shape import Shape
 from umbel.sim.case import SimCase
@@ -39,12 +39,12 @@ Jobs = dict[str, float]  # "point, pool, engine" -> seconds
 def price() -> Price:
     """The price of the model in bfloat16 on the data sheet."""
     spec = SHAPES[MODEL]
-    return Price(Shape.of(spec, "bfloat16"), h200(), "bfloat16", spec.n_layers)
+    return Price(Shape.of(spec, "bfloat16"), named("h200"), "bfloat16", spec.n_layers)
 
 
 def overhead() -> float:
     """Seconds of a step however small it is."""
-    return h200().step_overhead + SHAPES[MODEL].n_layers * h200().layer_overhead
+    return named("h200").step_overhead + SHAPES[MODEL].n_layers * named("h200").layer_overhead
 
 
 def prefill_load(tokens: int) -> Load:
@@ -59,7 +59,7 @@ def decode_load(rows: int, shared: int, own: int) -> Load:
 
 def shares(load: Load) -> dict[str, float]:
     """Seconds of a step as expected, and its arithmetic and its traffic at the ceilings as shares of them."""
-    by, machine = price(), h200()
+    by, machine = price(), named("h200")
     seconds = float(by.each(load)[0])
     arithmetic = float(by.flops(load)[0]) / machine.flops("bfloat16")
     return {
@@ -102,7 +102,7 @@ def simulate_missing(jobs: Jobs, rows: int, kept: Path, points: Sequence[Point])
     for name, point, pool, engine in job_names(points):
         if name in jobs:
             continue
-        case = SimCase(point.workload(rows), SHAPES[MODEL], h200(), EngineConfig(MODEL, kv_tokens=pool))
+        case = SimCase(point.workload(rows), SHAPES[MODEL], named("h200"), EngineConfig(MODEL, kv_tokens=pool))
         jobs[name] = round(simulate(case, engine), 2)
         print(f"{name}: {jobs[name]:,.2f} s", flush=True)
         kept.write_text(json.dumps({"rows": rows, "seconds": jobs}, indent=1) + "\n", encoding="utf-8")

@@ -45,7 +45,6 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "num_speculative_tokens": "how many tokens are proposed follows from their price; {speculate} names who does",
         "quantization": _WEIGHTS,
         "trust_remote_code": _NO_CODE,
-        "tokenizer": "the tokenizer is the model's own",
         "tokenizer_mode": "the tokenizer is the model's own",
         "skip_tokenizer_init": "rows of token ids need no tokenizer, and then none is loaded",
         "revision": _HUB,

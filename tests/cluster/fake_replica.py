@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from umbel.cluster.frames import Kind, decode_rows, encode_answer, frame, read_frame
-from umbel.cost.machine import a100
+from umbel.cost.cards import named
 from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output
 
@@ -66,7 +66,7 @@ def main() -> None:
         Path(os.environ.get(FIRST, "/nowhere")).unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=beat, daemon=True).start()
-    tell(Kind.READY, json.dumps({"machine": asdict(a100()), "dtype": "float32"}).encode())
+    tell(Kind.READY, json.dumps({"machine": asdict(named("a100")), "dtype": "float32"}).encode())
     done = 0
     while (found := read_frame(sys.stdin.buffer)) is not None:
         workload = decode_rows(found.data)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.cost.shape import Shape
 from umbel.ir.spec import ModelSpec
 from umbel.models.families import FAMILIES, read_spec

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from umbel.cost.calibration import FEATURES, SIGMA_LEAST, SIGMA_MOST, Calibration, features
+from umbel.cost.cards import named
 from umbel.cost.load import Load
-from umbel.cost.machine import h200
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
 from umbel.ir.spec import ModelSpec
@@ -134,7 +134,7 @@ def test_damaged_numbers_are_refused(change: dict[str, object]) -> None:
 
 
 def test_a_calibrated_price_says_what_was_measured() -> None:
-    price = Price(Shape.of(SPEC, "float32"), h200(), "float32", SPEC.n_layers)
+    price = Price(Shape.of(SPEC, "float32"), named("h200"), "float32", SPEC.n_layers)
     load = steps(300, 1)
     assert (price.prior() > 0).all() and price.source == price.machine.source
     fit = Calibration.start(price.prior()).learn(load, true_seconds(load, 0.05))

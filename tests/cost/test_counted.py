@@ -19,8 +19,8 @@ from tests.tiny_models import make_model
 from umbel.attention.grid import MIN_QUERIES, GridAttention
 from umbel.attention.layout import lay_out
 from umbel.attention.reference import ReferenceAttention
+from umbel.cost.cards import named
 from umbel.cost.load import Load
-from umbel.cost.machine import h200
 from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
@@ -68,7 +68,7 @@ class Stage:
             slab.zero_()
         self.runner = TorchRunner(self.decoder, GridAttention(self.spec, self.store, CPU), CPU)
         self.shape = Shape.of(self.spec, dtype)
-        self.price = Price(self.shape, h200(), dtype, self.spec.n_layers)
+        self.price = Price(self.shape, named("h200"), dtype, self.spec.n_layers)
 
     def count(self, step: Step) -> Counting:
         with Counting(self.decoder) as counting:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from umbel.cost import json_cache
+from umbel.cost.cards import named
 from umbel.cost.history import MOST_ANSWERS, History
 from umbel.cost.json_cache import cache_folder
 from umbel.cost.lengths import LengthCurve
 from umbel.cost.load import Load
-from umbel.cost.machine import Machine, h200, machine_name, this_machine, this_name
+from umbel.cost.machine import Machine, machine_name, this_machine, this_name
 from umbel.ir.spec import ModelSpec
 
 SPEC = ModelSpec("llama", 4000, 256, 6, 4, 2, 64, 640, 4096, 1e-5, 1e4)
@@ -74,7 +75,7 @@ def test_too_little_teaches_nothing(history: History, cache: Path) -> None:
     [
         (replace(SPEC, n_layers=7), "float32", HERE, 1),
         (SPEC, "bfloat16", HERE, 1),
-        (SPEC, "float32", h200(), 1),
+        (SPEC, "float32", named("h200"), 1),
         (SPEC, "float32", HERE, 2),
     ],
 )
@@ -87,7 +88,7 @@ def test_steps_elsewhere_are_not_mixed_up(history: History, other: tuple[ModelSp
 def test_lengths_belong_to_the_model(history: History) -> None:
     history.learn_lengths({"": curve(3, 3, 9), "a": curve(5)})
     history.learn_lengths({"": curve(9, 12), "b": curve(1)})
-    found = History.of(SPEC, Path("model"), "bfloat16", h200(), 8).load().lengths
+    found = History.of(SPEC, Path("model"), "bfloat16", named("h200"), 8).load().lengths
     assert found[""].lengths.tolist() == [3, 9, 12] and found[""].counts.tolist() == [2, 2, 1]
     assert found["a"].lengths.tolist() == [5] and found["b"].lengths.tolist() == [1]
     assert not History.of(SPEC, Path("other"), "float32", HERE, 1).load().lengths
@@ -161,7 +162,7 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_machines_have_different_names() -> None:
-    assert machine_name(h200()) == "h200"
+    assert machine_name(named("h200")) == "h200"
     assert machine_name(HERE) == "a processor"
     assert machine_name(this_machine()) == this_name() != "this"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.attention.stage import random_job, steps_of
+from umbel.cost.cards import named
 from umbel.cost.live import FIRST, LivePrice
 from umbel.cost.load import Load
-from umbel.cost.machine import named
 from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape

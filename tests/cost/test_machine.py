@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from umbel.cost import machine as module
+from umbel.cost.cards import named
 from umbel.cost.json_cache import cache_folder
-from umbel.cost.machine import _copy_rate, _matmul_rate, available_memory, named, this_machine
+from umbel.cost.machine import _copy_rate, _matmul_rate, available_memory, this_machine
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.tiny_models import make_model
+from umbel.cost.cards import named
 from umbel.cost.load import Load
-from umbel.cost.machine import h200
 from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, StepWork, kind_of, operators
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
@@ -42,7 +42,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> ModelSpec:
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 def test_operators_add_up_to_the_price_list(spec: ModelSpec, dtype: str, probe: Probe) -> None:
     work = StepWork.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, spec.sliding_window)
-    price = Price(Shape.of(spec, dtype), h200(), dtype, spec.n_layers)
+    price = Price(Shape.of(spec, dtype), named("h200"), dtype, spec.n_layers)
     load = Load.one(work.tokens, work.logit_rows, work.pairs, kv_read)
     every = operators(spec, dtype)
     assert sum(o.flops(work) for o in every) == price.flops(load)[0]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.cost.devices import joined, shared_by
-from umbel.cost.machine import h200, named
 from umbel.cost.operators import operators
 from umbel.cost.packed import product_bytes
 from umbel.cost.quantised import as_kept, price_of
@@ -82,13 +82,18 @@ def test_steps_are_priced_by_what_the_device_keeps(spec: ModelSpec) -> None:
     for machine in (processor, shared_by(processor, 2), joined(shared_by(processor, 2), 2)):
         assert price_of(spec, config, machine).shape.weight_bytes == floats
     packed = Shape.of(replace(spec, quantization=spec.quantization or LOADING), "bfloat16").weight_bytes
-    for machine in (h200(), joined(h200(), 2), shared_by(h200(), 2), replace(h200(), name="this")):
+    for machine in (
+        named("h200"),
+        joined(named("h200"), 2),
+        shared_by(named("h200"), 2),
+        replace(named("h200"), name="this"),
+    ):
         assert price_of(spec, config, machine).shape.weight_bytes == packed < floats / 2
 
 
 def test_a_plan_for_a_gpu_has_room_for_what_is_spared() -> None:
     workload = Workload.of([[1, 2, 3]] * 4, SamplingParams(max_tokens=100))
-    gpu = h200().with_memory(20 * 10**9)
+    gpu = named("h200").with_memory(20 * 10**9)
     plans = {
         name: make_plan(workload, spec, EngineConfig("m", linear=linear, allow_lossy=linear != "dense"), gpu)
         for name, spec, linear in (

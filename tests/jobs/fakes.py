@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.config import EngineConfig
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.errors import InvalidRequest
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.params import SamplingParams

@@ -15,7 +15,7 @@ from tests.jobs.fakes import CONFIG, CONTEXT, SPEC, WIDTH, FakeTokenizer, make_j
 from tests.jobs.test_report import BrokenEngine
 from umbel.batch.display import show_plan
 from umbel.cli.main import main
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload

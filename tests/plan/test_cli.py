@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from umbel.cli.main import main
+from umbel.demo import path
 
 CONFIG = {
     "model_type": "llama",
@@ -59,7 +60,7 @@ def test_text_names_the_rows_that_cannot_run(model: Path, rows: Path, capsys: py
     text = capsys.readouterr().out
     first, second, *_ = text.splitlines()
     assert first == "FAULTS  2 of 22 rows cannot run: line 21 empty_prompt, line 22 invalid_token_id"
-    assert second == "PLAN  20 rows, 2,040 prompt tokens in, about 160 out    all exact"
+    assert second == "PLAN  20 rows, 2,040 prompt tokens in, about 160 out (20 to 160)    all exact"
     assert "as asked" in text
 
 
@@ -125,3 +126,32 @@ def test_needs_no_torch_and_starts_fast(model: Path, rows: Path) -> None:
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules), 'heavy imports'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600, stdout=subprocess.DEVNULL)
+
+
+def test_shapes_and_cards_are_planned_for_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Token ids need no tokenizer; the 141 GB of 70 billion parameters need two cards."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": [5, 6, i], "stop": "x"}) + "\n" for i in range(9)))
+    asked = ["plan", str(rows), "--json", "-m", "llama-3.1-70b", "--machine"]
+    assert main([*asked, "h100"]) == 6
+    assert "has room for" in capsys.readouterr().err
+    found = []
+    for machine in (["4xh100"], ["h100", "-tp", "4"], ["4xh100", "-dp", "2", "-tp", "2"]):
+        assert main([*asked, *machine]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["seconds"] == found[1]["seconds"] and found[0]["kv_tokens"] > 0
+    assert found[2]["decisions"][0]["value"].startswith("2 x")
+    assert main([*asked, "4xh100", "-dp", "2"]) == 2
+    assert "is 2, not 4" in capsys.readouterr().err
+
+
+def test_text_for_a_shape_asks_for_a_tokenizer(
+    model: Path, rows: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("hello\nworld\n")
+    asked = ["plan", str(texts), "-m", "qwen3-0.6b", "--machine", "l4", "--json"]
+    assert main(asked) == 2
+    assert "is a shape without a tokenizer: give token ids, or --tokenizer DIR" in capsys.readouterr().err
+    assert main([*asked, "--tokenizer", str(path("demo"))]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] > 2

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.cost.devices import shared_by
-from umbel.cost.machine import Machine, a100
+from umbel.cost.machine import Machine
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
@@ -152,4 +153,4 @@ def test_a_processor_is_shared_and_a_gpu_is_not() -> None:
     half = shared_by(here, 2)
     assert (half.matmul_flops, half.memory_rate, half.memory_bytes) == (4e9, 2e9, 5 * 10**8)
     assert half.name.startswith("1/2 of ") and half.step_overhead == here.step_overhead
-    assert shared_by(here, 1) is here and shared_by(a100(), 2) == a100()
+    assert shared_by(here, 1) is here and shared_by(named("a100"), 2) == named("a100")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.cost.draft_law import PLACES, DraftLaw
 from umbel.cost.drafts import LEVELS, Offers
 from umbel.cost.history import History
 from umbel.cost.known import Known
-from umbel.cost.machine import named
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.spec import ModelSpec

@@ -119,16 +119,33 @@ def test_a_model_that_is_nowhere_is_refused_with_the_shapes(capsys: pytest.Captu
     assert "did you mean 'llama-3.1-8b'?" in capsys.readouterr().err
 
 
+def test_several_cards_share_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """70 billion parameters fit no single card; two of them take half the time of one for what fits one."""
+    case = ["sim", MADE, "--json", "--policies", "umbel", "--kv-tokens", "4000", "--model"]
+    assert main([*case, "llama-3.1-8b", "--machine", "h100"]) == 0
+    one = json.loads(capsys.readouterr().out)[0]["seconds"]
+    assert main([*case, "llama-3.1-8b", "--machine", "2xh100"]) == 0
+    two = json.loads(capsys.readouterr().out)[0]["seconds"]
+    assert 0.4 * one < two < one
+
+
 def test_shapes_have_the_sizes_that_their_names_say() -> None:
     """Parameters in billions, as the models' cards give them."""
     cards = {
         "llama-3.1-8b": 8.03,
         "llama-3.1-70b": 70.6,
+        "llama-3.3-70b": 70.6,
         "llama-3.2-1b": 1.24,
         "llama-3.2-3b": 3.21,
         "qwen2.5-0.5b": 0.494,
         "qwen2.5-7b": 7.62,
         "qwen2.5-14b": 14.8,
+        "qwen3-0.6b": 0.596,
+        "qwen3-1.7b": 1.72,
+        "qwen3-4b": 4.02,
+        "qwen3-8b": 8.19,
+        "qwen3-14b": 14.8,
+        "qwen3-32b": 32.8,
     }
     for name, billions in cards.items():
         assert Shape.of(SHAPES[name], "bfloat16").weight_bytes / 2e9 == pytest.approx(billions, rel=0.01)

@@ -29,6 +29,9 @@ _RETRY = "Run rows again that failed for want of KV memory or by the model; keep
 _PROFILE = "Tell where the time went; a timeline goes to FILE, or to OUTPUT.profile.json."
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
 _CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
+MACHINE = "this (measured), h200, h100, a100, a100-40gb, l40s, l4, a10 or rtx4090; 2xh100 are two."
+_MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a shape such as llama-3.1-8b."
+_TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,8 @@ class OutputOptions:
 class ViewOptions:
     """The plan (umbel plan, or with --dry-run)."""
 
-    machine: Annotated[str, Option(help="The machine to plan for: this (measured), h200 or a100.")] = "this"
+    machine: Annotated[str, Option(help=f"The machine to plan for: {MACHINE}")] = "this"
+    tokenizer: Annotated[Path | None, Option(help=_TOKENIZER)] = None
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None
     open_page: Annotated[bool, Option("--open", help="Show the page in a browser [FILE.plan.html here].")] = False
@@ -158,9 +162,7 @@ class ViewOptions:
 class JobOptions:
     """Job."""
 
-    model: Annotated[
-        str, Option("-m", "--model", help="'demo', a directory, or a hub id; to plan, config.json is enough.")
-    ]
+    model: Annotated[str, Option("-m", "--model", help=_MODEL)]
     file: Annotated[Path | None, Argument(help=_INPUT)] = None
     input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None
     sampling: SamplingOptions = SamplingOptions()

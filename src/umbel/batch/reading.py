@@ -26,11 +26,12 @@ MAX_STOPS = 1_000  # different stop strings that are looked at: enough to see wh
 class LateTokenizer:
     """A tokenizer that is loaded when the first text comes: rows of token ids need none, and no file for it.
 
-    `now` is the moment that chat templates see as today.
+    `directory`: where it lies; None where the model is the shape `model`, which has none.
+    `now`: the moment that chat templates see as today.
     """
 
-    def __init__(self, directory: Path, now: datetime | None = None):
-        self._directory = directory
+    def __init__(self, directory: Path | None, now: datetime | None = None, model: str = ""):
+        self._directory, self._model = directory, model
         self._now = now
         self._stops: set[str] = set()
 
@@ -43,7 +44,10 @@ class LateTokenizer:
         return *self._loaded.notes, *self._loaded.decoder.notes_on_stops(sorted(self._stops))
 
     def check_stops(self, params: SamplingParams) -> None:
-        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with, unless the model is a
+        shape, which writes nothing."""
+        if self._directory is None:
+            return
         if not self._exists:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.skip_special_tokens and len(self._stops) < MAX_STOPS:
@@ -71,12 +75,16 @@ class LateTokenizer:
 
     @cached_property
     def _exists(self) -> bool:
-        return (self._directory / "tokenizer.json").exists()
+        return self._directory is not None and (self._directory / "tokenizer.json").exists()
 
     @cached_property
     def _loaded(self) -> Tokenizer:
         from umbel.text.tokenizer import Tokenizer
 
+        if self._directory is None:
+            raise UsageError(
+                f"--model {self._model} is a shape without a tokenizer: give token ids, or --tokenizer DIR"
+            )
         return Tokenizer.load(self._directory, self._now)
 
 
@@ -123,8 +131,9 @@ def _branches(choices: str | None, calibration_prompt: str | None) -> Branches |
     return Branches(labels, True, calibration_prompt or None)
 
 
-def model_names(model: str, directory: Path, served: tuple[str, ...] | list[str]) -> list[str]:
+def model_names(model: str, directory: Path | None, served: tuple[str, ...] | list[str]) -> list[str]:
     """The names that rows may call the model, the one shown in answers first: --served-model-name, --model, its last
-    part."""
-    names = [*served, model, readable(directory.resolve().name), model.rstrip("/").rsplit("/", 1)[-1]]
+    part. `directory` is None for a shape."""
+    folder = "" if directory is None else readable(directory.resolve().name)
+    names = [*served, model, folder, model.rstrip("/").rsplit("/", 1)[-1]]
     return list(dict.fromkeys(name for name in names if name))

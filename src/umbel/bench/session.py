@@ -17,7 +17,7 @@ from umbel.bench.record import Record, about, now
 from umbel.bench.rounds import BenchRounds, Schedule, answers_path
 from umbel.bench.sources import SeededWorkload, Sources, longest
 from umbel.bench.whole import run_whole
-from umbel.cost.machine import named
+from umbel.cost.cards import named
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
 from umbel.models.families import read_spec, resolve_model

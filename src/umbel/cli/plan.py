@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.batch.job_options import JobOptions, ViewOptions
 from umbel.config import EngineConfig
+from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.batch.reading import LateTokenizer
@@ -50,8 +51,8 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
-    from umbel.models.families import read_spec, resolve_model
     from umbel.plan.deal.fit import fits_of
+    from umbel.sim.model import find_model
 
     job.check()
     file, html = job.source, view.page_of(job.source)
@@ -59,11 +60,10 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
         _check_page(html, file)
     budget = job.budget.budget()
     config, target = _aim(job.config, view.machine)
-    directory = resolve_model(job.model)
-    spec = read_spec(directory)
+    spec, directory = find_model(job.model)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     options = read_options(job.sampling.params(), job.reading, spec.vocab_size, names)
-    notes, tokenizer = ReadNotes(), LateTokenizer(directory)
+    notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     with readable(file) as source:
         prepared = _read(Source(source, options, notes), tokenizer, spec)
     notes.take(tokenizer.notes)
@@ -99,18 +99,27 @@ def _record(plan: Plan, workload: Workload, tokenizer: LateTokenizer, about: Map
 
 
 def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
-    """The machine that one replica plans for, on as many devices of the machine `name` as it has, and its settings."""
-    from umbel.cost.devices import joined, shared_by, threads_of_each
-    from umbel.cost.machine import named
+    """The machine that one replica plans for, on as many devices of the machine `name` as it has, and its settings.
 
+    Several accelerators hold a part of every layer each, where the settings do not say how they are used.
+    """
+    from umbel.cost.cards import counted, named
+    from umbel.cost.devices import joined, shared_by, threads_of_each
+
+    count, kind = counted(name)
+    used = config.tensor_parallel_size * config.data_parallel_size
+    if used == 1:
+        config = replace(config, tensor_parallel_size=count)
+    elif count not in (1, used):
+        raise UsageError(f"--machine {name}: --tensor-parallel-size times --data-parallel-size is {used}, not {count}")
     replicas = config.data_parallel_size
-    target = joined(shared_by(named(name), replicas), config.tensor_parallel_size)
+    target = joined(shared_by(named(kind), replicas), config.tensor_parallel_size)
     if replicas > 1 and not target.on_gpu:
         config = replace(config, threads=threads_of_each(config.threads, replicas))
     return config, target
 
 
-def _plan(workload: Workload, spec: ModelSpec, directory: Path, config: EngineConfig, target: Machine) -> Plan:
+def _plan(workload: Workload, spec: ModelSpec, directory: Path | None, config: EngineConfig, target: Machine) -> Plan:
     """The plan that a run would make, with the history of earlier runs."""
     from umbel.cost.history import History
     from umbel.plan.deal.shared_plan import plan_replicas

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from umbel.batch import engine_options
 from umbel.batch.declared import Argument, Option
-from umbel.batch.job_options import ReadingOptions
+from umbel.batch.job_options import MACHINE, ReadingOptions
 from umbel.cli.ticker import Ticker
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 
 if TYPE_CHECKING:
+    from umbel.batch.reading import LateTokenizer
     from umbel.cost.known import Known
     from umbel.cost.machine import Machine
     from umbel.ir.params import SamplingParams
@@ -33,7 +34,7 @@ _POLICIES = "Which, by commas [fcfs-lru,sorted-lru,longest-prefix,batchllm,umbel
 def sim_command(
     file: Annotated[str, Argument(help=_FILE)],
     model: Annotated[str, Option("-m", "--model", metavar="CONFIG", help=_MODEL)],
-    machine: Annotated[str, Option(help="this (measured), h200 or a100.")] = "this",
+    machine: Annotated[str, Option(help=MACHINE)] = "this",
     kv_tokens: Annotated[int | None, Option(help="Size of the KV pool in tokens; derived if not given.")] = None,
     policies: Annotated[str | None, Option(help=_POLICIES)] = None,
     ablations: Annotated[bool, Option("--ablations", help="Ours with each part switched off, too.")] = False,
@@ -52,7 +53,8 @@ def sim_command(
     Runs the production scheduler; only the model is replaced, by its price. Saving is 1 - computed / prompt tokens,
     where what a cache lost and computed again counts as computed.
     """
-    from umbel.cost.machine import named
+    from umbel.batch.reading import LateTokenizer
+    from umbel.cost.devices import machine_of
     from umbel.ir.params import SamplingParams
     from umbel.sim.case import SimCase
     from umbel.sim.model import find_model
@@ -60,9 +62,9 @@ def sim_command(
 
     names = _names(policies, ablations=ablations)
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens)
-    target = named(machine)
+    target = machine_of(machine)
     spec, directory = find_model(model)
-    texts = _Texts(tokenizer or directory, model)
+    texts = LateTokenizer(tokenizer or directory, model=model)
     read = partial(_read_job, reading=ReadingOptions(prompt, chat), defaults=SamplingParams(max_tokens=max_tokens))
     workload, lengths = _read(file, trace, rows, spec, texts, read)
     known = None if directory is None else _known(spec, directory, target, config)
@@ -96,7 +98,7 @@ def _names(policies: str | None, *, ablations: bool) -> list[str]:
 
 
 def _read(
-    file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: _Texts, read_job: Callable[..., Any]
+    file: str, trace: str | None, rows: int | None, spec: ModelSpec, texts: LateTokenizer, read_job: Callable[..., Any]
 ) -> tuple[Any, Any]:
     """The workload, and the lengths of its answers where they are known."""
     from umbel.sim.synthetic import PREFIX, Synthetic
@@ -112,7 +114,9 @@ def _read(
     return read_job(Path(file), spec, texts), None
 
 
-def _read_job(file: Path, spec: ModelSpec, texts: _Texts, *, reading: ReadingOptions, defaults: SamplingParams) -> Any:
+def _read_job(
+    file: Path, spec: ModelSpec, texts: LateTokenizer, *, reading: ReadingOptions, defaults: SamplingParams
+) -> Any:
     """The rows of a job that could run, as `umbel plan` reads them."""
     from umbel.batch.reading import read_options
     from umbel.jobs.read.prepare import prepare
@@ -131,34 +135,6 @@ def _without_stops(workload: Any) -> Any:
     """The rows without stop strings: no text is generated here in which one could be found."""
     known = {id(params): replace(params, stop=()) for params in workload.params}
     return replace(workload, params=[known[id(params)] for params in workload.params])
-
-
-class _Texts:
-    """The tokenizer of a directory, loaded when the first text comes; a bare shape has none."""
-
-    def __init__(self, directory: Path | None, model: str):
-        from umbel.batch.reading import LateTokenizer
-
-        self._found = None if directory is None else LateTokenizer(directory)
-        self._model = model
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text. Raises UsageError where there is no tokenizer."""
-        return self._loaded().encode(texts)
-
-    def encode_chat(self, conversations: Sequence[Any]) -> Sequence[Any]:
-        """Token ids of each chat, or the error that it has none. Raises UsageError where there is no tokenizer."""
-        return self._loaded().encode_chat(conversations)
-
-    def check_stops(self, params: Any) -> None:
-        """Do nothing: no text is generated here in which a stop string could be found."""
-
-    def _loaded(self) -> Any:
-        if self._found is None:
-            raise UsageError(
-                f"--model {self._model} is a shape without a tokenizer: give token ids, or --tokenizer DIR"
-            )
-        return self._found
 
 
 def _table(case: SimCase, outcomes: Sequence[Outcome]) -> str:

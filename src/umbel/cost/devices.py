@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from umbel.cost.cards import counted, named
 from umbel.cost.history import default_threads
 from umbel.cost.machine import Machine, machine_name
 
@@ -29,6 +30,13 @@ def shared_by(machine: Machine, count: int) -> Machine:
         memory_bytes=machine.memory_bytes // count,
         source=f"{machine.source}; shared by {count} replicas",
     )
+
+
+def machine_of(name: str) -> Machine:
+    """A machine by name (cost.cards.counted): several accelerators hold a part of every layer each. Raises
+    UsageError."""
+    count, kind = counted(name)
+    return joined(named(kind), count)
 
 
 def joined(machine: Machine, count: int) -> Machine:

@@ -44,15 +44,20 @@ class History:
     laws: Path | None = None
 
     @classmethod
-    def of(cls, spec: ModelSpec, directory: Path, dtype: str, machine: Machine, threads: int | None = None) -> History:
-        """Seconds belong to a shape, dtype, machine and number of threads; lengths to the model in `directory`."""
+    def of(
+        cls, spec: ModelSpec, directory: Path | None, dtype: str, machine: Machine, threads: int | None = None
+    ) -> History:
+        """Seconds belong to a shape, dtype, machine and number of threads; lengths to the model in `directory` (None: a
+        bare shape)."""
         folder = cache_folder()
         if folder is None:
             return cls(None, None)
         where = {"machine": machine_name(machine), "threads": threads or default_threads(), "dtype": dtype}
         shape = {name: value for name, value in asdict(spec).items() if name not in _NOT_SHAPE}
-        model = {"model": str(directory.resolve())}
-        steps, of_model = folder / f"steps-{_digest(where | shape)}.json", f"{_digest(model)}.json"
+        steps = folder / f"steps-{_digest(where | shape)}.json"
+        if directory is None:
+            return cls(steps, None)
+        of_model = f"{_digest({'model': str(directory.resolve())})}.json"
         return cls(steps, *(folder / f"{kind}-{of_model}" for kind in ("lengths", "drafts", "laws")))
 
     def load(self) -> Known:

@@ -21,7 +21,6 @@ import numpy as np
 
 from umbel.cost.json_cache import cache_folder, change_json, read_json
 from umbel.cost.shape import BYTES
-from umbel.errors import UsageError, nearest
 
 SECONDS = 0.1  # each rate is measured for
 KEEP_SECONDS = 86_400.0
@@ -80,26 +79,6 @@ class Machine:
 def choose_dtype(asked: str, own: str, native: Sequence[str]) -> str:
     """The dtype to compute in: as asked, or for "auto" the model's own where the device multiplies in it natively."""
     return asked if asked != "auto" else own if own in native else "float32"
-
-
-def named(name: str) -> Machine:
-    """A machine by name: "this" (measured, today or now), "h200" or "a100"; raises UsageError on another."""
-    known: dict[str, Callable[[], Machine]] = {"this": this_machine, "h200": h200, "a100": a100}
-    if name not in known:
-        raise UsageError(f"machine={name!r}: must be one of {', '.join(known)}{nearest(name, known)}")
-    return known[name]()
-
-
-def h200() -> Machine:
-    """The ceilings of one NVIDIA H200 SXM."""
-    return gpu("h200", flops=67e12, flops_16=989e12, rate=4.8e12, n_bytes=141 * 10**9, source="NVIDIA H200 data sheet")
-
-
-def a100() -> Machine:
-    """The ceilings of one NVIDIA A100 SXM with 80 GB."""
-    return gpu(
-        "a100", flops=19.5e12, flops_16=312e12, rate=2.039e12, n_bytes=80 * 10**9, source="NVIDIA A100 data sheet"
-    )
 
 
 def gpu(name: str, flops: float, flops_16: float, rate: float, n_bytes: int, source: str) -> Machine:

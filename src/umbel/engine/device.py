@@ -6,7 +6,8 @@ import re
 
 import torch
 
-from umbel.cost.machine import Machine, named
+from umbel.cost.cards import CARDS, named
+from umbel.cost.machine import Machine
 from umbel.errors import UsageError
 from umbel.models.shards import Shard
 from umbel.runner.speed import measure_gpu
@@ -37,6 +38,16 @@ def machine_of(device: torch.device) -> Machine:
         return named("this")
     free, _ = torch.cuda.mem_get_info(device)
     name = torch.cuda.get_device_name(device)
-    words = re.findall(r"\w+", name.lower())  # a GH200 is no H200
-    known = next((sheet for sheet in ("h200", "a100") if sheet in words), None)
+    known = sheet_of(name)
     return measure_gpu(device, name, free) if known is None else named(known).with_memory(free)
+
+
+def sheet_of(name: str) -> str | None:
+    """The card in cost.cards that a device of this name is, as far as its name says so."""
+    words = set(re.findall(r"\w+", name.lower()))  # a GH200 is no H200
+    if words & {"pcie", "nvl"}:  # slower than the sheets, which are of SXM modules
+        return None
+    if "4090" in words and "laptop" not in words:
+        return "rtx4090"
+    found = next((sheet for sheet in CARDS if sheet in words), None)
+    return "a100-40gb" if found == "a100" and "40gb" in words else found
