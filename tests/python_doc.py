@@ -24,6 +24,18 @@ with LLM("demo") as llm:
     print(llm.plan(["one prompt", "one prompt more"]).estimates)
 ```
 
+Whole files and tables are durable jobs, as with `umbel run`: after a crash or a stop the same call goes on.
+
+```python
+import umbel
+
+summary = umbel.run(
+    "examples/seeds.csv", "stories.jsonl", model="demo", prompt="Tell of {name}.", max_tokens=9, quiet=True
+)
+rows = umbel.map([{"name": "a fox"}], "Tell of {name}.", model="demo", max_tokens=9, quiet=True)
+print(summary, rows[0]["text"], sep="\\n")
+```
+
 Prompts that come while others run: [sessions](sessions.md). Log-probabilities and labels: [scores](scores.md). Errors
 that are raised derive from `umbel.errors.UmbelError`; what is wrong with one row is the `error` of its answer instead,
 with a `code` of [this list](troubleshooting.md#errors-of-rows) and a `message`.

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
 
     from umbel.api import LLM, RequestOutput
     from umbel.batch.call import run
+    from umbel.batch.mapping import map
     from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
 
-__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score", "run"]
+__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score", "map", "run"]
 
 _HOMES = {
     "LLM": "umbel.api",
@@ -19,6 +20,7 @@ _HOMES = {
     "RequestOutput": "umbel.api",
     "SamplingParams": "umbel.ir.params",
     "Score": "umbel.ir.choices",
+    "map": "umbel.batch.mapping",
     "run": "umbel.batch.call",
 }
 

@@ -74,8 +74,8 @@ class JobStopped(UmbelError):
 
     exit_code = 75
 
-    def __init__(self, summary: object):
-        super().__init__(repr(summary))
+    def __init__(self, summary: object, text: str = ""):
+        super().__init__(text or repr(summary))
         self.summary = summary
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from umbel.batch.job_run import run_job
 from umbel.batch.keywords import job_options
 from umbel.errors import JobStopped, UsageError
 from umbel.jobs.summary import Summary, closing_lines
+
+_OPTION = re.compile(r"(?<![\w/.-])--(?:[a-z][a-z-]*[a-z]|n)\b")
 
 
 def run(
@@ -37,25 +41,26 @@ def run(
     the main thread, where a `deadline` cannot be given.
     """
     began = time.monotonic()
-    try:
+    with in_names_of_python():
         asked = job_options(model, Path(source), Path(out), {"prompt": prompt, **options})
         summary = run_job(asked, began, last=False, closing=_only_notes(asked.output.quiet))
-    except UsageError as error:
-        error.args = (_in_python(str(error)),)
-        raise
     if summary.status == "drained":
         raise JobStopped(summary)
     return summary
 
 
-def _only_notes(quiet: bool) -> Any:
+def _only_notes(quiet: bool) -> Callable[[Summary], Iterable[str]]:
     """The notes and warnings of a summary, which the caller may not look at; its figures are returned."""
     return (lambda summary: ()) if quiet else partial(closing_lines, quiet=True)
 
 
-def _in_python(message: str) -> str:
-    """A message with the options of the command line under the names that Python has for them."""
-    names = sorted(
-        (name for o in declared(JobOptions) for name in o.names if name.startswith("--")), key=len, reverse=True
-    )
-    return re.sub(rf"(?<![\w/.-])({'|'.join(names)})(?![\w-])", lambda found: python_name(found[1]), message)
+@contextmanager
+def in_names_of_python() -> Iterator[None]:
+    """A block whose UsageErrors name the options of the command line as Python does: max_tokens, not --max-tokens."""
+    try:
+        yield
+    except UsageError as error:
+        names = {name for option in declared(JobOptions) for name in option.names}
+        message = _OPTION.sub(lambda found: python_name(found[0]) if found[0] in names else found[0], str(error))
+        error.args = (message,)
+        raise

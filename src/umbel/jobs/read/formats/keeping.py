@@ -56,7 +56,7 @@ class Keeping:
         given = tuple(given)
         found = self._memo.get(given)
         if found is None:
-            found = tuple(_renamed([name for name in given if self._comes_back(name)], self._taken()))
+            found = tuple(renamed(filter(self._comes_back, given), self._taken()))
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[given] = found
@@ -85,7 +85,9 @@ class Keeping:
         return ANSWER_NAMES | _PROMPTS if self.options.include_prompt and self.templated else ANSWER_NAMES
 
 
-def _renamed(names: list[str], taken: frozenset[str]) -> Iterable[tuple[str, str]]:
+def renamed(names: Iterable[str], taken: frozenset[str]) -> Iterable[tuple[str, str]]:
+    """Columns, each with its name beside columns that are called as in `taken`."""
+    names = list(names)
     used = {name for name in names if name not in taken}
     for name in names:
         other = name
