@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from tools.charts import PAGE, drawn, results
 
 from tests.bench import fakes
 from umbel.bench.agreement import Truth, against_each_other, against_truth, sample
 from umbel.bench.chart import chart
+from umbel.bench.described import described
 from umbel.bench.page import BEGIN, END, markdown, table, write_between
 from umbel.bench.record import Record, read_record
 from umbel.bench.summary import Spread, geometric, lines, lost, slow_measurements
-from umbel.bench.workloads import Row
+from umbel.bench.tasks import TASKS
+from umbel.bench.workloads import SHAPES, Row
 from umbel.errors import InputError
 
 SECONDS = {("W1", "umbel"): [2.0, 4.0, 3.0], ("W1", "peer"): [6.0, 6.0, 6.0], ("W2", "umbel"): [8.0] * 3,
@@ -92,9 +96,57 @@ def test_the_chart_is_a_picture(record: Record) -> None:
     root = ElementTree.fromstring(chart(lines(record), "a < b & c"))
     names = [element.tag.rpartition("}")[2] for element in root.iter()]
     assert names.count("title") == len(SECONDS)
-    widths = [float(bar.get("width", 0)) for bar in root.iter() if bar.find("{*}title") is not None]
-    shares = [min(1.0, line.floor_share) for line in lines(record)]
-    assert [w / max(widths) for w in widths] == pytest.approx([s / max(shares) for s in shares], abs=0.02)
+    bars = [bar for bar in root.iter() if bar.find("{*}title") is not None]
+    widths, starts = ([float(bar.get(name, 0)) for bar in bars] for name in ("width", "x"))
+    times = [line.slower.median for line in lines(record) if line.slower is not None]
+    assert [w / max(widths) for w in widths] == pytest.approx([t / max(times) for t in times], abs=0.002)
+    assert len(set(starts)) == 1 and max(widths) + starts[0] <= 860
+    texts = [str(text.text) for text in root.findall(".//{*}text")]
+    assert "2.00 times, 6.0 s [6.0, 6.0]" in texts and "0.50 times, 4.0 s [4.0, 4.0]" in texts
+    assert "W1: 4 beginnings of 512 tokens each with 32 rows of 32 tokens; 4 tokens out" in texts
+    assert "prefers-color-scheme:dark" in str(root.findtext("{*}style"))
+
+
+def test_a_line_at_a_bar_goes_from_the_fastest_round_to_the_slowest(record: Record) -> None:
+    root = ElementTree.fromstring(chart(lines(record), "t"))
+    (line,) = root.findall(".//{*}path[@class='spread']")  # the others took one time only
+    low, high = (float(x) for x in re.findall(r"M([\d.]+) [\d.]+H([\d.]+)", str(line.get("d")))[0])
+    ours = next(bar for bar in root.iter() if str(bar.findtext("{*}title")).startswith("umbel on W1"))
+    begin, wide = float(ours.get("x", 0)), float(ours.get("width", 0))
+    assert [(low - begin) / wide, (high - begin) / wide] == pytest.approx([2 / 3, 4 / 3], abs=0.01)
+
+
+def test_the_charts_of_the_page_are_drawn_from_its_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    found = dict(drawn(page))
+    assert list(found) == [f"benchmarks-{i}.svg" for i in range(1, len(found) + 1)]
+    assert {path.name for path in PAGE.parent.glob("benchmarks-*.svg")} == set(found)
+    for name, text in found.items():
+        assert (PAGE.parent / name).read_text(encoding="utf-8") == text, "run python -m tools.charts"
+        assert "(random weights), bfloat16, 2 threads" in text
+
+
+def test_a_page_gives_back_what_a_record_has(record: Record) -> None:
+    wanted, found = (
+        {(line.engine, line.case): (str(line.seconds), line.slower and line.slower.median) for line in told}
+        for told in (lines(record), results(markdown(record)))
+    )
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("W3", "64 rows of 4 to 768 tokens that share nothing; 1 to 128 tokens out"),
+        ("W4", "4 rows of 256 tokens, 16 samples of each; 48 tokens out"),
+        ("L2", "4 beginnings of 2,048 tokens each with 16 rows of 64 tokens; 64 tokens out, shuffled"),
+        ("L1@8", "the first 8 rows of 1 beginning of 4,096 tokens with 64 rows of 32 tokens; 64 tokens out"),
+        ("my-file", ""),
+    ],
+)
+def test_workloads_have_words(name: str, words: str) -> None:
+    assert described(name) == words
+    assert all(described(one) for one in (*SHAPES, *TASKS))
 
 
 def test_records_come_back(record: Record, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Draws the share of the floor that each engine reaches as an SVG of grouped bars; nothing but text is needed."""
+"""Draws how many times as long as Umbel each engine took, as an SVG of grouped bars; nothing but text is needed."""
 
 from __future__ import annotations
 
@@ -6,64 +6,101 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import escape
 
-from umbel.bench.summary import ResultLine
+from umbel.bench.described import described
+from umbel.bench.summary import OURS, ResultLine
+from umbel.plan.explain.svg import ticks
 
-WIDTH, LEFT, RIGHT, TOP, GROUP_GAP, BAR = 860, 150, 60, 64, 16, 13
-COLOURS = ("#2c8a63", "#2f6fb2", "#b2642f", "#7a3fb0", "#8a8f2c", "#b3261e", "#4a5a6a", "#c2518e")
+WIDTH, LEFT, RIGHT, TOP, GROUP_GAP, BAR = 860, 120, 190, 66, 16, 19
+COLOURS = (
+    ("#2c8a63", "#5fc499"),  # light, dark
+    ("#2f6fb2", "#6ea8e6"),
+    ("#b2642f", "#e39a64"),
+    ("#7a3fb0", "#c79bf0"),
+    ("#8a8f2c", "#c9ce62"),
+    ("#b3261e", "#ff8a80"),
+    ("#4a5a6a", "#9fb2c6"),
+    ("#c2518e", "#f09ac8"),
+)
 
 
-def chart(found: Sequence[ResultLine], title: str) -> str:
-    """The chart: a group of bars for each workload, a bar for each engine, to 100 % of the floor."""
-    cases = list(dict.fromkeys(line.case for line in found))
-    engines = list(dict.fromkeys(line.engine for line in found))
-    legend_rows = -(-len(engines) // 4)
-    top = TOP + 18 * legend_rows
-    parts, y = [], float(top)
+def chart(found: Sequence[ResultLine], title: str, ours: str = OURS) -> str:
+    """The chart: a group of bars for each workload, a bar for each engine, as long as the times that it took what the
+    engine `ours` took; a line at its end goes from its fastest round to its slowest."""
+    measured = [line for line in found if line.slower is not None]
+    cases = list(dict.fromkeys(line.case for line in measured))
+    engines = list(dict.fromkeys(line.engine for line in measured))
+    longest = max((_most(line) for line in measured), default=1.0) * 1.02
+    parts, y = [], float(TOP)
     for case in cases:
-        group = [line for line in found if line.case == case]
-        parts.append(_text(LEFT - 10, y + BAR * len(group) / 2 + 4, case, "end", bold=True))
-        for line in group:
-            parts += _bar(y, line, COLOURS[engines.index(line.engine) % len(COLOURS)])
+        y += 16
+        words = described(case)
+        parts.append(_text(12, y - 4, f"{case}: {words}" if words else case, "start", style="case"))
+        for line in (line for line in measured if line.case == case):
+            parts += _bar(y, line, engines.index(line.engine) % len(COLOURS), longest)
             y += BAR
         y += GROUP_GAP
-    height = int(y) + 20
-    back = [f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>', _text(LEFT, 24, title, "start", bold=True)]
-    back.append(_text(LEFT, 42, "share of the arithmetic floor that is reached; longer is faster", "start"))
-    lines = [*back, *_legend(engines), *_grid(top, height - 20), *parts]
+    height = int(y) + 40
+    head = [_text(12, 24, title, "start", style="head"), _text(12, 44, _measure(measured, ours), "start")]
+    lines = [f'<rect class="page" width="{WIDTH}" height="{height}"/>', *head]
+    lines += [*_grid(longest, TOP, height - 40), *parts]
+    lines.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 8, f"times as long as {ours}", "middle"))
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
-    style = 'font-family="system-ui, sans-serif" font-size="12"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style} role="img" aria-label="{escape(title)}">'
-    return "\n".join([head, *lines, "</svg>"]) + "\n"
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">'
+    return "\n".join([opening, _style(), *lines, "</svg>"]) + "\n"
 
 
-def _bar(y: float, line: ResultLine, colour: str) -> Iterator[str]:
-    width = _x(min(1.0, line.floor_share)) - LEFT
-    label = f"{line.floor_share:.0%}  {line.seconds.median:.1f} s"
-    tip = f"{line.engine} on {line.case}: {line.seconds} s"
-    yield f'<rect x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{BAR - 2}" fill="{colour}">'
-    yield f"<title>{escape(tip)}</title></rect>"
-    yield _text(LEFT + width + 5, y + BAR - 3, label, "start", size=10)
+def _measure(measured: Sequence[ResultLine], ours: str) -> str:
+    repeated = any(line.seconds.count > 1 for line in measured)
+    spread = "medians [fastest, slowest round], and a line from one to the other" if repeated else "of one round"
+    return f"Speed-up of {ours} over each engine: how many times as long it takes. Seconds are {spread}."
 
 
-def _legend(engines: Sequence[str]) -> Iterator[str]:
-    for i, engine in enumerate(engines):
-        x, y = LEFT + 165 * (i % 4), 56 + 18 * (i // 4)
-        yield f'<rect x="{x}" y="{y}" width="11" height="11" fill="{COLOURS[i % len(COLOURS)]}"/>'
-        yield _text(x + 16, y + 10, engine, "start")
+def _most(line: ResultLine) -> float:
+    """The longest that a bar reaches, with its line."""
+    assert line.slower is not None
+    return line.slower.median * line.seconds.high / line.seconds.median
 
 
-def _grid(top: float, bottom: float) -> Iterator[str]:
-    for percent in (0, 25, 50, 75, 100):
-        x = _x(percent / 100)
-        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 6:.0f}" y2="{bottom}" stroke="#dfe2e0"/>'
-        yield _text(x, bottom + 14, f"{percent} %", "middle", size=10)
+def _bar(y: float, line: ResultLine, colour: int, longest: float) -> Iterator[str]:
+    """A bar, the engine's name before it, and behind it what it says."""
+    assert line.slower is not None
+    times, seconds = line.slower.median, line.seconds
+    end, middle = _x(times, longest), y + (BAR - 4) / 2
+    yield _text(LEFT - 8, y + BAR - 7, line.engine, "end", style="engine")
+    yield f'<rect class="bar c{colour}" x="{LEFT}" y="{y:.1f}" width="{end - LEFT:.1f}" height="{BAR - 4}">'
+    yield f"<title>{escape(f'{line.engine} on {line.case}: {times:.2f} times, {seconds} s')}</title></rect>"
+    low, high = (_x(times * value / seconds.median, longest) for value in (seconds.low, seconds.high))
+    if seconds.high > seconds.low:
+        ends = "".join(f"M{x:.1f} {y + 3:.1f}v9" for x in (low, high))
+        yield f'<path class="spread" d="M{low:.1f} {middle:.1f}H{high:.1f}{ends}"/>'
+    label = f"{times:.2f} times" if times != 1 else "1"
+    told = f"{seconds.median:.1f} s" + ("" if seconds.count == 1 else f" [{seconds.low:.1f}, {seconds.high:.1f}]")
+    yield _text(max(end, high) + 8, y + BAR - 7, f"{label}, {told}", "start", style="engine")
 
 
-def _x(share: float) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * share
+def _grid(longest: float, top: float, bottom: float) -> Iterator[str]:
+    for value in ticks(0.0, longest, 6):
+        x = _x(value, longest)
+        yield f'<path class="{"one" if value == 1 else "grid"}" d="M{x:.1f} {top}V{bottom}"/>'
+        yield _text(x, bottom + 15, f"{value:g}", "middle", style="engine")
 
 
-def _text(x: float, y: float, text: str, anchor: str, *, size: int = 12, bold: bool = False) -> str:
-    weight = ' font-weight="600"' if bold else ""
-    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {where} font-size="{size}" fill="#2a2d33"{weight}>{escape(text)}</text>'
+def _x(times: float, longest: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * times / longest
+
+
+def _style() -> str:
+    """Colours for light and dark pages; a picture in a page follows the reader's setting by itself."""
+    light = "".join(f".c{i}{{fill:{one}}}" for i, (one, _) in enumerate(COLOURS))
+    dark = "".join(f".c{i}{{fill:{two}}}" for i, (_, two) in enumerate(COLOURS))
+    return (
+        "<style>text{font:12px system-ui,sans-serif;fill:#2a2d33}.head{font-size:14px;font-weight:600}"
+        ".case{font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:5px}.engine{font-size:11px}.page{fill:#fff}.grid{stroke:#e6e8e6}.one{stroke:#8a8f96}"
+        f".spread{{stroke:#1d1f24;fill:none}}{light}"
+        "@media(prefers-color-scheme:dark){text{fill:#e7e8ea}.case{stroke:#1d2024}.page{fill:#1d2024}.grid{stroke:#33373d}"
+        f".one{{stroke:#8a8f96}}.spread{{stroke:#fff}}{dark}}}</style>"
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str, *, style: str = "plain") -> str:
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

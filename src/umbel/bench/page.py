@@ -18,7 +18,7 @@ def markdown(record: Record, picture: str | None = None) -> str:
     found = lines(record)
     parts = [f"## Run of {record.about['date'][:16].replace('T', ' ')} UTC", _about(record)]
     if picture is not None:
-        parts.append(f"![Share of the floor by workload and engine]({picture})")
+        parts.append(f"![Times as long as Umbel, by workload and engine]({picture})")
     if found:
         parts += ["### Seconds, median [least, most]", _grid(found, _seconds)]
         parts += ["### Share of the arithmetic floor reached", _grid(found, lambda line: f"{line.floor_share:.0%}")]
@@ -44,6 +44,19 @@ def write_between(path: Path, text: str) -> None:
         raise UsageError(f"--page {path}: cannot be written ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise UsageError(f"--page {path}: is not a page of text; choose another name") from None
+
+
+def chart_title(model: str, dtype: str, threads: int, processor: str) -> str:
+    """What a chart is of. bench/random_model.py calls what it writes NAME-random, or -rand for short."""
+    weights = " (random weights)" if "-rand" in model else ""
+    return f"{model}{weights}, {dtype}, {threads} threads, {processor}"
+
+
+def title(record: Record) -> str:
+    """What the chart of a record is of."""
+    about = record.about
+    model, machine = about["model"], about["machine"]
+    return chart_title(model["name"], model["dtype"], about["settings"]["threads"], machine["processor"])
 
 
 def _about(record: Record) -> str:

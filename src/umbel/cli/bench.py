@@ -133,13 +133,13 @@ def _say() -> Callable[[str], None]:
 def _write(record: Record) -> None:
     """Write the tables and the chart beside the results."""
     from umbel.bench.chart import chart
-    from umbel.bench.page import markdown
-    from umbel.bench.summary import lines
+    from umbel.bench.page import markdown, title
+    from umbel.bench.summary import OURS, lines, reference
 
     assert record.path is not None  # a run has one
     picture, found = record.path.with_suffix(".svg"), lines(record)
     if found:
-        picture.write_text(chart(found, _title(record)), encoding="utf-8")
+        picture.write_text(chart(found, title(record), reference(record) or OURS), encoding="utf-8")
     text = markdown(record, picture.name if found else None)
     record.path.with_suffix(".md").write_text(text, encoding="utf-8")
 
@@ -158,23 +158,19 @@ def _show(records: Sequence[Record], page: Path | None, *, as_json: bool) -> Non
     """Print the results, and put them into a page with a chart beside it."""
     from umbel.batch.extras import writing
     from umbel.bench.chart import chart
-    from umbel.bench.page import markdown, write_between
-    from umbel.bench.summary import lines
+    from umbel.bench.page import markdown, title, write_between
+    from umbel.bench.summary import OURS, lines, reference
 
     if page is not None:
-        sections = []
-        for i, record in enumerate(records, 1):
-            picture = page.with_name(f"{page.stem}-{i}.svg")
+        sections, pictures = [], 0
+        for record in records:
             found = lines(record)
+            pictures += bool(found)
+            picture = page.with_name(f"{page.stem}-{pictures}.svg")
             if found:
                 with writing("--page", picture) as out:
-                    out.write(chart(found, _title(record)).encode())
+                    out.write(chart(found, title(record), reference(record) or OURS).encode())
             sections.append(markdown(record, picture.name if found else None))
         write_between(page, "\n".join(sections))
     text = [json.dumps(record.as_dict()) if as_json else markdown(record) for record in records]
     print("\n".join(text))
-
-
-def _title(record: Record) -> str:
-    model = record.about["model"]
-    return f"{model['name']}, {model['dtype']}, {record.about['settings']['threads']} threads"
