@@ -1,5 +1,7 @@
 """What the loop itself costs: `python bench/loop_cost.py [--model DIR] [--rows 1,64,256,1000] [--json OUT]`.
 
+With --drafted 4 each row is proposed so many tokens in every step, each of which is right with probability 0.8.
+
 Rows that share a beginning in groups of 16 all decode at once. Every part of the loop is timed in every step: first
 with a runner that answers at once (so that nothing else uses the caches of the processor), then, with --model, with the
 real one, where the share of the step is given. Prints microseconds: medians over the steps in which every row decodes,
@@ -19,8 +21,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umbel.api import LLM
+from umbel.cost.load import Load
+from umbel.engine import build
 from umbel.engine.build import build_loop, build_runner, build_store, plan_workload
 from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
@@ -28,6 +33,10 @@ from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
 from umbel.runner.base import Wait, done
 from umbel.runner.torch_runner import TorchRunner
+from umbel.sched.phases.speculate import Speculate
+from umbel.spec.base import Drafts, Ints, TokenIds
+from umbel.spec.measured import Measured
+from umbel.spec.priced import PricedDepth
 
 SHARED, OWN = 64, 16
 
@@ -59,22 +68,78 @@ class Clock:
         self.now.clear()
 
 
+def after(tokens: Ints, width: int) -> Ints:
+    """The tokens that come behind others."""
+    return np.asarray((tokens * 5 + 3) % (width - 2) + 2)
+
+
 class Instant:
     """Lays out every step as the real runner does, then answers without computing."""
 
     def __init__(self, real: TorchRunner, width: int, clock: Clock):
         self.prepare = clock.timed("layout", real.attention.prepare)
-        self.ahead = 0
-        self.draw, self.width = np.random.default_rng(0), width
+        self.ahead, self.width = 0, width
 
     def start(self, step: Step) -> Wait:
-        """Random tokens."""
-        read = self.prepare(step)
-        n = len(step.sampling)
-        return done(StepResult(self.draw.integers(2, self.width, n), np.zeros(n, bool), kv_tokens_read=read))
+        """The token behind each."""
+        read, n = self.prepare(step), len(step.sampling)
+        drawn = after(step.tokens[step.sampling.at], self.width)
+        return done(StepResult(drawn, np.zeros(n, bool), kv_tokens_read=read))
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class Foreseeing:
+    """Proposes what the runner above draws, with an error one time in five."""
+
+    def __init__(self, drafted: int, width: int):
+        self.drafted, self.width, self.last = drafted, width, np.zeros(1 << 12, np.int64)
+        self.draw = np.random.default_rng(0)
+
+    def start(self, rank: int, row: int, group: int, prompt: TokenIds) -> None:
+        """Nothing to do."""
+
+    def extend(self, ranks: Ints, tokens: TokenIds, begin: Ints) -> None:
+        """Note the last tokens."""
+        self.last[ranks] = tokens[begin[1:] - 1]
+
+    def propose(self, ranks: Ints, most: Ints) -> Drafts:
+        """As many for each."""
+        token, found = self.last[ranks], []
+        for _ in range(self.drafted):
+            token = after(token, self.width)
+            found.append(token)
+        tokens = np.stack(found, 1).reshape(-1)
+        wrong = self.draw.random(len(tokens)) >= 0.8
+        return Drafts(tokens - wrong * (tokens > 2), np.arange(len(ranks) + 1) * self.drafted)
+
+    def end(self, rank: int, *, done: bool) -> None:
+        """Nothing to do."""
+
+
+class Free:
+    """Prices of steps by which every proposed token pays."""
+
+    def renewed(self) -> bool:
+        """They never change."""
+        return False
+
+    def each(self, load: Load) -> NDArray[np.float64]:
+        """As good as the same for any step."""
+        return np.ones(len(load.tokens)) + 1e-9 * load.tokens
+
+
+def speculate_of(drafted: int, width: int, clock: Clock) -> Speculate | None:
+    """The phase of proposals, its parts timed; None without."""
+    if not drafted:
+        return None
+    phase = Speculate(Foreseeing(drafted, width), Measured(PricedDepth(Free())))
+    for name in ("learn", "finish", "_tell", "_put"):
+        setattr(phase, name, clock.timed(f"speculate{name if name[0] == '_' else '_' + name}", getattr(phase, name)))
+    for name in ("most", "keep", "learn"):
+        setattr(phase.depth, name, clock.timed(f"depth_{name}", getattr(phase.depth, name)))
+    return phase
 
 
 def workload_of(rows: int, out: int, width: int, *, ragged: bool) -> Workload:
@@ -109,18 +174,20 @@ def watch(loop: Loop, clock: Clock, *, instant: bool, width: int) -> None:
         loop.runner.start = clock.timed("run", runner.start)  # type: ignore[method-assign]
 
 
-def measure(llm: LLM, rows: int, out: int, *, instant: bool, ragged: bool = False) -> dict[str, float]:
+def measure(llm: LLM, rows: int, asked: argparse.Namespace, *, instant: bool, ragged: bool = False) -> dict[str, float]:
     """The microseconds of one job, by part."""
+    out = asked.out
     width = llm.spec.vocab_size
     workload = workload_of(rows, out, width, ragged=ragged)
     model, clock = llm.engine.model, Clock()
     plan = plan_workload(model, workload, llm.engine.machine)
+    build.build_speculate = lambda *parts: speculate_of(asked.drafted, width, clock)  # type: ignore[assignment]
     loop = build_loop(model, plan, build_runner(model, build_store(model, plan.kv_pages, plan.page_size)))
     loop.add(workload, plan)
     watch(loop, clock, instant=instant, width=width)
     for _ in _steps(loop, clock):
         pass
-    return summary(clock, rows, ragged=ragged)
+    return summary(clock, rows, ragged=ragged, drafted=asked.drafted)
 
 
 def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
@@ -143,7 +210,8 @@ def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
         nonlocal began
         add(step, *given)
         clock.now["whole"] = time.perf_counter() - began
-        clock.close(len(step.sampling) if step.n_rows == len(step.sampling) else -1, ended[0])
+        drawing = len(np.unique(step.sampling.streams + step.sampling.samples))
+        clock.close(drawing if step.n_rows == len(step.sampling) else -1, ended[0])
         began = time.perf_counter()
 
     loop.meter.add = close  # type: ignore[method-assign]
@@ -151,10 +219,12 @@ def _steps(loop: Loop, clock: Clock) -> Iterator[None]:
         yield
 
 
-def summary(clock: Clock, rows: int, *, ragged: bool) -> dict[str, float]:
+def summary(clock: Clock, rows: int, *, ragged: bool, drafted: int = 0) -> dict[str, float]:
     """Medians over the steps in which all rows decode and none ends (`ragged`: in which half or more of them decode,
-    and some have just ended); means per row of what happens once."""
+    and some have just ended; `drafted`: in which most of them decode); means per row of what happens once."""
     steady = [parts for decoding, ended, parts in clock.steps if decoding == rows and not ended]
+    if drafted:
+        steady = [parts for decoding, _, parts in clock.steps if decoding >= 0.8 * rows]
     if ragged:
         steady = [now[2] for last, now in pairwise(clock.steps) if last[1] and now[0] >= rows / 2]
     if not steady:
@@ -187,6 +257,7 @@ def main() -> None:
     parser.add_argument("--rows", default="1,64,256,1000")
     parser.add_argument("--out", type=int, default=64)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--drafted", type=int, default=0)
     parser.add_argument("--instant-only", action="store_true")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -197,8 +268,8 @@ def main() -> None:
         who = "a runner that answers at once" if instant else f"{asked.model}, {llm.engine.model.config.dtype}"
         print(f"{who}; {'steps after one in which rows ended' if ragged else 'the same rows decode'}")
         for rows in map(int, asked.rows.split(",")):
-            measure(llm, rows, 24, instant=instant, ragged=ragged)  # what it pays for once, later ones find ready
-            figures = measure(llm, rows, asked.out, instant=instant, ragged=ragged)
+            measure(llm, rows, asked, instant=instant, ragged=ragged)  # what it pays for once, later ones find ready
+            figures = measure(llm, rows, asked, instant=instant, ragged=ragged)
             if figures:
                 found.append({"instant": instant, "ragged": ragged, **figures})
                 print(_line(figures, instant=instant), flush=True)

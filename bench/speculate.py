@@ -1,9 +1,9 @@
-"""What checking proposed tokens saves at most: `python -m bench.speculate [--model DIR] [--rows 1,4,8] [--most 2,4,6]`.
+"""What checking proposed tokens saves at most: `python -m bench.speculate [--model demo] [--rows 1,4] [--most 2,4]`.
 
 A drafter that knows the answers proposes each next token rightly with probability --right; so steps and seconds depend
 on what steps cost alone. Plain decoding and decoding with proposals take turns; seconds are those of the processor
-(--wall: of the clock), the least of --repeats, and answers must be equal. Without --model, random weights of the shape
-of Qwen3-0.6B, bfloat16.
+(--wall: of the clock), the least of --repeats, and answers must be equal. Weights are random;
+without --model, of the shape of Qwen3-0.6B.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def measure(llm: LLM, rows: int, most: int, asked: argparse.Namespace) -> str:
 def main() -> None:
     """Measure at each number of rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a directory; its config.json is enough")
+    parser.add_argument("--model", help="demo, or a directory; its config.json is enough")
     parser.add_argument("--rows", default="1,4,8")
     parser.add_argument("--most", default="2,4,6")
     parser.add_argument("--right", type=float, default=0.8)
@@ -99,13 +99,15 @@ def main() -> None:
     parser.add_argument("--out", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--wall", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if asked.model is None:
             SHAPES["qwen3-0.6b"].save_pretrained(folder)
             (Path(folder) / "generation_config.json").unlink(missing_ok=True)
-        llm = LLM(asked.model or folder, load_format="dummy", dtype="bfloat16", threads=asked.threads, kv_tokens=8192)
+        given = {"dtype": asked.dtype, "threads": asked.threads, "kv_tokens": 8192}
+        llm = LLM(asked.model or folder, load_format="dummy", **given)
         for rows in map(int, asked.rows.split(",")):
             for most in map(int, asked.most.split(",")):
                 print(measure(llm, rows, most, asked), flush=True)

@@ -74,7 +74,7 @@ def test_a_tip_that_is_cut_gives_back_the_pages_behind_its_last_token(kept: int,
     kv.compute(at, tokens)
     before, held = kv.pool.used, kv.table.of(tip).tolist()
     assert len(held) == 4
-    kv.cut(tip, kept)
+    kv.cut(np.array([tip]), np.array([kept]))
     check_kv(kv)
     assert kv.pool.used == before - (4 - pages)
     assert kv.table.of(tip).tolist() == held[:pages]

@@ -99,7 +99,7 @@ class TreeLife(RuleBasedStateMachine):
         """The last tokens of a tip were drafts, and wrong."""
         sample = self._one([s for s in self.samples if s.running], number)
         length = keep % (int(self.tree.length[sample.tip]) + 1)
-        self.tree.cut(sample.tip, length)
+        self.tree.cut(np.array([sample.tip]), np.array([length]))
         del sample.tokens[int(self.tree.start[sample.tip]) + length :]
         assert self.tree.n_pages[sample.tip] == -(-self.tree.held[sample.tip] // self.page)
 

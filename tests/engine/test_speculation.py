@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from tests.drafters import Scripted
 from tests.engine.test_ahead import BAD, ENDS, PAGE, Ahead, Sick, _Checks, random_job
 from tests.engine.test_lives import Life
 from tests.parameters import some_of
-from tests.sched.drive import POLICIES, VOCAB, Job
+from tests.sched.drive import POLICIES, VOCAB, Job, check_from_scratch
 from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.step import Step
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.base import Runner
@@ -38,11 +40,25 @@ def run(
     scheduler = Scheduler(PagePool(pages, PAGE), chunk, policy, speculate=speculate)
     loop = Loop(scheduler, runner, spans=_Checks())
     loop.spans.scheduler = scheduler  # type: ignore[attr-defined]
+    scheduler.next = checked(scheduler)  # type: ignore[method-assign]
     loop.add_lot(Lot(job.workload, job.forest, [ENDS] * len(job.prompts), np.array(job.outs)))
     outputs = sorted(loop.run(), key=lambda output: output.row)
     assert (scheduler.pool.used == 0 or policy.keep == "lru") and not scheduler.seqs.slot_of
     assert script is None or not script.has, "a sample that is gone was not ended"
     return outputs, loop
+
+
+def checked(scheduler: Scheduler) -> Callable[[], Step | None]:
+    """The scheduler's next step, held to what it is when it is laid out from scratch."""
+    decide = scheduler.next
+
+    def next_step() -> Step | None:
+        step = decide()
+        if step is not None:
+            check_from_scratch(scheduler, step)
+        return step
+
+    return next_step
 
 
 def script_of(job: Job, right: float, seed: int) -> Scripted:

@@ -50,7 +50,7 @@ def test_the_tokens_that_give_the_most_in_a_second_are_kept(seed: int, token: fl
     each = [draw.random(draw.integers(0, MOST)).tolist() for _ in range(6)]
     drafts, depth, step = drafts_of(each), PricedDepth(Flat(token=token), ticking(0.0)), decoding(6)
     assert depth.most(step).tolist() == [MOST] * 6
-    counts = depth.keep(step.ranks, drafts)
+    counts = depth.keep(np.arange(len(step.ranks)), drafts)
     owner = np.repeat(np.arange(6), drafts.counts)
     acceptance = depth._acceptance
     chances = acceptance.chances(acceptance.cases(step.groups, step.places, owner, drafts), owner, drafts.begin)
@@ -67,7 +67,8 @@ def test_the_choice_does_not_flip_with_every_step() -> None:
     found = []
     for i in range(80):
         depth.most(step)
-        found.append(depth.keep(step.ranks, drafts_of([[0.9, 0.6 if i // REVIEW % 2 else 0.5]] * 4)).sum().item())
+        drafts = drafts_of([[0.9, 0.6 if i // REVIEW % 2 else 0.5]] * 4)
+        found.append(depth.keep(np.arange(4), drafts).sum().item())
     assert len({tuple(found[i : i + REVIEW]) for i in range(40, 80, REVIEW)}) <= 2
 
 
@@ -78,10 +79,10 @@ def asked_in(depth: PricedDepth, step: Decoding, drafts: Drafts, steps: int, *, 
         most = depth.most(step)
         asked.append(bool(most.any()))
         if asked[-1]:
-            counts = depth.keep(step.ranks, drafts)
+            counts = depth.keep(np.arange(len(step.ranks)), drafts)
             some = counts > 0
             if some.any() and learns:
-                depth.learn(step.ranks[some], counts[some], counts[some])
+                depth.learn(step.ranks[some], step.groups[some], counts[some], counts[some])
     return asked
 
 
@@ -115,9 +116,9 @@ def test_what_came_true_is_learned_for_samples_under_way() -> None:
     for _ in range(200):
         for step in (first, second):
             depth.most(step)
-            depth.keep(step.ranks, drafts)
+            depth.keep(np.arange(len(step.ranks)), drafts)
         for step in (first, second):  # a step is decided before the one before it is done
-            depth.learn(step.ranks[1:], np.full(3, 4), np.array([2, 2, 2]))
+            depth.learn(step.ranks[1:], step.groups[1:], np.full(3, 4), np.array([2, 2, 2]))
     rates = np.exp(depth._acceptance._logs).reshape(-1, 16, 8)[0, 7]
     assert rates[1] > 0.95
     assert rates[2] < 0.05
@@ -127,7 +128,7 @@ def test_offers_are_counted_by_group() -> None:
     depth, step = PricedDepth(Flat(), ticking(0.0)), decoding(3)
     step.groups[:] = [0, 2, 2]
     depth.most(step)
-    depth.keep(step.ranks, drafts_of([[0.99], [0.99, 0.99], []]))
+    depth.keep(np.arange(len(step.ranks)), drafts_of([[0.99], [0.99, 0.99], []]))
     found = depth.bank()
     assert {group: offers.asked for group, offers in found.items()} == {0: 1.0, 2: 2.0}
     assert found[2].counts.sum() == 2

@@ -33,8 +33,8 @@ class KVTree(Columns):
     -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload).
 
     Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
-    entries are read and changed for every sample. `labels` put nodes into depth-first order. `changes` counts how often
-    the set of nodes in use became another or a tip was cut, `page_changes` how often a tip got or lost pages.
+    entries are read and changed for every sample. `labels` put nodes into depth-first order. Counted are the `changes`
+    of the set of nodes in use, `cuts` of tips, and `page_changes`: how often a tip got or lost pages.
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
@@ -67,7 +67,7 @@ class KVTree(Columns):
         self._leaf, self._n_rows = np.zeros(0, np.int64), 0
         self.users: list[int] = []
         self.waiting: list[int] = []
-        self.changes = self.page_changes = 0
+        self.changes = self.cuts = self.page_changes = 0
         # Nodes in use when that was asked last, in order; those that came since; whether any came or left.
         self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False
         self._is_used = np.zeros(self.capacity, bool)
@@ -252,15 +252,15 @@ class KVTree(Columns):
         self.seen[nodes] += new
         return int(new.sum())
 
-    def cut(self, tip: int, length: int) -> None:
-        """Drop the tokens of a tip behind the first `length`, and the pages that only they needed."""
-        self.length[tip] = length
-        self.held[tip] = min(self.held.item(tip), length)
-        keep = self.pool.pages_for(self.held.item(tip))
-        if keep < self.table.count.item(tip):
-            self.pool.give(self.table.cut(tip, keep))
+    def cut(self, tips: Ints, lengths: Ints) -> None:
+        """Drop the tokens of tips behind the first `lengths` of each, and the pages that only they needed."""
+        self.length[tips] = lengths
+        self.held[tips] = held = np.minimum(self.held[tips], lengths)
+        keep = -(-held // self.pool.page_size)
+        for i in np.flatnonzero(keep < self.table.count[tips]).tolist():
+            self.pool.give(self.table.cut(tips.item(i), keep.item(i)))
             self.page_changes += 1
-        self.changes += 1
+        self.cuts += 1
 
     def make_room(self, count: int) -> bool:
         """Evict idle nodes until `count` pages are free; False if that is not enough."""

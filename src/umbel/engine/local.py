@@ -126,10 +126,10 @@ class LocalEngine:
         prior = price_of(self.spec, self.model.config, self.machine).prior()
         lengths, speculate = loop.scheduler.lengths, loop.scheduler.speculate
         self.history.learn(loop.meter, lengths.bank(), prior)
-        if speculate is not None and self.model.config.speculate in ("auto", BATCH):
-            self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
         if speculate is not None:
             name = BATCH if self.model.config.speculate == "auto" else self.model.config.speculate
+            if name == BATCH:
+                self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
             self.history.learn_laws(name, lengths.by_template(speculate.depth.laws()))
 
     def _learn_so_far(self, loop: Loop) -> None:

@@ -188,8 +188,8 @@ class Loop:
             rows_done=self._rows_done,
             evicted_rows=s.evicted_rows,
             kv_token_steps=s.occupied_pages * s.pool.page_size,
-            drafted_tokens=s.speculate.drafted_tokens if s.speculate else 0,
-            accepted_tokens=s.speculate.accepted_tokens if s.speculate else 0,
+            drafted_tokens=s.books.drafted_tokens,
+            accepted_tokens=s.books.accepted_tokens,
         )
 
     def _begin(self, first: int, *, streams: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ Ints = NDArray[np.int64]
 TokenIds = NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Drawing:
     """The samples that draw in a step which is under way (`[samples]`), in the order of its draws.
 
@@ -37,7 +38,7 @@ class Drawing:
     def __len__(self) -> int:
         return len(self.slots)
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether each sample draws once, which nearly all steps are like."""
         return self.begin.item(-1) == len(self)
@@ -47,12 +48,12 @@ class Drawing:
         """Draws of each sample (`[samples]`)."""
         return self.begin[1:] - self.begin[:-1]
 
-    @property
+    @cached_property
     def owner(self) -> Ints:
         """The sample that each draw is of (`[draws]`)."""
         return self.begin[:-1] if self.single else np.repeat(np.arange(len(self)), self.counts)
 
-    @property
+    @cached_property
     def places(self) -> Ints:
         """Where in its sample's answer each draw stands, the first token being at 0 (`[draws]`)."""
         if self.single:
@@ -68,7 +69,7 @@ class Drawing:
         return Drawing(slots, ranks, rows, self.before[which], self.limits[which], begin, proposed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SampledTokens:
     """The draws of a step that is done, and whose they are: sample i drew `tokens[begin[i]:begin[i + 1]]`.
 
@@ -84,7 +85,7 @@ class SampledTokens:
         """Sampled ids (`[draws]`)."""
         return self.result.token_ids
 
-    @property
+    @cached_property
     def accepted(self) -> Ints:
         """Proposed tokens of each sample that were drawn, up to the first that was not (`[samples]`)."""
         begin, proposed = self.drawing.begin[:-1], self.drawing.proposed

@@ -28,12 +28,14 @@ class Assembler:
 
     def step(self, agenda: Agenda) -> Step:
         """The agenda as a Step."""
-        plain, last = only_decodes(agenda, self._seqs.tip[agenda.slots], self._tree), self._last
-        if last is not None and plain and last.fits(agenda, self._tree):
+        decodes, last = only_decodes(agenda, self._seqs.tip[agenda.slots], self._tree), self._last
+        if last is None or not decodes or not last.fits(agenda, self._tree):
+            layout = self.lay_out(agenda)
+        elif last.follows(agenda, self._tree):
             layout = last.again(self._seqs, self._tree)
         else:
-            layout = self.lay_out(agenda)
-        self._last = layout if plain else None
+            layout = last.grown(agenda, self._seqs, self._tree, self._draws)
+        self._last = layout if decodes else None
         return layout.step
 
     def lay_out(self, agenda: Agenda) -> StepLayout:
@@ -41,8 +43,9 @@ class Assembler:
         tree = self._tree
         tips = self._seqs.tip[agenda.slots]
         refed = np.fromiter(agenda.refeed, np.int64, len(agenda.refeed))
-        nodes, rows, below_end = self._nodes(agenda, tips, refed)
-        row_begin = np.cumsum(rows) - rows
+        nodes, rows, stop = self._nodes(agenda, tips, refed)
+        reach = np.append(0, np.cumsum(rows))
+        row_begin = reach[:-1]
         place = self._places(nodes)
         again = np.zeros(len(nodes), bool)
         again[place[refed]] = True
@@ -59,18 +62,20 @@ class Assembler:
             end=begin + rows,
             row_begin=row_begin,
             row_end=row_begin + rows,
-            below_end=below_end,
+            below_end=reach[stop],
             pages=pages,
             page_begin=page_begin,
             page_size=tree.pool.page_size,
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
             scores=self._scores(agenda, row_begin) if tree.scored.open else None,
         )
-        at = place[tips]
-        return StepLayout(step, nodes, agenda.slots, at, tree.slot[nodes[np.sort(at)]], tree.changes, tree.page_changes)
+        at, plain = place[tips], agenda.drafted is None
+        changes = tree.changes, tree.cuts, tree.page_changes
+        return StepLayout(step, nodes, stop, agenda.slots, at, np.argsort(at), plain, *changes)
 
     def _nodes(self, agenda: Agenda, tips: Ints, refed: Ints) -> tuple[Ints, Ints, Ints]:
-        """Nodes with rows of their own or below them, depth-first: how many each has, where the rows below it end."""
+        """Nodes with rows of their own or below them, depth-first: how many each has, and where those of these nodes
+        that are below it end."""
         tree = self._tree
         counts = agenda.counts
         own = np.concatenate([np.fromiter(counts, np.int64, len(counts)), refed, tips])
@@ -82,9 +87,10 @@ class Assembler:
         self._rows[own] = 0
         reach = np.append(0, np.cumsum(rows))
         _, stop = tree.labels.within(nodes, nodes)
-        below_end = reach[stop]
-        some = below_end > reach[:-1]
-        return nodes[some], rows[some], below_end[some]
+        some = reach[stop] > reach[:-1]
+        if some.all():
+            return nodes, rows, stop
+        return nodes[some], rows[some], np.append(0, np.cumsum(some))[stop[some]]
 
     def _places(self, nodes: Ints) -> Ints:
         """Per node of the tree its place among `nodes`; meaningless for others."""
@@ -113,7 +119,7 @@ class Assembler:
     def _sampling(self, agenda: Agenda, tips: Ints, last_row: Ints) -> Sampling:
         """Columns for the draws: of tips that reach their end (as on the agenda), a draw behind the last token and each
         that is proposed, then of first tokens of tips."""
-        seqs, tree, requests = self._seqs, self._tree, self._requests
+        seqs, tree = self._seqs, self._tree
         reaches = tree.held[tips] + agenda.tip_counts == tree.length[tips]
         firsts = np.array(agenda.firsts, np.int64)
         slots = np.concatenate([agenda.slots[reaches], firsts])
@@ -123,7 +129,11 @@ class Assembler:
             draws = np.concatenate([agenda.drafted[reaches], np.zeros_like(firsts)]) + 1
             slots, at = np.repeat(slots, draws), runs(at + 1 - draws, draws)
             positions = runs(positions + 1 - draws, draws)
-        rows = seqs.row[slots]
+        return self._draws(slots, at, positions)
+
+    def _draws(self, slots: Ints, at: Ints, positions: Ints) -> Sampling:
+        """Columns for draws of the samples in these slots, from these rows, of tokens at these positions."""
+        seqs, requests, rows = self._seqs, self._requests, self._seqs.row[slots]
         return Sampling(
             at=at,
             temperature=requests.temperature[rows],

@@ -46,6 +46,7 @@ class Books:
 
     `overflow` is the accepted probability that a future step needs more pages than there are, `victim` the rule by
     which samples are preempted. `preemptions` counts them; `evicted` are rows of which a sample ever was.
+    `drafted_tokens` counts proposed tokens that were checked, `accepted_tokens` those that are part of answers.
     """
 
     kv: KVTree
@@ -57,6 +58,8 @@ class Books:
     victim: Victim
     overflow: float
     preemptions: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     evicted: set[int] = field(default_factory=set)
 
     def candidate(self, rank: int) -> Candidate:
@@ -113,7 +116,7 @@ class Books:
             return
         tip = self.seqs.tip.item(slot)
         begin = self.kv.start.item(tip) - self.seqs.prompt_len.item(slot)
-        self.kv.cut(tip, min(tokens - begin, self.kv.held.item(tip)))
+        self.kv.cut(np.array([tip]), np.minimum(tokens - begin, self.kv.held[[tip]]))
         keep(self.kv, tip, self.seqs.out[slot, begin:tokens])
         self.seqs.end(slot)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,8 @@ class InFlight:
         seqs.append(slots, -begin[1:])
         drawing = Drawing(slots, seqs.rank[slots], seqs.row[slots], before, seqs.max_out[slots], begin)
         if drafted is not None:
-            drawing = replace(drawing, proposed=seqs.out[slots[drawing.owner], drawing.places].astype(np.int64))
+            proposed = seqs.out[slots[drawing.owner], drawing.places].astype(np.int64)
+            drawing = Drawing(slots, drawing.ranks, drawing.rows, before, drawing.limits, begin, proposed)
         self._drawings.append(drawing)
         return drawing
 

@@ -37,7 +37,8 @@ class Scheduler:
     """Decides steps over the rows that were added; `failed` collects (row, reason) of rows that can never fit the pool.
 
     A step computes at most `chunk` tokens, which `phases` give out in turn. `lengths` is what is known of how long
-    answers are; it learns from every sample that ends. `speculate` is the phase that proposes tokens, if there is one.
+    answers are; it learns from every sample that ends. `speculate` is the phase that proposes tokens, None where no one
+    does.
     Counters: `steps`; prompt tokens computed for the first time,
     and tokens computed again; `peak_pages` and `peak_running` of any step; `occupied_pages`, the pages in use (cached
     ones without a user left out) summed over the steps.
@@ -148,8 +149,8 @@ class Scheduler:
 
     def drop_row(self, row: int) -> None:
         """Abandon every sample of a row, in whatever state it is."""
-        if self.speculate is not None:
-            self.speculate.drop_row(self.books, row)
+        for phase in self.phases:
+            phase.drop_row(self.books, row)
         self.books.drop_row(row)
 
     # -- what happened -------------------------------------------------------------------------------------------
@@ -195,40 +196,44 @@ class Scheduler:
         rows that failed are dropped, samples that finished leave. Returns the latter."""
         self.in_flight.end()
         drawing, keep = sampled.drawing, outcomes.keep
-        if self.speculate is not None:
-            self.speculate.learn(sampled, keep)
-        for slot in self.seqs.settle(drawing, sampled.tokens, keep).tolist():
-            self._recount(slot)
+        for phase in self.phases:
+            phase.learn(self.books, sampled, keep)
+        cut = self.seqs.settle(drawing, sampled.tokens, keep)
+        if len(cut):
+            self._recount(cut)
         for row in outcomes.failed:
             self.drop_row(row)
-        ended = []
-        for i, finish in outcomes.finished.items():
-            slot, count = drawing.slots.item(i), drawing.before.item(i) + keep.item(i)
-            if drawing.rows.item(i) not in outcomes.failed:
-                ended.append(self.seqs.ended(slot, count, finish))
-                self.finish(slot, count)
+        done = [i for i in outcomes.finished if drawing.rows.item(i) not in outcomes.failed]
+        if not done:
+            return []
+        slots, counts = drawing.slots[done], drawing.before[done] + keep[done]
+        each = zip(slots.tolist(), counts.tolist(), (outcomes.finished[i] for i in done), strict=True)
+        ended = [self.seqs.ended(*one) for one in each]
+        self._finish(slots, counts)
         return ended
 
-    def _recount(self, slot: int) -> None:
-        """Not all of a sample's tokens count: its tip has as many as are left. The last one is still to be fed, for the
-        logits of the next."""
-        tip, n_out = self.seqs.tip.item(slot), self.seqs.n_out.item(slot)
-        length = n_out + self.seqs.prompt_len.item(slot) - self.kv.start.item(tip)
-        self.kv.cut(tip, max(length - 1, 0))
-        self.kv.length[tip] = length
+    def _recount(self, slots: Ints) -> None:
+        """Not all tokens of some samples count: their tips have as many as are left. The last one is still to be fed,
+        for the logits of the next."""
+        tips = self.seqs.tip[slots]
+        lengths = self.seqs.n_out[slots] + self.seqs.prompt_len[slots] - self.kv.start[tips]
+        self.kv.cut(tips, np.maximum(lengths - 1, 0))
+        self.kv.length[tips] = lengths
 
-    def finish(self, slot: int, tokens: int | None = None) -> None:
-        """A sample is done, with all that it generated or the first `tokens` of it: its length is learned, unless its
-        row wants none or only its limit could end it, and what no other reads is released, or kept as the rule of the
-        tree says."""
-        row, tokens = self.seqs.row.item(slot), self.seqs.n_out.item(slot) if tokens is None else tokens
-        most = self.seqs.max_out.item(slot)
-        given = max(most - self.requests.limit.item(row), 0)  # tokens that were appended, not drawn
-        if tokens > given:
-            if self.requests.certain.item(row):
+    def finish(self, slot: int) -> None:
+        """A sample is done, with all that it generated: its length is learned, unless its row wants none or only its
+        limit could end it, and what no other reads is released, or kept as the rule of the tree says."""
+        self._finish(np.array([slot]), self.seqs.n_out[[slot]])
+
+    def _finish(self, slots: Ints, counts: Ints) -> None:
+        """Samples are done with the first `counts` of their tokens."""
+        for phase in self.phases:
+            phase.finish(self.books, slots, counts)
+        for slot, tokens in zip(slots.tolist(), counts.tolist(), strict=True):
+            row, most = self.seqs.row.item(slot), self.seqs.max_out.item(slot)
+            given = max(most - self.requests.limit.item(row), 0)  # tokens that were appended, not drawn
+            if tokens > given and self.requests.certain.item(row):
                 self.lengths.pass_by()
-            else:
+            elif tokens > given:
                 self.lengths.add(self.lengths.groups.item(row), tokens - given, cut=tokens >= most)
-        if self.speculate is not None:
-            self.speculate.finish(self.books, slot, tokens)
-        self.books.finish(slot, tokens)
+            self.books.finish(slot, tokens)

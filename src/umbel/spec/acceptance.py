@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from umbel.ir.columns import runs
 from umbel.spec.base import Drafts, Floats, Ints
@@ -28,7 +27,7 @@ class Acceptance:
         self._seen, self._true = np.zeros((2, GROUPS, KINDS, DEPTHS))
         said = (np.arange(_SAID) + 0.5) / _SAID
         self._prior = np.append(said, np.full(KINDS - _SAID, 0.5))[:, None]  # [kinds, 1]
-        self._news: list[tuple[Ints, NDArray[np.bool_]]] = []  # cases, and whether they came true
+        self._news: list[tuple[Ints, Ints, Ints]] = []  # cases that were seen, how many of each sample, how many true
         self._logs = self._estimate()
 
     def cases(self, groups: Ints, places: Ints, owner: Ints, drafts: Drafts) -> Ints:
@@ -53,14 +52,13 @@ class Acceptance:
     def learn(self, cases: Ints, first: Ints, seen: Ints, accepted: Ints) -> None:
         """Of the drafts of `cases`, `seen[i]` tokens from `first[i]` on were found true but for the last, where fewer
         were `accepted` (`[samples]`)."""
-        place = runs(np.zeros_like(seen), seen)
-        self._news.append((cases[runs(first, seen)], place < np.repeat(accepted, seen)))
+        self._news.append((cases[runs(first, seen)], seen, accepted))
         if len(self._news) == REFRESH:
             self._count(*(np.concatenate(part) for part in zip(*self._news, strict=True)))
             self._news = []
 
-    def _count(self, cases: Ints, true: NDArray[np.bool_]) -> None:
-        n = self._seen.size
+    def _count(self, cases: Ints, seen: Ints, accepted: Ints) -> None:
+        n, true = self._seen.size, runs(np.zeros_like(seen), seen) < np.repeat(accepted, seen)
         self._seen += np.bincount(cases, minlength=n).reshape(self._seen.shape)
         self._true += np.bincount(cases[true], minlength=n).reshape(self._seen.shape)
         many = self._seen > FADE

@@ -122,14 +122,14 @@ class Depth(Protocol):
         next tokens of a sample with 1 or more wait until its last ones are known, where the runner works ahead."""
         ...
 
-    def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
+    def keep(self, which: Ints, drafts: Drafts) -> Ints:
         """How many of the first tokens of each draft to check (`[samples]`); `drafts` are those of samples
-        `ranks`, some of those that `most` was asked of last."""
+        `which`, ascending, of those that `most` was asked of last."""
         ...
 
-    def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
+    def learn(self, ranks: Ints, groups: Ints, drafted: Ints, accepted: Ints) -> None:
         """Of the tokens that were `drafted` for these samples in a step that is done, the first `accepted` came true
-        (`[samples]`, 1 or more drafted)."""
+        (`[samples]`, 1 or more drafted); `groups` are those of their rows."""
 
     def bank(self) -> Mapping[int, Offers]:
         """What was proposed since the last time, by group of rows, where it keeps account of that."""
@@ -150,11 +150,11 @@ class Constant:
         """The same for every sample."""
         return np.full(len(decoding.ranks), self._most)
 
-    def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
+    def keep(self, which: Ints, drafts: Drafts) -> Ints:
         """All of them."""
         return drafts.counts
 
-    def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
+    def learn(self, ranks: Ints, groups: Ints, drafted: Ints, accepted: Ints) -> None:
         """There is nothing to learn."""
 
     def bank(self) -> Mapping[int, Offers]:

@@ -32,7 +32,8 @@ _CURVES = 512  # prices of steps kept
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Tokens that were put on a step: those of sample `ranks[i]` are of `cases[begin[i]:begin[i + 1]]`."""
+    """Tokens that were put on a step: those of sample `ranks[i]`, which ascend, are of
+    `cases[begin[i]:begin[i + 1]]`."""
 
     ranks: Ints
     begin: Ints
@@ -64,13 +65,13 @@ class PricedDepth:
         self._decoding, self._began = decoding, self._clock()
         return np.full(len(decoding.ranks), MOST)
 
-    def keep(self, ranks: Ints, drafts: Drafts) -> Ints:
+    def keep(self, which: Ints, drafts: Drafts) -> Ints:
         """How many of the first tokens of each of these samples' drafts are worth checking. Prices are looked at in one
         step of REVIEW."""
         decoding = self._decoding
         assert decoding is not None
-        which = _places(decoding.ranks, ranks)
-        owner = np.repeat(np.arange(len(ranks)), drafts.begin[1:] - drafts.begin[:-1])
+        ranks = decoding.ranks[which]
+        owner = np.repeat(np.arange(len(which)), drafts.begin[1:] - drafts.begin[:-1])
         cases = self._acceptance.cases(decoding.groups[which], decoding.places[which], owner, drafts)
         chances = self._acceptance.chances(cases, owner, drafts.begin)
         self._asked.append(Asked(ranks, drafts.begin, cases))
@@ -83,13 +84,14 @@ class PricedDepth:
             self._judge(decoding, chances[worth], offered=len(chances) > 0)
         return np.bincount(owner[worth], minlength=len(ranks))
 
-    def learn(self, ranks: Ints, drafted: Ints, accepted: Ints) -> None:
+    def learn(self, ranks: Ints, groups: Ints, drafted: Ints, accepted: Ints) -> None:
         """Of the tokens that were `drafted` for samples, the first `accepted` came true (`[samples]`)."""
         for asked in reversed(self._asked):
-            at = _places(asked.ranks, ranks)
+            at = np.minimum(asked.ranks.searchsorted(ranks), len(asked.ranks) - 1)
             here = asked.ranks[at] == ranks
-            first, seen = asked.begin[at[here]], np.minimum(accepted + 1, drafted)[here]  # up to the first that did not
-            self._acceptance.learn(asked.cases, first, seen, accepted[here])
+            some = slice(None) if here.all() else here
+            first, true = asked.begin[at[some]], accepted[some]
+            self._acceptance.learn(asked.cases, first, np.minimum(true + 1, drafted[some]), true)
             if here.all():
                 return
             ranks, drafted, accepted = ranks[~here], drafted[~here], accepted[~here]
@@ -160,9 +162,3 @@ class PricedDepth:
 def _step_of(decoding: Decoding) -> Decodes:
     samples = len(decoding.ranks)
     return Decodes(samples, float(decoding.context.mean()), decoding.step_tokens - samples)
-
-
-def _places(ranks: Ints, some: Ints) -> Ints:
-    """Where each of `some` stands in `ranks`; any place for one that does not."""
-    order = np.argsort(ranks)
-    return order[np.minimum(np.searchsorted(ranks, some, sorter=order), len(ranks) - 1)]

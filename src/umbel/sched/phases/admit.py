@@ -5,11 +5,12 @@ from __future__ import annotations
 from umbel.cache.tree import KVTree
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
+from umbel.sched.phases.base import Phase
 from umbel.sched.phases.prompts import prime
 from umbel.sched.policies.admission import Admission
 
 
-class Admit:
+class Admit(Phase):
     """Starts samples by the rule `admission`, at most `max_running` at a time (None: as many as it lets)."""
 
     def __init__(self, admission: Admission, max_running: int | None = None):

@@ -6,9 +6,10 @@ import numpy as np
 
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
+from umbel.sched.phases.base import Phase
 
 
-class Decode:
+class Decode(Phase):
     """Extends the tips of primed samples, as far as the budget reaches; pages are found or victims are."""
 
     def fill(self, agenda: Agenda, books: Books) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
+from umbel.sched.phases.base import Phase
 
 
-class Prompts:
+class Prompts(Phase):
     """Running samples that are not primed compute what their prompts still lack."""
 
     def fill(self, agenda: Agenda, books: Books) -> None:

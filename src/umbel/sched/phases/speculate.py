@@ -17,6 +17,7 @@ from umbel.ir.columns import Columns, runs
 from umbel.ir.sampled import SampledTokens
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
+from umbel.sched.phases.base import Phase
 from umbel.spec.base import Decoding, Depth, Drafter, Drafts, DrawRule
 
 Ints = NDArray[np.int64]
@@ -31,13 +32,11 @@ class Drafted(Columns):
     told: Ints
 
 
-class Speculate:
-    """Has `drafter` propose tokens, as many as `depth` says. `drafted_tokens` counts those that were checked,
-    `accepted_tokens` those that are part of answers."""
+class Speculate(Phase):
+    """Has `drafter` propose tokens, as many as `depth` says."""
 
     def __init__(self, drafter: Drafter, depth: Depth):
         self.drafter, self.depth = drafter, depth
-        self.drafted_tokens = self.accepted_tokens = 0
         self._known = Drafted(64)
         self._ahead = False  # whether steps are decided while others are under way
         self._draw_as: Callable[[int, DrawRule], None] | None = getattr(drafter, "draw_as", None)
@@ -50,33 +49,34 @@ class Speculate:
         seqs, which = books.seqs, self._drawing(agenda, books)
         slots = agenda.slots[which]
         most = self._most(agenda, books, slots)
-        seqs.awaits[slots] = most > 0
-        some = (most > 0) & (seqs.out[slots, seqs.n_out[slots] - 1] >= 0)  # tokens under way are not known yet
-        if some.any():
-            which, slots, most = which[some], slots[some], most[some]
+        asked = most > 0
+        seqs.awaits[slots] = asked
+        some = np.flatnonzero(asked & (seqs.out[slots, seqs.n_out[slots] - 1] >= 0))  # those under way are not known
+        if len(some):
+            which, slots = which[some], slots[some]
             self._tell(books, slots, seqs.n_out[slots])
-            drafts = self.drafter.propose(seqs.rank[slots], most)
-            self._put(agenda, books, which, drafts, self.depth.keep(seqs.rank[slots], drafts))
+            drafts = self.drafter.propose(seqs.rank[slots], most[some])
+            self._put(agenda, books, which, drafts, self.depth.keep(some, drafts))
 
-    def learn(self, sampled: SampledTokens, keep: Ints) -> None:
-        """Count which of the proposed tokens came true, and let the rule learn from it; `keep` of the draws of each
-        sample count."""
+    def learn(self, books: Books, sampled: SampledTokens, keep: Ints) -> None:
+        """Count which of the proposed tokens came true, and let the rule learn from it."""
         drawing = sampled.drawing
         if drawing.single:
             return
         which = np.flatnonzero(drawing.counts > 1)
         drafted, accepted = drawing.counts[which] - 1, sampled.accepted[which]
-        self.drafted_tokens += int(drafted.sum())
-        self.accepted_tokens += int(np.minimum(accepted, keep[which]).sum())
-        self.depth.learn(drawing.ranks[which], drafted, accepted)
+        books.drafted_tokens += int(drafted.sum())
+        books.accepted_tokens += int(np.minimum(accepted, keep[which]).sum())
+        self.depth.learn(drawing.ranks[which], books.lengths.groups[drawing.rows[which]], drafted, accepted)
 
-    def finish(self, books: Books, slot: int, tokens: int) -> None:
-        """A sample is done with its first `tokens` tokens."""
-        self._tell(books, np.array([slot]), np.array([tokens]))
-        self._end(slot, done=True)
+    def finish(self, books: Books, slots: Ints, tokens: Ints) -> None:
+        """Their answers are there."""
+        self._tell(books, slots, tokens)
+        for slot in slots.tolist():
+            self._end(slot, done=True)
 
     def drop_row(self, books: Books, row: int) -> None:
-        """No sample of a row is wanted any more."""
+        """No sample of it is wanted any more."""
         for rank in books.waiting.ranks_of(row):
             slot = books.seqs.slot_of.get(rank, -1)
             if 0 <= slot < self._known.capacity and self._known.rank[slot] == rank:
@@ -87,7 +87,9 @@ class Speculate:
         seqs, kv = books.seqs, books.kv
         tips = seqs.tip[agenda.slots]
         draws = kv.held[tips] + agenda.tip_counts == kv.length[tips]
-        which = np.flatnonzero(draws & ~books.requests.lockstep[seqs.row[agenda.slots]])
+        if books.requests.any_lockstep:
+            draws &= ~books.requests.lockstep[seqs.row[agenda.slots]]
+        which = np.flatnonzero(draws)
         ranks = seqs.rank[agenda.slots[which]]  # one that has lost its tip stands behind those that kept theirs
         return which if (ranks[1:] > ranks[:-1]).all() else which[np.argsort(ranks)]
 
@@ -127,6 +129,8 @@ class Speculate:
     def _put(self, agenda: Agenda, books: Books, which: Ints, drafts: Drafts, counts: Ints) -> None:
         """Put the first `counts` tokens of the drafts of samples `which` on the agenda, as far as there is budget and
         room."""
+        if not counts.any():
+            return
         seqs, kv, slots = books.seqs, books.kv, agenda.slots[which]
         tips, fed = seqs.tip[slots], agenda.tip_counts[which]
         counts = _shared(counts, agenda.budget)
