@@ -60,8 +60,14 @@ def test_text_names_the_rows_that_cannot_run(model: Path, rows: Path, capsys: py
     text = capsys.readouterr().out
     first, second, *_ = text.splitlines()
     assert first == "FAULTS  2 of 22 rows cannot run: line 21 empty_prompt, line 22 invalid_token_id"
-    assert second == "PLAN  20 rows, 2,040 prompt tokens in, about 160 out (20 to 160)    all exact"
-    assert "as asked" in text
+    assert second.startswith("PLAN  20 rows, 2,040 prompt tokens in, about 160 out") and second.endswith(
+        "    all exact"
+    )
+    assert "as asked" not in text and "16 techniques refused or idle" in text
+    assert len(text.splitlines()) <= 12 and "line 21: empty_prompt: prompt is an empty list" in text
+    assert main(["plan", str(rows), "--model", str(model), "--chunk", "64", "--kv-tokens", "1600", "-v"]) == 0
+    whole = capsys.readouterr().out
+    assert "as asked" in whole and "line 22: invalid_token_id: " in whole
 
 
 def test_faults_and_budget_are_the_first_two_lines(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +82,24 @@ def test_faults_and_budget_are_the_first_two_lines(model: Path, rows: Path, caps
     assert first.endswith(", ...") and len(first) <= 118
     assert second.startswith("BUDGET  3,600 s of running: 20 of 20 rows are expected to fit, with 160 tokens out")
     assert third.startswith("PLAN  20 rows")
+
+
+def test_the_first_prompts_are_shown_as_the_model_reads_them(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Decoded from their ids; as ids where there is no tokenizer."""
+    (tmp_path / "in.csv").write_text("x,y\na\x1bb,1\nc,2\nd,3\n")
+    job = ["plan", str(tmp_path / "in.csv"), "-m", "demo", "--prompt", "Say {x}!", "--chat", "--max-tokens", "4"]
+    assert main([*job, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["prompts"]
+    assert first["text"].endswith("Say a\x1bb!<|im_end|>\n<|im_start|>assistant\n") and first["row"] == 0
+    assert second["text"].count("Say c!") == 1 and second["tokens"] > 5
+    assert main(job) == 0
+    text = capsys.readouterr().out
+    assert r"Say a\x1bb!<|im_end|>\n" in text and "\x1b" not in text
+    (tmp_path / "ids.jsonl").write_text('{"prompt": [5, 6, 7], "max_tokens": 2}\n')
+    assert main(["plan", str(tmp_path / "ids.jsonl"), "-m", str(model)]) == 0
+    assert "prompt 1      ids 5 6 7\n" in capsys.readouterr().out
 
 
 def test_strict_refuses_as_a_run_does(model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:

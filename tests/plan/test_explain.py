@@ -23,6 +23,7 @@ from umbel.cost.known import Known
 from umbel.cost.lengths import LengthCurve
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.plan import Decision, Refusal
+from umbel.plan.explain.brief import brief_lines, folded
 from umbel.plan.explain.page import plan_page
 from umbel.plan.explain.svg import short, ticks
 from umbel.plan.explain.text import duration, explain, head_lines, to_json
@@ -40,6 +41,24 @@ def test_printed_plan(name: str) -> None:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
     assert max(len(line) for line in text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("name", CANONICAL)
+def test_narrow_lines_break_between_words(name: str, width: int) -> None:
+    plan = make_plan(CANONICAL[name](), replace(SPEC, notes=("a long text " * 15,)), EngineConfig("tiny"), MACHINE)
+    narrow, wide = explain(plan, width), explain(plan)
+    assert max(len(line) for line in narrow.splitlines()) <= width
+    assert re.sub(r"[\s│]+", " ", narrow) == re.sub(r"[\s│]+", " ", wide)
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_the_short_form_says_what_it_leaves_out(name: str) -> None:
+    plan = make_plan(CANONICAL[name](), SPEC, EngineConfig("tiny"), MACHINE)
+    record = to_json(plan)
+    lines = brief_lines(record)
+    assert len(lines) <= 8 and all(line in explain(plan).splitlines() for line in lines if line.startswith("PLAN"))
+    assert f"{len(record['refusals'])} techniques refused or idle" in folded(record)
 
 
 def test_printed_plan_of_a_lossy_job() -> None:

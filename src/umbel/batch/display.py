@@ -6,16 +6,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from umbel.batch.terminal import broken, columns_of, width_of
 from umbel.ir.plan import Plan
 from umbel.jobs.progress import Progress, Reading
 from umbel.jobs.summary import duration
-from umbel.plan.explain.text import count, head_lines
+from umbel.plan.explain.text import count, explain, head_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
@@ -23,12 +25,12 @@ _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "wr
 
 
 @contextmanager
-def showing(progress: Progress, *, quiet: bool) -> Iterator[None]:
+def showing(progress: Progress, *, quiet: bool, verbose: bool = False) -> Iterator[None]:
     """Show a job's plan and progress while the block runs. Nothing is shown when `quiet`."""
     if quiet:
         yield
         return
-    progress.planned = show_plan
+    progress.planned = partial(show_plan, verbose=verbose)
     with _live_bar(progress) if sys.stderr.isatty() else _plain_lines(progress):
         yield
 
@@ -72,15 +74,17 @@ def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def show_plan(plan: Plan) -> None:
-    """Print the plan in a few lines."""
-    say(head_lines(plan))
+def show_plan(plan: Plan, *, verbose: bool = False) -> None:
+    """Print the plan, in a few lines unless `verbose`."""
+    width = width_of(sys.stderr)
+    say(explain(plan, width).splitlines() if verbose else head_lines(plan, width))
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines on stderr. Where it is closed or its terminal is gone, the job goes on without."""
+    """Print lines on stderr, broken between words where it is a terminal. Where it is closed or its terminal is gone,
+    the job goes on without."""
     with suppress(OSError):
-        for line in lines:
+        for line in broken(lines, columns_of(sys.stderr)):
             print(line, file=sys.stderr, flush=True)
 
 

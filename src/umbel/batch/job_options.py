@@ -128,6 +128,7 @@ class OutputOptions:
     ] = False
     retry_failed: Annotated[bool, Option("--retry-failed", help=_RETRY)] = False
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress, only warnings and errors.")] = False
+    verbose: Annotated[bool, Option("-v", "--verbose", help="The whole plan: decisions, refusals, forest.")] = False
 
     @property
     def target(self) -> Path:

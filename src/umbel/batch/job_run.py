@@ -36,7 +36,7 @@ def run_job(
     with readable(asked.source, asked.output.target.parent) as source:
         job = build_job(asked, source, recorder, typed)
         job.began, job.last = began, last
-        with showing(job.progress, quiet=asked.output.quiet):
+        with showing(job.progress, quiet=asked.output.quiet, verbose=asked.output.verbose):
             summary = job.run()
     say(closing(summary))
     _write_summary(summary, asked.output.summary)

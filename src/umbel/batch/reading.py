@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from umbel.batch.job_options import ReadingOptions
 from umbel.config import readable
-from umbel.errors import InvalidRequest, UsageError
+from umbel.errors import InvalidRequest, ModelError, UsageError
 from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
@@ -72,6 +72,13 @@ class LateTokenizer:
     def spell(self, ids: Sequence[int]) -> str:
         """The text of token ids; "" where no row has made the tokenizer necessary."""
         return b"".join(self.token_bytes(ids)).decode("utf-8", "replace") if "_loaded" in self.__dict__ else ""
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """The text of ids, special tokens included; None where there is no tokenizer that can be read."""
+        try:
+            return self._loaded.decode(ids, skip_special_tokens=False) if self._exists else None
+        except ModelError:
+            return None
 
     @cached_property
     def _exists(self) -> bool:

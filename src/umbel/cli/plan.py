@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.batch.reading import LateTokenizer
+    from umbel.cli.plan_view import PlanView
     from umbel.cost.machine import Machine
     from umbel.ir.plan import Plan
     from umbel.ir.spec import ModelSpec
@@ -47,37 +48,51 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
     `typed` are the words behind `umbel`, which pages show.
     """
     # Imported when the command runs, so that --help is quick.
+    from umbel.batch.terminal import show, width_of
+
+    job.check()
+    html = view.page_of(job.source)
+    if html is not None:
+        _check_page(html, job.source)
+    shown = _viewed(job, view, typed, words=view.as_json or html is not None)
+    if html is not None:
+        _write_page(html, shown.record, job.source.name, shown.text(), show=view.open_page)
+    if view.as_json:
+        print(shown.as_json(), end="")
+    else:
+        width = width_of(sys.stdout)
+        show(shown.text(width) if job.output.verbose else shown.brief(width))
+    return 0
+
+
+def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: bool) -> PlanView:
+    """Read the input and plan the job; `words` puts the words that rows share into the record."""
+    from umbel.batch.prompts import first_prompts
     from umbel.batch.reading import LateTokenizer, model_names, read_options
+    from umbel.cli.plan_view import PlanView
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
     from umbel.plan.deal.fit import fits_of
     from umbel.sim.model import find_model
 
-    job.check()
-    file, html = job.source, view.page_of(job.source)
-    if html is not None:
-        _check_page(html, file)
     budget = job.budget.budget()
     config, target = _aim(job.config, view.machine)
     spec, directory = find_model(job.model)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     options = read_options(job.sampling.params(), job.reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
-    with readable(file) as source:
+    with readable(job.source) as source:
         prepared = _read(Source(source, options, notes), tokenizer, spec)
     notes.take(tokenizer.notes)
-    _check_rows(prepared, file, strict=job.reading.strict)
+    _check_rows(prepared, job.source, strict=job.reading.strict)
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
-    text = _text(plan, prepared, fits)
-    if view.as_json or html is not None:
-        record = _record(plan, prepared.workload, tokenizer, _about(job, target, typed))
-    if html is not None:
-        _write_page(html, record, file.name, text, show=view.open_page)
-    print(_json(record, prepared, fits) if view.as_json else text, end="")
-    return 0
+    record = _record(plan, _about(job, target, typed))
+    if words:
+        _put_words(record, plan, prepared.workload, tokenizer)
+    return PlanView(record, prepared, fits, first_prompts(prepared.workload, tokenizer))
 
 
 def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, str]:
@@ -87,15 +102,19 @@ def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, 
     return About.now(job.files, job.model, machine_words(target), typed).as_dict()
 
 
-def _record(plan: Plan, workload: Workload, tokenizer: LateTokenizer, about: Mapping[str, str]) -> dict[str, Any]:
-    """The plan as an object, with what it is about and the words that rows share."""
+def _record(plan: Plan, about: Mapping[str, str]) -> dict[str, Any]:
+    """The plan as an object, with what it is about."""
     from umbel.plan.explain.record import to_json
+
+    return {"about": dict(about), **to_json(plan)}
+
+
+def _put_words(record: dict[str, Any], plan: Plan, workload: Workload, tokenizer: LateTokenizer) -> None:
+    """Put the words that rows share into the tree."""
     from umbel.plan.explain.tree import shown_lines
     from umbel.plan.explain.words import put_words
 
-    record = to_json(plan)
     put_words(record["tree"], shown_lines(plan), plan, workload, tokenizer.spell)
-    return {"about": dict(about), **record}
 
 
 def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
@@ -157,14 +176,6 @@ def _check_rows(prepared: Prepared, source: Path, *, strict: bool) -> None:
     check_any(prepared, source)
 
 
-def _text(plan: Plan, prepared: Prepared, fits: Mapping[str, Any]) -> str:
-    from umbel.cli.plan_head import head_of
-    from umbel.plan.explain.text import WIDTH, explain
-
-    head = head_of(prepared.faults, prepared.rows, fits, WIDTH)
-    return "".join(f"{line}\n" for line in head) + explain(plan)
-
-
 def _check_page(html: Path, source: Path) -> None:
     from umbel.batch.extras import check_page
 
@@ -176,13 +187,3 @@ def _write_page(html: Path, record: Mapping[str, Any], name: str, text: str, *, 
     from umbel.plan.explain.page import plan_page
 
     write_page(html, plan_page(record, text, f"Plan of {name}"), show=show)
-
-
-def _json(record: Mapping[str, Any], prepared: Prepared, fits: Mapping[str, Any]) -> str:
-    """The plan as an object; `rows` counts all rows of the input, `invalid_rows` those that cannot run, `faults` has
-    the first of these, `budget` says how many rows fit one."""
-    from umbel.cli.plan_head import faults_json
-
-    more: dict[str, Any] = {"rows": prepared.rows, "invalid_rows": len(prepared.faults)}
-    more["faults"] = faults_json(prepared.faults)
-    return json.dumps({**record, **more, **({"budget": fits} if fits else {})}, indent=2) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ def report_command(
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
     open_page: Annotated[bool, Option("--open", help="Show the page in a browser [OUT.html].")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="The whole report, with the forest.")] = False,
 ) -> None:
     """Compare the job of OUT with its plan.
 
@@ -21,8 +23,9 @@ def report_command(
     however many runs it was done. Exit codes: 0, 2 usage.
     """
     from umbel.batch.extras import check_page, write_page
+    from umbel.batch.terminal import show, width_of
     from umbel.jobs.report.report import read_report
-    from umbel.jobs.report.text import report_text
+    from umbel.jobs.report.text import brief_text, report_text
 
     if html is None and open_page:
         html = output.with_name(f"{output.name}.html")
@@ -33,4 +36,8 @@ def report_command(
         from umbel.jobs.report.page import report_page
 
         write_page(html, report_page(report, report_text(report)), show=open_page)
-    print(json.dumps(report, indent=2) + "\n" if as_json else report_text(report), end="")
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        width = width_of(sys.stdout)
+        show(report_text(report, width) if verbose else brief_text(report, width))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
-from umbel.plan.explain.text import branch, count, duration, exactness, note_lines, tree_lines
+from umbel.plan.explain.text import WIDTH, branch, count, duration, entry, exactness, note_lines, tree_lines
 
 Record = Mapping[str, Any]
 
@@ -23,6 +24,7 @@ _FIGURES: Mapping[str, str] = {
     "output_tokens": "output tokens",
     "kv_peak_tokens": "kv peak",
 }
+_ERROR = 12  # columns of the error of prediction
 _COUNTS: Mapping[str, str] = {
     "preemptions": "preemptions",
     "evicted_rows": "rows preempted",
@@ -30,17 +32,36 @@ _COUNTS: Mapping[str, str] = {
 }
 
 
-def report_text(report: Record) -> str:
-    """The report as text, at most about a hundred lines whatever the job; ends with a newline."""
-    lines = [f"REPORT  {report['output']}: {status_text(report['status'])}", _rows(report)]
+def report_text(report: Record, width: int = WIDTH) -> str:
+    """The report as text, at most about a hundred lines whatever the job; ends with a newline. Lines of more than
+    `width` characters go on below; one of 60 is enough."""
+    lines = [*_head(report, width), *note_lines(report["notes"], width)]
     if report["parts"]:
-        lines.append(f"  {'answers':<14}{exactness(report['lossy'])}")
-        lines += [*note_lines(report["notes"]), *_parts(report), *_figures(report), *_counts(report)]
-        lines += [_forest(report), *tree_lines(report["tree"], _branch)]
-    else:
-        lines += ["  nothing was planned: no row reached the engine", *note_lines(report["notes"])]
+        lines += [*_parts(report, width), *_figures(report, width), *_counts(report, width)]
+        lines += [_forest(report), *tree_lines(report["tree"], _branch, width)]
     lines += [f"  {n:,} x {code}" for code, n in report["errors"].items()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def brief_text(report: Record, width: int = WIDTH) -> str:
+    """The report in about a dozen lines: without the tree, and with one note at most."""
+    lines = [*_head(report, width), *(f"  {n:,} x {code}" for code, n in report["errors"].items())]
+    if report["parts"]:
+        lines += [*_figures(report, width), *_counts(report, width)]
+    lines += note_lines(report["notes"], width, 1)
+    if report["tree"]:
+        more = f"the forest with what its rows wrote, {count(len(report['tree']), 'line')}: -v shows it"
+        lines += entry("more", more, width)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _head(report: Record, width: int) -> Iterator[str]:
+    yield from wrap(f"REPORT  {report['output']}: {status_text(report['status'])}", width, break_long_words=False)
+    yield from entry("rows", _rows(report), width)
+    if report["parts"]:
+        yield from entry("answers", exactness(report["lossy"]), width)
+    else:
+        yield "  nothing was planned: no row reached the engine"
 
 
 def verdict(figures: Record) -> str:
@@ -74,44 +95,47 @@ def _rows(report: Record) -> str:
     text = f"{count(rows['stored'], 'row')} done, {rows['answered']:,} answered, {rows['failed']:,} failed"
     left = rows["planned"] - sum(line["done"] for line in report["tree"] if line["parent"] == -1)
     text += f", {left:,} planned but not run" if left > 0 else ""
-    return f"  {'rows':<14}{text}; {rows['cut']:,} ended by length"
+    return f"{text}; {rows['cut']:,} ended by length"
 
 
-def _parts(report: Record) -> Iterator[str]:
+def _parts(report: Record, width: int) -> Iterator[str]:
     if report["parts"] > 1:
         cut = report["cut_short"]
         text = f"{report['parts']} windows or runs, {cut} of them cut short; their plans are added up"
-        yield f"  {'parts':<14}{text}"
+        yield from entry("parts", text, width)
 
 
-def _figures(report: Record) -> Iterator[str]:
+def _figures(report: Record, width: int) -> Iterator[str]:
     """A table: the figures planned in all, those due when the job stopped, and the actual ones."""
     figures = report["figures"]
     partly = any(_value(n, figures[n]["planned"]) != _value(n, figures[n]["due"]) for n in _FIGURES)
     columns = ("planned", "due", "actual") if partly else ("planned", "actual")
-    yield f"  {'':<14}" + "".join(f"{name:>16}" for name in columns) + f"{'error':>12}"
+    room = min(16, (width - 16 - _ERROR) // len(columns))
+    yield f"  {'':<14}" + "".join(f"{name:>{room}}" for name in columns) + f"{'error':>{_ERROR}}"
     for name, label in _FIGURES.items():
-        values = "".join(f"{_value(name, figures[name][column]):>16}" for column in columns)
-        yield f"  {label:<14}{values}{percent(figures[name]['error_percent']):>12}"
+        values = "".join(f"{_value(name, figures[name][column]):>{room}}" for column in columns)
+        yield f"  {label:<14}{values}{percent(figures[name]['error_percent']):>{_ERROR}}"
     low, high = report["seconds_range"]
     inside = low <= figures["seconds"]["actual"] <= high
-    yield f"  {'interval':<14}{duration(low)} to {duration(high)}: the time lies {'within' if inside else 'outside'}"
+    text = f"{duration(low)} to {duration(high)}: the time lies {'within' if inside else 'outside'}"
+    yield from entry("interval", text, width)
 
 
 def _value(name: str, value: float) -> str:
     return duration(value) if name == "seconds" else f"{round(value):,}"
 
 
-def _counts(report: Record) -> Iterator[str]:
+def _counts(report: Record, width: int) -> Iterator[str]:
     counts = report["counts"]
     found = [f"{counts[name]:,} {label}" for name, label in _COUNTS.items() if name in counts]
     if found:
-        yield f"  {'pressure':<14}{', '.join(found)}"
+        yield from entry("pressure", ", ".join(found), width)
     if counts.get("drafted_tokens"):
         came_true = f"{counts['accepted_tokens']:,} of {counts['drafted_tokens']:,} proposed tokens came true"
-        yield f"  {'speculation':<14}{came_true}"
+        yield from entry("speculation", came_true, width)
     if "starved_seconds" in counts:
-        yield f"  {'starved':<14}{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
+        starved = f"{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
+        yield from entry("starved", starved, width)
 
 
 def _forest(report: Record) -> str:

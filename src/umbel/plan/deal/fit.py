@@ -79,7 +79,8 @@ def fits_text(fits: Mapping[str, Any]) -> str:
     """The result of `fits_of` in words."""
     limits = [] if fits["deadline_seconds"] is None else [f"{fits['deadline_seconds']:,g} s of running"]
     limits += [] if fits["max_output_tokens_total"] is None else [f"{fits['max_output_tokens_total']:,} tokens out"]
-    expected = f"{fits['rows']:,} of {fits['of_rows']:,} rows are expected to fit"
+    are = "row is" if fits["of_rows"] == 1 else "rows are"
+    expected = f"{fits['rows']:,} of {fits['of_rows']:,} {are} expected to fit"
     return f"{' and '.join(limits)}: {expected}, with {fits['output_tokens']:,} tokens out"
 
 

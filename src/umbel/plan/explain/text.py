@@ -16,38 +16,42 @@ MAX_LEVELS = 8
 MAX_NOTES = 12
 WIDTH = 118  # of a line; longer reasons go on below
 _NAMES = 14  # width of the names
+_NARROWEST = 24  # for the text of a branch, however deep it is
 _PLACE = MappingProxyType({"end": 0, "run": 1, "own": 2, "rest": 2})  # among siblings
 Record = Mapping[str, Any]
 
 
-def explain(plan: Plan) -> str:
-    """The plan as text, a few dozen lines whatever its size; ends with a newline."""
-    return text_of(to_json(plan))
+def explain(plan: Plan, width: int = WIDTH) -> str:
+    """The plan as text, a few dozen lines whatever its size; ends with a newline. Lines of more than `width` characters
+    go on below; one of 60 is enough."""
+    return text_of(to_json(plan), width)
 
 
-def text_of(record: Record) -> str:
+def text_of(record: Record, width: int = WIDTH) -> str:
     """The text of a plan that `to_json` wrote."""
     lines = [
-        *_head(record),
-        *note_lines(record["notes"]),
+        *title_lines(record, width),
+        *entries(head_texts(record), width),
+        *note_lines(record["notes"], width),
         "decisions",
-        *decision_lines(record["decisions"]),
-        *refusal_lines(record["refusals"]),
+        *decision_lines(record["decisions"], width),
+        *refusal_lines(record["refusals"], width),
         *level_lines(record["levels"]),
         "forest",
-        *tree_lines(record["tree"], branch),
+        *tree_lines(record["tree"], branch, width),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def head_lines(plan: Plan) -> list[str]:
+def head_lines(plan: Plan, width: int = WIDTH) -> list[str]:
     """The run in a few lines: rows, time, compute."""
     record = to_json(plan)
-    _, time, compute, _, kv, *_ = _head(record)
-    rows = _line("plan", f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}")
-    replicas = decision_lines([d for d in record["decisions"] if d["name"] == "replicas"])
-    exact = _line("answers", exactness(record["lossy"]))
-    return [rows, compute, time, kv, exact, *replicas, *note_lines(record["notes"])]
+    head = head_texts(record)
+    shown = {"plan": f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}"}
+    shown |= {name: head[name] for name in ("compute", "time", "kv peak")}
+    shown["answers"] = exactness(record["lossy"])
+    replicas = decision_lines([d for d in record["decisions"] if d["name"] == "replicas"], width)
+    return [*entries(shown, width), *replicas, *note_lines(record["notes"], width)]
 
 
 def duration(seconds: float) -> str:
@@ -75,38 +79,44 @@ def exactness(lossy: Sequence[str]) -> str:
     return f"lossy: {', '.join(lossy)}" if lossy else "all exact"
 
 
-def note_lines(notes: Sequence[str]) -> Iterator[str]:
+def note_lines(notes: Sequence[str], width: int = WIDTH, most: int = MAX_NOTES) -> Iterator[str]:
     """Notes for the user on the model and the input; the first ones, where there are many."""
-    for text in notes[:MAX_NOTES]:
-        yield from _lines("note", text)
-    if more := len(notes) - MAX_NOTES:
-        yield from _lines("", f"... and {count(more, 'more note')} (--json lists all)") if more > 0 else ()
+    for text in notes[:most]:
+        yield from entry("note", text, width)
+    if more := len(notes) - most:
+        yield from entry("", f"... and {count(more, 'more note')} (--json lists all)", width) if more > 0 else ()
 
 
-def _line(name: str, text: str) -> str:
-    return f"  {name:<{_NAMES}}{text}"
+def entry(name: str, text: str, width: int = WIDTH) -> Iterator[str]:
+    """A name and a text, which goes on below where it is long; no word is broken."""
+    first, *others = wrap(text, width - _NAMES - 2, break_on_hyphens=False, break_long_words=False) or [""]
+    yield f"  {name:<{_NAMES}}{first}"
+    yield from (f"  {'':<{_NAMES}}{other}" for other in others)
 
 
-def _lines(name: str, text: str) -> Iterator[str]:
-    """A name and a text that may be long."""
-    first, *others = wrap(text, WIDTH - _NAMES - 2, break_on_hyphens=False) or [""]
-    yield _line(name, first)
-    yield from (_line("", other) for other in others)
+def entries(texts: Mapping[str, str], width: int = WIDTH) -> Iterator[str]:
+    """Texts under their names."""
+    for name, text in texts.items():
+        yield from entry(name, text, width)
 
 
-def _head(record: Record) -> list[str]:
-    """Title, time, compute, batches, KV, duplicates."""
+def title_lines(record: Record, width: int = WIDTH) -> list[str]:
+    """Rows, tokens in and out, and whether answers are exact: one line where it is wide enough."""
+    rows = f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
+    return wrap(f"{rows}    {exactness(record['lossy'])}", width, subsequent_indent="      ", break_long_words=False)
+
+
+def head_texts(record: Record) -> dict[str, str]:
+    """What there is to say first, by its name: time, compute, batches, KV, duplicates."""
     seconds = record["seconds"]
     low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
-    return [
-        f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
-        f"    {exactness(record['lossy'])}",
-        _line("time", f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}"),
-        _line("compute", f"{record['computed_prompt_tokens']:,} prompt tokens; {_saving(record)}"),
-        _line("batches", _batches(record)),
-        _line("kv peak", _kv(record)),
-        _line("duplicates", _duplicates(record)),
-    ]
+    return {
+        "time": f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}",
+        "compute": f"{record['computed_prompt_tokens']:,} prompt tokens; {_saving(record)}",
+        "batches": _batches(record),
+        "kv peak": _kv(record),
+        "duplicates": _duplicates(record),
+    }
 
 
 def _output(record: Record) -> str:
@@ -156,17 +166,17 @@ def _twins(record: Record) -> str:
     return f", {record['twins']:,} answered by a twin" if record["twins"] else ""
 
 
-def decision_lines(decisions: Sequence[Record]) -> Iterator[str]:
+def decision_lines(decisions: Sequence[Record], width: int = WIDTH) -> Iterator[str]:
     """A line for each choice: its value, its reason, and the cost of the alternatives."""
     for decision in decisions:
         value = f"{decision['value']:,}" if isinstance(decision["value"], int) else decision["value"]
         text = f"{value}: {decision['reason']}"
         if decision["alternatives"]:
             text += "; instead " + ", ".join(f"{n} {duration(s)}" for n, s in decision["alternatives"].items())
-        yield from _lines(decision["name"], text)
+        yield from entry(decision["name"], text, width)
 
 
-def refusal_lines(refusals: Sequence[Record]) -> Iterator[str]:
+def refusal_lines(refusals: Sequence[Record], width: int = WIDTH) -> Iterator[str]:
     """A line for each technique that is not used: what it would cost, and why."""
     if refusals:
         yield "refused"
@@ -174,7 +184,7 @@ def refusal_lines(refusals: Sequence[Record]) -> Iterator[str]:
         seconds = refusal["seconds"]
         cost = "" if not seconds else f"{'saves' if seconds < 0 else 'adds'} {duration(abs(seconds))}; "
         family, _, name = refusal["technique"].rpartition(": ")
-        yield from _lines(family, f"{name}: {cost}{refusal['reason']}")
+        yield from entry(family, f"{name}: {cost}{refusal['reason']}", width)
 
 
 def level_lines(levels: Sequence[Record]) -> Iterator[str]:
@@ -188,8 +198,9 @@ def level_lines(levels: Sequence[Record]) -> Iterator[str]:
         yield f"  {'deeper':<6}{nodes:>12,}{rest[0]['rows']:>12,}{tokens:>14,}{saved:>14,}"
 
 
-def tree_lines(tree: Sequence[Record], describe: Callable[[Record], str]) -> Iterator[str]:
-    """The lines of a tree with their branches drawn; `describe` gives the text of one."""
+def tree_lines(tree: Sequence[Record], describe: Callable[[Record], str], width: int = WIDTH) -> Iterator[str]:
+    """The lines of a tree with their branches drawn; `describe` gives the text of one, which goes on below where it is
+    long."""
     kids: dict[int, list[int]] = {}
     for i, line in enumerate(tree):
         kids.setdefault(line["parent"], []).append(i)
@@ -198,9 +209,16 @@ def tree_lines(tree: Sequence[Record], describe: Callable[[Record], str]) -> Ite
     todo = [(i, "", i == kids[-1][-1]) for i in reversed(kids.get(-1, []))]
     while todo:
         at, indent, last = todo.pop()
-        yield f"{indent}{'└─' if last else '├─'} {describe(tree[at])}"
         below = kids.get(at, [])
         inner = indent + ("   " if last else "│  ")
+        beside = inner + ("│    " if below else "     ")  # of what goes on below
+        yield from wrap(
+            describe(tree[at]),
+            max(width, len(beside) + _NARROWEST),
+            initial_indent=f"{indent}{'└─' if last else '├─'} ",
+            subsequent_indent=beside,
+            break_long_words=False,
+        )
         todo += [(i, inner, i == below[-1]) for i in reversed(below)]
 
 
