@@ -12,8 +12,8 @@ import torch
 from tests.models.dense import DenseAttention, dense_logits, forward, greedy
 from tests.tiny_models import make_model
 from umbel.kernels.native.calls import INSTRUCTION_SETS
-from umbel.kernels.native.products import has_bfloat16
-from umbel.linear.bfloat16 import PackedMethod
+from umbel.kernels.native.products import has_products
+from umbel.linear.packed import PackedMethod
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import StoredWeights
@@ -49,9 +49,9 @@ LENGTHS = (1, 2, 15, 16, 17, 100)
 
 def load(directory: Path, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> Decoder:
     spec = read_spec(directory)
-    if packed and (not INSTRUCTION_SETS or not has_bfloat16(INSTRUCTION_SETS[0])):
-        pytest.skip("the processor does not multiply in bfloat16, or nothing was compiled")
-    method = PackedMethod(INSTRUCTION_SETS[0]) if packed else None
+    if packed and not (INSTRUCTION_SETS and has_products(dtype, INSTRUCTION_SETS[0])):
+        pytest.skip(f"the processor does not multiply in {dtype} by compiled kernels, or nothing was compiled")
+    method = PackedMethod(INSTRUCTION_SETS[0], dtype) if packed else None
     return Decoder(spec, StoredWeights(directory, spec, dtype), method=method)
 
 

@@ -7,18 +7,18 @@ import torch
 from umbel import registry
 from umbel.errors import UsageError
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import has_bfloat16
+from umbel.kernels.native.products import has_products
 from umbel.linear.base import LinearMethod, Site
-from umbel.linear.bfloat16 import PackedMethod
 from umbel.linear.dense import DenseMethod
+from umbel.linear.packed import PackedMethod
 
 
 def pick_linear(
     dtype: torch.dtype, device: torch.device, asked: str = "dense", *, packed: bool = False
 ) -> LinearMethod:
-    """How products are made: dense (compiled for bfloat16 on a processor that multiplies in it, else by torch), or by
-    the method of the catalogue that was `asked` for; weights that come `packed` in 4 bits have one of their own. Raises
-    UsageError for another one then, and where a method cannot work on the device."""
+    """How products are made: dense (compiled where there are products of the type for the processor, else by torch), or
+    by the method of the catalogue that was `asked` for; weights that come `packed` in 4 bits have one of their own.
+    Raises UsageError for another one then, and where a method cannot work on the device."""
     if packed and asked != "dense":
         raise UsageError(f"linear={asked!r}: this model's weights are int4 already; leave linear (--linear) out")
     dense, name = _dense(dtype, device), "int4" if packed else asked
@@ -30,6 +30,6 @@ def pick_linear(
 
 def _dense(dtype: torch.dtype, device: torch.device) -> LinearMethod:
     native = kernels().native
-    if native is None or device.type != "cpu" or dtype != torch.bfloat16 or not has_bfloat16(native.instruction_set):
+    if native is None or device.type != "cpu" or not has_products(dtype, native.instruction_set):
         return DenseMethod()
-    return PackedMethod(native.instruction_set)
+    return PackedMethod(native.instruction_set, dtype)

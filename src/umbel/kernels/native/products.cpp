@@ -16,6 +16,15 @@ namespace nb = nanobind;
 
 namespace umbel {
 
+const Products* float32_products(const char* instruction_set) {
+#if defined(__x86_64__)
+  if (std::strncmp(instruction_set, "avx512", 6) == 0) return &float32_products_avx512();
+  if (std::strcmp(instruction_set, "avx2") == 0) return &float32_products_avx2();
+#endif
+  (void)instruction_set;
+  return nullptr;
+}
+
 const Products* bfloat16_products(const char* instruction_set) {
 #if defined(__x86_64__) && defined(UMBEL_HAS_AVX512_BF16)
   __builtin_cpu_init();
@@ -91,8 +100,8 @@ void unpack(Address packed, Address ids, Address out, int64_t n, int64_t dwords,
 }
 
 void multiply(const Products& kernels, const Product& p, int threads) {
-  const int64_t width = p.form == Form::kGated ? kPanel / 2 : kPanel;
-  const int64_t panels = (p.outputs + width - 1) / width, chunks = (p.rows + kChunk - 1) / kChunk;
+  const int64_t width = width_of(p.form), panels = (p.outputs + width - 1) / width;
+  const int64_t chunks = (p.rows + kChunk - 1) / kChunk;
   if (p.rows * p.dwords * p.outputs < kWorthAThread) threads = 1;
   share(panels * chunks, threads, [&](int64_t task, int) {
     const int64_t chunk = task / panels, panel = task % panels, next = panel + threads;
@@ -101,10 +110,11 @@ void multiply(const Products& kernels, const Product& p, int threads) {
   });
 }
 
-struct Bfloat16 {
+struct Floats {
   const Products* kernels;
-  explicit Bfloat16(const std::string& instruction_set) : kernels(bfloat16_products(instruction_set.c_str())) {
-    if (kernels == nullptr) throw std::invalid_argument("no bfloat16 products for " + instruction_set);
+  Floats(const std::string& instruction_set, bool narrow)
+      : kernels((narrow ? bfloat16_products : float32_products)(instruction_set.c_str())) {
+    if (kernels == nullptr) throw std::invalid_argument("no such products for " + instruction_set);
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
            int form, int threads) const {
@@ -140,11 +150,12 @@ struct Int8 {
 void bind_products(nb::module_& m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
   m.def("has_bfloat16_products", [](const std::string& set) { return bfloat16_products(set.c_str()) != nullptr; });
+  m.def("has_float32_products", [](const std::string& set) { return float32_products(set.c_str()) != nullptr; });
   m.def("pack", &pack, unlocked);
   m.def("unpack", &unpack, unlocked);
-  nb::class_<Bfloat16>(m, "Bfloat16Products")
-      .def(nb::init<const std::string&>())
-      .def("multiply", &Bfloat16::run, unlocked);
+  nb::class_<Floats>(m, "FloatProducts")
+      .def(nb::init<const std::string&, bool>())
+      .def("multiply", &Floats::run, unlocked);
   nb::class_<Int8>(m, "Int8Products")
       .def(nb::init<const std::string&>())
       .def("quantise", &Int8::quantise, unlocked)

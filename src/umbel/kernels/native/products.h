@@ -1,6 +1,6 @@
 // Matrix products with weights that were packed once: arguments and results of the kernels.
 //
-// A row of the inputs and of the weights is a run of dwords: two bfloat16 or four int8. Packed weights are panels of 64
+// A row of the inputs and of the weights is a run of dwords: one float32, two bfloat16 or four int8. Packed weights are panels of 64
 // output columns, [panels][dwords][64], so that one step along the inputs reads one run of 256 bytes. Each output sums
 // over the inputs in their order and by itself: its bits do not depend on how many rows or threads there are.
 #pragma once
@@ -15,7 +15,13 @@ enum class Form : int32_t {
   kBfloat16 = 0,
   kFloat32 = 1,
   kGated = 2,  // silu(first half) * second half, in bfloat16; the columns of both halves lie side by side in each panel
+  kGatedFloat32 = 3,
 };
+
+constexpr bool is_gated(Form form) { return form == Form::kGated || form == Form::kGatedFloat32; }
+
+// Outputs of a panel.
+constexpr int64_t width_of(Form form) { return is_gated(form) ? kPanel / 2 : kPanel; }
 
 struct Product {
   const uint8_t* x;  // [rows][dwords]
@@ -38,11 +44,14 @@ struct Products {
 };
 
 // Null where the processor lacks the instructions; `instruction_set` is that of the other kernels.
+const Products* float32_products(const char* instruction_set);
 const Products* bfloat16_products(const char* instruction_set);
 const Products* int8_products(const char* instruction_set);
 
 const Products& int8_products_generic();
 #if defined(__x86_64__)
+const Products& float32_products_avx512();
+const Products& float32_products_avx2();
 const Products& bfloat16_products_avx512();
 const Products& int8_products_vnni();
 const Products& int8_products_avx2();

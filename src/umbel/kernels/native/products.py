@@ -23,6 +23,7 @@ class ProductForm(IntEnum):
     BFLOAT16 = 0
     FLOAT32 = 1
     GATED = 2
+    GATED_FLOAT32 = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,28 @@ class Packed:
     gated: bool
 
 
+FORMS = {
+    torch.bfloat16: (ProductForm.BFLOAT16, ProductForm.GATED),
+    torch.float32: (ProductForm.FLOAT32, ProductForm.GATED_FLOAT32),
+}
+"""For rows of a type: what becomes of plain sums and of gated ones, so that the results are of that type."""
+
+_GATED = (ProductForm.GATED, ProductForm.GATED_FLOAT32)
+
+
+def has_products(dtype: torch.dtype, instruction_set: str) -> bool:
+    """Whether `FloatProducts` exist for rows of `dtype` and an instruction set on this processor."""
+    if dtype == torch.bfloat16:
+        return has_bfloat16(instruction_set)
+    return (
+        dtype == torch.float32
+        and instruction_set in INSTRUCTION_SETS
+        and bool(_umbel.has_float32_products(instruction_set))
+    )
+
+
 def has_bfloat16(instruction_set: str) -> bool:
-    """Whether `Bfloat16Products` exist for an instruction set on this processor."""
+    """Whether there are products of bfloat16 rows for an instruction set on this processor."""
     return instruction_set in INSTRUCTION_SETS and bool(_umbel.has_bfloat16_products(instruction_set))
 
 
@@ -70,23 +91,24 @@ def _fill_up(rows: Tensor, dwords: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, missing)) if missing else rows.contiguous()
 
 
-class Bfloat16Products:
-    """Products of bfloat16 rows with packed bfloat16 weights, summed in float32 in the order of the inputs: a row's
-    bits depend neither on the other rows nor on the number of threads."""
+class FloatProducts:
+    """Products of rows with packed weights of the same `dtype`, bfloat16 or float32, summed in float32 in the order of
+    the inputs: a row's bits depend neither on the other rows nor on the number of threads."""
 
-    def __init__(self, instruction_set: str):
-        self._kernels = _umbel.Bfloat16Products(instruction_set)
+    def __init__(self, instruction_set: str, dtype: torch.dtype):
+        self._kernels = _umbel.FloatProducts(instruction_set, dtype == torch.bfloat16)
+        self.dtype = dtype
 
     def multiply(
         self, x: Tensor, weight: Packed, bias: Tensor | None, form: ProductForm, out: Tensor | None = None
     ) -> Tensor:
         """`x @ weight.T + bias`: `[rows, inputs]` -> `[rows, outputs]`, or half as many when `form` is gated; `bias`
         is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `out` where given."""
-        if x.dtype != torch.bfloat16 or x.shape[1:] != (weight.inputs,) or weight.gated != (form is ProductForm.GATED):
+        if x.dtype != self.dtype or x.shape[1:] != (weight.inputs,) or weight.gated != (form in _GATED):
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
         x = _fill_up(x, weight.panels.shape[1])
         outputs = weight.outputs // 2 if weight.gated else weight.outputs
-        shape, dtype = (len(x), outputs), torch.float32 if form is ProductForm.FLOAT32 else torch.bfloat16
+        shape, dtype = (len(x), outputs), torch.float32 if form in FORMS[torch.float32] else torch.bfloat16
         out = torch.empty(shape, dtype=dtype) if out is None else out
         if out.shape != shape or out.dtype != dtype or not out.is_contiguous():
             raise ValueError(f"out {tuple(out.shape)} of {out.dtype} for {shape} of {dtype}")
@@ -133,7 +155,7 @@ class Int8Products:
         return out, scale
 
     def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: ProductForm) -> Tensor:
-        """`x @ weight.T + bias` as in Bfloat16Products; `x` is bfloat16 or float32."""
+        """`x @ weight.T + bias` as in FloatProducts; `x` is bfloat16 or float32."""
         packed = weight.packed
         if x.shape[1:] != (packed.inputs,) or packed.gated != (form is ProductForm.GATED):
             raise ValueError(f"x {tuple(x.shape)} does not fit {packed.outputs} x {packed.inputs}")

@@ -1,4 +1,4 @@
-"""Products in bfloat16 by compiled kernels, with weights packed once in the order in which they are read.
+"""Products in bfloat16 or float32 by compiled kernels, with weights packed once in the order in which they are read.
 
 Sums are in float32, and logits stay there. The result of a row never depends on how many other rows are in the call,
 to the last bit.
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.native.products import Bfloat16Products, Packed, ProductForm, pack, panel_order, unpack
+from umbel.kernels.native.products import FORMS, FloatProducts, Packed, ProductForm, pack, panel_order, unpack
 
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
     """A product with packed weights; `bias` is in the order of the panels."""
 
-    kernels: Bfloat16Products
+    kernels: FloatProducts
     weight: Packed
     bias: Tensor | None
 
     def apply(self, x: Tensor) -> Tensor:
         """`x @ weight.T + bias`, with the gate behind it where the weights are packed for one."""
-        form = ProductForm.GATED if self.weight.gated else ProductForm.BFLOAT16
-        return self.kernels.multiply(x, self.weight, self.bias, form)
+        plain, gated = FORMS[self.kernels.dtype]
+        return self.kernels.multiply(x, self.weight, self.bias, gated if self.weight.gated else plain)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTable:
     """A packed table; single rows are picked out of the panels, so that one copy serves both ends of a model."""
 
-    kernels: Bfloat16Products
+    kernels: FloatProducts
     weight: Packed
 
     def rows(self, ids: Tensor) -> Tensor:
         """Rows of the table, unpacked."""
-        return unpack(self.weight, ids, torch.bfloat16)
+        return unpack(self.weight, ids, self.kernels.dtype)
 
     def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Products with all rows, summed in float32."""
@@ -49,8 +49,8 @@ class PackedMethod:
 
     keeps_weights = False
 
-    def __init__(self, instruction_set: str):
-        self.kernels = Bfloat16Products(instruction_set)
+    def __init__(self, instruction_set: str, dtype: torch.dtype):
+        self.kernels = FloatProducts(instruction_set, dtype)
 
     def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> PackedLinear:
         """Panels of the weights, gate and other half of a gated product in turn."""
