@@ -21,9 +21,9 @@ from umbel.kernels.place import Place
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
-# A matrix product gives a row the same bits for any number of rows from 8 on (measured for MKL's sgemm; below that it
-# changes algorithm), so fewer queries than this are padded.
-MIN_QUERIES = 8
+# A matrix product over as few as a head's numbers gives a row the same bits for any number of rows from 16 on (measured
+# for MKL's sgemm; below that it changes algorithm, on AVX2 below 8), so fewer queries than this are padded.
+MIN_QUERIES = 16
 # Scores held at a time: small enough to stay in cache, large enough to keep the dispatch of torch negligible.
 _BLOCK_SCORES = 1 << 20
 _FLOOR = -1e30  # stands for "saw nothing yet": finite, so that merging two empty results gives no NaN
