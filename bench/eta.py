@@ -22,6 +22,7 @@ from umbel.batch.engine_options import EngineOptions
 from umbel.batch.job_options import JobOptions, OutputOptions
 from umbel.batch.job_setup import build_job
 from umbel.jobs.progress import Progress, Reading
+from umbel.jobs.read.inputs import InputFile
 
 EVERY_SECONDS = 0.25
 FROM, TO = (
@@ -58,7 +59,8 @@ def rows_of(kind: str, count: int) -> list[dict[str, Any]]:
 def readings(source: Path, output: Path, model: str) -> tuple[list[tuple[float, Reading]], float]:
     """What a job said while it ran, each with its time, and when it was over."""
     engine = EngineOptions(dtype="float32", threads=1)
-    job = build_job(JobOptions(model, source, engine=engine, output=OutputOptions(output)), source)
+    asked = JobOptions(model, [str(source)], engine=engine, output=OutputOptions(output))
+    job = build_job(asked, (InputFile.of(source),))
     found: list[tuple[float, Reading]] = []
     over = threading.Event()
 

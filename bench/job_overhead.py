@@ -22,6 +22,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
 from umbel.ir.request import Completion, Output
 from umbel.ir.workload import Workload
+from umbel.jobs.read.inputs import InputFile
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.planner import make_plan
 
@@ -87,7 +88,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
             write_rows(source, asked.rows, ids=ids, columns=columns)
-            job = build_job(JobOptions(asked.model, source, output=OutputOptions(output)), source)
+            options = JobOptions(asked.model, [str(source)], output=OutputOptions(output))
+            job = build_job(options, (InputFile.of(source),))
             engine = InstantEngine(asked.model)
             job.load = lambda engine=engine: engine
             wall, cpu = time.perf_counter(), time.process_time()

@@ -57,6 +57,12 @@ def test_a_call_writes_what_the_command_writes(source: Path, model: str, engine:
     assert len(engine.seen) == 12
 
 
+def test_several_files(source: Path, model: str, engine: FakeEngine, tmp_path: Path) -> None:
+    more = write_rows(tmp_path / "more.jsonl", [{"prompt": "x", "max_tokens": 1}])
+    assert umbel.run([source, str(more)], tmp_path / "out.jsonl", model=model, quiet=True).ok == 7
+    assert umbel.run([str(source), more], tmp_path / "out.jsonl", model=model, quiet=True).status == "already_complete"
+
+
 def test_the_same_call_continues_and_other_options_are_refused(
     source: Path, model: str, engine: FakeEngine, tmp_path: Path
 ) -> None:
@@ -141,9 +147,9 @@ def test_every_option_of_the_command_is_a_keyword() -> None:
     for option in options:
         for name in option.names if option.name not in PLACED else ():
             assert not name.startswith("--") or known[name[2:].replace("-", "_")] is option
-    asked = job_options("demo", Path("in.jsonl"), Path("out.jsonl"), {})
+    asked = job_options("demo", ["in.jsonl"], Path("out.jsonl"), {})
     assert asked.sampling == JobOptions("demo").sampling and asked.engine == JobOptions("demo").engine
-    assert asked.file == Path("in.jsonl") and asked.output.output == Path("out.jsonl")
+    assert asked.file == ["in.jsonl"] and asked.output.output == Path("out.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_every_option_of_the_command_is_a_keyword() -> None:
 )
 def test_values_as_python_has_them(keyword: str, value: object, found: tuple[str, str, object]) -> None:
     group, name, wanted = found
-    asked = job_options("demo", Path("in.jsonl"), Path("out.jsonl"), {keyword: value})
+    asked = job_options("demo", ["in.jsonl"], Path("out.jsonl"), {keyword: value})
     assert getattr(getattr(asked, group), name) == wanted
 
 
@@ -191,7 +197,7 @@ def test_values_as_python_has_them(keyword: str, value: object, found: tuple[str
 )
 def test_keywords_that_cannot_be(given: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        job_options("demo", Path("in.jsonl"), Path("out.jsonl"), given)
+        job_options("demo", ["in.jsonl"], Path("out.jsonl"), given)
 
 
 def test_mistakes_are_told_in_names_of_python(source: Path, model: str, tmp_path: Path) -> None:

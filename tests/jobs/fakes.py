@@ -25,7 +25,8 @@ from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
-from umbel.jobs.read.changes import HashedInput, stamp_of
+from umbel.jobs.read.changes import HashedInput, input_identity
+from umbel.jobs.read.inputs import InputFile
 from umbel.jobs.read.records import ReadOptions
 from umbel.plan.planner import make_plan
 
@@ -156,7 +157,7 @@ def _scores(prompt: list[int], params: SamplingParams) -> tuple[TokenLogprobs | 
 
 
 def make_job(
-    source: Path,
+    source: Path | Sequence[Path],
     output: Path,
     engine: FakeEngine | None = None,
     at: FailHook = no_failpoint,
@@ -167,12 +168,13 @@ def make_job(
     version: str = "1",
     **more: Any,
 ) -> Job:
-    """A job over fakes."""
+    """A job over fakes. Several files go by their names without directories."""
     options = options or ReadOptions(width=WIDTH, models=frozenset({"fake"}))
-    seen, since = stamp_of(source), time.time_ns()
-    identity = fingerprint(source, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
-    watch = HashedInput(source, seen, since, identity["input.sha256"])
-    spec = JobSpec(source, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, watch=watch, **more)
+    files = (InputFile.of(source),) if isinstance(source, Path) else tuple(InputFile(p, p.name) for p in source)
+    watch = tuple(HashedInput.of(file.path) for file in files)
+    parts = input_identity(files, watch)
+    identity = fingerprint(parts, options, {"config.json": "0"}, {"dtype": "float32", "seed": 0}, version)
+    spec = JobSpec(files, output, options, identity, "fake", WIDTH, CONTEXT, order, fresh, watch=watch, **more)
     return Job(spec, lambda now: FakeTokenizer(), lambda: engine or FakeEngine(), at=at)
 
 

@@ -67,7 +67,7 @@ def test_what_is_no_file_is_no_output(name: str, fresh: bool, source: Path, tmp_
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-", "/", ".", ".."])
 def test_streams_and_devices_are_refused_before_anything_is_opened(name: str, source: Path) -> None:
     with pytest.raises(UsageError, match=r"^output .*give (the name of one|a file name)$"):
-        check_paths(source, Path(name))
+        check_paths([source], Path(name))
 
 
 def test_kinds() -> None:
@@ -88,7 +88,7 @@ def test_names_that_leave_no_room_beside_them(source: Path, tmp_path: Path) -> N
 
 def refused(source: Path, output: Path) -> bool:
     try:
-        check_paths(source, output)
+        check_paths([source], output)
     except UsageError:
         return True
     return False
@@ -262,7 +262,7 @@ def test_nothing_else_is_written_over_a_file_of_the_job(
     if how is not None:
         path.touch()
         how(path, path := tmp_path / "other-name")
-    job = JobPaths(source, tmp_path / "out").with_extra("--summary", tmp_path / "s.json", b"{")
+    job = JobPaths((source,), tmp_path / "out").with_extra("--summary", tmp_path / "s.json", b"{")
     with pytest.raises(
         UsageError, match=r"^--html .*: is the .* of this job; choose another name$|^--html .* this job"
     ):
@@ -271,7 +271,7 @@ def test_nothing_else_is_written_over_a_file_of_the_job(
 
 
 def test_what_another_wrote_is_not_replaced(source: Path, tmp_path: Path) -> None:
-    job = JobPaths(source, tmp_path / "out")
+    job = JobPaths((source,), tmp_path / "out")
     (tmp_path / "s.json").write_bytes(MINE)
     with pytest.raises(UsageError, match="exists and was not written by --summary; choose another name"):
         job.with_extra("--summary", tmp_path / "s.json", b"{")

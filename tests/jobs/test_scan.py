@@ -16,7 +16,7 @@ from umbel.jobs.read.cuts import WindowSizes, arrange, cut
 from umbel.jobs.read.outline import Outline, outline, repeats
 from umbel.jobs.read.scan import LEVELS, scan
 from umbel.jobs.read.source import Source
-from umbel.jobs.read.windows import LineFile
+from umbel.jobs.read.windows import LineFiles
 
 MARKERS = (b'"prompt"', b'"message')
 LINES = [
@@ -56,13 +56,14 @@ def slow_repeats(path: Path) -> dict[int, int]:
 def check(path: Path) -> None:
     """Hold the scan to the ordinary reader."""
     rows = list(Source(path).rows())
-    found = Outline.of(path, MARKERS)
+    found = Outline.of([path], MARKERS)
     assert found.lines.tolist() == [row.line for row in rows]
     assert sorted(found.order.tolist()) == [row.row for row in rows]
     implicit = Source(path).parser().endpoint is None
-    with LineFile(path, found) as file:
-        assert repeats(found, file.line, implicit=implicit) == slow_repeats(path)
-        parsed = list(file.rows(np.arange(len(rows)), Source(path).parser(), slow_repeats(path)))
+    with LineFiles([Source(path)], found) as files:
+        seen = repeats(found, files.line, implicit=implicit)
+        assert {row: int(found.lines[first]) for row, first in seen.items()} == slow_repeats(path)
+        parsed = list(files.rows(np.arange(len(rows)), [Source(path).parser()], seen))
     assert parsed == rows
 
 
@@ -125,7 +126,7 @@ def test_rows_with_a_common_beginning_are_neighbours(tmp_path: Path) -> None:
     prompts = [rng.choice(middles) + f" {i} " + "y" * 300 for i in range(1_000)]
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps({"custom_id": str(i), "prompt": p}) + "\n" for i, p in enumerate(prompts)))
-    found = Outline.of(path, MARKERS)
+    found = Outline.of([path], MARKERS)
     ordered = [prompts[i] for i in found.order.tolist()]
     group = {m: [i for i, p in enumerate(ordered) if p.startswith(m)] for m in middles}
     apart = sum(places[-1] - places[0] + 1 - len(places) for places in group.values() if places)
@@ -142,7 +143,7 @@ def test_rows_that_share_nothing_keep_their_order(tmp_path: Path) -> None:
     rng = random.Random(4)
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"{rng.random()} {'z' * 90}"}) + "\n" for _ in range(500)))
-    assert Outline.of(path, MARKERS).order.tolist() == list(range(500))
+    assert Outline.of([path], MARKERS).order.tolist() == list(range(500))
 
 
 def test_lone_rows_of_a_block_keep_their_order() -> None:
@@ -181,11 +182,10 @@ def test_a_process_of_its_own_finds_the_same(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"\n".join(LINES))
     called: list[int] = []
-    found, wanted = outline(path, MARKERS, lambda: called.append(1)), Outline.of(path, MARKERS)
+    found, wanted = outline([path], MARKERS, lambda: called.append(1)), Outline.of([path], MARKERS)
     assert called == [1]
-    for name in ("offsets", "lines", "order", "shared"):
+    for name in ("offsets", "lines", "ids", "order", "shared", "firsts", "bases"):
         assert (getattr(found, name) == getattr(wanted, name)).all()
-    assert found.size == wanted.size
 
 
 def test_what_goes_wrong_meanwhile_ends_the_process(tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_what_goes_wrong_meanwhile_ends_the_process(tmp_path: Path) -> None:
         raise MemoryError("simulated")
 
     with pytest.raises(MemoryError):
-        outline(path, MARKERS, fails)
+        outline([path], MARKERS, fails)

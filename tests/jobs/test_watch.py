@@ -144,12 +144,12 @@ def test_rows_by_number_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(data_of(path.name))
     source = Source(path)
-    found, parser = outline(path, [b'"prompt"'], lambda: None), source.parser()
+    found, parser = outline([path], [b'"prompt"'], lambda: None), source.parser()
 
     def builder() -> WindowBuilder:
         return WindowBuilder(FakeTokenizer(), 512, 4096)
 
-    feed = Grouped(source, parser, found, b"", builder, SIZES)
+    feed = Grouped(source, [parser], found, b"", builder, SIZES)
     source.watch = half_written(path)
     windows = list(feed.windows())
     assert sum(len(w.workload) for w in windows) == N and not any(w.faults for w in windows)
@@ -160,9 +160,9 @@ def test_a_scan_of_a_half_written_file_is_not_believed(tmp_path: Path) -> None:
     path.write_bytes(data_of(path.name))
     watch = half_written(path)
     source = Source(path, watch=watch)
-    found = outline(path, [b'"prompt"'], lambda: None)
+    found = outline([path], [b'"prompt"'], lambda: None)
     with pytest.raises(InputChanged, match="run the same command again"):
-        Grouped(source, source.parser(), found, b"", lambda: WindowBuilder(FakeTokenizer(), 512, 4096), SIZES)
+        Grouped(source, source.parsers(), found, b"", lambda: WindowBuilder(FakeTokenizer(), 512, 4096), SIZES)
 
 
 def test_a_change_before_the_first_row_is_read(source: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,15 @@ _OPTION = re.compile(r"(?<![\w/.-])--(?:[a-z][a-z-]*[a-z]|n)\b")
 
 
 def run(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     model: str,
     prompt: str | None = None,
     **options: Any,
 ) -> Summary:
-    """Run every row of a file through a model and write one answer for each to another file, as `umbel run` does.
+    """Run every row of a file, or of several, through a model and write one answer for each to another file, as `umbel
+    run` does.
 
     `prompt` builds prompts from columns: "Classify: {text}". `options` are those of `umbel run` under their names with
     underscores (temperature=0, max_tokens=64, keep=["id"], deadline="30m"); those that may be repeated take a list.
@@ -42,7 +43,8 @@ def run(
     """
     began = time.monotonic()
     with in_names_of_python():
-        asked = job_options(model, Path(source), Path(out), {"prompt": prompt, **options})
+        sources = [source] if isinstance(source, str | os.PathLike) else source
+        asked = job_options(model, [os.fspath(one) for one in sources], Path(out), {"prompt": prompt, **options})
         summary = run_job(asked, began, last=False, closing=_only_notes(asked.output.quiet))
     if summary.status == "drained":
         raise JobStopped(summary)

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -50,9 +50,9 @@ def _open_stream(path: Path) -> BinaryIO:
     return os.fdopen(os.dup({"stdout": 1, "stderr": 2}.get(found[1]) or int(found[1])), "wb")
 
 
-def check_page(path: Path, *, source: Path | None = None, output: Path | None = None) -> None:
+def check_page(path: Path, *, sources: Sequence[Path] = (), output: Path | None = None) -> None:
     """Raise UsageError when a page of HTML would overwrite a file of its job, or another file."""
-    JobPaths(source, None if output is None else follow(output)).with_extra("--html", path, PAGE)
+    JobPaths(tuple(sources), None if output is None else follow(output)).with_extra("--html", path, PAGE)
 
 
 def write_page(path: Path, html: str, *, show: bool = False) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from umbel.ir.budget import Budget
     from umbel.ir.params import SamplingParams
 
-_INPUT = "JSON lines (plain or OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is standard input."
+_INPUT = "Files or 'patterns*': JSON lines (also OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is stdin."
 _OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
@@ -148,9 +148,9 @@ class ViewOptions:
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None
     open_page: Annotated[bool, Option("--open", help="Show the page in a browser [FILE.plan.html here].")] = False
 
-    def page_of(self, source: Path) -> Path | None:
+    def page_of(self, source: str) -> Path | None:
         """Where the page of a plan goes, None where there is none to write."""
-        return self.html or (Path(f"{source.name}.plan.html") if self.open_page else None)
+        return self.html or (Path(f"{Path(source).name}.plan.html") if self.open_page else None)
 
     def check_unused(self) -> None:
         """Raise UsageError where an option asks for a plan and a run is asked for."""
@@ -164,8 +164,10 @@ class JobOptions:
     """Job."""
 
     model: Annotated[str, Option("-m", "--model", help=_MODEL)]
-    file: Annotated[Path | None, Argument(help=_INPUT)] = None
-    input_file: Annotated[Path | None, Option("-i", "--input-file", help="The same as FILE.")] = None
+    file: Annotated[list[str] | None, Argument(help=_INPUT)] = None
+    input_file: Annotated[
+        list[str] | None, Option("-i", "--input-file", help="The same as FILE; repeatable.", metavar="FILE")
+    ] = None
     sampling: SamplingOptions = SamplingOptions()
     reading: ReadingOptions = ReadingOptions()
     budget: BudgetOptions = BudgetOptions()
@@ -173,18 +175,27 @@ class JobOptions:
     output: OutputOptions = OutputOptions()
 
     @property
-    def source(self) -> Path:
-        """The input. Raises UsageError unless there is one of them."""
-        found = self.file or self.input_file
-        if found is None or (self.file and self.input_file):
-            raise UsageError("give one input: umbel run FILE -o OUT --model M")
-        return found
+    def sources(self) -> list[str]:
+        """The names of the input's files, patterns resolved. Raises UsageError unless there are any."""
+        from umbel.jobs.read.inputs import expanded
+
+        found = [*(self.file or ()), *(self.input_file or ())]
+        if not found:
+            raise UsageError("give an input: umbel run FILE -o OUT --model M")
+        return expanded(found, [path for path in (self.output.output, self.output.errors) if path is not None])
+
+    @property
+    def title(self) -> str:
+        """The input in a few words: its file, or the first one and how many more."""
+        from umbel.jobs.read.inputs import title_of
+
+        return title_of([Path(name).name for name in self.sources])
 
     @property
     def files(self) -> str:
         """The names of the input and, where there is one, the output, for people."""
         output = self.output.output
-        return self.source.name if output is None else f"{self.source.name} to {output.name}"
+        return self.title if output is None else f"{self.title} to {output.name}"
 
     @property
     def config(self) -> EngineConfig:

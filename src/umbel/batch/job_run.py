@@ -11,7 +11,7 @@ from umbel.batch.extras import SUMMARY, TRACE, writing
 from umbel.batch.job_options import JobOptions
 from umbel.batch.job_setup import build_job
 from umbel.jobs.paths import check_paths
-from umbel.jobs.read.spool import readable
+from umbel.jobs.read.spool import opened
 from umbel.jobs.summary import Summary
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run_job(
     trace = _trace_path(asked)
     _check_extras(asked, trace)
     recorder = None if trace is None else _recorder(began)
-    with readable(asked.source, asked.output.target.parent) as source:
+    with opened(asked.sources, asked.output.target.parent) as source:
         job = build_job(asked, source, recorder, typed)
         job.began, job.last = began, last
         with showing(job.progress, quiet=asked.output.quiet, verbose=asked.output.verbose):
@@ -63,7 +63,7 @@ def _trace_path(asked: JobOptions) -> Path | None:
 
 def _check_extras(asked: JobOptions, trace: Path | None) -> None:
     """Raise UsageError when a file that was asked for beside the answers would overwrite another."""
-    job = check_paths(asked.source, asked.output.target)
+    job = check_paths(list(map(Path, asked.sources)), asked.output.target)
     for option, path, begins in (("--summary", asked.output.summary, SUMMARY), ("--profile", trace, TRACE)):
         if path is not None:
             job = job.with_extra(option, path, begins)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -21,8 +20,8 @@ from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
-from umbel.jobs.read.changes import HashedInput, stamp_of
-from umbel.jobs.read.formats.foreign import check_file
+from umbel.jobs.read.changes import HashedInput, input_identity
+from umbel.jobs.read.inputs import Inputs
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
 
@@ -31,22 +30,21 @@ if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
 
 
-def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None, typed: Sequence[str] = ()) -> Job:
+def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None, typed: Sequence[str] = ()) -> Job:
     """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet.
     `typed` are the words of its command behind `umbel`. Raises UsageError, ModelError."""
     config, reading = asked.config, asked.reading
     if config.data_parallel_size > 1:
         check_replicas(config, profiled=profile is not None)
-    check_paths(source, asked.output.target)
-    check_file(source)
+    check_paths([file.path for file in source], asked.output.target)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
     spec = read_spec(directory)
     names = model_names(config.model, directory, reading.served_model_name or ())
     options = read_options(asked.sampling.params(), reading, spec.vocab_size, frozenset(names))
     files, given = hash_model(directory), reading.served_model_name or ()
-    seen, since = stamp_of(source), time.time_ns()
-    identity = fingerprint(source, options, files, config.identity, version("umbel"), given)
+    watch = tuple(HashedInput.of(file.path) for file in source)
+    identity = fingerprint(input_identity(source, watch), options, files, config.identity, version("umbel"), given)
     job = JobSpec(
         input=source,
         output=asked.output.target,
@@ -60,11 +58,9 @@ def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None, 
         retry_failed=asked.output.retry_failed,
         budget=asked.budget.budget(),
         grace=seconds_of(asked.budget.grace, "--grace"),
-        watch=HashedInput(source, seen, since, identity["input.sha256"]),
+        watch=watch,
         errors=asked.output.errors,
     )
-    spans = NO_SPANS if profile is None else profile
-    tokenizer = partial(LateTokenizer, directory)
 
     def load() -> Engine:
         engine = _load(config, profile)
@@ -72,7 +68,9 @@ def build_job(asked: JobOptions, source: Path, profile: Recorder | None = None, 
         return engine
 
     decided = partial(_arithmetic, config, spec)
+    spans = NO_SPANS if profile is None else profile
     about = partial(_about, asked, decided, typed)
+    tokenizer = partial(LateTokenizer, directory)
     return Job(job, tokenizer, load, warm=_import_engine, spans=spans, arithmetic=decided, about=about)
 
 

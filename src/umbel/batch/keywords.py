@@ -24,13 +24,13 @@ _TYPES: Mapping[type, tuple[type, str]] = {
 _UNLIKE = "no_"  # begins the name of a flag that turns something off
 
 
-def job_options(model: str, source: Path, output: Path, given: Mapping[str, object]) -> JobOptions:
+def job_options(model: str, sources: Sequence[str], output: Path, given: Mapping[str, object]) -> JobOptions:
     """The job that a call asks for. Raises UsageError for a keyword that is no option, one given twice under two names,
     or a value of another type."""
     options = {option.name: option for option in declared(JobOptions)}
     known = keywords(options.values())
     values = {name: option.default for name, option in options.items()}
-    values |= {"model": model, "file": source, "output": output}
+    values |= {"model": model, "file": list(sources), "output": output}
     seen: dict[str, str] = {}
     for keyword, value in given.items():
         if keyword not in known:

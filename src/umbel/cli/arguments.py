@@ -104,7 +104,10 @@ def _add(parser: argparse._ActionsContainer, option: DeclaredOption) -> argparse
     more: dict[str, Any] = {"help": told.help.replace("%", "%%"), "default": default}
     if isinstance(told, Argument):
         metavar = told.metavar or option.name.upper()
-        return parser.add_argument(option.name, type=plain(kind), nargs="?", metavar=metavar, **more)
+        each, count = plain(kind), "?"
+        if get_origin(each) is list:
+            (each,), count = get_args(each), "*"
+        return parser.add_argument(option.name, type=each, nargs=count, metavar=metavar, **more)
     more |= _reads(plain(kind), told)
     if default not in (None, False):
         more["help"] += f" [{default}]"

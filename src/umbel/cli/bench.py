@@ -150,7 +150,7 @@ def _check_page(page: Path | None, files: Sequence[str]) -> None:
     from umbel.jobs.paths import JobPaths
 
     if page is not None:
-        read = JobPaths(None, None, tuple(("--workloads or --from", Path(file)) for file in files))
+        read = JobPaths((), None, tuple(("--workloads or --from", Path(file)) for file in files))
         read.with_extra("--page", page, b"").with_extra("--page", page.with_name(f"{page.stem}-1.svg"), b"<svg ")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from umbel.ir.workload import Workload
     from umbel.jobs.read.prepare import Prepared
     from umbel.jobs.read.source import Source
+    from umbel.jobs.read.source_files import SourceFiles
 
 
 def plan_command(job: JobOptions, view: ViewOptions = ViewOptions(), typed: Sequence[str] = ()) -> int:
@@ -51,12 +52,12 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
     from umbel.batch.terminal import show, width_of
 
     job.check()
-    html = view.page_of(job.source)
+    html = view.page_of(job.sources[0])
     if html is not None:
-        _check_page(html, job.source)
+        _check_page(html, job.sources)
     shown = _viewed(job, view, typed, words=view.as_json or html is not None)
     if html is not None:
-        _write_page(html, shown.record, job.source.name, shown.text(), show=view.open_page)
+        _write_page(html, shown.record, job.title, shown.text(), show=view.open_page)
     if view.as_json:
         print(shown.as_json(), end="")
     else:
@@ -71,8 +72,8 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     from umbel.batch.reading import LateTokenizer, model_names, read_options
     from umbel.cli.plan_view import PlanView
     from umbel.jobs.read.records import ReadNotes, note_texts
-    from umbel.jobs.read.source import Source
-    from umbel.jobs.read.spool import readable
+    from umbel.jobs.read.source_files import open_source
+    from umbel.jobs.read.spool import opened
     from umbel.plan.deal.fit import fits_of
     from umbel.sim.model import find_model
 
@@ -82,10 +83,10 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     options = read_options(job.sampling.params(), job.reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
-    with readable(job.source) as source:
-        prepared = _read(Source(source, options, notes), tokenizer, spec)
+    with opened(job.sources) as inputs:
+        prepared = _read(open_source(inputs, options, notes), tokenizer, spec)
     notes.take(tokenizer.notes)
-    _check_rows(prepared, job.source, strict=job.reading.strict)
+    _check_rows(prepared, job.title, strict=job.reading.strict)
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
@@ -151,7 +152,7 @@ def _plan(workload: Workload, spec: ModelSpec, directory: Path | None, config: E
     return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)
 
 
-def _read(source: Source, tokenizer: LateTokenizer, spec: ModelSpec) -> Prepared:
+def _read(source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpec) -> Prepared:
     """The rows of an input; a large one says on a terminal how far it is."""
     from umbel.cli.ticker import Ticker
     from umbel.jobs.read.prepare import prepare
@@ -165,7 +166,7 @@ def _read(source: Source, tokenizer: LateTokenizer, spec: ModelSpec) -> Prepared
         ticker.clear()
 
 
-def _check_rows(prepared: Prepared, source: Path, *, strict: bool) -> None:
+def _check_rows(prepared: Prepared, source: str, *, strict: bool) -> None:
     """Raise InputError when no row can run, or with `strict` when one cannot."""
     from umbel.errors import InputError
     from umbel.jobs.read.alike import check_any
@@ -176,10 +177,10 @@ def _check_rows(prepared: Prepared, source: Path, *, strict: bool) -> None:
     check_any(prepared, source)
 
 
-def _check_page(html: Path, source: Path) -> None:
+def _check_page(html: Path, files: Sequence[str]) -> None:
     from umbel.batch.extras import check_page
 
-    check_page(html, source=source)
+    check_page(html, sources=[Path(file) for file in files])
 
 
 def _write_page(html: Path, record: Mapping[str, Any], name: str, text: str, *, show: bool) -> None:

@@ -72,7 +72,7 @@ def _faults(faults: Sequence[InputRow], rows: int, width: int) -> str:
     text, end = f"FAULTS  {len(faults):,} of {count(rows, 'row')} cannot run: ", ", ..."
     for number, row in enumerate(faults):
         code = row.error.code if row.error is not None else "error"
-        item = ("" if not number else ", ") + f"line {row.line} {code}"
+        item = ("" if not number else ", ") + f"{row.where} {code}"
         if number and len(text + item + end) > width:
             return text + end
         text += item

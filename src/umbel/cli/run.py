@@ -20,7 +20,7 @@ def run_command(
     own_process: bool = False,
     typed: Sequence[str] = (),
 ) -> int:
-    """Run every row of FILE through a model and write one answer per row.
+    """Run every row of FILE, or of several, through a model and write one answer per row.
 
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
     they come: after a crash or a stop, the same command continues.

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from umbel.batch.declared import Argument, Option
+from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.jobs.verify import Verdict
 
 
 def verify_command(
-    source: Annotated[Path, Argument(metavar="INPUT", help="The file that was run.")],
-    output: Annotated[Path, Argument(metavar="OUTPUT", help="The output of the run.")],
+    files: Annotated[list[str] | None, Argument(metavar="INPUT OUTPUT", help="Files that were run, then the output.")],
     templated: Annotated[bool, Option("--templated", help="The run used --prompt.")] = False,
     errors: Annotated[Path | None, Option(help="The file of --errors.", metavar="FILE")] = None,
     keep: Annotated[str | None, Option("--keep", help="As the run had it.")] = None,
@@ -23,12 +23,22 @@ def verify_command(
 ) -> int:
     """Check that OUTPUT has one sound row for each row of INPUT, and print digests of both.
 
+    INPUT is one file or several, in the order and by the names of the run.
+
     Exit codes: 0 sound and every row answered, 3 sound but some rows are errors, 1 not sound, 2 usage.
     """
     from umbel.batch.reading import kept_names
+    from umbel.jobs.read.inputs import expanded
     from umbel.jobs.verify import verify
 
-    verdict = verify(source, output, templated=templated, errors=errors, keep=kept_names(keep), id_column=id_column)
+    *sources, output = files or [""]
+    if not sources:
+        raise UsageError("give an input and its output: umbel verify INPUT OUTPUT")
+    named = {name: Path(name) for name in expanded(sources, [Path(output)])}
+    source = named if len(named) > 1 else Path(*named)
+    verdict = verify(
+        source, Path(output), templated=templated, errors=errors, keep=kept_names(keep), id_column=id_column
+    )
     print(json.dumps(verdict.as_dict(), indent=2) if as_json else _text(verdict))
     return verdict.exit_code
 
@@ -39,6 +49,8 @@ def _text(verdict: Verdict) -> str:
     lines.append(f"{verdict.rows:,} input rows; {verdict.answers:,} answers, {verdict.errors:,} errors")
     lines += [f"  {count:,} x {code}" for code, count in sorted(verdict.codes.items())]
     lines.append(f"order: {'as in the input' if verdict.order == 'input' else 'not that of the input'}")
-    lines.append(f"input  sha256 {verdict.input_sha256}")
+    digests = verdict.input_sha256
+    each = [("", digests)] if isinstance(digests, str) else [(f"  {name}", one) for name, one in digests.items()]
+    lines += [f"input  sha256 {digest}{name}" for name, digest in each]
     lines.append(f"output sha256 {verdict.output_sha256}")
     return "\n".join(lines)

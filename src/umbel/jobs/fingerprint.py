@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b, sha256
@@ -90,7 +89,7 @@ def _hash_sampled(path: Path) -> str:
 
 
 def fingerprint(
-    source: Path,
+    source: Mapping[str, Any],
     options: ReadOptions,
     model: Mapping[str, str],
     engine: Mapping[str, Any],
@@ -99,13 +98,13 @@ def fingerprint(
 ) -> dict[str, Any]:
     """The job's identity as flat, printable parts, so that a mismatch can be listed line by line.
 
+    `source`: of the input, from `input_identity`.
     `model`: from `hash_model`; the spelling of the directory does not count, as the files do.
     `engine`: the identity of the engine's settings (EngineConfig), so that a job may be resumed with another chunk size
         or pool.
     `names`: the names given to the model.
     """
-    size = os.stat(source).st_size
-    parts: dict[str, Any] = {"version": version, "input.sha256": hash_file(source), "input.bytes": size}
+    parts: dict[str, Any] = {"version": version, **source}
     parts |= {f"model.{name}": digest for name, digest in model.items()}
     parts |= {f"engine.{name}": value for name, value in engine.items()}
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}

@@ -21,7 +21,7 @@ from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.job_tokenizer import JobTokenizer
-from umbel.jobs.paths import check_paths, clear_store, remove_store
+from umbel.jobs.paths import clear_store, remove_store
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.alike import unless_alike
 from umbel.jobs.read.prefetch import Ahead, Halt
@@ -38,7 +38,7 @@ from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer
 from umbel.jobs.write.partial import partial_lines, writing_seconds
 from umbel.jobs.write.placing import SEALED
-from umbel.jobs.write.publish import Publisher, Rows, check_files
+from umbel.jobs.write.publish import Publisher, Rows
 
 # What another run, or more memory, may answer.
 RETRYABLE = ("non_finite_logits", "kv_capacity_exceeded", "replica_died", "replica_hung", "internal_error")
@@ -77,8 +77,7 @@ class Job:
     def run(self) -> Summary:
         """Run the whole job. Raises UmbelError. SIGTERM and Ctrl-C end it early with status "drained", its budget with
         "budget"."""
-        paths = check_paths(self.spec.input, self.spec.output)
-        check_files(paths, self.spec.output, self.spec.errors)
+        paths = self.spec.checked_paths()
         self.spans.lap("starting", None)
         self.progress.enter("plan")
         if self.spec.fresh:
@@ -180,7 +179,7 @@ class Job:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
         windows = self._checked(feed) if self.spec.options.strict else feed.windows()
-        planned = execution.planned(unless_alike(windows, self.spec.input, done))
+        planned = execution.planned(unless_alike(windows, source.name, done))
         arrived = partial(self._arrived, lambda: self._tell_rows(feed.rows, done), tokenizer)
         if feed.whole:
             execution.run(arrived(planned))

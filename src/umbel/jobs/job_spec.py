@@ -10,9 +10,14 @@ from typing import Any
 
 from umbel.ir.budget import Budget
 from umbel.ir.stops import GRACE_SECONDS
+from umbel.jobs.paths import JobPaths, check_paths
 from umbel.jobs.read.changes import HashedInput
+from umbel.jobs.read.inputs import Inputs
 from umbel.jobs.read.records import ReadNotes, ReadOptions
 from umbel.jobs.read.source import Source
+from umbel.jobs.read.source_files import SourceFiles, open_source
+from umbel.jobs.write.formats.named import format_of
+from umbel.jobs.write.publish import check_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,11 @@ class JobSpec:
     `retry_failed`: run rows again that failed for lack of memory or by the model.
     `budget`: limits of this run.
     `grace`: seconds that rows near their end get after a stop.
-    `watch`: notices an input that changes while it is read.
+    `watch`: notice files of the input that change while they are read.
     `errors`: where rows without an answer go, None for the output.
     """
 
-    input: Path
+    input: Inputs
     output: Path
     options: ReadOptions
     identity: Mapping[str, Any]
@@ -42,10 +47,19 @@ class JobSpec:
     fresh: bool = False
     retry_failed: bool = False
     budget: Budget = field(default_factory=Budget)
-    watch: HashedInput | None = None
+    watch: tuple[HashedInput, ...] = ()
     grace: float = GRACE_SECONDS
     errors: Path | None = None
 
-    def source(self, notes: ReadNotes) -> Source:
+    def source(self, notes: ReadNotes) -> Source | SourceFiles:
         """The input, ready to be read."""
-        return Source(self.input, self.options, notes, self.watch)
+        return open_source(self.input, self.options, notes, self.watch)
+
+    def checked_paths(self) -> JobPaths:
+        """The files of the job. Raises UsageError when one would overwrite another, an output has the name of no
+        format, or columns of several files have types that one typed output cannot hold."""
+        paths = check_paths([file.path for file in self.input], self.output)
+        check_files(paths, self.output, self.errors)
+        if len(self.input) > 1 and any(format_of(path).is_typed for path in (self.output, self.errors) if path):
+            self.source(ReadNotes()).kinds()
+        return paths

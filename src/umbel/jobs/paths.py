@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ class JobPaths:
     The store and the parts lie beside the file that the output names, so that they are found through any link to it.
     """
 
-    input: Path | None
+    inputs: tuple[Path, ...]
     output: Path | None
     extras: tuple[tuple[str, Path], ...] = ()
 
@@ -55,8 +55,8 @@ class JobPaths:
 
     def named(self) -> Iterator[tuple[str, Path]]:
         """The files with what each of them is."""
-        if self.input is not None:
-            yield "the input", self.input
+        for path in self.inputs:
+            yield "the input", path
         yield from self._made()
         for option, path in self.extras:
             yield f"the file of {option}", path
@@ -78,12 +78,11 @@ class JobPaths:
             raise UsageError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
         return replace(self, extras=(*self.extras, (option, path)))
 
-    def check_input(self) -> None:
-        """Raise UsageError when the input is a file that this job would write."""
-        assert self.input is not None
-        if found := self._taken(self.input, self._made()):
+    def check_input(self, path: Path) -> None:
+        """Raise UsageError when a file of the input is one that this job would write."""
+        if found := self._taken(path, self._made()):
             raise UsageError(
-                f"output {self.output}: would overwrite the input {self.input}, which is {found}; choose another name"
+                f"output {self.output}: would overwrite the input {path}, which is {found}; choose another name"
             )
 
     def _made(self) -> Iterator[tuple[str, Path]]:
@@ -116,14 +115,15 @@ def follow(path: Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
-def check_paths(source: Path, output: Path) -> JobPaths:
+def check_paths(sources: Sequence[Path], output: Path) -> JobPaths:
     """The files of a job whose output may be written without touching the input, or anything else. Raises
     UsageError."""
     name = f"output {output}"
     try:
-        paths = JobPaths(source, _target(output))
-        name = f"input {source}"
-        paths.check_input()
+        paths = JobPaths(tuple(sources), _target(output))
+        for source in sources:
+            name = f"input {source}"
+            paths.check_input(source)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
     return paths

@@ -10,14 +10,14 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from umbel.errors import UsageError
-from umbel.jobs.verify_columns import Expected
+from umbel.jobs.verify_columns import FILE, Expected
 from umbel.jobs.verify_input import input_rows, is_table
 from umbel.jobs.verify_output import is_table_file, output_rows
 
@@ -30,7 +30,8 @@ UNREAD = frozenset({"invalid_json_line", "line_too_long", "damaged_input", "inva
 class Verdict:
     """The result of the check: `findings` are faults of the output (at most 20 are kept, `faults` counts all).
 
-    `order` is "input", "other" or "unknown" (too few ids to tell).
+    `order` is "input", "other" or "unknown" (too few ids to tell), `input_sha256` a digest, or one by the name of each
+    of several files.
     """
 
     rows: int = 0
@@ -40,7 +41,7 @@ class Verdict:
     order: str = "input"
     findings: list[str] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
-    input_sha256: str = ""
+    input_sha256: str | dict[str, str] = ""
     output_sha256: str = ""
 
     def fault(self, text: str) -> None:
@@ -67,7 +68,7 @@ Row = tuple[str | None, int | None]
 
 
 def verify(
-    source: Path,
+    source: Path | Mapping[str, Path],
     output: Path,
     *,
     templated: bool = False,
@@ -75,15 +76,20 @@ def verify(
     keep: tuple[str, ...] | None = None,
     id_column: str | None = None,
 ) -> Verdict:
-    """Check `output`, and the file of `errors` beside it, against `source`. `templated` says that prompts were made
-    from columns, `keep` and `id_column` which columns came back and which gave the ids. Raises UsageError."""
-    verdict = Verdict(input_sha256=_digest(source), output_sha256=_digest(output))
+    """Check `output`, and the file of `errors` beside it, against `source`, which is one file or several by their
+    names. `templated` says that prompts were made from columns, `keep` and `id_column` which columns came back and
+    which gave the ids. Raises UsageError."""
+    sources: Mapping[str | None, Path] = {None: source} if isinstance(source, Path) else source
+    digests = {name: _digest(path) for name, path in sources.items()}
+    verdict = Verdict(input_sha256=digests.get(None, digests), output_sha256=_digest(output))
     files = [output] if errors is None else [output, errors]
     loose = any(is_table_file(file) for file in files)
-    expected = Expected(keep, id_column, is_table(source), templated, loose)
-    with _readable(source):
-        rows = input_rows(source, templated=templated, id_column=id_column)
-        wanted = [(name, None if fields is None else expected.of_input(fields)) for name, fields in rows]
+    expected: dict[str | None, Expected] = {}
+    wanted = list[Row]()
+    for name, path in sources.items():
+        with _readable(path):
+            expected[name] = Expected(keep, id_column, is_table(path), templated, loose, name)
+            wanted += _wanted(path, expected[name], first=len(wanted))
     found: list[list[Row]] = []
     for file in files:
         answers, failed = verdict.answers, verdict.errors
@@ -99,6 +105,12 @@ def verify(
         verdict.order = "other"
     _check_ids(verdict, wanted, there)
     return verdict
+
+
+def _wanted(path: Path, expected: Expected, first: int) -> Iterator[Row]:
+    """The rows of a file of the input, whose first one has the number `first` among all."""
+    for name, fields in input_rows(path, templated=expected.templated, id_column=expected.id_column, first=first):
+        yield name, None if fields is None else expected.of_input(fields)
 
 
 def _in_order(wanted: list[Row], found: list[Row]) -> bool:
@@ -129,8 +141,11 @@ def _check_ids(verdict: Verdict, wanted: list[Row], found: list[Row]) -> None:
             there.remove(digest)
 
 
-def _check_row(verdict: Verdict, number: int, item: dict[str, Any] | str, expected: Expected) -> Row:
-    """Check one row of an output by itself; returns its id and the digest of its columns."""
+def _check_row(
+    verdict: Verdict, number: int, item: dict[str, Any] | str, expected: Mapping[str | None, Expected]
+) -> Row:
+    """Check one row of an output by itself; returns its id and the digest of its columns, by what is `expected` of rows
+    of its file."""
     if isinstance(item, str):
         verdict.fault(f"output line {number}: {item}")
         return None, None
@@ -148,8 +163,9 @@ def _check_row(verdict: Verdict, number: int, item: dict[str, Any] | str, expect
         verdict.errors += code is not None
     if code is not None:
         verdict.codes[code] += 1
-    name = item["custom_id"]
-    return name if isinstance(name, str) else None, None if openai or code in UNREAD else expected.of_output(item)
+    name, file = item["custom_id"], item.get(FILE)
+    of_file = expected.get(file if isinstance(file, str) else None) or next(iter(expected.values()))
+    return name if isinstance(name, str) else None, None if openai or code in UNREAD else of_file.of_output(item)
 
 
 def _require(condition: bool, text: str) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def parquet_rows(path: Path, column: str, *, needed: bool) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
-    """The id of each row with its columns; without one of its own its number, or none where it is `needed`."""
-    row = 0
+def parquet_rows(
+    path: Path, column: str, row: int, *, needed: bool
+) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
+    """The id of each row with its columns; without one of its own its number, from `row` on, or none where it is
+    `needed`."""
     for batch in batches_of(path):
         names = batch.schema.names
         ids = batch.column(names.index(column)) if column in names else [None] * batch.num_rows

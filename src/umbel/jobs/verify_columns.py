@@ -18,6 +18,7 @@ ANSWERS = frozenset(
         *("scores", "choice", "choice_logprobs", "choice_probabilities", "error"),
     )
 )
+FILE = "file"
 _PROMPTS = frozenset({"prompt", "messages"})
 _FIELDS = (
     "model n temperature top_p top_k min_p seed stop stop_token_ids ignore_eos max_tokens min_tokens logprobs "
@@ -29,7 +30,7 @@ _FIELDS = (
     "guided_grammar guided_decoding_backend structural_tag chat_template chat_template_kwargs documents prompt_embeds "
     "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens mm_processor_kwargs "
     "kv_transfer_params repetition_detection include_reasoning cache_salt lora_request logits_processors extra_args "
-    "vllm_xargs continuations choices calibration_prompt"
+    "vllm_xargs continuations choices calibration_prompt custom_id"
 )
 _REQUESTS = _PROMPTS | frozenset(_FIELDS.split())
 _BIGGEST = 2**64
@@ -43,6 +44,7 @@ class Expected:
     `id_column`: the column of the ids.
     `table`: the input is one; of JSON lines, fields that a request may have are not looked at.
     `templated`: prompts were made from columns.
+    `file`: the name of the file, which is on its rows where it is one of several.
     `loose`: the output is a table, in which a value and its JSON are the same, and so are nothing and an empty text.
     """
 
@@ -51,6 +53,7 @@ class Expected:
     table: bool = False
     templated: bool = False
     loose: bool = False
+    file: str | None = None
 
     def of_input(self, fields: Mapping[str, Any]) -> int:
         """A digest of the columns of an input row, under the names that they should have in the output."""
@@ -58,8 +61,9 @@ class Expected:
         names = [name for name in fields if name != head and (self.keep is None or name in self.keep)]
         left_out = self._left_out()
         names = [name for name in names if name not in left_out]
-        found = zip(names, renamed(names), strict=True)
-        return self._digest({shown: fields[name] for name, shown in found if shown not in left_out})
+        own = {} if self.file is None or (self.keep is not None and FILE not in self.keep) else {FILE: self.file}
+        found = zip(names, renamed(names, ANSWERS | own.keys()), strict=True)
+        return self._digest(own | {shown: fields[name] for name, shown in found if shown not in left_out})
 
     def of_output(self, item: Mapping[str, Any]) -> int:
         """A digest of the columns of the input that a row of the output has."""
@@ -85,14 +89,14 @@ class Expected:
         return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def renamed(names: Iterable[str]) -> list[str]:
-    """The names that columns have in the output: an answer's name gets `input_` in front until it is free."""
+def renamed(names: Iterable[str], taken: frozenset[str] = ANSWERS) -> list[str]:
+    """The names that columns have in the output: one that is taken gets `input_` in front until it is free."""
     given = list(names)
-    used = set(given) - ANSWERS
+    used = set(given) - taken
     found = []
     for name in given:
         shown = name
-        while name in ANSWERS and (shown in ANSWERS or shown in used):
+        while name in taken and (shown in taken or shown in used):
             shown = f"input_{shown}"
         used.add(shown)
         found.append(shown)

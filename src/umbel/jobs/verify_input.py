@@ -42,20 +42,21 @@ def is_table(path: Path) -> bool:
 
 
 def input_rows(
-    path: Path, *, templated: bool, id_column: str | None = None
+    path: Path, *, templated: bool, id_column: str | None = None, first: int = 0
 ) -> Iterator[tuple[str | None, InputFields | None]]:
-    """The id of each row with its fields; None instead of them where none of them come back."""
+    """The id of each row with its fields; None instead of them where none of them come back. Rows are numbered from
+    `first`."""
     name, column, needed = _name(path), id_column or "custom_id", id_column is not None
     if name.endswith(_ARROW):
-        yield from parquet_rows(path, column, needed=needed)
+        yield from parquet_rows(path, column, first, needed=needed)
     elif is_table(path):
-        yield from _csv_rows(path, column, "," if name.endswith(".csv") else "\t")
+        yield from _csv_rows(path, column, first, "," if name.endswith(".csv") else "\t")
     elif name.endswith(".txt") and not _is_object(_beginning(path)):
-        yield from _text_rows(path, templated=templated, needed=needed)
+        yield from _text_rows(path, first, templated=templated, needed=needed)
     elif not name.endswith((".txt", *_TABS)) and re.match(rb"\[\s*(\{|$)", _beginning(path)):
-        yield from _array_rows(path, column, needed=needed)
+        yield from _array_rows(path, column, first, needed=needed)
     else:
-        yield from _json_rows(path, column, templated=templated, needed=needed)
+        yield from _json_rows(path, column, first, templated=templated, needed=needed)
 
 
 def _name(path: Path) -> str:
@@ -76,8 +77,9 @@ def _is_object(begin: bytes) -> bool:
     return re.match(rb'\{\s*"', begin) is not None
 
 
-def _text_rows(path: Path, *, templated: bool, needed: bool) -> Iterator[tuple[str | None, InputFields | None]]:
-    row = 0
+def _text_rows(
+    path: Path, row: int, *, templated: bool, needed: bool
+) -> Iterator[tuple[str | None, InputFields | None]]:
     for line in without_mark(lines_of(path)):
         if line is not None and not line.strip():
             continue
@@ -90,9 +92,11 @@ def _text_rows(path: Path, *, templated: bool, needed: bool) -> Iterator[tuple[s
         row += 1
 
 
-def _array_rows(path: Path, column: str, *, needed: bool) -> Iterator[tuple[str | None, InputFields | None]]:
+def _array_rows(
+    path: Path, column: str, first: int, *, needed: bool
+) -> Iterator[tuple[str | None, InputFields | None]]:
     data = b"".join(block or b"" for block in blocks_of(path)).removeprefix(b"\xef\xbb\xbf")
-    for row, item in enumerate(json.loads(data)):
+    for row, item in enumerate(json.loads(data), first):
         if not isinstance(item, dict):
             yield None, None
         elif column not in item:
@@ -102,13 +106,13 @@ def _array_rows(path: Path, column: str, *, needed: bool) -> Iterator[tuple[str 
 
 
 def _json_rows(
-    path: Path, column: str, *, templated: bool, needed: bool
+    path: Path, column: str, first: int, *, templated: bool, needed: bool
 ) -> Iterator[tuple[str | None, InputFields | None]]:
     lines = without_mark(lines_of(path, blank=False))
     items = (None if line is None else _object_in(line) for line in lines if line is None or line.strip())
-    first = list(islice(items, SNIFFED_LINES))
-    openai = not templated and _is_openai([item and _kind_of(item) for item in first])
-    for row, item in enumerate(chain(first, items)):
+    some = list(islice(items, SNIFFED_LINES))
+    openai = not templated and _is_openai([item and _kind_of(item) for item in some])
+    for row, item in enumerate(chain(some, items), first):
         if item is None:
             yield None, None
         elif column not in item:
@@ -177,11 +181,11 @@ def _text_id(value: object, *, whole: bool = False) -> str | None:
     return value
 
 
-def _csv_rows(path: Path, column: str, mark: str) -> Iterator[tuple[str | None, InputFields | None]]:
+def _csv_rows(path: Path, column: str, first: int, mark: str) -> Iterator[tuple[str | None, InputFields | None]]:
     records = records_of(path, mark)
     header = next(records, None) or []
     at = header.index(column) if column in header else None
-    for row, cells in enumerate(records):
+    for row, cells in enumerate(records, first):
         if cells is None or len(cells) != len(header) or any("\udc80" <= c <= "\udcff" for cell in cells for c in cell):
             yield None, None
         else:

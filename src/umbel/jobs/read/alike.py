@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from umbel.errors import InputError
 from umbel.jobs.read.prepare import Prepared, Window
@@ -13,32 +12,32 @@ from umbel.jobs.read.records import InputRow, described
 LEAST_ROWS = 10  # fewer are answered by their error rows
 
 
-def unless_alike(windows: Iterator[Window], path: Path, done: bytes | bytearray) -> Iterator[Window]:
+def unless_alike(windows: Iterator[Window], name: str, done: bytes | bytearray) -> Iterator[Window]:
     """The windows of an input. Raises InputError when the first one has at least 10 rows, all with the same error, and
     `done` flags none of an earlier run."""
     for number, window in enumerate(windows):
         if not number and not any(done):
-            _check(window, path)
+            _check(window, name)
         yield window
 
 
-def _check(window: Window, path: Path) -> None:
+def _check(window: Window, name: str) -> None:
     errors = [row.error for row in window.faults if row.error is not None]
     if window.runnable or len(errors) < LEAST_ROWS or len({error.code for error in errors}) > 1:
         return
     first = window.faults[0]
     raise InputError(
-        f"input {path}: all of the first {window.rows:,} rows fail with {errors[0].code}, so nothing was run; "
-        f"line {first.line}: {errors[0].message.removeprefix(f'line {first.line}: ')}"
+        f"input {name}: all of the first {window.rows:,} rows fail with {errors[0].code}, so nothing was run; "
+        f"{first.where}: {errors[0].message.removeprefix(f'line {first.line}: ')}"
     )
 
 
-def check_any(prepared: Prepared, path: Path) -> None:
+def check_any(prepared: Prepared, name: str) -> None:
     """Raise InputError when no row of an input can run, with each kind of fault once."""
     if prepared.faults and len(prepared.faults) == prepared.rows:
         rows = f"none of its {prepared.rows:,} rows can" if prepared.rows > 1 else "its only row cannot"
         raise InputError(
-            "\n  ".join([f"input {path}: {rows} run, so there is nothing to plan:", *kinds(prepared.faults)])
+            "\n  ".join([f"input {name}: {rows} run, so there is nothing to plan:", *kinds(prepared.faults)])
         )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from umbel.errors import InputChanged
 from umbel.jobs.fingerprint import hash_file
+from umbel.jobs.read.inputs import InputFile
 
 Stamp = tuple[int, int, int, int]
 _TICK_NS = 50_000_000  # file systems count time in steps of some milliseconds
@@ -38,6 +41,12 @@ class HashedInput:
     since: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path) -> HashedInput:
+        """A file as it is now. Raises UsageError when it cannot be read."""
+        seen, since = stamp_of(path), time.time_ns()
+        return cls(path, seen, since, hash_file(path))
+
     def check(self) -> bool:
         """Whether the file is untouched since the last check; cheap while it is.
 
@@ -55,3 +64,15 @@ class HashedInput:
             )
         self.stamp, self.since = now, clock
         return same
+
+
+def input_identity(files: Sequence[InputFile], hashed: Sequence[HashedInput]) -> dict[str, Any]:
+    """The part of a job's identity that its input decides: the bytes of one file, of several also their order and their
+    names, which come back on their rows."""
+    sizes = [one.stamp[2] if one.stamp else 0 for one in hashed]
+    if len(files) == 1:
+        return {"input.sha256": hashed[0].sha256, "input.bytes": sizes[0]}
+    found: dict[str, Any] = {"input.files": len(files)}
+    for number, (file, one, size) in enumerate(zip(files, hashed, sizes, strict=True), 1):
+        found[f"input.{number}"] = f"{file.name}, {size} bytes, sha256 {one.sha256}"
+    return found

@@ -1,10 +1,10 @@
-"""A large file before its rows are read: where they lie, which of them belong together, which ids repeat."""
+"""A large input before its rows are read: where they lie, which of them belong together, which ids repeat."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,14 +23,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The rows of a file of JSON lines.
+    """The rows of files of JSON lines, one behind the other.
 
     `offsets`: `[rows]`, where each row begins, in bytes.
-    `lines`: `[rows]`, physical lines from 1.
-    `ids`: `[rows]`, digests of custom ids, 0 for none.
+    `lines`: `[rows]`, physical lines of its file from 1.
+    `ids`: `[rows]`, digests of ids, 0 for none.
     `order`: rows with a common beginning are neighbours in it.
     `shared`: per place in `order`, levels (of `jobs.read.scan`) that the row shares with the one before.
-    `size`: the file's, in bytes.
+    `firsts`: `[files]`, the number of the first row of each.
+    `bases`: `[files + 1]`, where each file begins, in bytes, and the last one ends.
     """
 
     offsets: Ints
@@ -38,42 +39,60 @@ class Outline:
     ids: Ints
     order: Ints
     shared: NDArray[np.uint8]
-    size: int
+    firsts: Ints
+    bases: Ints
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     @classmethod
-    def of(cls, path: Path, markers: Sequence[bytes]) -> Outline:
-        """Scan a file of JSON lines and order its rows."""
-        found = scan(path, markers)
-        order, shared = arrange(found.keys)
-        return cls(found.offsets, found.lines, found.ids, order, shared, found.size)
+    def of(cls, paths: Sequence[Path], markers: Sequence[bytes], id_field: str = "custom_id") -> Outline:
+        """Scan files of JSON lines and order their rows."""
+        found = [scan(path, markers, id_field) for path in paths]
+        firsts, bases = _starts([len(one) for one in found]), _starts([one.size for one in found])
+        offsets = np.concatenate([one.offsets + base for one, base in zip(found, bases, strict=False)])
+        lines, ids = np.concatenate([one.lines for one in found]), np.concatenate([one.ids for one in found])
+        order, shared = arrange(np.concatenate([one.keys for one in found]))
+        return cls(offsets, lines, ids, order, shared, firsts[:-1], bases)
 
     def n_bytes(self) -> Ints:
         """Bytes of each row, blank lines after it included."""
-        return np.diff(np.append(self.offsets, self.size))
+        return np.diff(np.append(self.offsets, self.bases[-1]))
+
+    def files_of(self, rows: Ints | int) -> Ints:
+        """In which file each of some rows is."""
+        return np.searchsorted(self.firsts, rows, "right") - 1
 
     def write(self, stream: BinaryIO) -> None:
         """Write the outline for another process."""
-        stream.write(np.array([len(self), self.size], np.int64).tobytes())
-        for part in (self.offsets, self.lines, self.ids, self.order, self.shared):
+        stream.write(np.array([len(self), len(self.firsts)], np.int64).tobytes())
+        for part in (self.offsets, self.lines, self.ids, self.order, self.firsts, self.bases, self.shared):
             stream.write(np.ascontiguousarray(part).data)
 
     @classmethod
     def read(cls, data: bytes) -> Outline:
         """The outline that `write` wrote. Raises ValueError when it is incomplete."""
-        n, size = np.frombuffer(data, np.int64, 2).tolist()
-        offsets, lines, ids, order = (np.frombuffer(data, np.int64, n, 16 + 8 * n * i) for i in range(4))
-        return cls(offsets, lines, ids, order, np.frombuffer(data, np.uint8, n, 16 + 32 * n), size)
+        n, files = np.frombuffer(data, np.int64, 2).tolist()
+        ends = 2 + np.cumsum([n, n, n, n, files, files + 1])
+        numbers = np.frombuffer(data, np.int64, int(ends[-1]))
+        offsets, lines, ids, order, firsts, bases = np.split(numbers[2:], ends[:-1] - 2)
+        return cls(offsets, lines, ids, order, np.frombuffer(data, np.uint8, n, 8 * int(ends[-1])), firsts, bases)
 
 
-def outline(path: Path, markers: Sequence[bytes], meanwhile: Callable[[], object]) -> Outline:
+def _starts(counts: Sequence[int]) -> Ints:
+    """Where each of some pieces begins when they follow one another, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(counts, np.int64))])
+
+
+def outline(
+    paths: Sequence[Path], markers: Sequence[bytes], meanwhile: Callable[[], object], id_field: str = "custom_id"
+) -> Outline:
     """`Outline.of` in a process of its own, so that `meanwhile` (imports, mostly) runs beside it.
 
-    Raises InputError when the file cannot be read on.
+    Raises InputError when a file cannot be read on.
     """
-    command = [sys.executable, "-m", "umbel.jobs.read.outline", str(path), *(marker.hex() for marker in markers)]
+    asked = [id_field, ",".join(marker.hex() for marker in markers), *map(str, paths)]
+    command = [sys.executable, "-m", "umbel.jobs.read.outline", *asked]
     try:
         # In a session of its own: a Ctrl-C is for us, and we end it when we stop.
         child = subprocess.Popen(
@@ -93,13 +112,17 @@ def outline(path: Path, markers: Sequence[bytes], meanwhile: Callable[[], object
         return Outline.read(found)
     except ValueError:  # it could not be started, or it failed: here we learn why
         try:
-            return Outline.of(path, markers)
+            return Outline.of(paths, markers, id_field)
         except OSError as error:
-            raise InputError(f"input {path}: reading failed: {error.strerror or error}") from error
+            raise InputError(
+                f"input {error.filename or paths[0]}: reading failed: {error.strerror or error}"
+            ) from error
 
 
-def repeats(found: Outline, line: Callable[[int], Line], *, implicit: bool) -> dict[int, int]:
-    """Rows whose custom id an earlier row has, each with the line of the first one.
+def repeats(
+    found: Outline, line: Callable[[int], Line], *, implicit: bool, id_field: str = "custom_id"
+) -> dict[int, int]:
+    """Rows whose id an earlier row has, each with the first one.
 
     `line` gives the bytes of a row. `implicit` says that rows without an id go by their number.
     """
@@ -112,7 +135,14 @@ def repeats(found: Outline, line: Callable[[int], Line], *, implicit: bool) -> d
         upto = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
         ids = ids.copy()
         ids[bare] = digest_spans(b"".join(names), upto - np.diff(upto, prepend=0), upto)
-    return _confirmed(_alike(ids), found, line, implicit=implicit)
+    first: dict[str, int] = {}
+    seen: dict[int, int] = {}
+    for row in _alike(ids):
+        text = line(row)
+        name = None if isinstance(text, InvalidRequest) else id_of(text, id_field, row if implicit else None)
+        if name is not None and first.setdefault(name, row) != row:
+            seen[row] = first[name]
+    return seen
 
 
 def _alike(ids: Ints) -> Iterator[int]:
@@ -126,24 +156,11 @@ def _alike(ids: Ints) -> Iterator[int]:
     yield from rows[ids[rows] != 0].tolist()
 
 
-def _confirmed(rows: Iterable[int], found: Outline, line: Callable[[int], Line], *, implicit: bool) -> dict[int, int]:
-    first: dict[str, int] = {}
-    seen: dict[int, int] = {}
-    for row in rows:
-        text = line(row)
-        name = None if isinstance(text, InvalidRequest) else id_of(text, row if implicit else None)
-        if name is None:
-            continue
-        if name in first:
-            seen[row] = first[name]
-        else:
-            first[name] = int(found.lines[row])
-    return seen
-
-
 def main() -> None:
-    """Write the outline of a file to standard output: the body of the process that `outline` starts."""
-    Outline.of(Path(sys.argv[1]), [bytes.fromhex(marker) for marker in sys.argv[2:]]).write(sys.stdout.buffer)
+    """Write the outline of files to standard output: the body of the process that `outline` starts."""
+    id_field, markers, *paths = sys.argv[1:]
+    found = Outline.of(list(map(Path, paths)), [bytes.fromhex(marker) for marker in markers.split(",")], id_field)
+    found.write(sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.names import RowNames
 from umbel.jobs.read.records import InputRow, n_chars_of
 from umbel.jobs.read.source import Source
+from umbel.jobs.read.source_files import SourceFiles
 
 
 class TextEncoder(BranchEncoder, Protocol):
@@ -173,7 +174,7 @@ class Prepared:
 
 
 def prepare(
-    source: Source,
+    source: Source | SourceFiles,
     tokenizer: TextEncoder,
     width: int,
     context: int,

@@ -47,7 +47,8 @@ class InputRow:
 
     `row` counts rows from 0 (blank lines are no rows), `line` counts physical lines (of a table: its rows) from 1.
     `custom_id` is None only when the row has none that can be read; it is then null in the output too. `columns` come
-    back on its row of the output: the inside of a JSON object.
+    back on its row of the output: the inside of a JSON object. `file` is the name of its file, where that is one of
+    several.
     """
 
     row: int
@@ -58,6 +59,12 @@ class InputRow:
     error: RowError | None = None
     explicit_id: bool = False
     columns: bytes = b""
+    file: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Its line, as messages name it."""
+        return line_of(self.line, self.file)
 
     @property
     def head(self) -> RowHead:
@@ -149,18 +156,23 @@ def note_texts(noted: Mapping[str, int]) -> tuple[str, ...]:
 
 def strict_message(faults: Sequence[InputRow], rows: int) -> str:
     """The message with which --strict refuses an input of so many rows."""
-    found = sorted((row for row in faults if row.error is not None), key=lambda row: row.line)
+    found = sorted((row for row in faults if row.error is not None), key=lambda row: row.row)
     listed = [described(row) for row in found[:10]]
     more = [f"... and {len(found) - 10} more"] if len(found) > 10 else []
     head = f"--strict: {len(found):,} of {rows:,} row{'' if rows == 1 else 's'} are at fault, nothing was run:"
     return "\n  ".join([head, *listed, *more])
 
 
+def line_of(line: int, file: str | None) -> str:
+    """A line as messages name it; `file` is the name of its file, where there are several."""
+    return f"line {line}" if file is None else f"line {line} of {file}"
+
+
 def described(row: InputRow) -> str:
     """A row at fault in a line: where it is, the code, the message."""
     if row.error is None:
-        return f"line {row.line}"
-    return f"line {row.line}: {row.error.code}: {row.error.message.removeprefix(f'line {row.line}: ')}"
+        return row.where
+    return f"{row.where}: {row.error.code}: {row.error.message.removeprefix(f'line {row.line}: ')}"
 
 
 def n_chars_of(request: Request) -> int:

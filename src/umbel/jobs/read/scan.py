@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from umbel.ir.limits import MAX_LINE_BYTES
@@ -30,8 +31,6 @@ _WORD = 8
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NEWLINE = 0x0A
 _QUOTE, _BACKSLASH = 0x22, 0x5C
-_FIRST_ID = re.compile(rb'\{"custom_id"\s*:\s*"')
-_ID = b'"custom_id"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,10 @@ class Scan:
         return len(self.offsets)
 
 
-def scan(path: Path, markers: Sequence[bytes], cap: int = MAX_LINE_BYTES) -> Scan:
-    """Scan a file of JSON lines. A row's key starts at the first of the `markers` (up to 8 bytes each) in its line."""
-    tables = _Tables()
+def scan(path: Path, markers: Sequence[bytes], id_field: str = "custom_id", cap: int = MAX_LINE_BYTES) -> Scan:
+    """Scan a file of JSON lines. A row's key starts at the first of the `markers` (up to 8 bytes each) in its line; the
+    `id_field` has its id."""
+    tables = _Tables(id_field)
     with open(path, "rb") as stream:
         lines = 0
         for base, data in _blocks(stream, cap):
@@ -80,6 +80,7 @@ def _blocks(stream: BinaryIO, cap: int) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(slots=True)
 class _Tables:
+    id_field: str
     offsets: list[Ints] = field(default_factory=list)
     lines: list[Ints] = field(default_factory=list)
     keys: list[NDArray[np.uint16]] = field(default_factory=list)
@@ -96,7 +97,7 @@ class _Tables:
         kept = _not_blank(data, text, starts, ends)
         starts, ends, numbers = starts[kept], ends[kept], np.flatnonzero(kept) + lines + 1
         overlong = ends - starts > cap
-        ids = _digest_ids(data, text, starts, ends)
+        ids = _digest_ids(data, text, starts, ends, self.id_field)
         ids[overlong] = 0
         self.offsets.append(starts + base)
         self.lines.append(numbers)
@@ -120,26 +121,27 @@ def _not_blank(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> NDArray[np
     return kept
 
 
-def _digest_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> Ints:
-    """Digests of the custom ids. Lines are parsed only where the bytes alone may mislead: ids that are not the first
-    key, keys given twice, keys or ids that may be written with escapes."""
-    n_ids = data.count(_ID)
-    escaped = b"\\" in data and b"\\u" in data
+def _digest_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints, id_field: str) -> Ints:
+    """Digests of the ids. Lines are parsed only where the bytes alone may mislead: ids that are not the first key or no
+    texts, keys given twice, keys or ids that may be written with escapes."""
+    key = orjson.dumps(id_field)
+    n_ids = data.count(key)
+    escaped = b"\\" in data and (b"\\u" in data or b"/" in key)
     if not escaped and not n_ids:
         return np.zeros(len(starts), np.int64)
     if not escaped and n_ids == len(starts):
-        spans = _first_ids(data, text, starts, ends)
+        spans = _first_ids(data, text, starts, ends, key)
         if spans is not None:
             return digest_spans(data, *spans)
-    names = [id_of(data[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    names = [id_of(data[start:end], id_field) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     joined = [b"" if name is None else name.encode() for name in names]
     upto = np.cumsum(np.fromiter(map(len, joined), np.int64, len(joined)))
     return digest_spans(b"".join(joined), np.concatenate([np.zeros(1, np.int64), upto[:-1]]), upto)
 
 
-def _first_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints) -> tuple[Ints, Ints] | None:
+def _first_ids(data: bytes, text: Bytes, starts: Ints, ends: Ints, key: bytes) -> tuple[Ints, Ints] | None:
     """Where the ids lie if each row begins with one in the same way and none is written with escapes, else None."""
-    begin = _FIRST_ID.match(data, int(starts[0]))
+    begin = re.compile(rb'\{%s\s*:\s*"' % re.escape(key)).match(data, int(starts[0]))
     if begin is None or int((ends - starts).min()) <= len(begin[0]) + _WORD:
         return None
     for i, byte in enumerate(begin[0]):

@@ -8,17 +8,25 @@ import select
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from umbel.errors import DiskFull, UsageError
 from umbel.jobs.read.formats.foreign import check_file
+from umbel.jobs.read.inputs import InputFile, Inputs
 
 WRITER_SECONDS = 10.0
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _BLOCK_BYTES = 2**20
+
+
+@contextmanager
+def opened(names: Sequence[str], directory: Path | None = None) -> Iterator[Inputs]:
+    """The files of an input, each as `readable` gives it."""
+    with ExitStack() as stack:
+        yield tuple(InputFile(stack.enter_context(readable(Path(name), directory)), name) for name in names)
 
 
 @contextmanager

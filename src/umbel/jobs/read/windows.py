@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +18,13 @@ from umbel.jobs.read.formats.lines import Line, too_long
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.outline import Outline, outline, repeats
 from umbel.jobs.read.prepare import Window, WindowBuilder
-from umbel.jobs.read.records import InputRow, Style
-from umbel.jobs.read.source import BATCH_ROWS, Source, repeated
+from umbel.jobs.read.records import InputRow, Style, line_of
+from umbel.jobs.read.seen_ids import repeated
+from umbel.jobs.read.source import BATCH_ROWS, Source
+from umbel.jobs.read.source_files import SourceFiles
 
 SMALL_BYTES = 16 * 2**20
+MOST_OPEN = 64  # files at a time
 _TOKEN_BYTES = 4  # of ordinary text, where only tokens are counted
 
 
@@ -47,7 +49,7 @@ class InOrder:
     `done` flags the rows to leave out; they are read, as their ids count.
     """
 
-    source: Source
+    source: Source | SourceFiles
     done: bytes | bytearray
     builder: Callable[[], WindowBuilder]
     sizes: WindowSizes | None = None
@@ -74,13 +76,13 @@ class InOrder:
 
 @dataclass(slots=True)
 class Grouped:
-    """Windows of a file of JSON lines in the order of its outline; rows that are done are never read.
+    """Windows of files of JSON lines in the order of their outline; rows that are done are never read.
 
     `cheapest_first` takes windows of short rows before those of long ones, for runs that may not reach all.
     """
 
-    source: Source
-    parser: RowParser
+    source: Source | SourceFiles
+    parsers: list[RowParser]
     found: Outline
     done: bytes | bytearray
     builder: Callable[[], WindowBuilder]
@@ -92,32 +94,32 @@ class Grouped:
 
     def __post_init__(self) -> None:
         self.rows = len(self.found)
-        implicit = self.parser.endpoint is None
-        with LineFile(self.source.path, self.found) as file:
-            self._repeats = repeats(self.found, file.line, implicit=implicit)
+        implicit = self.parsers[0].endpoint is None and self.source.options.id_column is None
+        with LineFiles(self.source.files, self.found) as files:
+            self._repeats = repeats(self.found, files.line, implicit=implicit, id_field=self.parsers[0].id_field)
         if not self.source.check():  # what was scanned is what was hashed
             raise InputChanged(
-                f"input {self.source.path}: was written to while it was read; run the same command again"
+                f"input {self.source.name}: was written to while it was read; run the same command again"
             )
 
     def windows(self) -> Iterator[Window]:
         """The windows, of growing size, cut where neighbours share least."""
         order, shared = _left(self.found, self.done)
         n_bytes = self.found.n_bytes()[order]
-        with LineFile(self.source.path, self.found) as file:
+        with LineFiles(self.source.files, self.found) as files:
             cuts = list(cut(shared, n_bytes, self.sizes))
             if self.cheapest_first:
                 cuts.sort(key=lambda ends: int(n_bytes[slice(*ends)].sum()) / (ends[1] - ends[0]))
             for start, end in cuts:
                 builder, rows = self.builder(), np.sort(order[start:end])
                 for at in range(0, len(rows), BATCH_ROWS):
-                    builder.take(self._believed(file, rows[at : at + BATCH_ROWS]))
+                    builder.take(self._believed(files, rows[at : at + BATCH_ROWS]))
                 yield builder.build()
 
-    def _believed(self, file: LineFile, rows: NDArray[np.int64]) -> list[InputRow]:
+    def _believed(self, files: LineFiles, rows: NDArray[np.int64]) -> list[InputRow]:
         """The rows of these numbers, read again where the file was touched meanwhile."""
         while True:
-            batch = list(file.rows(rows, self.parser, self._repeats))
+            batch = list(files.rows(rows, self.parsers, self._repeats))
             if self.source.check():
                 return batch
 
@@ -131,39 +133,58 @@ def _left(found: Outline, done: bytes | bytearray) -> tuple[NDArray[np.int64], N
     return found.order[kept], found.shared[kept]
 
 
-class LineFile:
-    """The rows of a file by number, read where they lie."""
+class LineFiles:
+    """The rows of files by number, read where they lie. Some files are held open at a time."""
 
-    def __init__(self, path: Path, found: Outline):
+    def __init__(self, files: Sequence[Source], found: Outline):
+        self._files = files
         self._found = found
         self._n_bytes = found.n_bytes()
-        self._file = os.open(path, os.O_RDONLY)
+        self._open: dict[int, int] = {}  # by file, its descriptor
 
-    def __enter__(self) -> LineFile:
+    def __enter__(self) -> LineFiles:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._file)
+        while self._open:
+            os.close(self._open.popitem()[1])
 
     def line(self, row: int) -> Line:
         """The bytes of a row's line, its end included, or the error that keeps it from being read."""
+        return self._line(row, int(self._found.files_of(row)))
+
+    def _line(self, row: int, file: int) -> Line:
         size = min(int(self._n_bytes[row]), MAX_LINE_BYTES + 1)
-        data = os.pread(self._file, size, int(self._found.offsets[row]))
+        data = os.pread(self._descriptor(file), size, int(self._found.offsets[row] - self._found.bases[file]))
         end = data.find(b"\n")
         if end >= 0:
             return data[: end + 1]
         return data if len(data) <= MAX_LINE_BYTES else too_long(int(self._found.lines[row]))
 
-    def rows(self, numbers: NDArray[np.int64], parser: RowParser, seen: dict[int, int]) -> Iterator[InputRow]:
-        """The rows of those numbers; `seen` names those whose id was used before, and on which line."""
-        lines = self._found.lines[numbers].tolist()
-        for row, number in zip(numbers.tolist(), lines, strict=True):
-            parsed = parse_line(parser, row, number, self.line(row))
-            yield repeated(parsed, seen[row]) if row in seen else parsed
+    def _descriptor(self, file: int) -> int:
+        if file not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[file] = os.open(self._files[file].path, os.O_RDONLY)
+        return self._open[file]
+
+    def rows(
+        self, numbers: NDArray[np.int64], parsers: Sequence[RowParser], seen: Mapping[int, int]
+    ) -> Iterator[InputRow]:
+        """The rows of those numbers, each by the parser of its file; `seen` names those whose id an earlier row has,
+        and that one."""
+        files, lines = self._found.files_of(numbers).tolist(), self._found.lines[numbers].tolist()
+        for row, file, line in zip(numbers.tolist(), files, lines, strict=True):
+            parser = parsers[file]
+            parsed = parse_line(parser, row - parser.first, line, self._line(row, file))
+            yield repeated(parsed, self._where(seen[row])) if row in seen else parsed
+
+    def _where(self, row: int) -> str:
+        return line_of(int(self._found.lines[row]), self._files[int(self._found.files_of(row))].file)
 
 
 def open_feed(
-    source: Source,
+    source: Source | SourceFiles,
     done: bytes | bytearray,
     builder: Callable[[], WindowBuilder],
     *,
@@ -174,16 +195,19 @@ def open_feed(
 ) -> Feed:
     """The way to cut an input into windows: one when it has no more than `small` bytes, by groups where rows can be
     read alone, else in its own order. `meanwhile` runs while a large file is scanned. Raises what reading raises."""
-    parser = source.parser()
-    if not source.holds_more(small):
+    parsers = source.parsers()
+    if source.room_behind(small) >= 0:
         return InOrder(source, done, builder)
     sizes = sizes or WindowSizes()
-    if not source.seekable or source.options.id_column is not None:  # the scan looks for custom_id alone
+    if not source.seekable:
         return InOrder(source, done, builder, sizes)
-    found = outline(source.path, _markers(parser), meanwhile)
+    paths, parser = [file.path for file in source.files], parsers[0]
+    found = outline(paths, _markers(parser), meanwhile, parser.id_field)
     if not len(found):
-        return InOrder(source, done, builder)  # which says that the file is empty
-    return Grouped(source, parser, found, done, builder, sizes, cheapest_first)
+        return InOrder(source, done, builder)  # which says that the input is empty
+    for parser, first in zip(parsers, found.firsts.tolist(), strict=True):
+        parser.first = first
+    return Grouped(source, parsers, found, done, builder, sizes, cheapest_first)
 
 
 def _markers(parser: RowParser) -> list[bytes]:

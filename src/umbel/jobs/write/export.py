@@ -23,7 +23,7 @@ def export(output: Path, order: str, target: Path | None, put: Callable[[bytes],
                 put(line + b"\n")
                 count += 1
             return count
-        check_paths(output, target)
+        check_paths([output], target)
         part = write_output(target, store.path, lambda: (line for _, line in store.lines(order)), no_failpoint)
         try:
             place_output(part, target, store.path, no_failpoint, replace=False)

@@ -8,6 +8,7 @@ from itertools import chain
 
 from umbel.ir.request import RowError
 from umbel.jobs.read.source import Source
+from umbel.jobs.read.source_files import SourceFiles
 from umbel.jobs.store import JobStore
 from umbel.jobs.write.answers import Renderer
 
@@ -21,7 +22,9 @@ _ROW_SECONDS = 2e-5  # to read a row that was not run and to write its line
 _MOST_SHARE = 0.25
 
 
-def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: str) -> Iterator[tuple[int, bytes]]:
+def partial_lines(
+    store: JobStore, source: Source | SourceFiles, renderer: Renderer, order: str
+) -> Iterator[tuple[int, bytes]]:
     """The lines of all rows of the input by row, the committed ones first when `order` is that of finishing.
 
     A row that cannot be run has its own error already, as far as reading it shows. None of these lines are kept in the
@@ -31,7 +34,7 @@ def partial_lines(store: JobStore, source: Source, renderer: Renderer, order: st
     yield from heapq.merge(done, lacking, key=lambda item: item[0]) if order == "input" else chain(done, lacking)
 
 
-def _lacking(done: bytearray, source: Source, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+def _lacking(done: bytearray, source: Source | SourceFiles, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     for row in source.rows():
         if row.row >= len(done) or not done[row.row]:
             yield row.row, renderer.failure(row.head, row.error or NOT_RUN).line

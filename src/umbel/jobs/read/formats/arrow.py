@@ -32,14 +32,15 @@ def arrow_kinds(path: Path, parser: RowParser) -> dict[str, pyarrow.DataType]:
         return kinds_back(schema, parser)
 
 
-def more_in_arrow(path: Path, n_bytes: int) -> bool:
-    """Whether a table has more than so many bytes in memory. Raises InputError when it cannot be read."""
+def arrow_room(path: Path, n_bytes: int) -> int:
+    """How much of so many bytes a table leaves in memory; below 0 when it has more. Raises InputError when it cannot
+    be read."""
     with _opened(path) as (_, batches):
         for batch in batches:
             n_bytes -= batch.nbytes
             if n_bytes < 0:
-                return True
-    return False
+                break
+    return n_bytes
 
 
 def _begins(batch: pyarrow.RecordBatch) -> range:

@@ -53,15 +53,15 @@ def parse_line(parser: RowParser, row: int, number: int, line: Line) -> InputRow
     return parser.parse(row, number, item)
 
 
-def id_of(line: bytes, row: int | None = None) -> str | None:
-    """The custom id in a line; without one `row` as text (None if no row is given). None when the line cannot be
-    read."""
+def id_of(line: bytes, field: str = "custom_id", row: int | None = None) -> str | None:
+    """The id in a line, which its `field` has; without one `row` as text (None if no row is given). None when the line
+    cannot be read."""
     item = _object_in(line)
     if item is None:
         return None
-    if "custom_id" not in item:
+    if field not in item:
         return None if row is None else str(row)
-    return id_in(item)
+    return id_in(item, field)
 
 
 def _object_in(line: Line) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from umbel.ir.limits import shown
 from umbel.jobs.read.records import ANSWER_NAMES, ReadOptions
 
 PREFIX = "input_"
+FILE = "file"  # the column that says which of several files a row is from
 _MEMO_ENTRIES = 4_096
 _LEAST_CHARS = 5  # of a name that may be a slip: among shorter ones, neighbours are words of their own
 _ALIKE = 0.85  # max_tokns and max_tokens: 0.95; label and labels: 0.91; score and store: 0.8
@@ -33,18 +34,21 @@ class Keeping:
     `table`: all columns of a table come back, of a JSON line those that are not read.
     `data`: columns that a prompt template uses.
     `templated`: prompts are made by a template, so that a column called prompt is no prompt.
+    `head`: what comes back on every row before its columns, as `file_column` gives it.
     """
 
     options: ReadOptions
     table: bool
     data: frozenset[str] = frozenset()
     templated: bool = False
+    head: bytes = b""
     _memo: dict[tuple[str, ...], Names] = field(default_factory=dict)
 
     def check(self, columns: Iterable[str]) -> None:
         """Raise UsageError when a column that was asked for by name is not among those of a table."""
         known = list(columns)
-        for option, asked in (("--keep", self.options.keep or ()), ("--id", (self.options.id_column,))):
+        kept = [name for name in self.options.keep or () if name != FILE or not self.head]
+        for option, asked in (("--keep", kept), ("--id", [self.options.id_column])):
             for name in asked:
                 if name is not None and name not in known:
                     there = ", ".join([f"{one:.60}" for one in known[:20]] + ["..."] * (len(known) > 20))
@@ -66,9 +70,10 @@ class Keeping:
         """The columns of a row as the inside of a JSON object, with those of `prompt` that are not there already."""
         names = self.names(cells)
         if not names and not prompt:
-            return b""
+            return self.head
         kept = {shown_as: cells[name] for name, shown_as in names}
-        return _inside(kept if prompt is None else kept | dict(prompt))
+        inside = _inside(kept if prompt is None else kept | dict(prompt))
+        return b"".join((self.head, b",", inside)) if self.head else inside
 
     def _comes_back(self, name: str) -> bool:
         if name == "custom_id" and self.options.id_column is None:
@@ -82,7 +87,14 @@ class Keeping:
         return wire.EFFECTIVE_FIELDS | own
 
     def _taken(self) -> frozenset[str]:
-        return ANSWER_NAMES | _PROMPTS if self.options.include_prompt and self.templated else ANSWER_NAMES
+        own = ANSWER_NAMES | {FILE} if self.head else ANSWER_NAMES
+        return own | _PROMPTS if self.options.include_prompt and self.templated else own
+
+
+def file_column(name: str | None, keep: tuple[str, ...] | None) -> bytes:
+    """The name of a file as it comes back on its rows, as the inside of a JSON object; empty where `keep` leaves it
+    out, or where there is one file."""
+    return b"" if name is None or (keep is not None and FILE not in keep) else _inside({FILE: name})
 
 
 def renamed(names: Iterable[str], taken: frozenset[str]) -> Iterable[tuple[str, str]]:

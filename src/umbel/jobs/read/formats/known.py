@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from umbel.jobs.read.formats.array import read_array
-from umbel.jobs.read.formats.arrow import arrow_kinds, more_in_arrow, read_arrow
+from umbel.jobs.read.formats.arrow import arrow_kinds, arrow_room, read_arrow
 from umbel.jobs.read.formats.delimited import read_csv, read_tsv
 from umbel.jobs.read.formats.foreign import check_file
 from umbel.jobs.read.formats.jsonl import read_jsonl
-from umbel.jobs.read.formats.lines import BOM, PACKED, holds_more, open_bytes
-from umbel.jobs.read.formats.parquet import kinds_of, more_in_parquet, read_parquet
+from umbel.jobs.read.formats.lines import BOM, PACKED, open_bytes, room_behind
+from umbel.jobs.read.formats.parquet import kinds_of, parquet_room, read_parquet
 from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.prompt_lines import read_prompt_lines
 from umbel.jobs.read.records import InputRow
@@ -30,7 +30,7 @@ class InputFormat:
     """How files of one format are read.
 
     `suffixes`: ends of names, those of packing (.gz, .zst) aside.
-    `read`: rows of a file; `more_than`: whether it holds more than so many bytes, counted after unpacking.
+    `read`: rows of a file; `room_behind`: how much of so many bytes it leaves, counted after unpacking.
     `text`: files may be packed, and must not hold something else that is text as well.
     `by_line`: each line is a row that can be read alone.
     `table`: there are columns, all of which come back; `kinds`: their Arrow types, where they have any.
@@ -39,7 +39,7 @@ class InputFormat:
     name: str
     suffixes: tuple[str, ...]
     read: Callable[[Path, RowParser], Iterator[InputRow]]
-    more_than: Callable[[Path, int], bool] = holds_more
+    room_behind: Callable[[Path, int], int] = room_behind
     text: bool = True
     by_line: bool = False
     table: bool = False
@@ -54,9 +54,15 @@ FORMATS = (
     InputFormat("csv", (".csv",), read_csv, table=True),
     InputFormat("tsv", (".tsv", ".tab"), read_tsv, table=True),
     InputFormat("txt", (".txt",), read_prompt_lines),
-    InputFormat("parquet", (".parquet", ".pq"), read_parquet, more_in_parquet, text=False, table=True, kinds=kinds_of),
+    InputFormat("parquet", (".parquet", ".pq"), read_parquet, parquet_room, text=False, table=True, kinds=kinds_of),
     InputFormat(
-        "arrow", (".arrow", ".feather", ".ipc"), read_arrow, more_in_arrow, text=False, table=True, kinds=arrow_kinds
+        "arrow",
+        (".arrow", ".feather", ".ipc"),
+        read_arrow,
+        arrow_room,
+        text=False,
+        table=True,
+        kinds=arrow_kinds,
     ),
 )
 

@@ -53,14 +53,14 @@ def damage_of(stream: BinaryIO) -> str | None:
     return f"{raw.packing} file is damaged or cut here ({raw.damage})"
 
 
-def holds_more(path: Path, n_bytes: int) -> bool:
-    """Whether a file has more than so many bytes, counted after unpacking."""
+def room_behind(path: Path, n_bytes: int) -> int:
+    """How much of so many bytes a file leaves, counted after unpacking; below 0 when it has more."""
     with open_bytes(path) as stream:
         if not is_packed(stream):
-            return path.stat().st_size > n_bytes
+            return n_bytes - path.stat().st_size
         while n_bytes >= 0 and (data := stream.read(1 << 18)):
             n_bytes -= len(data)
-        return n_bytes < 0
+        return n_bytes
 
 
 def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) -> Iterator[tuple[int, Line]]:

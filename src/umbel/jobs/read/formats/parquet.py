@@ -62,8 +62,9 @@ def table_rows(batches: Iterable[pyarrow.RecordBatch], wanted: TableColumns, par
             row += 1
 
 
-def more_in_parquet(path: Path, n_bytes: int) -> bool:
-    """Whether a table had more than so many bytes before it was packed. Raises InputError when it cannot be read."""
+def parquet_room(path: Path, n_bytes: int) -> int:
+    """How much of so many bytes a table leaves, counted before it was packed; below 0 when it has more. Raises
+    InputError when it cannot be read."""
     import pyarrow
     import pyarrow.parquet
 
@@ -71,7 +72,7 @@ def more_in_parquet(path: Path, n_bytes: int) -> bool:
         found = pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"input {path}: not a readable Parquet file ({error})") from error
-    return sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups)) > n_bytes
+    return n_bytes - sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
-from umbel.jobs.read.formats.keeping import Keeping, slip_of
+from umbel.jobs.read.formats.keeping import Keeping, file_column, slip_of
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
@@ -36,6 +36,8 @@ class RowParser:
 
     `endpoint`: the url of an OpenAI batch file, None for a plain one.
     `table`: rows are those of a table, of which all columns come back.
+    `file`: the name of the file, which comes back on plain rows; None where it is the only one.
+    `first`: the number of the file's first row.
 
     Rows mostly repeat the same sampling fields, so checked parameters are cached by their JSON bytes, and shared.
     """
@@ -45,6 +47,8 @@ class RowParser:
     endpoint: str | None = None
     template: Template | None = None
     table: bool = False
+    file: str | None = None
+    first: int = 0
     keeping: Keeping = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
     _data: frozenset[str] = frozenset()
@@ -53,7 +57,8 @@ class RowParser:
     def __post_init__(self) -> None:
         if self.template is not None:
             self._data = self.template.columns  # a column that feeds the prompt is no sampling field, whatever its name
-        self.keeping = Keeping(self.options, self.table, self._data, self.template is not None)
+        head = file_column(self.file, self.options.keep)
+        self.keeping = Keeping(self.options, self.table, self._data, self.template is not None, head)
 
     def check_options(self) -> None:
         """Raise UsageError for columns that OpenAI batch lines have no place for."""
@@ -81,18 +86,22 @@ class RowParser:
         found: Mapping[str, Any] | None = None,
         cells: Mapping[str, Any] | None = None,
     ) -> InputRow:
-        """A row that cannot be read; `found` holds what was read of it, for its id, None for nothing, `cells` its
-        columns as they come back."""
+        """Row `row` of the file, which cannot be read; `found` holds what was read of it, for its id, None for nothing,
+        `cells` its columns as they come back."""
+        row += self.first
+        columns = self.keeping.head if self.endpoint is None else b""
         if found is None:
-            return InputRow(row, line, None, self.style, error=row_error(error))
+            return InputRow(row, line, None, self.style, None, row_error(error), False, columns, self.file)
         explicit = id_in(found, self.id_field)
         implicit = str(row) if self.id_field not in found and not self._needs_id else None
-        style, columns = self._style_of(found), b"" if cells is None else self.keeping.pack(cells)
-        return InputRow(row, line, explicit or implicit, style, None, row_error(error), explicit is not None, columns)
+        style, columns = self._style_of(found), columns if cells is None else self.keeping.pack(cells)
+        name, given = explicit or implicit, explicit is not None
+        return InputRow(row, line, name, style, None, row_error(error), given, columns, self.file)
 
     def parse(self, row: int, line: int, item: Mapping[str, Any], cells: Mapping[str, Any] | None = None) -> InputRow:
-        """The row of an object; never raises for what the object holds. `cells` are its columns as they come back,
-        where they are not those of the object."""
+        """Row `row` of the file, from an object; never raises for what the object holds. `cells` are its columns as
+        they come back, where they are not those of the object."""
+        row += self.first
         custom_id, explicit, fault = _custom_id(item, row, self.id_field, required=self._needs_id)
         cells = item if cells is None else cells
         try:
@@ -104,11 +113,11 @@ class RowParser:
                 raise
             reason = row_error(as_refusal(error, "reading"))
             columns = self.keeping.pack(cells) if self.endpoint is None else b""
-            return InputRow(row, line, custom_id, self._style_of(item), None, reason, explicit, columns)
+            return InputRow(row, line, custom_id, self._style_of(item), None, reason, explicit, columns, self.file)
         if self.endpoint is None:
             columns = self.keeping.pack(cells, _prompt_of(request) if self.options.include_prompt else None)
-            return InputRow(row, line, custom_id, style, request, None, explicit, columns)
-        return InputRow(row, line, custom_id, style, request, None, explicit)
+            return InputRow(row, line, custom_id, style, request, None, explicit, columns, self.file)
+        return InputRow(row, line, custom_id, style, request, None, explicit, b"", self.file)
 
     @property
     def _needs_id(self) -> bool:

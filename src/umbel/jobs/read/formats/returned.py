@@ -58,6 +58,25 @@ def kind_back(kind: pyarrow.DataType) -> pyarrow.DataType:
     return kind if _comes_back(kind, top=True) else pyarrow.string()
 
 
+def common_kind(one: pyarrow.DataType, other: pyarrow.DataType) -> pyarrow.DataType | None:
+    """The type for a column that has one of these types in some files and the other in others; None where their cells
+    cannot be told apart in JSON, or have no type in common."""
+    import pyarrow
+    import pyarrow.types as kinds
+
+    if one == other:
+        return one
+    one, other = (kind.value_type if kinds.is_dictionary(kind) else kind for kind in (one, other))
+    clash = _is_bytes(one) != _is_bytes(other) or kinds.is_duration(one) or kinds.is_duration(other)
+    if clash and not (kinds.is_null(one) or kinds.is_null(other)):
+        return None
+    schemas = [pyarrow.schema([pyarrow.field("column", kind)]) for kind in (one, other)]
+    try:
+        return pyarrow.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pyarrow.ArrowException:
+        return None
+
+
 def restored(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     """A column of a type that `kind_back` gave, from its cells in JSON. Raises an ArrowException for others."""
     import pyarrow
