@@ -94,3 +94,8 @@ def test_links_are_found() -> None:
 @pytest.mark.skipif(find_spec("zensical") is None, reason="the builder of the site is not installed (extra: docs)")
 def test_the_site_builds_without_a_warning() -> None:
     assert build() == 0
+    site = ROOT / "build" / "site"
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    wanted = [(page, src) for page, html in pages.items() for src in re.findall(r"<img [^>]*src=\"([^\":]+)\"", html)]
+    assert wanted and not [(page, src) for page, src in wanted if not (page.parent / src).is_file()]
+    assert (site / "docs" / "site.css").is_file() and "site.css" in pages[site / "docs" / "options.html"]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+STYLE = ROOT / "docs" / "site.css"
 STAGE = ROOT / "build" / "site-pages"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)|(?:src|srcset|href)=\"([^\"#:]+)\"")
 
@@ -35,7 +36,7 @@ def linked(page: Path) -> Iterator[Path]:
 def stage(folder: Path = STAGE) -> None:
     """Lay out what the site is built from, with the same relative paths as in the repository."""
     shutil.rmtree(folder, ignore_errors=True)
-    files = {file for page in pages() for file in linked(page) if file.is_file()} | set(pages())
+    files = {file for page in pages() for file in linked(page) if file.is_file()} | {*pages(), STYLE}
     for file in sorted(files):
         copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)

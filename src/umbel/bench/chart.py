@@ -51,8 +51,8 @@ def chart(found: Sequence[ResultLine], title: str, ours: str = OURS) -> str:
 
 def _measure(measured: Sequence[ResultLine], ours: str) -> str:
     repeated = any(line.seconds.count > 1 for line in measured)
-    spread = "medians [fastest, slowest round], and a line from one to the other" if repeated else "of one round"
-    return f"Speed-up of {ours} over each engine: how many times as long it takes. Seconds are {spread}."
+    spread = "median seconds [fastest, slowest round]" if repeated else "seconds of one round"
+    return f"Speed-up of {ours} over each engine: how many times as long it takes, and its {spread}"
 
 
 def _most(line: ResultLine) -> float:
