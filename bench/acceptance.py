@@ -28,7 +28,7 @@ from umbel.sched.policies.policy import Policy
 
 EXAMPLES = "examples/tasks.jsonl"
 TASKS = {"extract": 16, "topic": 6, "copy": 32, "lookup_100": 16, "story": 48, EXAMPLES: 24}  # tokens of an answer
-DRAFTERS = ("batch", "ngram", "model:draft")
+DRAFTERS = ("batch", "ngram", "lookup", "model:draft")
 
 
 @dataclass

@@ -167,6 +167,7 @@ CATALOG: tuple[Technique, ...] = (
         "PagedAttention, 2309.06180",
         by="always",
     ),
+    Technique("drafter", "lookup", True, "umbel.spec.lookup:LookupDrafter", "SuffixDecoding, 2411.04975"),
     Technique("drafter", "batch", True, "umbel.spec.batch:BatchDrafter", "SuffixDecoding, 2411.04975"),
     Technique("drafter", "ngram", True, "umbel.spec.ngram:NGrams", "LLMA, 2304.04487"),
     Technique(

@@ -151,7 +151,7 @@ def test_the_pool_has_room_for_two_only_where_several_come(model: str) -> None:
 def test_a_workload_with_another_drafter_waits_for_the_end(llm: LLM) -> None:
     workloads = some_workloads(4, seed=7)
     given = Given(llm, workloads)
-    given._left[2:] = [(load, replace(plan, speculate="batch")) for load, plan in given._left[2:]]
+    given._left[2:] = [(load, replace(plan, speculate="lookup")) for load, plan in given._left[2:]]
     drafts = dict[int, bool]()
     for number, _ in llm.execute_all(given):
         drafts[number] = llm.engine.loops[0].scheduler.speculate is not None

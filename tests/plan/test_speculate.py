@@ -35,15 +35,15 @@ def plan_of(known: Known | None = None, rows: int = ROWS, **options: object) -> 
 
 
 def refusal(plan: Plan) -> str:
-    return next(one.reason for one in plan.refusals if one.technique == "drafter: batch")
+    return next(one.reason for one in plan.refusals if one.technique == "drafter: lookup")
 
 
 def test_without_history_nobody_proposes_unless_asked() -> None:
     plan = plan_of()
     assert plan.speculate == "off"
     assert "nothing is known yet" in refusal(plan)
-    asked = plan_of(speculate="batch")
-    assert (asked.speculate, asked.estimates.steps) == ("batch", plan.estimates.steps)
+    asked = plan_of(speculate="lookup")
+    assert (asked.speculate, asked.estimates.steps) == ("lookup", plan.estimates.steps)
     assert "nothing is known yet" in asked.decision("speculate").reason
     assert "those without" in plan_of(speculate="ngram").decision("speculate").reason
     assert plan_of(Known(offers={"": GOOD}), speculate="off").decision("speculate").value == "off"
@@ -52,7 +52,7 @@ def test_without_history_nobody_proposes_unless_asked() -> None:
 def test_with_history_it_is_priced() -> None:
     known = Known(offers={"": GOOD})
     plain, sped = plan_of(known, speculate="off"), plan_of(known)
-    assert sped.speculate == "batch"
+    assert sped.speculate == "lookup"
     decision = sped.decision("speculate")
     assert decision.facts["drafted"] == pytest.approx(4)
     assert decision.facts["running"] == ROWS
@@ -102,7 +102,7 @@ def test_another_drafter_is_priced_by_its_law() -> None:
 
 
 def test_a_measured_drafter_that_nobody_asked_for_is_refused_with_its_gain() -> None:
-    plan = plan_of(Known(laws={"ngram": {"": law_with(0.9)}, "batch": {"": law_with(0.9)}}))
+    plan = plan_of(Known(laws={"ngram": {"": law_with(0.9)}, "lookup": {"": law_with(0.9)}}))
     (refused,) = (one for one in plan.refusals if one.technique == "drafter: ngram")
     assert plan.speculate == "off"
     assert refused.seconds is not None and refused.seconds < 0
@@ -119,7 +119,7 @@ def test_the_law_of_a_template_that_the_rows_have_counts() -> None:
 
 
 @pytest.mark.parametrize(("drafter", "known"), [
-    ("batch", Known(offers={"": GOOD})), ("ngram", Known(laws={"ngram": {"": law_with(0.98)}}))
+    ("lookup", Known(offers={"": GOOD})), ("ngram", Known(laws={"ngram": {"": law_with(0.98)}}))
 ])  # fmt: skip
 def test_in_a_tight_pool_proposals_get_what_is_left(drafter: str, known: Known) -> None:
     """All rows of 240 tokens run, and their own tokens fill the pool: last pages of 16 tokens have some room for
@@ -145,9 +145,9 @@ def test_auto_takes_no_drafter_for_which_the_pool_has_no_room() -> None:
 def test_laws_are_kept_between_runs(tmp_path: Path) -> None:
     history = History(None, None, None, tmp_path / "laws.json")
     history.learn_laws("ngram", {"": law_with(0.5), "a": law_with(0.5)})
-    history.learn_laws("batch", {"": law_with(0.25)})
+    history.learn_laws("lookup", {"": law_with(0.25)})
     history.learn_laws("ngram", {"a": law_with(0.5)})
     found = history.load().laws
-    assert sorted(found) == ["batch", "ngram"]
-    assert (found["ngram"][""].asked, found["ngram"]["a"].asked, found["batch"][""].true[0]) == (1000, 2000, 250)
+    assert sorted(found) == ["lookup", "ngram"]
+    assert (found["ngram"][""].asked, found["ngram"]["a"].asked, found["lookup"][""].true[0]) == (1000, 2000, 250)
     assert history.without_lengths().load().laws == {}

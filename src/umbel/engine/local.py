@@ -26,7 +26,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops, Unstopped
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
-from umbel.plan.passes.speculate import BATCH
+from umbel.plan.passes.speculate import LOOKUP
 from umbel.plan.session import SessionPlanner
 from umbel.runner.base import Runner
 
@@ -127,8 +127,8 @@ class LocalEngine:
         lengths, speculate = loop.scheduler.lengths, loop.scheduler.speculate
         self.history.learn(loop.meter, lengths.bank(), prior)
         if speculate is not None:
-            name = BATCH if self.model.config.speculate == "auto" else self.model.config.speculate
-            if name == BATCH:
+            name = LOOKUP if self.model.config.speculate == "auto" else self.model.config.speculate
+            if name == LOOKUP:
                 self.history.learn_offers(lengths.by_template(speculate.depth.bank()))
             self.history.learn_laws(name, lengths.by_template(speculate.depth.laws()))
 

@@ -57,7 +57,7 @@ def law_of(draft: PlanDraft, drafter: str) -> DraftLaw:
 
 
 def decide_by_law(draft: PlanDraft, drafter: str, law: DraftLaw, run: UsualRun) -> PlanDraft:
-    """A drafter other than the batch, as asked: by the law the plan has the steps and seconds with its tokens."""
+    """A drafter other than the usual one, as asked: by the law the plan has the steps and seconds with its tokens."""
     most, wanted = law.best(run.step, draft.price.each)
     bargain = run.room.fit(wanted)
     why, facts = _words(draft, law, run.step, most, bargain)

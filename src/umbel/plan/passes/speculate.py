@@ -13,36 +13,36 @@ from umbel.plan.passes.draft_law import decide_by_law, law_of, refuse_by_law, ro
 from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import NONE
 
-BATCH = "batch"  # the drafter that is taken where none is asked for
+LOOKUP = "lookup"  # the drafter that is taken where none is asked for
 LEAST_GAIN = 1.05  # how many times faster a run must be expected to be for that
 _NO_ROOM = "the pool has no room for proposals beside running rows"
 _UNKNOWN = (
-    "nothing is known yet of how often what finished rows wrote comes true in others: --speculate {name} learns it "
-    "as it runs, and lets be where it does not pay"
+    "nothing is known yet of how often what finished rows wrote, or stands in prompts, comes true: "
+    "--speculate {name} learns it as it runs, and lets be where it does not pay"
 )
 
 
 def choose_drafter(draft: PlanDraft) -> PlanDraft:
-    """As asked; by itself the batch drafts for itself where a run like earlier ones gains by it."""
+    """As asked; by itself what is looked up where a run like earlier ones gains by it."""
     asked, offers = draft.config.speculate, _offers(draft)
-    name = BATCH if asked in NONE["speculate"] else asked.partition(":")[0]
+    name = LOOKUP if asked in NONE["speculate"] else asked.partition(":")[0]
     if asked == "off":
         return draft.decide(Decision("speculate", "off", "as asked"))
     law = law_of(draft, asked)
-    if name != BATCH and law.is_known:
+    if name != LOOKUP and law.is_known:
         return decide_by_law(draft, asked, law, usual_run(draft))
     draft = draft.refuse(*_measured(draft))
-    if not offers.asked or name != BATCH:
+    if not offers.asked or name != LOOKUP:
         why = _UNKNOWN.format(name=name)
         if asked == "auto":
             return draft.refuse(Refusal(f"drafter: {name}", None, why))
-        why = f"as asked; {why}" if name == BATCH else "as asked; time and steps are those without"
+        why = f"as asked; {why}" if name == LOOKUP else "as asked; time and steps are those without"
         return draft.decide(Decision("speculate", asked, why), speculate=asked)
     return _priced(draft, offers)
 
 
 def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
-    """Whether the batch drafts for itself, by what was on offer in earlier runs."""
+    """Whether rows are looked up, by what was on offer in earlier runs."""
     run = usual_run(draft)
     step, plain = run.step, run.seconds
     wanted = offers.best(step, draft.price.each)
@@ -57,20 +57,20 @@ def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:
     until = "with up to {rows:,} running rows that pays by price, and {running:,} run here as a rule"
     if draft.config.speculate == "auto" and (not bargain.drafted or plain < LEAST_GAIN * sped):
         why = f"would not be faster by much: {until}" if bargain.drafted or not wanted.drafted else _NO_ROOM
-        return draft.refuse(Refusal(f"drafter: {BATCH}", sped - plain, why, facts))
+        return draft.refuse(Refusal(f"drafter: {LOOKUP}", sped - plain, why, facts))
     if not bargain.drafted:
         why = f"as asked; {_NO_ROOM if wanted.drafted else until}"
-        draft = draft.decide(Decision("speculate", BATCH, why, facts=facts), speculate=BATCH)
+        draft = draft.decide(Decision("speculate", LOOKUP, why, facts=facts), speculate=LOOKUP)
         return draft.decide(room_decision(run, wanted)) if wanted.drafted else draft
-    why = "what finished rows wrote: {drafted:.1f} tokens a row and step, of which {accepted:.1f} come true as in "
-    why += f"earlier runs; {until}"
-    decision = Decision("speculate", BATCH, why, (("off", plain),), facts)
-    return draft.decide(decision, speculate=BATCH, bargain=bargain).decide(room_decision(run, wanted))
+    why = "what finished rows wrote or prompts have: {drafted:.1f} tokens a row and step, of which {accepted:.1f} come "
+    why += f"true as in earlier runs; {until}"
+    decision = Decision("speculate", LOOKUP, why, (("off", plain),), facts)
+    return draft.decide(decision, speculate=LOOKUP, bargain=bargain).decide(room_decision(run, wanted))
 
 
 def _measured(draft: PlanDraft) -> Iterator[Refusal]:
-    """Drafters that were measured, where the plan may choose and takes the batch or none."""
-    others = [name for name in draft.known.laws if name != BATCH] if draft.config.speculate == "auto" else []
+    """Drafters that were measured, where the plan may choose and takes this one or none."""
+    others = [name for name in draft.known.laws if name != LOOKUP] if draft.config.speculate == "auto" else []
     run = usual_run(draft) if others else None
     for name in others:
         law = law_of(draft, name)
