@@ -27,7 +27,7 @@ class Option:
     values that the option of EngineConfig with the parameter's name may have. `min` bounds a number. The value of a
     `bare` one may be left out, which gives ''; it can only be `--name=VALUE`: the next word is never taken for it. One
     that `destroys` something is never proposed for a misspelt name. A text of `several` names with commas between them
-    is a list in Python."""
+    is a list in Python. A `written` text may have escapes on a command line, or be that of @FILE."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Option:
         bare: bool = False,
         destroys: bool = False,
         several: bool = False,
+        written: bool = False,
     ):
         self.names = names
         self.help = help
@@ -46,6 +47,7 @@ class Option:
         self.bare = bare
         self.destroys = destroys
         self.several = several
+        self.written = written
 
 
 @dataclass(frozen=True, slots=True)

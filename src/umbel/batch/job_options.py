@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _INPUT = "Files or 'patterns*': JSON lines (also OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is stdin."
 _OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
+_PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
+_SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
 _ERRORS = "Write the rows that failed to this file; the output has the others."
@@ -52,7 +54,7 @@ class SamplingOptions:
     n: Annotated[int | None, Option(help="Answers of each row [1].")] = None
     stop: Annotated[list[str] | None, Option(help="A text that ends an answer; repeatable.")] = None
     stop_token_ids: Annotated[
-        list[int] | None, Option("--stop-token-id", "--stop-token-ids", help="A token that does; repeatable.")
+        list[int] | None, Option("--stop-token-id", "--stop-token-ids", help="Tokens that do: 2,7; repeatable.")
     ] = None
     include_stop_str_in_output: Annotated[
         bool, Option("--include-stop-str-in-output", help="Keep the stop string at the end of the answer.")
@@ -85,13 +87,14 @@ class SamplingOptions:
 class ReadingOptions:
     """Prompts and how the input is read."""
 
-    prompt: Annotated[str | None, Option(help="Build prompts from columns: 'Classify: {text}'.")] = None
+    prompt: Annotated[str | None, Option(help=_PROMPT, written=True)] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
+    system: Annotated[str | None, Option(help=_SYSTEM, written=True)] = None
     keep_columns: Annotated[str | None, Option("--keep", help=_KEEP, several=True)] = None
     id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
     choices: Annotated[str | None, Option(help=_CHOICES, several=True)] = None
-    calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION)] = None
+    calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION, written=True)] = None
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False
 

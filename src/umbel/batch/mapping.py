@@ -78,6 +78,8 @@ def _wanted(frame: TableFrame, prompt: str | None, options: Mapping[str, Any], *
         raise UsageError(f"no column 'prompt' or 'messages': give prompt='... {{column}}', from {', '.join(names)}")
     else:
         needed = EFFECTIVE_FIELDS | FIELDS | {"prompt", "messages", "model"}
+    if isinstance(system := options.get("system"), str):
+        needed |= Template.parse(system, "system", constant=True).columns
     return frozenset(names) if every else frozenset({*needed, "custom_id", str(options.get("id"))})
 
 

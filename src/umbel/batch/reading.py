@@ -99,6 +99,8 @@ def read_options(
     defaults: SamplingParams, reading: ReadingOptions, width: int | None, models: frozenset[str] | None
 ) -> ReadOptions:
     """Reader settings from the command line's. Raises UsageError for a template that cannot be read."""
+    if reading.system is not None:
+        Template.parse(reading.system, "--system", constant=True)
     if reading.prompt is not None:
         Template.parse(reading.prompt)
     elif reading.chat:
@@ -106,7 +108,7 @@ def read_options(
     return ReadOptions(
         defaults,
         reading.prompt,
-        reading.chat,
+        reading.chat or (reading.prompt is not None and reading.system is not None),
         reading.strict,
         width,
         models,
@@ -114,6 +116,7 @@ def read_options(
         keep=kept_names(reading.keep_columns),
         id_column=reading.id_column,
         include_prompt=reading.include_prompt,
+        system=reading.system,
     )
 
 

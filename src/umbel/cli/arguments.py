@@ -8,7 +8,6 @@ repeated), each of them also `| None`. Built on argparse, which loads in millise
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from umbel.batch.declared import Argument, DeclaredOption, Option, declared, gathered, option_name, plain, python_name
+from umbel.cli.texts import decoded, written
 from umbel.errors import UsageError, nearest
 from umbel.foreign import instead
 
@@ -120,25 +120,26 @@ def _reads(kind: Any, told: Option) -> dict[str, Any]:
         return {"action": "store_true"}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
+    if kind == list[int]:
+        return {"action": "extend", "metavar": told.metavar or "INT,...", "type": _ints}
     if get_origin(kind) is list:
         (each,) = get_args(kind)
         return {"action": "append", **_reads(each, told)}
     if kind is str:
-        return {"metavar": told.metavar or ("NAME" if "{choices}" in told.help else "TEXT"), "type": _text}
+        reads = written if told.written else decoded
+        return {"metavar": told.metavar or ("NAME" if "{choices}" in told.help else "TEXT"), "type": reads}
     return {
         "type": kind if told.min is None else _at_least(kind, told.min),
         "metavar": told.metavar or _METAVARS[kind],
     }
 
 
-def _text(given: str) -> str:
-    """Decode an argument as UTF-8, also where the system's locale knows ASCII only and has passed its bytes through."""
+def _ints(given: str) -> list[int]:
+    """Whole numbers with commas between them."""
     try:
-        return os.fsencode(given).decode("utf-8")
-    except UnicodeEncodeError:  # given by a program, not by the system
-        return given
-    except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{given!r}: is not text in UTF-8") from None
+        return [int(number) for number in given.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{given!r}: must be whole numbers with commas between them") from None
 
 
 def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:

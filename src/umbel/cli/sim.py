@@ -41,7 +41,7 @@ def sim_command(
     trace: Annotated[str | None, Option(help="Kind of trace: mooncake, blocks16, lengths or agent.")] = None,
     rows: Annotated[int | None, Option(help="Rows of a trace to take.", min=1)] = None,
     tokenizer: Annotated[Path | None, Option(help="Directory of tokenizer.json, for text [the model's].")] = None,
-    prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".')] = None,
+    prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".', written=True)] = None,
     chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
     dtype: engine_options.Dtype = "auto",

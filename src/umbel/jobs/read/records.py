@@ -79,6 +79,7 @@ class ReadOptions:
     `defaults`: sampling fields for rows that do not set them.
     `template`: makes prompts from columns.
     `chat`: put each templated prompt into a user message.
+    `system`: makes the system message of chats that have none; prompts become chats by it.
     `strict`: refuse unknown fields.
     `width`: the model's vocabulary width; None leaves its checks out.
     `models`: the names that the model answers to; None leaves the check out.
@@ -98,6 +99,7 @@ class ReadOptions:
     keep: tuple[str, ...] | None = None
     id_column: str | None = None
     include_prompt: bool = False
+    system: str | None = None
 
 
 @dataclass(slots=True)

@@ -101,7 +101,9 @@ class Source:
         found = format_of(self.path)
         if found.text:
             refuse_foreign(self.path, found.name)
-        parser = RowParser(self.options, self.notes, None, template, table=found.table, file=self.file)
+        system = self.options.system
+        asked = Template.parse(system, "--system", constant=True) if system is not None else None
+        parser = RowParser(self.options, self.notes, None, template, asked, table=found.table, file=self.file)
         if found is LINES:
             parser.endpoint = find_endpoint(self.path) if template is None else None
             parser.check_options()

@@ -136,7 +136,7 @@ def _is_given(name: str, value: object, parser: RowParser) -> bool:
     """Whether a cell counts. Null cells count as missing, except for a template, which tells them from missing
     columns."""
     if value is None:
-        return parser.template is not None and name in parser.template.columns and name != parser.id_field
+        return name in parser.data and name != parser.id_field
     return not isinstance(value, InvalidRequest) or name == parser.id_field
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
-from umbel.ir.request import Request
+from umbel.ir.request import Message, Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.keeping import Keeping, file_column, slip_of
 from umbel.jobs.read.formats.template import Template
@@ -23,6 +23,7 @@ from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
 _MEMO_ENTRIES = 4_096
+_SYSTEM = ("system", "developer")  # roles of a message that says how to answer
 _LIMITS = ("max_tokens", "max_completion_tokens")
 SHORT_COMPLETION = (
     f"/v1/completions without max_tokens: at most {wire.COMPLETION.max_tokens} tokens are generated, as by OpenAI and "
@@ -35,9 +36,11 @@ class RowParser:
     """Turns objects into rows.
 
     `endpoint`: the url of an OpenAI batch file, None for a plain one.
+    `template`, `system`: make the prompt, and the system message of a chat that has none, from columns.
     `table`: rows are those of a table, of which all columns come back.
     `file`: the name of the file, which comes back on plain rows; None where it is the only one.
     `first`: the number of the file's first row.
+    `data`: the columns that templates use.
 
     Rows mostly repeat the same sampling fields, so checked parameters are cached by their JSON bytes, and shared.
     """
@@ -46,27 +49,30 @@ class RowParser:
     notes: ReadNotes
     endpoint: str | None = None
     template: Template | None = None
+    system: Template | None = None
     table: bool = False
     file: str | None = None
     first: int = 0
+    data: frozenset[str] = field(init=False)
     keeping: Keeping = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
-    _data: frozenset[str] = frozenset()
     _slips: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.template is not None:
-            self._data = self.template.columns  # a column that feeds the prompt is no sampling field, whatever its name
+        given = [template.columns for template in (self.template, self.system) if template is not None]
+        self.data = frozenset().union(*given)  # a column that feeds the prompt is no sampling field, whatever its name
         head = file_column(self.file, self.options.keep)
-        self.keeping = Keeping(self.options, self.table, self._data, self.template is not None, head)
+        self.keeping = Keeping(self.options, self.table, self.data, self.template is not None, head)
 
     def check_options(self) -> None:
-        """Raise UsageError for columns that OpenAI batch lines have no place for."""
+        """Raise UsageError for what OpenAI batch lines have no place for, or say themselves."""
         asked = self.options
         given = {"--keep": asked.keep is not None, "--id": asked.id_column is not None}
-        given["--include-prompt"] = asked.include_prompt
+        given |= {"--include-prompt": asked.include_prompt, "--system": asked.system is not None}
         for option in [name for name, is_given in given.items() if is_given and self.endpoint is not None]:
-            raise UsageError(f"{option}: the input has OpenAI batch lines, and so has the output, without other fields")
+            whole = option == "--system"
+            why = "which hold whole conversations" if whole else "and so has the output, without other fields"
+            raise UsageError(f"{option}: the input has OpenAI batch lines, {why}")
 
     @property
     def style(self) -> Style:
@@ -139,12 +145,12 @@ class RowParser:
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN)
-        own = {name: item[name] for name in FIELDS & item.keys() - self._data}
+        own = {name: item[name] for name in FIELDS & item.keys() - self.data}
         branches = branches_of(own, self.options.branches)
         if self.template is not None:
             text = self.template.fill(item)
             if self.options.chat:
-                return Request(None, [{"role": "user", "content": text}], params, branches)
+                return Request(None, self._chat(item, [{"role": "user", "content": text}]), params, branches)
             return Request(check_prompt(text, None), None, params, branches)
         prompt, messages = item.get("prompt"), item.get("messages")
         if prompt is None and messages is None:
@@ -152,8 +158,18 @@ class RowParser:
         if prompt is not None and messages is not None:
             refuse("invalid_value", "messages", "both prompt and messages are given: a row has one of them")
         if messages is not None:
-            return Request(None, check_messages(messages), params, branches)
+            return Request(None, self._chat(item, check_messages(messages)), params, branches)
+        if self.system is not None and isinstance(prompt, str):
+            return Request(None, self._chat(item, [{"role": "user", "content": prompt}]), params, branches)
+        if self.system is not None:
+            refuse("invalid_value", "prompt", "token ids cannot follow a system message: leave --system out")
         return Request(check_prompt(prompt, self.options.width), None, params, branches)
+
+    def _chat(self, item: Mapping[str, Any], messages: Sequence[Message]) -> Sequence[Message]:
+        """A conversation, behind the job's system message unless it has one of its own."""
+        if self.system is None or messages[0]["role"] in _SYSTEM:
+            return messages
+        return [{"role": "system", "content": self.system.fill(item)}, *messages]
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
         dialect = _DIALECTS[style]
@@ -164,7 +180,7 @@ class RowParser:
             if self.options.strict:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
-        asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self._data}
+        asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self.data}
         is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
         if not asked and not is_short:
             return self.options.defaults
@@ -183,7 +199,7 @@ class RowParser:
         """Whether a name that nothing reads was probably meant for a field; others are columns that come back."""
         found = self._slips.get(name)
         if found is None:
-            found = name not in self._data and name != self.options.id_column and slip_of(name) is not None
+            found = name not in self.data and name != self.options.id_column and slip_of(name) is not None
             if len(self._slips) < _MEMO_ENTRIES:
                 self._slips[name] = found
         return found

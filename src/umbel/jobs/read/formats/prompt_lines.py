@@ -19,6 +19,8 @@ def read_prompt_lines(path: Path, parser: RowParser) -> Iterator[InputRow]:
     if parser.template is not None:
         parser.template.check_columns([COLUMN])
     name, row = ("prompt" if parser.template is None else COLUMN), 0
+    if parser.system is not None:
+        parser.system.check_columns([name])
     for number, line in read_lines(path):
         if isinstance(line, InvalidRequest):
             yield parser.broken(row, number, line)

@@ -32,14 +32,16 @@ def check_columns(names: Sequence[str], parser: RowParser) -> None:
     elif missing:
         advice = "build prompts with --prompt '... {column}'"
         raise UsageError(f"no column 'prompt' or 'messages'; {advice} from: {', '.join(names)}")
+    if parser.system is not None:
+        parser.system.check_columns(names)
     parser.keeping.check(names)
 
 
 def columns_read(names: Sequence[str], parser: RowParser) -> list[str]:
     """Of a table's columns, those that a request is made from, and those that are probably misspelt ones of them."""
-    own = {parser.id_field}
+    own = {parser.id_field, *parser.data}
     if parser.template is not None:
-        own |= SAMPLING_COLUMNS | parser.template.columns
+        own |= SAMPLING_COLUMNS
     else:
         own |= EFFECTIVE_FIELDS | FIELDS | {"prompt", "messages", "model"}
     return [name for name in names if name in own or parser.is_slip(name)]
@@ -48,7 +50,7 @@ def columns_read(names: Sequence[str], parser: RowParser) -> list[str]:
 def fields_in(cells: Mapping[str, str], read: Sequence[str], parser: RowParser) -> dict[str, Any]:
     """The fields of a row whose cells are all text: numbers, lists and objects as JSON writes them, an empty cell as
     one that is not given."""
-    data = parser.template.columns if parser.template is not None else frozenset({"prompt", "model"})
+    data = parser.data if parser.template is not None else parser.data | {"prompt", "model"}
     found: dict[str, Any] = {}
     for name in read:
         if name in data or name == parser.id_field:
