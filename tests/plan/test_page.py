@@ -106,6 +106,34 @@ def test_figures_are_those_of_the_record(name: str) -> None:
     assert html.count("more shared run") == (len(listed) > LISTED)
 
 
+def test_a_run_that_goes_on_says_so() -> None:
+    workload = CANONICAL["three_levels"]()
+    plan = make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE)
+    record = to_json(plan)
+    for said, begins in ((" a  word", "… a word"), ("rd", "…rd"), ("\ufffd", ""), ("", "")):
+        put_words(record["tree"], shown_lines(plan), plan, workload, lambda ids, said=said: said)
+        texts = [(line["parent"], line["text"]) for line in record["tree"] if line["kind"] == "run"]
+        assert {text.removesuffix(" …") for parent, text in texts if parent >= 0} == {begins}
+        assert {text.removesuffix(" …") for parent, text in texts if parent < 0} == {begins.lstrip("… ")}
+
+
+def test_nothing_stands_on_a_block_that_it_would_leave() -> None:
+    _, html = planned(CANONICAL["many_groups"]())
+    block = r"<rect class=\"(?:run|own|rest)[^>]* width=\"([\d.]+)\" height=\"([\d.]+)\">.*?</rect>"
+    found = re.findall(rf"{block}((?:\n<text.*?</text>)*)", html)
+    assert len(found) > 10 and any(inside for *_, inside in found)
+    for wide, tall, inside in found:
+        texts = re.findall(r">([^<]*)</text>", inside)
+        assert len(texts) * 15 <= max(float(tall), 0)
+        assert all(6.4 * len(unescape(text)) <= float(wide) for text in texts)
+
+
+def test_rows_at_fault_stand_first() -> None:
+    plan = make_plan(CANONICAL["groups"](), SPEC, EngineConfig("tiny"), MACHINE)
+    html = plan_page(to_json(plan), "", "t", ["FAULTS  <2> of 9 rows"])
+    assert "<li>FAULTS  &lt;2&gt; of 9 rows</li>" in html.partition("Forest")[0]
+
+
 def test_every_page_says_what_it_is_of() -> None:
     record, html = planned(CANONICAL["groups"]())
     about = record["about"]

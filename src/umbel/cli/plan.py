@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.source_files import SourceFiles
 
+ONE_LINE = 400  # characters, which pages break themselves
+
 
 def plan_command(job: JobOptions, view: ViewOptions = ViewOptions(), typed: Sequence[str] = ()) -> int:
     """Show the plan of a job without running it: what is computed, in which order, memory and time.
@@ -57,7 +59,7 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
         _check_page(html, job.sources)
     shown = _viewed(job, view, typed, words=view.as_json or html is not None)
     if html is not None:
-        _write_page(html, shown.record, job.title, shown.text(), show=view.open_page)
+        _write_page(html, shown, job.title, show=view.open_page)
     if view.as_json:
         print(shown.as_json(), end="")
     else:
@@ -183,8 +185,9 @@ def _check_page(html: Path, files: Sequence[str]) -> None:
     check_page(html, sources=[Path(file) for file in files])
 
 
-def _write_page(html: Path, record: Mapping[str, Any], name: str, text: str, *, show: bool) -> None:
+def _write_page(html: Path, shown: PlanView, title: str, *, show: bool) -> None:
     from umbel.batch.extras import write_page
     from umbel.plan.explain.page import plan_page
 
-    write_page(html, plan_page(record, text, f"Plan of {name}"), show=show)
+    page = plan_page(shown.record, shown.text(), f"Plan of {title}", shown.head(ONE_LINE))
+    write_page(html, page, show=show)

@@ -34,14 +34,14 @@ class PlanView:
     def text(self, width: int = WIDTH) -> str:
         """The whole plan as text; lines of more than `width` characters go on below."""
         faults = _fault_texts(self.prepared.faults)
-        lines = [*self._head(width), *text_of(self.record, width).splitlines()]
+        lines = [*self.head(width), *text_of(self.record, width).splitlines()]
         lines += ["rows", *(line for text in faults for line in entry("fault", text, width))] if faults else []
         lines += ["first prompts", *entries(prompt_texts(self.prompts, None), width)] if self.prompts else []
         return "\n".join(lines) + "\n"
 
     def brief(self, width: int = WIDTH) -> str:
         """The plan in a dozen lines, a few more where they are narrow."""
-        head, body = self._head(width), brief_lines(self.record, width)
+        head, body = self.head(width), brief_lines(self.record, width)
         prompts = list(entries(prompt_texts(self.prompts, width - _BESIDE), width))
         room = max(1, BRIEF_LINES - len(head) - len(body) - len(prompts) - 1)
         listed = [line for row in self.prepared.faults[:room] for line in entry("fault", described(row), width)]
@@ -55,7 +55,8 @@ class PlanView:
         more |= {"budget": self.fits} if self.fits else {}
         return json.dumps({**self.record, **more}, indent=2) + "\n"
 
-    def _head(self, width: int) -> list[str]:
+    def head(self, width: int = WIDTH) -> list[str]:
+        """Rows at fault and the budget, where there are any."""
         return head_lines(self.prepared.faults, self.prepared.rows, self.fits, width)
 
 

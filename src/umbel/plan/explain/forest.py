@@ -92,7 +92,7 @@ def _block(box: Box, line: Line, number: int, x: float, start: float, shade: int
     tall, wide = max(below - above, _SMALLEST), max(right - left, 0.5)
     name = {"run": f"run s{shade}", "own": "own", "rest": f"rest s{shade}"}[str(kind)]
     yield box_of(left, above, wide, tall, name, _title(line, number))
-    said = [one for one in _said(line, number, wide) if one][: max(0, int((tall - 4) // 15))]
+    said = _said(line, number, int((wide - 6) / _LETTER), int((tall - 4) // 15))
     first = above + tall / 2 + 4 - 7.5 * (len(said) - 1)
     for i, one in enumerate(said):
         yield text(left + wide / 2, first + 15 * i, one, f"inside {name.split()[0]} on{shade}", "middle")
@@ -110,21 +110,23 @@ def _title(line: Line, number: int) -> str:
     return f"{number}. {count(tokens, 'token')} that {count(rows, 'row')} share, {saved:,} saved{words}"
 
 
-def _said(line: Line, number: int, wide: float) -> Iterator[str]:
-    """What stands on a block of this width: the longest of each kind that fits; nothing where none does."""
-    room, rows, tokens = int((wide - 6) / _LETTER), short(line["rows"]), short(line["tokens"])
-    noun = "row" if line["rows"] == 1 else "rows"
+def _said(line: Line, number: int, room: int, lines: int) -> list[str]:
+    """What stands on a block that has room for so many `lines` of so many letters."""
+    rows, tokens, noun = short(line["rows"]), short(line["tokens"]), "row" if line["rows"] == 1 else "rows"
     if line["kind"] == "own":
-        yield _longest(room, f"{rows} {noun}, own tokens", f"{rows} {noun}", rows)
+        forms = [[f"{rows} {noun}, own tokens"], [f"{rows} {noun}"], [rows, noun]]
     elif line["kind"] == "rest":
-        branches = f"{short(line['branches'])} branch{'' if line['branches'] == 1 else 'es'}"
-        yield _longest(room, f"{branches} of {rows} {noun}", branches, short(line["branches"]))
+        branches = "branch" if line["branches"] == 1 else "branches"
+        many = short(line["branches"])
+        forms = [[f"{many} {branches} of {rows} {noun}"], [f"{many} {branches}"], [many, branches]]
     else:
-        sizes = f"{tokens} tokens × {rows} rows"
-        yield _longest(room, f"{number}: {sizes}", f"{number}: {tokens} × {rows}", str(number))
-        if line.get("text") and room >= 12:
-            yield shortened(line["text"], room)
+        sizes, words = f"{tokens} × {rows}", _first_words(line, room)
+        forms = [[f"{number}: {tokens} tokens × {rows} {noun}", *words], [f"{number}: {sizes}", *words]]
+        forms += [[str(number), sizes, *words], [str(number), sizes], [str(number)]]
+        forms = [form[:lines] for form in forms] if lines > 0 else []
+    return next((form for form in forms if len(form) <= lines and max(map(len, form)) <= room), [])
 
 
-def _longest(room: int, *texts: str) -> str:
-    return next((one for one in texts if len(one) <= room), "")
+def _first_words(line: Line, room: int) -> list[str]:
+    """The beginning of what a run is, where a word or two of it have room."""
+    return [shortened(line["text"], room - 2)] if line.get("text") and room >= 10 else []

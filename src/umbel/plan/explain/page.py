@@ -29,8 +29,9 @@ class Picture:
     runs: Sequence[Record] = ()
 
 
-def plan_page(record: Record, text: str, title: str) -> str:
-    """The page of a plan: `record` as `umbel plan --json` gives it, `text` as `umbel plan` prints it."""
+def plan_page(record: Record, text: str, title: str, head: Sequence[str] = ()) -> str:
+    """The page of a plan: `record` as `umbel plan --json` gives it, `text` as `umbel plan` prints it, `head` what is to
+    be said before all else: rows at fault, the budget."""
     seconds = record["seconds"]
     interval = f"{duration(seconds['low'])} to {duration(seconds['high'])}"
     saved, total = record["saved_prompt_tokens"], record["prompt_tokens"]
@@ -46,7 +47,7 @@ def plan_page(record: Record, text: str, title: str) -> str:
         exactness_tile(record["lossy"]),
     ]
     pictures = [forest_picture(record["tree"]), *_curves(record["curve"], record["kv_tokens"], record["chunk"])]
-    return render(title, tiles, pictures, record, text)
+    return render(title, tiles, pictures, {**record, "notes": [*head, *record["notes"]]}, text)
 
 
 def render(

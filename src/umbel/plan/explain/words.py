@@ -32,7 +32,10 @@ def put_words(
 def _text(line: Line, plan: Plan, workload: Workload, spell: Spell) -> str:
     start = line.end - line.tokens
     ids = workload.prompt(int(plan.forest.source[line.node]))[start : min(line.end, start + FIRST_TOKENS)]
-    text = " ".join(spell(ids.tolist()).replace("\ufffd", " ").split())
+    spelt = spell(ids.tolist()).replace("\ufffd", " ")
+    text = " ".join(spelt.split())
+    if text and start:  # it goes on, perhaps in the middle of a word
+        text = f"…{' ' if spelt[0].isspace() else ''}{text}"
     return shortened(text, more=line.tokens > FIRST_TOKENS) if text else ""
 
 
