@@ -14,6 +14,7 @@ from tests.engine.test_gpu_path import on_gpu_kernels, record_steps
 from tests.engine.test_speculation_of_models import rows_of
 from umbel.api import LLM, RequestOutput
 from umbel.config import EngineConfig
+from umbel.cost.cards import named
 from umbel.demo import path
 from umbel.engine import draft_model
 from umbel.engine.draft_model import ModelDrafter
@@ -146,10 +147,20 @@ def test_what_is_there_is_not_computed_again(model_dir: str) -> None:
     assert drafter._pages.take(drafter._pages.size and draft_model.KV_TOKENS // 4) is not None
 
 
+def test_the_memory_of_a_draft_is_taken_from_that_of_the_model(model_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of the draft's own pool, which holds a fixed number of tokens."""
+    monkeypatch.setattr("umbel.engine.local.machine_of", lambda device: named("h100"))
+    with LLM(model_dir, **SMALL, speculate=f"model:{model_dir}") as llm:  # type: ignore[arg-type]
+        spec = llm.spec
+        each = 2 * 4 * spec.n_layers * spec.n_kv_heads * spec.head_dim
+        taken = named("h100").memory_bytes - llm.engine.machine.memory_bytes
+    assert draft_model.KV_TOKENS * each <= taken <= 1.01 * draft_model.KV_TOKENS * each
+
+
 def test_a_draft_that_does_not_belong_to_the_model_is_refused(model_dir: str, tmp_path: Path) -> None:
     def refused(folder: Path, match: str) -> None:
-        with LLM(model_dir, **SMALL, speculate=f"model:{folder}") as llm, pytest.raises(UsageError, match=match):  # type: ignore[arg-type]
-            llm.generate([[5, 6]], SamplingParams(max_tokens=2))
+        with pytest.raises(UsageError, match=match):
+            LLM(model_dir, **SMALL, speculate=f"model:{folder}")  # type: ignore[arg-type]
 
     def changed(name: str, file: str, old: str, new: str) -> Path:
         folder = tmp_path / name

@@ -42,7 +42,7 @@ from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
-from umbel.spec.base import MOST, Constant, Setting
+from umbel.spec.base import MOST, Constant, Drafter, Kept, Setting
 from umbel.spec.measured import Measured
 from umbel.spec.priced import PricedDepth
 from umbel.technique import NONE
@@ -66,7 +66,7 @@ class Model:
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
-        self.drafting: dict[str, object] = {}  # what drafters keep from one loop to the next
+        self.drafting: dict[str, Kept] = {}  # what drafters keep from one loop to the next
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
             torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
@@ -138,13 +138,28 @@ def drafter_of(model: Model, plan: Plan) -> str:
 
 def build_speculate(model: Model, plan: Plan, meter: Meter, price: Price | None) -> Speculate | None:
     """The phase that has tokens proposed by the drafter that was asked for, or is the plan's; None where none is."""
-    asked, spec = drafter_of(model, plan), model.spec
+    asked = drafter_of(model, plan)
     if asked in NONE["speculate"]:
         return None
-    name, _, argument = asked.partition(":")
-    setting = Setting(spec.vocab_size, spec.max_positions, argument, model.config, model.tokenizer, model.drafting)
     depth = Constant(MOST) if price is None else PricedDepth(LivePrice(price, meter))
-    return Speculate(registry.load("drafter", name, setting), Measured(depth))
+    return Speculate(load_drafter(model, asked), Measured(depth))
+
+
+def load_drafter(model: Model, asked: str) -> Drafter:
+    """The drafter that an option names. Raises UsageError where it does not belong to the model."""
+    (name, _, argument), spec = asked.partition(":"), model.spec
+    setting = Setting(spec.vocab_size, spec.max_positions, argument, model.config, model.tokenizer, model.drafting)
+    drafter: Drafter = registry.load("drafter", name, setting)
+    return drafter
+
+
+def prepare_drafter(model: Model) -> int:
+    """Load what the drafter that was asked for keeps from one loop to the next, so that one that does not belong to the
+    model is refused before anything runs; returns the bytes of memory that it will take beside those it has."""
+    asked = model.config.speculate
+    if asked not in NONE["speculate"]:
+        load_drafter(model, asked)
+    return sum(kept.kv_bytes for kept in model.drafting.values())
 
 
 def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | None = None) -> KVStore:

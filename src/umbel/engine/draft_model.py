@@ -37,7 +37,9 @@ class DraftModel:
         _check_fits(self.model, setting)
         size = self.model.config.page_size
         self.n_pages = -(-KV_TOKENS // size)
-        self.runner: Runner = build_runner(self.model, build_store(self.model, self.n_pages, size))
+        store = build_store(self.model, self.n_pages, size)
+        self.kv_bytes = sum(part.nbytes for part in (*store.keys, *store.values))
+        self.runner: Runner = build_runner(self.model, store)
 
 
 class ModelDrafter:

@@ -11,7 +11,7 @@ from umbel.cost.devices import joined, shared_by
 from umbel.cost.history import History
 from umbel.cost.machine import Machine
 from umbel.cost.quantised import price_of
-from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload
+from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload, prepare_drafter
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
@@ -50,7 +50,10 @@ class LocalEngine:
             raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self.keeps_unfinished = True
         self.model = Model(_with_room_of(runner, config), computes=runner is None)
-        self.machine = shared_by(joined(machine_of(self.model.device), config.tensor_parallel_size), share)
+        reserved = prepare_drafter(self.model)  # before the memory that is left is looked at
+        machine = machine_of(self.model.device)
+        machine = machine.with_memory(max(machine.memory_bytes - reserved, 0))
+        self.machine = shared_by(joined(machine, config.tensor_parallel_size), share)
         self.history = _history(self.model, self.machine)
         self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
         self._given = runner

@@ -46,6 +46,12 @@ class Drafts:
         return self.begin[1:] - self.begin[:-1]
 
 
+class Kept(Protocol):
+    """What a drafter keeps for those of later loops; it takes `kv_bytes` of memory as it is used."""
+
+    kv_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a drafter is made with: the number of tokens in the model's vocabulary (None: not known), the most tokens
@@ -58,7 +64,7 @@ class Setting:
     argument: str = ""
     config: EngineConfig | None = None
     tokenizer: object | None = None
-    kept: dict[str, object] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
