@@ -103,7 +103,7 @@ def test_rows_may_name_the_model(place: Path, engine: FakeEngine) -> None:
     [
         (["--temprature", "1"], "--temperature"),
         (["--max-tokens", "0"], "--max-tokens: max_tokens=0: must be from 1"),
-        (["--temperature", "3"], "must be from 0 to 2"),
+        (["--temperature", "101"], "must be from 0 to 100"),
         (["--dtype", "float31"], "did you mean 'float32'"),
         (["--order", "sideways"], "input"),
         (["--chunk", "0"], "chunk=0"),

@@ -20,8 +20,9 @@ from umbel.cluster.frames import (
     read_frame,
     take_frames,
 )
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 
 

@@ -14,8 +14,8 @@ from tests.sched.drive import _mark
 from umbel.api import LLM
 from umbel.engine.intake import RequestOutput
 from umbel.errors import InvalidRequest
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import TokenLogprobs
 from umbel.runner.fake import FakeRunner, fake_logprob
 
 SCORED = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True, prompt_logprobs=2)

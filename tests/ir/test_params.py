@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
 
 from umbel.errors import InvalidRequest
+from umbel.ir import neutral
 from umbel.ir.body import CHAT, COMPLETION, PLAIN, params_from_body, refuse_unknown, unknown_fields
 from umbel.ir.limits import check_prompt_ids, check_token_ids
 from umbel.ir.params import SamplingParams
@@ -44,7 +46,7 @@ def test_good_values_pass() -> None:
         ({"top_k": -2}, "invalid_value"),
         ({"min_p": 1.01}, "invalid_value"),
         ({"seed": 2**63}, "invalid_value"),
-        ({"stop": ("a",) * 5}, "invalid_value"),
+        ({"stop": ("a",) * 65}, "invalid_value"),
         ({"stop": ("",)}, "invalid_value"),
         ({"stop": (7,)}, "invalid_type"),
         ({"stop": ("x" * 5_000,)}, "invalid_value"),
@@ -149,3 +151,75 @@ def test_huge_lists_are_refused_by_their_length_and_briefly() -> None:
 def test_none_asks_for_the_default() -> None:
     names = [each.name for each in dataclasses.fields(SamplingParams)]
     assert SamplingParams(**dict.fromkeys(names)) == SamplingParams()
+
+
+# vllm.SamplingParams of 0.11 with its defaults, written out; what was removed since is below it.
+VLLMS: dict[str, Any] = {
+    **{"n": 1, "presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "temperature": 1.0},
+    **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": None, "stop": None, "stop_token_ids": None, "ignore_eos": False},
+    **{"max_tokens": 16, "min_tokens": 0, "logprobs": None, "prompt_logprobs": None, "flat_logprobs": False},
+    **{
+        "detokenize": True,
+        "skip_special_tokens": True,
+        "spaces_between_special_tokens": True,
+        "logits_processors": None,
+    },
+    **{"include_stop_str_in_output": False, "truncate_prompt_tokens": None},
+    **{"output_text_buffer_length": 0, "bad_words": None},
+    **{
+        "structured_outputs": None,
+        "logit_bias": None,
+        "allowed_token_ids": None,
+        "extra_args": None,
+        "bad_words": None,
+    },
+    **{"best_of": None, "guided_decoding": None, "length_penalty": 1.0, "early_stopping": False},
+}
+
+
+def test_vllms_defaults_are_taken() -> None:
+    assert SamplingParams(**VLLMS) == SamplingParams(max_tokens=16)
+    assert SamplingParams.from_optional(**{**VLLMS, "temperature": None, "n": 2, "best_of": 2}) == SamplingParams(
+        n=2, max_tokens=16
+    )
+    assert SamplingParams(output_kind="FINAL_ONLY", bad_words=(), logit_bias={}, allowed_token_ids=[]) == DEFAULTS
+
+
+@pytest.mark.parametrize("name", sorted(neutral.CHECKS))
+def test_rows_and_python_take_the_same_values(name: str) -> None:
+    """One table: whatever a row may have, parameters may be made from, and the other way round."""
+    for value in (None, 0, 0.0, 1, 1.0, True, False, "", "none", "auto", [], {}, {"type": "text"}, ["text"], 0.5, "x"):
+        found = []
+        for make in (partial(SamplingParams, **{name: value}), partial(code_of, {name: value})):
+            try:
+                found.append(make())
+            except InvalidRequest as error:
+                found.append((error.code, error.param))
+        assert found[0] == found[1], value
+
+
+def code_of(fields: dict[str, Any]) -> SamplingParams:
+    return params_from_body(fields, PLAIN, DEFAULTS, None)
+
+
+def test_what_asks_for_something_is_refused_by_name() -> None:
+    for name, value in (
+        *(("presence_penalty", 0.5), ("structured_outputs", object()), ("logit_bias", {5: 1.0}), ("bad_words", ["a"])),
+        *(("guided_decoding", object()), ("output_kind", "DELTA"), ("allowed_token_ids", (1, 2)), ("best_of", 2)),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            SamplingParams(**{name: value})
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", name) and name in str(caught.value)
+    with pytest.raises(TypeError, match=r"no keyword 'temprature' \(did you mean 'temperature'\?\)"):
+        SamplingParams(temprature=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        SamplingParams(*range(30))  # type: ignore[arg-type]
+
+
+def test_clones_differ_in_what_was_changed() -> None:
+    params = SamplingParams(temperature=0.5, stop=("x",))
+    assert params.clone() == params and params.clone(seed=5) == SamplingParams(temperature=0.5, stop=("x",), seed=5)
+    with pytest.raises(InvalidRequest):
+        params.clone(n=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.n = 2  # type: ignore[misc]

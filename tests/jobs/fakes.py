@@ -13,10 +13,11 @@ from umbel.config import EngineConfig
 from umbel.cost.cards import named
 from umbel.errors import InvalidRequest
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
-from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.ir.request import Completion, Output
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops

@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from tests.jobs.fakes import FakeTokenizer, make_job, read_rows, write_rows
-from umbel.ir.request import Completion, Output, TokenLogprobs
+from umbel.ir.logprobs import TokenLogprobs
+from umbel.ir.request import Completion, Output
 from umbel.jobs.read.records import RowHead, Style
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer, text_offsets

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.ir.request import TokenLogprobs
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.scores import Scores, TokenScores
 
 Ints = NDArray[np.int64]

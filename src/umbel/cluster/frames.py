@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from umbel.ir.distinct import Distinct
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 
 HEAD = struct.Struct("<BQQ")  # kind, attempt, bytes that follow

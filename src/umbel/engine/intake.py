@@ -13,10 +13,11 @@ import numpy as np
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer

@@ -12,7 +12,8 @@ from umbel.engine.pairing import Continuation, Pairing
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.choices import Chosen, Score, check_choices
 from umbel.ir.contain import row_error
-from umbel.ir.params import SamplingParams, scoring_params
+from umbel.ir.params import SamplingParams
+from umbel.ir.scores import scoring_params
 from umbel.ir.workload import Workload
 from umbel.text.continuations import Continued
 

@@ -8,24 +8,12 @@ neutral value) passes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from umbel.ir.limits import (
-    MAX_LOGIT_BIAS,
-    MAX_LOGPROBS,
-    MAX_N,
-    MAX_REPETITION_PENALTY,
-    check_bool,
-    check_id_list,
-    check_int,
-    check_number,
-    check_token_ids,
-    refuse,
-    shown,
-)
+from umbel.ir.limits import MAX_LOGPROBS, check_bool, check_int, check_token_ids, refuse, shown
+from umbel.ir.neutral import CHECKS, REFUSED, unsupported
 from umbel.ir.params import SamplingParams
 
 SAMPLING_FIELDS = frozenset(f.name for f in fields(SamplingParams))
@@ -88,9 +76,9 @@ def params_from_body(
     params = replace(defaults, **given)
     if width is not None and params.stop_token_ids:
         check_token_ids(params.stop_token_ids, width, "stop_token_ids")
-    for name in _CHECKS.keys() & body.keys():
+    for name in CHECKS.keys() & body.keys():
         if body[name] is not None:
-            _CHECKS[name](name, body[name], params, width)
+            CHECKS[name](name, body[name], params.n, width)
     return params
 
 
@@ -141,132 +129,11 @@ def _echo(body: Mapping[str, Any], dialect: Dialect) -> bool:
     """Whether the answer is to begin with the prompt."""
     asked = body.get("echo")
     if asked and check_bool("echo", asked) and not dialect.echoes:
-        _unsupported("echo", asked, "only /v1/completions has it; prompt_logprobs gives the same numbers")
+        unsupported("echo", asked, "only /v1/completions has it; prompt_logprobs gives the same numbers")
     return bool(asked)
 
 
-Check = Callable[[str, Any, SamplingParams, int | None], None]
-
-
-def _unsupported(name: str, value: object, why: str = "not supported by this version") -> NoReturn:
-    refuse("unsupported_parameter", name, f"{name}={shown(value)}: {why}; remove the field")
-
-
-def _only(*neutral: object) -> Check:
-    """A check that accepts a field only with a value that asks for nothing."""
-
-    def check(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-        if not any(type(value) is type(v) and value == v for v in neutral):
-            _unsupported(name, value)
-
-    return check
-
-
-def _penalty(low: float, high: float, neutral: float, *, above_low: bool = False) -> Check:
-    def check(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-        if check_number(name, value, low, high, above_low=above_low) != neutral:
-            _unsupported(name, value)
-
-    return check
-
-
-def _best_of(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    check_int(name, value, 1, MAX_N)
-    if value < params.n:
-        refuse("invalid_value", name, f"best_of={value}: must be at least n={params.n}")
-    if value > params.n:
-        _unsupported(name, value, f"choosing the best of more samples than n={params.n} is not supported")
-
-
-def _logit_bias(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    if not isinstance(value, dict):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object of token id to bias")
-    for key, bias in value.items():
-        if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10):
-            refuse("invalid_value", name, f"{name} key {shown(key)}: must be a token id")
-        if width is not None:
-            check_token_ids([int(key)], width, name)
-        check_number(f"{name}[{key}]", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
-    if value:
-        _unsupported(name, value)
-
-
-def _bad_words(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    if not isinstance(value, list):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of strings")
-    if any(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        _ids(name, value, params, width)
-    if not all(isinstance(v, str) for v in value):
-        refuse("invalid_type", name, f"{name}: every entry must be a string")
-    if value:
-        _unsupported(name, value)
-
-
-def _ids(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    ids = check_id_list(name, value, 2**20)
-    if width is not None:
-        check_token_ids(ids, width, name)
-    if ids:
-        _unsupported(name, value)
-
-
-def _tools(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    if not isinstance(value, list):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of tools")
-    for i, tool in enumerate(value):
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            refuse(
-                "invalid_tool", f"{name}[{i}]", f'{name}[{i}]: must be {{"type": "function", "function": {{"name"}}}}'
-            )
-    if value:
-        _unsupported(name, value)
-
-
-def _response_format(name: str, value: Any, params: SamplingParams, width: int | None) -> None:
-    if not isinstance(value, dict):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object")
-    if value != {"type": "text"}:
-        _unsupported(name, value)
-
-
-_REFUSED = (
-    "structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structural_tag "
-    "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
-    "thinking_token_budget truncate_prompt_tokens mm_processor_kwargs kv_transfer_params repetition_detection "
-    "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
-)
-_NOTHING: tuple[object, ...] = ([], {}, "", False)
-_CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        "presence_penalty": _penalty(-2.0, 2.0, 0.0),
-        "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
-        "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
-        "length_penalty": _penalty(-100.0, 100.0, 1.0),
-        "best_of": _best_of,
-        "logit_bias": _logit_bias,
-        "bad_words": _bad_words,
-        "allowed_token_ids": _ids,
-        "logprob_token_ids": _ids,
-        "tools": _tools,
-        "functions": _only([]),
-        "tool_choice": _only("none", "auto"),
-        "function_call": _only("none", "auto"),
-        "response_format": _response_format,
-        "stream": _only(False),
-        "suffix": _only(""),
-        "modalities": _only(["text"]),
-        "detokenize": _only(True),
-        "spaces_between_special_tokens": _only(True),
-        "add_generation_prompt": _only(True),
-        "add_special_tokens": _only(True),
-        "continue_final_message": _only(False),
-        "use_beam_search": _only(False),
-        "early_stopping": _only(False),
-    }
-    | {name: _only(*_NOTHING) for name in _REFUSED.split()}
-)
-KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | _CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
+KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
 EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS
 SAMPLING_COLUMNS = SAMPLING_FIELDS | frozenset(
     (
@@ -275,5 +142,5 @@ SAMPLING_COLUMNS = SAMPLING_FIELDS | frozenset(
     )
 )
 """Columns that are read beside those of a prompt template; the other fields' names are common names of data."""
-OFTEN_MEANT = EFFECTIVE_FIELDS - frozenset(_REFUSED.split())
+OFTEN_MEANT = EFFECTIVE_FIELDS - REFUSED
 """Fields that a name that nothing reads may be a slip for."""

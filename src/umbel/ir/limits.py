@@ -11,13 +11,13 @@ import numpy as np
 from umbel.errors import InvalidRequest
 
 MAX_N = 16_384
-MAX_STOP = 4
+MAX_STOP = 64
 MAX_STOP_CHARS = 4_096
 MAX_STOP_TOKEN_IDS = 1_024
 MAX_LOGPROBS = 20
 MAX_INT = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
-MAX_TEMPERATURE = 2.0
+MAX_TEMPERATURE = 100.0
 MAX_REPETITION_PENALTY = 100.0
 MAX_LOGIT_BIAS = 100.0
 MAX_CUSTOM_ID_CHARS = 512
@@ -82,7 +82,7 @@ def check_bool(param: str, value: object) -> bool:
 
 
 def check_stop(value: object) -> tuple[str, ...]:
-    """The stop strings: one, or up to four; none of them empty."""
+    """The stop strings: one, or up to 64; none of them empty."""
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, (list, tuple)):

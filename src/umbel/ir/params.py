@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
+from umbel.ir.neutral import takes_neutral
 
 
+@takes_neutral
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """Sampling fields of a row, with vLLM's names and defaults (except `max_tokens`: None = up to the context end).
@@ -16,6 +19,10 @@ class SamplingParams:
     exists is a value the engine can run. `top_k` 0 and -1 both mean all tokens; `stop` may be given as one string;
     `logprobs` k asks for the chosen token and the k most likely ones, `prompt_logprobs` k for the same of the prompt's
     tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
+
+    Fields of vLLM that are not obeyed here (`presence_penalty`, `structured_outputs`, `logit_bias` ...) are taken with
+    the value that asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives
+    others.
     """
 
     n: int = 1
@@ -57,6 +64,15 @@ class SamplingParams:
             check_bool(name, getattr(self, name))
         self._check_lengths()
 
+    @classmethod
+    def from_optional(cls, **given: Any) -> SamplingParams:
+        """Parameters from fields of which some are None, which asks for the default. Raises InvalidRequest."""
+        return cls(**given)
+
+    def clone(self, **changes: Any) -> SamplingParams:
+        """The same parameters with some changed. Raises InvalidRequest."""
+        return replace(self, **changes)
+
     def _check_lengths(self) -> None:
         if self.max_tokens is not None:
             least = 1 if self.prompt_logprobs is None else 0
@@ -68,8 +84,3 @@ class SamplingParams:
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everyone else
-
-
-def scoring_params(n_prompt: int) -> SamplingParams:
-    """What asks for the log-probabilities of all tokens behind the first `n_prompt`, and for no answer."""
-    return SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=0, logprob_start_len=n_prompt)

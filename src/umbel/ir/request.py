@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.ir.branches import Branches
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 
 Message = dict[str, Any]
@@ -36,15 +37,6 @@ class RowError:
     def body(self) -> dict[str, Any]:
         """The OpenAI error object (without the status)."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
-    """The log-probability of one chosen token and of the most likely ones (id, logprob), best first."""
-
-    token_id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

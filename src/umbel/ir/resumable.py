@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from umbel.errors import UsageError
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Completion, TokenLogprobs
+from umbel.ir.request import Completion
 
 
 @dataclass(frozen=True, slots=True)

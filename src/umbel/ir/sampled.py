@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.ir.request import RowError, TokenLogprobs
+from umbel.ir.logprobs import TokenLogprobs
+from umbel.ir.request import RowError
 from umbel.ir.step import StepResult
 from umbel.ir.token_masks import DrawMasks
 

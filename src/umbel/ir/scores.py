@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.params import SamplingParams
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -35,3 +37,8 @@ class TokenScores:
     logprobs: Floats
     top_ids: Ints
     top_logprobs: Floats
+
+
+def scoring_params(n_prompt: int) -> SamplingParams:
+    """What asks for the log-probabilities of all tokens behind the first `n_prompt`, and for no answer."""
+    return SamplingParams(temperature=0.0, max_tokens=0, prompt_logprobs=0, logprob_start_len=n_prompt)

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import orjson
 
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Completion, TokenLogprobs
+from umbel.ir.request import Completion
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.stops import GRACE_SECONDS, Place
 from umbel.jobs.signals import Drain, StopSignal

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import TokenLogprobs
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable

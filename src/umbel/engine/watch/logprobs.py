@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from umbel.engine.watch.base import Surroundings, Watcher
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import TokenLogprobs
 from umbel.ir.sampled import Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.step import StepResult
 

@@ -13,8 +13,8 @@ from umbel.catalog import CATALOG
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.columns import Growable
 from umbel.ir.distinct import Distinct
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import TokenLogprobs
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 

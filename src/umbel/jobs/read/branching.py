@@ -11,8 +11,9 @@ from umbel.ir.branches import Branches
 from umbel.ir.choices import check_choices
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars
-from umbel.ir.params import SamplingParams, scoring_params
+from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message, Request
+from umbel.ir.scores import scoring_params
 from umbel.jobs.read.records import InputRow, n_chars_of
 from umbel.text.continuations import Continued, PromptText
 

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from umbel.ir.choices import Score
-from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.logprobs import TokenLogprobs
+from umbel.ir.request import Completion, Output, RowError
 from umbel.jobs.read.records import RowHead, Style
 from umbel.jobs.store import Result
 from umbel.jobs.write.gathering import ScoredRow

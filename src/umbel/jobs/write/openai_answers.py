@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from umbel.ir.request import Completion, Output, RowError, TokenLogprobs
+from umbel.ir.logprobs import TokenLogprobs
+from umbel.ir.request import Completion, Output, RowError
 from umbel.jobs.read.records import RowHead, Style
 
 _BROKEN = re.compile("(?:\ufffd)+".encode())

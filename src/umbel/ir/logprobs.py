@@ -1,0 +1,44 @@
+"""Log-probabilities of the tokens of an answer, by place: each is vLLM's mapping of token ids too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token's log-probability at one place. `rank` counts from 1, the most likely token; None for one that was chosen
+    from behind those that were asked for. `decoded_token` is its text, None where no tokenizer was at hand."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs(Mapping[int, Logprob]):
+    """The log-probability of one chosen token and of the most likely ones (id, logprob), best first.
+
+    As a mapping, token ids lead to their Logprob: the chosen one first, then the others, each once. `texts` are those
+    of the chosen token and of the others, where they are known.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    texts: tuple[str, ...] = field(default=(), compare=False)
+
+    def __getitem__(self, token_id: int) -> Logprob:
+        ids = [one for one, _ in self.top]
+        rank = ids.index(token_id) + 1 if token_id in ids else None
+        if rank is None and token_id != self.token_id:
+            raise KeyError(token_id)
+        text = self.texts[0 if token_id == self.token_id else rank or 0] if self.texts else None
+        return Logprob(self.logprob if token_id == self.token_id else self.top[(rank or 1) - 1][1], rank, text)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(dict.fromkeys([self.token_id, *(one for one, _ in self.top)]))
+
+    def __len__(self) -> int:
+        return len({self.token_id, *(one for one, _ in self.top)})

@@ -1,0 +1,202 @@
+"""Fields that other engines know and this one does not: each is taken with the value that asks for nothing, and refused
+by name with any other. One table for JSON rows, sampling parameters and calls from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
+
+from umbel.errors import nearest
+from umbel.ir.limits import (
+    MAX_LOGIT_BIAS,
+    MAX_N,
+    MAX_REPETITION_PENALTY,
+    check_id_list,
+    check_int,
+    check_number,
+    check_token_ids,
+    refuse,
+    shown,
+)
+
+T = TypeVar("T")
+Check = Callable[[str, Any, int, int | None], None]
+
+
+def unsupported(name: str, value: object, why: str = "not supported by this version") -> NoReturn:
+    """Raise InvalidRequest about a field that asks for what the engine does not do."""
+    refuse("unsupported_parameter", name, f"{name}={shown(value)}: {why}; remove the field")
+
+
+def _only(*neutral: object) -> Check:
+    """A check that accepts a field only with a value that asks for nothing."""
+
+    def check(name: str, value: Any, n: int, width: int | None) -> None:
+        if not any(type(value) is type(v) and value == v for v in neutral):
+            unsupported(name, value)
+
+    return check
+
+
+def _penalty(low: float, high: float, neutral: float, *, above_low: bool = False) -> Check:
+    def check(name: str, value: Any, n: int, width: int | None) -> None:
+        if check_number(name, value, low, high, above_low=above_low) != neutral:
+            unsupported(name, value)
+
+    return check
+
+
+def _best_of(name: str, value: Any, n: int, width: int | None) -> None:
+    check_int(name, value, 1, MAX_N)
+    if value < n:
+        refuse("invalid_value", name, f"best_of={value}: must be at least n={n}")
+    if value > n:
+        unsupported(name, value, f"choosing the best of more samples than n={n} is not supported")
+
+
+def _logit_bias(name: str, value: Any, n: int, width: int | None) -> None:
+    if not isinstance(value, dict):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object of token id to bias")
+    for key, bias in value.items():
+        digits = str(key) if type(key) is int else key  # as Python has them, where JSON has texts
+        if not (isinstance(digits, str) and digits.isascii() and digits.isdigit() and len(digits) <= 10):
+            refuse("invalid_value", name, f"{name} key {shown(key)}: must be a token id")
+        if width is not None:
+            check_token_ids([int(key)], width, name)
+        check_number(f"{name}[{key}]", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+    if value:
+        unsupported(name, value)
+
+
+def _bad_words(name: str, value: Any, n: int, width: int | None) -> None:
+    if not isinstance(value, list):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of strings")
+    if any(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        _ids(name, value, n, width)
+    if not all(isinstance(v, str) for v in value):
+        refuse("invalid_type", name, f"{name}: every entry must be a string")
+    if value:
+        unsupported(name, value)
+
+
+def _ids(name: str, value: Any, n: int, width: int | None) -> None:
+    ids = check_id_list(name, value, 2**20)
+    if width is not None:
+        check_token_ids(ids, width, name)
+    if ids:
+        unsupported(name, value)
+
+
+def _tools(name: str, value: Any, n: int, width: int | None) -> None:
+    if not isinstance(value, list):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of tools")
+    for i, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            refuse(
+                "invalid_tool", f"{name}[{i}]", f'{name}[{i}]: must be {{"type": "function", "function": {{"name"}}}}'
+            )
+    if value:
+        unsupported(name, value)
+
+
+def _response_format(name: str, value: Any, n: int, width: int | None) -> None:
+    if not isinstance(value, dict):
+        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object")
+    if value != {"type": "text"}:
+        unsupported(name, value)
+
+
+def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
+    """vLLM's RequestOutputKind: generate gives whole answers, whichever of CUMULATIVE and FINAL_ONLY is asked for."""
+    if getattr(value, "name", value) not in ("CUMULATIVE", "FINAL_ONLY"):
+        unsupported(name, value, "answers come whole; a session streams tokens")
+
+
+_NO_SUCH = (
+    "structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structural_tag "
+    "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
+    "thinking_token_budget truncate_prompt_tokens mm_processor_kwargs kv_transfer_params repetition_detection "
+    "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
+)
+REFUSED = frozenset(_NO_SUCH.split())
+"""Fields that nothing here does, whatever their value."""
+_NOTHING: tuple[object, ...] = ([], {}, "", False)
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "presence_penalty": _penalty(-2.0, 2.0, 0.0),
+        "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
+        "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
+        "length_penalty": _penalty(-100.0, 100.0, 1.0),
+        "best_of": _best_of,
+        "logit_bias": _logit_bias,
+        "bad_words": _bad_words,
+        "allowed_token_ids": _ids,
+        "logprob_token_ids": _ids,
+        "tools": _tools,
+        "functions": _only([]),
+        "tool_choice": _only("none", "auto"),
+        "function_call": _only("none", "auto"),
+        "response_format": _response_format,
+        "stream": _only(False),
+        "suffix": _only(""),
+        "modalities": _only(["text"]),
+        "detokenize": _only(True),
+        "spaces_between_special_tokens": _only(True),
+        "add_generation_prompt": _only(True),
+        "add_special_tokens": _only(True),
+        "continue_final_message": _only(False),
+        "use_beam_search": _only(False),
+        "early_stopping": _only(False),
+    }
+    | {name: _only(*_NOTHING) for name in sorted(REFUSED)}
+)
+"""By name; called with the name, the value, the row's `n` and the vocabulary's width where that is known."""
+_PYTHON_ONLY: Mapping[str, Check] = MappingProxyType(
+    {
+        "guided_decoding": _only(),
+        "flat_logprobs": _only(False),
+        "output_kind": _output_kind,
+        "output_text_buffer_length": _only(0),
+        "skip_clone": _only(False, True),
+        "skip_reading_prefix_cache": _only(False),
+        "priority": _only(0, [0]),
+        "tokenization_kwargs": _only({}),
+        "chat_template_content_format": _only("auto", "string", "openai"),
+    }
+)
+
+
+def check_neutral(owner: str, given: Mapping[str, Any], known: Iterable[str], n: int = 1) -> None:
+    """Check keywords of a Python call that are not obeyed; None asks for nothing, as null does in JSON. Raises
+    InvalidRequest for a value that asks for something, TypeError for a name that is in no table, with the nearest
+    `known` one."""
+    for name, value in given.items():
+        if name not in CHECKS and name not in _PYTHON_ONLY:
+            raise TypeError(f"{owner}: no keyword {name!r}{nearest(name, known)}")
+        if value is not None:
+            check = _PYTHON_ONLY.get(name) or CHECKS[name]
+            check(name, list(value) if isinstance(value, tuple) else value, n, None)
+
+
+def takes_neutral(made: type[T]) -> type[T]:
+    """A record that is also made from fields of other engines, where these ask for nothing."""
+    plain = made.__init__
+
+    @wraps(plain)
+    def init(self: T, *places: Any, **given: Any) -> None:
+        try:
+            plain(self, *places, **given)
+        except TypeError:  # rows of files have no such fields, and are many: they do not wait for a look at names
+            known = [f.name for f in fields(made)]  # type: ignore[arg-type]
+            others = {name: given.pop(name) for name in given.keys() - set(known)}
+            if not others:
+                raise
+            check_neutral(made.__name__, others, known, given.get("n") or 1)
+            plain(self, *places, **given)
+
+    made.__init__ = init  # type: ignore[assignment]
+    return made
