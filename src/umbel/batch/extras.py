@@ -25,7 +25,7 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
     when that cannot be done."""
     try:
         if kind_of(path) or is_stream(path):
-            with _open_stream(path) as stream:
+            with open_stream(path) as stream:
                 yield stream
             return
         target = follow(path)
@@ -40,7 +40,7 @@ def writing(option: str, path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"{option} {path}: cannot be written ({error.strerror or error})") from None
 
 
-def _open_stream(path: Path) -> BinaryIO:
+def open_stream(path: Path) -> BinaryIO:
     """Open a pipe or device for writing. An open stream of this process continues at its position, as opening it again
     would truncate its file."""
     found = _OPEN.fullmatch(str(path))

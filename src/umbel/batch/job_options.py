@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from umbel.ir.params import SamplingParams
 
 _INPUT = "Files or 'patterns*': JSON lines (also OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is stdin."
-_OUTPUT = "Where the answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow or .feather, by its name."
+_OUTPUT = "Where answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .feather; - is stdout, row by row."
 _PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
 _SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."

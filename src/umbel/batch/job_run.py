@@ -39,7 +39,7 @@ def run_job(
         with showing(job.progress, quiet=asked.output.quiet, verbose=asked.output.verbose):
             summary = job.run()
     say(closing(summary))
-    _write_summary(summary, asked.output.summary)
+    write_summary(summary, asked.output.summary)
     if recorder is not None and trace is not None:
         from umbel.batch.profile import show_profile
 
@@ -69,7 +69,8 @@ def _check_extras(asked: JobOptions, trace: Path | None) -> None:
             job = job.with_extra(option, path, begins)
 
 
-def _write_summary(result: Summary, path: Path | None) -> None:
+def write_summary(result: Summary, path: Path | None) -> None:
+    """Write the closing figures to a file, where one was asked for. Raises UsageError."""
     import orjson
 
     if path is not None:

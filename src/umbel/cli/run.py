@@ -11,6 +11,7 @@ from typing import Annotated
 
 from umbel.batch.declared import Option
 from umbel.batch.job_options import JobOptions, ViewOptions
+from umbel.cli.process import await_stops
 
 
 def run_command(
@@ -23,18 +24,21 @@ def run_command(
     """Run every row of FILE, or of several, through a model and write one answer per row.
 
     Every input row gives exactly one output row, an answer or a named error. Finished rows are kept in OUTPUT.umbel as
-    they come: after a crash or a stop, the same command continues.
+    they come: after a crash or a stop, the same command continues. With -o - they go to stdout as they come, and are
+    kept nowhere.
 
     \f
     Examples:
       umbel run tasks.jsonl -o answers.jsonl -m demo --temperature 0
       umbel run mail.csv -o labels.parquet -m Qwen/Qwen3-0.6B --chat --prompt 'Spam or not? {body}' --max-tokens 3
       umbel run tasks.jsonl -o answers.jsonl -m demo --deadline 30m
+      tail -f tasks.jsonl | umbel run - -o - -m demo --order finish | jq .text
 
     Exit codes: 0 all rows answered, 1 internal error, 2 usage (also an empty file), 3 some or all rows failed, 4 the
     input cannot be read, or --strict found a fault (nothing was run), 5 stopped by --deadline or
     --max-output-tokens-total (the output has an error row for each row that was not run; run again to go on), 6 does
-    not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a second Ctrl-C.
+    not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a second Ctrl-C. With -o -:
+    130 or 143 stopped, 141 the reader of the answers left.
     """
     if dry_run:
         from umbel.cli.plan import show_plan
@@ -47,10 +51,17 @@ def run_command(
 def _run(job: JobOptions, typed: Sequence[str], *, own_process: bool) -> int:
     """Run the job. Times count from the start of the process where it exists for this command only."""
     from umbel.batch.job_run import run_job
+    from umbel.jobs.paths import is_streamed
     from umbel.jobs.summary import closing_lines
 
     began = process_start() if own_process else time.monotonic()
     closing = partial(closing_lines, quiet=job.output.quiet)
+    if is_streamed(job.output.output):
+        from umbel.batch.stream_run import run_stream
+
+        if own_process:
+            await_stops(resumable=False)
+        return run_stream(job, began, closing).exit_code
     return run_job(job, began, last=own_process, closing=closing, typed=typed).exit_code
 
 

@@ -13,10 +13,11 @@ from umbel.jobs.store import JobStore
 def started(store: JobStore) -> datetime:
     """When the first run of this job began, or the time of SOURCE_DATE_EPOCH, by which jobs that are started at
     different times write the same bytes."""
-    return datetime.fromisoformat(_first(store, "started", _now().isoformat(timespec="seconds")))
+    return datetime.fromisoformat(_first(store, "started", now().isoformat(timespec="seconds")))
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """This moment, or the time of SOURCE_DATE_EPOCH."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.fromtimestamp(int(given)) if given.isdecimal() else datetime.now()
 

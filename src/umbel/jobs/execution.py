@@ -57,13 +57,13 @@ class Engine(Protocol):
 class RunningPart:
     """A part of which not all rows have an output yet (`left`): what is needed to write them."""
 
-    def __init__(self, part: JobPart, names: RowNames):
-        self.left = len(part.workload)
-        self.keys, self.params, self._places = part.workload.keys.tolist(), part.workload.params, part.places
+    def __init__(self, workload: Workload, names: RowNames, places: list[int] | None = None):
+        self.left = len(workload)
+        self.keys, self.params, self._places = workload.keys.tolist(), workload.params, places
         self._names, self._echoed = names, dict[int, list[int]]()
         if names.any_echoes:
             styles = ((row, names.style(self._place(row))) for row in range(self.left))
-            self._echoed = {row: part.workload.prompt(row).tolist() for row, style in styles if style == Style.ECHO}
+            self._echoed = {row: workload.prompt(row).tolist() for row, style in styles if style == Style.ECHO}
 
     def result(self, output: Output, renderer: Renderer, gathering: Gathering) -> Result | None:
         """What an output is stored as: a failure where it cannot be written, None where its row waits for others."""
@@ -183,7 +183,7 @@ class Execution:
         if found is None:
             return None
         part, names = found
-        self._running[self._begin(part)] = RunningPart(part, names)
+        self._running[self._begin(part)] = RunningPart(part.workload, names, part.places)
         return part.workload, part.plan
 
     def _next(self, *, wait: bool) -> tuple[JobPart, RowNames] | None:

@@ -28,6 +28,7 @@ _KINDS = MappingProxyType(
         stat.S_IFLNK: "a link",
     }
 )
+_FLOWING = frozenset({"a pipe", "a device"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,14 @@ def _target(output: Path) -> Path:
 def is_stream(path: Path) -> bool:
     """Whether a name stands for an open stream, such as /dev/stdout, whatever it leads to."""
     return _STREAMS.fullmatch(os.path.realpath(path.parent)) is not None
+
+
+def is_streamed(output: Path | None) -> bool:
+    """Whether an output is standard output, a pipe or a device, to which answers go as they come."""
+    try:
+        return output is not None and (str(output) == "-" or is_stream(output) or kind_of(output) in _FLOWING)
+    except (OSError, ValueError):
+        return False  # what is wrong with the name is said where files are checked
 
 
 def kind_of(path: Path, *, links: bool = False) -> str:

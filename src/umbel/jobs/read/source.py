@@ -97,15 +97,12 @@ class Source:
 
     def parser(self) -> RowParser:
         """The parser that makes rows from objects. Raises UsageError when the file cannot be opened."""
-        template = Template.parse(self.options.template) if self.options.template is not None else None
         found = format_of(self.path)
         if found.text:
             refuse_foreign(self.path, found.name)
-        system = self.options.system
-        asked = Template.parse(system, "--system", constant=True) if system is not None else None
-        parser = RowParser(self.options, self.notes, None, template, asked, table=found.table, file=self.file)
+        parser = parser_of(self.options, self.notes, table=found.table, file=self.file)
         if found is LINES:
-            parser.endpoint = find_endpoint(self.path) if template is None else None
+            parser.endpoint = find_endpoint(self.path) if parser.template is None else None
             parser.check_options()
         return parser
 
@@ -121,6 +118,13 @@ class Source:
         parser = self.parser()
         parser.first = first
         return format_of(self.path).read(self.path, parser)
+
+
+def parser_of(options: ReadOptions, notes: ReadNotes, *, table: bool = False, file: str | None = None) -> RowParser:
+    """A parser of rows, its templates read. Raises UsageError for one that cannot be read."""
+    template = None if options.template is None else Template.parse(options.template)
+    system = None if options.system is None else Template.parse(options.system, "--system", constant=True)
+    return RowParser(options, notes, None, template, system, table=table, file=file)
 
 
 def _batch(rows: Iterator[InputRow], size: int) -> list[InputRow]:

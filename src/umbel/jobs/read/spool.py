@@ -37,11 +37,18 @@ def readable(source: Path, directory: Path | None = None) -> Iterator[Path]:
     the end. "-" and the shell's pipes give JSON lines, plain or gzip, or Parquet; the format of a FIFO follows from its
     name, as for files. Raises UsageError for an input that cannot be read so, DiskFull.
     """
-    pipe = _open_pipe(source)
+    pipe = open_pipe(source)
     if pipe is None:
         check_file(source)
         yield source
         return
+    with copied(pipe, source, directory) as copy:
+        yield copy
+
+
+@contextmanager
+def copied(pipe: BinaryIO, source: Path, directory: Path | None = None) -> Iterator[Path]:
+    """The rest of an open pipe as a file, as `readable` gives it."""
     with pipe:
         copy = _copy(pipe, source, directory if directory is not None and directory.is_dir() else None)
     try:
@@ -50,7 +57,7 @@ def readable(source: Path, directory: Path | None = None) -> Iterator[Path]:
         copy.unlink(missing_ok=True)
 
 
-def _open_pipe(source: Path) -> BinaryIO | None:
+def open_pipe(source: Path) -> BinaryIO | None:
     """The pipe that a name stands for, open; None when it is anything else."""
     name = str(source)
     found = _DESCRIPTOR.fullmatch(name)

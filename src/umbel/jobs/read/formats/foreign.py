@@ -56,9 +56,15 @@ def refuse_foreign(path: Path, kind: str) -> None:
     """Raise InputError when a file that would be read as `kind` (a format of text) holds something else."""
     with open_bytes(path) as stream:
         head = stream.read(_HEAD_BYTES)
-    why = _foreign(head, kind, Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix.lower())
+    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
+    refuse_beginning(head, str(path), kind, suffix)
+
+
+def refuse_beginning(head: bytes, name: str, kind: str, suffix: str = "") -> None:
+    """`refuse_foreign` of an input that begins with `head`; `suffix` is the end of its name."""
+    why = _foreign(head, kind, suffix)
     if why is not None:
-        raise InputError(f"input {path}: is {why}; nothing was run")
+        raise InputError(f"input {name}: is {why}; nothing was run")
 
 
 def _foreign(head: bytes, kind: str, suffix: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,14 @@ _DEFAULT_ENDPOINT = "/v1/chat/completions"
 
 def find_endpoint(path: Path) -> str | None:
     """The url of an OpenAI batch file (the first known one in it), None for a file of plain rows."""
+    return endpoint_of(line for _, line in read_lines(path))
+
+
+def endpoint_of(lines: Iterable[Line]) -> str | None:
+    """`find_endpoint` of lines, of which no more are read than are needed."""
     enveloped: bool | None = None
-    lines = (line for _, line in read_lines(path) if isinstance(line, InvalidRequest) or line.strip())
-    for line in islice(lines, _SNIFF_LINES):
+    rows = (line for line in lines if isinstance(line, InvalidRequest) or line.strip())
+    for line in islice(rows, _SNIFF_LINES):
         item = _object_in(line) or {}
         if enveloped is None and item:
             enveloped = "body" in item or "url" in item or "method" in item

@@ -72,15 +72,22 @@ def read_lines(path: Path, cap: int = MAX_LINE_BYTES, *, blank: bool = False) ->
     passed over.
     """
     with open_bytes(path) as stream:
-        try:
-            lines = _bounded(stream, cap, blank=blank)
-            for number, line in islice(lines, 1):
-                yield number, line.removeprefix(BOM) if isinstance(line, bytes) else line
-            yield from lines
-        except InputError as error:
-            raise InputError(f"input {path}: {error}") from None
-        except OSError as error:
-            raise InputError(f"input {path}: reading failed: {error.strerror or error}") from error
+        yield from lines_in(stream, str(path), cap, blank=blank)
+
+
+def lines_in(
+    stream: BinaryIO, name: str, cap: int = MAX_LINE_BYTES, *, blank: bool = False
+) -> Iterator[tuple[int, Line]]:
+    """The lines of an input that is open, as `read_lines` gives them; `name` is what messages call it."""
+    try:
+        lines = _bounded(stream, cap, blank=blank)
+        for number, line in islice(lines, 1):
+            yield number, line.removeprefix(BOM) if isinstance(line, bytes) else line
+        yield from lines
+    except InputError as error:
+        raise InputError(f"input {name}: {error}") from None
+    except OSError as error:
+        raise InputError(f"input {name}: reading failed: {error.strerror or error}") from error
 
 
 def _bounded(stream: BinaryIO, cap: int, *, blank: bool) -> Iterator[tuple[int, Line]]:
