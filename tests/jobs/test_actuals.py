@@ -19,7 +19,7 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 from umbel.jobs.report.actuals import COURSE_POINTS, Recording
-from umbel.jobs.report.sums import fold, shares_at
+from umbel.jobs.report.sums import fold, shares_at, until
 from umbel.plan.explain.tree import lines_of_rows, shown_lines
 from umbel.plan.planner import make_plan
 
@@ -194,6 +194,18 @@ def test_a_job_that_was_cut_short_and_resumed_counts_every_row_once() -> None:
         assert sum(line["rows"] for line in sums["lines"] if line["parent"] == -1) == len(workload)
     assert (sums["parts"], sums["cut_short"]) == (3, 2)
     assert not left
+    assert sums["curve"]["steps"][-1] == pytest.approx(sums["planned"]["steps"])  # of parts cut short what was due
+    assert sums["curve"]["seconds"][-1] == pytest.approx(sums["planned"]["seconds"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends", "seconds"), [(0, [0], [0]), (5, [5], [10]), (7, [5, 7], [10, 12]), (9, [5, 8], [10, 13])]
+)
+def test_a_curve_ends_at_a_step(steps: float, ends: list[float], seconds: list[float]) -> None:
+    curve = {"steps": [5.0, 8.0], "seconds": [10.0, 13.0], "tokens": [2.0, 1.0]}
+    found = until(curve, steps)
+    assert (found["steps"], found["seconds"]) == (ends, seconds)
+    assert len(found["tokens"]) == len(ends) and until({name: [] for name in curve}, 3)["steps"] == []
 
 
 def test_a_part_that_never_ran_leaves_no_trace() -> None:

@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_record(name: str) -> None:
     wanted = [[run[key] for key in ("number", "rows", "tokens", "saved_tokens")] for run in runs(record["tree"])]
     assert listed == wanted
     assert [row[3] for row in listed] == sorted((row[3] for row in listed), reverse=True)
-    assert html.count("more shared run") == (len(listed) > LISTED)
+    assert (f"<summary>{len(listed) - LISTED} more</summary>" in html) == (len(listed) > LISTED)
 
 
 def test_a_run_that_goes_on_says_so() -> None:
@@ -149,7 +149,8 @@ def test_pale_blocks_say_how_many_branches_they_sum_up() -> None:
     record, html = planned(CANONICAL["many_groups"]())
     (rest,) = [line for line in record["tree"] if line["kind"] == "rest" and line["parent"] == -1]
     assert f"{rest['branches']} branches of {rest['rows']} rows" in html
-    assert "smaller branches summed up" in html
+    assert "smaller branches summed up" in html and "that each row has alone" in html
+    assert "smaller branches summed up" not in planned(CANONICAL["unrelated"]())[1]
 
 
 def test_axes_have_titles_of_their_own() -> None:

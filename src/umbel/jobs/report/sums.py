@@ -56,7 +56,9 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
         "due": _add(before.get("due"), due),
         "actual": _add(before.get("actual"), _actual(part, done)),
         "lines": _add_lines(before.get("lines", []), _lines(plan, part, shrink=closing and not whole)),
-        "curve": _append(before.get("curve"), plan["curve"]),
+        "curve": _append(
+            before.get("curve"), plan["curve"] if whole or not closing else until(plan["curve"], due["steps"])
+        ),
         "course": _continue(before.get("course", []), part["course"]),
         "lengths": added(before.get("lengths"), part["lengths"]),
         "reasons": _add(before.get("reasons"), part["reasons"]),
@@ -234,6 +236,17 @@ def _join(line: Sums, other: Mapping[str, Any]) -> None:
         line["branches"] = 1
     elif "rest" in (line["kind"], other["kind"]):
         line["kind"] = "rest"
+
+
+def until(curve: Mapping[str, list[float]], steps: float) -> dict[str, list[float]]:
+    """A predicted curve up to a step, in the middle of a stretch if need be."""
+    ends = curve["steps"]
+    last = next((i for i, end in enumerate(ends) if end >= steps), len(ends) - 1)
+    found = {name: column[: last + 1] for name, column in curve.items()}
+    if found["steps"] and ends[last] > steps:
+        seconds = float(np.interp(steps, [0.0, *ends], [0.0, *curve["seconds"]]))
+        found |= {"steps": [*ends[:last], steps], "seconds": [*curve["seconds"][:last], seconds]}
+    return found
 
 
 def _append(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> dict[str, list[float]]:

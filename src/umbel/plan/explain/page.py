@@ -21,12 +21,14 @@ LISTED = 6  # of the shared runs that stand open under the forest; the others ar
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A card of a page: a picture, its name, what it shows, and where it has them the `runs` that are listed below."""
+    """A card of a page: a picture, its name, what it shows, and where it has them the `runs` that are listed below and
+    the `kinds` of blocks that it explains."""
 
     name: str
     note: str
     svg: Markup
     runs: Sequence[Record] = ()
+    kinds: frozenset[str] = frozenset()
 
 
 def plan_page(record: Record, text: str, title: str, head: Sequence[str] = ()) -> str:
@@ -88,7 +90,8 @@ def forest_picture(tree: Sequence[Record]) -> Picture:
         "Every prompt is a column, its tokens run downwards. A block is a run of tokens that the rows above share, "
         "computed once instead of once for each: the stronger its colour, the more it saves."
     )
-    return Picture("Forest", note, forest(tree, label="prompts by row and token, shared runs as blocks"), runs(tree))
+    drawn = forest(tree, label="prompts by row and token, shared runs as blocks")
+    return Picture("Forest", note, drawn, runs(tree), frozenset(str(line["kind"]) for line in tree))
 
 
 def _curves(curve: Record, pool: int, chunk: int) -> list[Picture]:
