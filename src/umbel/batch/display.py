@@ -15,9 +15,10 @@ from rich.table import Table
 
 from umbel.batch.terminal import broken, columns_of, width_of
 from umbel.ir.plan import Plan
-from umbel.jobs.progress import Progress, Reading
+from umbel.jobs.progress import FirstWindow, Progress, Reading
 from umbel.jobs.summary import duration
-from umbel.plan.explain.text import count, explain, head_lines
+from umbel.plan.explain.text import count, explain, head_lines, note_lines, to_json
+from umbel.plan.explain.whole import whole_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
@@ -74,10 +75,23 @@ def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def show_plan(plan: Plan, *, verbose: bool = False) -> None:
-    """Print the plan, in a few lines unless `verbose`."""
+def show_plan(plan: Plan, window: FirstWindow | None = None, *, verbose: bool = False) -> None:
+    """Print the plan, in a few lines unless `verbose`; of a first `window` after what the whole input will take."""
     width = width_of(sys.stderr)
-    say(explain(plan, width).splitlines() if verbose else head_lines(plan, width))
+    if window is not None:
+        say(_whole(plan, window, width))
+    if verbose:
+        say(explain(plan, width).splitlines())
+    elif window is None:
+        say(head_lines(plan, width))
+
+
+def _whole(plan: Plan, window: FirstWindow, width: int) -> list[str]:
+    part = plan.estimates.rows / max(1, window.planned)  # a budget may let only some rows of the window begin
+    token_scale = None if window.share is None else 1 / max(window.share * part, 1e-12)
+    row_scale = (window.of_rows or 0) / max(1.0, window.rows * part)
+    head = whole_lines(to_json(plan), window.of_rows, row_scale, token_scale, width)
+    return [*head, *note_lines(plan.notes, width)]
 
 
 def say(lines: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
-from umbel.jobs.progress import Progress
+from umbel.jobs.progress import FirstWindow, Progress
 from umbel.jobs.read.names import RowNames
 from umbel.jobs.read.prepare import Window
 from umbel.jobs.read.records import ReadNotes, Style, note_texts
@@ -205,6 +205,9 @@ class Execution:
             if engine is None:
                 yield None
                 continue
+            if self._reading is not None and not self.progress.begun:
+                rows = self.progress.to_run or None
+                self.progress.window = FirstWindow(len(window.workload), window.rows, rows, window.share)
             self.progress.begun += window.runnable
             known = self.spans.lap("planning", plan or engine.plan_for(window.workload))
             share = window.runnable / len(window.workload)

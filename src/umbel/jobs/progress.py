@@ -36,6 +36,21 @@ class Reading:
     ending: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FirstWindow:
+    """What the first window of an input is of all that is to run.
+
+    `planned`: rows that its plan counts.
+    `rows`, `of_rows`: rows of the input in it, and in all; None while that is not known.
+    `share`: of the bytes of all rows; None where that is not known.
+    """
+
+    planned: int
+    rows: int
+    of_rows: int | None
+    share: float | None
+
+
 @dataclass(slots=True)
 class Progress:
     """The state of a job as it runs, written by the job and read by displays. `seconds` by phase fills as phases end.
@@ -45,6 +60,7 @@ class Progress:
         take `planned_seconds`.
     `ran`: those finished.
     `ending`: as in Reading.
+    `planned` gets the first plan, and of a job in windows what it is a plan of.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -63,7 +79,8 @@ class Progress:
     starved_seconds: float = 0.0
     stats: Callable[[], Stats] = Stats
     left: Callable[[], Left] = Left
-    planned: Callable[[Plan], None] = lambda plan: None
+    planned: Callable[[Plan, FirstWindow | None], None] = lambda plan, window: None
+    window: FirstWindow | None = None
     _since: float = 0.0
     _told: bool = False
 
@@ -78,7 +95,7 @@ class Progress:
         """Pass the plan to `planned`, once: of a job in windows the first one's."""
         if not self._told:
             self._told = True
-            self.planned(plan)
+            self.planned(plan, self.window)
 
     def stop(self, ending: int) -> None:
         """A stop was asked for, and so many rows go on to their end."""

@@ -42,12 +42,14 @@ class Window:
     `workload`, `names`: the rows that can run, and their names.
     `faults`: the rows that cannot.
     `open_ended`: how many rows have no `max_tokens`, so may run to the end of the context.
+    `share`: of the bytes of all rows that are to run, those of this window; None where that is not known.
     """
 
     workload: Workload
     names: RowNames
     faults: list[InputRow]
     open_ended: int
+    share: float | None = None
 
     @property
     def runnable(self) -> int:

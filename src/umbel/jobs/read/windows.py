@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -114,7 +114,8 @@ class Grouped:
                 builder, rows = self.builder(), np.sort(order[start:end])
                 for at in range(0, len(rows), BATCH_ROWS):
                     builder.take(self._believed(files, rows[at : at + BATCH_ROWS]))
-                yield builder.build()
+                share = float(n_bytes[start:end].sum()) / max(1.0, float(n_bytes.sum()))
+                yield replace(builder.build(), share=share)
 
     def _believed(self, files: LineFiles, rows: NDArray[np.int64]) -> list[InputRow]:
         """The rows of these numbers, read again where the file was touched meanwhile."""
