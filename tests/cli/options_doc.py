@@ -42,6 +42,8 @@ def _parts(parser: argparse.ArgumentParser) -> Iterator[str]:
         if rows:
             title = (group.title or "").capitalize()
             yield f"\n| {title} | |\n| --- | --- |\n" + "".join(rows)
+        if rows and group.description:
+            yield f"\n`{group.description.removeprefix('e.g. ')}`\n"
 
 
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:

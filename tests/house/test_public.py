@@ -12,4 +12,5 @@ def test_public_names() -> None:
 
 
 def test_commands() -> None:
-    assert list(COMMANDS) == ["run", "plan", "sim", "doctor", "report", "status", "export", "clean", "bench", "verify"]
+    names = "run plan sim doctor report status export clean bench verify completion"
+    assert list(COMMANDS) == names.split()

@@ -2,7 +2,7 @@
 
 A parameter is `name: Annotated[type, Option(...)] = default` or `Argument(...)`. One whose type is a dataclass stands
 for all of its fields, which are written the same way; the first line of its docstring is the heading of these options
-in the help.
+in the help, and what it says behind "Example:" stands below.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredOption:
-    """An option or argument as a command declares it, under the `heading` of its group ("" for none)."""
+    """An option or argument as a command declares it, under the `heading` of its group ("" for none), of which there
+    may be an `example`."""
 
     name: str
     kind: Any
     told: Argument | Option
     default: Any
     heading: str
+    example: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,19 +70,18 @@ class DeclaredOption:
         return self.told.names or (f"--{self.name.replace('_', '-')}",)
 
 
-def declared(taker: Callable[..., Any], heading: str = "") -> list[DeclaredOption]:
+def declared(taker: Callable[..., Any], heading: str = "", example: str = "") -> list[DeclaredOption]:
     """All options that a command, or a group of them, takes, in order."""
     hints, found = get_type_hints(taker, include_extras=True), list[DeclaredOption]()
     if isinstance(taker, type):  # a group, whose parameters are its fields
-        hints = get_type_hints(taker, include_extras=True)
         defaults = {f.name: Parameter.empty if f.default is MISSING else f.default for f in fields(taker)}
     else:
         defaults = {name: parameter.default for name, parameter in signature(taker).parameters.items()}
     for name, default in defaults.items():
         if get_origin(hints[name]) is Annotated:
-            found.append(DeclaredOption(name, *get_args(hints[name]), default, heading))
+            found.append(DeclaredOption(name, *get_args(hints[name]), default, heading, example))
         elif _is_group(hints[name]):
-            found += declared(hints[name], _heading(hints[name]))
+            found += declared(hints[name], *_told(hints[name]))
     return found
 
 
@@ -88,8 +89,10 @@ def _is_group(hint: Any) -> bool:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
-def _heading(group: type) -> str:
-    return cleandoc(group.__doc__ or "").partition("\n")[0].rstrip(".")
+def _told(group: type) -> tuple[str, str]:
+    """The heading of a group, and its example, which is the end of its docstring."""
+    about, _, example = cleandoc(group.__doc__ or "").partition("\n\nExample: ")
+    return about.partition("\n")[0].rstrip("."), example
 
 
 def gathered(taker: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,10 @@ Several = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Engine: how answers are computed; what is not given follows from the data, the model and the machine."""
+    """Engine: how answers are computed; what is not given follows from the data, the model and the machine.
+
+    Example: --dtype float32 --kv-tokens 200000 --speculate lookup
+    """
 
     dtype: Dtype = "auto"
     device: Device = "auto"

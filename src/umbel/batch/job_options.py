@@ -38,7 +38,10 @@ _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """Sampling, for rows that do not set it themselves."""
+    """Sampling, for rows that do not set it themselves.
+
+    Example: --temperature 0.7 --top-p 0.9 --max-tokens 200 --stop END
+    """
 
     max_tokens: Annotated[
         int | None,
@@ -85,7 +88,10 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """Prompts and how the input is read."""
+    """Prompts and how the input is read.
+
+    Example: --prompt 'Is it spam? {body}' --system @rules.txt --chat --id mail
+    """
 
     prompt: Annotated[str | None, Option(help=_PROMPT, written=True)] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
@@ -101,7 +107,10 @@ class ReadingOptions:
 
 @dataclass(frozen=True, slots=True)
 class BudgetOptions:
-    """Budget: what fits best is done first; the same command goes on later."""
+    """Budget: what fits best is done first; the same command goes on later.
+
+    Example: --deadline 2h --grace 30s
+    """
 
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.", metavar="TIME")] = None
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None
@@ -117,7 +126,10 @@ class BudgetOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Output."""
+    """Output.
+
+    Example: -o answers.parquet --errors failed.jsonl --summary figures.json
+    """
 
     output: Annotated[Path | None, Option("-o", "--output", "--output-file", help=_OUTPUT)] = None
     errors: Annotated[Path | None, Option(help=_ERRORS)] = None
@@ -143,7 +155,10 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """The plan (umbel plan, or with --dry-run)."""
+    """The plan (umbel plan, or with --dry-run).
+
+    Example: --machine h200 --html plan.html --open
+    """
 
     machine: Annotated[str, Option(help=f"The machine to plan for: {MACHINE}")] = "this"
     tokenizer: Annotated[Path | None, Option(help=_TOKENIZER)] = None

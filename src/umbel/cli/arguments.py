@@ -94,7 +94,8 @@ def _fill(parser: argparse.ArgumentParser, options: Sequence[DeclaredOption]) ->
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     for option in options:
         if option.heading not in groups:
-            groups[option.heading] = parser.add_argument_group(option.heading)
+            example = f"e.g. {option.example}" if option.example else None
+            groups[option.heading] = parser.add_argument_group(option.heading, example)
     return [_add(groups[option.heading] if option.names else parser, option) for option in options]
 
 

@@ -27,6 +27,7 @@ COMMANDS = MappingProxyType(
         "clean": ("umbel.cli.status", "clean_command", "Remove what a complete job has left beside its output."),
         "bench": ("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
         "verify": ("umbel.cli.verify", "verify_command", "Check an output file against its input."),
+        "completion": ("umbel.cli.completion", "completion_command", "Print a script that completes in a shell."),
     }
 )
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str], *, own_process: bool) -> int:
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [given[1], "--help"]
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if given else USAGE
@@ -96,7 +99,10 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {brief}" for name, (_, _, brief) in COMMANDS.items()]
     head = ["Usage: umbel COMMAND ...", "", "The batch query engine for large language models.", "", "Commands:"]
-    tail = ["", "umbel COMMAND --help shows a command's options; umbel --version the version."]
+    tail = ["", "umbel COMMAND --help, or umbel help COMMAND, shows a command's options; umbel --version the version."]
+    tail += [
+        "Exit codes of every command: 0 done, 1 internal error, 2 usage, 130 Ctrl-C, 141 the reader of the output left."
+    ]
     return "\n".join([*head, *lines, *tail])
 
 

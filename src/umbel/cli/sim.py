@@ -52,6 +52,13 @@ def sim_command(
 
     Runs the production scheduler; only the model is replaced, by its price. Saving is 1 - computed / prompt tokens,
     where what a cache lost and computed again counts as computed.
+
+    \f
+    Examples:
+      umbel sim tasks.jsonl -m demo --machine h200
+      umbel sim synthetic:prefix=2000,remainder=200,degree=16,rows=6400,output=100 -m llama-3.1-8b --machine h200
+
+    Exit codes: 0, 2 usage, 4 the input cannot be read, 6 a row does not fit the machine.
     """
     from umbel.batch.reading import LateTokenizer
     from umbel.cost.devices import machine_of
