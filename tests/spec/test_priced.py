@@ -72,6 +72,20 @@ def test_the_choice_does_not_flip_with_every_step() -> None:
     assert len({tuple(found[i : i + REVIEW]) for i in range(40, 80, REVIEW)}) <= 2
 
 
+def test_what_a_token_must_be_does_not_depend_on_what_others_were() -> None:
+    """By price a token pays that comes true two times in ten: also behind steps of which nothing was known, and ones in
+    which all were nearly certain."""
+    depth, step, kept = PricedDepth(Flat(token=2e-5), ticking(0.0)), decoding(8), []
+    for each in [[]] * REVIEW, [[0.97] * 4] * REVIEW, [[0.5]] * REVIEW, [[0.02]] * REVIEW:
+        for _ in range(40):
+            if depth.most(step).any():
+                for drafts in each:
+                    kept.append(depth.keep(np.arange(8), drafts_of([drafts] * 8)).sum().item())
+    per_kind = [set(kept[i : i + REVIEW]) for i in range(0, len(kept), REVIEW)]
+    assert {32} in per_kind and {8} in per_kind and per_kind[-1] == {0}
+    assert per_kind.count({8}) >= 39, "tokens that pay were left out for a while"
+
+
 def asked_in(depth: PricedDepth, step: Decoding, drafts: Drafts, steps: int, *, learns: bool = True) -> list[bool]:
     """In which of so many steps samples were asked for; all tokens that were kept come true, if it learns of it."""
     asked = []

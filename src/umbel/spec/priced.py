@@ -115,14 +115,17 @@ class PricedDepth:
             self._offers[g] = self._offers[g].joined(found) if g in self._offers else found
 
     def _reprice(self, decoding: Decoding, chances: Floats) -> None:
-        """Find the least of these chances that pays, one above 1 where none does, and go a part of the way there."""
+        """Find the chance that a token must have to pay beside the best of these, which is above 1 where none can, and
+        go a part of the way there."""
         if self._prices.renewed():
             self._curves.clear()
         step, falling = _step_of(decoding), np.sort(chances)[::-1]
-        plain, more = self._cost(step, np.arange(len(chances) + 1.0))
-        speed = (step.samples + np.append(0.0, np.cumsum(falling))) / (plain + more)
+        plain, more = self._cost(step, np.arange(len(chances) + 2.0))
+        speed = (step.samples + np.append(0.0, np.cumsum(falling))) / (plain + more[:-1])
         best = int(speed.argmax())
-        worth = float(falling[best - 1]) if speed[best] > speed[0] * LEAST_GAIN else NEVER
+        worth = min(float((more[best + 1] - more[best]) * speed[best]), NEVER)
+        if best:
+            worth = min(worth, float(falling[best - 1]))
         self._worth = worth if self._worth > 1 else STEADY * self._worth + (1 - STEADY) * worth
 
     def _judge(self, decoding: Decoding, chances: Floats, *, offered: bool) -> None:
@@ -133,10 +136,10 @@ class PricedDepth:
         gain = log((1 + chances.sum() / step.samples) * plain / (plain + more[0] + self._own))
         self._gain = STEADY * self._gain + (1 - STEADY) * gain if self._reviews else gain
         self._reviews += 1
-        if not offered:  # as nothing is known yet
-            self._pause(REST_LEAST)
-        elif self._gain > log(LEAST_GAIN):
+        if self._gain > log(LEAST_GAIN):
             self._rest = REST_LEAST
+        elif not len(chances):  # as nothing is known yet, or little
+            self._pause(2 * REST_LEAST if offered else REST_LEAST)
         elif self._reviews >= TRIAL:
             self._pause(self._rest)
             self._rest = min(2 * self._rest, REST_MOST)
