@@ -59,7 +59,7 @@ def rows_of(kind: str, count: int) -> list[dict[str, Any]]:
 def readings(source: Path, output: Path, model: str) -> tuple[list[tuple[float, Reading]], float]:
     """What a job said while it ran, each with its time, and when it was over."""
     engine = EngineOptions(dtype="float32", threads=1)
-    asked = JobOptions(model, [str(source)], engine=engine, output=OutputOptions(output))
+    asked = JobOptions(model, [str(source)], engine=engine, output=OutputOptions(str(output)))
     job = build_job(asked, (InputFile.of(source),))
     found: list[tuple[float, Reading]] = []
     over = threading.Event()

@@ -88,7 +88,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
             write_rows(source, asked.rows, ids=ids, columns=columns)
-            options = JobOptions(asked.model, [str(source)], output=OutputOptions(output))
+            options = JobOptions(asked.model, [str(source)], output=OutputOptions(str(output)))
             job = build_job(options, (InputFile.of(source),))
             engine = InstantEngine(asked.model)
             job.load = lambda engine=engine: engine

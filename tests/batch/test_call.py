@@ -147,9 +147,9 @@ def test_every_option_of_the_command_is_a_keyword() -> None:
     for option in options:
         for name in option.names if option.name not in PLACED else ():
             assert not name.startswith("--") or known[name[2:].replace("-", "_")] is option
-    asked = job_options("demo", ["in.jsonl"], Path("out.jsonl"), {})
+    asked = job_options("demo", ["in.jsonl"], "out.jsonl", {})
     assert asked.sampling == JobOptions("demo").sampling and asked.engine == JobOptions("demo").engine
-    assert asked.file == ["in.jsonl"] and asked.output.output == Path("out.jsonl")
+    assert asked.file == ["in.jsonl"] and asked.output.output == "out.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_every_option_of_the_command_is_a_keyword() -> None:
 )
 def test_values_as_python_has_them(keyword: str, value: object, found: tuple[str, str, object]) -> None:
     group, name, wanted = found
-    asked = job_options("demo", ["in.jsonl"], Path("out.jsonl"), {keyword: value})
+    asked = job_options("demo", ["in.jsonl"], "out.jsonl", {keyword: value})
     assert getattr(getattr(asked, group), name) == wanted
 
 
@@ -197,7 +197,7 @@ def test_values_as_python_has_them(keyword: str, value: object, found: tuple[str
 )
 def test_keywords_that_cannot_be(given: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        job_options("demo", ["in.jsonl"], Path("out.jsonl"), given)
+        job_options("demo", ["in.jsonl"], "out.jsonl", given)
 
 
 def test_mistakes_are_told_in_names_of_python(source: Path, model: str, tmp_path: Path) -> None:

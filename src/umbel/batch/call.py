@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from umbel.batch.declared import declared, python_name
@@ -44,7 +43,7 @@ def run(
     began = time.monotonic()
     with in_names_of_python():
         sources = [source] if isinstance(source, str | os.PathLike) else source
-        asked = job_options(model, [os.fspath(one) for one in sources], Path(out), {"prompt": prompt, **options})
+        asked = job_options(model, [os.fspath(one) for one in sources], os.fspath(out), {"prompt": prompt, **options})
         summary = run_job(asked, began, last=False, closing=_only_notes(asked.output.quiet))
     if summary.status == "drained":
         raise JobStopped(summary)

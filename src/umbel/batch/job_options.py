@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from umbel.ir.budget import Budget
     from umbel.ir.params import SamplingParams
 
-_INPUT = "Files or 'patterns*': JSON lines (also OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt; .gz, .zst; - is stdin."
+_INPUT = "Files, 'patterns*', URIs: JSON lines (also OpenAI), JSON, CSV, TSV, Parquet, Arrow, .txt, packed; - is stdin."
 _OUTPUT = "Where answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .feather; - is stdout, row by row."
 _PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
 _SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
@@ -131,7 +131,7 @@ class OutputOptions:
     Example: -o answers.parquet --errors failed.jsonl --summary figures.json
     """
 
-    output: Annotated[Path | None, Option("-o", "--output", "--output-file", help=_OUTPUT)] = None
+    output: Annotated[str | None, Option("-o", "--output", "--output-file", help=_OUTPUT, metavar="FILE")] = None
     errors: Annotated[Path | None, Option(help=_ERRORS)] = None
     order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input"
     summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None
@@ -147,10 +147,10 @@ class OutputOptions:
 
     @property
     def target(self) -> Path:
-        """Where the answers go. Raises UsageError when that was not said."""
+        """The file for the answers. Raises UsageError when it was not said."""
         if self.output is None:
             raise UsageError("-o/--output is missing; see umbel run --help")
-        return self.output
+        return Path(self.output.removeprefix("file://"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class JobOptions:
         found = [*(self.file or ()), *(self.input_file or ())]
         if not found:
             raise UsageError("give an input: umbel run FILE -o OUT --model M")
-        return expanded(found, [path for path in (self.output.output, self.output.errors) if path is not None])
+        return expanded(found, [Path(path) for path in (self.output.output, self.output.errors) if path is not None])
 
     @property
     def title(self) -> str:
@@ -213,7 +213,7 @@ class JobOptions:
     def files(self) -> str:
         """The names of the input and, where there is one, the output, for people."""
         output = self.output.output
-        return self.title if output is None else f"{self.title} to {output.name}"
+        return self.title if output is None else f"{self.title} to {Path(output).name}"
 
     @property
     def config(self) -> EngineConfig:

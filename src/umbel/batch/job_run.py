@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from umbel.batch.job_options import JobOptions
 from umbel.batch.job_setup import build_job
 from umbel.jobs.paths import check_paths
 from umbel.jobs.read.spool import opened
+from umbel.jobs.remote import is_uri, public_name
 from umbel.jobs.summary import Summary
+from umbel.jobs.write.remote_output import RemoteOutput
 
 if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
@@ -30,6 +33,10 @@ def run_job(
     `time.monotonic`; `last` says that the process ends with the job; `closing` makes the lines that are shown at the
     end; `typed` are the words of the command behind `umbel`. Raises UmbelError."""
     asked.check()
+    remote = RemoteOutput(asked.output.output) if is_uri(asked.output.output or "") else None
+    if remote is not None:
+        remote.prepare(fresh=asked.output.fresh)
+        asked = replace(asked, output=replace(asked.output, output=str(remote.local)))
     trace = _trace_path(asked)
     _check_extras(asked, trace)
     recorder = None if trace is None else _recorder(began)
@@ -38,6 +45,9 @@ def run_job(
         job.began, job.last = began, last
         with showing(job.progress, quiet=asked.output.quiet, verbose=asked.output.verbose):
             summary = job.run()
+    if remote is not None and summary.status != "drained":
+        remote.publish()
+        summary = replace(summary, output=public_name(remote.uri))
     say(closing(summary))
     write_summary(summary, asked.output.summary)
     if recorder is not None and trace is not None:
@@ -63,7 +73,7 @@ def _trace_path(asked: JobOptions) -> Path | None:
 
 def _check_extras(asked: JobOptions, trace: Path | None) -> None:
     """Raise UsageError when a file that was asked for beside the answers would overwrite another."""
-    job = check_paths(list(map(Path, asked.sources)), asked.output.target)
+    job = check_paths([Path(name) for name in asked.sources if not is_uri(name)], asked.output.target)
     for option, path, begins in (("--summary", asked.output.summary, SUMMARY), ("--profile", trace, TRACE)):
         if path is not None:
             job = job.with_extra(option, path, begins)

@@ -24,7 +24,7 @@ _TYPES: Mapping[type, tuple[type, str]] = {
 _UNLIKE = "no_"  # begins the name of a flag that turns something off
 
 
-def job_options(model: str, sources: Sequence[str], output: Path, given: Mapping[str, object]) -> JobOptions:
+def job_options(model: str, sources: Sequence[str], output: str, given: Mapping[str, object]) -> JobOptions:
     """The job that a call asks for. Raises UsageError for a keyword that is no option, one given twice under two names,
     or a value of another type."""
     options = {option.name: option for option in declared(JobOptions)}

@@ -31,6 +31,7 @@ from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, note_texts
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import open_source
 from umbel.jobs.read.spool import copied, open_pipe, opened
+from umbel.jobs.remote import is_uri
 from umbel.jobs.stream import CheckedRows, Stream
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
@@ -132,13 +133,14 @@ def _check_options(asked: JobOptions) -> None:
             f"{names[0]}: not where answers go to {asked.output.target} as they come and nothing is kept; give a file"
         )
     if asked.output.summary is not None:
-        JobPaths(tuple(map(Path, asked.sources)), None).with_extra("--summary", asked.output.summary, SUMMARY)
+        inputs = tuple(Path(name) for name in asked.sources if not is_uri(name))
+        JobPaths(inputs, None).with_extra("--summary", asked.output.summary, SUMMARY)
 
 
 @contextmanager
 def _rows(names: Sequence[str], forms: _Forms) -> Iterator[Iterator[InputRow]]:
     """The rows of an input; those of a single pipe as they come."""
-    pipe = open_pipe(Path(names[0])) if len(names) == 1 else None
+    pipe = open_pipe(Path(names[0])) if len(names) == 1 and not is_uri(names[0]) else None
     if pipe is not None:
         with tempfile.TemporaryDirectory(prefix=".umbel-input-") as directory:
             yield _from_pipe(cast(BufferedReader, pipe), Path(names[0]), Path(directory), forms)

@@ -181,8 +181,9 @@ def _check_rows(prepared: Prepared, source: str, *, strict: bool) -> None:
 
 def _check_page(html: Path, files: Sequence[str]) -> None:
     from umbel.batch.extras import check_page
+    from umbel.jobs.remote import is_uri
 
-    check_page(html, sources=[Path(file) for file in files])
+    check_page(html, sources=[Path(file) for file in files if not is_uri(file)])
 
 
 def _write_page(html: Path, shown: PlanView, title: str, *, show: bool) -> None:

@@ -11,7 +11,7 @@ from umbel.batch.declared import Argument, Option
 
 
 def report_command(
-    output: Annotated[Path, Argument(metavar="OUT", help="The output of a run.")],
+    output: Annotated[str, Argument(metavar="OUT", help="The output of a run.")],
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
     open_page: Annotated[bool, Option("--open", help="Show the page in a browser [OUT.html].")] = False,
@@ -24,14 +24,16 @@ def report_command(
     """
     from umbel.batch.extras import check_page, write_page
     from umbel.batch.terminal import show, width_of
+    from umbel.jobs.remote import file_name, is_uri
     from umbel.jobs.report.report import read_report
     from umbel.jobs.report.text import brief_text, report_text
+    from umbel.jobs.write.remote_output import place_of
 
     if html is None and open_page:
-        html = output.with_name(f"{output.name}.html")
+        html = Path(f"{output}.html") if not is_uri(output) else Path(f"{file_name(output)}.html")
     if html is not None:
-        check_page(html, output=output)
-    report = read_report(output)
+        check_page(html, output=place_of(output))
+    report = read_report(place_of(output))
     if html is not None:
         from umbel.jobs.report.page import report_page
 

@@ -56,7 +56,7 @@ def _run(job: JobOptions, typed: Sequence[str], *, own_process: bool) -> int:
 
     began = process_start() if own_process else time.monotonic()
     closing = partial(closing_lines, quiet=job.output.quiet)
-    if is_streamed(job.output.output):
+    if job.output.output is not None and is_streamed(job.output.target):
         from umbel.batch.stream_run import run_stream
 
         if own_process:

@@ -13,7 +13,7 @@ _OUT = Argument(metavar="OUT", help="The output of a run.")
 
 
 def status_command(
-    output: Annotated[Path, _OUT],
+    output: Annotated[str, _OUT],
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how far the job of OUT is, whether it runs, was stopped or was killed.
@@ -21,13 +21,14 @@ def status_command(
     Exit codes: 0, 2 usage.
     """
     from umbel.jobs.status import read_status
+    from umbel.jobs.write.remote_output import place_of
 
-    status = read_status(output)
+    status = read_status(place_of(output))
     print(json.dumps(status, indent=2) if as_json else _text(status))
 
 
 def export_command(
-    output: Annotated[Path, _OUT],
+    output: Annotated[str, _OUT],
     target: Annotated[Path | None, Option("-o", "--output", help="A new file; without it, to stdout.")] = None,
     order: Annotated[Literal["input", "finish"], Option(help="Order of the rows.")] = "input",
 ) -> None:
@@ -36,19 +37,21 @@ def export_command(
     Exit codes: 0, 2 usage.
     """
     from umbel.jobs.write.export import export
+    from umbel.jobs.write.remote_output import place_of
 
-    count = export(output, order, target, sys.stdout.buffer.write)
+    count = export(place_of(output), order, target, sys.stdout.buffer.write)
     print(f"{count:,} row{'' if count == 1 else 's'} exported", file=sys.stderr)
 
 
-def clean_command(output: Annotated[Path, _OUT]) -> None:
+def clean_command(output: Annotated[str, _OUT]) -> None:
     """Remove OUT.umbel, the store of a job, once OUT is complete: only a report needs it then.
 
     Exit codes: 0, 2 usage (also where OUT is not complete, or was changed).
     """
     from umbel.jobs.clean import clean
+    from umbel.jobs.write.remote_output import place_of
 
-    print(f"{clean(output):,} bytes freed; {output} is untouched")
+    print(f"{clean(place_of(output)):,} bytes freed; {output} is untouched")
 
 
 def _text(status: dict[str, Any]) -> str:

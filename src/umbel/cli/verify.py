@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,13 +36,26 @@ def verify_command(
     *sources, output = files or [""]
     if not sources:
         raise UsageError("give an input and its output: umbel verify INPUT OUTPUT")
-    named = {name: Path(name) for name in expanded(sources, [Path(output)])}
-    source = named if len(named) > 1 else Path(*named)
-    verdict = verify(
-        source, Path(output), templated=templated, errors=errors, keep=kept_names(keep), id_column=id_column
-    )
+    how = {"templated": templated, "errors": errors, "keep": kept_names(keep), "id_column": id_column}
+    with _here(expanded(sources, [Path(output)])) as named, _here([output]) as made:
+        source = named if len(named) > 1 else next(iter(named.values()))
+        verdict = verify(source, next(iter(made.values())), **how)
     print(json.dumps(verdict.as_dict(), indent=2) if as_json else _text(verdict))
     return verdict.exit_code
+
+
+@contextmanager
+def _here(names: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """Files by their names, those under URIs as copies."""
+    from umbel.jobs.read.inputs import InputFile
+    from umbel.jobs.read.spool import opened
+    from umbel.jobs.remote import is_uri
+
+    with ExitStack() as stack:
+        each = [
+            stack.enter_context(opened([name])) if is_uri(name) else [InputFile(Path(name), name)] for name in names
+        ]
+        yield {file.name: file.path for files in each for file in files}
 
 
 def _text(verdict: Verdict) -> str:

@@ -159,10 +159,10 @@ def is_stream(path: Path) -> bool:
     return _STREAMS.fullmatch(os.path.realpath(path.parent)) is not None
 
 
-def is_streamed(output: Path | None) -> bool:
+def is_streamed(output: Path) -> bool:
     """Whether an output is standard output, a pipe or a device, to which answers go as they come."""
     try:
-        return output is not None and (str(output) == "-" or is_stream(output) or kind_of(output) in _FLOWING)
+        return str(output) == "-" or is_stream(output) or kind_of(output) in _FLOWING
     except (OSError, ValueError):
         return False  # what is wrong with the name is said where files are checked
 

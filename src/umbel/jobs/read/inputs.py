@@ -11,6 +11,7 @@ from pathlib import Path
 from umbel.config import readable
 from umbel.errors import UsageError
 from umbel.ir.limits import shown
+from umbel.jobs.remote import is_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,14 @@ def title_of(names: Sequence[str]) -> str:
 
 
 def expanded(given: Iterable[str], outputs: Iterable[Path] = ()) -> list[str]:
-    """The names of the files that names and patterns (*, ?, [...], **) stand for, those of a pattern sorted. A pattern
-    leaves out the files that the job itself writes, its `outputs` and their stores.
+    """The names of the files that names and patterns (*, ?, [...], **) stand for, those of a pattern sorted; file:// is
+    left out, other URIs are left as they are. A pattern leaves out the files that the job itself writes, its `outputs`
+    and their stores.
 
     Raises UsageError for a pattern that no file matches, and for a file that is given twice.
     """
     own = [os.path.abspath(path) for path in outputs]
-    found = [name for one in given for name in _matches(one, own)]
+    found = [name for one in given for name in _matches(one.removeprefix("file://"), own)]
     seen = dict[str, str]()
     for name in found:
         if (first := seen.get(path := os.path.abspath(name))) is not None:
@@ -52,7 +54,7 @@ def expanded(given: Iterable[str], outputs: Iterable[Path] = ()) -> list[str]:
 
 
 def _matches(name: str, own: Sequence[str]) -> Iterator[str]:
-    if not glob.has_magic(name) or "\0" in name or os.path.lexists(name):
+    if is_uri(name) or not glob.has_magic(name) or "\0" in name or os.path.lexists(name):
         yield name
         return
     files = [path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path)]

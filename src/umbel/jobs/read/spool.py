@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from umbel.errors import DiskFull, UsageError
+from umbel.errors import DiskFull, UmbelError, UsageError
 from umbel.jobs.read.formats.foreign import check_file
 from umbel.jobs.read.inputs import InputFile, Inputs
+from umbel.jobs.remote import fetched, is_uri, matches, public_name
 
 WRITER_SECONDS = 10.0
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
@@ -24,9 +25,26 @@ _BLOCK_BYTES = 2**20
 
 @contextmanager
 def opened(names: Sequence[str], directory: Path | None = None) -> Iterator[Inputs]:
-    """The files of an input, each as `readable` gives it."""
+    """The files of an input, each as `readable` gives it; those under URIs are copied, their patterns resolved. Errors
+    call each by its name, whatever its copy is called."""
     with ExitStack() as stack:
-        yield tuple(InputFile(stack.enter_context(readable(Path(name), directory)), name) for name in names)
+        files = list[InputFile]()
+        try:
+            for name in names:
+                for one in matches(name) if is_uri(name) else [name]:
+                    there = fetched(one, directory) if is_uri(one) else readable(Path(one), directory)
+                    files.append(InputFile(stack.enter_context(there), public_name(one)))
+            yield tuple(files)
+        except UmbelError as error:
+            error.args = tuple(_by_name(text, files) for text in error.args)
+            raise
+
+
+def _by_name(text: object, files: Sequence[InputFile]) -> object:
+    """A message with the names of copies replaced by those of what was copied."""
+    for file in files if isinstance(text, str) else ():
+        text = str(text).replace(str(file.path), file.name)
+    return text
 
 
 @contextmanager
