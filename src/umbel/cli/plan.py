@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,7 @@ def show_plan(job: JobOptions, view: ViewOptions, typed: Sequence[str] = ()) -> 
 
 
 def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: bool) -> PlanView:
-    """Read the input and plan the job; `words` puts the words that rows share into the record."""
+    """Read the input and plan the job; `words` adds what the plan is of, and what its rows share in words."""
     from umbel.batch.prompts import first_prompts
     from umbel.batch.reading import LateTokenizer, model_names, read_options
     from umbel.cli.plan_view import PlanView
@@ -77,6 +77,7 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     from umbel.jobs.read.source_files import open_source
     from umbel.jobs.read.spool import opened
     from umbel.plan.deal.fit import fits_of
+    from umbel.plan.explain.record import to_json
     from umbel.sim.model import find_model
 
     budget = job.budget.budget()
@@ -92,9 +93,10 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
-    record = _record(plan, _about(job, target, typed))
+    record = to_json(plan)
     if words:
         _put_words(record, plan, prepared.workload, tokenizer)
+        record = {"about": _about(job, target, typed), **record}
     return PlanView(record, prepared, fits, first_prompts(prepared.workload, tokenizer))
 
 
@@ -103,13 +105,6 @@ def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, 
     from umbel.plan.explain.about import About, machine_words
 
     return About.now(job.files, job.model, machine_words(target), typed).as_dict()
-
-
-def _record(plan: Plan, about: Mapping[str, str]) -> dict[str, Any]:
-    """The plan as an object, with what it is about."""
-    from umbel.plan.explain.record import to_json
-
-    return {"about": dict(about), **to_json(plan)}
 
 
 def _put_words(record: dict[str, Any], plan: Plan, workload: Workload, tokenizer: LateTokenizer) -> None:
