@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--model", default="demo")
     asked = parser.parse_args()
+    import umbel.engine.arithmetic  # noqa: F401  (start-up, too)
+
     for ids, columns in ((False, False), (True, False), (True, True)):
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")

@@ -16,6 +16,7 @@ from umbel.errors import InputError, UmbelError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
+from umbel.jobs.collector import rare_searches
 from umbel.jobs.execution import ABOUT, NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key, system_fingerprint
@@ -85,7 +86,7 @@ class Job:
         stop = StopSignal(last=self.last)
         store = JobStore(paths.store, self.at, shield=stop.shielded)
         try:
-            with stop:
+            with rare_searches(), stop:
                 return self._run(store, paths.target, stop)
         except UmbelError:
             with suppress(UmbelError):

@@ -11,9 +11,8 @@ import time
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -31,8 +30,7 @@ _INSERT = "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (row)
 _KEEP = "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?)"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):  # one a row: made in a third of the time that a frozen dataclass takes
     """A finished row: its output `line` (no newline), its error `code` or None, `cut` if it ended by length."""
 
     row: int

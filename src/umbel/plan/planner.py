@@ -34,7 +34,7 @@ from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
 from umbel.plan.passes.speculate import choose_drafter
 from umbel.plan.passes.techniques import weigh_techniques
-from umbel.plan.walk.pricing import run_draft, run_seconds
+from umbel.plan.walk.pricing import SKETCH_SAMPLES, run_draft, run_seconds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -180,9 +180,9 @@ def _seconds(draft: PlanDraft, time: Seconds) -> tuple[float, float, float]:
     """The interval of the time: by that of the price, and by those of the lengths, as if neither knew of the other."""
     if not draft.output_spread and (draft.bounds == draft.lengths).all():
         return time.low, time.expected, time.high
-    usual = run_seconds(draft)
+    usual = run_seconds(draft, SKETCH_SAMPLES)
     low, high = (
-        run_seconds(draft, walked=_stretched(draft, bound, spread)) / usual
+        run_seconds(draft, SKETCH_SAMPLES, walked=_stretched(draft, bound, spread)) / usual
         for bound, spread in zip(draft.bounds, (-draft.output_spread, draft.output_spread), strict=True)
     )
     if not time.expected > time.low > 0.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from umbel.errors import InvalidRequest
@@ -54,12 +54,12 @@ class BranchReader:
             except BaseException as error:
                 if not concerns_row(error):
                     raise
-                faults.append(replace(row, request=None, error=row_error(as_refusal(error, "reading"))))
+                faults.append(row._replace(request=None, error=row_error(as_refusal(error, "reading"))))
                 continue
             found[row.row] = branches
             requests = [Request(pair.ids, None, self._asking(pair.n_prompt)) for pair in pairs]
-            expanded.append(replace(row, request=requests[0]))
-            expanded += [replace(row, request=request, columns=b"") for request in requests[1:]]
+            expanded.append(row._replace(request=requests[0]))
+            expanded += [row._replace(request=request, columns=b"") for request in requests[1:]]
         return expanded, found, faults
 
     def _asking(self, n_prompt: int) -> SamplingParams:

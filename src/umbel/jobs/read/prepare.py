@@ -6,7 +6,7 @@ Without torch, as `umbel plan` uses it too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
 
@@ -105,7 +105,7 @@ class WindowBuilder:
                 if params.stop:
                     self.tokenizer.check_stops(params)
             except InvalidRequest as error:
-                self._faults.append(replace(row, request=None, error=row_error(error)))
+                self._faults.append(row._replace(request=None, error=row_error(error)))
                 continue
             kept.append(row)
             lengths.append(len(ids))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from umbel.ir.branches import Branches
 from umbel.ir.params import SamplingParams
@@ -30,8 +31,7 @@ class Style(IntEnum):
     ECHO = 3  # a completion behind its prompt
 
 
-@dataclass(frozen=True, slots=True)
-class RowHead:
+class RowHead(NamedTuple):  # of which a job makes one a row, in a third of the time that a frozen dataclass takes
     """What a row of the output begins with, whatever its answer: the number of the row in the input, its id, its
     dialect and its columns, as the inside of a JSON object."""
 
@@ -41,8 +41,7 @@ class RowHead:
     columns: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class InputRow:
+class InputRow(NamedTuple):  # likewise
     """One row of the input: `request`, or `error` when it cannot be run; never both, never neither.
 
     `row` counts rows from 0 (blank lines are no rows), `line` counts physical lines (of a table: its rows) from 1.

@@ -4,7 +4,7 @@ lines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from umbel.ir.limits import shown
@@ -59,4 +59,4 @@ def _place(file: int, line: int) -> int:
 def repeated(row: InputRow, first: str) -> InputRow:
     """The row as an error row, because its id was given on the line `first` already."""
     message = f"custom_id {shown(row.custom_id)} on {row.where} was already used on {first}"
-    return replace(row, request=None, error=RowError("duplicate_custom_id", message, "custom_id"))
+    return row._replace(request=None, error=RowError("duplicate_custom_id", message, "custom_id"))

@@ -14,6 +14,7 @@ from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
 from umbel.plan.walk.samples import WalkSamples
 
+SKETCH_SAMPLES = 400  # what is walked one by one for the ends of an interval
 ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
 
 
@@ -44,11 +45,11 @@ def _steps(draft: PlanDraft) -> NDArray[np.int64]:
     return np.minimum(1 + more, draft.walked)
 
 
-def run_seconds(draft: PlanDraft, **changes: object) -> float:
+def run_seconds(draft: PlanDraft, detail: int = ROUGH_SAMPLES, **changes: object) -> float:
     """Expected seconds of the whole run, with some fields of the draft changed; only comparable with other results of
-    this function."""
+    this function for the same `detail`."""
     changed = replace(draft, **changes)  # type: ignore[arg-type]
-    return changed.price.total(run_draft(changed, ROUGH_SAMPLES)[1]).expected
+    return changed.price.total(run_draft(changed, detail)[1]).expected
 
 
 def scored_tokens(draft: PlanDraft) -> int:

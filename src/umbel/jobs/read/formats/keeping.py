@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -18,8 +17,6 @@ from umbel.jobs.read.records import ANSWER_NAMES, ReadOptions
 PREFIX = "input_"
 FILE = "file"  # the column that says which of several files a row is from
 _MEMO_ENTRIES = 4_096
-_LEAST_CHARS = 5  # of a name that may be a slip: among shorter ones, neighbours are words of their own
-_ALIKE = 0.85  # max_tokns and max_tokens: 0.95; label and labels: 0.91; score and store: 0.8
 _PROMPTS = frozenset({"prompt", "messages"})
 
 Names = tuple[tuple[str, str], ...]
@@ -115,14 +112,3 @@ def _inside(kept: Mapping[str, Any]) -> bytes:
         return orjson.dumps(kept)[1:-1]
     except TypeError:  # a whole number beyond 64 bits
         return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str).encode()[1:-1]
-
-
-_MEANT = sorted(wire.OFTEN_MEANT | wire.PLAIN.own)
-
-
-def slip_of(name: str) -> str | None:
-    """The field that a name is within a slip of the pen of, None for a name that is just another."""
-    if len(name) < _LEAST_CHARS:
-        return None
-    close = get_close_matches(name.lower(), _MEANT, n=1, cutoff=_ALIKE)
-    return close[0] if close else None

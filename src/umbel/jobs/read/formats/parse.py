@@ -16,7 +16,8 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Message, Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
-from umbel.jobs.read.formats.keeping import Keeping, file_column, slip_of
+from umbel.jobs.read.formats.field_names import FieldNames
+from umbel.jobs.read.formats.keeping import Keeping, file_column
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
@@ -55,12 +56,13 @@ class RowParser:
     first: int = 0
     data: frozenset[str] = field(init=False)
     keeping: Keeping = field(init=False)
+    names: FieldNames = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
-    _slips: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         given = [template.columns for template in (self.template, self.system) if template is not None]
         self.data = frozenset().union(*given)  # a column that feeds the prompt is no sampling field, whatever its name
+        self.names = FieldNames(self.data, self.options.id_column)
         head = file_column(self.file, self.options.keep)
         self.keeping = Keeping(self.options, self.table, self.data, self.template is not None, head)
 
@@ -145,7 +147,7 @@ class RowParser:
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN)
-        own = {name: item[name] for name in FIELDS & item.keys() - self.data}
+        own = {name: item[name] for name in FIELDS if name in item and name not in self.data}
         branches = branches_of(own, self.options.branches)
         if self.template is not None:
             text = self.template.fill(item)
@@ -173,14 +175,12 @@ class RowParser:
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
         dialect = _DIALECTS[style]
-        unknown = wire.unknown_fields(item, dialect)
-        if unknown and style == Style.PLAIN:
-            unknown = [name for name in unknown if self.is_slip(name)]
+        effective, unknown = self.names.sort(item, dialect, guess=style == Style.PLAIN)
         if unknown:
             if self.options.strict:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
-        asked = {name: item[name] for name in item if name in wire.EFFECTIVE_FIELDS and name not in self.data}
+        asked = {name: item[name] for name in effective}
         is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
         if not asked and not is_short:
             return self.options.defaults
@@ -194,15 +194,6 @@ class RowParser:
         if is_short:
             self.notes.note(SHORT_COMPLETION)
         return params
-
-    def is_slip(self, name: str) -> bool:
-        """Whether a name that nothing reads was probably meant for a field; others are columns that come back."""
-        found = self._slips.get(name)
-        if found is None:
-            found = name not in self.data and name != self.options.id_column and slip_of(name) is not None
-            if len(self._slips) < _MEMO_ENTRIES:
-                self._slips[name] = found
-        return found
 
     def _sets_no_limit(self, item: Mapping[str, Any]) -> bool:
         return self.options.defaults.max_tokens is None and all(item.get(name) is None for name in _LIMITS)

@@ -44,7 +44,7 @@ def columns_read(names: Sequence[str], parser: RowParser) -> list[str]:
         own |= SAMPLING_COLUMNS
     else:
         own |= EFFECTIVE_FIELDS | FIELDS | {"prompt", "messages", "model"}
-    return [name for name in names if name in own or parser.is_slip(name)]
+    return [name for name in names if name in own or parser.names.is_slip(name)]
 
 
 def fields_in(cells: Mapping[str, str], read: Sequence[str], parser: RowParser) -> dict[str, Any]:
