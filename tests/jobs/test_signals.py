@@ -155,7 +155,7 @@ def test_a_stop_while_handlers_are_set(
 
     def set_and_send(which: int, handler: Any) -> Any:
         found = real(which, handler)
-        if which == signal.SIGALRM:
+        if which == STOPS[-1]:
             monkeypatch.setattr(signal, "signal", real)
             stop(number)
         return found
