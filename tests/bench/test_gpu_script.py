@@ -270,7 +270,7 @@ def test_predictions_are_those_of_the_cost_model() -> None:
     """Floors are below what is expected, and a small job is simulated with both engines."""
     for found in predict.steps().values():
         assert found["floor"] < found["seconds"] and max(found["arithmetic"], found["bytes"]) < 1
-    case_of = predict.SimCase(Point(320, 32, 4).workload(64), predict.SHAPES["llama-3.1-8b"], predict.h200(),
+    case_of = predict.SimCase(Point(320, 32, 4).workload(64), predict.SHAPES["llama-3.1-8b"], predict.named("h200"),
                            predict.EngineConfig("x", kv_tokens=4000))  # fmt: skip
     ours, theirs = (predict.simulate(case_of, engine) for engine in ("umbel", "vllm"))
     assert 0 < ours < theirs

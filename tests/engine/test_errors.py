@@ -13,6 +13,7 @@ import torch
 from tests.tiny_models import make_model
 from umbel.api import LLM, RequestOutput
 from umbel.ir.params import SamplingParams
+from umbel.linear.dense import DenseMethod
 
 PARAMS = SamplingParams(temperature=0.8, seed=3, max_tokens=16, ignore_eos=True, logprobs=2)
 GOOD = [[20, 21, 22, i, 7] for i in range(20)]
@@ -52,7 +53,10 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     """A model whose embedding of id 31 is NaN: rows that hold it break, in the middle of the batch."""
     directory = make_model(tmp_path_factory.mktemp("nan") / "llama", "llama", seed=3)
     llm = LLM(str(directory), dtype="float32", device="cpu", threads=1, chunk=16, kv_tokens=1024)
-    llm.engine.model.decoder.embedding.weight[31] = torch.nan
+    decoder = llm.engine.model.decoder
+    weights = decoder.embedding.rows(torch.arange(decoder.spec.vocab_size))
+    weights[31] = torch.nan
+    decoder.embedding = DenseMethod().convert_table(weights)
     return llm
 
 

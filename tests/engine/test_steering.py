@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_forks_share_what_there_is_and_draw_on_their_own(llm: LLM) -> None:
 
 def test_what_was_given_is_not_learned_as_an_answer_s_length(llm: LLM) -> None:
     with llm.session() as session:
-        (ticket,) = session.add([PROMPT], sampled(4, 5), stream=True)
+        (ticket,) = session.add([PROMPT], replace(sampled(4, 5), ignore_eos=False), stream=True)
         next(session)
         session.append(ticket, [7, 8, 9])
         session.close()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 
 from umbel.cost.machine import Machine, processor_model
 
@@ -35,6 +34,8 @@ class About:
     @classmethod
     def now(cls, job: str, model: str, machine: str, typed: Sequence[str] = ()) -> About:
         """The facts of a plan or run that is made now; `typed` are the words behind `umbel`."""
+        from importlib.metadata import version  # takes longer to import than a small plan to make
+
         date = datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         command = shlex.join(["umbel", *typed]) if typed else ""
         return cls(job, model, machine, version("umbel"), date, command)
