@@ -14,7 +14,9 @@ from umbel.batch import display
 from umbel.batch.display import _Bar, line_of, say, showing
 from umbel.ir.report import Left, Stats
 from umbel.jobs.progress import Progress
-from umbel.jobs.summary import Summary, closing_lines, duration
+from umbel.jobs.read.records import ReadNotes
+from umbel.jobs.store_reader import Totals
+from umbel.jobs.summary import Summary, closing_lines, duration, warnings_of
 
 
 def half_done() -> Progress:
@@ -78,11 +80,17 @@ def test_closing_lines_say_what_happened_and_warn() -> None:
     result = Summary("complete", 10, 9, 1, 2, 800, 150, 0, 100, 0, 3, seconds, {"empty_prompt": 1}, ("look",), "out")
     lines = closing_lines(result, quiet=False)
     assert lines[0] == "10 rows: 9 answered, 1 failed (2 kept from an earlier run) in 1 min 13 s; out"
-    assert "150 of 800 prompt tokens computed (81% saved by sharing); 100 tokens out" in lines[1]
+    assert "150 of 800 prompt tokens computed (81% saved by sharing); 100 tokens of answers" in lines[1]
     assert "first token" not in lines[1]
     assert lines[2:] == ["  1 x empty_prompt", "warning: look"]
     assert closing_lines(replace(result, first_token_seconds=3.21), quiet=False)[1].endswith("first token after 3.2 s")
     assert closing_lines(result, quiet=True) == ["warning: look"]
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0, ()), (1, ("1 process of a",)), (3, ("3 processes of replicas were",))])
+def test_replicas_that_were_lost_are_told(lost: int, told: tuple[str, ...]) -> None:
+    found = warnings_of(Totals(4, 0, 10, 10, 0, {}), ReadNotes(), 0, lost)
+    assert len(found) == len(told) and all(text.startswith(told) for text in found)
 
 
 class Terminal(io.StringIO):

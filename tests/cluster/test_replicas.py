@@ -112,6 +112,7 @@ def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
         else:
             assert output.outputs[0].token_ids == (i, i + 20)
     assert replicas.stats().rows_done > 0 and replicas.first_token == 5.0
+    assert replicas.stats().lost_processes >= 2
 
 
 @pytest.mark.slow

@@ -269,4 +269,4 @@ class EndlessEngine(StoppingEngine):
 def test_what_was_computed_for_nothing_is_counted(source: Path, tmp_path: Path) -> None:
     summary = make_job(source, tmp_path / "out", EndlessEngine()).run()
     assert (summary.status, summary.prompt_tokens, summary.computed_prompt_tokens) == ("drained", 0, 77)
-    assert "77 prompt tokens computed; 0 tokens out" in closing_lines(summary, quiet=False)[1]
+    assert "77 prompt tokens computed; 0 tokens of answers" in closing_lines(summary, quiet=False)[1]

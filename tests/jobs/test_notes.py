@@ -135,7 +135,7 @@ def test_an_exact_job_says_so(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", [{"prompt": "a"}, {"prompt": ""}])
     summary = make_job(source, tmp_path / "out.jsonl").run()
     assert (summary.exact, summary.lossy, summary.notes) == (True, (), ())
-    assert " tokens out, all exact; " in closing_lines(summary, quiet=False)[1]
+    assert " tokens of answers, all exact; " in closing_lines(summary, quiet=False)[1]
     report = read_report(tmp_path / "out.jsonl")
     assert (report["exact"], report["notes"]) == (True, [])
     assert "  answers       all exact\n" in report_text(report)

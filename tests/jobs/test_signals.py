@@ -211,6 +211,6 @@ def test_a_job_that_is_stopped_counts_what_it_computed(source: Path, tmp_path: P
     assert (first.ok, first.computed_prompt_tokens) == (5, 3 * 6)
     assert 0 < first.discarded_tokens <= 5  # of the sixth row
     lost = f"{first.discarded_tokens} more of unfinished rows are lost: replicas keep finished rows only"
-    assert f"tokens out ({lost})" in closing_lines(first, quiet=False)[1]
+    assert f"tokens of answers ({lost})" in closing_lines(first, quiet=False)[1]
     second = make_job(source, tmp_path / "out").run()
     assert second.computed_prompt_tokens == 3 * (len(ROWS) + 1)

@@ -120,6 +120,7 @@ def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
 
     Several accelerators hold a part of every layer each, where the settings do not say how they are used.
     """
+    from umbel.cli.devices import machine_here
     from umbel.cost.cards import counted, named
     from umbel.cost.devices import joined, shared_by, threads_of_each
 
@@ -130,7 +131,8 @@ def _aim(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
     elif count not in (1, used):
         raise UsageError(f"--machine {name}: --tensor-parallel-size times --data-parallel-size is {used}, not {count}")
     replicas = config.data_parallel_size
-    target = joined(shared_by(named(kind), replicas), config.tensor_parallel_size)
+    found = machine_here(config.device) if kind == "this" else named(kind)
+    target = joined(shared_by(found, replicas), config.tensor_parallel_size)
     if replicas > 1 and not target.on_gpu:
         config = replace(config, threads=threads_of_each(config.threads, replicas))
     return config, target

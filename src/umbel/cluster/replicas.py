@@ -189,6 +189,7 @@ class Replicas(Scoring):
         loaded, how = event.replica in self._ready, event.data.decode()
         _warn(event, "its rows go to those that are free" if loaded else "while it loaded the model")
         self._gone(event.replica)
+        self._past = self._past.plus(Stats(lost_processes=1))
         lost = deal.died(event.replica, how)
         if loaded or not self.pool.processes:
             self.pool.start()

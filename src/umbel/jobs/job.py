@@ -34,6 +34,7 @@ from umbel.jobs.report.sums import fold
 from umbel.jobs.rounds import Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
 from umbel.jobs.store import JobStore
+from umbel.jobs.store_reader import Totals
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer
@@ -268,7 +269,7 @@ class Job:
             ended_by_length=totals.cut,
             seconds={name: round(value, 4) for name, value in self.progress.seconds.items()},
             errors=totals.errors,
-            warnings=warnings_of(totals, self._notes, self._execution.open_ended if self._execution else 0),
+            warnings=self._warnings(totals),
             output=readable(self.spec.output),
             sha256=sealed["sha256"] if sealed else None,
             left=rows - totals.rows,
@@ -280,6 +281,10 @@ class Job:
             lossy=tuple(report["lossy"]),
             notes=tuple(report["notes"]),
         )
+
+    def _warnings(self, totals: Totals) -> tuple[str, ...]:
+        open_ended = self._execution.open_ended if self._execution else 0
+        return warnings_of(totals, self._notes, open_ended, self.progress.stats().lost_processes)
 
     def _unfinished(self, store: JobStore) -> dict[str, Any]:
         """What became of rows that are not done, by the names of Summary."""

@@ -84,9 +84,12 @@ class Summary:
         return asdict(self)
 
 
-def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int) -> tuple[str, ...]:
-    """Warnings for the user about things for which no row failed."""
+def warnings_of(totals: Totals, notes: ReadNotes, open_ended: int, lost: int = 0) -> tuple[str, ...]:
+    """Warnings for the user about things for which no row failed; `lost` counts processes of replicas."""
     found = []
+    if lost:
+        who = "1 process of a replica was" if lost == 1 else f"{lost:,} processes of replicas were"
+        found.append(f"{who} lost in this run, as said when it happened; the rows were given to others")
     answered = totals.rows - totals.failed
     if totals.cut > LENGTH_WARNING_SHARE * max(1, answered):
         share = totals.cut / answered
@@ -138,7 +141,7 @@ def _tokens(result: Summary) -> str:
     if result.starved_seconds >= 0.1:
         spent += f" ({result.starved_seconds:.1f} s of it waiting for rows to be read)"
     first = "" if result.first_token_seconds is None else f"; first token after {result.first_token_seconds:.1f} s"
-    told = f"{result.output_tokens:,} tokens out{_unfinished(result)}"
+    told = f"{result.output_tokens:,} tokens of answers{_unfinished(result)}"
     return f"{computed}; {told}, {exactness(result.lossy)}; {spent}{first}"
 
 

@@ -69,9 +69,10 @@ def verdict(figures: Record) -> str:
     ran."""
     if not figures or not figures["steps"]["actual"]:
         return ""
+    said = {"seconds": "", "output_tokens": " tokens generated", "kv_peak_tokens": " tokens of KV"}
     parts = [
         f"{_value(name, figures[name]['actual'])}{label} ({percent(figures[name]['error_percent'])})"
-        for name, label in (("seconds", ""), ("output_tokens", " tokens out"), ("kv_peak_tokens", " tokens of KV"))
+        for name, label in said.items()
     ]
     return f"against the plan: {', '.join(parts)}"
 
