@@ -130,6 +130,8 @@ class EngineConfig:
 def _check_choice(option: str, value: object) -> None:
     """Raise UsageError for a value that an option does not have."""
     known = value in CHOICES[option] if option in CHOICES else registry.takes(option, value)
+    if not known and (why := registry.why_off(option, value)):
+        raise UsageError(f"{option}={value!r} is off: it {why}")
     if not known:
         allowed = choices(option) or ("none, as no package brings one",)
         raise UsageError(f"{option}={value!r}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import catalog
 from umbel.errors import UsageError, nearest
+from umbel.left_out import LEFT_OUT
 from umbel.technique import NONE, OPEN, OPTIONS, Technique
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def takes(option: str, value: object) -> bool:
     """Whether an option may be `value`; other packages are only looked at where no built-in technique has that name."""
     own = any(row.asked_by(option, value) for row in catalog.CATALOG)
     return own or value in NONE.get(option, ()) or value in _added(_family(option))
+
+
+def why_off(option: str, value: object) -> str:
+    """Why no option takes the technique that a value names; "" for one that is not off."""
+    row = next((row for row in LEFT_OUT if row.asked_by(option, value)), None)
+    return "" if row is None else f"{row.why_not} ({row.paper})"
 
 
 def is_lossy(option: str, value: str) -> bool:

@@ -13,6 +13,7 @@ from umbel import catalog, registry
 from umbel.catalog import CATALOG
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
+from umbel.left_out import LEFT_OUT
 from umbel.plan.planner import PASSES
 from umbel.sched.policies.policy import Policy
 from umbel.technique import NONE, OPEN, OPTIONS, WITHOUT_OPTION, Technique
@@ -140,3 +141,13 @@ def test_families_that_may_grow_have_tests_that_grow_with_them(family: str) -> N
     texts = text + (ROOT / "tests" / "sched" / "drive.py").read_text(encoding="utf-8") * ("POLICIES" in text)
     assert f'registry.names("{family}")' in texts or f'registry.rows("{family}")' in texts
     assert registry.names(family) == tuple(row.name for row in CATALOG if row.family == family)
+
+
+@pytest.mark.parametrize("row", LEFT_OUT, ids=lambda row: row.name)
+def test_what_is_left_out_is_refused_with_the_reason(row: Technique) -> None:
+    """By the option of its family, which does not list it, also where lossy techniques may be used."""
+    assert not row.exact and re.search(r"\b\d{4}\.\d{5}\b", row.paper) and not row.loads
+    option, value = row.option
+    assert value not in registry.values(option)
+    with pytest.raises(UsageError, match=re.escape(f"{option}={value!r} is off: it {row.why_not}")):
+        EngineConfig("demo", allow_lossy=True, **{option: value})
