@@ -21,7 +21,7 @@ class Decode(Phase):
             tips = seqs.tip[slots]
             lacking = kv.length[tips] - kv.held[tips]
             wanted = np.where(seqs.n_out[slots] < seqs.max_out[slots], lacking, 0)  # full ones end soon
-            granted = np.clip(agenda.budget - (np.cumsum(wanted) - wanted), 0, wanted)
+            granted = np.maximum(np.minimum(agenda.budget - (np.cumsum(wanted) - wanted), wanted), 0)
             some = granted > 0
             slots, tips, granted = slots[some], tips[some], granted[some]
             missing = kv.missing(tips, granted)

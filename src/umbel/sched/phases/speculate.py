@@ -102,7 +102,7 @@ class Speculate(Phase):
         groups, places = books.lengths.groups[seqs.row[slots]], seqs.n_out[slots]
         decoding = Decoding(seqs.rank[slots], groups, places, seqs.prompt_len[slots] + places, computed)
         room = np.minimum(seqs.max_out[slots] - places - 1, agenda.budget)
-        return np.asarray(np.clip(self.depth.most(decoding), 0, np.maximum(room, 0)))
+        return np.asarray(np.minimum(self.depth.most(decoding), np.maximum(room, 0)))
 
     def _tell(self, books: Books, slots: Ints, counts: Ints) -> None:
         """The drafter gets to know the samples in these slots and the first `counts` of their tokens."""
