@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from umbel.batch.mapping import map
     from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
+    from umbel.ir.request import Completion as CompletionOutput
 
-__all__ = ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score", "map", "run"]
+__all__ = ["LLM", "Chosen", "CompletionOutput", "RequestOutput", "SamplingParams", "Score", "map", "run"]
 
 _HOMES = {
+    "CompletionOutput": "umbel.ir.request",
     "LLM": "umbel.api",
     "Chosen": "umbel.ir.choices",
     "RequestOutput": "umbel.api",
@@ -23,12 +25,17 @@ _HOMES = {
     "map": "umbel.batch.mapping",
     "run": "umbel.batch.call",
 }
+_OTHER_NAMES = {"CompletionOutput": "Completion"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("umbel")
     # Imported when first used, so that `umbel plan` and `umbel --help` start without torch.
     if name not in _HOMES:
         raise AttributeError(f"module 'umbel' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))

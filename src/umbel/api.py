@@ -7,8 +7,9 @@ from functools import partial
 from typing import NoReturn
 
 from umbel.config import PAGE_SIZE, EngineConfig
-from umbel.engine.intake import Intake, RequestOutput
+from umbel.engine.intake import Intake
 from umbel.engine.local import LocalEngine
+from umbel.engine.request_output import RequestOutput
 from umbel.engine.scoring import Scoring
 from umbel.engine.session import Session
 from umbel.ir.arrivals import Arrivals

@@ -85,6 +85,10 @@ class CapacityError(UmbelError):
     exit_code = 6
 
 
+class RowFailed(UmbelError, IndexError):
+    """The completion of a row that has none was asked for; the message says why it has none."""
+
+
 class InvalidRequest(UmbelError):
     """One row is not acceptable; it becomes an error row and its neighbours go on.
 

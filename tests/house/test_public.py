@@ -7,7 +7,16 @@ from umbel.cli.main import COMMANDS
 
 
 def test_public_names() -> None:
-    assert umbel.__all__ == ["LLM", "Chosen", "RequestOutput", "SamplingParams", "Score", "map", "run"]
+    assert umbel.__all__ == [
+        "LLM",
+        "Chosen",
+        "CompletionOutput",
+        "RequestOutput",
+        "SamplingParams",
+        "Score",
+        "map",
+        "run",
+    ]
     assert all(getattr(umbel, name) for name in umbel.__all__)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -14,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from umbel.batch.terminal import broken, columns_of, width_of
+from umbel.engine.progress_line import every
 from umbel.ir.plan import Plan
 from umbel.jobs.progress import FirstWindow, Progress, Reading
 from umbel.jobs.summary import duration
@@ -42,7 +42,7 @@ def _live_bar(progress: Progress) -> Iterator[None]:
     with suppress(OSError):  # a terminal that is gone ends the display, not the job
         live.start()
     try:
-        with _every(LIVE_SECONDS, live.refresh):
+        with every(LIVE_SECONDS, live.refresh):
             yield
     finally:
         with suppress(OSError):
@@ -51,28 +51,8 @@ def _live_bar(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def _plain_lines(progress: Progress) -> Iterator[None]:
-    with _every(PLAIN_SECONDS, lambda: print(line_of(progress.reading()), file=sys.stderr, flush=True)):
+    with every(PLAIN_SECONDS, lambda: print(line_of(progress.reading()), file=sys.stderr, flush=True)):
         yield
-
-
-@contextmanager
-def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` again and again in a thread that ends before the block does: one that outlived it could hold the model
-    while the interpreter shuts down. It ends early when the terminal is gone."""
-    over = threading.Event()
-
-    def work() -> None:
-        with suppress(OSError):
-            while not over.wait(seconds):
-                act()
-
-    thread = threading.Thread(target=work, name="umbel-progress")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def show_plan(plan: Plan, window: FirstWindow | None = None, *, verbose: bool = False) -> None:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
-from umbel.engine.intake import Conversation, Intake, Prompt, RequestOutput
+from umbel.engine.intake import Conversation, Intake, Params, Prompt, as_prompts
+from umbel.engine.progress_line import progress_line
+from umbel.engine.request_output import RequestOutput
+from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
-from umbel.ir.report import Left
-from umbel.ir.request import Output
+from umbel.ir.report import Left, Stats
+from umbel.ir.request import Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
 
 A = TypeVar("A", bound="Answering")
+Prompts = Prompt | Iterable[Prompt]
+_KEYWORDS = ("sampling_params", "keys", "use_tqdm", "on_error")
 
 
 class Answering(ABC):
@@ -67,50 +74,93 @@ class Answering(ABC):
         """The model's tokenizer; raises UsageError when the directory has none."""
         return self.intake.tokenizer
 
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Totals over everything this object has run, live."""
+
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: Params | Sequence[Params] | None = None,
+        *,
         keys: Sequence[int | str] | None = None,
+        use_tqdm: bool | Callable[..., Any] | None = None,
+        on_error: Literal["return", "raise"] = "return",
+        **others: object,
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts: strings, lists of token ids, {"prompt_token_ids": ids} or chats
-        ({"messages": [...]}). A prompt that cannot be run gives a RequestOutput with `error`; the others go on.
+        ({"messages": [...]}). A prompt that cannot be run gives a RequestOutput with `error`, and the others go on;
+        with `on_error="raise"` the first such error is raised, of prompts that are at fault before any is run.
 
         A prompt whose params have a seed draws by that seed alone, wherever it stands. The others draw by the engine's
         seed and their key: one of `keys`, a different one for each prompt, so that a list cut into calls gives the
         answers of one call; without `keys`, their number in the life of this object, so that calls go on drawing.
+
+        Progress is shown on terminals and in notebooks when it takes longer than two seconds; `use_tqdm=False` shows
+        none, True shows it in logs too, and a class like tqdm makes the bar. `others` are keywords of vLLM's, taken
+        where they ask for nothing (`lora_request=None`). Raises InvalidRequest, UsageError, and TypeError for a keyword
+        that neither knows.
         """
-        found = {int(output.request_id): output for output in self.stream(prompts, params, keys)}
+        check_neutral("generate", others, _KEYWORDS)
+        if on_error not in ("return", "raise"):
+            raise UsageError(f"on_error={on_error!r}: must be 'return' or 'raise'")
+        prompts, found = as_prompts(prompts), dict[int, RequestOutput]()
+        stream = self.stream(prompts, sampling_params, keys=keys)
+        with closing(stream), progress_line(use_tqdm, len(prompts), self) as tell:
+            for output in stream:
+                if output.error is not None and on_error == "raise":
+                    raise _raisable(output.request_id, output.error)
+                found[int(output.request_id)] = output
+                tell()
         return [found[i] for i in range(len(found))]
 
     def stream(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: Params | Sequence[Params] | None = None,
+        *,
         keys: Sequence[int | str] | None = None,
-    ) -> Iterator[RequestOutput]:
+    ) -> Generator[RequestOutput, None, None]:
         """Answers as rows finish; `request_id` is the prompt's place. Closing the generator abandons the rest."""
-        batch = self.intake.take(prompts, params, keys)
+        batch = self.intake.take(prompts, sampling_params, keys)
         if keys is None:
             self.intake.first_key += len(batch.texts)
         yield from batch.refused
         for output in self.execute(batch.workload):
             row = int(batch.workload.keys[output.row])
             ids = batch.workload.prompt(output.row).tolist()
-            yield RequestOutput.of(row, batch.texts[row], ids, output)
+            yield RequestOutput.of(row, batch.texts[row], ids, output, self.intake.model.tokenizer)
 
     def chat(
         self,
-        conversations: Conversation | Sequence[Conversation],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        messages: Conversation | Iterable[Conversation],
+        sampling_params: Params | Sequence[Params] | None = None,
+        *,
         keys: Sequence[int | str] | None = None,
+        use_tqdm: bool | Callable[..., Any] | None = None,
+        on_error: Literal["return", "raise"] = "return",
+        **others: object,
     ) -> list[RequestOutput]:
-        """Like `generate`, for one conversation (a list of messages) or a list of them."""
-        single = bool(conversations) and isinstance(conversations[0], Mapping)
-        return self.generate([{"messages": c} for c in ([conversations] if single else conversations)], params, keys)
+        """Like `generate`, for one conversation (a list of messages) or several of them. The chat template is the
+        model's; `chat_template`, `chat_template_kwargs`, `tools` and the like are taken where they ask for nothing."""
+        several = messages if isinstance(messages, Sequence) else list(messages)
+        if several and isinstance(several[0], Mapping):
+            several = [several]
+        prompts = [{"messages": one} for one in several]
+        return self.generate(prompts, sampling_params, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
 
-    def plan(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
-    ) -> Plan:
+    def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> Plan:
         """What `generate` would do: forest, order, budgets with their reasons, estimates."""
-        return self.plan_for(self.intake.take(prompts, params).workload)
+        return self.plan_for(self.intake.take(prompts, sampling_params).workload)
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The same as `tokenizer`, under vLLM's name."""
+        return self.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What prompts without parameters are sampled by; the model's generation_config.json sets none of it."""
+        return SamplingParams()
+
+
+def _raisable(request_id: str, error: RowError) -> InvalidRequest:
+    return InvalidRequest(error.code, f"prompt {request_id}: {error.message}", error.param, error.status)

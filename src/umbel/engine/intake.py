@@ -10,41 +10,25 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids
-from umbel.ir.logprobs import TokenLogprobs
+from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Mapping[str, Any]]
+Params = SamplingParams | Mapping[str, Any]
+"""Sampling parameters, or their fields as an object."""
 
+_PARTS = frozenset({"prompt", "prompt_token_ids", "messages"})
+_MEDIA = frozenset({"multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds"})
 _PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOutput:
-    """The answer to one prompt, in vLLM's shape; `error` is set, and `outputs` empty, when the row could not be run."""
-
-    request_id: str
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: tuple[Completion, ...]
-    finished: bool = True
-    error: RowError | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-
-    @classmethod
-    def of(cls, request_id: int, prompt: str | None, ids: list[int], output: Output) -> RequestOutput:
-        """An answer of the engine, to the prompt with these token ids."""
-        parts = output.outputs, True, output.error, output.prompt_logprobs
-        return cls(str(request_id), prompt, ids, *parts)
 
 
 class TokenizedModel(Protocol):
@@ -77,8 +61,8 @@ class Intake:
 
     def take(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None,
+        prompts: Prompt | Iterable[Prompt],
+        params: Params | Sequence[Params] | None,
         keys: Sequence[int | str] | None = None,
     ) -> Batch:
         """One prompt or several, with params for all or for each, and what keys their draws: `keys`, else numbers from
@@ -95,7 +79,7 @@ class Intake:
         self._warn_of_stops(each)
         good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
         workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good, [draw_keys[i] for i in good])
-        texts = [text_of(prompt) for prompt in prompts]
+        texts = [found if isinstance(found := rendered.get(i), str) else text_of(p) for i, p in enumerate(prompts)]
         refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
         return Batch(workload, texts, refused)
 
@@ -106,13 +90,16 @@ class Intake:
                 warnings.warn(note, stacklevel=2)
 
     def render(self, prompts: Sequence[Prompt]) -> dict[int, str | InvalidRequest]:
-        """The texts of the conversations among the prompts, or why they have none; together, which is quicker."""
+        """The texts of the conversations among the prompts, or why one of the prompts has none; together, which is
+        quicker."""
         found: dict[int, str | InvalidRequest] = {}
         chats = {}
         for i, prompt in enumerate(prompts):
-            if isinstance(prompt, Mapping) and "messages" in prompt:
+            if isinstance(prompt, Mapping):
                 try:
-                    chats[i] = check_messages(prompt["messages"])
+                    _check_parts(prompt)
+                    if "messages" in prompt:
+                        chats[i] = check_messages(prompt["messages"])
                 except InvalidRequest as error:
                     found[i] = error
         if chats:
@@ -165,7 +152,7 @@ class Batch:
     refused: list[RequestOutput]
 
 
-def as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+def as_prompts(prompts: Prompt | Iterable[Prompt]) -> Sequence[Prompt]:
     """One prompt as a list of one; what can only be gone through once (a generator) as a list of its prompts."""
     if isinstance(prompts, (str, bytes, bytearray, Mapping)):
         return [cast(Prompt, prompts)]
@@ -176,14 +163,16 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     return [prompts] if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)) else prompts
 
 
-def _params_for(
-    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-) -> Sequence[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * len(prompts)
+def _params_for(prompts: Sequence[Prompt], params: Params | Sequence[Params] | None) -> Sequence[SamplingParams]:
+    if params is None or isinstance(params, (SamplingParams, Mapping)):
+        return [_made(params or {})] * len(prompts)
     if len(params) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
-    return params
+    return [_made(one) for one in params]
+
+
+def _made(params: Params) -> SamplingParams:
+    return params if isinstance(params, SamplingParams) else SamplingParams(**params)
 
 
 def _keys_for(prompts: Sequence[Prompt], keys: Sequence[int | str]) -> Sequence[int]:
@@ -207,6 +196,17 @@ def _inner_prompt(prompt: Mapping[str, Any]) -> Any:
     raise InvalidRequest("missing_required_parameter", f"the prompt has no text: {_PROMPT_KINDS}", "prompt")
 
 
+def _check_parts(prompt: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for a part of a prompt that would not be read."""
+    if "messages" in prompt and (other := prompt.keys() & {"prompt", "prompt_token_ids"}):
+        refuse("invalid_value", min(other), f"the prompt has messages and {min(other)}: give one of them")
+    for name, value in prompt.items() if prompt.keys() & _PARTS else ():
+        nothing = value is None or (isinstance(value, str | Sequence | Mapping) and not value)
+        if name not in _PARTS and not nothing:
+            hint = "images, audio and embeddings are not supported" if name in _MEDIA else _PROMPT_KINDS
+            refuse("unsupported_parameter", str(name), f"the prompt has {shown(name)}, which is not read: {hint}")
+
+
 def text_of(prompt: Prompt) -> str | None:
     """The text of a prompt, None where it is given otherwise."""
     if isinstance(prompt, Mapping):
@@ -215,4 +215,4 @@ def text_of(prompt: Prompt) -> str | None:
 
 
 def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
-    return RequestOutput(str(row), text, [], (), error=row_error(error))
+    return RequestOutput.failed(str(row), text, row_error(error))

@@ -12,13 +12,13 @@ from types import TracebackType
 import numpy as np
 
 from umbel.engine.events import Event, Tokens
-from umbel.engine.intake import Batch, Intake, Prompt, RequestOutput
+from umbel.engine.intake import Batch, Intake, Params, Prompt
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.local import LocalEngine
 from umbel.engine.loop import Loop
+from umbel.engine.request_output import RequestOutput
 from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets, checked_ids
 from umbel.errors import UsageError
-from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
 from umbel.ir.resumable import Resumable
 from umbel.ir.workload import Workload, join
@@ -65,7 +65,7 @@ class Session:
     def add(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params | Sequence[Params] | None = None,
         keys: Sequence[int | str] | None = None,
         stream: bool = False,
     ) -> list[int]:
@@ -77,7 +77,7 @@ class Session:
         """
         with self._reading:
             self._check_open("add")
-            batch = self._intake.take(prompts, params, keys)
+            batch = self._intake.take(prompts, sampling_params, keys)
             if not batch.texts:
                 raise UsageError("add: there are no prompts; give at least one")
             with self._changed:
@@ -289,8 +289,8 @@ class Session:
                 text = self._read(request, event)
                 self._events.append(SessionEvent(ticket, "tokens", event.sample, event.token_ids, text))
             elif request is not None and isinstance(event, Output):
-                output = RequestOutput.of(ticket, request.text, ids.tolist(), event)
-                self._events.append(SessionEvent(ticket, "finished", output=output))
+                found = RequestOutput.of(ticket, request.text, ids.tolist(), event, self._intake.model.tokenizer)
+                self._events.append(SessionEvent(ticket, "finished", output=found))
                 for other in self._tickets.answer(ticket):
                     self._drop(other)
 

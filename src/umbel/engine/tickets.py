@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.engine.events import Tokens
-from umbel.engine.intake import Batch, RequestOutput
+from umbel.engine.intake import Batch
+from umbel.engine.request_output import RequestOutput
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.text.detokenizer import AnswerStream

@@ -21,13 +21,18 @@ class TokenLogprobs(Mapping[int, Logprob]):
     """The log-probability of one chosen token and of the most likely ones (id, logprob), best first.
 
     As a mapping, token ids lead to their Logprob: the chosen one first, then the others, each once. `texts` are those
-    of the chosen token and of the others, where they are known.
+    of the chosen token and of `top`, once they are known.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     texts: tuple[str, ...] = field(default=(), compare=False)
+
+    def name(self, texts: Mapping[int, str]) -> None:
+        """Note the texts of the tokens: by themselves nothing new, so that a record that many rows share takes them."""
+        found = tuple(texts[token] for token in (self.token_id, *(one for one, _ in self.top)))
+        object.__setattr__(self, "texts", found)
 
     def __getitem__(self, token_id: int) -> Logprob:
         ids = [one for one, _ in self.top]
