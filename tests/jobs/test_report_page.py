@@ -20,13 +20,15 @@ from tests.plan.test_page import check_balanced
 from tests.plan.workloads import MACHINE, SPEC, of
 from umbel.cli.main import main
 from umbel.config import EngineConfig
+from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
-from umbel.ir.request import Completion, Output
+from umbel.ir.request import Completion, Output, RowError
+from umbel.ir.workload import Workload
 from umbel.jobs.report.actuals import COURSE_POINTS, Recording
 from umbel.jobs.report.lengths import EDGES, added, counted, stretches
 from umbel.jobs.report.page import report_page
 from umbel.jobs.report.pictures import histogram, interval
-from umbel.jobs.report.report import read_report
+from umbel.jobs.report.report import read_report, report_of
 from umbel.jobs.report.sums import fold
 from umbel.jobs.report.text import report_text
 from umbel.plan.explain.text import duration
@@ -86,6 +88,23 @@ def test_planned_lengths_are_those_of_the_rows_that_have_an_answer(report: dict[
     assert [one["planned"] for one in report["lengths"]] == planned[
         EDGES.index(report["lengths"][0]["low"]) : EDGES.index(report["lengths"][-1]["low"]) + 1
     ].tolist()
+
+
+def test_samples_that_were_to_have_no_tokens_are_no_answers() -> None:
+    """As of prompts that are scored; of the others every sample counts, those of failed rows do not."""
+    scored, plain = SamplingParams(max_tokens=0, n=2, prompt_logprobs=0), SamplingParams(max_tokens=3, n=2)
+    workload = Workload.of([[1, i] for i in range(4)], [scored, plain, plain, plain])
+    recording = Recording()
+    recording.begin(make_plan(workload, SPEC, EngineConfig("tiny"), MACHINE), workload)
+    none, cut = Completion(0, "", (), "length"), Completion(0, "", (1, 2, 3), "length")
+    ended = Completion(1, "", (), "stop")
+    for output in (Output(0, 2, (none, none)), Output(1, 2, (cut, ended)), Output(2, 2, error=RowError("code", "why"))):
+        recording.add(output)
+    told = report_of(fold(recording.plan_record(), recording.as_dict(Stats())))
+    assert told["reasons"] == {"length": 1, "stop": 1}
+    assert [(one["low"], one["planned"], one["answered"]) for one in told["lengths"]] == [
+        (0, 0, 1), (1, 0, 0), (2, 0, 0), (3, 2, 1),
+    ]  # fmt: skip
 
 
 def test_stretches_hold_every_length_once() -> None:

@@ -93,11 +93,11 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     plan = _plan(prepared.workload, spec, directory, config, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
-    record = to_json(plan)
-    if words:
+    record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
+    if words:  # spelt by the tokenizer that the first prompts were spelt with
         _put_words(record, plan, prepared.workload, tokenizer)
         record = {"about": _about(job, target, typed), **record}
-    return PlanView(record, prepared, fits, first_prompts(prepared.workload, tokenizer))
+    return PlanView(record, prepared, fits, prompts)
 
 
 def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, str]:

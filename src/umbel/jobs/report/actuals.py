@@ -90,11 +90,15 @@ class OpenPart:
         self._count_samples([o for o in outputs if o.outputs])
 
     def _count_samples(self, outputs: list[Output]) -> None:
-        """Count the samples of rows that have an answer, by their length and by why they ended."""
+        """Count the samples of rows that have an answer, by their length and by why they ended; not those that were to
+        have no tokens, as of prompts that are scored."""
         rows = np.array([o.row for o in outputs], np.int64)
         planned = np.repeat(self._lengths[rows], [len(o.outputs) for o in outputs])
-        self.lengths += counted(planned), counted([len(c.token_ids) for o in outputs for c in o.outputs])
-        self.reasons.update(c.finish_reason for o in outputs for c in o.outputs)
+        answered = np.array([len(c.token_ids) for o in outputs for c in o.outputs], np.int64)
+        wrote = (planned > 0) | (answered > 0)
+        self.lengths += counted(planned[wrote]), counted(answered[wrote])
+        reasons = [c.finish_reason for o in outputs for c in o.outputs]
+        self.reasons.update(reasons if wrote.all() else np.array(reasons)[wrote].tolist())
 
 
 class Recording:
