@@ -181,6 +181,14 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'run'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "sim", "doctor", "bench", "verify"])
+def test_options_of_other_engines_are_answered_by_every_command(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--gpu-memory-utilization", "0.9"]) == 2
+    assert "no option '--gpu-memory-utilization': the KV pool is" in capsys.readouterr().err
+
+
 LIGHT = {"--help": [], "run": ["--help"], "verify": ["--help"], "plan": ["--help"]}
 
 

@@ -44,10 +44,11 @@ def report_text(report: Record, width: int = WIDTH) -> str:
 
 
 def brief_text(report: Record, width: int = WIDTH) -> str:
-    """The report in about a dozen lines: without the tree, and with one note at most."""
+    """The report in about a dozen lines: without the tree and counts of nothing, and with one note at most."""
     lines = [*_head(report, width), *(f"  {n:,} x {code}" for code, n in report["errors"].items())]
     if report["parts"]:
-        lines += [*_figures(report, width), *_counts(report, width)]
+        counts = {name: value for name, value in report["counts"].items() if value}
+        lines += [*_figures(report, width), *_counts({"counts": counts}, width)]
     lines += note_lines(report["notes"], width, 1)
     if report["tree"]:
         more = f"the forest with what its rows wrote, {count(len(report['tree']), 'line')}: -v shows it"

@@ -103,7 +103,11 @@ def entries(texts: Mapping[str, str], width: int = WIDTH) -> Iterator[str]:
 def title_lines(record: Record, width: int = WIDTH) -> list[str]:
     """Rows, tokens in and out, and whether answers are exact: one line where it is wide enough."""
     rows = f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
-    return wrap(f"{rows}    {exactness(record['lossy'])}", width, subsequent_indent="      ", break_long_words=False)
+    line = f"{rows}    {exactness(record['lossy'])}"
+    if len(line) <= width:
+        return [line]
+    below = wrap(exactness(record["lossy"]), width, initial_indent="      ", subsequent_indent="      ")
+    return [*wrap(rows, width, subsequent_indent="      ", break_long_words=False), *below]
 
 
 def head_texts(record: Record) -> dict[str, str]:
