@@ -182,3 +182,17 @@ def test_what_is_printed_is_what_json_and_page_say(report: dict[str, Any], tmp_p
     told = json.loads(capsys.readouterr().out)
     assert told["about"] == report["about"] and told["lengths"] == report["lengths"]
     assert page.read_text(encoding="utf-8") == report_page(told, report_text(told))
+
+
+def test_a_page_is_shown_where_no_file_was_named(
+    report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the output, under a name that says whose it is; a file that is no page is left alone."""
+    monkeypatch.setattr("umbel.batch.extras.has_display", lambda: False)
+    page = tmp_path / "out.jsonl.html"
+    assert main(["report", str(tmp_path / "out.jsonl"), "--open"]) == 0
+    assert f"the page is {page}" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == report_page(report, report_text(report))
+    page.write_text("mine")
+    assert main(["report", str(tmp_path / "out.jsonl"), "--open"]) == 2
+    assert page.read_text() == "mine"
