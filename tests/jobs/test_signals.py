@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
+from umbel.ir.budget import Budget
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
@@ -186,6 +187,35 @@ def test_a_shield_holds_off_what_is_raised_at_its_end() -> None:
         with signals.shielded():
             done.append("never twice")
     assert done == ["inner", "never twice"]
+
+
+class Ending(FakeEngine):
+    """Is told to stop with one answer left, and has the time to give it."""
+
+    def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+        *others, last = super().execute(workload, plan)
+        yield from others
+        stop()
+        yield last
+
+
+def test_a_stop_that_all_rows_outrun_is_none(source: Path, expected: bytes, tmp_path: Path) -> None:
+    summary = make_job(source, tmp_path / "out", Ending(keeps_unfinished=True)).run()
+    assert (summary.status, summary.exit_code, summary.left) == ("complete", 0, 0)
+    assert (tmp_path / "out").read_bytes() == expected
+    stopped = make_job(source, tmp_path / "other", Ending(keeps_unfinished=False)).run()
+    assert (stopped.status, stopped.exit_code, stopped.left) == ("drained", 75, 1), "no answer is waited for"
+
+
+def test_a_deadline_that_all_rows_outrun_is_none(source: Path, expected: bytes, tmp_path: Path) -> None:
+    class Late(FakeEngine):
+        def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
+            yield from super().execute(workload, plan)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            time.sleep(0.02)
+
+    job = make_job(source, tmp_path / "out", Late(keeps_unfinished=True), budget=Budget(seconds=3_600.0))
+    assert (job.run().status, (tmp_path / "out").read_bytes()) == ("complete", expected)
 
 
 def test_a_job_that_is_over_holds_no_engine(source: Path, tmp_path: Path) -> None:

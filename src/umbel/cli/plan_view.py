@@ -88,4 +88,6 @@ def _fault_texts(faults: Sequence[InputRow]) -> list[str]:
 
 def _faults_json(faults: Sequence[InputRow]) -> list[dict[str, Any]]:
     found = [(row, row.error) for row in faults[:MAX_LISTED] if row.error is not None]
-    return [{"line": row.line, "code": error.code, "message": error.message} for row, error in found]
+    files = [{} if row.file is None else {"file": row.file} for row, _ in found]
+    items = [{"line": row.line, "code": error.code, "message": error.message} for row, error in found]
+    return [{**file, **item} for file, item in zip(files, items, strict=True)]

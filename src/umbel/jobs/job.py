@@ -143,8 +143,10 @@ class Job:
         try:
             whole = self._collect(store, stop, done, *renderer_of)
             stop.limit(None)
-        except OutOfTime:
-            whole = False
+        except (OutOfTime, Drain) as stopped:
+            whole = self._answered(store)  # then the stop came too late to end anything
+            if not whole and isinstance(stopped, Drain):
+                raise
         self.progress.enter("write")
         if whole:
             self._publish(publisher, stop, lambda: store.lines(self.spec.order), partial=False)
@@ -153,6 +155,10 @@ class Job:
         rows = lambda: partial_lines(store, spec.source(ReadNotes()), renderer, spec.order)  # noqa: E731
         self._publish(publisher, stop, rows, partial=True)
         return self._summary(store, "budget", resumed.rows)
+
+    def _answered(self, store: JobStore) -> bool:
+        """Whether every row of the input is known and done."""
+        return 0 < self.progress.rows == store.totals().rows
 
     def _renderer(self, store: JobStore) -> tuple[JobTokenizer, Renderer]:
         began, identity = started(store), self.spec.identity
