@@ -190,7 +190,7 @@ def test_a_shield_holds_off_what_is_raised_at_its_end() -> None:
 
 
 class Ending(FakeEngine):
-    """Is told to stop with one answer left, and has the time to give it."""
+    """Gets a stop when one answer is left, and has the time to give it."""
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         *others, last = super().execute(workload, plan)

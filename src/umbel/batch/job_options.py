@@ -133,7 +133,9 @@ class OutputOptions:
 
     output: Annotated[str | None, Option("-o", "--output", "--output-file", help=_OUTPUT, metavar="FILE")] = None
     errors: Annotated[Path | None, Option(help=_ERRORS)] = None
-    order: Annotated[Literal["input", "finish"], Option(help="Order of the output.")] = "input"
+    order: Annotated[
+        Literal["input", "finish"], Option(help="Order of the output; finish: OUT.part grows as rows finish.")
+    ] = "input"
     summary: Annotated[Path | None, Option(help="Write the closing figures to this file, as JSON.")] = None
     profile: Annotated[str | None, Option(help=_PROFILE, metavar="FILE", bare=True)] = None
     resume: Annotated[bool, Option("--resume", help="Continue an earlier run, which happens without it, too.")] = False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.config import readable
-from umbel.errors import InputError, UmbelError
+from umbel.errors import UmbelError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.jobs.begun import named, started
@@ -24,10 +24,10 @@ from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.job_tokenizer import JobTokenizer
 from umbel.jobs.paths import clear_store, remove_store
 from umbel.jobs.progress import Progress
-from umbel.jobs.read.alike import unless_alike
+from umbel.jobs.read.alike import unless_alike, unless_faulty
 from umbel.jobs.read.prefetch import Ahead, Halt
 from umbel.jobs.read.prepare import Window, WindowBuilder
-from umbel.jobs.read.records import InputRow, ReadNotes, strict_message
+from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.read.windows import Feed, open_feed
 from umbel.jobs.report.report import report_of
 from umbel.jobs.report.sums import fold
@@ -37,6 +37,7 @@ from umbel.jobs.store import JobStore
 from umbel.jobs.store_reader import Totals
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
+from umbel.jobs.write.growing import growing
 from umbel.jobs.write.openai_answers import Issuer
 from umbel.jobs.write.partial import partial_lines, writing_seconds
 from umbel.jobs.write.placing import SEALED
@@ -129,7 +130,8 @@ class Job:
         if complete:
             stop.settle()
             return self._summary(store, "already_complete", store.totals().rows)
-        return self._collect_and_publish(store, publisher, stop)
+        with growing(store, output, self.spec.order, fresh=self.spec.fresh):
+            return self._collect_and_publish(store, publisher, stop)
 
     def _publisher(self, store: JobStore, output: Path) -> Publisher:
         spec = self.spec
@@ -186,7 +188,7 @@ class Job:
         if feed.rows is not None:
             self._tell_rows(feed.rows, done)
             self._limit(stop, ends, feed.rows)
-        windows = self._checked(feed) if self.spec.options.strict else feed.windows()
+        windows = unless_faulty(feed, self._notes) if self.spec.options.strict else feed.windows()
         planned = execution.planned(unless_alike(windows, source.name, done))
         arrived = partial(self._arrived, lambda: self._tell_rows(feed.rows, done), tokenizer)
         if feed.whole:
@@ -227,21 +229,6 @@ class Job:
         if rows is not None:
             self.progress.rows = rows
             self.progress.to_run = rows - done.count(1)
-
-    def _checked(self, feed: Feed) -> Iterator[Window]:
-        """The windows, after every row has been checked. Raises InputError when one is at fault."""
-        faults: list[InputRow] = []
-        kept: list[Window] = []
-        for window in feed.windows():
-            faults += window.faults
-            if feed.whole:
-                kept.append(window)
-        if faults:
-            raise InputError(strict_message(faults, feed.rows or 0))
-        if feed.whole:
-            return iter(kept)
-        self._notes.clear()  # rows are read again, and counted then
-        return feed.windows()
 
     def _publish(self, publisher: Publisher, stop: StopSignal, rows: Rows, *, partial: bool) -> None:
         self.spans.lap("reading and tokenising", None)

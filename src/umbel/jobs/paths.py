@@ -90,6 +90,7 @@ class JobPaths:
         """The files that the job writes for itself."""
         if self.output is not None:
             yield "the output", self.output
+            yield "the growing output", growing_path(self.output)
             for path in store_files(self.store):
                 yield "the store", path
 
@@ -109,6 +110,12 @@ def store_path(output: Path) -> Path:
     """The job store of an output: the name of its file followed by `.umbel`, in the same directory."""
     target = follow(output)
     return target.with_name(target.name + ".umbel")
+
+
+def growing_path(output: Path) -> Path:
+    """Where rows go as they finish, in the order of finishing: beside the output."""
+    target = follow(output)
+    return target.with_name(target.name + ".part")
 
 
 def follow(path: Path) -> Path:

@@ -61,6 +61,7 @@ class JobStore(StoreReader):
         self._pending: list[tuple[object, ...]] = []
         self._oldest = 0.0
         self.broken = False
+        self.follow: Callable[[list[bytes]], object] | None = None  # called with the lines of each commit
         self.has_unfinished = False  # whether anything is kept of rows that are not done
         existed = check_files(path)
         self._lock = StoreLock(path)
@@ -147,9 +148,11 @@ class JobStore(StoreReader):
                     self._db.executemany("DELETE FROM unfinished WHERE row = ?", done)
                 if live is not None:
                     self._db.execute(_RECORD, _record("live", dict(live)))
-            self._pending = []
+            lines, self._pending = [pending[-1] for pending in self._pending if self.follow], []
             self.broken = False
         self._at("store.commit.after")
+        if self.follow is not None:
+            self.follow(lines)
 
     def keep(self, records: Iterable[tuple[int, int, bytes]]) -> None:
         """Keep what some rows have that are not done, durably, in place of an earlier record: row, tokens, record."""

@@ -1,4 +1,5 @@
-"""Inputs of which no row can run, which is a mistake of the job rather than of its rows."""
+"""Inputs that are refused as a whole: no row can run, which is a mistake of the job rather than of its rows, or one
+cannot and --strict was asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from umbel.errors import InputError
 from umbel.jobs.read.prepare import Prepared, Window
-from umbel.jobs.read.records import InputRow, described
+from umbel.jobs.read.records import InputRow, ReadNotes, described, strict_message
+from umbel.jobs.read.windows import Feed
 
 LEAST_ROWS = 10  # fewer are answered by their error rows
 
@@ -19,6 +21,23 @@ def unless_alike(windows: Iterator[Window], name: str, done: bytes | bytearray) 
         if not number and not any(done):
             _check(window, name)
         yield window
+
+
+def unless_faulty(feed: Feed, notes: ReadNotes) -> Iterator[Window]:
+    """The windows of an input, after every row has been checked. Raises InputError when one is at fault. Of `notes`,
+    what is noted again when rows are read again is left out."""
+    faults: list[InputRow] = []
+    kept: list[Window] = []
+    for window in feed.windows():
+        faults += window.faults
+        if feed.whole:
+            kept.append(window)
+    if faults:
+        raise InputError(strict_message(faults, feed.rows or 0))
+    if feed.whole:
+        return iter(kept)
+    notes.clear()
+    return feed.windows()
 
 
 def _check(window: Window, name: str) -> None:
