@@ -22,9 +22,9 @@ from umbel.ir.workload import Workload
 from umbel.models.families import resolve_model
 
 JOBS = (  # task, drafter, tokens of an answer, tokens of a step
-    ("extract", "batch", 24, 12),
-    ("topic", "batch", 6, 12),
-    ("copy", "ngram", 32, 12),
+    ("extract", "lookup", 24, 12),
+    ("topic", "lookup", 6, 12),
+    ("copy", "lookup", 32, 12),
     ("lookup_100", "ngram", 16, 64),
     ("story", "model:draft", 48, 12),
 )

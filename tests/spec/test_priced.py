@@ -49,8 +49,11 @@ def test_the_tokens_that_give_the_most_in_a_second_are_kept(seed: int, token: fl
     draw = np.random.default_rng(seed)
     each = [draw.random(draw.integers(0, MOST)).tolist() for _ in range(6)]
     drafts, depth, step = drafts_of(each), PricedDepth(Flat(token=token), ticking(0.0)), decoding(6)
-    assert depth.most(step).tolist() == [MOST] * 6
-    counts = depth.keep(np.arange(len(step.ranks)), drafts)
+    for _ in range(40 * REVIEW):  # it begins with care
+        most = depth.most(step)
+        assert set(most.tolist()) in ({0}, {MOST})
+        if most.any():
+            counts = depth.keep(np.arange(6), drafts)
     owner = np.repeat(np.arange(6), drafts.counts)
     acceptance = depth._acceptance
     chances = acceptance.chances(acceptance.cases(step.groups, step.places, owner, drafts), owner, drafts.begin)

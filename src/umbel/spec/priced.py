@@ -27,6 +27,7 @@ STEADY = 0.7  # of what was found before that stays in a review, so that nothing
 TRIAL = 3  # reviews before it is judged whether asking pays
 REST_LEAST, REST_MOST = 16, 512  # steps without asking after a trial in which it did not
 NEVER = 1.5  # a chance that no token has
+AT_FIRST = 0.5  # the least chance that is taken to pay, before prices are looked at
 _CURVES = 512  # prices of steps kept
 
 
@@ -53,7 +54,7 @@ class PricedDepth:
         self._began = 0.0
         self._own = 0.0  # seconds that proposing takes in a step, of late
         self._turn = 0  # steps since the last review, 0 where one is due
-        self._worth = NEVER  # the least chance that pays, of late
+        self._worth = AT_FIRST  # the least chance that pays, of late
         self._gain, self._reviews = 0.0, 0  # logarithm of the gain in a step, of late; reviews since the last rest
         self._resting, self._rest = 0, REST_LEAST  # steps of this rest that are left, and of the next one
 
