@@ -74,7 +74,7 @@ def test_the_command_line_shows_it(tmp_path: Path) -> None:
     write_package(tmp_path, "umbel-toys", ROWS)
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' * 3)
     code = f"import sys\nsys.path[:0] = {[str(tmp_path), str(TOYS)]}\nfrom umbel.cli.main import main\n"
-    code += "for line in ('--help', 'in.jsonl -m demo --admission few --kv-tokens 48 --max-tokens 30',"
+    code += "for line in ('--help', 'in.jsonl -m demo --admission few --kv-tokens 48 --max-tokens 30 -v',"
     code += " 'in.jsonl -m demo --admission fwe'):\n    main(['plan', *line.split()])\n"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)

@@ -8,7 +8,6 @@ import io
 import json
 import tempfile
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,8 @@ def check_rows(rows: list[InputRow], good: list[InputRow], n_good: int) -> None:
         if row.error is not None:
             check_message(row.error.message)
             survive(lambda row=row: renderer.failure(row.head, row.error))
-    found = {row.custom_id: replace(row, row=0, line=0) for row in rows if row.error is None}
-    wanted = {row.custom_id: replace(row, row=0, line=0) for row in good}
+    found = {row.custom_id: row._replace(row=0, line=0) for row in rows if row.error is None}
+    wanted = {row.custom_id: row._replace(row=0, line=0) for row in good}
     if len(wanted) != n_good or any(row.error for row in good):
         raise Fault("the good rows alone are not good")
     for name, row in wanted.items():

@@ -23,7 +23,11 @@ def test_rates_are_plausible() -> None:
     [
         ("NVIDIA H200", "h200"),
         ("NVIDIA A100-SXM4-80GB", "a100"),
-        ("NVIDIA L40S", "NVIDIA L40S"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L40", "NVIDIA L40"),
+        ("NVIDIA A10G", "NVIDIA A10G"),
+        ("NVIDIA H100 PCIe", "NVIDIA H100 PCIe"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 Laptop GPU"),
         ("NVIDIA GH200 480GB", "NVIDIA GH200 480GB"),
     ],
 )
