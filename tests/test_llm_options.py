@@ -86,3 +86,67 @@ def test_close_gives_the_memory_back_and_says_so(tmp_path: Path) -> None:
         llm.generate([[5]], GREEDY)
     with pytest.raises(UsageError, match="this LLM is closed"), llm.session():
         pass
+
+
+NEUTRAL = {
+    "trust_remote_code": False,
+    "gpu_memory_utilization": 0.9,
+    "max_model_len": None,
+    "max_num_seqs": None,
+    "enable_prefix_caching": True,
+    "enforce_eager": True,
+    "tokenizer": None,
+    "revision": None,
+    "quantization": None,
+    "swap_space": 4,
+    "hf_token": None,
+    "task": "generate",
+    "disable_log_stats": True,
+    "seed": None,
+}
+
+
+def test_options_of_vllm_that_ask_for_nothing_are_taken() -> None:
+    assert EngineConfig.of("demo", **NEUTRAL) == EngineConfig("demo") == EngineConfig.of("demo", tokenizer="demo")
+    assert EngineConfig.of("demo", max_num_batched_tokens=64, block_size=8) == EngineConfig(
+        "demo", chunk=64, page_size=8
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("gpu_memory_utilization", 0.5, "the KV pool is what the plan derives .*; kv_tokens sets its size"),
+        ("max_model_len", 4096, "the context is the model's own"),
+        ("trust_remote_code", True, "never run"),
+        ("enable_prefix_caching", False, "prefix none turns it off"),
+        ("quantization", "awq", "config.json"),
+        ("hf_token", "secret", "Hugging Face cache"),
+        ("enable_lora", True, "adapters are not supported"),
+        ("enable_lora", 0, "adapters are not supported"),
+        ("logits_processors", [print], "not supported; leave it out"),
+        ("tokenizer", "other/model", "not supported; leave it out"),
+        ("kv_token", None, "did you mean 'kv_tokens'"),
+        ("speculative_config", {"model": "x"}, "speculate names who proposes"),
+        ("runner", "pooling", "models write text here"),
+        ("dtype", "half", "nothing is computed in float16; 'bfloat16' takes as little memory"),
+        ("dtype", "float16", "'bfloat16'"),
+    ],
+)
+def test_options_of_vllm_that_ask_for_something_are_answered(option: str, value: object, told: str) -> None:
+    with pytest.raises(UsageError, match=f"{option if option != 'runner' else 'task'}.*{told}"):
+        LLM("/no/such/model", **{option: value})
+
+
+def test_an_option_under_both_names_is_refused() -> None:
+    with pytest.raises(UsageError, match="block_size and page_size are one option"):
+        LLM("/no/such/model", page_size=8, block_size=8)
+
+
+def test_what_vllms_class_has_and_ours_has_not_is_said(tmp_path: Path) -> None:
+    with LLM(str(make_model(tmp_path, "llama")), device="cpu", threads=1, runner=FakeRunner(8, 4, 300)) as llm:
+        for name, told in (("sleep", "close"), ("encode", "embeddings"), ("llm_engine", "callers")):
+            with pytest.raises(AttributeError, match=f"LLM has no '{name}': .*{told}"):
+                getattr(llm, name)
+        with pytest.raises(AttributeError, match=r"LLM has no 'generat' \(did you mean 'generate'"):
+            llm.generat  # noqa: B018

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NoReturn
+from typing import Any
 
 from umbel.config import PAGE_SIZE, EngineConfig
 from umbel.engine.intake import Intake
@@ -30,9 +30,9 @@ class LLM(Scoring):
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the
     plan derives them. `profile` records what the time goes into, which makes GPUs slower. A `runner` computes the steps
-    instead of the model's device, and the weights are not loaded; a test or a simulation gives one. Raises UsageError
-    for an unknown option and ModelError for a model that cannot be loaded. `close`, or leaving a `with` block, gives
-    the memory back.
+    instead of the model's device, and the weights are not loaded; a test or a simulation gives one. vLLM's options are
+    taken where they ask for nothing. Raises UsageError for an unknown option and ModelError for a model that cannot be
+    loaded. `close`, or leaving a `with` block, gives the memory back.
     """
 
     keeps_unfinished = True
@@ -63,7 +63,7 @@ class LLM(Scoring):
         speculate: str = "auto",
         profile: Recorder | None = None,
         runner: Runner | None = None,
-        **unknown: NoReturn,
+        **unknown: Any,
     ):
         config = EngineConfig.of(
             model,
@@ -87,10 +87,10 @@ class LLM(Scoring):
             watchers=watchers,
             keep=keep,
             speculate=speculate,
-            **unknown,
+            **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config
-        self.engine = LocalEngine(config, partial(spans_for, profile), runner)
+        self.engine = LocalEngine(config, partial(spans_for, profile), None if isinstance(runner, str) else runner)
         self.intake = Intake(self.engine.model)
 
     @property

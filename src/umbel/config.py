@@ -11,6 +11,7 @@ from typing import Any
 
 from umbel import registry
 from umbel.errors import UsageError, nearest
+from umbel.foreign import understood
 from umbel.technique import OPTIONS
 
 PAGE_SIZE = 16
@@ -119,11 +120,11 @@ class EngineConfig:
 
     @classmethod
     def of(cls, model: str, **options: Any) -> EngineConfig:
-        """Build from keyword options; raises UsageError on an unknown one, with the nearest known name."""
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UsageError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        """Build from keyword options, ours or vLLM's; raises UsageError on an unknown one, with the nearest name."""
+        known = {f.name: f.default for f in fields(cls)}
+        options = understood(model, options, known)
+        for name in options.keys() - known.keys():
+            raise UsageError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         return cls(model, **options)
 
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
+
+from umbel.errors import UsageError
 
 _OURS = re.compile(r"\{(\w+)\}")
 _DERIVED = "rows start when the memory they will need is there, and a step takes as many as it has room for"
@@ -16,6 +19,7 @@ _NO_CODE = "code that comes with a model is never run"
 _SHARED = "prompts that begin alike are always computed once; {prefix} none turns it off"
 _FILE_SAYS = "the input says it: each OpenAI batch line has its url"
 _WEIGHTS = "read from the model's config.json; {linear} chooses what products are made in"
+_INSIDE = "how answers are computed is no part of what callers see"
 _HUB = "give a directory, or a hub id: the Hugging Face cache (HF_HOME) is read"
 
 FOREIGN: Mapping[str, str] = MappingProxyType(
@@ -45,6 +49,9 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "num_speculative_tokens": "how many tokens are proposed follows from their price; {speculate} names who does",
         "quantization": _WEIGHTS,
         "trust_remote_code": _NO_CODE,
+        "tokenizer_revision": _HUB,
+        "task": "models write text here; llm.score and llm.choose compare continuations",
+        "limit_mm_per_prompt": "images and audio are not supported",
         "tokenizer_mode": "the tokenizer is the model's own",
         "skip_tokenizer_init": "rows of token ids need no tokenizer, and then none is loaded",
         "revision": _HUB,
@@ -80,6 +87,95 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "limit": "there is no limit of rows: head -n writes a shorter file",
     }
 )
+
+OTHER_NAMES: Mapping[str, str] = MappingProxyType({"max_num_batched_tokens": "chunk", "block_size": "page_size"})
+"""Options of ours under vLLM's names."""
+NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "allowed_local_media_path": ("",),
+        "async_scheduling": (True, False),
+        "config_format": ("auto",),
+        "code_revision": (),
+        "convert": ("auto", "none"),
+        "cpu_offload_gb": (0,),
+        "disable_custom_all_reduce": (True, False),
+        "disable_log_stats": (True, False),
+        "distributed_executor_backend": ("mp", "uni"),
+        "enable_chunked_prefill": (True,),
+        "enable_lora": (False,),
+        "enable_prefix_caching": (True,),
+        "enforce_eager": (True, False),
+        "generation_config": ("auto", "vllm"),
+        "gpu_memory_utilization": (0.9, 0.92),
+        "hf_overrides": ({},),
+        "hf_token": (False,),
+        "limit_mm_per_prompt": ({},),
+        "logits_processors": ([],),
+        "mm_processor_kwargs": ({},),
+        "pipeline_parallel_size": (1,),
+        "served_model_name": (),
+        "skip_tokenizer_init": (False,),
+        "swap_space": (0, 4),
+        "task": ("auto", "generate"),
+        "tokenizer": (),
+        "tokenizer_mode": ("auto",),
+        "trust_remote_code": (False,),
+    }
+)
+"""Values of vLLM's options for an engine that ask for nothing, or for its default there; None does so for each."""
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "apply_model": _INSIDE,
+        "beam_search": "beams are not supported: n answers of a prompt are sampled, SamplingParams(n=4)",
+        "classify": "models with heads for classes are not supported; choose gives each prompt the likeliest of labels",
+        "collective_rpc": _INSIDE,
+        "embed": "embeddings are not supported",
+        "encode": "embeddings are not supported",
+        "enqueue": "a session takes prompts while others run: llm.session()",
+        "get_metrics": "stats() has the totals",
+        "llm_engine": _INSIDE,
+        "reset_mm_cache": "nothing is kept between calls",
+        "reset_prefix_cache": "nothing is kept between calls",
+        "reward": "models with heads for rewards are not supported",
+        "set_tokenizer": "the tokenizer is the model's own",
+        "sleep": "close() gives the memory back, and a new LLM takes it again",
+        "start_profile": "LLM(profile=...) records from the beginning, umbel run --profile too",
+        "stop_profile": "LLM(profile=...) records from the beginning, umbel run --profile too",
+        "wait_for_completion": "a session takes prompts while others run: llm.session()",
+        "wake_up": "close() gives the memory back, and a new LLM takes it again",
+    }
+)
+"""Attributes of vLLM's LLM that there are not, each with what there is instead."""
+
+
+def understood(model: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for an engine without those of vLLM that ask for nothing, and with ours for those of another name. Raises
+    UsageError for an option that is given under both names, and for one that asks for what there is not, with what
+    there is instead."""
+    found = {
+        name: value for name, value in options.items() if (name, value) not in (("seed", None), ("tokenizer", model))
+    }
+    if found.get("dtype") in ("half", "float16"):
+        raise UsageError(f"dtype={found['dtype']!r}: nothing is computed in float16; 'bfloat16' takes as little memory")
+    for name in found.keys() - defaults.keys():
+        value, ours, answer = found.pop(name), OTHER_NAMES.get(name), instead(name)
+        if ours is not None:
+            if found.get(ours, defaults[ours]) != defaults[ours]:
+                raise UsageError(f"{name} and {ours} are one option: give one of them")
+            found[ours] = defaults[ours] if value is None else value
+        elif _asks_for_nothing(name, value, known=answer is not None or name in NEUTRAL):
+            continue
+        elif answer is not None:
+            raise UsageError(f"no option {name!r}: {answer}")
+        elif name in NEUTRAL:
+            raise UsageError(f"{name}={value!r}: is not supported; leave it out")
+        else:
+            found[name] = value  # which is a slip
+    return found
+
+
+def _asks_for_nothing(name: str, value: object, *, known: bool) -> bool:
+    return known and (value is None or any(type(value) is type(v) and value == v for v in NEUTRAL.get(name, ())))
 
 
 def instead(name: str, spelled: Callable[[str], str] = str) -> str | None:

@@ -17,7 +17,7 @@ ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
 SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "foreign": set(),
+    "foreign": {"errors"},
     "technique": set(),
     "catalog": {"technique"},
     "left_out": {"technique"},

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from umbel.engine.intake import Conversation, Intake, Params, Prompt, as_prompts
 from umbel.engine.progress_line import progress_line
 from umbel.engine.request_output import RequestOutput
-from umbel.errors import InvalidRequest, UsageError
+from umbel.errors import InvalidRequest, UsageError, nearest
+from umbel.foreign import METHODS
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
@@ -63,6 +64,10 @@ class Answering(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        what = f": {METHODS[name]}" if name in METHODS else nearest(name, dir(type(self)))
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{what}")
 
     @property
     def spec(self) -> ModelSpec:

@@ -20,9 +20,8 @@ class SamplingParams:
     `logprobs` k asks for the chosen token and the k most likely ones, `prompt_logprobs` k for the same of the prompt's
     tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
 
-    Fields of vLLM that are not obeyed here (`presence_penalty`, `structured_outputs`, `logit_bias` ...) are taken with
-    the value that asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives
-    others.
+    Fields of vLLM that are not obeyed here (`presence_penalty`, `structured_outputs` ...) are taken with the value that
+    asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
     """
 
     n: int = 1
