@@ -76,6 +76,11 @@ def test_faults_and_budget_are_the_first_two_lines(model: Path, rows: Path, caps
     plan = json.loads(capsys.readouterr().out)
     assert (plan["invalid_rows"], len(plan["faults"]), plan["budget"]["rows"]) == (102, 100, 20)
     assert plan["faults"][1]["line"] == 22 and "5000" in plan["faults"][1]["message"]
+    assert "file" not in plan["faults"][1]  # there is one
+    other = rows.with_name("other.jsonl")
+    other.write_text('{"prompt": []}\n')
+    assert main(["plan", str(rows), str(other), "--model", str(model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"][2]["file"].endswith("rows.jsonl")
     assert main(["plan", str(rows), "--model", str(model), "--deadline", "1h"]) == 0
     first, second, third, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("FAULTS  102 of 122 rows cannot run: line 21 empty_prompt, line 22 invalid_token_id, ")

@@ -99,7 +99,7 @@ class _Bar:
 def line_of(reading: Reading) -> str:
     """A reading as one line of text."""
     if reading.phase not in _PHASES:
-        return "starting"
+        return "starting" if not reading.done else "done"
     if reading.phase != "run":
         return _PHASES[reading.phase] + (f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else "")
     if reading.ending is not None:

@@ -181,7 +181,10 @@ class ViewOptions:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """Job."""
+    """Job.
+
+    Example: -m Qwen/Qwen3-0.6B
+    """
 
     model: Annotated[str, Option("-m", "--model", help=_MODEL)]
     file: Annotated[list[str] | None, Argument(help=_INPUT)] = None

@@ -35,10 +35,10 @@ def run_command(
       tail -f tasks.jsonl | umbel run - -o - -m demo --order finish | jq .text
 
     Exit codes: 0 all rows answered, 1 internal error, 2 usage (also an empty file), 3 some or all rows failed, 4 the
-    input cannot be read, or --strict found a fault (nothing was run), 5 stopped by --deadline or
-    --max-output-tokens-total (the output has an error row for each row that was not run; run again to go on), 6 does
-    not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a second Ctrl-C. With -o -:
-    130 or 143 stopped, 141 the reader of the answers left.
+    input cannot be read, ten or more rows fail alike and none can run, or --strict found a fault (nothing was run), 5
+    stopped by --deadline or --max-output-tokens-total (the output has an error row for each row that was not run; run
+    again to go on), 6 does not fit this machine, 75 stopped by Ctrl-C, SIGTERM or SIGHUP (run again to go on), 130 a
+    second Ctrl-C. With -o -: 130 or 143 stopped, 141 the reader of the answers left.
     """
     if dry_run:
         from umbel.cli.plan import show_plan

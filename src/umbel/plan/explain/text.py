@@ -102,7 +102,9 @@ def entries(texts: Mapping[str, str], width: int = WIDTH) -> Iterator[str]:
 
 def title_lines(record: Record, width: int = WIDTH) -> list[str]:
     """Rows, tokens in and out, and whether answers are exact: one line where it is wide enough."""
-    rows = f"PLAN  {count(record['rows'], 'row')}, {record['prompt_tokens']:,} prompt tokens in, {_output(record)}"
+    rows = (
+        f"PLAN  {count(record['rows'], 'row')}, {count(record['prompt_tokens'], 'prompt token')} in, {_output(record)}"
+    )
     line = f"{rows}    {exactness(record['lossy'])}"
     if len(line) <= width:
         return [line]
@@ -116,7 +118,7 @@ def head_texts(record: Record) -> dict[str, str]:
     low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
     return {
         "time": f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}",
-        "compute": f"{record['computed_prompt_tokens']:,} prompt tokens; {_saving(record)}",
+        "compute": f"{count(record['computed_prompt_tokens'], 'prompt token')}; {_saving(record)}",
         "batches": _batches(record),
         "kv peak": _kv(record),
         "duplicates": _duplicates(record),
