@@ -21,7 +21,7 @@ from umbel import LLM, SamplingParams
 with LLM("demo") as llm:
     [answer] = llm.generate(["The capital of France is"], SamplingParams(temperature=0, max_tokens=8))
     print(answer.outputs[0].text)
-    print(llm.plan(["one prompt", "one prompt more"]).estimates)
+    print(llm.plan(["one prompt", "one prompt more"]))
 ```
 
 Whole files and tables are durable jobs, as with `umbel run`: after a crash or a stop the same call goes on.

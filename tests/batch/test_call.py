@@ -88,6 +88,15 @@ def test_a_summary_reads_like_the_command_s_closing_lines(
     assert "6 answered" not in told.err, "the figures are returned"
 
 
+def test_a_notebook_shows_the_report_while_it_is_there(
+    source: Path, model: str, engine: FakeEngine, tmp_path: Path
+) -> None:
+    summary = umbel.run(source, tmp_path / "out.jsonl", model=model, quiet=True)
+    assert summary._repr_html_().startswith("<iframe srcdoc=") and "out.jsonl" in summary._repr_html_()
+    assert main(["clean", str(tmp_path / "out.jsonl")]) == 0
+    assert summary._repr_html_() == f"<pre>{summary!r}</pre>"
+
+
 class Stopped(FakeEngine):
     """Sends this process a signal behind its second answer."""
 

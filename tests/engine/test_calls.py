@@ -15,6 +15,7 @@ from umbel.api import LLM
 from umbel.engine import progress_line
 from umbel.errors import InvalidRequest, RowFailed, UsageError
 from umbel.ir.params import SamplingParams
+from umbel.plan.explain.text import explain
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
 
@@ -203,3 +204,12 @@ def test_a_model_without_tokenizer_names_no_tokens(tmp_path: Path) -> None:
         (output,) = bare.generate([[5, 6]], GREEDY.clone(logprobs=1))
     entry = (output.outputs[0].logprobs or ())[0]
     assert entry[entry.token_id].decoded_token is None
+
+
+def test_a_plan_prints_as_the_command_prints_it(llm: LLM) -> None:
+    plan = llm.plan(["the same words", "the same words more"], GREEDY)
+    lines = repr(plan).splitlines()
+    assert len(lines) <= 12 and "2 rows" in lines[0] and repr(plan) == str(plan)
+    assert plan.explain() == explain(plan) and "decisions" in plan.explain()
+    page = plan._repr_html_()
+    assert page.startswith("<iframe srcdoc=") and "&lt;svg" in page and "<svg" not in page

@@ -23,6 +23,7 @@ from umbel.ir.request import Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops
 from umbel.ir.workload import Workload
+from umbel.plan.explain.shown import ShownPlan
 from umbel.text.tokenizer import Tokenizer
 
 A = TypeVar("A", bound="Answering")
@@ -154,9 +155,10 @@ class Answering(ABC):
         prompts = [{"messages": one} for one in several]
         return self.generate(prompts, sampling_params, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
 
-    def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> Plan:
-        """What `generate` would do: forest, order, budgets with their reasons, estimates."""
-        return self.plan_for(self.intake.take(prompts, sampling_params).workload)
+    def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> ShownPlan:
+        """What `generate` would do: forest, order, budgets with their reasons, estimates. It prints as `umbel plan`
+        does, in a few lines or all of them (`explain()`), and notebooks show its page."""
+        return ShownPlan.of(self.plan_for(self.intake.take(prompts, sampling_params).workload))
 
     def get_tokenizer(self) -> Tokenizer:
         """The same as `tokenizer`, under vLLM's name."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from umbel.errors import UmbelError
 from umbel.ir.limits import shown
 from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.report.text import verdict
 from umbel.jobs.store_reader import Totals
+from umbel.plan.explain.shown import framed
 from umbel.plan.explain.text import MAX_NOTES, count, exactness
 
 LENGTH_WARNING_SHARE = 0.01
@@ -72,6 +76,18 @@ class Summary:
 
     def __repr__(self) -> str:
         return "\n".join(closing_lines(self, quiet=False))
+
+    def _repr_html_(self) -> str:
+        """The page of the job's report, where its store is still there; else the text."""
+        from umbel.jobs.report.page import report_page
+        from umbel.jobs.report.report import read_report
+        from umbel.jobs.report.text import report_text
+
+        try:
+            report = read_report(Path(self.output))
+        except UmbelError:
+            return f"<pre>{escape(repr(self))}</pre>"
+        return framed(report_page(report, report_text(report)))
 
     @property
     def exit_code(self) -> int:
