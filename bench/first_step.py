@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: int, seed: int) -> None:
 
 def run_until_first_step(arguments: list[str]) -> None:
     """In the process that is measured: `umbel run`, ended after its first step; prints its times as one JSON object."""
-    from umbel.batch import job_setup as assemble
+    from umbel.batch import loading as assemble
     from umbel.cli import main
     from umbel.cli.run import process_start
 

@@ -15,7 +15,7 @@ import pytest
 import umbel
 from tests.jobs.fakes import FakeEngine, write_rows
 from tests.tiny_models import make_model
-from umbel.batch import job_setup as assemble
+from umbel.batch import loading as assemble
 from umbel.batch.declared import declared
 from umbel.batch.job_options import JobOptions
 from umbel.batch.keywords import PLACED, job_options, keywords

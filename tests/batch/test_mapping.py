@@ -19,7 +19,7 @@ import pytest
 import umbel
 from tests.jobs.fakes import FakeEngine
 from tests.tiny_models import make_model
-from umbel.batch import job_setup as assemble
+from umbel.batch import loading as assemble
 from umbel.cli.main import main
 from umbel.errors import EmptyInput, InputError, JobStopped, UsageError
 from umbel.ir.plan import Plan

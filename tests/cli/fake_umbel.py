@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.jobs.fakes import FakeEngine
-from umbel.batch import job_setup as assemble
+from umbel.batch import loading as assemble
 from umbel.cli import main, process
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output

@@ -14,7 +14,7 @@ import pytest
 
 from tests.jobs.fakes import FakeEngine, write_rows
 from tests.tiny_models import make_model
-from umbel.batch import job_setup as assemble
+from umbel.batch import loading as assemble
 from umbel.cli.main import main
 from umbel.cli.run import process_start
 

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import umbel
 from tests.jobs.fakes import FakeEngine, read_rows, write_rows
 from tests.tiny_models import make_model
-from umbel.batch import job_setup
+from umbel.batch import loading
 from umbel.cli.main import main
 from umbel.errors import DiskFull, InputError, UsageError
 from umbel.jobs.read.spool import opened
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(job_setup, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(loading, "_load", lambda config, profile: fake)
     return fake
 
 

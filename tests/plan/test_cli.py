@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from umbel.cli.main import main
+from umbel.config import EngineConfig
+from umbel.cost.startup import Loads
 from umbel.demo import path
 
 CONFIG = {
@@ -184,3 +186,23 @@ def test_text_for_a_shape_asks_for_a_tokenizer(
     assert "is a shape without a tokenizer: give token ids, or --tokenizer DIR" in capsys.readouterr().err
     assert main([*asked, "--tokenizer", str(path("demo"))]) == 0
     assert json.loads(capsys.readouterr().out)["prompt_tokens"] > 2
+
+
+def test_the_time_is_of_the_whole_job_and_has_a_price(
+    model: Path, rows: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading, loading and steps add up; a load that was measured is believed."""
+    monkeypatch.setenv("UMBEL_CACHE", str(tmp_path / "cache"))
+    asked = ["plan", str(rows), "--model", str(model), "--machine", "a100", "--price", "7200"]
+    Loads.of(model, EngineConfig.of(str(model))).learn(40.0)
+    assert main([*asked, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    parts = [*plan["startup"].values(), plan["seconds"]]
+    for name in ("low", "expected", "high"):
+        assert plan["total_seconds"][name] == pytest.approx(sum(part[name] for part in parts))
+        assert plan["price"][name] == pytest.approx(2 * plan["total_seconds"][name])
+    assert plan["startup"]["loading"]["expected"] == 40.0
+    assert main(asked) == 0
+    text = capsys.readouterr().out
+    assert "40 s to load" in text and "at 7,200.00 an hour" in text
+    assert main(["plan", str(rows), "--model", str(model), "--price", "-1"]) == 2

@@ -27,6 +27,7 @@ _KEEP = "Columns that come back beside the answers: all, none, or names with com
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
 _ERRORS = "Write the rows that failed to this file; the output has the others."
 _GRACE = "After a stop, let rows that are near their end go on so long."
+_PRICE = "What an hour of the machine costs: plan, closing lines and report say what the job does."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _PROFILE = "Tell where the time went; a timeline goes to FILE, or to OUTPUT.profile.json."
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
@@ -116,6 +117,7 @@ class BudgetOptions:
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None
 
     grace: Annotated[str, Option(help=_GRACE, metavar="TIME")] = f"{GRACE_SECONDS:.0f}s"
+    price: Annotated[float | None, Option(help=_PRICE, min=0)] = None
 
     def budget(self) -> Budget:
         """The limits of the run. Raises UsageError."""

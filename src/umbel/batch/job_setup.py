@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umbel.batch.job_options import JobOptions
+from umbel.batch.loading import Loading
 from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
-from umbel.config import EngineConfig
-from umbel.errors import ModelError
 from umbel.ir.budget import seconds_of
 from umbel.ir.spans import NO_SPANS
-from umbel.jobs.execution import Engine
-from umbel.jobs.fingerprint import fingerprint, hash_model, stamp_model
+from umbel.jobs.fingerprint import fingerprint, stamp_model
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
@@ -26,7 +23,6 @@ from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
 
 if TYPE_CHECKING:
-    from umbel.ir.spec import ModelSpec
     from umbel.profile.recorder import Recorder
 
 
@@ -42,9 +38,11 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     spec = read_spec(directory)
     names = model_names(config.model, directory, reading.served_model_name or ())
     options = read_options(asked.sampling.params(), reading, spec.vocab_size, frozenset(names))
-    files, given = hash_model(directory), reading.served_model_name or ()
+    loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
     watch = tuple(HashedInput.of(file.path) for file in source)
-    identity = fingerprint(input_identity(source, watch), options, files, config.identity, version("umbel"), given)
+    identity = fingerprint(
+        input_identity(source, watch), options, loading.files, config.identity, version("umbel"), given
+    )
     job = JobSpec(
         input=source,
         output=asked.output.target,
@@ -58,20 +56,14 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
         retry_failed=asked.output.retry_failed,
         budget=asked.budget.budget(),
         grace=seconds_of(asked.budget.grace, "--grace"),
+        price=asked.budget.price,
         watch=watch,
         errors=asked.output.errors,
     )
 
-    def load() -> Engine:
-        engine = _load(config, profile)
-        _check_unchanged(directory, stamps)
-        return engine
-
-    decided = partial(_arithmetic, config, spec)
-    spans = NO_SPANS if profile is None else profile
-    about = partial(_about, asked, decided, typed)
-    tokenizer = partial(LateTokenizer, directory)
-    return Job(job, tokenizer, load, warm=_import_engine, spans=spans, arithmetic=decided, about=about)
+    spans, decided = NO_SPANS if profile is None else profile, loading.arithmetic
+    about, tokenizer = partial(_about, asked, decided, typed), partial(LateTokenizer, directory)
+    return Job(job, tokenizer, loading.engine, warm=_import_engine, spans=spans, arithmetic=decided, about=about)
 
 
 def _about(asked: JobOptions, decided: Callable[[], Mapping[str, str]], typed: Sequence[str]) -> dict[str, str]:
@@ -84,28 +76,3 @@ def _about(asked: JobOptions, decided: Callable[[], Mapping[str, str]], typed: S
 def _import_engine() -> None:
     """Import the modules that loading needs, which takes seconds."""
     import umbel.engine.local  # noqa: F401
-
-
-def _check_unchanged(directory: Path, stamps: dict[str, tuple[int, int, int]]) -> None:
-    """Raise ModelError when files of the model are not those that the job's fingerprint was made of."""
-    now = stamp_model(directory)
-    changed = sorted(name for name in now.keys() | stamps.keys() if now.get(name) != stamps.get(name))
-    if changed:
-        raise ModelError(f"{directory}: {', '.join(changed[:5])} changed while the model was read: start the job again")
-
-
-def _arithmetic(config: EngineConfig, spec: ModelSpec) -> dict[str, str]:
-    from umbel.engine.arithmetic import arithmetic_of
-
-    return arithmetic_of(config, spec)
-
-
-def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
-    if config.data_parallel_size > 1:
-        from umbel.cluster.replicas import Replicas
-
-        return Replicas(config)
-    from umbel.engine.local import LocalEngine
-    from umbel.profile.attach import spans_for
-
-    return LocalEngine(config, partial(spans_for, profile))

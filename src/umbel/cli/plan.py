@@ -94,10 +94,24 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
+    _put_total(record, spec, directory, config, job.budget.price)
     if words:  # spelt by the tokenizer that the first prompts were spelt with
         _put_words(record, plan, prepared.workload, tokenizer)
         record = {"about": _about(job, target, typed), **record}
     return PlanView(record, prepared, fits, prompts)
+
+
+def _put_total(
+    record: dict[str, Any], spec: ModelSpec, directory: Path | None, config: EngineConfig, price: float | None
+) -> None:
+    """Put the time of the whole job into the record of its plan, and what it costs."""
+    from umbel.cost.shape import Shape
+    from umbel.cost.startup import Loads, reading
+    from umbel.plan.explain.total import put_total
+
+    n_bytes = Shape.of(spec, spec.dtype).weight_bytes
+    loading = Loads.of(directory, config).expect(n_bytes)
+    put_total(record, reading(record["rows"], record["prompt_tokens"]), loading, price)
 
 
 def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, str]:

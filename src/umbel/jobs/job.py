@@ -22,6 +22,7 @@ from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.job_tokenizer import JobTokenizer
+from umbel.jobs.neighbours import Neighbours
 from umbel.jobs.paths import clear_store, remove_store
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.alike import unless_alike, unless_faulty
@@ -33,6 +34,7 @@ from umbel.jobs.report.report import report_of
 from umbel.jobs.report.sums import fold
 from umbel.jobs.rounds import Rounds
 from umbel.jobs.signals import Drain, OutOfTime, StopSignal
+from umbel.jobs.spent import add_spent
 from umbel.jobs.store import JobStore
 from umbel.jobs.store_reader import Totals
 from umbel.jobs.summary import Summary, warnings_of
@@ -74,6 +76,7 @@ class Job:
     spans: Spans = NO_SPANS
     arithmetic: Callable[[], Mapping[str, Any]] = dict
     about: Callable[[], Mapping[str, str]] = dict
+    neighbours: Neighbours = field(default_factory=Neighbours)
     _notes: ReadNotes = field(default_factory=ReadNotes)
     _execution: Execution | None = None
 
@@ -273,6 +276,7 @@ class Job:
             exact=report["exact"],
             lossy=tuple(report["lossy"]),
             notes=tuple(report["notes"]),
+            spent=add_spent(store, self.progress.seconds, self.spec.price, self.neighbours.text()),
         )
 
     def _warnings(self, totals: Totals) -> tuple[str, ...]:

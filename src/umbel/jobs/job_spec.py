@@ -34,6 +34,7 @@ class JobSpec:
     `grace`: seconds that rows near their end get after a stop.
     `watch`: notice files of the input that change while they are read.
     `errors`: where rows without an answer go, None for the output.
+    `price`: of an hour of the machine, None where it is not asked what the job costs.
     """
 
     input: Inputs
@@ -50,6 +51,7 @@ class JobSpec:
     watch: tuple[HashedInput, ...] = ()
     grace: float = GRACE_SECONDS
     errors: Path | None = None
+    price: float | None = None
 
     def source(self, notes: ReadNotes) -> Source | SourceFiles:
         """The input, ready to be read."""

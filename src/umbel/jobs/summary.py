@@ -13,6 +13,7 @@ from umbel.errors import UmbelError
 from umbel.ir.limits import shown
 from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.report.text import verdict
+from umbel.jobs.spent import price_text
 from umbel.jobs.store_reader import Totals
 from umbel.plan.explain.shown import framed
 from umbel.plan.explain.text import MAX_NOTES, count, exactness
@@ -40,6 +41,7 @@ class Summary:
     `discarded_tokens`: generated in this run for rows that a stop left unfinished, and not kept.
     `against_plan`: figures of the whole job beside those of its plan, as in jobs.report.
     `exact`, `lossy`: whether no technique in use may change answers, and the names of those that may.
+    `spent`: what all runs but killed ones took, as in jobs.spent.
     `notes`: texts for the user: of the model (ir.plan.Plan), then of the input (jobs.read.records.ReadNotes).
     """
 
@@ -73,6 +75,7 @@ class Summary:
     steps: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    spent: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return "\n".join(closing_lines(self, quiet=False))
@@ -175,9 +178,12 @@ def _unfinished(result: Summary) -> str:
 
 
 def _truth(result: Summary) -> list[str]:
-    """How near the plan came; only for a job that ran."""
-    told = verdict(result.against_plan) if result.status != "already_complete" else ""
-    return [told] if told else []
+    """How near the plan came, beside which other work, and what the job cost; only for one that ran."""
+    if result.status == "already_complete":
+        return []
+    told = ", ".join(part for part in (verdict(result.against_plan), result.spent.get("beside", "")) if part)
+    cost = f"cost {price_text(result.spent)}" if result.spent.get("price") is not None else ""
+    return [line for line in (told, cost) if line]
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from umbel.jobs.execution import ABOUT, NOTES
 from umbel.jobs.read.records import note_texts
 from umbel.jobs.report.lengths import stretches
 from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
+from umbel.jobs.spent import SPENT
 from umbel.jobs.status import how_it_stands, open_reader
 
 COMPARED = ("seconds", "steps", "computed_prompt_tokens", "output_tokens", "kv_peak_tokens")
@@ -36,7 +37,7 @@ def read_report(output: Path) -> Sums:
     """
     store = open_reader(output)
     try:
-        records = {name: store.get(name) for name in ("plan", "live", NOTES, ABOUT)}
+        records = {name: store.get(name) for name in ("plan", "live", NOTES, ABOUT, SPENT)}
         totals, status = store.totals(), how_it_stands(store)
     finally:
         store.close()
@@ -48,6 +49,7 @@ def read_report(output: Path) -> Sums:
         "about": dict(records[ABOUT] or {}),
         "rows": {**rows, "planned": round(sums["planned"]["rows"]) if sums else 0},
         "errors": dict(totals.errors),
+        "spent": dict(records[SPENT] or {}),
         **report_of(sums, records[NOTES]),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
+from umbel.jobs.spent import price_text
 from umbel.plan.explain.text import WIDTH, branch, count, duration, entry, exactness, note_lines, tree_lines
 
 Record = Mapping[str, Any]
@@ -37,7 +38,7 @@ def report_text(report: Record, width: int = WIDTH) -> str:
     `width` characters go on below; one of 60 is enough."""
     lines = [*_head(report, width), *note_lines(report["notes"], width)]
     if report["parts"]:
-        lines += [*_parts(report, width), *_figures(report, width), *_counts(report, width)]
+        lines += [*_parts(report, width), *_figures(report, width), *_spent(report, width), *_counts(report, width)]
         lines += [_forest(report), *tree_lines(report["tree"], _branch, width)]
     lines += [f"  {n:,} x {code}" for code, n in report["errors"].items()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -48,7 +49,7 @@ def brief_text(report: Record, width: int = WIDTH) -> str:
     lines = [*_head(report, width), *(f"  {n:,} x {code}" for code, n in report["errors"].items())]
     if report["parts"]:
         counts = {name: value for name, value in report["counts"].items() if value}
-        lines += [*_figures(report, width), *_counts({"counts": counts}, width)]
+        lines += [*_figures(report, width), *_spent(report, width), *_counts({"counts": counts}, width)]
     lines += note_lines(report["notes"], width, 1)
     if report["tree"]:
         more = f"the forest with what its rows wrote, {count(len(report['tree']), 'line')}: -v shows it"
@@ -121,6 +122,20 @@ def _figures(report: Record, width: int) -> Iterator[str]:
     inside = low <= figures["seconds"]["actual"] <= high
     text = f"{duration(low)} to {duration(high)}: the time lies {'within' if inside else 'outside'}"
     yield from entry("interval", text, width)
+
+
+def _spent(report: Record, width: int) -> Iterator[str]:
+    """What the job took by phase, beside which other work, and what it cost."""
+    spent = report.get("spent")
+    if not spent:
+        return
+    phases = {"plan": "reading and planning", "load": "loading", "run": "running", "write": "writing"}
+    parts = [f"{duration(spent['seconds'].get(name, 0.0))} {words}" for name, words in phases.items()]
+    yield from entry("in all", f"{duration(sum(spent['seconds'].values()))}: {', '.join(parts)}", width)
+    if spent["beside"]:
+        yield from entry("load", spent["beside"], width)
+    if spent["price"] is not None:
+        yield from entry("cost", price_text(spent), width)
 
 
 def _value(name: str, value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from umbel.plan.explain.text import WIDTH, Record, count, entries, entry, head_texts, note_lines, title_lines
 
 MAX_NOTES = 1
-_HEAD = ("time", "compute", "kv peak")
+_HEAD = ("time", "price", "compute", "kv peak")
 _DECIDED = ("machine", "output tokens", "replicas")
 
 
@@ -16,7 +16,7 @@ def brief_lines(record: Record, width: int = WIDTH) -> list[str]:
     head = head_texts(record)
     return [
         *title_lines(record, width),
-        *entries({name: head[name] for name in _HEAD}, width),
+        *entries({name: head[name] for name in _HEAD if name in head}, width),
         *(entry("duplicates", head["duplicates"], width) if record["duplicate_rows"] else ()),
         *_decided(record, width),
         *note_lines(record["notes"], width, MAX_NOTES),

@@ -9,6 +9,7 @@ from typing import Any
 
 from umbel.ir.plan import Plan
 from umbel.plan.explain.record import to_json
+from umbel.plan.explain.total import price_text
 
 __all__ = ["count", "duration", "exactness", "explain", "head_lines", "to_json"]
 
@@ -114,15 +115,29 @@ def title_lines(record: Record, width: int = WIDTH) -> list[str]:
 
 def head_texts(record: Record) -> dict[str, str]:
     """What there is to say first, by its name: time, compute, batches, KV, duplicates."""
-    seconds = record["seconds"]
-    low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
     return {
-        "time": f"{expected} ({low} to {high}) in {count(record['steps'], 'step')}",
+        "time": _time(record),
+        **({"price": price_text(record["price"])} if "price" in record else {}),
         "compute": f"{count(record['computed_prompt_tokens'], 'prompt token')}; {_saving(record)}",
         "batches": _batches(record),
         "kv peak": _kv(record),
         "duplicates": _duplicates(record),
     }
+
+
+def _time(record: Record) -> str:
+    """The time of the whole job, where its start is known, and of its steps."""
+    steps = count(record["steps"], "step")
+    if "total_seconds" not in record:
+        return f"{_interval(record['seconds'])} in {steps}"
+    parts = {**record["startup"], "steps": record["seconds"]}
+    read, load, run = (duration(parts[name]["expected"]) for name in ("reading", "loading", "steps"))
+    return f"{_interval(record['total_seconds'])}: {read} to read and plan, {load} to load, {run} in {steps}"
+
+
+def _interval(seconds: Mapping[str, float]) -> str:
+    low, expected, high = (duration(seconds[name]) for name in ("low", "expected", "high"))
+    return f"{expected} ({low} to {high})"
 
 
 def _output(record: Record) -> str:
