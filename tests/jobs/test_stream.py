@@ -14,7 +14,7 @@ import pytest
 
 from tests.jobs.fakes import CONTEXT, WIDTH, FakeEngine, FakeTokenizer, write_rows
 from tests.jobs.test_windows import some_rows
-from umbel.engine.intake import RequestOutput
+from umbel.engine.request_output import RequestOutput
 from umbel.engine.tickets import SessionEvent
 from umbel.errors import EmptyInput, InputError
 from umbel.ir.workload import Workload
@@ -51,7 +51,9 @@ class FakeSession:
         with self._changed:
             for output in outputs:
                 ids, ticket = prompts.prompt(output.row).tolist(), tickets[output.row]
-                self._events.append(SessionEvent(ticket, "finished", output=RequestOutput.of(0, None, ids, output)))
+                self._events.append(
+                    SessionEvent(ticket, "finished", output=RequestOutput.of(0, None, ids, output, None))
+                )
             self._changed.notify_all()
         return tickets
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from umbel.engine.intake import Batch, RequestOutput
+from umbel.engine.intake import Batch
+from umbel.engine.request_output import RequestOutput
 from umbel.engine.tickets import SessionEvent
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
