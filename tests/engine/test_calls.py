@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 import umbel
 from tests.tiny_models import make_model
@@ -192,7 +193,7 @@ def test_progress_is_shown_where_it_was_asked_for(
 
 
 def test_names_beside_the_calls(llm: LLM) -> None:
-    assert llm.get_tokenizer() is llm.tokenizer and llm.get_default_sampling_params() == SamplingParams()
+    assert llm.get_default_sampling_params() == SamplingParams()
     assert re.match(r"\d+\.\d+", umbel.__version__) and not hasattr(umbel, "no_such_name")
 
 
@@ -213,3 +214,22 @@ def test_a_plan_prints_as_the_command_prints_it(llm: LLM) -> None:
     assert plan.explain() == explain(plan) and "decisions" in plan.explain()
     page = plan._repr_html_()
     assert page.startswith("<iframe srcdoc=") and "&lt;svg" in page and "<svg" not in page
+
+
+def test_the_tokenizer_under_the_names_of_transformers(llm: LLM) -> None:
+    """Held to transformers itself, over the same files."""
+    theirs = transformers.AutoTokenizer.from_pretrained(str(llm.config.model))
+    ours, chat = llm.get_tokenizer(), [{"role": "user", "content": "Classify the text"}]
+    ids = theirs.encode("the weather is fine")
+    assert ours.encode("the weather is fine") == ids and ours.decode(ids) == theirs.decode(ids)
+    assert ours.encode("fine", add_special_tokens=False) == theirs.encode("fine", add_special_tokens=False)
+    assert ours.batch_decode([ids, ids[:1]]) == theirs.batch_decode([ids, ids[:1]])
+    assert (len(ours), ours.eos_token_id) == (len(theirs), theirs.eos_token_id)
+    for tokenize in (True, False):
+        wanted = theirs.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=True)
+        wanted = wanted["input_ids"] if isinstance(wanted, transformers.BatchEncoding) else wanted
+        assert ours.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=True) == wanted
+    with pytest.raises(InvalidRequest, match="add_generation_prompt=False"):
+        ours.apply_chat_template(chat, tokenize=False)
+    with pytest.raises(AttributeError, match="AutoTokenizer reads the same files"):
+        ours.pad(ids)

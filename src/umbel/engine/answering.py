@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
+from umbel.engine.hub_tokenizer import HubTokenizer
 from umbel.engine.intake import Conversation, Intake, Params, Prompt, as_prompts
 from umbel.engine.progress_line import progress_line
 from umbel.engine.request_output import RequestOutput
@@ -160,9 +161,10 @@ class Answering(ABC):
         does, in a few lines or all of them (`explain()`), and notebooks show its page."""
         return ShownPlan.of(self.plan_for(self.intake.take(prompts, sampling_params).workload))
 
-    def get_tokenizer(self) -> Tokenizer:
-        """The same as `tokenizer`, under vLLM's name."""
-        return self.tokenizer
+    def get_tokenizer(self) -> HubTokenizer:
+        """The tokenizer under transformers' names, as vLLM gives it: `encode`, `decode`, `batch_decode`,
+        `apply_chat_template`, `eos_token_id`."""
+        return HubTokenizer(self.tokenizer)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What prompts without parameters are sampled by; the model's generation_config.json sets none of it."""
