@@ -29,7 +29,7 @@ def choices(option: str) -> tuple[str, ...]:
 def readable(name: Path | str) -> str:
     """A file's name as text that can be stored and printed, whatever the system takes names for: its bytes as UTF-8,
     those that are none by number."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
     for line in (["plan", *shape], ["report", "größe"], ["verify", "größe.jsonl", "größe"], ["help"], ["run", "größe"]):
         code, shown = finished(UMBEL + line, place, **ASCII)
         assert code == {"verify": 3, "run": 2}.get(line[0], 0) and quiet(shown), shown
-    assert b"`- " in finished([*UMBEL, "plan", *shape], place, **ASCII)[1]
+    assert b"`- " in finished([*UMBEL, "plan", *shape, "-v"], place, **ASCII)[1]
     code, shown = finished([*UMBEL, "sim", *shape, "--machine", "a100"], place, **ASCII)
     assert code == 0 and quiet(shown)
     terminal = OnTerminal([*FAKE, "run", "größe.jsonl", "-o", "other", "--model", "tiny"], place, environment(**ASCII))

@@ -127,7 +127,7 @@ def _reads(kind: Any, told: Option) -> dict[str, Any]:
         (each,) = get_args(kind)
         return {"action": "append", **_reads(each, told)}
     if kind is str:
-        reads = written if told.written else decoded
+        reads = written if told.written else str if told.metavar == "FILE" else decoded  # names of files as they come
         return {"metavar": told.metavar or ("NAME" if "{choices}" in told.help else "TEXT"), "type": reads}
     return {
         "type": kind if told.min is None else _at_least(kind, told.min),

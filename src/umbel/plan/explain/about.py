@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+from umbel.config import readable
 from umbel.cost.machine import Machine, processor_model
 
 
@@ -38,7 +39,7 @@ class About:
 
         date = datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         command = shlex.join(["umbel", *typed]) if typed else ""
-        return cls(job, model, machine, version("umbel"), date, command)
+        return cls(readable(job), readable(model), machine, version("umbel"), date, readable(command))
 
     def as_dict(self) -> dict[str, str]:
         """The facts as one JSON object."""
