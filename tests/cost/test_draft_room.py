@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from umbel.cost.draft_room import DraftRoom
@@ -30,3 +31,14 @@ def test_in_a_wide_pool_all_are_checked() -> None:
     full = DraftRoom(0, 8, 1, holds_all=True)
     assert full.fit(BARGAIN) == BARGAIN
     assert "holds all" in full.reason(BARGAIN)[0]
+
+
+def test_steps_that_prompts_fill_have_room_for_few() -> None:
+    """A third of the tokens is drawn in steps that are full, another where two more a sample fit, the rest with room
+    for all: of four tokens each, 0, 2 and 4 find room there."""
+    room = DraftRoom(100, 8, 16, True, np.array([0.0, 2.0, 50.0]), np.full(3, 1 / 3))
+    assert room.fit(Bargain(4.0, 2.0, 1.6)) == Bargain(2.0, 1.0, pytest.approx(1.3))
+    assert room.share(1.0) == pytest.approx(2 / 3)
+    why, facts = room.reason(Bargain(4.0, 2.0, 1.6))
+    assert "beside those of prompts" in why and facts["share"] == pytest.approx(0.5)
+    assert DraftRoom(0, 8, 1, False, np.array([9.0]), np.ones(1)).share(4.0) == 0  # the pool has none

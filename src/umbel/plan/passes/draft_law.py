@@ -32,7 +32,10 @@ def usual_run(draft: PlanDraft) -> UsualRun:
     step, page = _usual_step(load), draft.config.page_size
     free = max(draft.kv_tokens - timeline.kv_peak_tokens, 0)
     holds_all = draft.kv_tokens >= useful_pages(draft) * page
-    return UsualRun(step, DraftRoom(free, step.samples, page, holds_all), draft.price.total(load).expected)
+    left = np.maximum(draft.chunk - load.tokens, 0) / np.maximum(load.samples, 1.0)
+    drawn = load.samples * load.steps / max(float((load.samples * load.steps).sum()), 1.0)
+    room = DraftRoom(free, step.samples, page, holds_all, left, drawn)
+    return UsualRun(step, room, draft.price.total(load).expected)
 
 
 def room_decision(run: UsualRun, wanted: Bargain) -> Decision:
