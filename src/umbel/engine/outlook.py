@@ -160,9 +160,12 @@ class _Endings:
         tail = np.exp(-rate * np.maximum(reached - np.maximum(begin, longest), 0))
         if not len(curve.lengths):
             return np.ones(reached.shape)
-        last = float(curve.survival(max(longest - 1, 0)))  # where the longest one ended, others would have gone on
-        then = np.where(reached >= longest, np.maximum(then, last * 0.5), then)
-        now = np.where(begin >= longest, np.maximum(now, last * 0.5), now)
+        last = float(curve.survival(max(longest - 1, 0)))  # where the longest ended, some others would have gone on
+        on = min(
+            last * 0.5, 1.0 / (curve.answers + 1.0)
+        )  # and of answers that all ended there, one more than were seen
+        then = np.where(reached >= longest, np.maximum(then, on), then)
+        now = np.where(begin >= longest, np.maximum(now, on), now)
         found: Floats = np.minimum(then / np.maximum(now, 1e-12), 1.0) * tail
         return found
 
