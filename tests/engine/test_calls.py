@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 
 import umbel
 from tests.tiny_models import make_model
@@ -218,6 +217,7 @@ def test_a_plan_prints_as_the_command_prints_it(llm: LLM) -> None:
 
 def test_the_tokenizer_under_the_names_of_transformers(llm: LLM) -> None:
     """Held to transformers itself, over the same files."""
+    transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(str(llm.config.model))
     ours, chat = llm.get_tokenizer(), [{"role": "user", "content": "Classify the text"}]
     ids = theirs.encode("the weather is fine")
