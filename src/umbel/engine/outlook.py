@@ -160,10 +160,8 @@ class _Endings:
         tail = np.exp(-rate * np.maximum(reached - np.maximum(begin, longest), 0))
         if not len(curve.lengths):
             return np.ones(reached.shape)
-        last = float(curve.survival(max(longest - 1, 0)))  # where the longest ended, some others would have gone on
-        on = min(
-            last * 0.5, 1.0 / (curve.answers + 1.0)
-        )  # and of answers that all ended there, one more than were seen
+        # Where the longest one ended, others would go on: half of those that end there, but no more than one in n + 1.
+        on = min(float(curve.survival(max(longest - 1, 0))) * 0.5, 1.0 / (curve.answers + 1.0))
         then = np.where(reached >= longest, np.maximum(then, on), then)
         now = np.where(begin >= longest, np.maximum(now, on), now)
         found: Floats = np.minimum(then / np.maximum(now, 1e-12), 1.0) * tail
