@@ -19,8 +19,8 @@ class ShownPlan(Plan):
 
     @classmethod
     def of(cls, plan: Plan) -> ShownPlan:
-        """The same plan."""
-        return cls(**{f.name: getattr(plan, f.name) for f in fields(plan)})
+        """The same plan; what a plan of replicas has besides is theirs to run by."""
+        return cls(**{f.name: getattr(plan, f.name) for f in fields(cls)})
 
     def explain(self) -> str:
         """The plan as `umbel plan -v` prints it: every decision with its reason, and the forest."""
