@@ -216,7 +216,7 @@ def test_a_stopped_command_goes_on_with_the_same_arithmetic_only(place: Path) ->
 
 @pytest.mark.parametrize("model", some_of(["link"], ["tiny", "tiny/", "../{}/tiny", "{}/link"]))
 def test_a_model_may_be_spelled_in_any_way(model: str, place: Path) -> None:
-    output = f"out-{model.replace('/', '-')}"
+    output = f"out-{model.replace('/', '-')}.jsonl"
     assert umbel(place, output, "./tiny", "--max-output-tokens-total", "40").returncode == 5
     spelled = model.format(place.name if model.startswith("..") else place)
     assert umbel(place, output, spelled, "--chunk", "8", "--prefix", "none").returncode == 3

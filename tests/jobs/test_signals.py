@@ -71,6 +71,15 @@ class Counted:
         return self.function(*arguments)
 
 
+def test_a_stop_does_not_cut_imports_short(source: Path, tmp_path: Path) -> None:
+    """It is raised behind them, before the model is loaded."""
+    job, imported, loaded = make_job(source, tmp_path / "out"), [], []
+    job.warm = lambda: (stop(), imported.append(True))
+    job.load = lambda: loaded.append(True)  # type: ignore[assignment,return-value]
+    assert job.run().exit_code == 75
+    assert imported and not loaded
+
+
 @pytest.mark.parametrize("number", range(1, 9))
 def test_a_stop_inside_a_transaction(
     number: int, source: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,7 +56,7 @@ class Job:
     `load_tokenizer`: takes the moment that chat templates see as today, which is when the job was first started, so
         that a resume does not change a prompt.
     `load`: builds the engine; called only when there are rows to run.
-    `warm`: does what `load` can do before that is known, while a large file is scanned.
+    `warm`: imports what `load` needs, of a large file while it is scanned; not cut short by a stop.
     `began`: when the user began to wait, on the clock of `time.monotonic`.
     `last`: the process ends with the job.
     `spans`: where the job's time goes.
@@ -180,10 +180,10 @@ class Job:
         self._limit(stop, ends, 0)
         builder = partial(WindowBuilder, tokenizer, self.spec.width, self.spec.context, halt.check)
         source = self.spec.source(self._notes)
-        feed = self.feed(source, done, builder, meanwhile=self.warm, cheapest_first=bool(budget))
+        feed = self.feed(source, done, builder, meanwhile=partial(stop.spare, self.warm), cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)
         self._execution = execution = Execution(
-            store, stop, self.progress, renderer, partial(self._load, store), rounds, self._notes, self.spans
+            store, stop, self.progress, renderer, partial(self._load, store, stop), rounds, self._notes, self.spans
         )
         execution.spell = tokenizer.spell
         execution.unfinished.tell = self.progress.stop
@@ -217,7 +217,8 @@ class Job:
             self._notes.take(tokenizer.notes)
             yield window, plan
 
-    def _load(self, store: JobStore) -> Engine:
+    def _load(self, store: JobStore, stop: StopSignal) -> Engine:
+        stop.spare(self.warm)
         store.settle(self.arithmetic())
         engine = self.load()
         store.put(**{ABOUT: dict(self.about())})

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import NoReturn
 
@@ -131,6 +131,12 @@ class StopSignal:
         finally:
             self._shields -= 1
         self._raise_due()
+
+    def spare(self, act: Callable[[], object]) -> None:
+        """Call something that an exception from a handler would break: imports, as compiled modules may end the process
+        when one comes up through them."""
+        with self.shielded():
+            act()
 
     def _raise_due(self) -> None:
         due = self._due
