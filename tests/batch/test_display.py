@@ -68,6 +68,17 @@ def test_the_bar_renders() -> None:
         assert "5/10 rows" in console.export_text()
 
 
+@pytest.mark.parametrize("columns", [30, 60, 80, 100, 140])
+def test_the_bar_is_one_line(columns: int) -> None:
+    """What is left of the time is shown as long as there is room for it."""
+    console = Console(width=columns, record=True, file=io.StringIO())
+    console.print(_Bar(half_done()))
+    (line,) = console.export_text().splitlines()
+    assert len(line) <= columns and "5/10 rows" in line
+    assert ("about 7 s left" in line) == (columns >= 60)
+    assert ("tokens saved" in line) == (columns >= 140)
+
+
 def test_phases_have_names() -> None:
     progress = Progress()
     assert line_of(progress.reading()) == "starting"

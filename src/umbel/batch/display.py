@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,6 +22,7 @@ from umbel.plan.explain.whole import whole_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
+WIDE = 100  # columns of a terminal for a long bar
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
 
 
@@ -88,32 +89,43 @@ class _Bar:
     def __init__(self, progress: Progress):
         self._progress = progress
 
-    def __rich__(self) -> RenderableType:
-        reading = self._progress.reading()
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        reading, bar = self._progress.reading(), 20 if options.max_width >= WIDE else 6
+        share = ProgressBar(total=1.0, completed=share_done(reading), width=bar, pulse=reading.rows == 0)
         grid = Table.grid(padding=(0, 1))
-        share = ProgressBar(total=1.0, completed=share_done(reading), width=20, pulse=reading.rows == 0)
-        grid.add_row(share, line_of(reading))
-        return grid
+        grid.add_column()
+        grid.add_column(no_wrap=True, overflow="ellipsis")  # of a wrapped bar the terminal would keep lines
+        grid.add_row(share, line_of(reading, options.max_width - bar - 1))
+        yield grid
 
 
-def line_of(reading: Reading) -> str:
-    """A reading as one line of text."""
+def line_of(reading: Reading, width: int | None = None) -> str:
+    """A reading as one line of text; for a `width`, without what is wanted least if the line is longer."""
     if reading.phase not in _PHASES:
         return "starting" if not reading.done else "done"
     if reading.phase != "run":
         return _PHASES[reading.phase] + (f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else "")
     if reading.ending is not None:
         return f"stopping: {count(reading.ending, 'row')} near the end; Ctrl-C again ends at once"
-    parts = [f"{reading.done:,}/{reading.rows:,} rows", _tokens_done(reading)]
-    parts.append(f"{reading.tokens_per_second:,.0f} tokens/s")
-    if reading.saved_tokens:
-        parts.append(f"{reading.saved_tokens:,} tokens saved by sharing")
-    if reading.failed:
-        parts.append(f"{reading.failed:,} failed")
-    parts.append(rounded(reading.elapsed_seconds))
-    if reading.eta_seconds is not None:
-        parts.append(f"about {rounded(reading.eta_seconds)} left")
-    return " · ".join(parts)
+    tokens, rate = _tokens_done(reading), f"{reading.tokens_per_second:,.0f} tokens/s"
+    saved = f"{reading.saved_tokens:,} tokens saved by sharing" if reading.saved_tokens else ""
+    failed = f"{reading.failed:,} failed" if reading.failed else ""
+    left = "" if reading.eta_seconds is None else f"about {rounded(reading.eta_seconds)} left"
+    parts = [
+        f"{reading.done:,}/{reading.rows:,} rows",
+        tokens,
+        rate,
+        saved,
+        failed,
+        rounded(reading.elapsed_seconds),
+        left,
+    ]
+    for least in ("", saved, rate, tokens):
+        parts = [part for part in parts if part and part != least]
+        line = " · ".join(parts)
+        if width is None or len(line) <= width:
+            break
+    return line
 
 
 def _tokens_done(reading: Reading) -> str:
