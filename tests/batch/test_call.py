@@ -14,8 +14,7 @@ import pytest
 
 import umbel
 from tests.jobs.fakes import FakeEngine, write_rows
-from tests.tiny_models import make_model
-from umbel.batch import loading as assemble
+from umbel.batch import loading
 from umbel.batch.declared import declared
 from umbel.batch.job_options import JobOptions
 from umbel.batch.keywords import PLACED, job_options, keywords
@@ -26,19 +25,6 @@ from umbel.ir.request import Output
 from umbel.ir.workload import Workload
 
 ROWS = [{"custom_id": f"r{i}", "prompt": f"text {i}", "max_tokens": 3} for i in range(6)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_model(tmp_path_factory.mktemp("call") / "tiny"))
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """Stands in for the model; `seen` tells what it was asked."""
-    fake = FakeEngine()
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
-    return fake
 
 
 @pytest.fixture
@@ -111,13 +97,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_call_goes_on(
     source: Path, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out, before = tmp_path / "out.jsonl", signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: Stopped())
+    monkeypatch.setattr(loading, "_load", lambda config, profile: Stopped())
     with pytest.raises(JobStopped, match=r"stopped on request; 6 rows: \d answered.*run it again") as stopped:
         umbel.run(source, out, model=model, quiet=True)
     assert signal.getsignal(signal.SIGINT) == before and not out.exists()
     done = stopped.value.summary.ok  # type: ignore[attr-defined]
     engine = FakeEngine()
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: engine)
+    monkeypatch.setattr(loading, "_load", lambda config, profile: engine)
     summary = umbel.run(source, out, model=model, quiet=True)
     assert summary.resumed == done > 0 and len(engine.seen) == 6 - done
 

@@ -18,8 +18,7 @@ import pytest
 
 import umbel
 from tests.jobs.fakes import FakeEngine
-from tests.tiny_models import make_model
-from umbel.batch import loading as assemble
+from umbel.batch import loading
 from umbel.cli.main import main
 from umbel.errors import EmptyInput, InputError, JobStopped, UsageError
 from umbel.ir.plan import Plan
@@ -29,19 +28,6 @@ from umbel.ir.workload import Workload
 PROMPT = "Say {text} again"
 COLUMNS = {"text": ["one", "two", None, "four"], "label": [1, 2, 3, 4], "max_tokens": [1, 2, 3, 3]}
 ADDED = ["text", "token_ids", "finish_reason", "usage", "error"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_model(tmp_path_factory.mktemp("map") / "tiny"))
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """Stands in for the model; `seen` tells what it was asked."""
-    fake = FakeEngine()
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
-    return fake
 
 
 @pytest.fixture(autouse=True)
@@ -153,13 +139,13 @@ class Stopped(FakeEngine):
 
 
 def test_a_stop_says_whether_anything_is_kept(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: Stopped())
+    monkeypatch.setattr(loading, "_load", lambda config, profile: Stopped())
     rows = [{"prompt": f"text {i}", "max_tokens": 3} for i in range(6)]
     with pytest.raises(JobStopped, match="nothing kept: out='answers"):
         umbel.map(rows, model=model, quiet=True)
     with pytest.raises(JobStopped, match="run it again to continue"):
         umbel.map(rows, model=model, out=tmp_path / "o.arrow", quiet=True)
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: FakeEngine())
+    monkeypatch.setattr(loading, "_load", lambda config, profile: FakeEngine())
     assert all(row["error"] is None for row in umbel.map(rows, model=model, out=tmp_path / "o.arrow", quiet=True))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NOTABLE = 0.15  # of all processors, from which on other work is worth a word
+NOTABLE = 0.15  # of all processors: other work that takes less is not mentioned
 LEAST_SECONDS = 1.0  # a shorter job says too little: the counters tick a hundred times a second
 
 
