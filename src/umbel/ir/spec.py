@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from umbel.ir.experts import Experts
 from umbel.ir.int4_format import Int4Format
+from umbel.ir.kv_shape import KVShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,9 @@ class ModelSpec:
     def attention_scale(self) -> float:
         """What the product of a query and a key is multiplied by before the softmax."""
         return float(self.head_dim**-0.5)
+
+    def kv_shape(self, layer: int) -> KVShape:
+        """The attention of a layer, the same in all of them."""
+        assert 0 <= layer < self.n_layers
+        head, window = self.head_dim, self.sliding_window
+        return KVShape(self.n_heads, self.n_kv_heads, head, head, self.attention_scale, window)
