@@ -16,6 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.request import Message
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
+from umbel.models.sources.find import source_at
 
 if TYPE_CHECKING:
     from umbel.text.tokenizer import Tokenizer
@@ -82,7 +83,7 @@ class LateTokenizer:
 
     @cached_property
     def _exists(self) -> bool:
-        return self._directory is not None and (self._directory / "tokenizer.json").exists()
+        return self._directory is not None and source_at(self._directory).has("tokenizer.json")
 
     @cached_property
     def _loaded(self) -> Tokenizer:

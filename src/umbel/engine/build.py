@@ -32,6 +32,7 @@ from umbel.linear.pick import pick_linear
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
+from umbel.models.sources.find import source_at
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.planner import make_plan
 from umbel.runner.ahead import AheadTorchRunner
@@ -98,7 +99,7 @@ class Model:
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
     """The directory's tokenizer, or None when it has none (prompts are then token ids)."""
-    if not (directory / "tokenizer.json").exists():
+    if not source_at(directory).has("tokenizer.json"):
         return None
     tokenizer = Tokenizer.load(directory)
     tokenizer.check_fits(spec.vocab_size)

@@ -17,14 +17,12 @@ from typing import Literal
 from umbel.errors import ModelError
 from umbel.ir.experts import Experts
 from umbel.ir.spec import ModelSpec
-from umbel.models.checkpoint import has_other_head
 from umbel.models.config_file import (
     Config,
     flag_of,
     ids_of,
     naming,
     number_of,
-    read_json,
     refuse_code,
     shorten,
     size_of,
@@ -32,9 +30,9 @@ from umbel.models.config_file import (
 from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
 from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
-from umbel.models.notes import config_notes, file_notes, generation_notes
-from umbel.models.quant_files import check_quant_files
+from umbel.models.notes import config_notes, generation_notes
 from umbel.models.rope import context_of, rope_notes, rope_scaling, rope_theta
+from umbel.models.sources.find import source_at
 
 GENERATION = "generation_config.json"
 MAX_PARAMETERS = 4 * 10**12
@@ -115,19 +113,20 @@ def resolve_model(name: str) -> Path:
 
 def read_spec(directory: Path) -> ModelSpec:
     """The spec of the model in `directory`; raises ModelError on a config that is missing, unsafe or unsupported."""
-    config = read_json(directory, "config.json")
+    source = source_at(directory)
+    config = source.read_json("config.json")
     if config is None:
         raise ModelError(f"{directory}: no config.json; a model directory holds config.json and *.safetensors")
-    generation = read_json(directory, GENERATION)
-    with naming(directory / GENERATION):
+    generation = source.read_json(GENERATION)
+    with naming(source.place(GENERATION)):
         ends = ids_of(generation or {}, "eos_token_id")
-    with naming(directory / "config.json"):
+    with naming(source.place("config.json")):
         refuse_code(config, "config.json")
         _refuse_keys(config)
-        beside = check_quant_files(directory, config) + file_notes(directory)
+        beside = source.notes(config)
         spec = _check_totals(_spec(config, generation, ends))
     spec = replace(spec, notes=(*spec.notes, *beside))
-    if not spec.tied_embeddings or not has_other_head(directory, spec):
+    if not spec.tied_embeddings or not source.has_other_head(spec):
         return spec
     note = (
         "config.json: tie_word_embeddings=True, but lm_head.weight is not the embedding: it is used, as in transformers"

@@ -1,4 +1,4 @@
-"""Brings a model's tensors into memory under the engine's own names, from safetensors only, checked before use.
+"""Brings a model's tensors into memory under the engine's own names, checked before use.
 
 Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down`, with `qkv_bias
 o_bias gate_up_bias down_bias q_norm k_norm` where the family has them, and in place of `gate_up down` in layers with
@@ -22,13 +22,14 @@ from umbel.ir.architecture import layer_matmuls, layer_norms
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
-from umbel.models.checkpoint import EMBEDDING, HEAD, stored_tensors
+from umbel.models.checkpoint import EMBEDDING, HEAD
 from umbel.models.config_file import shorten
 from umbel.models.moe import stored_names
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
 from umbel.models.parts import Part
-from umbel.models.safetensors_header import TensorEntry
-from umbel.models.tensor_file import DTYPES, TensorFile
+from umbel.models.sources.base import StoredTensor
+from umbel.models.sources.find import source_at
+from umbel.models.tensor_file import DTYPES
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -82,10 +83,10 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
 
     def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
         self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
-        self._stored = stored_tensors(directory, spec)
+        self._tensors = source_at(directory).tensors(spec)
+        self._stored = self._tensors.entries
         self._expected = _as_stored(layout(spec), self._stored)
         _check_tensors(directory, self._expected, self._stored, spec)
-        self._files = {path: TensorFile(path) for path in {entry.path for entry in self._stored.values()}}
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
         """One tensor, its parts stacked, in memory of its own."""
@@ -94,7 +95,7 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
             return self._packed(name, parts)
         whole = torch.empty((sum(p.shape[0] for p in parts), *parts[0].shape[1:]), dtype=self.dtype, device=self.device)
         for part in parts:
-            self._read_into(part.name, whole[at : at + part.shape[0]])
+            self._tensors.read_into(part.name, whole[at : at + part.shape[0]])
             at += part.shape[0]
         return whole
 
@@ -118,21 +119,8 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         """A tensor as stored."""
         entry = self._stored[name]
         whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        self._read_into(name, whole)
+        self._tensors.read_into(name, whole)
         return whole
-
-    def _read_into(self, name: str, whole: Tensor) -> None:
-        """Fill `whole`, of its shape, with a tensor; numbers that are not finite are an error."""
-        entry, file = self._stored[name], self._files[self._stored[name].path]
-        if whole.dtype == DTYPES[entry.dtype] and whole.device.type == "cpu":
-            file.read_into(entry, whole)
-            _check_finite(name, whole)
-            return
-        flat, at = whole.view(-1), 0
-        for block in file.blocks(entry):
-            _check_finite(name, block)
-            flat[at : at + len(block)].copy_(block)
-            at += len(block)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._expected)
@@ -200,7 +188,7 @@ def _as_stored(expected: dict[str, tuple[Part, ...]], stored: Mapping[str, objec
 
 
 def _check_tensors(
-    directory: Path, expected: Mapping[str, tuple[Part, ...]], stored: Mapping[str, TensorEntry], spec: ModelSpec
+    directory: Path, expected: Mapping[str, tuple[Part, ...]], stored: Mapping[str, StoredTensor], spec: ModelSpec
 ) -> None:
     """Raise ModelError unless the checkpoint holds the expected tensors, in their shapes, and no others."""
     every = _every_part(expected, spec)
@@ -240,12 +228,3 @@ def _every_part(expected: Mapping[str, tuple[Part, ...]], spec: ModelSpec) -> di
                 if each.needed or each.name not in found:
                     found[each.name] = each
     return found
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point() or not len(tensor):
-        return
-    # The extremes are NaN or infinite if any value is, and need no second copy of the tensor.
-    low, high = torch.aminmax(tensor)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise ModelError(f"tensor {name} has values that are NaN or infinite: the checkpoint is damaged")

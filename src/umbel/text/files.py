@@ -17,7 +17,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from umbel.errors import ModelError
-from umbel.models.config_file import Config, flag_of, read_file, read_json, refuse_code, shorten
+from umbel.models.config_file import Config, flag_of, refuse_code, shorten
+from umbel.models.sources.base import ModelSource
+from umbel.models.sources.find import source_at
 from umbel.text.growth import check_around, check_growth
 from umbel.text.keys import key_notes
 from umbel.text.special_tokens import Declared, add_declared, read_declared
@@ -50,35 +52,36 @@ class TokenizerFiles:
 
 def read_tokenizer(directory: Path) -> TokenizerFiles:
     """The tokenizer of a model directory; raises ModelError when it is missing, damaged or needs code."""
-    backend = _read_backend(directory)
+    source = source_at(directory)
+    backend = _read_backend(source)
     try:
-        config = read_json(directory, "tokenizer_config.json", MAX_TEMPLATE_BYTES) or {}
+        config = source.read_json("tokenizer_config.json", MAX_TEMPLATE_BYTES) or {}
         refuse_code(config, "tokenizer_config.json")
-        declared = _declared(directory, config)
+        declared = _declared(source, config)
         _within_library("its special tokens", lambda: add_declared(backend, declared))
         check_around(backend)
         notes, cleans_up = _configure(backend, config), _cleans_up(backend, config)
     except ModelError as error:
         raise ModelError(f"{directory}: {error}") from None
-    template, fault = _read_template(directory, config)
+    template, fault = _read_template(source, config)
     named = {name: token.content for name, token in declared.named.items()}
     return TokenizerFiles(backend, named, template, fault, cleans_up, notes)
 
 
-def _declared(directory: Path, config: Config) -> Declared:
-    special_map = read_json(directory, "special_tokens_map.json")
+def _declared(source: ModelSource, config: Config) -> Declared:
+    special_map = source.read_json("special_tokens_map.json")
     try:
-        return read_declared(config, special_map, read_json(directory, "added_tokens.json"))
+        return read_declared(config, special_map, source.read_json("added_tokens.json"))
     except ModelError as error:
         places = "tokenizer_config.json" + (" or special_tokens_map.json" if special_map else "")
         raise ModelError(f"{places}: {error}") from None
 
 
-def _read_backend(directory: Path) -> Tokenizer:
-    path = directory / "tokenizer.json"
-    raw = read_file(path, MAX_TOKENIZER_BYTES)
+def _read_backend(source: ModelSource) -> Tokenizer:
+    directory, path = source.path, source.place("tokenizer.json")
+    raw = source.read("tokenizer.json", MAX_TOKENIZER_BYTES)
     if raw is None:
-        others = [name for name in OTHER_FORMATS if (directory / name).is_file()]
+        others = [name for name in OTHER_FORMATS if source.has(name)]
         found = f"only {', '.join(others)}" if others else "and no other tokenizer"
         raise ModelError(
             f"{directory}: no tokenizer.json, {found}. Convert once with transformers: "
@@ -126,13 +129,12 @@ def _cleans_up(backend: Tokenizer, config: Config) -> bool:
     )
 
 
-def _read_template(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _read_template(source: ModelSource, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The chat template, or why there is none: files of their own first, else the configuration's.
 
     As for transformers, of several the one named default. A fault is no error here: plain prompts need no template.
     """
-    files = [directory / "chat_template.jinja", *sorted((directory / "additional_chat_templates").glob("*.jinja"))]
-    by_name = {path.stem.replace("chat_template", "default"): path for path in files if path.is_file()}
+    by_name = source.templates()
     if "default" in by_name:
         return _read_template_file(by_name["default"])
     found: Any = dict.fromkeys(by_name) or config.get("chat_template")

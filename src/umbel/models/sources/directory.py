@@ -1,0 +1,58 @@
+"""A model in a directory as transformers saves it: small JSON files, and safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umbel.ir.spec import ModelSpec
+from umbel.models.checkpoint import has_other_head
+from umbel.models.config_file import MAX_CONFIG_BYTES, Config, read_file, read_json
+from umbel.models.notes import file_notes
+from umbel.models.quant_files import check_quant_files
+from umbel.models.sources.base import StoredTensors
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory that holds config.json and *.safetensors."""
+
+    path: Path
+
+    def place(self, name: str) -> Path:
+        """The file itself."""
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Whether it has a file of this name."""
+        return (self.path / name).exists()
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """The bytes of a file, None where there is none of this name. Raises ModelError."""
+        return read_file(self.path / name, max_bytes)
+
+    def read_json(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
+        """The JSON object in a file, None where there is none of this name. Raises ModelError."""
+        return read_json(self.path, name, max_bytes)
+
+    def templates(self) -> Mapping[str, Path]:
+        """`chat_template.jinja` as "default", and those of `additional_chat_templates` by their own names."""
+        more = sorted((self.path / "additional_chat_templates").glob("*.jinja"))
+        files = [self.path / "chat_template.jinja", *more]
+        return {path.stem.replace("chat_template", "default"): path for path in files if path.is_file()}
+
+    def notes(self, config: Config) -> list[str]:
+        """Files of quantisers and adapters that are not read. Raises ModelError where they contradict config.json."""
+        return check_quant_files(self.path, config) + file_notes(self.path)
+
+    def has_other_head(self, spec: ModelSpec) -> bool:
+        """Whether its files hold a head that is not the embedding."""
+        return has_other_head(self.path, spec)
+
+    def tensors(self, spec: ModelSpec) -> StoredTensors:
+        """The tensors of its safetensors files. Raises ModelError."""
+        from umbel.models.sources.safetensors import SafetensorsFiles  # here, as it needs torch
+
+        return SafetensorsFiles(self.path, spec)
