@@ -19,9 +19,34 @@ SMOL = ModelSpec("llama", 49152, 576, 30, 9, 3, 64, 1536, 2048, 1e-5, 1e4, tied_
 QWEN2 = ModelSpec("qwen2", 151936, 896, 24, 14, 2, 64, 4864, 32768, 1e-6, 1e6, qkv_bias=True, tied_embeddings=True)
 QWEN3 = ModelSpec("qwen3", 151936, 1024, 28, 16, 8, 128, 3072, 40960, 1e-6, 1e6, qk_norm=True, tied_embeddings=True)
 QWEN3_30B = ModelSpec(
-    "qwen3_moe", 151936, 2048, 48, 32, 4, 128, 6144, 40960, 1e-6, 1e6, qk_norm=True, experts=Experts(128, 8, 768, True)
+    "qwen3_moe",
+    151936,
+    2048,
+    48,
+    32,
+    4,
+    128,
+    6144,
+    40960,
+    1e-6,
+    1e6,
+    qk_norm=True,
+    experts=Experts(128, 8, 768),
 )
-MIXTRAL = ModelSpec("mixtral", 32000, 4096, 32, 32, 8, 128, 14336, 32768, 1e-5, 1e6, experts=Experts(8, 2, 14336, True))
+MIXTRAL = ModelSpec(
+    "mixtral",
+    32000,
+    4096,
+    32,
+    32,
+    8,
+    128,
+    14336,
+    32768,
+    1e-5,
+    1e6,
+    experts=Experts(8, 2, 14336),
+)
 LLAMA3 = ModelSpec("llama", 128256, 4096, 32, 32, 8, 128, 14336, 8192, 1e-5, 5e5)
 
 
@@ -55,7 +80,7 @@ def test_costs_of_a_small_model_by_hand() -> None:
 
 
 def test_a_token_costs_the_experts_that_it_uses() -> None:
-    experts = Experts(count=6, per_token=2, width=5, renormalised=True, dense_layers=(1,))
+    experts = Experts(count=6, per_token=2, width=5, dense_layers=(1,))
     spec = ModelSpec("qwen3_moe", 100, 8, 4, 4, 2, 2, 16, 64, 1e-5, 1e4, experts=experts)
     shape = Shape.of(spec, "float32")
     attention, gate, expert = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8, 3 * 8 * 16, 3 * 8 * 5

@@ -13,13 +13,13 @@ pytest.importorskip("triton", reason="Triton is not installed here")
 
 from torch import Tensor
 
+from tests.kernels.triton_rows import use_triton_rows
 from tests.tiny_models import make_model
 from umbel.api import LLM, RequestOutput
 from umbel.attention.triton import TritonAttention
 from umbel.ir.params import SamplingParams
 from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.triton.rows import TritonRows
 from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 from umbel.runner.ahead import AheadTorchRunner
@@ -46,11 +46,9 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         made.append(TritonAttention(spec, store, device))
         return made[-1]
 
-    rows = TritonRows()
     monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
     monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3]))
-    for module in ("rows", "experts"):
-        monkeypatch.setattr(f"umbel.kernels.{module}.kernels_for", lambda *t: rows if rows.takes(*t) else None)
+    use_triton_rows(monkeypatch)
     return made
 
 

@@ -19,7 +19,7 @@ def kind_of(name: str, narrow: str, stored: str) -> str:
     """The type of an argument, by its name; keys and values are `stored`."""
     if name.isupper():
         return "constexpr"
-    if name in ("scale", "eps"):
+    if name in ("scale", "eps", "alpha", "limit"):
         return "fp32"
     if name in ("keys", "values", "rounded"):
         return f"*{stored}"
@@ -62,7 +62,9 @@ def main() -> None:
         for stored in (narrow, "fp8e4nv"):
             scaled = {"HALF": 64, "BLOCK": 64, "SCALED": stored != narrow}
             build(rows._norm_and_rotate, narrow, stored, NORM=True, STORE=True, **scaled)
-        build(experts._multiply, narrow, EXPERTS=128, ROWS=32, OUTPUTS=64, INPUTS=64, FLOAT32=wide)
+        tiles = {"EXPERTS": 128, "ROWS": 32, "OUTPUTS": 64, "INPUTS": 64}
+        build(experts._multiply, narrow, FLOAT32=wide, BIASED=not wide, **tiles)
+        build(experts._gated_clamped, narrow, WIDTH=2880, BLOCK=1024)
         build(experts._weighted_sum, narrow, BLOCK=1024)
         for one in (True, False):
             tiles = {"OUTPUTS": 64, "BYTES": 64 if one else 32, "ONE": one}

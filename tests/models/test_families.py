@@ -13,7 +13,7 @@ import pytest
 
 from tests.tiny_models import BASE, FAMILIES
 from umbel.errors import ModelError
-from umbel.ir.experts import Experts
+from umbel.ir.experts import Experts, Router
 from umbel.ir.spec import RopeScaling
 from umbel.models.families import read_spec, resolve_model
 
@@ -116,9 +116,9 @@ def test_what_makes_the_families_differ(tmp_path: Path):
 
 def test_which_layers_have_experts(tmp_path: Path):
     mixtral = read_spec(write_config(tmp_path / "a", "mixtral"))
-    assert mixtral.experts == Experts(count=4, per_token=2, width=48, renormalised=True)
+    assert mixtral.experts == Experts(count=4, per_token=2, width=48, router=Router(normalised=True))
     qwen = read_spec(write_config(tmp_path / "b", "qwen3_moe", norm_topk_prob=None))
-    assert qwen.experts == Experts(count=8, per_token=3, width=40, renormalised=False)
+    assert qwen.experts == Experts(count=8, per_token=3, width=40, router=Router())
     assert (qwen.qk_norm, qwen.intermediate_size) == (True, 172)
     some = {"num_hidden_layers": 6, "decoder_sparse_step": 3, "mlp_only_layers": [5]}
     spec = read_spec(write_config(tmp_path / "c", "qwen3_moe", **some))
@@ -127,7 +127,7 @@ def test_which_layers_have_experts(tmp_path: Path):
     assert read_spec(write_config(tmp_path / "e", "qwen2")).experts is None
     newer = {"num_experts": None, "num_local_experts": 8}  # as transformers 5 writes it
     assert read_spec(write_config(tmp_path / "f", "qwen3_moe", **newer)).experts == replace(
-        qwen.experts, renormalised=True
+        qwen.experts, router=Router(normalised=True)
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.kernels.triton_rows import use_triton_rows
 from umbel.errors import UsageError
-from umbel.ir.experts import Experts
+from umbel.ir.experts import Experts, Router
 from umbel.ir.spec import ModelSpec
 from umbel.kernels import reference
 from umbel.linear.dense import DenseMethod
@@ -15,7 +16,8 @@ from umbel.linear.experts import GroupedProducts, SingleProducts, check_experts
 from umbel.linear.fp8 import Fp8Method
 from umbel.linear.int4 import Int4Method
 from umbel.models.batch import ForwardBatch
-from umbel.models.moe import ExpertBlock, choose_experts
+from umbel.models.moe import ExpertBlock
+from umbel.models.router import choose_experts
 from umbel.models.shards import Shard, build_shard
 
 HIDDEN, WIDE = 32, 24
@@ -45,7 +47,7 @@ def plainly(x: Tensor, weights: dict[str, Tensor], experts: Experts) -> Tensor:
     for row in x.double():
         likely = (w["router"] @ row).softmax(-1)
         chosen = sorted(range(experts.count), key=lambda e: (-likely[e], e))[: experts.per_token]
-        total = sum(likely[e] for e in chosen) if experts.renormalised else 1.0
+        total = sum(likely[e] for e in chosen) if experts.router.normalised else 1.0
         terms = [
             likely[e] / total * (down[e] @ (torch.nn.functional.silu(gate_up[e, 0] @ row) * (gate_up[e, 1] @ row)))
             for e in chosen
@@ -56,20 +58,20 @@ def plainly(x: Tensor, weights: dict[str, Tensor], experts: Experts) -> Tensor:
 
 def test_the_likeliest_are_chosen_and_of_equal_ones_the_first() -> None:
     logits = torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0], [2.0, -1.0, 2.0, 3.0, 2.0], [7.0, 7.0, 7.0, 7.0, 7.0]])
-    ids, shares = choose_experts(logits, Experts(5, 3, 1, renormalised=True))
+    ids, shares = choose_experts(logits, Experts(5, 3, 1, router=Router(normalised=True)))
     assert ids.tolist() == [[1, 2, 4], [3, 0, 2], [0, 1, 2]]
     torch.testing.assert_close(shares.sum(-1), torch.ones(3))
-    _, shares = choose_experts(logits, Experts(5, 3, 1, renormalised=False))
+    _, shares = choose_experts(logits, Experts(5, 3, 1, router=Router()))
     torch.testing.assert_close(shares, logits.softmax(-1).gather(1, ids))
     many = torch.zeros(300, 200)
-    ids, _ = choose_experts(many, Experts(200, 9, 1, renormalised=True))
+    ids, _ = choose_experts(many, Experts(200, 9, 1, router=Router(normalised=True)))
     assert (ids == torch.arange(9)).all()
 
 
 @pytest.mark.parametrize("renormalised", [False, True])
 @pytest.mark.parametrize(("count", "per_token"), [(8, 3), (4, 4), (64, 1), (1, 1)])
 def test_blocks_are_what_they_are_defined_to_be(count: int, per_token: int, renormalised: bool) -> None:
-    experts = Experts(count, per_token, WIDE, renormalised)
+    experts = Experts(count, per_token, WIDE, Router(normalised=renormalised))
     weights, x = weights_of(experts), rows_of(50)
     got = ExpertBlock.of(weights, DenseMethod(), experts).apply(x, BATCH)
     torch.testing.assert_close(got.double(), plainly(x, weights, experts), rtol=1e-4, atol=1e-4)
@@ -79,7 +81,7 @@ def test_blocks_are_what_they_are_defined_to_be(count: int, per_token: int, reno
     ("count", "per_token", "threads"), [(8, 3, 1), (4, 2, 1), (128, 8, 1), (60, 4, 1), (8, 3, 2)], ids=str
 )
 def test_a_row_does_not_know_its_neighbours_to_the_last_bit(count: int, per_token: int, threads: int) -> None:
-    experts = Experts(count, per_token, WIDE, renormalised=True)
+    experts = Experts(count, per_token, WIDE, router=Router(normalised=True))
     block, x = ExpertBlock.of(weights_of(experts), DenseMethod(), experts), rows_of(400)
     whole = block.apply(x, BATCH)
     torch.set_num_threads(threads)
@@ -94,15 +96,12 @@ def test_a_row_does_not_know_its_neighbours_to_the_last_bit(count: int, per_toke
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_the_kernels_of_gpus_say_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """In Triton's interpreter, which cuts float32 down to bfloat16 where a GPU rounds."""
-    triton_rows = pytest.importorskip("umbel.kernels.triton.rows", reason="Triton is not installed here")
-    experts = Experts(8, 3, WIDE, renormalised=True)
+    experts = Experts(8, 3, WIDE, router=Router(normalised=True))
     weights, x = weights_of(experts, dtype), rows_of(70, dtype)
     wanted = ExpertBlock.of(weights, DenseMethod(), experts)
     assert isinstance(wanted.products, SingleProducts)
-    rows = triton_rows.TritonRows()
     single = wanted.apply(x, BATCH)
-    for module in ("rows", "experts"):
-        monkeypatch.setattr(f"umbel.kernels.{module}.kernels_for", lambda *t: rows if rows.takes(*t) else None)
+    use_triton_rows(monkeypatch)
     tested = ExpertBlock.of(weights, DenseMethod(), experts)
     assert isinstance(tested.products, GroupedProducts)
     tolerance = 1e-4 if dtype == torch.float32 else 2.0**-4
@@ -119,7 +118,7 @@ def test_ranges_without_rows() -> None:
 
 @pytest.mark.parametrize("name", ["fp8", "int4"])
 def test_rounded_experts_stay_near_and_need_a_processor(name: str) -> None:
-    experts, dense = Experts(8, 3, WIDE, renormalised=True), DenseMethod()
+    experts, dense = Experts(8, 3, WIDE, router=Router(normalised=True)), DenseMethod()
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     method = Fp8Method(cpu, dense) if name == "fp8" else Int4Method(torch.float32, dense, rounds=True)
     weights, x = weights_of(experts), rows_of(50)

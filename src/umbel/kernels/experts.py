@@ -14,13 +14,21 @@ def has_grouped_products(weights: Tensor) -> bool:
     return fast is not None and fast.groups_experts
 
 
-def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """`x[r] @ weights[e].T` for rows (`[rows, inputs]`) that stand sorted by expert, those of each up to `ends[e]`
-    (int64 `[experts]`): `[rows, outputs]` of `weights` `[experts, outputs, inputs]`."""
+def multiply_by_expert(x: Tensor, weights: Tensor, ends: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x[r] @ weights[e].T + bias[e]` for rows (`[rows, inputs]`) that stand sorted by expert, those of each up to
+    `ends[e]` (int64 `[experts]`): `[rows, outputs]` of `weights` `[experts, outputs, inputs]`."""
     fast = kernels_for(x, weights)
     if fast is None or not fast.groups_experts:
-        return reference.by_expert(x, weights, ends)
-    return fast.multiply_by_expert(x, weights, ends)
+        return reference.by_expert(x, weights, ends, bias)
+    return fast.multiply_by_expert(x, weights, ends, bias)
+
+
+def gated_clamped(gate_up: Tensor, alpha: float, limit: float) -> Tensor:
+    """gpt-oss's gate (`ir.experts.ClampedGate`): [rows, 2 * width] -> [rows, width]."""
+    fast = kernels_for(gate_up)
+    if fast is None or not fast.groups_experts:
+        return reference.gated_clamped(gate_up, alpha, limit)
+    return fast.gated_clamped(gate_up, alpha, limit)
 
 
 def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:

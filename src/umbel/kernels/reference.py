@@ -59,6 +59,19 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     return torch.div(gate, denominator, out=denominator).mul_(up)
 
 
+def gated_clamped(gate_up: Tensor, alpha: float, limit: float) -> Tensor:
+    """`gate * sigmoid(alpha * gate) * (up + 1)` of what was cut to `limit`, in float32: [rows, 2 * width] -> [rows,
+    width]."""
+    gate, up = gate_up.to(torch.float32).chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return (gate * sigmoid(alpha * gate) * (up + 1)).to(gate_up.dtype)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """The logistic function, by exp for the reason given in `gated_silu`."""
+    return torch.neg(x).exp_().add_(1.0).reciprocal_()
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + head_dim / 2) of each head by the row's angles: [rows, heads, head_dim], same shape."""
     first, second = x.chunk(2, dim=-1)
@@ -105,11 +118,12 @@ def attend(
     return (weights if sinks is None else weights[..., 1:]) @ values
 
 
-def by_expert(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """`x[r] @ weights[e].T` for rows that stand sorted by expert, those of each up to `ends[e]`: [rows, inputs] and
-    [experts, outputs, inputs] -> [rows, outputs]."""
+def by_expert(x: Tensor, weights: Tensor, ends: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x[r] @ weights[e].T + bias[e]` for rows that stand sorted by expert, those of each up to `ends[e]`: [rows,
+    inputs] and [experts, outputs, inputs] -> [rows, outputs]."""
     ranges = x.tensor_split(ends.cpu()[:-1])
-    return torch.cat([rows @ w.t() for rows, w in zip(ranges, weights, strict=True)])
+    biases = [None] * len(weights) if bias is None else bias
+    return torch.cat([F.linear(rows, w, b) for rows, w, b in zip(ranges, weights, biases, strict=True)])
 
 
 def weighted_sum(parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from umbel.errors import ModelError
-from umbel.ir.experts import Experts
+from umbel.ir.experts import Experts, Router
 from umbel.models.config_file import Config, flag_of, is_int, shorten, size_of
 
+SUMS_TO_ONE = Router(normalised=True)
 COUNTS = ("num_experts", "num_local_experts")
 """Names of the number of experts; which one a family's files have depends on the transformers that wrote them."""
 
@@ -13,7 +14,7 @@ COUNTS = ("num_experts", "num_local_experts")
 def mixtral_experts(config: Config, n_layers: int) -> Experts:
     """All layers alike, the weights of the chosen always renormalised (Mixtral, arXiv 2401.04088)."""
     width = size_of(config, "intermediate_size")
-    return _checked(Experts(_count(config), size_of(config, "num_experts_per_tok"), width, renormalised=True))
+    return _checked(Experts(_count(config), size_of(config, "num_experts_per_tok"), width, SUMS_TO_ONE))
 
 
 def qwen3_moe_experts(config: Config, n_layers: int) -> Experts | None:
@@ -25,8 +26,8 @@ def qwen3_moe_experts(config: Config, n_layers: int) -> Experts | None:
     dense = tuple(i for i in range(n_layers) if i in named or (i + 1) % step)
     if len(dense) == n_layers:
         return None
-    width, sums_to_one = size_of(config, "moe_intermediate_size"), flag_of(config, "norm_topk_prob")
-    return _checked(Experts(_count(config), size_of(config, "num_experts_per_tok"), width, sums_to_one, dense))
+    width, router = size_of(config, "moe_intermediate_size"), Router(normalised=flag_of(config, "norm_topk_prob"))
+    return _checked(Experts(_count(config), size_of(config, "num_experts_per_tok"), width, router, dense))
 
 
 def _count(config: Config) -> int:

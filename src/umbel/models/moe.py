@@ -14,10 +14,12 @@ from torch import Tensor
 
 from umbel.ir.experts import Experts
 from umbel.kernels.experts import weighted_sum
-from umbel.linear.base import LinearMethod, Table, Weights
-from umbel.linear.experts import ExpertProducts, convert_experts
+from umbel.kernels.reference import sigmoid
+from umbel.linear.base import Linear, LinearMethod, Table, Weights
+from umbel.linear.experts import ExpertProducts, ExpertStacks, convert_experts
 from umbel.linear.summed import add_up
 from umbel.models.batch import ForwardBatch
+from umbel.models.router import ExpertChoice
 
 STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
@@ -27,25 +29,50 @@ STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
 
 
 @dataclass(frozen=True, slots=True)
+class SharedExpert:
+    """What every row passes through beside the experts chosen for it; `gate`, a table of one row, weighs its result."""
+
+    gate_up: Linear
+    down: Linear
+    gate: Table | None
+
+    @classmethod
+    def of(cls, named: Weights, method: LinearMethod, experts: Experts) -> SharedExpert | None:
+        """The shared expert of a layer, if it has one."""
+        if not experts.shared_width:
+            return None
+        gate = method.convert_table(named["shared_gate"]) if experts.shared_gate else None
+        gate_up = method.convert(named["shared_gate_up"], gated=True)
+        return cls(gate_up, method.convert(named["shared_down"]), gate)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """What it adds to each row."""
+        result = self.down.apply(self.gate_up.apply(x))
+        return result if self.gate is None else (sigmoid(self.gate.logits(x)) * result).to(x.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertBlock:
-    """Experts of a layer. The router is a table, so that it stays as it is under every method, and gives float32."""
+    """Experts of a layer."""
 
     experts: Experts
-    router: Table
+    choice: ExpertChoice
     products: ExpertProducts
+    shared: SharedExpert | None
 
     @classmethod
     def of(cls, named: Weights, method: LinearMethod, experts: Experts) -> ExpertBlock:
         """The block made from the tensors of one layer, named as in `weights.py`."""
-        router, *stacks = (named[name] for name in ("router", "experts_gate_up", "experts_down"))
-        gate_up, down = (stack.view(experts.count, -1, stack.shape[1]) for stack in stacks)
-        return cls(experts, method.convert_table(router), convert_experts(gate_up, down, method))
+        products = convert_experts(ExpertStacks.of(named, experts.count), method, experts.gate)
+        choice, shared = ExpertChoice.of(named, method, experts), SharedExpert.of(named, method, experts)
+        return cls(experts, choice, products, shared)
 
     def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
         """The router's choice for each row, then the experts' results added up."""
         lap = batch.spans.lap
-        ids, shares = lap("router", choose_experts(self.router.logits(x), self.experts))
-        return lap("experts", self._sum(x, ids, shares))
+        ids, shares = lap("router", self.choice.choose(x))
+        mixed = lap("experts", self._sum(x, ids, shares))
+        return mixed if self.shared is None else lap("shared", mixed + self.shared.apply(x))
 
     def summed(self) -> SummedExperts:
         """The block with one sum over all ranks for all experts."""
@@ -74,14 +101,6 @@ class SummedExperts:
     def summed(self) -> SummedExperts:
         """The block itself, which adds up already."""
         return self
-
-
-def choose_experts(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
-    """The experts of each row of float32 logits (`[rows, experts]`), the likeliest first and of equal ones the first,
-    and their shares: int64 and float32 `[rows, per_token]`."""
-    likely, ids = logits.softmax(-1).sort(stable=True, dim=-1, descending=True)
-    shares, ids = likely[:, : experts.per_token], ids[:, : experts.per_token]
-    return ids, shares / shares.sum(-1, keepdim=True) if experts.renormalised else shares
 
 
 def stored_names(family: str, experts: int) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from umbel.kernels.fp8 import converts_fp8
 from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
-from umbel.kernels.triton.experts import multiply_by_expert, weighted_sum
+from umbel.kernels.triton.experts import gated_clamped, multiply_by_expert, weighted_sum
 from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
 from umbel.kernels.triton.sampling import draw_ids, find_largest
 
@@ -171,9 +171,13 @@ class TritonRows:
         """Rows as e4m3 and their dequantisation scales."""
         return round_rows(x)
 
-    def multiply_by_expert(self, x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    def multiply_by_expert(self, x: Tensor, weights: Tensor, ends: Tensor, bias: Tensor | None = None) -> Tensor:
         """Products of rows that stand sorted by expert, in one launch."""
-        return multiply_by_expert(x, weights, ends)
+        return multiply_by_expert(x, weights, ends, bias)
+
+    def gated_clamped(self, gate_up: Tensor, alpha: float, limit: float) -> Tensor:
+        """gpt-oss's gate: [rows, 2 * width] -> [rows, width]."""
+        return gated_clamped(gate_up, alpha, limit)
 
     def weighted_sum(self, parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
         """Results of experts times their shares, added up for each row."""
