@@ -43,8 +43,8 @@ What to make of it:
 - **A thousand rows need no thousand contexts.** What prompts share is held once; a row's pages go back when it ends.
   The plan's `kv peak` is the number that counts.
 - **Mixtures of experts** hold all parameters and compute a part: much memory, little arithmetic.
-- **Weights in 4 bits** (GPTQ, AWQ, compressed-tensors) take a quarter on a GPU; a CPU keeps them as floats
-  ([int4](int4.md)).
+- **Weights in 4 bits** (GPTQ, AWQ, compressed-tensors) take a quarter on a GPU; a CPU keeps them as floats,
+  unless `--linear int4` is asked for, which is lossy there ([int4](int4.md)).
 - `--kv-cache-dtype fp8` and `--linear int8` halve one or the other, and change answers.
 
 To see it for a model that you do not have yet, a directory with its config.json and tokenizer is enough:

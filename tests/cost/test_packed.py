@@ -65,22 +65,28 @@ def test_bits_of_a_weight() -> None:
     assert product_bytes(spec, 0, odd, 2) == 4097 * 1024 * 2  # it stays as it is
 
 
-def test_only_gpus_keep_them() -> None:
+def test_processors_keep_them_if_asked() -> None:
     packed = replace(SPEC, quantization=FORMATS["groups of 16"])
-    assert as_kept(packed, "dense", on_gpu=False) == as_kept(SPEC, "int4", on_gpu=False) == SPEC
+    assert as_kept(packed, "dense", on_gpu=False) == as_kept(SPEC, "dense", on_gpu=False) == SPEC
+    for spec, form in ((packed, packed.quantization), (SPEC, LOADING)):
+        assert form is not None
+        assert as_kept(spec, "int4", on_gpu=False).quantization == replace(form, on_cpu=True)
     assert as_kept(packed, "dense", on_gpu=True) == packed and as_kept(SPEC, "dense", on_gpu=True) == SPEC
     assert as_kept(SPEC, "int4", on_gpu=True).quantization == LOADING
 
 
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, quantization=FORMATS["groups of 16"])], ids=["asked", "own"])
 def test_steps_are_priced_by_what_the_device_keeps(spec: ModelSpec) -> None:
-    """A processor keeps floats, also the part of one that a replica has; GPUs keep nibbles, also several together."""
+    """A processor keeps floats unless asked, also the part of one that a replica has; GPUs keep nibbles, also several
+    together."""
     linear = "dense" if spec.quantization else "int4"
     config = EngineConfig("x", dtype="bfloat16", linear=linear, allow_lossy=True)
     floats = sum(n_bytes(w) for w in dummy_weights(SPEC, torch.bfloat16).values())
     processor = named("this")
     for machine in (processor, shared_by(processor, 2), joined(shared_by(processor, 2), 2)):
-        assert price_of(spec, config, machine).shape.weight_bytes == floats
+        dense = replace(config, linear="dense")
+        assert price_of(spec, dense, machine).shape.weight_bytes == floats
+        assert price_of(spec, replace(config, linear="int4"), machine).shape.weight_bytes < 0.6 * floats
     packed = Shape.of(replace(spec, quantization=spec.quantization or LOADING), "bfloat16").weight_bytes
     for machine in (
         named("h200"),

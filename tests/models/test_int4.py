@@ -112,7 +112,7 @@ def test_random_weights_are_packed_too(tmp_path: Path) -> None:
 
 def test_a_loss_of_the_author_need_not_be_allowed_but_another_is_refused(tmp_path: Path) -> None:
     directory = make_pair(tmp_path, Kind("awq", 16))[0]
-    for linear in ("int4", "fp8"):
+    for linear in ("int8", "fp8"):
         with pytest.raises(UsageError, match="int4 already"):
             LLM(str(directory), device="cpu", linear=linear, allow_lossy=True)
 

@@ -111,9 +111,9 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
         }
     packed = make_plan(row, replace(SPEC, quantization=Int4Format("gptq", 32)), EngineConfig("tiny"), MACHINE)
     said = {r.technique: r.reason for r in packed.refusals if r.technique.startswith("linear")}
-    assert said == dict.fromkeys(
-        ("linear: int8", "linear: fp8"), "lossy, and the checkpoint's weights are int4 already"
-    )
+    already = "lossy, and the checkpoint's weights are int4 already"
+    by_name = "lossy: may change answers, so taken only by name: --linear int4 --allow-lossy"
+    assert said == {"linear: int8": already, "linear: fp8": already, "linear: int4": by_name}
     assert packed.exact and packed.decision("linear").reason.startswith("the checkpoint's own")
 
 

@@ -13,14 +13,15 @@ DEVICE: tuple[Technique, ...] = (
         "ZeroQuant, 2206.01861",
         "a CPU and compiled kernels",
     ),
-    # Lossy where floats are rounded on loading; a checkpoint in int4 gives exactly the tokens of its own weights.
+    # Lossy where floats are rounded on loading, and on a CPU, where rows are rounded too; a checkpoint in int4 that is
+    # read without asking gives exactly the tokens of its own weights.
     Technique(
         "linear",
         "int4",
         False,
         "umbel.linear.int4:Int4Method.of",
-        "GPTQ, 2210.17323; AWQ, 2306.00978",
-        "saves memory on GPUs",
+        "QQQ, 2406.09904; GPTQ, 2210.17323; AWQ, 2306.00978",
+        "a GPU, or a CPU and compiled kernels",
     ),
     Technique(
         "linear",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from umbel.ir.architecture import Matmul, layer_matmuls
 from umbel.ir.spec import ModelSpec
 
-GROUP_BYTES = 3  # of an output's group of inputs: a scale in 16 bits and a zero point in 8
-
 
 def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
     """Bytes by which the weights of `spec` are smaller than floats of `width` bytes, in all and behind the last
@@ -26,4 +24,4 @@ def product_bytes(spec: ModelSpec, layer: int, m: Matmul, width: int) -> int:
     form = spec.quantization
     if form is None or m.experts > 1 or not m.cut or not form.keeps(f"layers.{layer}.{m.name}", m.inputs):
         return m.weights * width
-    return m.outputs * (m.inputs // 2 + GROUP_BYTES * -(-m.inputs // form.group_of(m.inputs)))
+    return m.outputs * (m.inputs // 2 + form.group_bytes * -(-m.inputs // form.group_of(m.inputs)))

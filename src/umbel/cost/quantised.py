@@ -14,11 +14,12 @@ from umbel.ir.spec import ModelSpec
 
 
 def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
-    """The spec with weights as they are kept under EngineConfig.linear. Int4 weights are kept on a GPU only: a
-    processor keeps the floats that they stand for. Experts are never int4."""
-    if not on_gpu or spec.experts:
+    """The spec with weights as they are kept under EngineConfig.linear. A processor keeps int4 weights where that was
+    asked for, else the floats that they stand for. Experts are counted as floats."""
+    form = spec.quantization or (LOADING if linear == "int4" else None)
+    if form is None or spec.experts or not (on_gpu or linear == "int4"):
         return replace(spec, quantization=None)
-    return replace(spec, quantization=LOADING) if linear == "int4" and spec.quantization is None else spec
+    return replace(spec, quantization=form if on_gpu else replace(form, on_cpu=True))
 
 
 def price_of(spec: ModelSpec, config: EngineConfig, machine: Machine, calibration: Calibration | None = None) -> Price:

@@ -56,9 +56,10 @@ class LinearMethod(Protocol):
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a method is to work: rows of a `dtype` on a `device`, beside the method `dense` for what it leaves as it
-    is; `packed`: the model's weights come in 4 bits."""
+    is; `packed`: the model's weights come in 4 bits; `asked`: the method was asked for by name, with what it loses."""
 
     dtype: torch.dtype
     device: torch.device
     dense: LinearMethod
     packed: bool = False
+    asked: bool = True

@@ -1,9 +1,10 @@
-"""Products with weights in 4 bits (W4A16): exactly those of the weights that nibbles stand for, in the compute type.
+"""Products with weights in 4 bits, as a checkpoint has them or rounded as they are loaded.
 
-A checkpoint may have them (GPTQ 2210.17323, AWQ 2306.00978), or floats are rounded to the nearest as they are loaded,
-which is lossy: answers may change. On a GPU the weights stay packed, and a kernel widens them as it multiplies. A
-processor is handed the floats, once, and is as fast as without: it saves no memory. The embedding and the head stay as
-they are.
+A checkpoint may have them (GPTQ 2210.17323, AWQ 2306.00978): products are then exactly those of the weights that
+nibbles stand for, in the compute type (W4A16). A GPU keeps them packed, and a kernel widens them as it multiplies; a
+processor is handed the floats, once, and saves nothing. Asked for by name, which is lossy, floats are rounded to the
+nearest nibbles, and a processor multiplies in int8 (W4A8, after QQQ, 2406.09904): weights stay packed in memory, rows
+are rounded to int8 by group. The embedding and the head stay as they are.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from umbel.errors import UsageError
 from umbel.ir.int4_format import LOADING
-from umbel.kernels.dispatch import gpu_kernels
+from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.kernels.int4 import Int4Weight, round_to_int4
+from umbel.kernels.native.products import panel_order
+from umbel.kernels.native.products_int4 import Int4Panels, Int4Products, int4_panels
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import Linear, LinearMethod, Site, Table
 
@@ -49,36 +53,61 @@ class Int4Linear:
         return product if self.bias is None else product + self.bias
 
 
+@dataclass(frozen=True, slots=True)
+class Int4PanelLinear:
+    """A product of a processor with nibbles in panels; `bias` is in their order."""
+
+    kernels: Int4Products
+    weight: Int4Panels
+    bias: Tensor | None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Rounds the rows of `x` to int8 by group, and multiplies; and the gate."""
+        return self.kernels.multiply(x, self.weight, self.bias)
+
+
 class Int4Method:
     """Weights in int4; tables, and products that are not, are those of the method `base`. `rounds`: floats become int4.
-    What stays floats is of `dtype`."""
+    What stays floats is of `dtype`. `products`: those of a processor from nibbles, None where it is to have floats."""
 
     keeps_weights = False
 
-    def __init__(self, dtype: torch.dtype, base: LinearMethod, *, rounds: bool):
-        self.dtype, self.base, self.rounds = dtype, base, rounds
+    def __init__(self, dtype: torch.dtype, base: LinearMethod, *, rounds: bool, products: Int4Products | None = None):
+        self.dtype, self.base, self.rounds, self.products = dtype, base, rounds, products
 
     @classmethod
     def of(cls, site: Site) -> Int4Method:
-        """Rounds floats unless the weights are int4 already."""
-        return cls(site.dtype, site.dense, rounds=not site.packed)
+        """Rounds floats unless the weights are int4 already. Raises UsageError where it is asked for on a processor
+        that cannot multiply from nibbles."""
+        if site.device.type != "cpu" or not site.asked:
+            return cls(site.dtype, site.dense, rounds=not site.packed)
+        choice = kernels()
+        if choice.native is None:
+            raise UsageError(f"linear='int4' needs a GPU or compiled kernels; here: {choice.reason}")
+        products = Int4Products(choice.native.instruction_set)
+        return cls(site.dtype, site.dense, rounds=not site.packed, products=products)
 
     def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None, *, gated: bool = False) -> Linear:
         """The weights in int4, or a product of the method `base`."""
         packed = self._packed(weight)
         if isinstance(packed, Tensor):
             return self.base.convert(packed, bias, gated=gated)
-        return Int4Linear(packed, bias, gated)
+        if packed.device.type == "cuda":
+            return Int4Linear(packed, bias, gated)
+        panels = None if self.products is None else int4_panels(packed, gated=gated)
+        if self.products is None or panels is None:
+            return self.base.convert(packed.floats(self.dtype), bias, gated=gated)
+        return Int4PanelLinear(self.products, panels, None if bias is None else panel_order(bias, gated=gated))
 
     def convert_table(self, weight: Tensor) -> Table:
         """A table of the method `base`."""
         return self.base.convert_table(weight)
 
     def _packed(self, weight: Tensor | Int4Weight) -> Tensor | Int4Weight:
-        """The weights as they are kept: nibbles on a GPU, floats on a processor."""
+        """The weights in 4 bits, if they are or are to be."""
         if isinstance(weight, Tensor):
             group = LOADING.group_of(weight.shape[1])
             if not self.rounds or group % 2:  # an odd number of inputs has no bytes of two
                 return weight
             weight = round_to_int4(weight, group)
-        return weight if weight.device.type == "cuda" else weight.floats(self.dtype)
+        return weight

@@ -17,14 +17,15 @@ def pick_linear(
     dtype: torch.dtype, device: torch.device, asked: str = "dense", *, packed: bool = False
 ) -> LinearMethod:
     """How products are made: dense (compiled where there are products of the type for the processor, else by torch), or
-    by the method of the catalogue that was `asked` for; weights that come `packed` in 4 bits have one of their own.
-    Raises UsageError for another one then, and where a method cannot work on the device."""
-    if packed and asked != "dense":
+    by the method of the catalogue that was `asked` for; weights that come `packed` in 4 bits have one of their own,
+    which on a processor can be asked for too, to multiply in int8. Raises UsageError for another one then, and where a
+    method cannot work on the device."""
+    if packed and (asked not in ("dense", "int4") or (asked == "int4" and device.type != "cpu")):
         raise UsageError(f"linear={asked!r}: this model's weights are int4 already; leave linear (--linear) out")
     dense, name = _dense(dtype, device), "int4" if packed else asked
     if name == "dense":
         return dense
-    method: LinearMethod = registry.load("linear", name, Site(dtype, device, dense, packed))
+    method: LinearMethod = registry.load("linear", name, Site(dtype, device, dense, packed, asked != "dense"))
     return method
 
 

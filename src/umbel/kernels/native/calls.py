@@ -11,7 +11,7 @@ from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 
-INTERFACE = 3
+INTERFACE = 4
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 

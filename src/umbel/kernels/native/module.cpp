@@ -217,7 +217,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 3;  // see INTERFACE in calls.py
+  m.attr("interface") = 4;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);

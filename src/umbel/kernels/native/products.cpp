@@ -48,6 +48,19 @@ const Products* int8_products(const char* instruction_set) {
   return nullptr;
 }
 
+const Products* int4_products(const char* instruction_set) {
+  if (std::strcmp(instruction_set, "generic") == 0) return &int4_products_generic();
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#if defined(UMBEL_HAS_AVX512_VNNI)
+  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512vnni"))
+    return &int4_products_vnni();
+#endif
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &int4_products_avx2();
+#endif
+  return nullptr;
+}
+
 namespace {
 
 using Address = uintptr_t;
@@ -119,10 +132,16 @@ struct Floats {
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
            int form, int threads) const {
     const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
-                       rows,  dwords,  outputs,  static_cast<Form>(form),  nullptr,  nullptr,  nullptr};
+                       rows,  dwords,  outputs,  static_cast<Form>(form),  nullptr,  nullptr,  nullptr,  0,  nullptr};
     multiply(*kernels, p, threads);
   }
 };
+
+void quantise(const Products& kernels, const Rounding& r, int64_t rows, int threads) {
+  const int64_t pieces = rows * r.width < kWorthAThread ? 1 : std::min<int64_t>(rows, 4 * threads);
+  share(pieces, threads,
+        [&](int64_t i, int) { kernels.quantise(r, rows * i / pieces, rows * (i + 1) / pieces); });
+}
 
 struct Int8 {
   const Products* kernels;
@@ -130,17 +149,33 @@ struct Int8 {
     if (kernels == nullptr) throw std::invalid_argument("no int8 products for " + instruction_set);
   }
   void quantise(Address x, bool narrow, Address out, Address scale, int64_t rows, int64_t width, int threads) const {
-    const int64_t pieces = rows * width < kWorthAThread ? 1 : std::min<int64_t>(rows, 4 * threads);
-    share(pieces, threads, [&](int64_t i, int) {
-      const int64_t begin = rows * i / pieces, end = rows * (i + 1) / pieces;
-      kernels->quantise(at<const void>(x), narrow, at<uint8_t>(out), at<float>(scale), begin, end, width);
-    });
+    const Rounding r = {at<const void>(x), narrow, at<uint8_t>(out), at<float>(scale), nullptr, width, width};
+    umbel::quantise(*kernels, r, rows, threads);
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
            int form, Address row_scale, Address column_scale, Address correction, int threads) const {
     const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
                        rows, dwords, outputs, static_cast<Form>(form),
-                       at<const float>(row_scale), at<const float>(column_scale), at<const int32_t>(correction)};
+                       at<const float>(row_scale), at<const float>(column_scale), at<const int32_t>(correction), 0, nullptr};
+    multiply(*kernels, p, threads);
+  }
+};
+
+struct Int4 {
+  const Products* kernels;
+  explicit Int4(const std::string& instruction_set) : kernels(int4_products(instruction_set.c_str())) {
+    if (kernels == nullptr) throw std::invalid_argument("no int4 products for " + instruction_set);
+  }
+  void quantise(Address x, bool narrow, Address out, Address scale, Address sum, int64_t rows, int64_t width, int64_t group,
+                int threads) const {
+    const Rounding r = {at<const void>(x), narrow, at<uint8_t>(out), at<float>(scale), at<int32_t>(sum), width, group};
+    umbel::quantise(*kernels, r, rows, threads);
+  }
+  void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs, int form,
+           Address row_scale, Address row_sum, int64_t group, int threads) const {
+    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
+                       rows, dwords, outputs, static_cast<Form>(form),
+                       at<const float>(row_scale), nullptr, nullptr, group, at<const int32_t>(row_sum)};
     multiply(*kernels, p, threads);
   }
 };
@@ -160,6 +195,10 @@ void bind_products(nb::module_& m) {
       .def(nb::init<const std::string&>())
       .def("quantise", &Int8::quantise, unlocked)
       .def("multiply", &Int8::run, unlocked);
+  nb::class_<Int4>(m, "Int4Products")
+      .def(nb::init<const std::string&>())
+      .def("quantise", &Int4::quantise, unlocked)
+      .def("multiply", &Int4::run, unlocked);
 }
 
 }  // namespace umbel

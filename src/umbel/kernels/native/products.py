@@ -46,6 +46,12 @@ FORMS = {
 _GATED = (ProductForm.GATED, ProductForm.GATED_FLOAT32)
 
 
+def make_out(weight: Packed, rows: int, form: ProductForm) -> Tensor:
+    """Memory for the product of so many rows."""
+    outputs = weight.outputs // 2 if weight.gated else weight.outputs
+    return torch.empty((rows, outputs), dtype=torch.float32 if form in FORMS[torch.float32] else torch.bfloat16)
+
+
 def has_products(dtype: torch.dtype, instruction_set: str) -> bool:
     """Whether `FloatProducts` exist for rows of `dtype` and an instruction set on this processor."""
     if dtype == torch.bfloat16:
@@ -162,10 +168,9 @@ class Int8Products:
         whole, row_scale = self.quantise(x)
         if whole.shape[1] % 4:
             whole = torch.nn.functional.pad(whole, (0, -whole.shape[1] % 4))  # what meets weights of zero
-        outputs = packed.outputs // 2 if packed.gated else packed.outputs
-        out = torch.empty((len(x), outputs), dtype=torch.float32 if form is ProductForm.FLOAT32 else torch.bfloat16)
+        out = make_out(packed, len(x), form)
         addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr()
-        sizes, scales = (len(x), packed.panels.shape[1], outputs), (row_scale, weight.scale, weight.correction)
+        sizes, scales = (len(x), packed.panels.shape[1], out.shape[1]), (row_scale, weight.scale, weight.correction)
         self._kernels.multiply(*addresses, *sizes, int(form), *(t.data_ptr() for t in scales), torch.get_num_threads())
         return out
 

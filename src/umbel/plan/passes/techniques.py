@@ -50,12 +50,17 @@ def _is_dearer(backend: str) -> bool:
 def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     """A technique that may change answers is never taken but by name; weights that are int4 already stay so."""
     option, value = row.option
-    if option == "linear" and draft.spec.quantization is not None:
+    if option == "linear" and draft.spec.quantization is not None and not _rounds_rows(value, draft):
         if value != "int4":
             yield Refusal(f"{row.family}: {row.name}", None, "lossy, and the checkpoint's weights are int4 already")
         return
     flag = f"--{option.replace('_', '-')} {value}" + ("" if draft.config.allow_lossy else " --allow-lossy")
     yield Refusal(f"{row.family}: {row.name}", None, f"lossy: may change answers, so taken only by name: {flag}")
+
+
+def _rounds_rows(linear: str, draft: PlanDraft) -> bool:
+    """Whether products of int4 weights may be made so: a processor multiplies from nibbles with rows in int8."""
+    return linear == "int4" and not draft.price.machine.on_gpu
 
 
 def _other_rules(rows: tuple[Technique, ...], draft: PlanDraft) -> Iterator[Refusal]:
