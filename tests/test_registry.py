@@ -161,7 +161,7 @@ def test_an_attention_backend_of_another_package_gives_the_same_answers() -> Non
         for how in ({}, {"attention_backend": "plain"})
     )
     assert usual == plain
-    assert choose(Case("cpu", "float32", 64)).name != "plain"
+    assert choose(Case("cpu", "float32", (64,))).name != "plain"
     with pytest.raises(UsageError, match=r"attention_backend='plain' cannot serve this model here: .*float32"):
         LLM("demo", dtype="bfloat16", attention_backend="plain")
 

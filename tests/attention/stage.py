@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from umbel.attention.capabilities import Case, missing
 from umbel.attention.native import NativeAttention
 from umbel.attention.view import View
 from umbel.cache.pages import PagePool
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
@@ -39,7 +41,7 @@ def usable() -> dict[str, tuple[Backend, Capability]]:
         if row.name == "native":
             for name in INSTRUCTION_SETS:
                 found[name] = lambda spec, store, name=name: NativeAttention(spec, store, Native(name)), can
-        elif row.name != "reference" and not missing(can, Case("cpu", "float32", (*can.head_dims, 64)[0])):
+        elif row.name != "reference" and not missing(can, Case("cpu", "float32", (*can.head_dims, 64)[:1])):
             found[row.name] = lambda spec, store, row=row: row.load()(spec, store, CPU), can
     return found
 
@@ -70,11 +72,16 @@ class Narrowed:
 
 
 def attend(
-    backend: AttentionBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, select: View | None = None
+    backend: AttentionBackend,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    select: View | None = None,
+    layer: int = 0,
 ) -> torch.Tensor:
-    """What a backend that was prepared for a step makes of its first layer: keys and values are stored, then read."""
-    backend.place(0).write(k, v)
-    return backend.attend(0, q, select)
+    """What a backend that was prepared for a step makes of a layer: keys and values are stored, then read."""
+    backend.place(layer).write(k, v)
+    return backend.attend(layer, q, select)
 
 
 def poisoned_backend(name: str, spec: ModelSpec, n_pages: int, page_size: int) -> AttentionBackend:
@@ -85,6 +92,17 @@ def poisoned_backend(name: str, spec: ModelSpec, n_pages: int, page_size: int) -
     return Narrowed(BACKENDS[name.removeprefix(NARROW)](spec, store))
 
 
+@dataclass(frozen=True, slots=True)
+class MixedSpec(ModelSpec):
+    """A model whose layers have the attention of `shapes`."""
+
+    shapes: tuple[KVShape, ...] = ()
+
+    def kv_shape(self, layer: int) -> KVShape:
+        """The attention of a layer."""
+        return self.shapes[layer]
+
+
 BORDERS = (1, 15, 16, 17, 100, 127, 128, 129, 140, 255, 256, 257, 300)
 
 
@@ -93,6 +111,11 @@ def spec_of(n_kv_heads: int, group: int, head_dim: int, window: int | None = Non
     return ModelSpec(
         "qwen3", 97, 48, 1, n_kv_heads * group, n_kv_heads, head_dim, 64, 4096, 1e-6, 1e4, sliding_window=window
     )
+
+
+def mixed_spec(*shapes: KVShape) -> MixedSpec:
+    """Enough of a model for attention: a layer for each shape."""
+    return MixedSpec("gemma3", 97, 48, len(shapes), 8, 2, 16, 64, 4096, 1e-6, 1e4, shapes=shapes)
 
 
 def random_job(rng: random.Random, n_rows: int, longest: int = 300, out: int = 12) -> Job:
@@ -141,9 +164,10 @@ def poison_free_pages(pool: PagePool, *stores: KVStore) -> None:
         poison(store, slots)
 
 
-def random_qkv(spec: ModelSpec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> list[torch.Tensor]:
+def random_qkv(
+    spec: ModelSpec, rows: int, generator: torch.Generator, dtype: torch.dtype, layer: int = 0
+) -> list[torch.Tensor]:
     """Queries, keys and values of a step; some scores are large, so that the running maximum matters."""
-    heads = (spec.n_heads, spec.n_kv_heads, spec.n_kv_heads)
-    scale = (4.0, 1.0, 1.0)
-    shapes = [(rows, h, spec.head_dim) for h in heads]
+    s, scale = spec.kv_shape(layer), (4.0, 1.0, 1.0)
+    shapes = [(rows, s.n_heads, s.key_dim), (rows, s.n_kv_heads, s.key_dim), (rows, s.n_kv_heads, s.value_dim)]
     return [(torch.randn(s, generator=generator) * c).to(dtype) for s, c in zip(shapes, scale, strict=True)]

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.attention.stage import BACKENDS, BORDERS, CAN, CPU, NARROW, poisoned_backend
+from tests.attention.stage import BACKENDS, BORDERS, CAN, CPU, NARROW, MixedSpec, poisoned_backend
 from tests.parameters import some_of
 from tests.sched.drive import apply
 from umbel.cache.pages import PagePool
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -55,10 +56,13 @@ class Case:
         return int((-(-(forest.end - forest.start) // page_size)).sum()) + tails
 
 
-def case_of(name: str, seed: int, heads: int, kv_heads: int, head_dim: int, window: int | None = None) -> Case:
-    spec = ModelSpec(
-        "qwen3", VOCAB, 48, 2, heads, kv_heads, head_dim, 80, 4096, 1e-6, 1e4,
-        qk_norm=True, tied_embeddings=True, sliding_window=window,
+def case_of(
+    name: str, seed: int, heads: int, kv_heads: int, head_dim: int, windows: tuple[int | None, ...] = (None, None)
+) -> Case:
+    scale = head_dim**-0.5
+    spec = MixedSpec(
+        "qwen3", VOCAB, 48, 2, heads, kv_heads, head_dim, 80, 4096, 1e-6, 1e4, qk_norm=True, tied_embeddings=True,
+        shapes=tuple(KVShape(heads, kv_heads, head_dim, head_dim, scale, window) for window in windows),
     )  # fmt: skip
     weights = {k: v * 14 if v.ndim > 1 else v for k, v in dummy_weights(spec, torch.float32, seed).items()}
     rng = random.Random(seed)
@@ -78,7 +82,8 @@ CASES = {
     "grouped": lambda: case_of("grouped", 0, 6, 2, 16),
     "one head each": lambda: case_of("one head each", 1, 2, 2, 32),
     "one kv head": lambda: case_of("one kv head", 2, 8, 1, 16),
-    "window": lambda: case_of("window", 3, 4, 2, 16, window=100),
+    "window": lambda: case_of("window", 3, 4, 2, 16, windows=(100, 100)),
+    "windows by layer": lambda: case_of("windows by layer", 4, 4, 2, 16, windows=(30, None)),
 }
 
 
@@ -87,7 +92,7 @@ PROMISING = [name for name in BACKENDS if CAN[name].reproducible == "per row"]
 CHOICES = [*PROMISING, *(NARROW + name for name in INSTRUCTION_SETS[:1])]
 
 
-SHORT = ("grouped", "window")  # the other cases are left to CI
+SHORT = ("grouped", "windows by layer")  # the other cases are left to CI
 PARAMS = [
     pytest.param((backend, name), id=f"{backend} {name}", marks=() if name in SHORT else pytest.mark.slow)
     for backend in CHOICES

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.attention import fake_flashinfer
-from tests.attention.stage import CPU, poisoned_store, spec_of
+from tests.attention.stage import CPU, mixed_spec, poisoned_store, spec_of
 from umbel.attention import capabilities
 from umbel.attention.capabilities import Case, backends, choose
 from umbel.attention.flashinfer import FlashInferAttention
@@ -20,9 +20,9 @@ from umbel.config import EngineConfig, choices
 from umbel.cost.attention import PRICES, AttentionPrice
 from umbel.errors import UsageError
 
-HOPPER = Case("cuda", "bfloat16", 128, fp8_instructions=True)
+HOPPER = Case("cuda", "bfloat16", (128,), fp8_instructions=True)
 AMPERE = replace(HOPPER, fp8_instructions=False)
-PROCESSOR = Case("cpu", "float32", 64)
+PROCESSOR = Case("cpu", "float32", (64,))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_usual_backend(case: Case, name: str) -> None:
     [
         (PROCESSOR, "runs on cuda, and this is cpu"),
         (replace(HOPPER, dtype="float32"), "computes in float16 and bfloat16, and the model in float32"),
-        (replace(HOPPER, head_dim=80), "takes heads of 64, 128, 256, and the model has 80"),
+        (replace(HOPPER, head_dims=(80,)), "takes heads of 64, 128, 256, and the model has 80"),
         (replace(HOPPER, fp8_kv=True), "reads no keys and values in fp8"),
         (replace(HOPPER, absent={"flashinfer": "flashinfer-python is not installed"}), "is not installed"),
     ],
@@ -76,6 +76,15 @@ def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(capabilities, "backends", lambda: rows)
     with pytest.raises(UsageError, match="no sliding windows"):
         choose(replace(HOPPER, window=True), "flashinfer")
+
+
+def test_flashinfer_is_refused_for_layers_that_differ() -> None:
+    near = spec_of(2, 2, 64).kv_shape(0)
+    case = Case.of(mixed_spec(near, replace(near, window=50)), torch.bfloat16, CPU, fp8_kv=False)
+    assert case.mixed and case.window and case.head_dims == (64,)
+    with pytest.raises(UsageError, match="takes layers that are all alike, and those of the model differ in heads"):
+        choose(replace(HOPPER, mixed=True), "flashinfer")
+    assert choose(replace(HOPPER, mixed=True)).name == "triton"
 
 
 @pytest.mark.parametrize("name", [name for name in backends() if name in choices("attention_backend")])
@@ -105,7 +114,7 @@ def test_the_cheaper_one_is_taken_when_all_its_prices_are_known(
     monkeypatch.setattr(capabilities, "PRICES", MappingProxyType({**PRICES, "flashinfer": price}))
     assert choose(HOPPER).name == name
     assert choose(HOPPER, "triton").name == "triton"
-    assert choose(replace(HOPPER, head_dim=80)).name == "triton", "price does not make up for what is lacking"
+    assert choose(replace(HOPPER, head_dims=(80,))).name == "triton", "price does not make up for what is lacking"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_threads_and_blocks_change_no_bit(group: int, dtype: torch.dtype) -> Non
         wanted = attend(one, *qkv)
         torch.set_num_threads(7)
         many.prepare(step)
-        assert many.forest.blocks >= min(step.n_rows, 2)
+        assert many.forests[0].blocks >= min(step.n_rows, 2)
         assert torch.equal(attend(many, *qkv), wanted)
 
 

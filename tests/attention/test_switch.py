@@ -53,5 +53,5 @@ def test_attention_switches_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
             triton, "shipped_switch", lambda share_factor=share_factor: Switch(share_factor, False, "", None, None)
         )
         attention = triton.TritonAttention(spec, poisoned_store(spec, 4, 16, torch.float32), CPU)
-        assert attention._cut(step).share_factor == share_factor
-        assert shared_nodes(step, attention._cut(step)).tolist() == [shared, False, False]
+        assert attention._cut(step, *attention.kinds.kinds[0]).share_factor == share_factor
+        assert shared_nodes(step, attention._cut(step, *attention.kinds.kinds[0])).tolist() == [shared, False, False]

@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed here")
 
 from tests.attention.stage import (
     attend,
+    mixed_spec,
     poison,
     poison_free_pages,
     poisoned_store,
@@ -25,6 +26,7 @@ from tests.parameters import some_of
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
 from umbel.attention.triton import TritonAttention
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels import reference
 from umbel.kernels.triton.forest import Tiles
@@ -93,6 +95,21 @@ def test_windows_and_pages(window: int, page_size: int) -> None:
     assert worst_of(spec_of(1, 4, 16, window), job, page_size, 90, torch.float32, Tiles(32, 16, 16)) < 2e-5
 
 
+def test_layers_that_differ() -> None:
+    shape = KVShape(4, 2, 16, 16, 0.25, window=30)
+    spec = mixed_spec(shape, replace(shape, window=None), KVShape(3, 1, 32, 32, 0.2, window=50))
+    job = random_job(random.Random(2), 3, longest=140, out=2)
+    mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
+    tested, meaning = TritonAttention(spec, mine, DEVICE), ReferenceAttention(spec, theirs)
+    generator = torch.Generator().manual_seed(0)
+    for _, step in steps_of(job, job.demand(16), 16, 150):
+        tested.prepare(step), meaning.prepare(step)
+        for layer in range(3):
+            qkv = [t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32, layer)]
+            got, wanted = attend(tested, *qkv, layer=layer), attend(meaning, *qkv, layer=layer)
+            torch.testing.assert_close(got, wanted, atol=2e-5, rtol=2e-5)
+
+
 def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs cut short, so that most rows merge several results."""
     monkeypatch.setattr("umbel.attention.triton.LEAST_KEYS", 32)
@@ -125,15 +142,15 @@ def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
     job = Job([[1] * 90 + [2 + i] * 20 for i in range(5)], [1] * 5, [3] * 5)
     mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
     tested, meaning = TritonAttention(spec, mine, DEVICE), ReferenceAttention(spec, theirs)
-    tested.heads = replace(tested.heads, cap=cap, sinks=sinks)
+    tested.heads = [replace(tested.heads[0], cap=cap, sinks=sinks)]
     generator, merged = torch.Generator().manual_seed(1), 0
     for _, step in steps_of(job, job.demand(16), 16, 130):
         q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32))
         tested.prepare(step), meaning.prepare(step)
         got = attend(tested, q, k, v)
         meaning.place(0).write(k, v)
-        merged += len(tested.work.merges)
-        for row, slots in enumerate(meaning.contexts):
+        merged += len(tested.works[0].merges)
+        for row, (_, slots) in enumerate(meaning.contexts[0]):
             keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
             query = q[row].double().view(2, 2, -1)
             wanted = reference.attend(

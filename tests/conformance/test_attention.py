@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests.attention.stage import (
     BACKENDS,
     CAN,
     attend,
+    mixed_spec,
     poison_free_pages,
     poisoned_store,
     random_job,
@@ -24,6 +26,7 @@ from tests.attention.stage import (
 from tests.attention.test_view import random_view
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.native.calls import INSTRUCTION_SETS
 
@@ -37,6 +40,33 @@ def fitted(backend: str, n_kv_heads: int, group: int, head_dim: int, window: int
     can = CAN[backend]
     size = head_dim if not can.head_dims or head_dim in can.head_dims else can.head_dims[0]
     return spec_of(n_kv_heads, group, size, window if can.windows else None)
+
+
+LOCAL = KVShape(4, 2, 16, 16, 0.25, window=50)
+MIXTURES = {
+    "windows": (LOCAL, replace(LOCAL, window=None), LOCAL, replace(LOCAL, window=1)),
+    "heads": (LOCAL, KVShape(6, 1, 16, 16, 0.2), KVShape(4, 4, 16, 16, 0.25, window=50)),
+    "sizes": (LOCAL, KVShape(4, 2, 24, 24, 0.2), KVShape(4, 2, 40, 40, 0.3, window=130)),
+}
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if CAN[name].mixed])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_layers_that_differ(backend: str, mixture: str) -> None:
+    """Each layer means the reference, and what is said to be read is the mean by bytes."""
+    spec, job = mixed_spec(*MIXTURES[mixture]), random_job(random.Random(5), 6, longest=257, out=5)
+    mine, theirs = (poisoned_store(spec, job.demand(16), 16) for _ in range(2))
+    tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
+    alone = [BACKENDS[backend](mixed_spec(shape), poisoned_store(mixed_spec(shape), 1, 16)) for shape in spec.shapes]
+    generator = torch.Generator().manual_seed(0)
+    for _, step in steps_of(job, job.demand(16), 16, 100):
+        read, _ = tested.prepare(step), reference.prepare(step)
+        parts = [(one.prepare(step), s.n_kv_heads * 2 * s.key_dim) for one, s in zip(alone, spec.shapes, strict=True)]
+        assert abs(read - sum(r * held for r, held in parts) / sum(held for _, held in parts)) <= 0.5
+        for layer in range(spec.n_layers):
+            qkv = random_qkv(spec, step.n_rows, generator, torch.float32, layer)
+            got, wanted = attend(tested, *qkv, layer=layer), attend(reference, *qkv, layer=layer)
+            torch.testing.assert_close(got, wanted, atol=2e-5, rtol=2e-5)
 
 
 def compare(

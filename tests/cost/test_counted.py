@@ -24,6 +24,7 @@ from umbel.cost.load import Load
 from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
+from umbel.cost.windows import Windows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels import rows
@@ -114,7 +115,7 @@ def check(stage: Stage, step: Step) -> tuple[int, int]:
     assert counted.stored == step.n_rows * shape.kv_bytes
     # two products a layer, with all heads of all queries
     assert counted.batched == stage.cells(step) * shape.pair_flops // stage.spec.group_size
-    meter = Meter(stage.spec.sliding_window)
+    meter = Meter(Windows.of(stage.spec))
     meter.add(step, 0, 1.0)
     pairs = stage.pairs(step)
     assert meter.load().pairs.tolist() == [pairs]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from math import inf
 
 import numpy as np
 import pytest
 
 from tests.attention.stage import random_job, steps_of
 from umbel.cost.meter import Meter
+from umbel.cost.windows import Windows, WindowShare
 from umbel.ir.step import Step
 
 
@@ -18,7 +20,7 @@ def steps(seed: int = 0) -> list[Step]:
 
 @pytest.mark.parametrize("window", [None, 20])
 def test_what_each_step_did(window: int | None) -> None:
-    meter, ran = Meter(window), steps()
+    meter, ran = Meter(Windows((WindowShare(window or inf),))), steps()
     for i, step in enumerate(ran):
         meter.add(step, kv_read=10 * i, seconds=0.5 * i)
     load = meter.load()

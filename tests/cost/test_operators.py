@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from umbel.cost.load import Load
 from umbel.cost.operators import DECODE, MIXED, PREFILL, Ceilings, StepWork, kind_of, operators
 from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
+from umbel.cost.windows import Windows, WindowShare
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.measure.probe import Probe, make_step
@@ -41,7 +43,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> ModelSpec:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 def test_operators_add_up_to_the_price_list(spec: ModelSpec, dtype: str, probe: Probe) -> None:
-    work = StepWork.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, spec.sliding_window)
+    work = StepWork.of(make_step(probe, spec.vocab_size), kv_read := probe.shared + 70, Windows.of(spec))
     price = Price(Shape.of(spec, dtype), named("h200"), dtype, spec.n_layers)
     load = Load.one(work.tokens, work.logit_rows, work.pairs, kv_read)
     every = operators(spec, dtype)
@@ -84,7 +86,7 @@ def read_plainly(step: Step, window: int | None) -> tuple[int, int, int]:
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 def test_work_is_counted(probe: Probe, window: int | None) -> None:
     step = make_step(probe, 300)
-    work = StepWork.of(step, 11, window)
+    work = StepWork.of(step, 11, Windows((WindowShare(window or inf),)))
     assert (work.pairs, work.decoding, work.decoding_pairs) == read_plainly(step, window)
     assert (work.tokens, work.samples, work.logit_rows) == (probe.tokens, probe.count, probe.count)
     assert work.kv_tokens == 11 + probe.tokens

@@ -50,7 +50,7 @@ def test_flashinfer_gives_the_same_answers(llm: LLM, monkeypatch: pytest.MonkeyP
     """Its calls in torch, as if the processor were a GPU that has it."""
     wanted, made = ids_of(llm), []
     monkeypatch.setitem(sys.modules, "flashinfer", fake_flashinfer.module())
-    monkeypatch.setattr(Case, "of", lambda *_, **__: Case("cuda", "bfloat16", 128))
+    monkeypatch.setattr(Case, "of", lambda *_, **__: Case("cuda", "bfloat16", (128,)))
     monkeypatch.setattr(Capability, "elsewhere", lambda *_: "")
     original = FlashInferAttention.attend
 

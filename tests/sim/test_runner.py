@@ -10,6 +10,7 @@ import pytest
 from tests.plan.workloads import MACHINE, SPEC
 from umbel.cost.roofline import Load, Price
 from umbel.cost.shape import Shape
+from umbel.cost.windows import Windows, WindowShare
 from umbel.ir.params import SamplingParams
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
@@ -88,6 +89,6 @@ def test_scored_tokens_cost_their_logits() -> None:
 
 
 def test_windows_bound_what_a_token_sees() -> None:
-    runner = SimRunner(PRICE, workload(), ints(3, 3), window=4)
+    runner = SimRunner(PRICE, workload(), ints(3, 3), windows=Windows((WindowShare(4),)))
     run_step(runner, step())
     assert runner.load.pairs.tolist() == [12]

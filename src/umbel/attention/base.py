@@ -18,7 +18,8 @@ class AttentionBackend(Protocol):
     def name(self) -> str: ...
 
     def prepare(self, step: Step) -> int:
-        """Lay the step out; returns how many KV tokens each layer will read."""
+        """Lay the step out; returns how many KV tokens each layer will read, the mean of the layers by the bytes that a
+        token takes in each."""
         ...
 
     def place(self, layer: int) -> Place:

@@ -40,14 +40,16 @@ def backends() -> dict[str, Capability]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of attention: a device, a dtype, heads of a size; whether there is a sliding `window`, whether keys
-    and values are fp8 (and the device has instructions for it), whether something `selects` what layers read. `absent`
-    says of backends why they are not on this machine."""
+    """What is asked of attention: a device, a dtype, heads of some sizes; whether there is a sliding `window`, whether
+    layers differ in it or in their heads (`mixed`), whether keys and values are fp8 (and the device has instructions
+    for it), whether something `selects` what layers read. `absent` says of backends why they are not on this
+    machine."""
 
     device: str
     dtype: str
-    head_dim: int
+    head_dims: tuple[int, ...]
     window: bool = False
+    mixed: bool = False
     fp8_kv: bool = False
     fp8_instructions: bool = False
     selects: bool = False
@@ -56,14 +58,23 @@ class Case:
     @classmethod
     def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, *, fp8_kv: bool) -> Case:
         """What a model asks that computes in `dtype`."""
-        name, window = str(dtype).removeprefix("torch."), spec.sliding_window is not None
-        return cls(device.type, name, spec.head_dim, window, fp8_kv, converts_fp8(device), absent=absences())
+        shapes = dict.fromkeys(spec.kv_shapes)
+        return cls(
+            device.type,
+            str(dtype).removeprefix("torch."),
+            tuple(sorted({dim for shape in shapes for dim in (shape.key_dim, shape.value_dim)})),
+            window=any(shape.window is not None for shape in shapes),
+            mixed=len(shapes) > 1,
+            fp8_kv=fp8_kv,
+            fp8_instructions=converts_fp8(device),
+            absent=absences(),
+        )
 
     @classmethod
     def usual(cls, device: torch.device) -> Case:
         """What a common model asks: heads of 128, in bfloat16 on a GPU and in float32 elsewhere."""
         dtype = "bfloat16" if device.type == "cuda" else "float32"
-        return cls(device.type, dtype, 128, fp8_instructions=converts_fp8(device), absent=absences())
+        return cls(device.type, dtype, (128,), fp8_instructions=converts_fp8(device), absent=absences())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +107,12 @@ def missing(can: Capability, case: Case) -> str:
         return why
     if case.dtype not in can.dtypes:
         return f"it computes in {' and '.join(can.dtypes)}, and the model in {case.dtype}"
-    if can.head_dims and case.head_dim not in can.head_dims:
-        return f"it takes heads of {', '.join(map(str, can.head_dims))}, and the model has {case.head_dim}"
+    if can.head_dims and (others := [str(dim) for dim in case.head_dims if dim not in can.head_dims]):
+        return f"it takes heads of {', '.join(map(str, can.head_dims))}, and the model has {', '.join(others)}"
     if case.window and not can.windows:
         return "it has no sliding windows, and the model has one"
+    if case.mixed and not can.mixed:
+        return "it takes layers that are all alike, and those of the model differ in heads or windows"
     if case.selects and not can.selects:
         return "it reads whole paths, and something selects what its layers read"
     reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[can.fp8_kv]

@@ -42,9 +42,9 @@ class FlashInferAttention:
     name = "flashinfer"
 
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
-        self.spec, self.store, self.device = spec, store, device
+        self.shape, self.store, self.device = spec.kv_shape(0), store, device  # that of all layers
         self.library = import_module("flashinfer")
-        self.cut = Cut(1, 1, spec.group_size, spec.sliding_window, shipped_switch().share_factor)
+        self.cut = Cut(1, 1, self.shape.group_size, self.shape.window, shipped_switch().share_factor)
         self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self._wrappers = [self._wrapper()]
         self._copied: torch.cuda.Event | None = None
@@ -89,19 +89,19 @@ class FlashInferAttention:
         if self._copied is not None:
             self._copied.synchronize()
         self._wrappers += [self._wrapper() for _ in passes[len(self._wrappers) :]]
-        window, dtype = self.spec.sliding_window, self.store.keys[0].dtype
+        shape, dtype = self.shape, self.store.keys[0].dtype
         for wrapper, one, listed in zip(self._wrappers, passes, pages, strict=False):
             wrapper.plan(
                 *(_narrow(array) for array in (one.q_begin, one.kv_begin)),
                 listed,
                 _narrow(one.last),
-                self.spec.n_heads,
-                self.spec.n_kv_heads,
-                self.spec.head_dim,
+                shape.n_heads,
+                shape.n_kv_heads,
+                shape.key_dim,
                 one.page_size,
                 causal=one.causal,
-                sm_scale=self.spec.attention_scale,
-                window_left=-1 if window is None else window - 1,
+                sm_scale=shape.scale,
+                window_left=-1 if shape.window is None else shape.window - 1,
                 q_data_type=dtype,
                 kv_data_type=dtype,
             )
@@ -115,7 +115,7 @@ class FlashInferAttention:
 
     def _paged(self, layer: int, size: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer in pages of `size` tokens: two of `[pages, size, n_kv_heads, head_dim]`."""
-        heads, dim = self.spec.n_kv_heads, self.spec.head_dim
+        heads, dim = self.shape.n_kv_heads, self.shape.key_dim
         keys, values = (
             stored[layer].view(heads, -1, size, dim).permute(1, 2, 0, 3)
             for stored in (self.store.keys, self.store.values)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umbel.attention.layout import GRID, Narrow, Wide, lay_out
+from umbel.attention.kinds import LayerKinds
+from umbel.attention.layout import GRID, Layout, Narrow, lay_out
 from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -35,18 +36,20 @@ class GridAttention:
     name = "torch"
 
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
-        self.spec = spec
+        self.shapes = spec.kv_shapes
         self.store = store
         self.device = device
-        self.group = spec.group_size
+        self.kinds = LayerKinds.of(self.shapes, lambda shape: (shape.group_size, shape.window))
 
     def prepare(self, step: Step) -> int:
         """Cut the step into wide and narrow items, as index tensors."""
-        layout = lay_out(step, -(-MIN_QUERIES // self.group), self.spec.sliding_window)
-        self.writes = self._tensor(write_slots(step, self.store.scratch))
-        self.wide = [self._wide(w) for w in layout.wide]
-        self.narrow = [_NarrowIndex(n, self.group, step.n_rows, self.device) for n in layout.narrow]
-        return layout.kv_tokens_read
+        layouts = [lay_out(step, -(-MIN_QUERIES // group), window) for group, window in self.kinds.kinds]
+        self.writes = _tensor(write_slots(step, self.store.scratch), self.device)
+        groups = [group for group, _ in self.kinds.kinds]
+        self.items = [
+            _Items(layout, group, step.n_rows, self.device) for layout, group in zip(layouts, groups, strict=True)
+        ]
+        return self.kinds.mean_read([layout.kv_tokens_read for layout in layouts])
 
     def place(self, layer: int) -> Place:
         """The rows' slots."""
@@ -55,34 +58,28 @@ class GridAttention:
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """Wide items, then narrow ones by rank; reads whole paths only."""
         check_whole(self.name, select)
+        shape, items = self.shapes[layer], self.items[self.kinds.of_layer[layer]]
         rows, heads, dim = q.shape
-        kv_heads = self.spec.n_kv_heads
-        scaled = q.float() * self.spec.attention_scale
+        kv_heads, group = shape.n_kv_heads, shape.group_size
+        scaled = q.float() * shape.scale
         # [n_kv_heads, rows * group + 1, dim]; the last query is the padding of narrow items.
-        queries = scaled.new_zeros(kv_heads, rows * self.group + 1, dim)
-        queries[:, :-1] = scaled.view(rows, kv_heads, self.group, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
-        merged = _Merged(queries)
-        for begin, end, slots in self.wide:
+        queries = scaled.new_zeros(kv_heads, rows * group + 1, dim)
+        queries[:, :-1] = scaled.view(rows, kv_heads, group, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
+        merged = _Merged(queries, shape.value_dim)
+        for begin, end, slots in items.wide:
             self._read_wide(merged, queries, layer, begin, end, slots)
-        partials = [self._read_narrow(queries, layer, item) for item in self.narrow]
-        for rank in range(max((n.n_ranks for n in self.narrow), default=0)):
-            for item, partial in zip(self.narrow, partials, strict=True):
+        partials = [self._read_narrow(queries, layer, item) for item in items.narrow]
+        for rank in range(max((n.n_ranks for n in items.narrow), default=0)):
+            for item, partial in zip(items.narrow, partials, strict=True):
                 merged.add_narrow(item, partial, rank)
-        out = merged.result()[:, :-1].view(kv_heads, rows, self.group, dim).transpose(0, 1)
-        return out.reshape(rows, heads, dim).to(q.dtype)
-
-    def _wide(self, item: Wide) -> tuple[int, int, slice | Tensor]:
-        """Query range and slots of a wide item; slots that lie side by side become a slice: read in place."""
-        slots: slice | Tensor = self._tensor(item.slots)
-        if (np.diff(item.slots) == 1).all():
-            slots = slice(int(item.slots[0]), int(item.slots[-1]) + 1)
-        return item.begin * self.group, item.end * self.group, slots
+        out = merged.result()[:, :-1].view(kv_heads, rows, group, shape.value_dim).transpose(0, 1)
+        return out.reshape(rows, heads, shape.value_dim).to(q.dtype)
 
     def _read_wide(
         self, merged: _Merged, queries: Tensor, layer: int, begin: int, end: int, slots: slice | Tensor
     ) -> None:
         """All queries `[begin, end)` against the cells of one item, in blocks that fit the cache."""
-        # [kv_heads, cells * GRID, dim], in place for float32 slices
+        # [kv_heads, cells * GRID, key_dim or value_dim], in place for float32 slices
         keys, values = (t.float() for t in self.store.read(layer, slots))
         height = max(MIN_QUERIES, _BLOCK_SCORES // (GRID * len(keys)))
         n_blocks = -(-(end - begin) // height)  # of equal height, so that none falls below MIN_QUERIES
@@ -94,11 +91,28 @@ class GridAttention:
                 merged.add_wide(low, high, partial)
 
     def _read_narrow(self, queries: Tensor, layer: int, item: _NarrowIndex) -> _Partial:
-        keys, values = (t.float() for t in self.store.read(layer, item.slots))  # [kv_heads, items, k, dim]
+        # [kv_heads, items, k, key_dim or value_dim]
+        keys, values = (t.float() for t in self.store.read(layer, item.slots))
         return _attend_items(queries[:, item.queries], keys, values, item.mask)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+
+class _Items:
+    """A step laid out for layers of one kind, as tensors: `wide` items (range of queries, slots) and `narrow` ones."""
+
+    def __init__(self, layout: Layout, group: int, n_rows: int, device: torch.device):
+        self.wide = [(w.begin * group, w.end * group, _at(w.slots, device)) for w in layout.wide]
+        self.narrow = [_NarrowIndex(n, group, n_rows, device) for n in layout.narrow]
+
+
+def _at(slots: np.ndarray, device: torch.device) -> slice | Tensor:
+    """Slots to read; those that lie side by side become a slice: read in place."""
+    if (np.diff(slots) == 1).all():
+        return slice(int(slots[0]), int(slots[-1]) + 1)
+    return _tensor(slots, device)
 
 
 class _NarrowIndex:
@@ -144,8 +158,8 @@ def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor) -> _Partial:
 
 
 def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> _Partial:
-    """Each item's queries against its own keys: `queries` `[kv_heads, items, m, dim]`, `keys`, `values` `[kv_heads,
-    items, k, dim]`, `mask` `[items, m, k]`."""
+    """Each item's queries against its own keys: `queries` `[kv_heads, items, m, dim]`, `keys` `[kv_heads, items, k,
+    dim]`, `values` `[..., value_dim]`, `mask` `[items, m, k]`."""
     heads, items, k, dim = keys.shape
     m = queries.shape[2]
     scores = torch.bmm(queries.reshape(-1, m, dim), keys.view(-1, k, dim).transpose(1, 2)).view(heads, items, m, k)
@@ -154,17 +168,17 @@ def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
     weights = scores.sub_(top.unsqueeze(-1)).exp_()
     # Always summed over GRID terms: a shorter sum would associate differently and change the last bit.
     total = torch.nn.functional.pad(weights, (0, GRID - k)).sum(-1)
-    mixed = torch.bmm(weights.view(-1, m, k), values.view(-1, k, dim))
-    return top, total, mixed.view(heads, items, m, dim)
+    mixed = torch.bmm(weights.view(-1, m, k), values.view(-1, k, values.shape[-1]))
+    return top, total, mixed.view(heads, items, m, -1)
 
 
 class _Merged:
-    """Running softmax of all queries: `top`, `total` (`[kv_heads, queries]`), `mixed` (`[kv_heads, queries, dim]`)."""
+    """Running softmax of all queries: `top`, `total` (`[kv_heads, queries]`), `mixed` (`[..., value_dim]`)."""
 
-    def __init__(self, queries: Tensor):
+    def __init__(self, queries: Tensor, value_dim: int):
         self.top = torch.full_like(queries[..., 0], _FLOOR)
         self.total = torch.zeros_like(self.top)
-        self.mixed = torch.zeros_like(queries)
+        self.mixed = queries.new_zeros(*queries.shape[:-1], value_dim)
 
     def add_wide(self, low: int, high: int, partial: _Partial) -> None:
         """Merge cells read by queries `[low, high)`, one after the other in order of position."""

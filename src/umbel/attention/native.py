@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from umbel.attention.kinds import LayerKinds
 from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -24,10 +25,10 @@ class NativeAttention:
     name = "native"
 
     def __init__(self, spec: ModelSpec, store: KVStore, native: Native):
-        self.spec = spec
+        self.shapes = spec.kv_shapes
         self.store = store
         self.native = native
-        self.scale = spec.attention_scale
+        self.kinds = LayerKinds.of(self.shapes, lambda shape: (shape.group_size, shape.n_kv_heads, shape.window))
 
     @classmethod
     def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> NativeAttention:
@@ -38,10 +39,9 @@ class NativeAttention:
 
     def prepare(self, step: Step) -> int:
         """Lay the step out as cells, pieces and blocks of rows."""
-        spec, scratch = self.spec, self.store.scratch
-        self.forest = self.native.lay_out(step, scratch, spec.group_size, spec.n_kv_heads, spec.sliding_window)
-        self.writes = torch.from_numpy(self.forest.writes)
-        return int(self.forest.tokens_read)
+        self.forests = [self.native.lay_out(step, self.store.scratch, *kind) for kind in self.kinds.kinds]
+        self.writes = torch.from_numpy(self.forests[0].writes)
+        return self.kinds.mean_read([int(forest.tokens_read) for forest in self.forests])
 
     def place(self, layer: int) -> Place:
         """The rows' slots, as the forest was laid out."""
@@ -50,5 +50,6 @@ class NativeAttention:
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """One call of the kernel; reads whole paths only."""
         check_whole(self.name, select)
+        shape, forest = self.shapes[layer], self.forests[self.kinds.of_layer[layer]]
         keys, values = self.store.keys[layer], self.store.values[layer]
-        return self.native.attend(self.forest, q, keys, values, self.scale, self.spec.sliding_window)
+        return self.native.attend(forest, q, keys, values, shape.scale, shape.window)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from umbel.attention.kinds import LayerKinds
 from umbel.attention.view import View
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -24,8 +25,9 @@ class ReferenceAttention:
     name = "reference"
 
     def __init__(self, spec: ModelSpec, store: KVStore):
-        self.spec = spec
+        self.shapes = spec.kv_shapes
         self.store = store
+        self.kinds = LayerKinds.of(self.shapes, lambda shape: shape.window)
 
     @classmethod
     def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> ReferenceAttention:
@@ -36,12 +38,8 @@ class ReferenceAttention:
         """Find the KV slots of every row's context."""
         self.step = step
         self.writes = torch.from_numpy(write_slots(step, self.store.scratch)).to(self.store.keys[0].device)
-        self.positions = [self._seen_by(int(last)) for last in step.positions]
-        self.contexts = [
-            torch.from_numpy(path_slots(step, node[None], positions[None])[0])
-            for node, positions in zip(row_nodes(step), self.positions, strict=True)
-        ]
-        return sum(len(c) for c in self.contexts)
+        self.contexts = [_contexts(step, window) for window in self.kinds.kinds]
+        return self.kinds.mean_read([sum(len(slots) for _, slots in rows) for rows in self.contexts])
 
     def place(self, layer: int) -> Place:
         """The rows' slots."""
@@ -49,23 +47,19 @@ class ReferenceAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """A softmax for each row; obeys a view."""
-        out = torch.empty_like(q)
-        for row, slots in enumerate(self.contexts):
-            keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, head_dim]
-            query = q[row].double().view(self.spec.n_kv_heads, self.spec.group_size, -1)
-            reads = None if select is None else self._reads(select, row).to(q.device)
-            out[row] = attend(query, keys, values, self.spec.attention_scale, reads=reads).flatten(0, 1).to(q.dtype)
+        shape, contexts = self.shapes[layer], self.contexts[self.kinds.of_layer[layer]]
+        out = q.new_empty(*q.shape[:2], shape.value_dim)
+        for row, (positions, slots) in enumerate(contexts):
+            keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, ...]
+            query = q[row].double().view(shape.n_kv_heads, shape.group_size, -1)
+            reads = None if select is None else self._reads(select, row, positions, shape.n_kv_heads).to(q.device)
+            out[row] = attend(query, keys, values, shape.scale, reads=reads).flatten(0, 1).to(q.dtype)
         return out
 
-    def _seen_by(self, last: int) -> Ints:
-        """The positions that a row at position `last` sees."""
-        window = self.spec.sliding_window
-        return np.arange(0 if window is None else max(0, last + 1 - window), last + 1)
-
-    def _reads(self, view: View, row: int) -> Tensor:
+    def _reads(self, view: View, row: int, positions: Ints, n_kv_heads: int) -> Tensor:
         """Which keys of its context a row reads: bool `[n_kv_heads, context]`."""
-        step, positions = self.step, self.positions[row]
-        reads = torch.ones(self.spec.n_kv_heads, len(positions), dtype=torch.bool)
+        step = self.step
+        reads = torch.ones(n_kv_heads, len(positions), dtype=torch.bool)
         for piece in view.pieces:
             first, end = int(step.start[piece.node]), int(step.end[piece.node])
             is_below = step.row_begin[piece.node] <= row < step.below_end[piece.node]
@@ -74,3 +68,12 @@ class ReferenceAttention:
                 reads[:, at] = piece.blocks.cpu()[:, (positions[at] - first) // view.block]
         reads[:, -1] = True
         return reads
+
+
+def _contexts(step: Step, window: int | None) -> list[tuple[Ints, Tensor]]:
+    """The positions that each row sees, and the KV slots of these."""
+    found = []
+    for node, last in zip(row_nodes(step), step.positions.tolist(), strict=True):
+        positions = np.arange(0 if window is None else max(0, last + 1 - window), last + 1)
+        found.append((positions, torch.from_numpy(path_slots(step, node[None], positions[None])[0])))
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.attention.kinds import LayerKinds
 from umbel.attention.switch import shipped_switch
 from umbel.attention.view import View, check_whole
 from umbel.attention.work import Cut, list_work
@@ -25,20 +27,30 @@ LEAST_KEYS, MOST_KEYS = 256, 8192  # of a piece: shorter ones cost more to merge
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """A step for the device: `arrays` (int32) as a DeviceWork has them, the slots to write to (`writes`, int64
-    `[rows]`) and the one that no row reads (`scratch`), partial results (`queries`), and `keys_read`."""
+    """A step for the device: `arrays` (int32), first the step's pages and positions, then for each kind of layer its
+    items, runs, merges and entries (see `work.Work`); the slots to write to (`writes`, int64 `[rows]`) and the one that
+    no row reads (`scratch`); of each kind of layer the partial results (`queries`); and `keys_read`, the mean."""
 
     arrays: tuple[np.ndarray, ...]
     writes: np.ndarray
     scratch: int
-    queries: int
+    queries: tuple[int, ...]
     keys_read: int
 
     @classmethod
-    def nothing(cls) -> Lists:
-        """The lists of a step without rows."""
-        widths = ((5,), (4,), (3,), (), (), ())
-        return cls(tuple(np.empty((0, *width), np.int32) for width in widths), np.empty(0, np.int64), 0, 0, 0)
+    def nothing(cls, kinds: int) -> Lists:
+        """The lists of a step without rows, for so many kinds of layers."""
+        widths = ((), (), *(((5,), (4,), (3,), ()) * kinds))
+        arrays = tuple(np.empty((0, *width), np.int32) for width in widths)
+        return cls(arrays, np.empty(0, np.int64), 0, (0,) * kinds, 0)
+
+
+def works_on(arrays: Sequence[Tensor], queries: Sequence[int]) -> tuple[DeviceWork, ...]:
+    """The work of each kind of layer from the `arrays` of Lists that are on the device, and their `queries`."""
+    pages, positions, *lists = arrays
+    return tuple(
+        DeviceWork(*lists[4 * kind : 4 * kind + 4], pages, positions, count) for kind, count in enumerate(queries)
+    )
 
 
 class TritonAttention:
@@ -51,31 +63,33 @@ class TritonAttention:
         self.device = device
         self.tiles = tiles or Tiles()
         self.share_factor = shipped_switch().share_factor
-        window = spec.sliding_window
-        self.heads = Heads(
-            spec.n_kv_heads, spec.group_size, spec.head_dim, spec.attention_scale, store.page_size, window
-        )
+        self.heads = [
+            Heads(shape.n_kv_heads, shape.group_size, shape.key_dim, shape.scale, store.page_size, shape.window)
+            for shape in spec.kv_shapes
+        ]
+        self.kinds = LayerKinds.of(spec.kv_shapes, lambda shape: (shape.group_size, shape.n_kv_heads, shape.window))
         on_gpu = device.type == "cuda"
         self._units = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
 
     def prepare(self, step: Step) -> int:
         """List the step's work and send it to the device."""
         lists = self.lists(step)
-        *parts, writes = upload(self.device, *lists.arrays, lists.writes)
-        self.use(DeviceWork(*parts, queries=lists.queries), writes)
+        *arrays, writes = upload(self.device, *lists.arrays, lists.writes)
+        self.use(works_on(arrays, lists.queries), writes)
         return lists.keys_read
 
     def lists(self, step: Step) -> Lists:
         """The work of a step as arrays for the device."""
-        work = list_work(step, self._cut(step))
-        arrays = work.items, work.runs, work.merges, work.entries, step.pages, step.positions
-        writes = write_slots(step, self.store.scratch)
-        narrow = tuple(array.astype(np.int32) for array in arrays)
-        return Lists(narrow, writes, self.store.scratch, work.queries, work.keys_read)
+        works = [list_work(step, self._cut(step, *kind)) for kind in self.kinds.kinds]
+        of_kinds = [array for work in works for array in (work.items, work.runs, work.merges, work.entries)]
+        arrays = tuple(array.astype(np.int32) for array in (step.pages, step.positions, *of_kinds))
+        writes, scratch = write_slots(step, self.store.scratch), self.store.scratch
+        read = self.kinds.mean_read([work.keys_read for work in works])
+        return Lists(arrays, writes, scratch, tuple(work.queries for work in works), read)
 
-    def use(self, work: DeviceWork, writes: Tensor) -> None:
-        """The work of the layers that follow, and where their keys and values go (int64 `[rows]`), on the device."""
-        self.work, self.writes = work, writes
+    def use(self, works: tuple[DeviceWork, ...], writes: Tensor) -> None:
+        """The work of each kind of layer, and where keys and values go (int64 `[rows]`), on the device."""
+        self.works, self.writes = works, writes
 
     def place(self, layer: int) -> Place:
         """The rows' slots, on the device."""
@@ -84,13 +98,13 @@ class TritonAttention:
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """One launch over the list of work, and one to merge; reads whole paths only."""
         check_whole(self.name, select)
-        place = self.place(layer)
-        return attend(self.work, self.heads, self.tiles, q, place.keys, place.values, place.scales)
+        place, work = self.place(layer), self.works[self.kinds.of_layer[layer]]
+        return attend(work, self.heads[layer], self.tiles, q, place.keys, place.values, place.scales)
 
-    def _cut(self, step: Step) -> Cut:
+    def _cut(self, step: Step, group: int, n_kv_heads: int, window: int | None) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""
-        heads, rows = self.heads, max(self.tiles.wide // self.heads.group, 1)
+        rows = max(self.tiles.wide // group, 1)
         below = step.below_end - step.row_begin
-        keys = int(((step.end - step.start) * -(-below // rows)).sum()) * heads.n_kv_heads
+        keys = int(((step.end - step.start) * -(-below // rows)).sum()) * n_kv_heads
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
-        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), heads.group, heads.window, self.share_factor)
+        return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), group, window, self.share_factor)

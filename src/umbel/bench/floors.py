@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from umbel.bench.workloads import Row
-from umbel.cost.pairs import causal_pairs
 from umbel.cost.shape import Shape
+from umbel.cost.windows import Windows
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
@@ -51,14 +51,14 @@ def floor_of(rows: Sequence[Row], spec: ModelSpec, dtype: str) -> Floor:
     lengths = np.array([len(row.prompt) for row in rows], np.int64)
     steps = np.array([row.max_tokens - 1 for row in rows], np.int64)
     samples = np.array([row.n for row in rows], np.int64)
-    out, fed, window = int(((steps + 1) * samples).sum()), int((steps * samples).sum()), spec.sliding_window
-    pairs = int(causal_pairs(forest.start, forest.end, window).sum())
-    pairs += int((causal_pairs(lengths, lengths + steps, window) * samples).sum())
+    out, fed, windows = int(((steps + 1) * samples).sum()), int((steps * samples).sum()), Windows.of(spec)
+    pairs = windows.pairs(forest.start, forest.end).sum()
+    pairs += (windows.pairs(lengths, lengths + steps) * samples).sum()
     computed = forest.n_tokens + fed
-    flops = shape.token_flops * computed + shape.head_flops * out + shape.pair_flops * pairs
+    flops = shape.token_flops * computed + shape.head_flops * out + round(shape.pair_flops * float(pairs))
     weights = (1 + int(steps.max())) * (shape.layer_bytes + shape.head_bytes)
     read = _prompt_reads(forest, steps) + int((steps * (steps + 1) // 2 * samples).sum())
-    kv = shape.kv_bytes * (computed + (read if window is None else 0))
+    kv = round(shape.kv_bytes * (computed + read * windows.unbounded_share))
     return Floor(int((lengths * samples).sum()), forest.n_tokens, out, flops, weights + kv)
 
 

@@ -51,7 +51,7 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.triton:TritonAttention",
         "Hydragen, 2402.05099",
         "a GPU and Triton",
-        can=Capability(("cuda",), fp8_kv="with instructions", records=True),
+        can=Capability(("cuda",), mixed=True, fp8_kv="with instructions", records=True),
     ),
     Technique(
         "attention",
@@ -61,7 +61,7 @@ DEVICE: tuple[Technique, ...] = (
         "Hydragen, 2402.05099",
         "a CPU and compiled kernels",
         by="machine",
-        can=Capability(("cpu",), ("float32", "bfloat16"), reproducible="per row"),
+        can=Capability(("cpu",), ("float32", "bfloat16"), mixed=True, reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -69,7 +69,7 @@ DEVICE: tuple[Technique, ...] = (
         True,
         "umbel.attention.grid:GridAttention",
         "Hydragen, 2402.05099",
-        can=Capability(fp8_kv="always", reproducible="per row"),
+        can=Capability(mixed=True, fp8_kv="always", reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -93,6 +93,6 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.reference:ReferenceAttention.of",
         "Attention Is All You Need, 1706.03762",
         by="machine",
-        can=Capability(fp8_kv="always", selects=True, reproducible="per row"),
+        can=Capability(mixed=True, fp8_kv="always", selects=True, reproducible="per row"),
     ),
 )

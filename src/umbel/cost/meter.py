@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.load import Load
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.step import Step
 
 Floats = NDArray[np.float64]
@@ -18,11 +19,11 @@ class Meter:
     """Steps in the order in which they ran. When the entries are used up neighbours are merged, so that totals stay
     exact.
 
-    `window`: the model's sliding window, if it has one.
+    `windows`: what the model's layers see.
     """
 
-    def __init__(self, window: int | None = None, entries: int = ENTRIES):
-        self._window = window
+    def __init__(self, windows: Windows = WHOLE, entries: int = ENTRIES):
+        self._windows = windows
         self._table = np.zeros((entries + entries % 2, _COLUMNS))  # sums over the steps of an entry
         self._n = 0
         self._each = 1  # steps that make an entry
@@ -75,8 +76,6 @@ class Meter:
         steps = rows[:, 0]
         return steps.copy(), *(rows[:, i] / steps for i in range(1, _COLUMNS))
 
-    def _pairs(self, step: Step) -> int:
+    def _pairs(self, step: Step) -> float:
         """Pairs of a query and a key: each token of the step sees itself and the tokens before it in its window."""
-        if self._window is None:
-            return int(step.positions.sum()) + step.n_rows
-        return int(np.minimum(step.positions + 1, self._window).sum())
+        return float(self._windows.seen(step.positions + 1).sum())

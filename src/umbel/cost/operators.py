@@ -8,6 +8,7 @@ import numpy as np
 
 from umbel.cost.packed import product_bytes
 from umbel.cost.shape import BYTES, Shape
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.architecture import layer_matmuls
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
@@ -40,20 +41,20 @@ class StepWork:
     in_use: int
 
     @classmethod
-    def of(cls, step: Step, kv_read: int, window: int | None = None) -> StepWork:
-        """Count a step in which each layer read `kv_read` KV tokens; `window` is the model's, if it has one."""
-        seen = step.positions + 1 if window is None else np.minimum(step.positions + 1, window)
+    def of(cls, step: Step, kv_read: int, windows: Windows = WHOLE) -> StepWork:
+        """Count a step in which each layer read `kv_read` KV tokens (the mean, by bytes); `windows` are the model's."""
+        seen = windows.seen(step.positions + 1)
         alone = step.row_begin[step.row_end - step.row_begin == 1]
         sampled = np.unique(step.sampling.at)
         decoding = alone[np.isin(alone, sampled)]
         return cls(
             tokens=step.n_rows,
-            pairs=int(seen.sum()),
+            pairs=round(seen.sum()),
             logit_rows=len(sampled),
             samples=len(step.sampling),
             kv_tokens=kv_read + int(np.count_nonzero(step.fresh)),
             decoding=len(decoding),
-            decoding_pairs=int(seen[decoding].sum()),
+            decoding_pairs=round(seen[decoding].sum()),
             in_use=int((step.end - step.start).sum()),
         )
 

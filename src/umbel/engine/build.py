@@ -15,6 +15,7 @@ from umbel.cost.live import LivePrice
 from umbel.cost.machine import Machine
 from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
+from umbel.cost.windows import Windows
 from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
@@ -124,7 +125,7 @@ def build_loop(
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
     steps decides how many proposed tokens they check (None: as many as there are)."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
-    meter, lengths = Meter(model.spec.sliding_window), known.lengths if known else None
+    meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
     scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), lengths, speculate)
     watchers = known_watchers(model.config.watchers)

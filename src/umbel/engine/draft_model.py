@@ -38,7 +38,7 @@ class DraftModel:
         size = self.model.config.page_size
         self.n_pages = -(-KV_TOKENS // size)
         store = build_store(self.model, self.n_pages, size)
-        self.kv_bytes = sum(part.nbytes for part in (*store.keys, *store.values))
+        self.kv_bytes = store.n_bytes
         self.runner: Runner = build_runner(self.model, store)
 
 

@@ -35,3 +35,13 @@ class KVShape:
     def stored_dim(self) -> int:
         """Numbers that the keys and values of one token take, for each KV head."""
         return self.key_dim + (0 if self.values_in_keys else self.value_dim)
+
+    @property
+    def stored_numbers(self) -> int:
+        """Numbers that the keys and values of one token take."""
+        return self.n_kv_heads * self.stored_dim
+
+    @property
+    def pair_flops(self) -> int:
+        """Multiplications and additions for a query and a key that it sees: their product, and the weighted value."""
+        return 2 * self.n_heads * (self.key_dim + self.value_dim)

@@ -67,3 +67,8 @@ class ModelSpec:
         assert 0 <= layer < self.n_layers
         head, window = self.head_dim, self.sliding_window
         return KVShape(self.n_heads, self.n_kv_heads, head, head, self.attention_scale, window)
+
+    @property
+    def kv_shapes(self) -> tuple[KVShape, ...]:
+        """The attention of every layer."""
+        return tuple(self.kv_shape(layer) for layer in range(self.n_layers))

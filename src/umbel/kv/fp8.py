@@ -24,10 +24,11 @@ class Fp8Store(KVStore):
 
     def __init__(self, spec: ModelSpec, n_pages: int, page_size: int, device: torch.device):
         super().__init__(spec, n_pages, page_size, torch.float8_e4m3fn, device)
-        slots = self.keys[0].shape[:2]
-        self.key_scales, self.value_scales = (
-            [empty(slots, torch.float32, device) for _ in range(spec.n_layers)] for _ in range(2)
-        )
+        self.key_scales = [empty(keys.shape[:2], torch.float32, device) for keys in self.keys]
+        self.value_scales = [
+            scales if shape.values_in_keys else empty(scales.shape, torch.float32, device)
+            for shape, scales in zip(spec.kv_shapes, self.key_scales, strict=True)
+        ]
 
     def place(self, layer: int, slots: Tensor) -> Place:
         """The place of `KVStore`, with the scales."""

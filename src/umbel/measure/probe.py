@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from umbel.cost.load import Load
 from umbel.cost.meter import Meter
 from umbel.cost.roofline import Price
+from umbel.cost.windows import Windows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Sampling, Step
 from umbel.runner.base import Runner, run_step
@@ -109,7 +110,7 @@ def time_probes(runner: Runner, probes: Sequence[Probe], spec: ModelSpec, second
         began = time.perf_counter()
         reads[i] = run_step(runner, steps[i]).kv_tokens_read
         times[i].append(time.perf_counter() - began)
-    meter = Meter(spec.sliding_window)
+    meter = Meter(Windows.of(spec))
     for step, read, each in zip(steps, reads, times, strict=True):
         meter.add(step, read, median(each[1:]))
     return Timed(tuple(probes), meter.load(), meter.seconds())
@@ -131,7 +132,7 @@ def _rounds(times: list[list[float]], stop: float) -> Iterator[int]:
 
 def _load_of(probes: Sequence[Probe], spec: ModelSpec) -> Load:
     """The load of probes, as far as it is known without laying them out."""
-    meter = Meter(spec.sliding_window)
+    meter = Meter(Windows.of(spec))
     for p in probes:
         meter.add(make_step(p, spec.vocab_size), p.shared + p.count * (p.past + p.new), 1.0)
     return meter.load()

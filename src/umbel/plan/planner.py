@@ -15,9 +15,9 @@ from umbel.config import EngineConfig
 from umbel.cost.drafts import Bargain
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
-from umbel.cost.pairs import causal_pairs
 from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load, Seconds
+from umbel.cost.windows import Windows
 from umbel.errors import UsageError, nearest
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
@@ -219,11 +219,10 @@ def levels(forest: Forest) -> tuple[Level, ...]:
 def _saved_seconds(draft: PlanDraft) -> float:
     """The cost of the tokens that sharing saves, in full steps at the expected price."""
     forest, workload = draft.forest, draft.workload
-    window = draft.spec.sliding_window
+    windows = Windows.of(draft.spec)
     lengths = np.diff(workload.offsets)
     tokens = len(workload.tokens) - forest.n_tokens
-    pairs = int(causal_pairs(np.zeros_like(lengths), lengths, window).sum())
-    pairs -= int(causal_pairs(forest.start, forest.end, window).sum())
+    pairs = windows.pairs(np.zeros_like(lengths), lengths).sum() - windows.pairs(forest.start, forest.end).sum()
     steps = tokens / draft.chunk
     if not steps:
         return 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from umbel.cost.operators import Ceilings, Operator, StepWork, kind_of, operators
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.profile.profile import OUTSIDE, Profile, Tally
@@ -42,7 +43,7 @@ class Recorder:
         self._operators: tuple[Operator, ...] = ()
         self._ceilings: Ceilings | None = None
         self._measure: Callable[[], Ceilings] | None = None
-        self._window: int | None = None
+        self._windows = WHOLE
         self._synchronize: Callable[[], None] | None = None
         self._in_step = False
         self._lap_ns = 0.0
@@ -56,7 +57,7 @@ class Recorder:
         synchronize: Callable[[], None] | None = None,
     ) -> None:
         """Set the model whose steps follow, and `measure`, which gives the ceilings of the device."""
-        self._operators, self._window = operators(spec, dtype), spec.sliding_window
+        self._operators, self._windows = operators(spec, dtype), Windows.of(spec)
         self._synchronize = synchronize
         self._measure, self._ceilings = measure, measure()
         scratch = Recorder(clock=self._clock)
@@ -82,7 +83,7 @@ class Recorder:
     def close(self, step: Step, kv_read: int) -> None:
         """Implement `Spans.close`."""
         began, slices = self._mark, tuple(self._take())
-        work = StepWork.of(step, kv_read, self._window)
+        work = StepWork.of(step, kv_read, self._windows)
         kind = kind_of(work, self._operators)
         tally = self._tallies.setdefault(kind, Tally())
         tally.add_step(work, slices, self._operators, self._ceilings)

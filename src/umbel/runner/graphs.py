@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umbel.attention.triton import Lists, TritonAttention
+from umbel.attention.triton import Lists, TritonAttention, works_on
 from umbel.ir.step import Step
 from umbel.kernels.transfer import bytes_for, fill
-from umbel.kernels.triton.forest import DeviceWork
 from umbel.models.decoder import Decoder
 
 MOST_ROWS = 512  # of a step that is recorded: larger ones hide their launches
@@ -57,17 +56,18 @@ class CudaGraphs:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What steps of one graph have at most: rows, the entries of each list of attention, and partial results."""
+    """What steps of one graph have at most: rows, the entries of each list of attention, and partial results, those of
+    each kind of layer."""
 
     rows: int
     lists: tuple[int, ...]
-    queries: int
+    queries: tuple[int, ...]
 
     @classmethod
     def of(cls, lists: Lists) -> Form:
         """The smallest form that fits a step."""
         sizes = tuple(_power_of_two(len(entries)) for entries in lists.arrays)
-        return cls(_bucket(len(lists.writes)), sizes, _power_of_two(lists.queries))
+        return cls(_bucket(len(lists.writes)), sizes, tuple(map(_power_of_two, lists.queries)))
 
 
 class GraphMemory:
@@ -76,10 +76,10 @@ class GraphMemory:
 
     def __init__(self, form: Form, device: torch.device):
         self.form, self.device = form, device
-        empty = self._padded(*(np.empty(0, np.int64) for _ in range(3)), Lists.nothing())
+        empty = self._padded(*(np.empty(0, np.int64) for _ in range(3)), Lists.nothing(len(form.queries)))
         self.memory = torch.zeros(bytes_for(empty), dtype=torch.uint8, device=device)
         self.tokens, self.positions, self.writes, *lists = fill(self.memory, empty)
-        self.work = DeviceWork(*lists, queries=form.queries)
+        self.works = works_on(lists, form.queries)
         self.before = torch.zeros(MOST_ROWS, dtype=torch.int64, device=device)
 
     def take(self, step: Step, lists: Lists, before: Tensor | None) -> None:
@@ -134,7 +134,7 @@ class DecodeGraphs:
     def _compute(self, memory: GraphMemory) -> Tensor:
         """Everything from token ids to logits, in the memory of one form."""
         tokens = torch.where(memory.tokens < 0, memory.before[(-1 - memory.tokens).clamp_min(0)], memory.tokens)
-        self.attention.use(memory.work, memory.writes)
+        self.attention.use(memory.works, memory.writes)
         hidden = self.decoder.forward(self.decoder.embed(tokens), self.decoder.batch(memory.positions), self.attention)
         out = self._logits[: len(tokens)]
         logits = self.decoder.logits(hidden, out)

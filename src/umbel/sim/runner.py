@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load, Price
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.step import Step, StepResult
 from umbel.ir.workload import Workload
@@ -42,11 +43,11 @@ class SimRunner:
         lengths: Ints,
         *,
         shared_reads: bool = True,
-        window: int | None = None,
+        windows: Windows = WHOLE,
     ):
         self.price = price
         self.shared_reads = shared_reads
-        self.window = window
+        self.windows = windows
         by_key = np.argsort(workload.keys)
         self._keys = workload.keys[by_key]
         last = np.diff(workload.offsets) + lengths - 1
@@ -101,10 +102,9 @@ class SimRunner:
         """Prompt tokens fed once more for their logits although their KV was there."""
         return int(self._fed[2])
 
-    def _amounts(self, step: Step, kv_read: int) -> tuple[int, ...]:
+    def _amounts(self, step: Step, kv_read: int) -> tuple[float, ...]:
         """The columns of this one step's Load."""
-        seen = step.positions + 1
-        pairs = int((seen if self.window is None else np.minimum(seen, self.window)).sum())
+        pairs = float(self.windows.seen(step.positions + 1).sum())
         sampling = step.sampling
         logits = len(sampling) + (0 if step.scores is None else len(np.unique(step.scores.at)))
         return 1, step.n_rows, logits, pairs, kv_read, int((sampling.temperature > 0).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from umbel.cost.windows import Windows
 from umbel.engine.assemble import make_loop
 from umbel.engine.loop import Loop
 from umbel.sim.case import SimCase
@@ -62,7 +63,7 @@ class Run:
         policy."""
         made = made or setup(case, name)
         runner = SimRunner(
-            case.price, case.workload, case.lengths, shared_reads=made.shared_reads, window=case.spec.sliding_window
+            case.price, case.workload, case.lengths, shared_reads=made.shared_reads, windows=Windows.of(case.spec)
         )
         loop = make_loop(
             case.workload, made.plan, runner, defaults=case.defaults, policy=made.policy, known=case.known.lengths

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import ORDINARY, Load
+from umbel.cost.windows import Windows
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.plan.draft import PlanDraft
@@ -89,7 +90,7 @@ def _token_seconds(draft: PlanDraft) -> float:
     """Seconds to compute one prompt token in full steps, in the middle of a prompt of mean length."""
     n, chunk = len(draft.workload.tokens), draft.chunk
     seen = n / max(len(draft.workload), 1) / 2
-    seen = min(seen, draft.spec.sliding_window or seen)
+    seen = float(Windows.of(draft.spec).seen(seen))
     return float(draft.price.each(Load.one(chunk, 0, chunk * seen, 0))[0]) / chunk
 
 

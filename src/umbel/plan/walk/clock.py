@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from umbel import registry
 from umbel.cost.flow import Flow
 from umbel.cost.roofline import Load
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Curve
 from umbel.plan.walk.bundles import bundle
@@ -56,7 +57,7 @@ class Limits:
     kv_tokens: int
     page_size: int
     admission: str = "past-future"
-    window: int | None = None
+    windows: Windows = WHOLE
     detail: int | None = None
 
 
@@ -95,7 +96,7 @@ class _Walk:
         self.chunk, self.page_size = limits.chunk, limits.page_size
         self.rule = registry.kind("admission", limits.admission)
         self.flow = Flow(limits.kv_tokens // limits.page_size, limits.page_size, self.rule, self._peak)
-        self.window = inf if limits.window is None else limits.window
+        self.windows = limits.windows.each
         # `.data`: plain numbers out of arrays, without a list of objects
         self.leaf, self.parent = rows.leaf.data, forest.parent.data
         self.node_pages = (-(-(forest.end - forest.start) // limits.page_size)).data
@@ -196,9 +197,13 @@ class _Walk:
         """Run `steps` steps that compute `tokens` prompt tokens and give each running sample `rate` tokens a step."""
         flow = self.flow
         decoded = flow.n_running * steps * rate
-        grown, bound = flow.grown() + decoded / 2, flow.n_running * self.window  # in the middle of the stretch
-        seen = min(self.context + grown, bound) * steps * rate
-        read = (self.common + min(self.apart + grown, bound) * rate) * steps
+        grown, seen, apart = flow.grown() + decoded / 2, 0.0, 0.0  # in the middle of the stretch
+        for window in self.windows:
+            bound = flow.n_running * window.keys
+            seen += window.pair_share * min(self.context + grown, bound)
+            apart += window.kv_share * min(self.apart + grown, bound)
+        seen *= steps * rate
+        read = (self.common + apart * rate) * steps
         self.now += steps
         flow.progress += steps * rate
         self.ledger.add(steps, flow.used(), tokens + decoded, decoded, pairs + seen, read)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.roofline import Load
+from umbel.cost.windows import Windows
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.prefix import sum_above
@@ -25,10 +26,10 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     to take fewer steps, of more tokens.
     """
     bargain = draft.bargain
-    page, window = draft.config.page_size, draft.spec.sliding_window
-    rows = WalkSamples.of(draft.forest, draft.order, draft.samples, _steps(draft), page, window, draft.limits)
+    page, windows = draft.config.page_size, Windows.of(draft.spec)
+    rows = WalkSamples.of(draft.forest, draft.order, draft.samples, _steps(draft), page, windows, draft.limits)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
-    limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, window, detail)
+    limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, windows, detail)
     timeline = walk(draft.forest, rows, limits)
     load, more = timeline.load, timeline.load.samples * bargain.drafted
     if bargain.drafted:

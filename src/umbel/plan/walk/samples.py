@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cost.pairs import READ_CELL, causal_pairs
+from umbel.cost.pairs import READ_CELL
+from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.forest import Forest
 
 Ints = NDArray[np.int64]
@@ -47,7 +48,7 @@ class WalkSamples:
         samples: Ints,
         lengths: Ints,
         page_size: int,
-        window: int | None = None,
+        windows: Windows = WHOLE,
         limits: Ints | None = None,
     ) -> WalkSamples:
         """Charge every node to the first sample below it; nodes of which no row is in `order` cost nothing. `limits`
@@ -57,7 +58,7 @@ class WalkSamples:
         first = _first_below(forest, leaf)
         needed = first < n
         size = forest.end - forest.start
-        pairs = causal_pairs(forest.start, forest.end, window)
+        pairs = windows.pairs(forest.start, forest.end)
 
         def charge(cost: Ints) -> Ints:
             return np.bincount(first[needed], cost[needed], n).astype(np.int64)
