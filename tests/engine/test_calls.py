@@ -57,11 +57,8 @@ def test_vllms_keywords_of_chats(llm: LLM) -> None:
     ("call", "keyword", "value"),
     [
         ("generate", "lora_request", object()),
-        ("chat", "tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("chat", "chat_template_kwargs", {"enable_thinking": False}),
         ("chat", "chat_template", "{{ messages }}"),
-        ("chat", "add_generation_prompt", False),
-        ("chat", "continue_final_message", True),
+        ("chat", "chat_template_kwargs", {"chat_template": "{{ messages }}"}),
     ],
 )
 def test_what_a_call_cannot_do_is_refused_by_name(llm: LLM, call: str, keyword: str, value: Any) -> None:
@@ -69,6 +66,20 @@ def test_what_a_call_cannot_do_is_refused_by_name(llm: LLM, call: str, keyword: 
     with pytest.raises(InvalidRequest, match=keyword) as error:
         getattr(llm, call)([[{"role": "user", "content": "x"}]], GREEDY, **{keyword: value})
     assert error.value.code == "unsupported_parameter" and llm.stats().steps == steps
+
+
+def test_what_the_template_is_given_beside_messages(llm: LLM) -> None:
+    chat = [{"role": "user", "content": "Add 12 + 30"}]
+    (whole,) = llm.chat(chat, GREEDY)
+    begun = [*chat, {"role": "assistant", "content": "It is "}]
+    (rest,) = llm.chat(begun, GREEDY, continue_final_message=True)
+    assert rest.error is None and rest.prompt == (whole.prompt or "") + "It is "
+    (closed,) = llm.chat(chat, GREEDY, add_generation_prompt=False)
+    assert (whole.prompt or "").startswith(closed.prompt or "") and closed.prompt != whole.prompt
+    (refused,) = llm.chat(chat, GREEDY, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert refused.error is not None and (refused.error.code, refused.error.param) == ("unsupported_parameter", "tools")
+    with pytest.raises(InvalidRequest, match="must be false"):
+        llm.chat(begun, GREEDY, continue_final_message=True, add_generation_prompt=True)
 
 
 def test_keywords_that_no_engine_has(llm: LLM) -> None:
@@ -226,10 +237,11 @@ def test_the_tokenizer_under_the_names_of_transformers(llm: LLM) -> None:
     assert ours.batch_decode([ids, ids[:1]]) == theirs.batch_decode([ids, ids[:1]])
     assert (len(ours), ours.eos_token_id) == (len(theirs), theirs.eos_token_id)
     for tokenize in (True, False):
-        wanted = theirs.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=True)
-        wanted = wanted["input_ids"] if isinstance(wanted, transformers.BatchEncoding) else wanted
-        assert ours.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=True) == wanted
-    with pytest.raises(InvalidRequest, match="add_generation_prompt=False"):
-        ours.apply_chat_template(chat, tokenize=False)
+        for opens in (True, False):
+            wanted = theirs.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=opens)
+            wanted = wanted["input_ids"] if isinstance(wanted, transformers.BatchEncoding) else wanted
+            assert ours.apply_chat_template(chat, tokenize=tokenize, add_generation_prompt=opens) == wanted
+    with pytest.raises(InvalidRequest, match="chat_template"):
+        ours.apply_chat_template(chat, tokenize=False, chat_template="{{ messages }}")
     with pytest.raises(AttributeError, match="AutoTokenizer reads the same files"):
         ours.pad(ids)

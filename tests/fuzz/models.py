@@ -17,6 +17,7 @@ from tests.fuzz.hostile import Draw, as_json, changed, damaged, nested
 from tests.fuzz.judge import Fault, survive
 from tests.tiny_models import FAMILIES, make_model
 from umbel.errors import InvalidRequest, ModelError, UmbelError
+from umbel.ir.chat import Chat
 from umbel.ir.spec import ModelSpec
 from umbel.models.families import read_spec
 from umbel.models.safetensors_header import read_header
@@ -136,7 +137,7 @@ def check_tokenizers(content: dict[str, bytes]) -> None:
         ids = survive(lambda: tokenizer.encode(["Once upon a time <|tool|>"]), InvalidRequest)
         if isinstance(ids, list):
             survive(lambda: tokenizer.decode_batch([*ids, [0, 1, 399, 400]]))
-        survive(lambda: tokenizer.encode_chat([[{"role": "user", "content": "Hi"}]]), InvalidRequest, ModelError)
+        survive(lambda: tokenizer.encode_chat([Chat([{"role": "user", "content": "Hi"}])]), InvalidRequest, ModelError)
 
 
 @st.composite

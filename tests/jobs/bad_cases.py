@@ -194,7 +194,7 @@ def _requests() -> list[Case]:
         _fields(48, "unsupported_parameter", {"response_format": {"type": "json_schema", "json_schema": {}}}),
         _fields(49, None, {"max_tokns": 3}, what="`max_tokns`, not strict (a warning is counted)"),
         _fields(50, "invalid_tool", {"tools": bad_tool}),
-        _fields(50, "unsupported_parameter", {"tools": bad_pattern}),
+        _fields(50, "invalid_tool", {"tools": bad_pattern}),
         _fields(
             51, "unsupported_parameter", {"chat_template_kwargs": {"tokenize": True}}, {"chat_template": "{{ x }}"}
         ),

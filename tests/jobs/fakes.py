@@ -13,6 +13,7 @@ from umbel.config import EngineConfig
 from umbel.cost.cards import named
 from umbel.errors import InvalidRequest
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.chat import Chat
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
@@ -48,11 +49,13 @@ class FakeTokenizer:
     def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
         return self.encode(texts)
 
-    def encode_chat(self, conversations: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
+    def encode_chat(self, conversations: Sequence[Chat]) -> list[list[int]]:
         for chat in conversations:
-            if any(message["role"] == "function" for message in chat):
+            if any(message["role"] == "function" for message in chat.messages):
                 raise InvalidRequest("invalid_value", "the template cannot render role 'function'", "messages")
-        return self.encode(["".join(m["role"][0] + _text(m["content"]) for m in chat) for chat in conversations])
+        return self.encode(
+            ["".join(m["role"][0] + _text(m["content"]) for m in chat.messages) for chat in conversations]
+        )
 
     def decode_batch(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
         return ["".join(chr(33 + i % 90) for i in row) for row in rows]

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.parameters import some_of
 from tests.tiny_models import CHAT_TEMPLATE, make_model, write_tokenizer
 from umbel.engine.build import load_tokenizer
 from umbel.errors import InvalidRequest
+from umbel.ir.chat import Chat
 from umbel.ir.prompts import check_messages
 from umbel.models.families import read_spec
 from umbel.text.chat_process import TemplateLimits
@@ -34,6 +36,10 @@ def chat(text: str) -> list[dict[str, Any]]:
 
 def template(source: str, limits: TemplateLimits = SMALL) -> ChatTemplate:
     return ChatTemplate(source, {"bos_token": "<s>"}, NOW, limits)
+
+
+def chats(texts: Iterable[str]) -> list[Chat]:
+    return [Chat(chat(text)) for text in texts]
 
 
 def shown(found: list[str | InvalidRequest]) -> list[str]:
@@ -88,7 +94,7 @@ def test_rows_that_take_too_much_fail_alone(names: list[str]) -> None:
     source += "{% set name = messages[0].content %}"
     source += "".join(f"{{% if name == {name!r} %}}{much}{{% endif %}}" for name, much in GREEDY.items()) + "{{ name }}"
     texts = [text for i, name in enumerate(names) for text in (str(i), name)]
-    found = template(source).render_all([chat(text) for text in texts])
+    found = template(source).render_all(chats(texts))
     assert found[::2] == texts[::2]
     why = {name: str(error) for name, error in zip(names, found[1::2], strict=True)}
     named = (
@@ -111,11 +117,11 @@ def test_this_process_takes_neither_the_memory_nor_the_time() -> None:
 
 
 def test_a_prompt_is_not_many_times_as_long_as_its_conversation() -> None:
-    found = template("{{ messages[0].content * 65 }}", TemplateLimits()).render_all([chat("a"), chat("a" * 10**6)])
+    found = template("{{ messages[0].content * 65 }}", TemplateLimits()).render_all(chats(["a", "a" * 10**6]))
     assert found[0] == "a" * 65
     assert "65,000,000 characters" in str(found[1])
     source = "{% if messages[0].content == 'b' %}{{ 'a' * 300000 }}{% endif %}"
-    assert shown(template(source).render_all([chat("b"), chat("c")])) == ["invalid_messages", ""]
+    assert shown(template(source).render_all(chats("bc"))) == ["invalid_messages", ""]
 
 
 @pytest.mark.parametrize(("source", "named"), [
@@ -136,7 +142,7 @@ def test_a_prompt_is_not_many_times_as_long_as_its_conversation() -> None:
     ("a" * (2**20 + 1), "1,048,577 characters"),
 ])  # fmt: skip
 def test_a_template_that_is_refused_fails_every_chat_by_name(source: str, named: str) -> None:
-    for error in template(source).render_all([chat("a"), chat("b")]):
+    for error in template(source).render_all(chats("ab")):
         assert isinstance(error, InvalidRequest)
         assert error.code == "invalid_chat_template"
         assert error.param == "messages"
@@ -150,7 +156,7 @@ def test_refused_templates_leave_plain_prompts_alone(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path, read_spec(tmp_path))
     assert tokenizer is not None
     assert tokenizer.encode(["plain"])[0]
-    (error,) = tokenizer.encode_chat([chat("x")])
+    (error,) = tokenizer.encode_chat(chats("x"))
     assert isinstance(error, InvalidRequest)
 
 
@@ -160,14 +166,14 @@ def test_a_row_does_not_pay_for_what_rows_before_it_left_behind() -> None:
     leak += "{{ messages[0].content }}"
     texts = [str(i) for i in range(12)]
     limits = TemplateLimits(memory_bytes=SMALL.memory_bytes)
-    assert template(leak, limits).render_all([chat(text) for text in texts]) == texts
+    assert template(leak, limits).render_all(chats(texts)) == texts
 
 
 def test_many_chats_come_back_in_order_whatever_ends_the_process() -> None:
     source = "{% if 'much' in messages[0].content %}{{ 'a' * 10**10 }}{% endif %}{{ messages[0].content }}"
     texts = [f"{i} much" if i in (0, 7, 8, 299, 700) else str(i) for i in range(701)]
     wanted = ["invalid_messages" if "much" in text else text for text in texts]
-    assert shown(template(source).render_all([chat(text) for text in texts])) == wanted
+    assert shown(template(source).render_all(chats(texts))) == wanted
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
@@ -205,7 +211,7 @@ def test_threads_get_their_own_answers() -> None:
 
     def ask(name: str) -> None:
         texts = [f"{name}{i}" for i in range(300)]
-        wrong.extend([] if found.render_all([chat(text) for text in texts]) == texts else [name])
+        wrong.extend([] if found.render_all(chats(texts)) == texts else [name])
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -234,13 +240,14 @@ def test_what_json_cannot_hold_is_the_rows_own_fault() -> None:
         deep = [deep]
     odd = [{"role": "user", "content": "a", "extra": deep}]
     kept = [{"role": "user", "content": "\ud800", "extra": object()}]
-    found = template("{{ messages[0].content }}{{ messages[0].extra }}").render_all([chat("a"), odd, kept, chat("b")])
+    asked = [Chat(messages) for messages in (chat("a"), odd, kept, chat("b"))]
+    found = template("{{ messages[0].content }}{{ messages[0].extra }}").render_all(asked)
     assert shown(found) == ["a", "invalid_messages", "\ud800<object>", "b"]
 
 
 def test_texts_of_any_characters_come_through() -> None:
     texts = ["", "\n", "a\r\nb\u2028c\x00\x85", "\U0001f468\u200d\U0001f469 é", '"{}', "a" * 3_000_000]
-    found = template("{{ messages[0].content }}", TemplateLimits()).render_all([chat(text) for text in texts])
+    found = template("{{ messages[0].content }}", TemplateLimits()).render_all(chats(texts))
     assert found == texts
 
 
@@ -334,7 +341,7 @@ def test_the_default_template_is_found_as_by_transformers(given: Any, tmp_path: 
     ({"default": 7}, "neither a text"),
 ])  # fmt: skip
 def test_a_chat_without_a_usable_template_says_why(given: Any, named: str, tmp_path: Path) -> None:
-    (error,) = configured(tmp_path, given).encode_chat([chat("x")])
+    (error,) = configured(tmp_path, given).encode_chat(chats("x"))
     assert isinstance(error, InvalidRequest)
     assert error.code == "missing_chat_template"
     with pytest.raises(InvalidRequest, match=named):
@@ -349,7 +356,7 @@ def test_templates_in_files_of_their_own(names: list[str], tmp_path: Path) -> No
     for name in names:
         (folder / f"{name}.jinja").write_text(f"file {name}")
     expected = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path)
-    (found,) = Tokenizer.load(tmp_path).render_all([chat("x")])
+    (found,) = Tokenizer.load(tmp_path).render_all(chats("x"))
     if "default" in names:
         assert found == expected.apply_chat_template(chat("x"), tokenize=False) == "file default"
     else:

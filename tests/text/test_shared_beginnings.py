@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from tests.tiny_models import CHAT_TEMPLATE, TEXTS, make_model
+from umbel.ir.chat import Chat
 from umbel.models.families import resolve_model
 from umbel.text.files import read_tokenizer
 from umbel.text.shared_beginnings import LEAST_CHARS, SharedBeginnings, breaks_of
@@ -181,10 +182,10 @@ def test_chats_go_this_way_and_a_wrong_guess_is_noticed(tmp_path: Path, monkeypa
         return plain(tokenizer.backend)(texts)
 
     monkeypatch.setattr(Tokenizer, "encode", noted)
-    assert tokenizer.encode_chat(chats) == wanted
-    assert tokenizer.encode_chat(chats) == wanted
+    assert tokenizer.encode_chat([Chat(chat) for chat in chats]) == wanted
+    assert tokenizer.encode_chat([Chat(chat) for chat in chats]) == wanted
     assert sum(encoded) < 30 * len(tokenizer.render(chats[0]))
     wrong = Tokenizer.load(tmp_path)
     monkeypatch.setattr(SharedBeginnings, "encode", lambda self, texts: [[1]] * len(texts))
-    assert wrong.encode_chat(chats) == wanted
-    assert wrong.encode_chat(chats) == wanted
+    assert wrong.encode_chat([Chat(chat) for chat in chats]) == wanted
+    assert wrong.encode_chat([Chat(chat) for chat in chats]) == wanted

@@ -17,6 +17,7 @@ from tokenizers import AddedToken
 from tests.tiny_models import CHAT_TEMPLATE, TEXTS, make_model, write_tokenizer
 from tests.tiny_tokenizers import write_sentencepiece_like
 from umbel.errors import InvalidRequest, ModelError
+from umbel.ir.chat import Chat
 from umbel.text.detokenizer import AnswerStream, StopFinder, TextStream
 from umbel.text.tokenizer import Tokenizer
 
@@ -137,7 +138,7 @@ def test_chats_equal_transformers(name: str, tmp_path: Path):
     rendered = [expected.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     assert [tokenizer.render(chat) for chat in chats] == rendered
     ids = [expected.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in chats]
-    assert tokenizer.encode_chat(chats) == ids
+    assert tokenizer.encode_chat([Chat(chat) for chat in chats]) == ids
 
 
 def test_template_file_wins_and_named_templates_have_a_default(tmp_path: Path):

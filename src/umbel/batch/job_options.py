@@ -23,6 +23,7 @@ _INPUT = "Files, 'patterns*', URIs: JSON lines (also OpenAI), JSON, CSV, TSV, Pa
 _OUTPUT = "Where answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .feather; - is stdout, row by row."
 _PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
 _SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
+_VARIABLES = "Variables of the chat template, for all chats: '{\"enable_thinking\": false}'; a row's own come first."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
 _ERRORS = "Write the rows that failed to this file; the output has the others."
@@ -97,6 +98,12 @@ class ReadingOptions:
     prompt: Annotated[str | None, Option(help=_PROMPT, written=True)] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
     system: Annotated[str | None, Option(help=_SYSTEM, written=True)] = None
+    chat_template_kwargs: Annotated[
+        str | None,
+        Option(
+            *("--chat-template-kwargs", "--default-chat-template-kwargs"), help=_VARIABLES, metavar="JSON", written=True
+        ),
+    ] = None
     keep_columns: Annotated[str | None, Option("--keep", help=_KEEP, several=True)] = None
     id_column: Annotated[str | None, Option("--id", help=_ID, metavar="COLUMN")] = None
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -73,6 +74,8 @@ def _value(keyword: str, option: DeclaredOption, value: object) -> Any:
         return [_single(keyword, each, one) for one in several]
     if isinstance(told, Option) and told.several and isinstance(value, list | tuple):
         return _joined(keyword, value)
+    if isinstance(told, Option) and told.metavar == "JSON" and isinstance(value, Mapping | list):
+        return json.dumps(value)
     if isinstance(told, Option) and told.metavar == "TIME" and isinstance(value, Real) and not isinstance(value, bool):
         return str(value)
     return _single(keyword, kind, value)

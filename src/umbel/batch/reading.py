@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
@@ -12,8 +13,8 @@ from umbel.batch.job_options import ReadingOptions
 from umbel.config import readable
 from umbel.errors import InvalidRequest, ModelError, UsageError
 from umbel.ir.branches import Branches
+from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Message
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.models.sources.find import source_at
@@ -62,7 +63,7 @@ class LateTokenizer:
         """The same without the special tokens that begin or end a text."""
         return self._loaded.encode(texts, add_special_tokens=False)
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
+    def encode_chat(self, conversations: Sequence[Chat]) -> Sequence[list[int] | InvalidRequest]:
         """Token ids of each chat, or the error that it has none."""
         return self._loaded.encode_chat(conversations)
 
@@ -118,7 +119,21 @@ def read_options(
         id_column=reading.id_column,
         include_prompt=reading.include_prompt,
         system=reading.system,
+        chat_options=_chat_options(reading.chat_template_kwargs),
     )
+
+
+def _chat_options(variables: str | None) -> ChatOptions:
+    """What all chats are rendered with."""
+    if variables is None:
+        return PLAIN_CHAT
+    try:
+        return ChatOptions(variables=template_variables(json.loads(variables)))
+    except ValueError as error:
+        why = f"no JSON ({error})"
+    except InvalidRequest as error:
+        why = error.message
+    raise UsageError(f"--chat-template-kwargs {variables!r:.80}: {why}")
 
 
 def kept_names(keep: str | None) -> tuple[str, ...] | None:

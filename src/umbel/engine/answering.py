@@ -16,6 +16,7 @@ from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError, nearest
 from umbel.foreign import METHODS
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.chat import CHAT_FIELDS, chat_options
 from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
@@ -149,11 +150,15 @@ class Answering(ABC):
         **others: object,
     ) -> list[RequestOutput]:
         """Like `generate`, for one conversation (a list of messages) or several of them. The chat template is the
-        model's; `chat_template`, `chat_template_kwargs`, `tools` and the like are taken where they ask for nothing."""
+        model's; it is given `tools`, `documents` and the variables of `chat_template_kwargs`. The prompt opens the
+        answer, unless `add_generation_prompt=False`; with `continue_final_message=True` the model goes on with the last
+        message. `chat_template` and the like are taken where they ask for nothing."""
         several = messages if isinstance(messages, Sequence) else list(messages)
         if several and isinstance(several[0], Mapping):
             several = [several]
-        prompts = [{"messages": one} for one in several]
+        beside = {name: others.pop(name) for name in CHAT_FIELDS & others.keys()}
+        chat_options(beside)  # what is wrong for all of them is an error of the call
+        prompts = [{"messages": one, **beside} for one in several]
         return self.generate(prompts, sampling_params, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
 
     def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> ShownPlan:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from umbel.ir.neutral import check_neutral
+from umbel.ir.chat import CHAT_FIELDS, chat_options
+from umbel.ir.neutral import CHECKS, check_neutral
 from umbel.ir.prompts import check_messages
 from umbel.text.tokenizer import Tokenizer
 
@@ -37,13 +38,16 @@ class HubTokenizer:
         conversation: Sequence[Mapping[str, Any]],
         tokenize: bool = True,
         add_generation_prompt: bool = False,
-        **others: object,
+        **others: Any,
     ) -> str | list[int]:
-        """The prompt of a conversation, as text or as token ids. Raises InvalidRequest for what the template is not
-        given here: it always opens the answer, so `add_generation_prompt` must be True."""
-        asked = {"add_generation_prompt": add_generation_prompt, **others}
-        check_neutral("apply_chat_template", asked, _KEYWORDS)
-        text = self._tokenizer.render(check_messages(list(conversation)))
+        """The prompt of a conversation, as text or as token ids. `others`: `tools`, `documents`,
+        `continue_final_message`, and variables of the template. Raises InvalidRequest."""
+        asked = {name: others.pop(name) for name in CHAT_FIELDS & others.keys()}
+        known = {name: others.pop(name) for name in CHECKS.keys() & others.keys()}
+        check_neutral("apply_chat_template", known, _KEYWORDS)
+        variables = {**others, **(asked.pop("chat_template_kwargs", None) or {})}
+        asked |= {"add_generation_prompt": add_generation_prompt, "chat_template_kwargs": variables}
+        text = self._tokenizer.render(check_messages(list(conversation)), chat_options(asked))
         return self._tokenizer.encode_rendered([text])[0] if tokenize else text
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.chat import CHAT_FIELDS, Chat, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
 from umbel.ir.params import SamplingParams
@@ -27,6 +28,7 @@ Params = SamplingParams | Mapping[str, Any]
 """Sampling parameters, or their fields as an object."""
 
 _PARTS = frozenset({"prompt", "prompt_token_ids", "messages"})
+_OF_CHATS = _PARTS | CHAT_FIELDS
 _MEDIA = frozenset({"multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds"})
 _PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
 
@@ -99,7 +101,7 @@ class Intake:
                 try:
                     _check_parts(prompt)
                     if "messages" in prompt:
-                        chats[i] = check_messages(prompt["messages"])
+                        chats[i] = Chat(check_messages(prompt["messages"]), chat_options(prompt))
                 except InvalidRequest as error:
                     found[i] = error
         if chats:
@@ -202,7 +204,7 @@ def _check_parts(prompt: Mapping[str, Any]) -> None:
         refuse("invalid_value", min(other), f"the prompt has messages and {min(other)}: give one of them")
     for name, value in prompt.items() if prompt.keys() & _PARTS else ():
         nothing = value is None or (isinstance(value, str | Sequence | Mapping) and not value)
-        if name not in _PARTS and not nothing:
+        if name not in (_OF_CHATS if "messages" in prompt else _PARTS) and not nothing:
             hint = "images, audio and embeddings are not supported" if name in _MEDIA else _PROMPT_KINDS
             refuse("unsupported_parameter", str(name), f"the prompt has {shown(name)}, which is not read: {hint}")
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from umbel.ir.chat import CHAT_FIELDS
 from umbel.ir.limits import MAX_LOGPROBS, check_bool, check_int, check_token_ids, refuse, shown
 from umbel.ir.neutral import CHECKS, REFUSED, unsupported
 from umbel.ir.params import SamplingParams
@@ -44,11 +45,10 @@ class Dialect:
     echoes: bool = False
 
 
-CHAT = Dialect("chat", frozenset({"messages"}), True)
+CHAT = Dialect("chat", frozenset({"messages"}) | CHAT_FIELDS, True)
 COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16, echoes=True)  # as OpenAI and vLLM
-PLAIN = Dialect(
-    "plain", frozenset({"prompt", "messages", "custom_id", "continuations", "choices", "calibration_prompt"}), None
-)
+_PLAIN = frozenset({"prompt", "messages", "custom_id", "continuations", "choices", "calibration_prompt"})
+PLAIN = Dialect("plain", _PLAIN | CHAT_FIELDS, None)
 
 
 def params_from_body(
@@ -76,7 +76,7 @@ def params_from_body(
     params = replace(defaults, **given)
     if width is not None and params.stop_token_ids:
         check_token_ids(params.stop_token_ids, width, "stop_token_ids")
-    for name in CHECKS.keys() & body.keys():
+    for name in (CHECKS.keys() & body.keys()) - dialect.own:
         if body[name] is not None:
             CHECKS[name](name, body[name], params.n, width)
     return params

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from umbel.ir.chat import Message, check_tool_calls
 from umbel.ir.limits import MAX_INT, check_prompt_ids, check_token_ids, refuse, shown
-from umbel.ir.request import Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _MEDIA = frozenset({"image_url", "image", "input_image", "audio_url", "input_audio", "video_url", "video", "file"})
@@ -53,10 +53,13 @@ def _message(where: str, message: Any) -> Message:
     if role not in ROLES if isinstance(role, str) else True:
         code = "missing_required_parameter" if "role" not in message else "invalid_value"
         refuse(code, f"{where}.role", f"{where}.role={shown(role)}: must be one of {', '.join(sorted(ROLES))}")
-    if message.get("tool_calls") or message.get("function_call"):
-        refuse("unsupported_parameter", f"{where}.tool_calls", f"{where}: tool calls are not supported by this version")
-    if isinstance(content, str):
-        return message
+    if message.get("function_call"):
+        refuse("unsupported_parameter", f"{where}.function_call", f"{where}: function_call is now called tool_calls")
+    calls = message.get("tool_calls")
+    if calls:
+        message = {**message, "tool_calls": check_tool_calls(f"{where}.tool_calls", calls)}
+    if isinstance(content, str) or (calls and content is None):
+        return dict(message)
     if content is None:
         refuse("missing_required_parameter", f"{where}.content", f"{where} has no content")
     if not isinstance(content, list):

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.ir.branches import Branches
+from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """The request of one input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is
-    set. With `branches` their scores are wanted instead of an answer."""
+    set; `chat` says how messages become a prompt. With `branches` their scores are wanted instead of an answer."""
 
     prompt: str | Sequence[int] | None = None
     messages: Sequence[Message] | None = None
     params: SamplingParams = field(default_factory=SamplingParams)
     branches: Branches | None = None
+    chat: ChatOptions = PLAIN_CHAT
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,8 @@ def fingerprint(
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}
     parts |= {"read.template": options.template, "read.chat": options.chat, "read.strict": options.strict}
     parts |= {"read.system": options.system} if options.system is not None else {}
+    if options.chat_options.variables:
+        parts["read.chat_template_kwargs"] = options.chat_options.variables
     if options.branches is not None:
         parts["read.choices"] = list(options.branches.choices)
         parts["read.calibration_prompt"] = options.branches.calibration_prompt

@@ -37,7 +37,8 @@ class TemplateLimits:
 
 
 class TemplateProcess:
-    """A running template. `fault` says why it was refused, None when it can be asked."""
+    """A running template. `fault` says why it was refused, None when it can be asked; `reads` are the variables that
+    it looks at."""
 
     def __init__(self, start: Mapping[str, Any], limits: TemplateLimits):
         self._limits = limits
@@ -57,7 +58,9 @@ class TemplateProcess:
         self._pid = os.getpid()
         opening = {**start, **asdict(limits), "memory_code": _OUT_OF_MEMORY}
         first = self._exchange(json.dumps(opening).encode() + b"\n", 1)
-        self.fault: str | None = json.loads(first[0])["fault"] if first else self.end()
+        opened = json.loads(first[0]) if first else {"fault": self.end(), "reads": ()}
+        self.fault: str | None = opened["fault"]
+        self.reads = frozenset[str](opened["reads"])
 
     @property
     def usable(self) -> bool:

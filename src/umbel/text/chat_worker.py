@@ -4,8 +4,10 @@ A template comes from strangers. Jinja's sandbox keeps it from Python's internal
 amount of work (`'x' * 10**9`, a sort, a format) inside compiled code that nothing in the same process can stop. So the
 job never runs a template itself: `umbel.text.chat_process` starts this module and talks to it in lines of JSON.
 
-In: an object with the source, what it may see and its limits, answered by `{"fault": null}` or why it is refused. Then
-batches: a number n, and n lines with a conversation each, answered by n lines: a string or `{"fault": why}`.
+In: an object with the source, what it may see and its limits, answered by `{"fault": null, "reads": names}`, the names
+of the variables that it reads, or why it is refused. Then batches: a number n, and n lines with a conversation each
+(`messages`, and beside them what the template is `given` and whether it `continues` the last message), answered by n
+lines: a string or `{"fault": why}`, with the `field` that it cannot take.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, BinaryIO
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -33,6 +35,7 @@ Message = Mapping[str, Any]
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 MARK = "MARK"
+TAG = "CONTINUE_FINAL_MESSAGE_TAG "  # ends with a blank, which shows whether a template strips
 ATTRIBUTE_FILTERS = {"attr", "groupby", "map", "max", "min", "rejectattr", "selectattr", "sort", "sum", "unique"}
 MAX_FAULT_CHARS = 500
 # A prompt may be so many times as long as its conversation, beyond what any template writes of its own: thousands of
@@ -53,7 +56,7 @@ def main() -> None:
     try:
         signal.setitimer(signal.ITIMER_PROF, start["seconds"])
         template, fault = _open(start)
-        _write(out, {"fault": fault})
+        _write(out, {"fault": fault, "reads": sorted(template.reads) if template else []})
         while template is not None and (head := stream.readline()):
             for line in [stream.readline() for _ in range(int(head))]:
                 signal.setitimer(signal.ITIMER_PROF, start["seconds"])
@@ -77,14 +80,19 @@ def _open(start: Mapping[str, Any]) -> tuple[CompiledTemplate | None, str | None
         environment = _Environment(datetime.fromisoformat(start["now"]))
         tree = environment.parse(start["source"])
         _refuse_internals(tree)
-        return CompiledTemplate(environment.from_string(tree), start["special_tokens"]), None
+        reads = meta.find_undeclared_variables(tree)
+        return CompiledTemplate(environment.from_string(tree), start["special_tokens"], reads), None
     except (jinja2.TemplateSyntaxError, SecurityError, RecursionError, ValueError, SyntaxError) as error:
         return None, _reason(error)
 
 
 def _answer(template: CompiledTemplate, line: bytes, max_chars: int) -> bytes:
     try:
-        text = template.render(json.loads(line))
+        conversation = json.loads(line)
+        unread = template.unread(conversation)
+        if unread:
+            return json.dumps({"fault": "the model's chat template does not read it", "field": unread}).encode()
+        text = template.render(conversation)
         max_chars = min(max_chars, MAX_OWN_CHARS + MAX_GROWTH * len(line))
         if len(text) > max_chars:
             return json.dumps({"fault": f"it wrote {len(text):,} characters: at most {max_chars:,}"}).encode()
@@ -110,15 +118,26 @@ def _write(out: BinaryIO, value: Any) -> None:
 class CompiledTemplate:
     """A compiled template with the tokens that it sees, and the form in which it wants text."""
 
-    def __init__(self, template: jinja2.Template, special_tokens: Mapping[str, str]):
+    def __init__(self, template: jinja2.Template, special_tokens: Mapping[str, str], reads: Set[str]):
+        self.reads = reads
         self._render = template.render
         self._given = {"tools": None, "documents": None, "add_generation_prompt": True, **special_tokens}
         self._takes_text, self._takes_parts = _content_forms(self._try)
         gc.collect()  # what the trials left is not counted against the first conversation
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt of one conversation, ready for the assistant's answer."""
-        return self._render(messages=[self._prepared(message) for message in messages], **self._given)
+    def unread(self, conversation: Mapping[str, Any]) -> str:
+        """Which of a conversation's tools and documents the template would leave out, "" where none."""
+        given = conversation.get("given", {})
+        return next((name for name in ("tools", "documents") if given.get(name) and name not in self.reads), "")
+
+    def render(self, conversation: Mapping[str, Any]) -> str:
+        """The prompt of one conversation."""
+        messages = [self._prepared(message) for message in conversation["messages"]]
+        given = {**self._given, **conversation.get("given", {})}
+        if not conversation.get("continues"):
+            return self._render(messages=messages, **given)
+        last = _last_text(messages[-1])
+        return _cut_at_tag(self._render(messages=[*messages[:-1], _tagged(messages[-1])], **given), last)
 
     def _try(self, messages: Sequence[Message]) -> str:
         try:
@@ -139,6 +158,35 @@ class CompiledTemplate:
             kept["content"] = [{"type": "text", "text": content}]
         reasoning = next((kept[key] for key in REASONING_KEYS if key in kept), None)
         return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+def _last_text(message: Mapping[str, Any]) -> str:
+    """The text that a message ends with. Raises ValueError where it has none."""
+    content = message.get("content")
+    texts = [part["text"] for part in content if "text" in part] if isinstance(content, list) else [content]
+    if not texts or not isinstance(texts[-1], str):
+        raise ValueError("continue_final_message: the last message has no text to go on with")
+    return texts[-1]
+
+
+def _tagged(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with a tag behind its last text, where the prompt is to end."""
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": content + TAG}
+    last = max(i for i, part in enumerate(content) if "text" in part)
+    return {
+        **message,
+        "content": [{**part, "text": part["text"] + TAG} if i == last else part for i, part in enumerate(content)],
+    }
+
+
+def _cut_at_tag(text: str, last: str) -> str:
+    """The prompt up to the tag, as transformers cuts it: without blanks where the template stripped the message."""
+    if last.strip() not in text or TAG.strip() not in text:
+        raise ValueError("continue_final_message: the chat template does not show the last message")
+    at = text.rindex(TAG.strip())
+    return text[:at] if text[at : at + len(TAG)] == TAG else text[:at].rstrip()
 
 
 def _content_forms(render: Callable[[Sequence[Message]], str]) -> tuple[bool, bool]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umbel.errors import InvalidRequest, ModelError
+from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, Message
 from umbel.text.files import TokenizerFiles, of_library, read_tokenizer
 from umbel.text.shared_beginnings import SharedBeginnings, breaks_of
 from umbel.text.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
-    from umbel.text.chat_template import ChatTemplate, Message
+    from umbel.text.chat_template import ChatTemplate
 
 CHECKED = 16
 MISFITS, FEW = 0.01, 16  # share and number of ids without an embedding that a fine-tune may have added
@@ -28,11 +29,10 @@ MOST_ID = 2**31 - 1
 
 
 class Tokenizer:
-    """A loaded tokenizer; build it with `Tokenizer.load`. `notes` are texts for the user: what of its files is not
-    obeyed."""
+    """A loaded tokenizer; build it with `Tokenizer.load`."""
 
     def __init__(self, files: TokenizerFiles, now: datetime):
-        self.notes = files.notes
+        self._notes = files.notes
         self.backend = files.backend
         self.special_tokens = files.named_tokens
         self.decoder = TextDecoder(files.backend, clean_up=files.clean_up)
@@ -51,6 +51,12 @@ class Tokenizer:
         """
         return cls(read_tokenizer(directory), now or datetime.now())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Texts for the user: what of its files is not obeyed, and what its chat template has not read so far."""
+        unread = "" if self._template_source is None or self._template is None else self._template.unread
+        return (*self._notes, unread) if unread else self._notes
+
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """Token ids of each text; raises InvalidRequest if one cannot be encoded (then encode them one by one)."""
         try:
@@ -63,22 +69,21 @@ class Tokenizer:
             message = f"text that the model's tokenizer cannot split ({str(error)[:200]})"
             raise InvalidRequest("invalid_text", message, "prompt") from None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN_CHAT) -> str:
         """The prompt text of a conversation; raises InvalidRequest where the template gives none."""
-        (found,) = self.render_all([messages])
+        (found,) = self.render_all([Chat(messages, options)])
         if isinstance(found, InvalidRequest):
             raise found
         return found
 
-    def render_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | InvalidRequest]:
-        """The prompt text of each conversation by the model's chat template, ready for the assistant's answer, or why
-        it has none."""
+    def render_all(self, conversations: Sequence[Chat]) -> list[str | InvalidRequest]:
+        """The prompt text of each conversation by the model's chat template, or why it has none."""
         if self._template is None:
             message = f"{self._template_fault}: give 'prompt' instead of 'messages'"
             return [InvalidRequest("missing_chat_template", message, "messages") for _ in conversations]
         return self._template.render_all(conversations)
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | InvalidRequest]:
+    def encode_chat(self, conversations: Sequence[Chat]) -> list[list[int] | InvalidRequest]:
         """Token ids of each conversation, or why it has no prompt text; raises InvalidRequest as `encode` does."""
         found = self.render_all(conversations)
         ids = iter(self.encode_rendered([text for text in found if isinstance(text, str)]))

@@ -8,11 +8,12 @@ from typing import Protocol
 
 from umbel.errors import InvalidRequest
 from umbel.ir.branches import Branches
+from umbel.ir.chat import Chat
 from umbel.ir.choices import check_choices
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import check_chars
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Message, Request
+from umbel.ir.request import Request
 from umbel.ir.scores import scoring_params
 from umbel.jobs.read.records import InputRow, n_chars_of
 from umbel.text.continuations import Continued, PromptText
@@ -27,7 +28,7 @@ class BranchEncoder(Protocol):
     def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
         """The same without the special tokens that begin or end a text."""
 
-    def encode_chat(self, conversations: Sequence[Sequence[Message]]) -> Sequence[list[int] | InvalidRequest]:
+    def encode_chat(self, conversations: Sequence[Chat]) -> Sequence[list[int] | InvalidRequest]:
         """Token ids of each chat, or why the model's template cannot render it."""
 
 
@@ -93,7 +94,7 @@ class BranchReader:
 
     def _ids(self, request: Request) -> Sequence[int]:
         if request.messages is not None:
-            (found,) = self.tokenizer.encode_chat([request.messages])
+            (found,) = self.tokenizer.encode_chat([Chat(request.messages, request.chat)])
             if isinstance(found, InvalidRequest):
                 raise found
             return found

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from umbel.errors import InvalidRequest
 from umbel.ir.branches import Branches
+from umbel.ir.chat import Chat
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Message, Request
+from umbel.ir.request import Request
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.names import RowNames
@@ -199,7 +200,7 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) ->
     """The token ids of each row, or the error that it has none; one call per kind of prompt."""
     found: list[Sequence[int] | InvalidRequest] = [()] * len(rows)
     texts: dict[int, str] = {}
-    chats: dict[int, Sequence[Message]] = {}
+    chats: dict[int, Chat] = {}
     for i, row in enumerate(rows):
         request = row.request
         if request is None:
@@ -212,7 +213,7 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) ->
         elif isinstance(prompt, str):
             texts[i] = prompt
         elif request.messages is not None:
-            chats[i] = request.messages
+            chats[i] = Chat(request.messages, request.chat)
         elif request.prompt is not None:
             found[i] = request.prompt
     for part, encode in ((texts, tokenizer.encode), (chats, tokenizer.encode_chat)):

@@ -9,8 +9,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from umbel.ir.branches import Branches
+from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
-from umbel.ir.request import Message, Request, RowError
+from umbel.ir.request import Request, RowError
 
 ANSWER_NAMES = frozenset(
     (
@@ -86,6 +87,7 @@ class ReadOptions:
     `keep`: names of the columns that come back on the rows of the output; None for all, but what a JSON line asks for.
     `id_column`: the column that gives the custom id; None for `custom_id`, or else the number of the row.
     `include_prompt`: the prompt comes back, too, as it was put together.
+    `chat_options`: what chats are rendered with that say nothing else.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -99,6 +101,7 @@ class ReadOptions:
     id_column: str | None = None
     include_prompt: bool = False
     system: str | None = None
+    chat_options: ChatOptions = PLAIN_CHAT
 
 
 @dataclass(slots=True)
@@ -184,5 +187,5 @@ def n_chars_of(request: Request) -> int:
 
 
 def _n_chars_in(message: Message) -> int:
-    content = message["content"]
+    content = message.get("content") or ""
     return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)

@@ -32,7 +32,8 @@ class FieldNames:
         found = self._sorted.get(key)
         if found is None:
             unknown = [name for name in wire.unknown_fields(item, dialect) if not guess or self.is_slip(name)]
-            found = [name for name in item if name in wire.EFFECTIVE_FIELDS and name not in self.data], unknown
+            read = wire.EFFECTIVE_FIELDS - dialect.own - self.data
+            found = [name for name in item if name in read], unknown
             if len(self._sorted) < _MEMO_ENTRIES:
                 self._sorted[key] = found
         return found

@@ -11,6 +11,7 @@ import orjson
 
 from umbel.errors import UsageError, nearest
 from umbel.ir import body as wire
+from umbel.ir.chat import CHAT_FIELDS
 from umbel.ir.limits import shown
 from umbel.jobs.read.records import ANSWER_NAMES, ReadOptions
 
@@ -18,6 +19,7 @@ PREFIX = "input_"
 FILE = "file"  # the column that says which of several files a row is from
 _MEMO_ENTRIES = 4_096
 _PROMPTS = frozenset({"prompt", "messages"})
+_CHATS = _PROMPTS | CHAT_FIELDS  # names of data where a template makes the prompts
 
 Names = tuple[tuple[str, str], ...]
 """Columns that come back, each with its name there."""
@@ -80,8 +82,9 @@ class Keeping:
         return self.table or name in self.data or name not in self._read()
 
     def _read(self) -> frozenset[str]:
-        own = wire.PLAIN.own - _PROMPTS if self.templated else wire.PLAIN.own | {"model"}
-        return wire.EFFECTIVE_FIELDS | own
+        if self.templated:
+            return (wire.EFFECTIVE_FIELDS | wire.PLAIN.own) - _CHATS
+        return wire.EFFECTIVE_FIELDS | wire.PLAIN.own | {"model"}
 
     def _taken(self) -> frozenset[str]:
         own = ANSWER_NAMES | {FILE} if self.head else ANSWER_NAMES

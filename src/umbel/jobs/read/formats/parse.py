@@ -10,11 +10,12 @@ import orjson
 
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir import body as wire
+from umbel.ir.chat import CHAT_FIELDS, ChatOptions, Message, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt
-from umbel.ir.request import Message, Request
+from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.field_names import FieldNames
 from umbel.jobs.read.formats.keeping import Keeping, file_column
@@ -141,7 +142,8 @@ class RowParser:
             self._check_model(inner.get("model"))
             params = self._params(inner, style)
             echo = style == Style.COMPLETION and inner.get("echo") is True
-            return _openai_request(inner, style, params, self.options.width), Style.ECHO if echo else style
+            request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
+            return request, Style.ECHO if echo else style
         self._check_model(item.get("model") if self.template is None else None)
         return self._plain_request(item), Style.PLAIN
 
@@ -152,17 +154,23 @@ class RowParser:
         if self.template is not None:
             text = self.template.fill(item)
             if self.options.chat:
-                return Request(None, self._chat(item, [{"role": "user", "content": text}]), params, branches)
+                messages = self._chat(item, [{"role": "user", "content": text}])
+                return Request(None, messages, params, branches, self.options.chat_options)
             return Request(check_prompt(text, None), None, params, branches)
         prompt, messages = item.get("prompt"), item.get("messages")
         if prompt is None and messages is None:
             refuse("missing_required_parameter", "prompt", _missing_prompt(item))
         if prompt is not None and messages is not None:
             refuse("invalid_value", "messages", "both prompt and messages are given: a row has one of them")
+        chat = chat_options(item, self.options.chat_options)
         if messages is not None:
-            return Request(None, self._chat(item, check_messages(messages)), params, branches)
+            return Request(None, self._chat(item, check_messages(messages)), params, branches, chat)
         if self.system is not None and isinstance(prompt, str):
-            return Request(None, self._chat(item, [{"role": "user", "content": prompt}]), params, branches)
+            messages = self._chat(item, [{"role": "user", "content": prompt}])
+            return Request(None, messages, params, branches, chat)
+        if chat is not self.options.chat_options:
+            name = next(name for name in item if name in CHAT_FIELDS and item[name] is not None)
+            refuse("invalid_value", name, f"{name} is for chats: this row has a prompt, which no template renders")
         if self.system is not None:
             refuse("invalid_value", "prompt", "token ids cannot follow a system message: leave --system out")
         return Request(check_prompt(prompt, self.options.width), None, params, branches)
@@ -273,12 +281,14 @@ def _envelope(item: Mapping[str, Any], endpoint: str) -> tuple[Style, dict[str, 
     return ENDPOINTS[url], inner
 
 
-def _openai_request(inner: Mapping[str, Any], style: Style, params: SamplingParams, width: int | None) -> Request:
+def _openai_request(
+    inner: Mapping[str, Any], style: Style, params: SamplingParams, width: int | None, chat: ChatOptions
+) -> Request:
     wanted = "messages" if style == Style.CHAT else "prompt"
     if inner.get(wanted) is None:
         refuse("missing_required_parameter", wanted, f"{wanted} is missing")
     if style == Style.CHAT:
-        return Request(None, check_messages(inner["messages"]), params)
+        return Request(None, check_messages(inner["messages"]), params, chat=chat_options(inner, chat))
     return Request(check_prompt(inner["prompt"], width), None, params)
 
 
