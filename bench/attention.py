@@ -116,7 +116,7 @@ def sdpa(
 
     def attend(q: Tensor) -> Tensor:
         if case.new == 1:
-            folded = q.view(case.rows, spec.n_kv_heads, spec.group_size, spec.head_dim)
+            folded = q.view(case.rows, spec.n_kv_heads, spec.kv_shape(0).group_size, spec.head_dim)
             return F.scaled_dot_product_attention(folded, keys, values).reshape(q.shape)
         apart = q.view(case.rows, case.new, spec.n_heads, spec.head_dim).transpose(1, 2)
         out = F.scaled_dot_product_attention(apart, keys, values, mask, enable_gqa=True)

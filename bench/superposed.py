@@ -69,9 +69,12 @@ class MixedText:
         """Put places behind the text, each a mixture of its tokens; gives the logits behind the last (`[vocab]`)."""
         step, decoder = self._step(len(tokens)), self.model.decoder
         self.attention.prepare(step)
-        each = decoder.embed(torch.tensor(tokens).flatten()).view(len(tokens), len(tokens[0]), -1)
+        positions = torch.from_numpy(step.positions)
+        each = decoder.embed(torch.tensor(tokens).flatten(), positions.repeat_interleave(len(tokens[0]))).view(
+            len(tokens), len(tokens[0]), -1
+        )
         mixed = (each * torch.from_numpy(weights).to(each.dtype)[:, None]).sum(1)
-        hidden = decoder.forward(mixed, decoder.batch(torch.from_numpy(step.positions)), self.attention)
+        hidden = decoder.forward(mixed, decoder.batch(positions), self.attention)
         self.size, self.forwards = self.size + len(tokens), self.forwards + 1
         return decoder.logits(hidden[-1:])[0]
 

@@ -136,7 +136,7 @@ def worst_of(step: Step, store: KVStore, spec: ModelSpec, q: Tensor, out: Tensor
         positions = np.arange(step.positions[row] + 1)[None]
         slots = torch.from_numpy(path_slots(step, nodes[row : row + 1], positions)[0]).to(q.device)
         keys, values = (t[0][:, slots].double() for t in (store.keys, store.values))
-        query = q[row].double().view(spec.n_kv_heads, spec.group_size, -1)
-        wanted = attend(query, keys, values, spec.attention_scale).reshape(spec.n_heads, -1)
+        query = q[row].double().view(spec.n_kv_heads, spec.kv_shape(0).group_size, -1)
+        wanted = attend(query, keys, values, spec.kv_shape(0).scale).reshape(spec.n_heads, -1)
         worst = max(worst, float((out[row].double() - wanted).norm() / wanted.norm()))
     return worst

@@ -64,7 +64,7 @@ def _copies(spec: ModelSpec, step: Step, store: KVStore) -> tuple[Tensor, Tensor
 def torch_flash(spec: ModelSpec, step: Step, store: KVStore, q: Tensor, nodes: Sequence[Node]) -> Callable[[], Tensor]:
     """Torch's scaled_dot_product_attention, the flash kernel on a GPU."""
     keys, values = _copies(spec, step, store)
-    folded = q.view(step.n_rows, spec.n_kv_heads, spec.group_size, spec.head_dim)
+    folded = q.view(step.n_rows, spec.n_kv_heads, spec.kv_shape(0).group_size, spec.head_dim)
     backend = SDPBackend.FLASH_ATTENTION if q.is_cuda else SDPBackend.MATH
 
     def act() -> Tensor:

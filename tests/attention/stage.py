@@ -17,6 +17,7 @@ from umbel.attention.native import NativeAttention
 from umbel.attention.view import View
 from umbel.cache.pages import PagePool
 from umbel.ir.kv_shape import KVShape
+from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
@@ -109,7 +110,18 @@ BORDERS = (1, 15, 16, 17, 100, 127, 128, 129, 140, 255, 256, 257, 300)
 def spec_of(n_kv_heads: int, group: int, head_dim: int, window: int | None = None) -> ModelSpec:
     """Enough of a model for attention: one layer."""
     return ModelSpec(
-        "qwen3", 97, 48, 1, n_kv_heads * group, n_kv_heads, head_dim, 64, 4096, 1e-6, 1e4, sliding_window=window
+        "qwen3",
+        97,
+        48,
+        1,
+        n_kv_heads * group,
+        n_kv_heads,
+        head_dim,
+        64,
+        4096,
+        1e-6,
+        1e4,
+        layers=(Layer(window=window),),
     )
 
 

@@ -19,6 +19,7 @@ from tests.parameters import some_of
 from tests.sched.drive import apply
 from umbel.cache.pages import PagePool
 from umbel.ir.kv_shape import KVShape
+from umbel.ir.layer import HeadNorm, Layer
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -61,7 +62,8 @@ def case_of(
 ) -> Case:
     scale = head_dim**-0.5
     spec = MixedSpec(
-        "qwen3", VOCAB, 48, 2, heads, kv_heads, head_dim, 80, 4096, 1e-6, 1e4, qk_norm=True, tied_embeddings=True,
+        "qwen3", VOCAB, 48, 2, heads, kv_heads, head_dim, 80, 4096, 1e-6, 1e4,
+        layers=(Layer(head_norm=HeadNorm()),), tied_embeddings=True,
         shapes=tuple(KVShape(heads, kv_heads, head_dim, head_dim, scale, window) for window in windows),
     )  # fmt: skip
     weights = {k: v * 14 if v.ndim > 1 else v for k, v in dummy_weights(spec, torch.float32, seed).items()}

@@ -154,7 +154,7 @@ def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
             keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
             query = q[row].double().view(2, 2, -1)
             wanted = reference.attend(
-                query, keys, values, spec.attention_scale, cap, None if sinks is None else sinks.view(2, 2)
+                query, keys, values, spec.kv_shape(0).scale, cap, None if sinks is None else sinks.view(2, 2)
             )
             torch.testing.assert_close(got[row].double(), wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
     assert merged > 5

@@ -46,12 +46,12 @@ def by_hand(
     out = np.zeros(q.shape)
     for row, own in enumerate(row_nodes(step).tolist()):
         for head in range(spec.n_heads):
-            kv_head, scores, values = head // spec.group_size, [], []
+            kv_head, scores, values = head // spec.kv_shape(0).group_size, [], []
             for position in range(int(step.positions[row]) + 1):
                 node = own
                 while position < step.start[node]:
                     node = int(step.parent[node])
-                in_window = spec.sliding_window is None or position > step.positions[row] - spec.sliding_window
+                in_window = spec.kv_shape(0).window is None or position > step.positions[row] - spec.kv_shape(0).window
                 if in_window and reads(view, step, row, node, position, kv_head):
                     key, value = kept[slot_by_hand(step, node, position)]
                     scores.append(float(q[row, head].double().numpy() @ key[kv_head]) / spec.head_dim**0.5)

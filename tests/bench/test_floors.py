@@ -12,6 +12,7 @@ from tests.bench.fakes import SPEC
 from umbel.bench.floors import floor_of
 from umbel.bench.workloads import Row, generate
 from umbel.cost.shape import Shape
+from umbel.ir.layer import Layer
 
 SHAPE = Shape.of(SPEC, "float32")
 ROWS = st.lists(
@@ -64,4 +65,7 @@ def test_published_counts() -> None:
 
 def test_windows_see_less() -> None:
     rows = [Row(list(range(40)), 5)]
-    assert floor_of(rows, replace(SPEC, sliding_window=8), "float32").flops < floor_of(rows, SPEC, "float32").flops
+    assert (
+        floor_of(rows, replace(SPEC, layers=(Layer(window=8),)), "float32").flops
+        < floor_of(rows, SPEC, "float32").flops
+    )

@@ -82,8 +82,8 @@ class Stage:
 
     def cells(self, step: Step) -> int:
         """Pairs that grid attention multiplies: whole cells, and items padded to like sizes."""
-        group = self.spec.group_size
-        layout = lay_out(step, -(-MIN_QUERIES // group), self.spec.sliding_window)
+        group = self.spec.kv_shape(0).group_size
+        layout = lay_out(step, -(-MIN_QUERIES // group), self.spec.kv_shape(0).window)
         wide = sum((w.end - w.begin) * group * len(w.slots) for w in layout.wide)
         narrow = (len(n.rows) * max(MIN_QUERIES, n.rows.shape[1] * group) * n.slots.shape[1] for n in layout.narrow)
         return wide + sum(narrow)
@@ -114,7 +114,7 @@ def check(stage: Stage, step: Step) -> tuple[int, int]:
     assert counted.dense == rows * shape.token_flops + drawn * shape.head_flops
     assert counted.stored == step.n_rows * shape.kv_bytes
     # two products a layer, with all heads of all queries
-    assert counted.batched == stage.cells(step) * shape.pair_flops // stage.spec.group_size
+    assert counted.batched == stage.cells(step) * shape.pair_flops // stage.spec.kv_shape(0).group_size
     meter = Meter(Windows.of(stage.spec))
     meter.add(step, 0, 1.0)
     pairs = stage.pairs(step)

@@ -16,6 +16,7 @@ from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
 from umbel.ir.architecture import Matmul
 from umbel.ir.int4_format import LOADING, Int4Format
+from umbel.ir.layer import Layer
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -23,7 +24,7 @@ from umbel.kernels.int4 import Int4Weight
 from umbel.models.weights import dummy_weights
 from umbel.plan.planner import make_plan
 
-SPEC = ModelSpec("qwen2", 300, 64, 3, 4, 2, 16, 192, 512, 1e-6, 1e4, qkv_bias=True, dtype="bfloat16")
+SPEC = ModelSpec("qwen2", 300, 64, 3, 4, 2, 16, 192, 512, 1e-6, 1e4, layers=(Layer(qkv_bias=True),), dtype="bfloat16")
 FORMATS = {
     "groups of 16": Int4Format("awq", 16),
     "all inputs": Int4Format("compressed-tensors", None),

@@ -13,11 +13,27 @@ from umbel.cost.pairs import causal_pairs
 from umbel.cost.shape import Shape
 from umbel.ir.architecture import layer_matmuls
 from umbel.ir.experts import Experts
+from umbel.ir.layer import HeadNorm, Layer
 from umbel.ir.spec import ModelSpec
 
 SMOL = ModelSpec("llama", 49152, 576, 30, 9, 3, 64, 1536, 2048, 1e-5, 1e4, tied_embeddings=True)
-QWEN2 = ModelSpec("qwen2", 151936, 896, 24, 14, 2, 64, 4864, 32768, 1e-6, 1e6, qkv_bias=True, tied_embeddings=True)
-QWEN3 = ModelSpec("qwen3", 151936, 1024, 28, 16, 8, 128, 3072, 40960, 1e-6, 1e6, qk_norm=True, tied_embeddings=True)
+BIASED, WITH_NORMS = (Layer(qkv_bias=True),), (Layer(head_norm=HeadNorm()),)
+QWEN2 = ModelSpec("qwen2", 151936, 896, 24, 14, 2, 64, 4864, 32768, 1e-6, 1e6, layers=BIASED, tied_embeddings=True)
+QWEN3 = ModelSpec(
+    "qwen3",
+    151936,
+    1024,
+    28,
+    16,
+    8,
+    128,
+    3072,
+    40960,
+    1e-6,
+    1e6,
+    layers=WITH_NORMS,
+    tied_embeddings=True,
+)
 QWEN3_30B = ModelSpec(
     "qwen3_moe",
     151936,
@@ -30,7 +46,7 @@ QWEN3_30B = ModelSpec(
     40960,
     1e-6,
     1e6,
-    qk_norm=True,
+    layers=WITH_NORMS,
     experts=Experts(128, 8, 768),
 )
 MIXTRAL = ModelSpec(
@@ -95,7 +111,7 @@ def test_a_token_costs_the_experts_that_it_uses() -> None:
 
 def test_biases_count() -> None:
     spec = ModelSpec("llama", 100, 8, 3, 4, 2, 2, 16, 64, 1e-5, 1e4)
-    both = dataclasses.replace(spec, o_bias=True, mlp_bias=True)
+    both = dataclasses.replace(spec, layers=(Layer(o_bias=True, mlp_bias=True),))
     assert Shape.of(both, "float32").weight_bytes - Shape.of(spec, "float32").weight_bytes == 4 * 3 * (8 + 16 + 16 + 8)
 
 

@@ -11,6 +11,7 @@ from tests.attention.stage import mixed_spec
 from umbel.cost.shape import Shape
 from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.kv_shape import KVShape
+from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 
 FULL = KVShape(8, 4, 16, 16, 0.25)
@@ -51,6 +52,6 @@ def test_values_in_keys_take_no_bytes() -> None:
 def test_layers_that_are_alike_count_in_whole_numbers() -> None:
     plain = ModelSpec("llama", 100, 8, 3, 4, 2, 2, 16, 64, 1e-5, 1e4)
     assert Windows.of(plain) == WHOLE
-    seen = Windows.of(dataclasses.replace(plain, sliding_window=4)).seen(np.arange(1, 7))
+    seen = Windows.of(dataclasses.replace(plain, layers=(Layer(window=4),))).seen(np.arange(1, 7))
     assert seen.tolist() == [1, 2, 3, 4, 4, 4]
     assert Windows.of(SPEC).unbounded_share == 4 * 32 / (4 * 32 + 2 * 2 * 56 + 4 * 32)

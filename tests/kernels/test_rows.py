@@ -18,7 +18,7 @@ from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
-from umbel.models.layers import rotary_angles
+from umbel.models.rotary import rotary_angles
 
 EACH = pytest.mark.parametrize("name", INSTRUCTION_SETS)
 KINDS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

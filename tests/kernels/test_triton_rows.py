@@ -17,7 +17,7 @@ from umbel.kernels import reference
 from umbel.kernels.place import Place
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.triton.rows import TritonRows
-from umbel.models.layers import rotary_angles
+from umbel.models.rotary import rotary_angles
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KERNELS = TritonRows()

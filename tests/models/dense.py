@@ -33,10 +33,13 @@ class DenseAttention:
         query_at = self.slots[:, None]
         key_at = torch.arange(len(keys))[None, :]
         seen = key_at <= query_at
-        if self.spec.sliding_window is not None:
-            seen &= key_at > query_at - self.spec.sliding_window
-        group = self.spec.group_size
-        scores = torch.einsum("qhd,khd->hqk", q, keys.repeat_interleave(group, 1)) * self.spec.head_dim**-0.5
+        shape = self.spec.kv_shape(layer)
+        if shape.window is not None:
+            seen &= key_at > query_at - shape.window
+        group = shape.group_size
+        scores = torch.einsum("qhd,khd->hqk", q, keys.repeat_interleave(group, 1)) * shape.scale
+        if shape.cap is not None:
+            scores = shape.cap * torch.tanh(scores / shape.cap)
         scores = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype)
         return torch.einsum("hqk,khd->qhd", scores, values.repeat_interleave(group, 1))
 
@@ -46,7 +49,7 @@ def forward(
 ) -> Tensor:
     """Hidden states of the next tokens of a sequence: those of all, or of the rows that are wanted."""
     attention.begin(positions)
-    return decoder.forward(decoder.embed(ids), decoder.batch(positions, wanted), attention)
+    return decoder.forward(decoder.embed(ids, positions), decoder.batch(positions, wanted), attention)
 
 
 @torch.inference_mode()

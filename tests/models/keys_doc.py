@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tests.models import key_cases
 from umbel.models import known_keys
+from umbel.models.architectures import FAMILIES
 
 DOC = Path(__file__).parents[2] / "docs" / "model_keys.md"
 HEAD = """# What becomes of a key
 
-Made from `src/umbel/models/known_keys.py` by `python -m tests.models.keys_doc`; a test compares the lists with the
-configuration classes of the installed transformers, and another one this page with the lists. Tests are those of
-`tests/models/test_model_keys.py`.
+Made from `src/umbel/models/known_keys.py` and the rows of `src/umbel/models/architectures/` by `python -m
+tests.models.keys_doc`; a test compares the lists with the configuration classes of the installed transformers, and
+another one this page with the lists. Tests are those of `tests/models/test_model_keys.py`.
 
 *Obeyed*: read, and refused in values that are not supported. *Refused*: a model with a value that says something is not
 run. *Named*: not applied; a note says so in `umbel plan`, in `umbel run` and in the summary. A key that is in no row
@@ -38,8 +39,8 @@ def document() -> str:
 
 def _config_rows() -> Iterable[tuple[str, str, str, str]]:
     families: dict[str, list[str]] = {}
-    for family, keys in known_keys.OBEYED_IN.items():
-        for key in keys:
+    for family, row in FAMILIES.items():
+        for key in row.obeyed:
             families.setdefault(key, []).append(family)
     for key in known_keys.OBEYED | families.keys():
         yield key, ", ".join(families.get(key, [ALL])), "obeyed", _obeyed_test(key)

@@ -16,9 +16,11 @@ from torch import Tensor
 from tests.models.test_model_keys import equal, our_logits, their_logits
 from tests.tiny_models import FAMILIES, make_model
 from umbel.errors import ModelError
-from umbel.models.checkpoint import EMBEDDING, HEAD, INDEX_FILE, SINGLE_FILE
+from umbel.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from umbel.models.families import read_spec
 from umbel.models.weights import StoredWeights, load_weights
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def change_tensors(directory: Path, **changed: Tensor | None) -> None:

@@ -73,7 +73,7 @@ class OwnKeys(DenseAttention):
 
     def attend(self, layer: int, q: torch.Tensor, select: None = None) -> torch.Tensor:
         keys, values = (t.transpose(0, 1) for t in self.store.read(layer, self.slots))
-        return q + (keys * values).repeat_interleave(self.spec.group_size, 1)
+        return q + (keys * values).repeat_interleave(self.spec.kv_shape(0).group_size, 1)
 
 
 def random_prompts(lengths: tuple[int, ...], seed: int = 0) -> list[list[int]]:
@@ -141,7 +141,7 @@ def test_a_row_does_not_depend_on_its_neighbours_to_the_last_bit(
     positions = torch.arange(300) * 7 % 500
 
     def run(begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = decoder.embed(torch.tensor(tokens[begin:end]))
+        hidden = decoder.embed(torch.tensor(tokens[begin:end]), positions[begin:end])
         hidden = decoder.forward(hidden, decoder.batch(positions[begin:end]), OwnKeys(decoder, end - begin))
         return hidden, decoder.logits(hidden)
 
@@ -166,7 +166,7 @@ def test_layers_can_run_in_groups_and_prompts_in_chunks(tmp_path: Path):
             positions = torch.arange(begin, begin + len(ids))
             attention.begin(positions)
             batch = decoder.batch(positions)
-            hidden = decoder.forward(decoder.embed(ids), batch, attention, range(1))
+            hidden = decoder.forward(decoder.embed(ids, positions), batch, attention, range(1))
             hidden = decoder.forward(hidden, batch, attention, range(1, 3))
             logits.append(decoder.logits(hidden))
     assert (torch.cat(logits) - expected).abs().max() <= 1e-5

@@ -14,7 +14,7 @@ import pytest
 from tests.tiny_models import BASE, FAMILIES
 from umbel.errors import ModelError
 from umbel.ir.experts import Experts, Router
-from umbel.ir.spec import RopeScaling
+from umbel.ir.layer import HeadNorm, Layer, Rope, RopeScaling
 from umbel.models.families import read_spec, resolve_model
 
 LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -86,6 +86,11 @@ def write_config(directory: Path, family: str, **overrides: Any) -> Path:
     return directory
 
 
+def scaled(scaling: RopeScaling) -> tuple[Layer]:
+    """Layers of a llama model with stretched positions."""
+    return (Layer(rope=Rope(scaling=scaling)),)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_configs(name: str, tmp_path: Path):
     family, overrides, named = REFUSED[name]
@@ -104,14 +109,14 @@ def test_config_that_is_no_json_object(content: bytes, tmp_path: Path):
 
 def test_what_makes_the_families_differ(tmp_path: Path):
     llama = read_spec(write_config(tmp_path / "a", "llama", attention_bias=True, mlp_bias=True, sliding_window=9))
-    assert (llama.qkv_bias, llama.o_bias, llama.mlp_bias, llama.qk_norm) == (True, True, True, False)
-    assert (llama.head_dim, llama.sliding_window) == (16, None)
+    assert llama.layers == (Layer(qkv_bias=True, o_bias=True, mlp_bias=True),)
+    assert (llama.head_dim, llama.kv_shape(0).window) == (16, None)
     qwen2 = read_spec(write_config(tmp_path / "b", "qwen2", sliding_window=8))
-    assert (qwen2.qkv_bias, qwen2.o_bias, qwen2.sliding_window, qwen2.tied_embeddings) == (True, False, None, True)
+    assert (qwen2.layers, qwen2.tied_embeddings) == ((Layer(qkv_bias=True),), True)
     qwen3 = read_spec(write_config(tmp_path / "c", "qwen3", head_dim=None))
-    assert (qwen3.qk_norm, qwen3.head_dim, qwen3.qkv_bias) == (True, 128, False)
+    assert (qwen3.layers, qwen3.head_dim) == ((Layer(head_norm=HeadNorm()),), 128)
     mistral = read_spec(write_config(tmp_path / "d", "mistral", sliding_window=8))
-    assert (mistral.sliding_window, mistral.head_dim, mistral.group_size) == (8, 24, 2)
+    assert (mistral.kv_shape(0).window, mistral.head_dim, mistral.kv_shape(0).group_size) == (8, 24, 2)
 
 
 def test_which_layers_have_experts(tmp_path: Path):
@@ -119,7 +124,7 @@ def test_which_layers_have_experts(tmp_path: Path):
     assert mixtral.experts == Experts(count=4, per_token=2, width=48, router=Router(normalised=True))
     qwen = read_spec(write_config(tmp_path / "b", "qwen3_moe", norm_topk_prob=None))
     assert qwen.experts == Experts(count=8, per_token=3, width=40, router=Router())
-    assert (qwen.qk_norm, qwen.intermediate_size) == (True, 172)
+    assert (qwen.layers, qwen.intermediate_size) == ((Layer(head_norm=HeadNorm()),), 172)
     some = {"num_hidden_layers": 6, "decoder_sparse_step": 3, "mlp_only_layers": [5]}
     spec = read_spec(write_config(tmp_path / "c", "qwen3_moe", **some))
     assert spec.experts and spec.experts.dense_layers == (0, 1, 3, 4, 5)
@@ -133,29 +138,29 @@ def test_which_layers_have_experts(tmp_path: Path):
 
 def test_what_mixtral_is_without_being_told(tmp_path: Path):
     spec = read_spec(write_config(tmp_path / "a", "mixtral", rope_theta=None, rms_norm_eps=None))
-    assert (spec.rope_theta, spec.rms_norm_eps, spec.sliding_window) == (1e6, 1e-5, None)
-    assert read_spec(write_config(tmp_path / "b", "mixtral", sliding_window=7)).sliding_window == 7
+    assert (spec.rope_theta, spec.norm_eps, spec.kv_shape(0).window) == (1e6, 1e-5, None)
+    assert read_spec(write_config(tmp_path / "b", "mixtral", sliding_window=7)).kv_shape(0).window == 7
 
 
 def test_sliding_window_of_all_layers_or_of_none(tmp_path: Path):
     on = {"use_sliding_window": True, "sliding_window": 8}
-    assert read_spec(write_config(tmp_path / "a", "qwen2", **on, max_window_layers=0)).sliding_window == 8
-    assert read_spec(write_config(tmp_path / "b", "qwen2", **on, max_window_layers=28)).sliding_window is None
+    assert read_spec(write_config(tmp_path / "a", "qwen2", **on, max_window_layers=0)).kv_shape(0).window == 8
+    assert read_spec(write_config(tmp_path / "b", "qwen2", **on, max_window_layers=28)).kv_shape(0).window is None
     both = ["sliding_attention"] * 2
-    assert read_spec(write_config(tmp_path / "c", "qwen3", **on, layer_types=both)).sliding_window == 8
+    assert read_spec(write_config(tmp_path / "c", "qwen3", **on, layer_types=both)).kv_shape(0).window == 8
 
 
 def test_rotary_settings_under_old_and_new_names(tmp_path: Path):
     expected = RopeScaling("llama3", 8.0, 1.0, 4.0, 512)
     old = read_spec(write_config(tmp_path / "a", "llama", rope_theta=5e5, rope_scaling=LLAMA3_ROPE))
     new = read_spec(write_config(tmp_path / "b", "llama", rope_parameters=LLAMA3_ROPE | {"rope_theta": 5e5}))
-    assert (old.rope_scaling, old.rope_theta) == (new.rope_scaling, new.rope_theta) == (expected, 5e5)
+    assert (old.layers, old.rope_theta) == (new.layers, new.rope_theta) == (scaled(expected), 5e5)
     older = read_spec(write_config(tmp_path / "c", "llama", rope_scaling={"type": "linear", "factor": 2}))
-    assert older.rope_scaling == RopeScaling("linear", 2.0)
+    assert older.layers == scaled(RopeScaling("linear", 2.0))
     plain = read_spec(
         write_config(tmp_path / "d", "llama", rope_parameters={"rope_type": "default", "rope_theta": 7.0})
     )
-    assert (plain.rope_scaling, plain.rope_theta) == (None, 7.0)
+    assert (plain.layers, plain.rope_theta) == ((Layer(),), 7.0)
 
 
 def test_ends_of_an_answer_come_from_both_files(tmp_path: Path):

@@ -16,6 +16,7 @@ from tests.tiny_models import BASE, FAMILIES, make_model
 from umbel.errors import ModelError
 from umbel.ir.spec import ModelSpec
 from umbel.models import known_keys
+from umbel.models.architectures import FAMILIES as ROWS
 from umbel.models.checkpoint import INDEX_FILE, SINGLE_FILE, stored_tensors
 from umbel.models.families import read_spec
 
@@ -37,7 +38,7 @@ COMPRESSED = {
     },
 }  # fmt: skip
 KEYS = sorted(
-    known_keys.OBEYED.union(*known_keys.OBEYED_IN.values(), known_keys.REFUSED) - {"model_type"}
+    known_keys.OBEYED.union(*(row.obeyed for row in ROWS.values()), known_keys.REFUSED) - {"model_type"}
     | {"_attn_implementation", "no_such_key"}
 )
 GENERATION_KEYS = sorted({"eos_token_id", "no_such_key", "temperature", "repetition_penalty", "max_length"})

@@ -23,8 +23,10 @@ from tests.models.dense import dense_logits
 from tests.models.key_cases import LINEAR, LLAMA3, WINDOW
 from tests.tiny_models import FAMILIES, make_model
 from umbel.errors import ModelError
-from umbel.ir.spec import ModelSpec, RopeScaling
+from umbel.ir.layer import Rope, RopeScaling
+from umbel.ir.spec import ModelSpec
 from umbel.models import known_keys
+from umbel.models.architectures import FAMILIES as ROWS
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import load_weights
@@ -101,9 +103,9 @@ def config_keys(family: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_key_of_a_configuration_class_is_in_a_list(family: str):
-    known = known_keys.OBEYED | known_keys.OBEYED_IN[family] | known_keys.WITHOUT_EFFECT_IN.get(family, frozenset())
+    known = known_keys.OBEYED | ROWS[family].obeyed | known_keys.WITHOUT_EFFECT_IN.get(family, frozenset())
     known = known.union(*CONFIG_LISTS)
-    foreign = frozenset().union(*known_keys.OBEYED_IN.values())  # read by code that several families share
+    foreign = frozenset().union(*(row.obeyed for row in ROWS.values()))  # read by code that several families share
     missing = config_keys(family) - known - foreign
     assert not missing, f"transformers knows {sorted(missing)}: put them into a list of known_keys"
     fields = {field.name for field in dataclasses.fields(_config_class(family))}
@@ -135,7 +137,7 @@ def test_every_rotary_key_is_in_a_list():
 
 
 def test_lists_are_disjoint_and_every_key_has_a_case():
-    obeyed = known_keys.OBEYED.union(*known_keys.OBEYED_IN.values())
+    obeyed = known_keys.OBEYED.union(*(row.obeyed for row in ROWS.values()))
     lists = (obeyed, *CONFIG_LISTS)
     assert sum(map(len, lists)) == len(frozenset().union(*lists))
     assert sum(map(len, GENERATION_LISTS)) == len(frozenset().union(*GENERATION_LISTS))
@@ -378,7 +380,7 @@ def test_rotary_settings(name: str, tmp_path: Path):
         del config["rope_theta"]
         (directory / "config.json").write_text(json.dumps(config))
     spec = read_spec(directory)
-    assert (spec.rope_scaling, spec.rope_theta) == (scaling, theta)
+    assert (spec.layers[0].rope, spec.rope_theta) == (Rope(scaling=scaling), theta)
     assert equal(our_logits(directory), their_logits(directory))
     assert ("rope_parameters={" in notes(directory)) == name.startswith("both")
     linear = scaling is not None and scaling.kind == "linear"
@@ -414,7 +416,7 @@ WINDOWS: dict[str, tuple[str, dict[str, Any], int | None]] = {
 def test_layer_types_that_agree_with_the_window(name: str, tmp_path: Path):
     family, overrides, window = WINDOWS[name]
     directory = make_model(tmp_path, family, **overrides)
-    assert read_spec(directory).sliding_window == window
+    assert read_spec(directory).kv_shape(0).window == window
     assert equal(our_logits(directory), their_logits(directory))
 
 

@@ -44,7 +44,7 @@ class PlainAttention:
     def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
         """A row after the other."""
         check_whole(self.name, select)
-        out, group = torch.empty_like(q), self.spec.group_size
+        out, group = torch.empty_like(q), self.spec.kv_shape(0).group_size
         for row, slots in enumerate(self.paths):
             keys, values = self.store.read(layer, torch.from_numpy(slots).to(self.device))
             query = q[row].view(self.spec.n_kv_heads, group, -1) * self.spec.head_dim**-0.5

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from umbel.cost.packed import product_bytes
-from umbel.cost.shape import BYTES, Shape
+from umbel.cost.shape import BYTES, Shape, final_numbers
 from umbel.cost.windows import WHOLE, Windows
-from umbel.ir.architecture import layer_matmuls
+from umbel.ir.architecture import layer_matmuls, layer_norms
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 
@@ -107,25 +107,38 @@ def operators(spec: ModelSpec, dtype: str) -> tuple[Operator, ...]:
     `norms` includes the residual additions, `rotary` the norms of query and key heads, `gate_up` and `experts` the
     activation, `head` the last norm; biases belong to their product. A layer has either experts or a gate.
     """
-    width, layers, hidden = BYTES[dtype], spec.n_layers, spec.hidden_size
+    width, hidden = BYTES[dtype], spec.hidden_size
     shape, table, products = Shape.of(spec, dtype), spec.vocab_size * hidden, _products(spec, width)
-    rotated, of_heads = (spec.n_heads + spec.n_kv_heads) * spec.head_dim, 2 * spec.head_dim * spec.qk_norm
-    norms = 2 * layers - 1  # one of the last layer's two is for rows of logits
     return (
         Operator("embedding", activation_bytes=2 * hidden * width),
-        Operator(
-            "norms",
-            weight_bytes=hidden * norms * width,
-            logit_weight_bytes=hidden * width,
-            activation_bytes=4 * hidden * norms * width,  # two read, their sum and its norm written
-        ),
+        _norms(spec, width),
         products.pop("qkv"),
-        Operator("rotary", weight_bytes=of_heads * layers * width, activation_bytes=2 * rotated * layers * width),
+        _rotary(spec, width),
         Operator("attention", pair_flops=shape.pair_flops, kv_bytes=shape.kv_bytes),
         *products.values(),
-        Operator("head", logit_flops=2 * table, logit_weight_bytes=(table + hidden) * width),
+        Operator("head", logit_flops=2 * table, logit_weight_bytes=(table + final_numbers(spec)) * width),
         Operator("sampling", logit_bytes=4 * spec.vocab_size),
     )
+
+
+def _norms(spec: ModelSpec, width: int) -> Operator:
+    """The norms of hidden states; those behind the last attention are for rows of logits."""
+    last = spec.n_layers - 1
+    per_layer = [[n for n in layer_norms(spec, layer) if not n.of_heads] for layer in range(spec.n_layers)]
+    ending = sum(n.width for n in per_layer[last] if n.is_ending)
+    every = sum(n.width for norms in per_layer for n in norms)
+    passes = sum(len(spec.layer(layer).norms) for layer in range(last)) + ("attn_norm" in spec.layer(last).norms)
+    moved = 4 * spec.hidden_size * passes * width  # two read, their sum and its norm written
+    return Operator(
+        "norms", weight_bytes=(every - ending) * width, logit_weight_bytes=ending * width, activation_bytes=moved
+    )
+
+
+def _rotary(spec: ModelSpec, width: int) -> Operator:
+    """The norms and rotation of query and key heads."""
+    rotated = (spec.n_heads + spec.n_kv_heads) * spec.head_dim
+    norms = sum(n.width for layer in range(spec.n_layers) for n in layer_norms(spec, layer) if n.of_heads)
+    return Operator("rotary", weight_bytes=norms * width, activation_bytes=2 * rotated * spec.n_layers * width)
 
 
 def _products(spec: ModelSpec, width: int) -> dict[str, Operator]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umbel.cost.packed import spared_bytes
-from umbel.ir.architecture import layer_matmuls, layer_norms
+from umbel.ir.architecture import layer_matmuls, layer_norms, learned
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 
@@ -42,22 +42,32 @@ class Shape:
         """The costs of a spec in `dtype` ("float32", "bfloat16" or "float16"), except int4 weights. KV is of `dtype`
         too when `kv_dtype` is "auto"; "fp8" has a float32 scale beside each vector of a head."""
         width = BYTES[dtype]
-        table, norms = spec.vocab_size * spec.hidden_size, layer_norms(spec)
+        table, final = spec.vocab_size * spec.hidden_size, final_numbers(spec)
+        norms = [n for layer in range(spec.n_layers) for n in layer_norms(spec, layer)]
         products = [m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)]
         last = [m for m in layer_matmuls(spec, spec.n_layers - 1) if m.is_ending]
-        layers = sum(m.weights + m.biases for m in products) + spec.n_layers * sum(norms.values())
+        layers = sum(m.weights + m.biases for m in products) + sum(n.width for n in norms)
         ending_flops = sum(m.flops for m in last)
-        ending_weights = sum(m.weights + m.biases for m in last) + norms["mlp_norm"]
+        ending_weights = sum(m.weights + m.biases for m in last)
+        ending_weights += sum(n.width for n in layer_norms(spec, spec.n_layers - 1) if n.is_ending)
         spared, spared_ending = spared_bytes(spec, width)
+        offset = spec.edges.position_offset
+        positions = 0 if offset is None else (spec.max_positions + offset) * spec.hidden_size
         return cls(
             token_flops=sum(m.flops for m in products) - ending_flops,
             pair_flops=sum(shape.pair_flops for shape in spec.kv_shapes),
             head_flops=2 * table + ending_flops,
             layer_bytes=(layers - ending_weights) * width - (spared - spared_ending),
-            head_bytes=(table + spec.hidden_size + ending_weights) * width - spared_ending,
-            weight_bytes=(layers + spec.hidden_size + table * (1 if spec.tied_embeddings else 2)) * width - spared,
+            head_bytes=(table + final + ending_weights) * width - spared_ending,
+            weight_bytes=(layers + final + table * (1 if spec.tied_embeddings else 2) + positions) * width - spared,
             kv_bytes=sum(_token_bytes(shape, width, kv_dtype) for shape in spec.kv_shapes),
         )
+
+
+def final_numbers(spec: ModelSpec) -> int:
+    """Numbers of the last norm, and of a bias of the logits."""
+    norm = len(learned(spec.layers[-1].norm, "norm")) * spec.hidden_size
+    return norm + spec.vocab_size * spec.edges.head_bias
 
 
 def _token_bytes(shape: KVShape, width: int, kv_dtype: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umbel.ir.experts import Experts
+from umbel.ir.layer import Norm
 from umbel.ir.spec import ModelSpec
 
 
@@ -48,24 +48,50 @@ class Matmul:
         return self.outputs if self.has_bias else 0
 
 
+@dataclass(frozen=True, slots=True)
+class NormVector:
+    """A weight or a bias of a norm (`width` numbers), by the name of its tensor. `is_ending`: it stands behind the
+    attention. `of_heads`: it belongs to query or key heads; `is_cut`: tensor parallelism cuts it with them."""
+
+    name: str
+    width: int
+    is_ending: bool
+    of_heads: bool = False
+    is_cut: bool = False
+
+
 def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
     """The products of one layer, in the order in which a token meets them."""
-    hidden, wide = spec.hidden_size, spec.intermediate_size
+    own, hidden, wide = spec.layer(layer), spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     attention = (
-        Matmul("qkv", hidden, (q, kv, kv), "outputs", spec.qkv_bias, is_ending=False),
-        Matmul("o", q, (hidden,), "inputs", spec.o_bias),
+        Matmul("qkv", hidden, (q, kv, kv), "outputs", own.qkv_bias, is_ending=False),
+        Matmul("o", q, (hidden,), "inputs", own.o_bias),
     )
     if spec.experts is not None and layer not in spec.experts.dense_layers:
         return attention + _of_experts(hidden, spec.experts)
-    gate_up = Matmul("gate_up", hidden, (wide, wide), "outputs", spec.mlp_bias)
-    return (*attention, gate_up, Matmul("down", wide, (hidden,), "inputs", spec.mlp_bias))
+    name, parts = ("gate_up", (wide, wide)) if own.is_gated else ("up", (wide,))
+    up = Matmul(name, hidden, parts, "outputs", own.mlp_bias)
+    return (*attention, up, Matmul("down", wide, (hidden,), "inputs", own.mlp_bias))
 
 
-def layer_norms(spec: ModelSpec) -> Mapping[str, int]:
-    """The widths of a layer's norm weights; the first ones stand before the attention, `mlp_norm` behind it."""
-    of_heads = {"q_norm": spec.head_dim, "k_norm": spec.head_dim} if spec.qk_norm else {}
-    return {"attn_norm": spec.hidden_size, **of_heads, "mlp_norm": spec.hidden_size}
+def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
+    """What the norms of one layer have learned."""
+    own, found = spec.layer(layer), []
+    for name in own.norms:
+        found += [NormVector(each, spec.hidden_size, name != "attn_norm") for each in learned(own.norm, name)]
+    if own.head_norm is None:
+        return tuple(found)
+    of_all = own.head_norm.over != "head"
+    for name, heads in (("q_norm", spec.n_heads), ("k_norm", spec.n_kv_heads)):
+        width = spec.head_dim * (heads if of_all else 1)
+        found += [NormVector(each, width, False, True, of_all) for each in learned(own.head_norm.norm, name)]
+    return tuple(found)
+
+
+def learned(norm: Norm, name: str) -> list[str]:
+    """Our names of what a norm called `name` has learned."""
+    return [name] * norm.has_weight + [f"{name}_bias"] * norm.has_bias
 
 
 def _of_experts(hidden: int, experts: Experts) -> tuple[Matmul, ...]:

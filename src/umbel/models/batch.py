@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from umbel.ir.spans import NO_SPANS, Spans
+from umbel.models.rotary import Angles
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
-    """Some rows: cosines and sines of their rotary `angles` (two of `[rows, 1, head_dim / 2]`), and which of them are
-    `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans` record what takes how
-    long."""
+    """Some rows: cosines and sines of their rotary `angles` for each kind of layer (two of `[rows, 1, head_dim / 2]`),
+    and which of them are `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans`
+    record what takes how long."""
 
-    angles: tuple[Tensor, Tensor]
+    angles: tuple[Angles, ...]
     wanted: Tensor | None = None
     spans: Spans = NO_SPANS

@@ -1,4 +1,4 @@
-"""What follows the attention in a layer: a gate of its own, or experts among which a router chooses."""
+"""What follows the attention in a layer: an MLP of its own, or experts among which a router chooses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from umbel.ir.experts import Experts
+from umbel.ir.layer import Layer
+from umbel.ir.spec import ModelSpec
+from umbel.kernels.activations import ACTIVATIONS, Activation
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.linear.summed import SummedLinear
 from umbel.models.batch import ForwardBatch
@@ -43,11 +45,40 @@ class DenseBlock:
         return replace(self, down=SummedLinear(self.down))
 
 
-def convert_block(named: Weights, method: LinearMethod, experts: Experts | None) -> Block:
+@dataclass(frozen=True, slots=True)
+class ActivatedBlock:
+    """Two products with an activation between them; `is_gated`: the first half of `up` is the gate of the second."""
+
+    name: str
+    up: Linear
+    activation: Activation
+    is_gated: bool
+    down: Linear
+
+    def apply(self, x: Tensor, batch: ForwardBatch) -> Tensor:
+        """`down` of what is active in `up`."""
+        lap = batch.spans.lap
+        return lap("down", self.down.apply(lap(self.name, self._inner(x))))
+
+    def summed(self) -> ActivatedBlock:
+        """The block with a sum over all ranks in `down`."""
+        return replace(self, down=SummedLinear(self.down))
+
+    def _inner(self, x: Tensor) -> Tensor:
+        inner = self.up.apply(x)
+        if not self.is_gated:
+            return self.activation(inner)
+        gate, up = inner.chunk(2, dim=-1)
+        return self.activation(gate) * up
+
+
+def convert_block(named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer) -> Block:
     """The block of a layer from its tensors, named as in `weights.py`."""
-    if experts is not None and "router" in named:
-        return ExpertBlock.of(named, method, experts)
-    return DenseBlock(
-        gate_up=method.convert(named["gate_up"], named.get("gate_up_bias"), gated=True),
-        down=method.convert(named["down"], named.get("down_bias")),
-    )
+    if spec.experts is not None and "router" in named:
+        return ExpertBlock.of(named, method, spec.experts)
+    down = method.convert(named["down"], named.get("down_bias"))
+    if layer.is_gated and layer.activation == "silu":  # every method has this gate in its product
+        return DenseBlock(method.convert(named["gate_up"], named.get("gate_up_bias"), gated=True), down)
+    name = "gate_up" if layer.is_gated else "up"
+    up = method.convert(named[name], named.get(f"{name}_bias"))
+    return ActivatedBlock(name, up, ACTIVATIONS[layer.activation], layer.is_gated, down)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from umbel.errors import ModelError
 from umbel.ir.spec import ModelSpec
+from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import read_json, shorten
 from umbel.models.safetensors_header import MAX_HEADER_BYTES, TensorEntry, read_header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BASE_BYTES = 4 * 2**20  # of a header: what writers put into its metadata
 TENSOR_BYTES = 512  # most that a header or an index may take for a tensor on average: three times what they do
 LAYER_TENSORS, EXPERT_TENSORS = 64, 4  # more than any family has, packed weights counted
@@ -53,7 +53,9 @@ def has_other_head(directory: Path, spec: ModelSpec) -> bool:
         stored = stored_tensors(directory, spec)
     except ModelError:
         return False
-    return EMBEDDING in stored and HEAD in stored and not _are_equal(stored[EMBEDDING], stored[HEAD])
+    names = FAMILIES[spec.family].stored
+    embed, head = stored.get(f"{names.embed}.weight"), stored.get(f"{names.head}.weight")
+    return embed is not None and head is not None and not _are_equal(embed, head)
 
 
 def _are_equal(one: TensorEntry, other: TensorEntry) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.place import Place
-from umbel.kernels.rotation import HeadRotation
-from umbel.kernels.rows import add_rms_norm, norm_and_rotate, rms_norm
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
 from umbel.models.batch import ForwardBatch
-from umbel.models.layers import LayerWeights, inverse_frequencies, rotary_angles
+from umbel.models.layers import LayerWeights
+from umbel.models.norms import RowNorm, Scaled, convert_norm
+from umbel.models.rotary import frequencies_of
 
 
 class Decoder:
@@ -35,64 +35,87 @@ class Decoder:
         self.spec = spec
         self.device = torch.device(device)
         method = method or DenseMethod()
-        self.final_norm = weights["norm"].to(self.device)
+        own = {name: weights[name].to(self.device) for name in weights if "." not in name}
+        self.dtype = own["norm"].dtype  # of weights and hidden states
+        self.final_norm = convert_norm(spec.layers[-1].norm, own["norm"], own.get("norm_bias"), spec.norm_eps)
         of_layer = (self._of_layer(weights, layer) for layer in range(spec.n_layers))
-        self.layers = tuple(LayerWeights.of(named, method, spec.experts) for named in of_layer)
-        self.embedding = method.convert_table(weights["embed"].to(self.device))
-        self.head = self.embedding
-        if not spec.tied_embeddings:
-            self.head = method.convert_table(weights["head"].to(self.device))
-        self.frequencies = inverse_frequencies(spec).to(self.device)
+        self.layers = tuple(
+            LayerWeights.of(named, method, spec, spec.layer(layer)) for layer, named in enumerate(of_layer)
+        )
+        self.embedding = method.convert_table(own["embed"])
+        self.head = self.embedding if spec.tied_embeddings else method.convert_table(own["head"])
+        self.positions, self.head_bias = own.get("positions"), own.get("head_bias")
+        ropes = list(dict.fromkeys(layer.rope for layer in spec.layers))
+        self.frequencies = tuple(frequencies_of(spec, rope).to(self.device) for rope in ropes)
+        self._rope_of = tuple(ropes.index(spec.layer(layer).rope) for layer in range(spec.n_layers))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of weights and hidden states."""
-        return self.final_norm.dtype
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (int64 `[rows]`) to hidden states `[rows, hidden]`."""
-        return self.embedding.rows(tokens)
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Token ids (int64 `[rows]`) at `positions` (int64 `[rows]`) to hidden states `[rows, hidden]`."""
+        hidden, edges = self.embedding.rows(tokens), self.spec.edges
+        if edges.embedding_scale != 1.0:
+            hidden = hidden * torch.tensor(edges.embedding_scale, dtype=self.dtype)
+        if self.positions is None or edges.position_offset is None:
+            return hidden
+        return hidden + F.embedding(positions + edges.position_offset, self.positions)
 
     def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = NO_SPANS) -> ForwardBatch:
         """What `forward` must know of rows at `positions` (int64 `[rows]`); see ForwardBatch for the others."""
-        angles = spans.lap("rotary", rotary_angles(positions, self.frequencies, self.dtype))
-        return ForwardBatch(angles, wanted, spans)
+        angles = tuple(each.angles(positions, self.dtype) for each in self.frequencies)
+        return ForwardBatch(spans.lap("rotary", angles), wanted, spans)
 
     def forward(
         self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None
     ) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]`; gives the new hidden of the rows that the batch
         wants. `attention` was prepared for the rows."""
-        eps, lap, wanted = self.spec.rms_norm_eps, batch.spans.lap, batch.wanted
+        lap = batch.spans.lap
         layers = range(self.spec.n_layers) if layers is None else layers
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
         for layer in layers:
             w = self.layers[layer]
-            if delta is None:
-                normed = lap("norms", rms_norm(hidden, w.attn_norm, eps))
-            else:
-                hidden, normed = lap("norms", add_rms_norm(hidden, delta, w.attn_norm, eps))
-            q = self._queries(layer, normed, batch, attention.place(layer))
+            hidden, normed = lap("norms", _normed(w.attn_norm, hidden, delta))
+            product = lap("qkv", w.qkv.apply(normed))
+            q = lap("rotary", w.heads.place(product, batch.angles[self._rope_of[layer]], attention.place(layer)))
             attended = lap("attention", attention.attend(layer, q)).reshape(len(normed), -1)
-            if wanted is not None and layer == layers[-1]:
-                hidden, attended = hidden[wanted], attended[wanted]
-            hidden, normed = lap("norms", add_rms_norm(hidden, lap("o", w.o.apply(attended)), w.mlp_norm, eps))
-            delta = w.block.apply(normed, batch)
+            if batch.wanted is not None and layer == layers[-1]:
+                wanted = batch.wanted
+                hidden, attended, normed = hidden[wanted], attended[wanted], normed[wanted] if w.is_parallel else normed
+            hidden, delta = _ended(w, hidden, normed, attended, batch)
         return hidden if delta is None else lap("norms", hidden + delta)
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `out`."""
-        return self.head.logits(rms_norm(hidden, self.final_norm, self.spec.rms_norm_eps), out)
-
-    def _queries(self, layer: int, x: Tensor, batch: ForwardBatch, place: Place) -> Tensor:
-        """Queries of one layer for normed rows (`[rows, n_heads, head_dim]`); keys and values are stored."""
-        spec, w, lap = self.spec, self.layers[layer], batch.spans.lap
-        heads = lap("qkv", w.qkv.apply(x)).view(x.shape[0], -1, spec.head_dim)
-        norms = None if w.q_norm is None or w.k_norm is None else (w.q_norm, w.k_norm)
-        rotation = HeadRotation(spec.n_heads, spec.n_kv_heads, batch.angles, norms, spec.rms_norm_eps)
-        return lap("rotary", norm_and_rotate(heads, rotation, place))
+        logits, edges = self.head.logits(self.final_norm.apply(hidden), out), self.spec.edges
+        if self.head_bias is not None:
+            logits += self.head_bias
+        if edges.logit_scale != 1.0:
+            logits *= edges.logit_scale
+        return logits if edges.logit_cap is None else logits.div_(edges.logit_cap).tanh_().mul_(edges.logit_cap)
 
     def _of_layer(self, weights: Weights, layer: int) -> Weights:
         """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""
         prefix = f"layers.{layer}."
         return {n.removeprefix(prefix): weights[n].to(self.device) for n in weights if n.startswith(prefix)}
+
+
+def _normed(norm: RowNorm, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Hidden states with what is to be added, and their norm."""
+    return (hidden, norm.apply(hidden)) if delta is None else norm.add(hidden, delta)
+
+
+def _ended(
+    w: LayerWeights, hidden: Tensor, normed: Tensor, attended: Tensor, batch: ForwardBatch
+) -> tuple[Tensor, Tensor]:
+    """What follows the attention in a layer: hidden states, and what is still to be added to them."""
+    lap = batch.spans.lap
+    added = _behind(w.attn_post, lap("o", w.o.apply(attended)), batch)
+    if not w.is_parallel:
+        assert w.mlp_norm is not None
+        hidden, normed = lap("norms", w.mlp_norm.add(hidden, added))
+        return hidden, _behind(w.block_post, w.block.apply(normed, batch), batch)
+    read = normed if w.mlp_norm is None else lap("norms", w.mlp_norm.apply(hidden))
+    return hidden, lap("norms", added + _behind(w.block_post, w.block.apply(read, batch), batch))
+
+
+def _behind(post: RowNorm | Scaled | None, x: Tensor, batch: ForwardBatch) -> Tensor:
+    return x if post is None else batch.spans.lap("norms", post.apply(x))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from umbel.errors import ModelError
-from umbel.ir.experts import Experts
+from umbel.ir.layer import Layer, Rope
 from umbel.ir.spec import ModelSpec
+from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import (
     Config,
     flag_of,
@@ -27,7 +27,7 @@ from umbel.models.config_file import (
     shorten,
     size_of,
 )
-from umbel.models.experts_config import mixtral_experts, qwen3_moe_experts
+from umbel.models.family import Family
 from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
 from umbel.models.notes import config_notes, generation_notes
@@ -49,52 +49,6 @@ SILU = ("silu", "swish")
 LAYER_KINDS = {"attention": "full_attention"}  # old names, and what transformers 5 calls them
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """How one `model_type` differs from the others.
-
-    A bias that is None follows the config's `attention_bias` or `mlp_bias`. `window` says when `sliding_window` counts:
-    "never", "always", as `use_sliding_window` "asks", or so for "all" layers. `experts` reads what they are. The others
-    hold where the config has no such key.
-    """
-
-    architecture: str
-    qkv_bias: bool | None
-    o_bias: bool | None
-    mlp_bias: bool | None
-    window: Literal["never", "always", "asks", "all"]
-    qk_norm: bool = False
-    head_dim: int | None = None
-    bos: int | None = None
-    eos: int | None = None
-    window_size: int | None = 4096
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
-    experts: Callable[[Config, int], Experts | None] | None = None
-
-
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family("LlamaForCausalLM", None, None, None, "never", bos=1, eos=2),
-    "mistral": Family("MistralForCausalLM", False, False, False, "always", bos=1, eos=2),
-    "qwen2": Family("Qwen2ForCausalLM", True, False, False, "asks"),
-    "qwen3": Family("Qwen3ForCausalLM", None, None, False, "asks", qk_norm=True, head_dim=128),
-    "mixtral": Family(
-        "MixtralForCausalLM",
-        False,
-        False,
-        False,
-        "always",
-        bos=1,
-        eos=2,
-        window_size=None,
-        rope_theta=1e6,
-        rms_norm_eps=1e-5,
-        experts=mixtral_experts,
-    ),
-    "qwen3_moe": Family("Qwen3MoeForCausalLM", None, None, False, "all", qk_norm=True, experts=qwen3_moe_experts),
-}
 
 
 def resolve_model(name: str) -> Path:
@@ -165,12 +119,11 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
     family, kind = _family(config), str(config["model_type"])
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
     hidden_size = size_of(config, "hidden_size")
-    attention_bias, mlp_bias = flag_of(config, "attention_bias"), flag_of(config, "mlp_bias")
     context = context_of(config)
     vocab_size = size_of(config, "vocab_size")
     own_ends = ids_of(config, "eos_token_id", family.eos)
     known, unknown = _split_ids({*own_ends, *ends}, vocab_size)
-    notes = config_notes(config, kind, context) + rope_notes(config)
+    notes = config_notes(config, kind, family.obeyed, context) + rope_notes(config)
     notes += generation_notes(config, generation, context, own_ends)
     if unknown:
         notes.append(f"eos_token_id {shorten(unknown)} is beyond vocab_size={vocab_size}: it ends no answer")
@@ -184,15 +137,10 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
         head_dim=_head_dim(config, family, hidden_size, n_heads),
         intermediate_size=size_of(config, "intermediate_size"),
         max_positions=context,
-        rms_norm_eps=number_of(config, "rms_norm_eps", family.rms_norm_eps, low=0.0, high=1.0),
+        norm_eps=number_of(config, "rms_norm_eps", family.norm_eps, low=0.0, high=1.0),
         rope_theta=rope_theta(config, family.rope_theta),
-        rope_scaling=rope_scaling(config),
-        qkv_bias=attention_bias if family.qkv_bias is None else family.qkv_bias,
-        o_bias=attention_bias if family.o_bias is None else family.o_bias,
-        mlp_bias=mlp_bias if family.mlp_bias is None else family.mlp_bias,
-        qk_norm=family.qk_norm,
+        layers=_layers(config, family, n_layers),
         tied_embeddings=flag_of(config, "tie_word_embeddings"),
-        sliding_window=_sliding_window(config, family, n_layers),
         dtype=_dtype(config),
         bos_token_id=next(iter(_split_ids(ids_of(config, "bos_token_id", family.bos), vocab_size)[0]), None),
         eos_token_ids=known,
@@ -200,6 +148,11 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
         experts=family.experts(config, n_layers) if family.experts else None,
         notes=tuple(notes),
     )
+
+
+def _layers(config: Config, family: Family, n_layers: int) -> tuple[Layer, ...]:
+    window, rope = _sliding_window(config, family, n_layers), Rope(scaling=rope_scaling(config))
+    return (replace(family.layer(config), window=window, rope=rope),)
 
 
 def _family(config: Config) -> Family:

@@ -14,20 +14,8 @@ OBEYED = frozenset((
     "num_hidden_layers", "num_key_value_heads", "original_max_position_embeddings", "quantization_config",
     "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", "tie_word_embeddings", "torch_dtype", "vocab_size",
 ))  # fmt: skip
-"""Keys of config.json that are read in every family, obeyed in the values that we support and refused in others."""
-
-OBEYED_IN: Mapping[str, frozenset[str]] = {
-    "llama": frozenset(("attention_bias", "mlp_bias")),
-    "mistral": frozenset(("sliding_window",)),
-    "mixtral": frozenset(("num_experts", "num_experts_per_tok", "num_local_experts", "sliding_window")),
-    "qwen2": frozenset(("max_window_layers", "sliding_window", "use_sliding_window")),
-    "qwen3": frozenset(("attention_bias", "max_window_layers", "sliding_window", "use_sliding_window")),
-    "qwen3_moe": frozenset((
-        "attention_bias", "decoder_sparse_step", "mlp_only_layers", "moe_intermediate_size", "norm_topk_prob",
-        "num_experts", "num_experts_per_tok", "num_local_experts", "sliding_window", "use_sliding_window",
-    )),
-}  # fmt: skip
-"""Those that only some families read."""
+"""Keys of config.json that are read in every family, obeyed in the values that we support and refused in others. What
+only some families read stands in their rows (`models/architectures/`)."""
 
 REFUSED: Mapping[str, tuple[object, ...]] = {
     "auto_map": (None, {}, ""),

@@ -1,4 +1,4 @@
-"""The weights of a decoder layer, and the angles of its rotary embedding.
+"""The weights of a decoder layer, as what it computes with.
 
 Layers work on packed rows: one row per token, no batch dimension. `linear/` has their products, `kernels/rows.py` the
 other operations.
@@ -6,68 +6,57 @@ other operations.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from umbel.ir.experts import Experts
-from umbel.ir.spec import ModelSpec, RopeScaling
+from umbel.ir.layer import Layer
+from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.models.block import Block, convert_block
+from umbel.models.heads import Heads
+from umbel.models.norms import NoNorm, RowNorm, Scaled, convert_norm
+from umbel.models.rotary import halves_order, in_order
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: q, k, v are one product, `block` is what follows the attention; norms `[width]`."""
+    """One layer: q, k, v are one product, `heads` what is done to them, `block` is what follows the attention.
 
-    attn_norm: Tensor
+    `attn_norm`, `mlp_norm`: of what attention and block read, `attn_post`, `block_post`: what is done to what they
+    give, None: nothing. In a parallel layer the block reads what the attention reads, or `mlp_norm` of the same rows.
+    """
+
+    attn_norm: RowNorm
     qkv: Linear
+    heads: Heads
     o: Linear
-    mlp_norm: Tensor
+    attn_post: RowNorm | Scaled | None
+    mlp_norm: RowNorm | None
     block: Block
-    q_norm: Tensor | None = None
-    k_norm: Tensor | None = None
+    block_post: RowNorm | Scaled | None
+    is_parallel: bool
 
     @classmethod
-    def of(cls, named: Weights, method: LinearMethod, experts: Experts | None = None) -> LayerWeights:
+    def of(cls, named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer) -> LayerWeights:
         """The layer made from its tensors as a checkpoint has them, named as in `weights.py`."""
+        order, turning = halves_order(layer.rope, spec.head_dim), spec.n_heads + spec.n_kv_heads
+        weight, bias = (in_order(named[n], order, turning) if n in named else None for n in ("qkv", "qkv_bias"))
+        norms = {
+            name: convert_norm(layer.norm, named.get(name), named.get(f"{name}_bias"), spec.norm_eps)
+            for name in layer.norms
+        }
         return cls(
-            attn_norm=named["attn_norm"],
-            qkv=method.convert(named["qkv"], named.get("qkv_bias")),
+            attn_norm=norms.get("attn_norm", NoNorm()),
+            qkv=method.convert(weight, bias),
+            heads=Heads.of(named, spec, layer),
             o=method.convert(named["o"], named.get("o_bias")),
-            mlp_norm=named["mlp_norm"],
-            block=convert_block(named, method, experts),
-            q_norm=named.get("q_norm"),
-            k_norm=named.get("k_norm"),
+            attn_post=_after(norms.get("attn_post_norm"), layer),
+            mlp_norm=norms.get("mlp_norm", None if layer.is_parallel else NoNorm()),
+            block=convert_block(named, method, spec, layer),
+            block_post=_after(norms.get("mlp_post_norm"), layer),
+            is_parallel=layer.is_parallel,
         )
 
 
-def inverse_frequencies(spec: ModelSpec) -> Tensor:
-    """Radians per position of each rotary pair, scaled as the spec says: float32 [head_dim / 2]."""
-    exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
-    frequencies = 1.0 / (spec.rope_theta**exponents)
-    scaling = spec.rope_scaling
-    if scaling is None:
-        return frequencies
-    return frequencies / scaling.factor if scaling.kind == "linear" else _llama3_frequencies(frequencies, scaling)
-
-
-def _llama3_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1: short wavelengths stay, long ones are divided by the factor, those between are interpolated."""
-    low, high, context = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_position
-    if low is None or high is None or context is None:
-        raise ValueError(f"llama3 rope scaling without its bounds: {scaling}")
-    wavelengths = 2 * math.pi / frequencies
-    scaled = torch.where(wavelengths > context / low, frequencies / scaling.factor, frequencies)
-    smooth = (context / wavelengths - low) / (high - low)
-    between = (1 - smooth) * scaled / scaling.factor + smooth * scaled
-    is_between = ~(wavelengths < context / high) & ~(wavelengths > context / low)
-    return torch.where(is_between, between, scaled)
-
-
-def rotary_angles(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each row's rotary angles, computed in float32: two of [rows, 1, head_dim / 2]."""
-    angles = positions.to(torch.float32)[:, None, None] * frequencies
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+def _after(norm: RowNorm | None, layer: Layer) -> RowNorm | Scaled | None:
+    """What is done to what attention or block give before it is added."""
+    return norm if layer.residual_scale == 1.0 else Scaled(norm or NoNorm(), layer.residual_scale)

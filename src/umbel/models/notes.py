@@ -13,7 +13,6 @@ from umbel.models.known_keys import (
     NAMED_LENGTH,
     NAMED_SAMPLING,
     OBEYED,
-    OBEYED_IN,
     REFUSED,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN,
@@ -25,9 +24,10 @@ GENERATION_LISTS = (GENERATION_OBEYED, NAMED_GREEDY, NAMED_SAMPLING, NAMED_LENGT
 SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
 
 
-def config_notes(config: Config, kind: str, context: int) -> list[str]:
-    """One note with the keys of config.json that models of this kind do not use; none where all are used."""
-    known = OBEYED | OBEYED_IN[kind] | REFUSED.keys() | WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(kind, frozenset())
+def config_notes(config: Config, kind: str, obeyed: Collection[str], context: int) -> list[str]:
+    """One note with the keys of config.json that models of this kind do not use; none where all are used. `obeyed`:
+    those that they read beside what all do."""
+    known = OBEYED.union(obeyed) | REFUSED.keys() | WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(kind, frozenset())
     old_style = NAMED_GREEDY.keys() | NAMED_SAMPLING.keys() | NAMED_LENGTH.keys()  # see generation_notes
     spare = {
         key: value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umbel.errors import ModelError
-from umbel.ir.spec import RopeScaling
+from umbel.ir.layer import RopeScaling
 from umbel.models.config_file import LIMITS, Config, number_of, shorten, size_of
 from umbel.models.known_keys import ROPE_KEYS
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from umbel.errors import UsageError
-from umbel.ir.architecture import Matmul, layer_matmuls
+from umbel.ir.architecture import Matmul, layer_matmuls, layer_norms
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight
 from umbel.linear.base import LinearMethod, Weights
@@ -40,6 +40,8 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
     for name, size in (*parts.items(), ("the width of experts", experts.width if experts else 0)):
         if size % count:
             raise UsageError(f"tensor_parallel_size={count}: {name} is {size}, which it must divide")
+    if count > 1 and any(layer.head_norm and layer.head_norm.over == "all" for layer in spec.layers):
+        raise UsageError(f"tensor_parallel_size={count}: norms over all heads of a row cannot be cut: leave it out")
     form = spec.quantization
     for name, inputs in (("o", spec.n_heads * spec.head_dim), ("down", spec.intermediate_size)):
         if form and not form.act_order and inputs // count % form.group_of(inputs):
@@ -59,6 +61,9 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
         self._products = {
             f"layers.{layer}.{m.name}": m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)
         }
+        self._cut_norms = {
+            f"layers.{layer}.{n.name}" for layer in range(spec.n_layers) for n in layer_norms(spec, layer) if n.is_cut
+        }
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -68,6 +73,8 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
         weight, product = self.weights[name], self._products.get(name.removesuffix("_bias"))
+        if name in self._cut_norms and isinstance(weight, Tensor):
+            return self._part(weight, 0)
         if product is None:
             return weight
         if isinstance(weight, Int4Weight):

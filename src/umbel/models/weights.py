@@ -1,9 +1,9 @@
 """Brings a model's tensors into memory under the engine's own names, checked before use.
 
-Names: `embed`, `norm`, `head`, and per layer `layers.<i>.` + `attn_norm qkv o mlp_norm gate_up down`, with `qkv_bias
-o_bias gate_up_bias down_bias q_norm k_norm` where the family has them, and in place of `gate_up down` in layers with
-experts `router experts_gate_up experts_down`. Query, key and value, and gate and up, are
-stacked once here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
+Names: `embed`, `norm`, `head`, maybe `positions` and `head_bias`, and per layer `layers.<i>.` + `qkv o gate_up down`
+(`up down` without a gate; `router experts_gate_up experts_down` with experts), the norms of `ir/layer.py`, and `q_norm
+k_norm`, each with its `_bias` where the family has it. Query, key and value, and gate and up, are stacked once here so
+that each is one matrix product. A tied `head` is `embed` itself and has no entry.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from umbel.cost.machine import choose_dtype, processor_dtypes
 from umbel.errors import ModelError
-from umbel.ir.architecture import layer_matmuls, layer_norms
+from umbel.ir.architecture import layer_matmuls, layer_norms, learned
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
-from umbel.models.checkpoint import EMBEDDING, HEAD
+from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import shorten
 from umbel.models.moe import stored_names
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
@@ -32,19 +31,6 @@ from umbel.models.sources.find import source_at
 from umbel.models.tensor_file import DTYPES
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STORED: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-})  # fmt: skip
-NORMS: Mapping[str, str] = MappingProxyType({
-    "attn_norm": "input_layernorm",
-    "q_norm": "self_attn.q_norm",
-    "k_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-})  # fmt: skip
-"""What a checkpoint calls a layer's products and norms, relative to the layer; experts are in `moe.py`."""
 HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
 """Buffers that old checkpoints carry along; they follow from the config."""
 
@@ -57,17 +43,20 @@ def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> t
 
 def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     """For each of our tensors, the checkpoint's tensors that it stacks (along the first axis), with their shapes."""
-    hidden, vocab = spec.hidden_size, spec.vocab_size
-    found: dict[str, tuple[Part, ...]] = {
-        "embed": (Part(EMBEDDING, (vocab, hidden)),),
-        "norm": (Part("model.norm.weight", (hidden,)),),
-    }
+    hidden, vocab, stored = spec.hidden_size, spec.vocab_size, FAMILIES[spec.family].stored
+    found = _of_vectors(stored.norm, {name: hidden for name in learned(spec.layers[-1].norm, "norm")})
+    found["embed"] = (Part(f"{stored.embed}.weight", (vocab, hidden)),)
+    if spec.edges.position_offset is not None:
+        count = spec.max_positions + spec.edges.position_offset
+        found["positions"] = (Part(f"{stored.positions}.weight", (count, hidden)),)
     if not spec.tied_embeddings:
-        found["head"] = (Part(HEAD, (vocab, hidden)),)
+        found["head"] = (Part(f"{stored.head}.weight", (vocab, hidden)),)
+    if spec.edges.head_bias:
+        found["head_bias"] = (Part(f"{stored.head}.bias", (vocab,)),)
     for layer in range(spec.n_layers):
+        prefix = stored.layer.format(layer)
         for name, parts in _layer_layout(spec, layer).items():
-            stored = tuple(Part(f"model.layers.{layer}.{part.name}", part.shape) for part in parts)
-            found[f"layers.{layer}.{name}"] = stored
+            found[f"layers.{layer}.{name}"] = tuple(Part(f"{prefix}{part.name}", part.shape) for part in parts)
     return found
 
 
@@ -85,7 +74,7 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
         self._tensors = source_at(directory).tensors(spec)
         self._stored = self._tensors.entries
-        self._expected = _as_stored(layout(spec), self._stored)
+        self._expected = _as_stored(layout(spec), self._stored, _head_of(spec))
         _check_tensors(directory, self._expected, self._stored, spec)
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
@@ -169,22 +158,38 @@ def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weigh
 
 def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
-    names = dict(STORED) | (stored_names(spec.family, spec.experts.count) if spec.experts else {})
+    stored = FAMILIES[spec.family].stored
+    names = dict(stored.products) | (stored_names(spec.family, spec.experts.count) if spec.experts else {})
     found: dict[str, tuple[Part, ...]] = {}
     for m in layer_matmuls(spec, layer):
         each = list(zip(names[m.name], m.parts * m.experts, strict=True))
         found[m.name] = tuple(Part(f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)
         if m.has_bias:
             found[f"{m.name}_bias"] = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
-    return found | {name: (Part(f"{NORMS[name]}.weight", (width,)),) for name, width in layer_norms(spec).items()}
+    for norm in layer_norms(spec, layer):
+        found |= _of_vectors(stored.norms[norm.name.removesuffix("_bias")], {norm.name: norm.width})
+    return found
 
 
-def _as_stored(expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object]) -> dict[str, tuple[Part, ...]]:
+def _of_vectors(stored: str, widths: Mapping[str, int]) -> dict[str, tuple[Part, ...]]:
+    """Weight and bias of a norm that a checkpoint calls `stored`."""
+    kinds = {name: "bias" if name.endswith("_bias") else "weight" for name in widths}
+    return {name: (Part(f"{stored}.{kinds[name]}", (width,)),) for name, width in widths.items()}
+
+
+def _as_stored(
+    expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object], head: str
+) -> dict[str, tuple[Part, ...]]:
     """The layout, with `embed` taken from the head where a tied checkpoint stores only that one."""
     (embed,) = expected["embed"]
-    if "head" in expected or embed.name in stored or HEAD not in stored:
+    if "head" in expected or embed.name in stored or head not in stored:
         return expected
-    return expected | {"embed": (Part(HEAD, embed.shape),)}
+    return expected | {"embed": (Part(head, embed.shape),)}
+
+
+def _head_of(spec: ModelSpec) -> str:
+    """What a checkpoint calls the output head."""
+    return f"{FAMILIES[spec.family].stored.head}.weight"
 
 
 def _check_tensors(
@@ -203,7 +208,7 @@ def _check_tensors(
             )
         if found is not None and found.dtype not in part.dtypes:
             raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(part.dtypes)} can be read")
-    spare = {HEAD} if spec.tied_embeddings else set()
+    spare = {_head_of(spec)} if spec.tied_embeddings else set()
     unexpected = [name for name in stored if name not in every and name not in spare and not HARMLESS.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")

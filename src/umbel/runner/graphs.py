@@ -135,7 +135,8 @@ class DecodeGraphs:
         """Everything from token ids to logits, in the memory of one form."""
         tokens = torch.where(memory.tokens < 0, memory.before[(-1 - memory.tokens).clamp_min(0)], memory.tokens)
         self.attention.use(memory.works, memory.writes)
-        hidden = self.decoder.forward(self.decoder.embed(tokens), self.decoder.batch(memory.positions), self.attention)
+        hidden = self.decoder.embed(tokens, memory.positions)
+        hidden = self.decoder.forward(hidden, self.decoder.batch(memory.positions), self.attention)
         out = self._logits[: len(tokens)]
         logits = self.decoder.logits(hidden, out)
         return out if logits.data_ptr() == out.data_ptr() else out.copy_(logits)

@@ -49,7 +49,7 @@ class TorchRunner:
         tokens, positions, wanted = upload(self.device, step.tokens, step.positions, np.concatenate([rows, scored]))
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
-        hidden = spans.lap("embedding", self.decoder.embed(tokens))
+        hidden = spans.lap("embedding", self.decoder.embed(tokens, positions))
         hidden = self.decoder.forward(hidden, self.decoder.batch(positions, wanted, spans), self.attention)
         logits = spans.lap("head", self.decoder.logits(hidden[: len(rows)], self._logits_memory(len(rows))))
         draws = spans.lap("sampling", draw_samples(logits, row_of, step.sampling))

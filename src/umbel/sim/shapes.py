@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from umbel.ir.layer import HeadNorm, Layer
 from umbel.ir.spec import ModelSpec
 
 
@@ -20,7 +21,7 @@ def _llama(vocab: int, hidden: int, layers: int, heads: tuple[int, int, int], ff
         head_dim=head_dim,
         intermediate_size=ffn,
         max_positions=131072,
-        rms_norm_eps=1e-5,
+        norm_eps=1e-5,
         rope_theta=5e5,
         tied_embeddings=tied,
         dtype="bfloat16",
@@ -39,9 +40,9 @@ def _qwen2(vocab: int, hidden: int, layers: int, heads: tuple[int, int, int], ff
         head_dim=head_dim,
         intermediate_size=ffn,
         max_positions=32768,
-        rms_norm_eps=1e-6,
+        norm_eps=1e-6,
         rope_theta=1e6,
-        qkv_bias=True,
+        layers=(Layer(qkv_bias=True),),
         tied_embeddings=tied,
         dtype="bfloat16",
     )
@@ -58,9 +59,9 @@ def _qwen3(hidden: int, layers: int, heads: int, ffn: int, *, tied: bool) -> Mod
         head_dim=128,
         intermediate_size=ffn,
         max_positions=40960,
-        rms_norm_eps=1e-6,
+        norm_eps=1e-6,
         rope_theta=1e6,
-        qk_norm=True,
+        layers=(Layer(head_norm=HeadNorm()),),
         tied_embeddings=tied,
         dtype="bfloat16",
     )

@@ -1,0 +1,41 @@
+"""What checkpoints call a model's tensors, and how they lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "up": ("mlp.up_proj",),
+    "down": ("mlp.down_proj",),
+})  # fmt: skip
+NORMS: Mapping[str, str] = MappingProxyType({
+    "attn_norm": "input_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "mlp_norm": "post_attention_layernorm",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Names in a checkpoint, without ".weight" or ".bias".
+
+    `products`: the tensors of a layer that each of ours stacks; experts are in `moe.py`. `norms`: those of a layer.
+    `layer`: what stands before both, "{}" is its number.
+    """
+
+    products: Mapping[str, tuple[str, ...]]
+    norms: Mapping[str, str]
+    embed: str = "model.embed_tokens"
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    positions: str = ""
+    layer: str = "model.layers.{}."
+
+
+AS_LLAMA = Stored(PRODUCTS, NORMS)
