@@ -19,7 +19,7 @@ from umbel.models.rotary import Angles, halves_order
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class LayerHeads:
     """Norms and rotation of `n_q` query and `n_k` key heads of `dim` numbers.
 
     `fused`: weights of norms that one kernel applies with the rotation. `norms`: other ones of queries and keys, of
@@ -36,7 +36,7 @@ class Heads:
     is_rotated: bool = False
 
     @classmethod
-    def of(cls, named: Weights, spec: ModelSpec, layer: Layer) -> Heads:
+    def of(cls, named: Weights, spec: ModelSpec, layer: Layer) -> LayerHeads:
         """Those of a layer from its tensors, named as in `weights.py`."""
         sizes, own = (spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.norm_eps), layer.head_norm
         if own is None:

@@ -12,7 +12,7 @@ from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.models.block import Block, convert_block
-from umbel.models.heads import Heads
+from umbel.models.heads import LayerHeads
 from umbel.models.norms import NoNorm, RowNorm, Scaled, convert_norm
 from umbel.models.rotary import halves_order, in_order
 
@@ -27,7 +27,7 @@ class LayerWeights:
 
     attn_norm: RowNorm
     qkv: Linear
-    heads: Heads
+    heads: LayerHeads
     o: Linear
     attn_post: RowNorm | Scaled | None
     mlp_norm: RowNorm | None
@@ -47,7 +47,7 @@ class LayerWeights:
         return cls(
             attn_norm=norms.get("attn_norm", NoNorm()),
             qkv=method.convert(weight, bias),
-            heads=Heads.of(named, spec, layer),
+            heads=LayerHeads.of(named, spec, layer),
             o=method.convert(named["o"], named.get("o_bias")),
             attn_post=_after(norms.get("attn_post_norm"), layer),
             mlp_norm=norms.get("mlp_norm", None if layer.is_parallel else NoNorm()),
