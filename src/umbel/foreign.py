@@ -14,7 +14,6 @@ _OURS = re.compile(r"\{(\w+)\}")
 _DERIVED = "rows start when the memory they will need is there, and a step takes as many as it has room for"
 _POOL = "the KV pool is what the plan derives of the free memory; {kv_tokens} sets its size"
 _CONTEXT = "the context is the model's own, and costs nothing while it is unused; {max_tokens} limits answers"
-_PENALTY = "penalties are not applied yet; a row that asks for one is refused by name"
 _NO_CODE = "code that comes with a model is never run"
 _SHARED = "prompts that begin alike are always computed once; {prefix} none turns it off"
 _FILE_SAYS = "the input says it: each OpenAI batch line has its url"
@@ -62,9 +61,6 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "pipeline_parallel_size": "{tensor_parallel_size} cuts each layer; {data_parallel_size} takes replicas",
         "enable_lora": "adapters are not supported yet: merge them into the weights",
         "lora_modules": "adapters are not supported yet: merge them into the weights",
-        "presence_penalty": _PENALTY,
-        "frequency_penalty": _PENALTY,
-        "repetition_penalty": _PENALTY,
         "best_of": "{n} gives so many answers a row",
         "top_logprobs": "{logprobs} K gives the K most likely tokens of each place",
         "echo": "{prompt_logprobs} K scores the prompt; OpenAI completions may have echo in their body",

@@ -37,6 +37,8 @@ from umbel.text.tokenizer import Tokenizer
 TOY = "alternating"
 EACH = pytest.mark.parametrize("name", dict.fromkeys([*registry.names("watcher"), TOY]))
 TOKENIZER = Tokenizer.load(resolve_model("demo"))
+PAIRS = [TOKENIZER.decode([first, last]) for first in (5, 33, 68, 90) for last in range(9, 300, 5)]
+WORDS = tuple(word for word in PAIRS if word.strip())
 DEFAULTS = Defaults(eos=(1,), width=300)
 
 
@@ -49,7 +51,10 @@ def toys(tmp_path: Path) -> Iterator[None]:
 
 
 def test_other_packages_come_last() -> None:
-    assert registry.names("watcher") == ("min-tokens", "endings", "stop-strings", "logprobs", TOY)
+    assert registry.names("watcher") == (
+        *("min-tokens", "allowed-tokens", "bad-words", "endings", "stop-strings"),
+        *("logit-bias", "penalties", "logprobs", TOY),
+    )
 
 
 def rows_of(seed: int, count: int = 40) -> tuple[list[SamplingParams], list[list[int]]]:
@@ -67,6 +72,11 @@ def rows_of(seed: int, count: int = 40) -> tuple[list[SamplingParams], list[list
             min_tokens=rng.choice((0, 0, 7)),
             logprobs=rng.choice((None, 0, 1)),
             include_stop_str_in_output=rng.choice((True, False)),
+            logit_bias=rng.choice(({}, {ids[3]: 4.0, 9: -100.0})),
+            presence_penalty=rng.choice((0.0, 0.0, 0.5)),
+            repetition_penalty=rng.choice((1.0, 1.0, 1.3)),
+            allowed_token_ids=rng.choice((None, None, tuple(range(0, 300, 3)))),
+            bad_words=rng.choice(((), WORDS)),
         )
         for ids, text in zip(answers, texts, strict=True)
     ]

@@ -98,9 +98,9 @@ def test_logprobs_by_dialect() -> None:
 
 def test_what_the_engine_does_not_do_is_refused_after_its_range_is_checked() -> None:
     assert code({"presence_penalty": 3}) == ("invalid_value", "presence_penalty")
-    assert code({"presence_penalty": 1}) == ("unsupported_parameter", "presence_penalty")
+    assert code({"length_penalty": 2}) == ("unsupported_parameter", "length_penalty")
     assert code({"logit_bias": {"9": 101}}) == ("invalid_value", "logit_bias[9]")
-    assert code({"logit_bias": {"9": 1}}) == ("unsupported_parameter", "logit_bias")
+    assert code({"logit_bias": {"9": 1, "09": 2}}) == ("invalid_value", "logit_bias")
     assert code({"prompt_logprobs": -1}) == ("invalid_value", "prompt_logprobs")
     assert code({"echo": True}, PLAIN) == ("unsupported_parameter", "echo")
     assert code({"stream": True}) == ("unsupported_parameter", "stream")
@@ -182,7 +182,10 @@ def test_vllms_defaults_are_taken() -> None:
     assert SamplingParams.from_optional(**{**VLLMS, "temperature": None, "n": 2, "best_of": 2}) == SamplingParams(
         n=2, max_tokens=16
     )
-    assert SamplingParams(output_kind="FINAL_ONLY", bad_words=(), logit_bias={}, allowed_token_ids=[]) == DEFAULTS
+    assert SamplingParams(output_kind="FINAL_ONLY", bad_words=(), logit_bias={}) == DEFAULTS
+    assert SamplingParams(logit_bias={5: 1, "3": -2.5}, bad_words=["a", "b", "a"]) == SamplingParams(
+        logit_bias=((3, -2.5), (5, 1.0)), bad_words=("a", "b")
+    )
 
 
 @pytest.mark.parametrize("name", sorted(neutral.CHECKS))
@@ -204,8 +207,8 @@ def code_of(fields: dict[str, Any]) -> SamplingParams:
 
 def test_what_asks_for_something_is_refused_by_name() -> None:
     for name, value in (
-        *(("presence_penalty", 0.5), ("structured_outputs", object()), ("logit_bias", {5: 1.0}), ("bad_words", ["a"])),
-        *(("guided_decoding", object()), ("output_kind", "DELTA"), ("allowed_token_ids", (1, 2)), ("best_of", 2)),
+        *(("structured_outputs", object()), ("logprob_token_ids", [3]), ("length_penalty", 2.0)),
+        *(("guided_decoding", object()), ("output_kind", "DELTA"), ("best_of", 2)),
     ):
         with pytest.raises(InvalidRequest) as caught:
             SamplingParams(**{name: value})

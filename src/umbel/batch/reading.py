@@ -14,6 +14,7 @@ from umbel.config import readable
 from umbel.errors import InvalidRequest, ModelError, UsageError
 from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
+from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
@@ -54,6 +55,15 @@ class LateTokenizer:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.skip_special_tokens and len(self._stops) < MAX_STOPS:
             self._stops.update(params.stop)
+
+    def check_bad_words(self, words: tuple[str, ...], width: int) -> None:
+        """Raise InvalidRequest for bad words that are no tokens of the model, as far as there is a tokenizer; a shape
+        has none, and writes nothing."""
+        if self._directory is None:
+            return
+        if not self._exists:
+            raise InvalidRequest("unsupported_parameter", NO_WORDS, "bad_words")
+        self._loaded.word_runs.check(words, width)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""

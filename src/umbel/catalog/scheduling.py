@@ -89,8 +89,12 @@ SCHEDULING: tuple[Technique, ...] = (
     ),
     # The first ones see the tokens of a step first.
     Technique("watcher", "min-tokens", True, "umbel.engine.watch.min_tokens:MinTokens", by="always"),
+    Technique("watcher", "allowed-tokens", True, "umbel.engine.watch.allowed_tokens:AllowedTokens", by="always"),
+    Technique("watcher", "bad-words", True, "umbel.engine.watch.bad_words:BadWords", by="always"),
     Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", by="always"),
     Technique("watcher", "stop-strings", True, "umbel.engine.watch.stop_strings:StopStrings", by="always"),
+    Technique("watcher", "logit-bias", True, "umbel.engine.watch.logit_changes:LogitBias", by="always"),
+    Technique("watcher", "penalties", True, "umbel.engine.watch.logit_changes:Penalties", by="always"),
     Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", by="always"),
     Technique(
         "parallel",

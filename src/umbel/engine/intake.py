@@ -14,7 +14,7 @@ from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.chat import CHAT_FIELDS, Chat, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
+from umbel.ir.limits import NO_WORDS, check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
@@ -53,6 +53,7 @@ class Intake:
     def __init__(self, model: TokenizedModel):
         self.model = model
         self.first_key = 0
+        self._checked: SamplingParams | None = None  # whose tokens were looked at last: prompts share what they ask for
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -139,10 +140,20 @@ class Intake:
     def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
         check_prompt_ids(ids)
         check_token_ids(ids, self.model.spec.vocab_size)
-        check_token_ids(params.stop_token_ids, self.model.spec.vocab_size, "stop_token_ids")
+        self._check_tokens(params)
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         check_room(len(ids), params.min_tokens, self.model.spec.max_positions, params.max_tokens)
+
+    def _check_tokens(self, params: SamplingParams) -> None:
+        """Raise InvalidRequest for tokens, or words, that the model has not."""
+        if params.names_tokens and params is not self._checked:
+            params.check_ids(self.model.spec.vocab_size)
+            if params.bad_words and self.model.tokenizer is None:
+                refuse("unsupported_parameter", "bad_words", NO_WORDS)
+            if params.bad_words:
+                self.tokenizer.word_runs.check(params.bad_words, self.model.spec.vocab_size)
+            self._checked = params
 
 
 @dataclass(frozen=True, slots=True)

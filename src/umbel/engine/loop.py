@@ -57,7 +57,7 @@ class Loop:
         self.scheduler = scheduler
         self.runner = runner
         self.defaults = defaults or Defaults()
-        around = Surroundings(scheduler.requests, tokenizer, self.defaults.width)
+        around = Surroundings(scheduler.requests, tokenizer, self.defaults.width, ahead=runner.ahead > 0)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
         self.rows = Rows(scheduler.requests, tokenizer, scheduler.kv.scored)
         self.meter = meter or Meter()
@@ -220,9 +220,11 @@ class Loop:
     def _start(self, step: Step) -> Flight:
         """The step is given to the runner, and the scheduler goes on as if it were done."""
         drawing = self.scheduler.advance()
-        masks = self.watchers.masks(drawing)
+        masks, changes = self.watchers.masks(drawing), self.watchers.changes(drawing)
         if masks is not None:
             step = replace(step, sampling=replace(step.sampling, mask=masks.mask, masks=masks.masks))
+        if changes is not None:
+            step = replace(step, sampling=replace(step.sampling, changes=changes))
         self.spans.lap("scheduling", None)
         return Flight(step, drawing, masks, self.runner.start(step))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from umbel.ir.chat import CHAT_FIELDS
-from umbel.ir.limits import MAX_LOGPROBS, check_bool, check_int, check_token_ids, refuse, shown
+from umbel.ir.limits import MAX_LOGPROBS, check_bool, check_int, refuse, shown
 from umbel.ir.neutral import CHECKS, REFUSED, unsupported
 from umbel.ir.params import SamplingParams
 
@@ -74,8 +74,8 @@ def params_from_body(
     if isinstance(given.get("stop"), list):
         given["stop"] = tuple(given["stop"])
     params = replace(defaults, **given)
-    if width is not None and params.stop_token_ids:
-        check_token_ids(params.stop_token_ids, width, "stop_token_ids")
+    if width is not None and params.names_tokens:
+        params.check_ids(width)
     for name in (CHECKS.keys() & body.keys()) - dialect.own:
         if body[name] is not None:
             CHECKS[name](name, body[name], params.n, width)
@@ -135,12 +135,7 @@ def _echo(body: Mapping[str, Any], dialect: Dialect) -> bool:
 
 KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
 EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS
-SAMPLING_COLUMNS = SAMPLING_FIELDS | frozenset(
-    (
-        *("max_completion_tokens", "top_logprobs", "presence_penalty", "frequency_penalty", "repetition_penalty"),
-        *("length_penalty", "best_of", "logit_bias", "bad_words", "allowed_token_ids"),
-    )
-)
+SAMPLING_COLUMNS = SAMPLING_FIELDS | {"max_completion_tokens", "top_logprobs", "length_penalty", "best_of"}
 """Columns that are read beside those of a prompt template; the other fields' names are common names of data."""
 OFTEN_MEANT = EFFECTIVE_FIELDS - REFUSED
 """Fields that a name that nothing reads may be a slip for."""

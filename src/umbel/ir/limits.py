@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,10 +20,14 @@ SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
 MAX_TEMPERATURE = 100.0
 MAX_REPETITION_PENALTY = 100.0
 MAX_LOGIT_BIAS = 100.0
+MAX_LOGIT_BIASES = 2**16
+MAX_BAD_WORDS = 1_000
+MAX_ALLOWED_IDS = 2**20
 MAX_CUSTOM_ID_CHARS = 512
 MAX_LINE_BYTES = 16 * 2**20
 MAX_DEPTH = 128
 """Of lists and objects within one another in a row."""
+NO_WORDS = "bad_words need a tokenizer; a logit_bias of -100 or allowed_token_ids need none"
 CHARS_PER_POSITION = 1_024
 """No vocabulary in use has a token of more than about 128 characters; what is far beyond is not tokenised at all."""
 MIN_MAX_CHARS = 2**20
@@ -95,6 +99,48 @@ def check_stop(value: object) -> tuple[str, ...]:
         if not entry or len(entry) > MAX_STOP_CHARS:
             refuse("invalid_value", "stop", f"stop entry {shown(entry)}: must have 1 to {MAX_STOP_CHARS:,} characters")
     return tuple(value)
+
+
+def check_logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+    """The biases as pairs, by ascending token id: given as an object of biases by id, or as the pairs."""
+    if isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        value = dict(value)
+    if not isinstance(value, Mapping):
+        refuse("invalid_type", "logit_bias", f"logit_bias={shown(value)}: must be an object of token id to bias")
+    if len(value) > MAX_LOGIT_BIASES:
+        refuse("invalid_value", "logit_bias", f"logit_bias has {len(value):,} entries: at most {MAX_LOGIT_BIASES:,}")
+    found: dict[int, float] = {}
+    for key, bias in value.items():
+        digits = str(key) if isinstance(key, (int, np.integer)) and not isinstance(key, bool) else key
+        if not (isinstance(digits, str) and digits.isascii() and digits.isdigit() and len(digits) <= 10):
+            refuse("invalid_value", "logit_bias", f"logit_bias key {shown(key)}: must be a token id")
+        number = check_number(f"logit_bias[{key}]", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
+        if found.setdefault(int(digits), number) != number:
+            refuse("invalid_value", "logit_bias", f"logit_bias has token {int(digits)} twice, with different biases")
+    return tuple(sorted(found.items()))
+
+
+def check_bad_words(value: object) -> tuple[str, ...]:
+    """The texts that must not be completed; none of them empty, each once."""
+    if not isinstance(value, (list, tuple)):
+        refuse("invalid_type", "bad_words", f"bad_words={shown(value)}: must be a list of strings")
+    if len(value) > MAX_BAD_WORDS:
+        refuse("invalid_value", "bad_words", f"bad_words has {len(value):,} entries: at most {MAX_BAD_WORDS:,}")
+    for entry in value:
+        if not isinstance(entry, str):
+            refuse("invalid_type", "bad_words", f"bad_words entry {shown(entry)}: must be a string")
+        if not entry.strip() or len(entry) > MAX_STOP_CHARS:
+            wanted = f"must have 1 to {MAX_STOP_CHARS:,} characters, not only blanks"
+            refuse("invalid_value", "bad_words", f"bad_words entry {shown(entry)}: {wanted}")
+    return tuple(dict.fromkeys(value))
+
+
+def check_allowed_ids(value: object) -> tuple[int, ...]:
+    """The tokens that alone may be drawn: one at least."""
+    ids = check_id_list("allowed_token_ids", value, MAX_ALLOWED_IDS)
+    if not ids:
+        refuse("invalid_value", "allowed_token_ids", "allowed_token_ids=[]: no token could be drawn; remove the field")
+    return ids
 
 
 def check_id_list(param: str, value: object, cap: int) -> tuple[int, ...]:

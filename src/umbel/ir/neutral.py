@@ -11,9 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from umbel.errors import nearest
 from umbel.ir.limits import (
-    MAX_LOGIT_BIAS,
     MAX_N,
-    MAX_REPETITION_PENALTY,
     check_id_list,
     check_int,
     check_number,
@@ -41,9 +39,9 @@ def _only(*neutral: object) -> Check:
     return check
 
 
-def _penalty(low: float, high: float, neutral: float, *, above_low: bool = False) -> Check:
+def _number(low: float, high: float, neutral: float) -> Check:
     def check(name: str, value: Any, n: int, width: int | None) -> None:
-        if check_number(name, value, low, high, above_low=above_low) != neutral:
+        if check_number(name, value, low, high) != neutral:
             unsupported(name, value)
 
     return check
@@ -55,31 +53,6 @@ def _best_of(name: str, value: Any, n: int, width: int | None) -> None:
         refuse("invalid_value", name, f"best_of={value}: must be at least n={n}")
     if value > n:
         unsupported(name, value, f"choosing the best of more samples than n={n} is not supported")
-
-
-def _logit_bias(name: str, value: Any, n: int, width: int | None) -> None:
-    if not isinstance(value, dict):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object of token id to bias")
-    for key, bias in value.items():
-        digits = str(key) if type(key) is int else key  # as Python has them, where JSON has texts
-        if not (isinstance(digits, str) and digits.isascii() and digits.isdigit() and len(digits) <= 10):
-            refuse("invalid_value", name, f"{name} key {shown(key)}: must be a token id")
-        if width is not None:
-            check_token_ids([int(key)], width, name)
-        check_number(f"{name}[{key}]", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
-    if value:
-        unsupported(name, value)
-
-
-def _bad_words(name: str, value: Any, n: int, width: int | None) -> None:
-    if not isinstance(value, list):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of strings")
-    if any(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        _ids(name, value, n, width)
-    if not all(isinstance(v, str) for v in value):
-        refuse("invalid_type", name, f"{name}: every entry must be a string")
-    if value:
-        unsupported(name, value)
 
 
 def _ids(name: str, value: Any, n: int, width: int | None) -> None:
@@ -127,14 +100,8 @@ REFUSED = frozenset(_NO_SUCH.split())
 _NOTHING: tuple[object, ...] = ([], {}, "", False)
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
-        "presence_penalty": _penalty(-2.0, 2.0, 0.0),
-        "frequency_penalty": _penalty(-2.0, 2.0, 0.0),
-        "repetition_penalty": _penalty(0.0, MAX_REPETITION_PENALTY, 1.0, above_low=True),
-        "length_penalty": _penalty(-100.0, 100.0, 1.0),
+        "length_penalty": _number(-100.0, 100.0, 1.0),
         "best_of": _best_of,
-        "logit_bias": _logit_bias,
-        "bad_words": _bad_words,
-        "allowed_token_ids": _ids,
         "logprob_token_ids": _ids,
         "tools": _tools,
         "functions": _only([]),

@@ -19,8 +19,11 @@ class SamplingParams:
     exists is a value the engine can run. `top_k` 0 and -1 both mean all tokens; `stop` may be given as one string;
     `logprobs` k asks for the chosen token and the k most likely ones, `prompt_logprobs` k for the same of the prompt's
     tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
+    `logit_bias` is given as an object of biases by token id. `bad_words` are never completed, with or without a blank
+    in front; `allowed_token_ids` are the only tokens that may be drawn. The repetition penalty counts prompt and
+    answer, the other two the answer alone. Log-probabilities are the model's own: none of these changes them.
 
-    Fields of vLLM that are not obeyed here (`presence_penalty`, `structured_outputs` ...) are taken with the value that
+    Fields of vLLM that are not obeyed here (`structured_outputs`, `best_of` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
     """
 
@@ -40,6 +43,12 @@ class SamplingParams:
     logprob_start_len: int = 0
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         put = self._put
@@ -53,6 +62,14 @@ class SamplingParams:
         put("min_p", check_number("min_p", self.min_p, 0.0, 1.0))
         if self.seed is not None:
             put("seed", check_int("seed", self.seed, limits.SEED_MIN, limits.SEED_MAX))
+        put("presence_penalty", check_number("presence_penalty", self.presence_penalty, -2.0, 2.0))
+        put("frequency_penalty", check_number("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
+        name, most = "repetition_penalty", limits.MAX_REPETITION_PENALTY
+        put(name, check_number(name, self.repetition_penalty, 0.0, most, above_low=True))
+        put("logit_bias", limits.check_logit_bias(self.logit_bias))
+        put("bad_words", limits.check_bad_words(self.bad_words))
+        if self.allowed_token_ids is not None:
+            put("allowed_token_ids", limits.check_allowed_ids(self.allowed_token_ids))
         put("stop", limits.check_stop(self.stop))
         put("stop_token_ids", limits.check_id_list("stop_token_ids", self.stop_token_ids, limits.MAX_STOP_TOKEN_IDS))
         for name in ("logprobs", "prompt_logprobs"):
@@ -71,6 +88,25 @@ class SamplingParams:
     def clone(self, **changes: Any) -> SamplingParams:
         """The same parameters with some changed. Raises InvalidRequest."""
         return replace(self, **changes)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether what may be drawn depends on the tokens that are there."""
+        return (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0.0, 0.0, 1.0)
+
+    @property
+    def names_tokens(self) -> bool:
+        """Whether any field has token ids, or texts to make some of, which `check_ids` has to see."""
+        return bool(self.stop_token_ids or self.logit_bias or self.bad_words or self.allowed_token_ids)
+
+    def check_ids(self, width: int) -> None:
+        """Raise InvalidRequest for a token id beyond a vocabulary of so many tokens."""
+        limits.check_token_ids(self.stop_token_ids, width, "stop_token_ids")
+        limits.check_token_ids(self.allowed_token_ids or (), width, "allowed_token_ids")
+        for token, _ in self.logit_bias:
+            if token >= width:
+                last = f"this model's token ids are from 0 to {width - 1}"
+                refuse("invalid_token_id", "logit_bias", f"logit_bias key {token}: {last}")
 
     def _check_lengths(self) -> None:
         if self.max_tokens is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores, TokenScores
 
 Ints = NDArray[np.int64]
@@ -34,6 +35,7 @@ class Sampling:
     `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only).
     `mask`: the row of `masks` that says which tokens may be drawn, -1 where any may. `masks` (uint32
     `[masks, ceil(vocab / 32)]`, as in ir/token_masks.py) has a bit for each token. Both are None where no draw has one.
+    `changes`: of the logits of some draws; None: of none.
     """
 
     at: Ints
@@ -48,6 +50,7 @@ class Sampling:
     logprobs: Ints
     mask: Ints | None = None
     masks: NDArray[np.uint32] | None = None
+    changes: LogitChanges | None = None
 
     def __len__(self) -> int:
         return len(self.at)
@@ -92,10 +95,10 @@ class Step:
 class StepResult:
     """Sampled ids (`[draws]`), their log-probabilities where asked, and what the step cost.
 
-    `logprobs` (`[draws]`) is of the chosen token under the unscaled distribution; `top_ids`, `top_logprobs`
-    (`[draws, k]`) the k most likely; all None when no draw of the step asks for them. `bad` marks draws for which no
-    token has a finite logit, or one is NaN: their rows end with an error. `scores` is what the step was asked to score.
-    `kv_tokens_read` counts the KV tokens that attention read.
+    `logprobs` (`[draws]`) is of the chosen token under the model's own distribution (before masks, changes, temperature
+    and filters); `top_ids`, `top_logprobs` (`[draws, k]`) the k most likely; all None when no draw of the step asks for
+    them. `bad` marks draws for which no token has a finite logit, or one is NaN: their rows end with an error. `scores`
+    is what the step was asked to score. `kv_tokens_read` counts the KV tokens that attention read.
     """
 
     token_ids: Ints

@@ -38,9 +38,18 @@ def n_words(vocab_size: int) -> int:
 
 def all_but(ids: Iterable[int], vocab_size: int) -> Masks:
     """The mask (`[words]`) of every token of the vocabulary except `ids`; ids beyond the vocabulary do not matter."""
+    return _packed(ids, vocab_size, among=False)
+
+
+def none_but(ids: Iterable[int], vocab_size: int) -> Masks:
+    """The mask (`[words]`) of `ids` alone; ids beyond the vocabulary do not matter."""
+    return _packed(ids, vocab_size, among=True)
+
+
+def _packed(ids: Iterable[int], vocab_size: int, *, among: bool) -> Masks:
     allowed = np.zeros(32 * n_words(vocab_size), bool)
-    allowed[:vocab_size] = True
-    allowed[[i for i in ids if i < vocab_size]] = False
+    allowed[:vocab_size] = not among
+    allowed[[i for i in ids if i < vocab_size]] = among
     return np.packbits(allowed, bitorder="little").view("<u4").astype(np.uint32, copy=False)
 
 

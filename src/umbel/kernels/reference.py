@@ -161,6 +161,16 @@ def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
     return (masks.unsqueeze(-1) >> bits & 1).flatten(1)[:, :vocab_size].bool()
 
 
+def change_logits(logits: Tensor, rows: Tensor, ids: Tensor, bias: Tensor, counts: Tensor, penalties: Tensor) -> None:
+    """Change entries (`[n]`, each once) of `logits` in place: token `ids[i]` of row `rows[i]` by `bias[i]`, `counts[i]`
+    and `penalties[i]` (`[n, 3]`), as ir/logit_changes.py says."""
+    repetition, frequency, presence = penalties.unbind(1)
+    found = logits[rows, ids] + bias
+    found = found.where(counts < 0, torch.where(found > 0, found / repetition, found * repetition))
+    found -= frequency * counts.clamp_min(0)
+    logits[rows, ids] = found - presence * (counts > 0)
+
+
 def filtered(weights: Tensor, filters: Filters[Tensor]) -> Tensor:
     """Weights (`[k, width]`, the largest of a row 1) with zeros for what the `Filters` remove: first min-p, then top-k,
     then top-p, each on what the one before left; of equal ones the lower id stays."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.token_masks import unpacked
 from umbel.kernels import reference
 from umbel.kernels.dispatch import kernels_for
@@ -73,15 +74,31 @@ def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def allowed_logits(logits: Tensor, rows: np.ndarray, mask: np.ndarray, masks: np.ndarray) -> Tensor:
     """A copy of some rows (`[k]`) of `logits` with -inf for the tokens that may not be drawn: those that are not in
-    their masks, rows `mask` (`[k]`) of `masks` (uint32, see ir/token_masks.py)."""
+    their masks, rows `mask` (`[k]`, -1: any may) of `masks` (uint32, see ir/token_masks.py)."""
     used, mask_of = np.unique(mask, return_inverse=True)  # most often all have the same
     width, others = logits.shape[1], ~masks[used]
+    others[used < 0] = 0
     if logits.device.type == "cpu":
         at, places, forbidden = upload(logits.device, rows, mask_of, unpacked(others, width))
     else:
         at, places, words = upload(logits.device, rows, mask_of, others.view(np.int32))
         forbidden = reference.unpacked(words, width)
     return logits[at].masked_fill_(forbidden[places], -torch.inf)
+
+
+def change_logits(logits: Tensor, rows: np.ndarray, changes: LogitChanges) -> None:
+    """Change some rows (`[k]`, each once) of `logits` in place, as LogitChanges says."""
+    if len(changes.ids) == 0:
+        return
+    fast = kernels_for(logits) if logits.dtype == torch.float32 else None
+    if fast is not None and not fast.on_host:
+        columns = rows, changes.begin, changes.ids, changes.bias, changes.counts, changes.penalties
+        fast.change_logits(logits, *upload(logits.device, *columns))
+        return
+    sizes = np.diff(changes.begin)
+    row, penalties = np.repeat(rows, sizes), np.repeat(changes.penalties, sizes, axis=0)
+    columns = row, changes.ids, changes.bias, changes.counts, penalties
+    reference.change_logits(logits, *upload(logits.device, *columns))
 
 
 def draw(

@@ -51,6 +51,7 @@ class FakeRunner:
         total = self._context(step, node, position)
         if step.sampling.temperature[sample] > 0:
             total += int(step.sampling.samples[sample]) * int(_MIX)
+        total += _changed(step.sampling, sample)
         return (total * int(_MIX) >> 33) % self.vocab_size
 
     def _score(self, step: Step, scores: Scores, node: Ints) -> TokenScores:
@@ -80,6 +81,19 @@ class FakeRunner:
                 bad[draw] = len(ids) == 0
                 tokens[draw] = ids[np.searchsorted(ids, tokens[draw]) % len(ids)] if len(ids) else 0
         return tokens, bad
+
+
+def _changed(sampling: Sampling, draw: int) -> int:
+    """A hash of what is to be done to the logits of a draw, whatever the order of its tokens."""
+    changes = sampling.changes
+    total = 0
+    for place in np.flatnonzero(changes.draws == draw).tolist() if changes is not None else ():
+        assert changes is not None
+        own = slice(changes.begin[place], changes.begin[place + 1])
+        columns = (changes.ids[own], changes.counts[own], changes.bias[own])
+        entries = zip(*(column.tolist() for column in columns), strict=True)
+        total += sum(hash(entry) for entry in entries) + hash(tuple(changes.penalties[place].tolist()))
+    return total
 
 
 def fake_logprob(context: int, token: int) -> float:

@@ -1,9 +1,9 @@
-"""From logits to tokens, in bulk: greedy, temperature, min-p, top-k, top-p, log-probabilities.
+"""From logits to tokens, in bulk: biases, penalties and masks, then greedy or temperature, min-p, top-k, top-p.
 
-Order of the filters: temperature, min-p, top-k, top-p (as in vLLM), each on what the one before left. Ties are broken
-by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities. What the filters
-leave is drawn from by keyed noise (`kernels.reference.race`): the same key gives distributions that are nearly alike
-the same token.
+In this order (vLLM's), each on what the one before left; log-probabilities are of the logits as the model gave them.
+Ties are broken by token id, the lower first, in every filter, in greedy choice and in the top log-probabilities. What
+the filters leave is drawn from by keyed noise (`kernels.reference.race`): the same key gives distributions that are
+nearly alike the same token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umbel.ir.randomness import noise_keys
 from umbel.ir.scores import TokenScores
 from umbel.ir.step import Sampling, StepResult
 from umbel.kernels.reference import Filters, most_likely
-from umbel.kernels.rows import allowed_logits, draw, largest
+from umbel.kernels.rows import allowed_logits, change_logits, draw, largest
 from umbel.kernels.transfer import upload
 
 # Draws handled at a time where each needs a copy of its logits: all copies at once would fill the memory.
@@ -53,20 +53,23 @@ class Draws:
 
 
 def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult:
-    """Draw one token for each entry. `logits` `[rows, vocab]` float32; draw i is from row `row_of[i]`."""
+    """Draw one token for each entry. `logits` `[rows, vocab]` float32, may be overwritten; draw i is from row
+    `row_of[i]`."""
     return draw_samples(logits, row_of, sampling).fetch()()
 
 
 def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:
     """The same, without waiting for a device that works behind the caller's back."""
+    apart = _apart(row_of, sampling)
+    if (changes := sampling.changes) is not None:
+        here = changes.only(~apart[changes.draws])
+        change_logits(logits, row_of[here.draws], here)
     ids, bad = largest(logits, row_of)
     random = sampling.temperature > 0
     noise = noise_keys(sampling.streams, sampling.samples, sampling.positions)
-    masked = np.zeros(len(ids), bool) if sampling.mask is None else sampling.mask >= 0
-    _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~masked), noise)
-    for which in _blocks(np.flatnonzero(masked)):
-        assert sampling.mask is not None and sampling.masks is not None
-        own = allowed_logits(logits, row_of[which], sampling.mask[which], sampling.masks)
+    _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~apart), noise)
+    for which in _blocks(np.flatnonzero(apart)):
+        own = _own_logits(logits, row_of, sampling, which)
         (at,) = upload(logits.device, which)
         best = ids.new_empty(len(ids))
         best[at], nothing_left = largest(own, np.arange(len(which)))
@@ -76,6 +79,30 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
         _redraw(best, own, row_of_own, sampling, which[random[which]], noise)
         ids[at] = best[at]
     return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling.logprobs))
+
+
+def _apart(row_of: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """The draws (`[draws]`) that need logits of their own: masked ones, and those whose changes must not be seen by
+    other draws of the row or by its log-probabilities."""
+    apart = np.zeros(len(row_of), bool) if sampling.mask is None else sampling.mask >= 0
+    if sampling.changes is not None:
+        changed, draws_of_row = sampling.changes.draws, np.bincount(row_of)
+        apart[changed] |= (draws_of_row[row_of[changed]] > 1) | (sampling.logprobs[changed] >= 0)
+    return apart
+
+
+def _own_logits(logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray) -> Tensor:
+    """The logits of some draws as these are made from them: a copy, masked and changed."""
+    rows, mask = row_of[which], None if sampling.mask is None else sampling.mask[which]
+    if mask is None or sampling.masks is None:
+        (at,) = upload(logits.device, rows)
+        own = logits[at]
+    else:
+        own = allowed_logits(logits, rows, mask, sampling.masks)
+    if sampling.changes is not None:
+        changes = sampling.changes.of(which)
+        change_logits(own, changes.draws, changes)
+    return own
 
 
 def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:

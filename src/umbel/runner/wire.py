@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 
@@ -25,10 +26,11 @@ class Word(IntEnum):
 
 def encode_step(step: Step) -> bytes:
     """A step as an npz archive; fields that are None are left out."""
-    parts = {"sampling": step.sampling, "scores": step.scores}
+    parts = {"sampling": step.sampling, "scores": step.scores, "changes": step.sampling.changes}
     arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name not in parts}
     for name, part in parts.items():
-        arrays |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)} if part is not None else {}
+        own = [f.name for f in fields(part) if f.name not in parts] if part is not None else []
+        arrays |= {f"{name}.{field}": getattr(part, field) for field in own}
     buffer = io.BytesIO()
     np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
     return buffer.getvalue()
@@ -38,13 +40,14 @@ def decode_step(data: bytes) -> Step:
     """What `encode_step` was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = dict(arrays)
-    drawn, scored = (
+    drawn, scored, changed = (
         {name.removeprefix(part): found.pop(name) for name in list(found) if name.startswith(part)}
-        for part in ("sampling.", "scores.")
+        for part in ("sampling.", "scores.", "changes.")
     )
     scores = Scores(scored["at"], scored["targets"], int(scored["top"])) if scored else None
     page_size = int(found.pop("page_size"))
-    return Step(**found, page_size=page_size, sampling=Sampling(**drawn), scores=scores)
+    sampling = Sampling(**drawn, changes=LogitChanges(**changed) if changed else None)
+    return Step(**found, page_size=page_size, sampling=sampling, scores=scores)
 
 
 def tell(word: Word, data: bytes = b"") -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from umbel.errors import InvalidRequest, ModelError
 from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, Message
+from umbel.text.bad_words import WordRuns
 from umbel.text.files import TokenizerFiles, of_library, read_tokenizer
 from umbel.text.shared_beginnings import SharedBeginnings, breaks_of
 from umbel.text.text_decoder import TextDecoder
@@ -42,6 +43,7 @@ class Tokenizer:
         self._shared = None if breaks is None else SharedBeginnings(breaks, self._encode_plain)
         self._shared_checked = False
         self._now = now
+        self.word_runs = WordRuns(self._encode_plain)
 
     @classmethod
     def load(cls, directory: Path, now: datetime | None = None) -> Tokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
@@ -15,12 +16,14 @@ from umbel.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none) and the
-    number of tokens in the model's vocabulary (None: not known, as of a simulated model)."""
+    """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none), the number
+    of tokens in the model's vocabulary (None: not known, as of a simulated model), and whether steps are decided
+    `ahead`: before the tokens of the last one are known."""
 
     requests: RequestTable
     tokenizer: Tokenizer | None = None
     vocab_size: int | None = None
+    ahead: bool = False
 
 
 class Watcher:
@@ -28,10 +31,12 @@ class Watcher:
 
     `lockstep`: no step is decided for its samples before it has seen their last tokens, also where the runner works a
     step ahead, and no tokens are proposed for them. `masking`: it says which tokens its samples may draw.
+    `changing`: it changes the logits that they draw from; one of the watchers of a row at most does.
     """
 
     lockstep = False
     masking = False
+    changing = False
 
     def __init__(self, around: Surroundings):
         self.requests = around.requests
@@ -47,6 +52,11 @@ class Watcher:
     def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
         """The tokens that samples `which` may draw, with an entry for each draw of the step; None: any. Asked before
         each step in which they draw, if it is `masking`."""
+        return None
+
+    def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:
+        """What becomes of the logits that samples `which` draw from. Asked before each step in which they draw, if it
+        is `changing`; of a step that checks proposed tokens, each draw has those in front of it."""
         return None
 
     def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:

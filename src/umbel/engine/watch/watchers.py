@@ -13,6 +13,7 @@ from umbel.catalog import CATALOG
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.columns import Growable
 from umbel.ir.distinct import Distinct
+from umbel.ir.logit_changes import LogitChanges, join_changes
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
@@ -40,6 +41,7 @@ class Watchers(Growable):
         self._bits = {1 << place: watcher for place, watcher in enumerate(watchers)}
         self._lockstep = sum(bit for bit, watcher in self._bits.items() if watcher.lockstep)
         self._masking = sum(bit for bit, watcher in self._bits.items() if watcher.masking)
+        self._changing = sum(bit for bit, watcher in self._bits.items() if watcher.changing)
         self._used, self._common = 0, -1  # bits that any row has, and that all have
 
     def extend(self, params: Sequence[SamplingParams]) -> Flags:
@@ -69,6 +71,17 @@ class Watchers(Growable):
                 masks = watcher.masks(drawing, which)
                 found = masks if found is None or masks is None else found.both(masks)
         return found
+
+    def changes(self, drawing: Drawing) -> LogitChanges | None:
+        """What becomes of the logits of a step's draws, where any watcher changes some."""
+        if not self._used & self._changing:
+            return None
+        found = list[LogitChanges]()
+        for bit, watcher in self._bits.items():
+            if bit & self._used & self._changing and len(which := self._samples_of(bit, drawing)):
+                changes = watcher.changes(drawing, which)
+                found += [] if changes is None else [changes]
+        return join_changes(found)
 
     def judge(self, sampled: SampledTokens) -> Outcomes:
         """What follows from the tokens of a step."""

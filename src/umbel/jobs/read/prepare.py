@@ -35,6 +35,10 @@ class TextEncoder(BranchEncoder, Protocol):
     def check_stops(self, params: SamplingParams) -> None:
         """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
 
+    def check_bad_words(self, words: tuple[str, ...], width: int) -> None:
+        """Raise InvalidRequest where there is no tokenizer to split them, or one has no tokens or some that the model,
+        of vocabulary `width`, has not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -79,6 +83,7 @@ class WindowBuilder:
     _draw_keys: list[int] = field(default_factory=list)
     _names: RowNames = field(default_factory=RowNames)
     _faults: list[InputRow] = field(default_factory=list)
+    _checked: SamplingParams | None = None  # whose tokens were looked at last: rows share what they ask for
 
     @property
     def rows(self) -> int:
@@ -105,6 +110,8 @@ class WindowBuilder:
                     check_room(len(ids), params.min_tokens, self.context, params.max_tokens)
                 if params.stop:
                     self.tokenizer.check_stops(params)
+                if params.names_tokens and params is not self._checked:
+                    self._check_tokens(params)
             except InvalidRequest as error:
                 self._faults.append(row._replace(request=None, error=row_error(error)))
                 continue
@@ -121,6 +128,12 @@ class WindowBuilder:
         self._lengths.append(np.array(lengths, np.int64))
         self._tokens.append(tokens)
         self.n_tokens += len(tokens)
+
+    def _check_tokens(self, params: SamplingParams) -> None:
+        params.check_ids(self.width)
+        if params.bad_words:
+            self.tokenizer.check_bad_words(params.bad_words, self.width)
+        self._checked = params
 
     def _expanded(self, rows: list[InputRow]) -> tuple[list[InputRow], Mapping[int, Branches]]:
         """The rows as rows of the workload, and which of them have continuations scored; faults are kept apart."""

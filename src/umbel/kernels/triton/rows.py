@@ -17,7 +17,7 @@ from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.triton.experts import gated_clamped, multiply_by_expert, weighted_sum
 from umbel.kernels.triton.fp8 import LARGEST, SMALLEST, round_e4m3, round_rows
-from umbel.kernels.triton.sampling import draw_ids, find_largest
+from umbel.kernels.triton.sampling import change_entries, draw_ids, find_largest
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -182,6 +182,10 @@ class TritonRows:
     def weighted_sum(self, parts: Tensor, places: Tensor, shares: Tensor) -> Tensor:
         """Results of experts times their shares, added up for each row."""
         return weighted_sum(parts, places, shares)
+
+    def change_logits(self, logits: Tensor, rows: Tensor, *columns: Tensor) -> None:
+        """Biases and penalties of some rows, in place; `columns` are those of a LogitChanges behind `draws`."""
+        change_entries(logits, rows, *columns)
 
     def largest(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Where the largest value of some rows is, and whether it is not finite."""

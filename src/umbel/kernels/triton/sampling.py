@@ -1,4 +1,5 @@
-"""Sampling on a GPU, one program a sample: the largest logit, and draws under top-k, top-p and min-p without a sort.
+"""Sampling on a GPU, one program a sample: changes of logits, the largest one, and draws under top-k, top-p and min-p
+without a sort.
 
 What it means stands in `kernels/reference.py`. A filter keeps what lies above some weight, and of those equal to it the
 ones with the lowest ids. That weight is found by bisection over the bits of its float32, which are in the order of the
@@ -15,6 +16,7 @@ from torch import Tensor
 from umbel.kernels.reference import RACE_BLOCK, Filters
 
 BLOCK = 4096  # logits read at a time
+ENTRIES = 512  # changed at a time
 RACING = tl.constexpr(RACE_BLOCK)
 ONE = tl.constexpr(0x3F800000)  # the bits of 1.0, which no weight exceeds
 
@@ -36,6 +38,25 @@ def _largest(logits, rows, ids, bad, width, BLOCK: tl.constexpr):
         top = tl.maximum(top, here)
     tl.store(ids + at_row, place.to(tl.int64))
     tl.store(bad + at_row, (torn > 0) | (tl.abs(top) == float("inf")))
+
+
+@triton.jit
+def _change(logits, rows, begin, ids, bias, counts, penalties, width, BLOCK: tl.constexpr):
+    """The entries of one draw, as `reference.change_logits` has them."""
+    draw = tl.program_id(0)
+    base = logits + tl.load(rows + draw) * width
+    first, end = tl.load(begin + draw), tl.load(begin + draw + 1)
+    repetition, frequency = tl.load(penalties + 3 * draw), tl.load(penalties + 3 * draw + 1)
+    presence = tl.load(penalties + 3 * draw + 2)
+    for low in range(first, end, BLOCK):
+        at = low + tl.arange(0, BLOCK)
+        there = at < end
+        place, count = base + tl.load(ids + at, mask=there, other=0), tl.load(counts + at, mask=there, other=-1)
+        found = tl.load(place, mask=there, other=0.0) + tl.load(bias + at, mask=there, other=0.0)
+        repeated = tl.where(found > 0, tl.div_rn(found, repetition), found * repetition)
+        found = tl.where(count < 0, found, repeated)
+        found = found - frequency * tl.maximum(count, 0).to(tl.float32)
+        tl.store(place, tl.where(count > 0, found - presence, found), mask=there)
 
 
 @triton.jit
@@ -153,6 +174,14 @@ def _draw(
     found = tl.min(tl.where(times == here, at, width), 0).to(tl.int64)
     # A row that is not finite has no weights; its id only has to be one that there is.
     tl.store(ids + draw, tl.where(here < float("inf"), found, first))
+
+
+def change_entries(
+    logits: Tensor, rows: Tensor, begin: Tensor, ids: Tensor, bias: Tensor, counts: Tensor, penalties: Tensor
+) -> None:
+    """Change some rows (int64 `[k]`, each once) of float32 `logits` in place, by the columns of a LogitChanges."""
+    if len(rows):
+        _change[(len(rows),)](logits, rows, begin, ids, bias, counts, penalties, logits.shape[1], BLOCK=ENTRIES)
 
 
 def find_largest(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from umbel.jobs.read.formats.branches import FIELDS
 from umbel.jobs.read.formats.parse import RowParser
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_TEXTS = frozenset({"stop", "calibration_prompt"})  # a cell is a text, unless it is a list in JSON
+_TEXTS = frozenset({"stop", "bad_words", "calibration_prompt"})  # a cell is a text, unless it is a list in JSON
 _WORDS = MappingProxyType({"true": True, "false": False})
 
 
