@@ -28,8 +28,16 @@ from umbel.runner.graphs import CudaGraphs, DecodeGraphs
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 30 + i % 4, *range(40, 40 + 3 * (i % 4))] for i in range(5)]
 # A GPU records a form at its third step, so that answers must be longer there; the interpreter is slow.
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24 if torch.cuda.is_available() else 3, ignore_eos=True)
+CHANGED = SamplingParams(
+    temperature=0.0,
+    max_tokens=GREEDY.max_tokens,
+    repetition_penalty=1.3,
+    presence_penalty=0.5,
+    logit_bias={9: 2.0},
+    allowed_token_ids=tuple(range(0, 300, 2)),
+)
 DRAWN = SamplingParams(temperature=0.8, top_p=0.9, seed=7, n=2, max_tokens=2)
-PARAMS = [GREEDY] * 4 + [DRAWN]
+PARAMS = [GREEDY] * 3 + [CHANGED, DRAWN]
 
 
 def ids_of(outputs: list[RequestOutput]) -> list[list[tuple[int, ...]]]:

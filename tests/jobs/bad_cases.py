@@ -191,7 +191,7 @@ def _requests() -> list[Case]:
             44, "invalid_token_id", {"stop_token_ids": [512]}, {"allowed_token_ids": [512]}, {"stop_token_ids": [-1]}
         ),
         _fields(45, "invalid_value", {"presence_penalty": 3}, {"repetition_penalty": 0}, {"repetition_penalty": -1}),
-        _fields(45, "invalid_type", {"bad_words": [512]}, {"bad_words": "no"}),
+        _fields(45, "invalid_type", {"bad_words": [512]}, {"bad_words": "no"}, {"allowed_token_ids": "3"}),
         _fields(46, "unsupported_parameter", {"structured_outputs": {"regex": "foo**"}}),
         _fields(48, "unsupported_parameter", {"response_format": {"type": "json_schema", "json_schema": {}}}),
         _fields(49, None, {"max_tokns": 3}, what="`max_tokns`, not strict (a warning is counted)"),

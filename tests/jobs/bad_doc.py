@@ -103,10 +103,11 @@ A line is a row when it is one JSON object as RFC 8259 has it, in UTF-8. Beyond 
 - Text that looks like a special token is encoded as the model's tokenizer encodes it.
 - A model name other than that of `--model` (or its last part) is `model_not_found`; `--served-model-name` adds names.
 - With `--strict` a row at fault, or an unknown field, stops the job before the model is loaded, with exit code 4.
+- `bad_words` are texts with one token at least, as vLLM takes them; token ids go into `logit_bias` with -100.
 
-Cases 46-48 (grammars) are refused as `unsupported_parameter` until those features exist, as are penalties
-and `logit_bias` that ask for something. Of case 27 the offline job knows one half: a job runs one model, so a second
-model's name is `model_not_found`. Cases 16, 18, 57-59 belong to the server.
+Cases 46-48 (grammars) are refused as `unsupported_parameter` until those features exist. Of case 27 the offline job
+knows one half: a job runs one model, so a second model's name is `model_not_found`. Cases 16, 18, 57-59 belong to the
+server.
 """
 
 

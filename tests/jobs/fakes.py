@@ -31,6 +31,7 @@ from umbel.jobs.read.changes import HashedInput, input_identity
 from umbel.jobs.read.inputs import InputFile
 from umbel.jobs.read.records import ReadOptions
 from umbel.plan.planner import make_plan
+from umbel.text.bad_words import WordRuns
 
 WIDTH = 512
 CONTEXT = 64
@@ -62,6 +63,9 @@ class FakeTokenizer:
 
     def check_stops(self, params: SamplingParams) -> None:
         pass
+
+    def check_bad_words(self, words: tuple[str, ...], width: int) -> None:
+        WordRuns(self.encode_alone).check(words, width)
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         return [bytes([33 + i % 90]) for i in ids]

@@ -22,7 +22,8 @@ from umbel.jobs.summary import Summary, closing_lines
 
 
 def some_rows(count: int) -> list[dict[str, Any]]:
-    """Rows of all kinds: several samples, log-probabilities, stop strings, prompts that are scored, twins."""
+    """Rows of all kinds: several samples, log-probabilities, stop strings, prompts that are scored, twins, penalties,
+    words that are not allowed."""
     rng, rows = random.Random(5), list[dict[str, Any]]()
     for i in range(count):
         row: dict[str, Any] = {"custom_id": f"row-{i}", "prompt": f"prompt {i % 9}", "max_tokens": rng.randint(2, 40)}
@@ -31,6 +32,8 @@ def some_rows(count: int) -> list[dict[str, Any]]:
         row |= {"logprobs": 2} if i % 3 == 0 else {}
         row |= {"prompt_logprobs": 1} if i % 7 == 0 else {}
         row |= {"stop": ["a", "th"]} if i % 6 == 2 else {}
+        row |= {"repetition_penalty": 1.3, "frequency_penalty": 0.5} if i % 4 == 1 else {}
+        row |= {"bad_words": ["th", "er", "in"], "logit_bias": {"9": 2}} if i % 4 == 2 else {}
         rows.append(row)
     return rows
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.attention.stage import random_job, steps_of
 from tests.sched.drive import VOCAB
+from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
 from umbel.ir.token_masks import all_but
@@ -29,12 +30,19 @@ def test_steps_come_out_as_they_went_in() -> None:
     for _, step in steps_of(job, job.demand(16), 16, 100):
         masks = np.stack([all_but(ids, VOCAB) for ids in ((3, 4), (9,))])
         masked = replace(step.sampling, mask=np.arange(len(step.sampling)) % 3 - 1, masks=masks)
+        n = len(masked)
+        columns = np.arange(2 * n), np.zeros(2 * n, np.float32), np.arange(2 * n), np.ones((n, 3), np.float32)
+        changed = replace(masked, changes=LogitChanges(np.arange(n), np.arange(0, 2 * n + 1, 2), *columns))
         scores = Scores(np.arange(step.n_rows), np.arange(step.n_rows) % VOCAB, top=2)
-        for sent in (step, replace(step, sampling=masked), replace(step, scores=scores)):
+        for sent in (step, *(replace(step, sampling=s) for s in (masked, changed)), replace(step, scores=scores)):
             got = decode_step(encode_step(sent))
             parts = {"sampling", "scores"}
             assert all(same(getattr(got, f.name), getattr(sent, f.name)) for f in fields(Step) if f.name not in parts)
-            assert all(same(getattr(got.sampling, f.name), getattr(sent.sampling, f.name)) for f in fields(Sampling))
+            names = {f.name for f in fields(Sampling)} - {"changes"}
+            assert all(same(getattr(got.sampling, name), getattr(sent.sampling, name)) for name in names)
+            assert (got.sampling.changes is None) == (sent.sampling.changes is None)
+            for f in fields(LogitChanges) if sent.sampling.changes is not None else ():
+                assert same(getattr(got.sampling.changes, f.name), getattr(sent.sampling.changes, f.name))
             assert (got.scores is None) == (sent.scores is None)
             if got.scores is not None:
                 assert all(same(getattr(got.scores, f.name), getattr(scores, f.name)) for f in fields(Scores))

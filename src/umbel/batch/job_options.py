@@ -5,6 +5,7 @@ An option is a line in its group; a command that takes `JobOptions` takes it too
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -56,6 +57,14 @@ class SamplingOptions:
     top_p: Annotated[float | None, Option(help="Sample from the most likely tokens of this share [1.0].")] = None
     top_k: Annotated[int | None, Option(help="Sample from so many of the most likely tokens [0: all].")] = None
     min_p: Annotated[float | None, Option(help="Leave out tokens below this share of the likeliest one [0.0].")] = None
+    presence_penalty: Annotated[float | None, Option(help="Less for tokens that the answer has [0.0].")] = None
+    frequency_penalty: Annotated[float | None, Option(help="Less for each time that it has them [0.0].")] = None
+    repetition_penalty: Annotated[float | None, Option(help="Divide for tokens of prompt and answer [1.0].")] = None
+    logit_bias: Annotated[
+        str | None, Option(help="Add to tokens, at most 100: '{\"50256\": -100}'.", metavar="JSON")
+    ] = None
+    allowed_token_ids: Annotated[list[int] | None, Option(help="The only tokens of answers.")] = None
+    bad_words: Annotated[list[str] | None, Option("--bad-words", help="A text to leave out; repeatable.")] = None
     n: Annotated[int | None, Option(help="Answers of each row [1].")] = None
     stop: Annotated[list[str] | None, Option(help="A text that ends an answer; repeatable.")] = None
     stop_token_ids: Annotated[
@@ -83,9 +92,20 @@ class SamplingOptions:
         del given["seed"]  # of the job: rows draw by it and their key
         given["skip_special_tokens"] = not given.pop("keep_special_tokens")
         try:
+            given["logit_bias"] = None if self.logit_bias is None else json_of("logit_bias", self.logit_bias)
             return SamplingParams(**{name: value for name, value in given.items() if value not in (None, [])})
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
+
+
+def json_of(name: str, text: str) -> object:
+    """A value that is written as JSON. Raises InvalidRequest."""
+    from umbel.ir.limits import refuse, shown
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        refuse("invalid_value", name, f"{shown(text)} is not JSON")
 
 
 @dataclass(frozen=True, slots=True)

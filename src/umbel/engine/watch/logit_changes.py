@@ -8,7 +8,7 @@ import numpy as np
 
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.engine.watch.by_params import ByParams
-from umbel.engine.watch.tally import Tally
+from umbel.engine.watch.token_counts import TokenCounts
 from umbel.ir.logit_changes import NO_PENALTIES, LogitChanges
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
@@ -24,7 +24,7 @@ class LogitBias(Watcher):
 
     def __init__(self, around: Surroundings):
         super().__init__(around)
-        self._biases = ByParams(lambda params: Tally(params.logit_bias, NOTHING))
+        self._biases = ByParams(lambda params: TokenCounts(params.logit_bias, NOTHING))
 
     def watches(self, params: SamplingParams) -> bool:
         """Whether the row has biases alone."""
@@ -32,7 +32,7 @@ class LogitBias(Watcher):
 
     def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:
         """The biases of its samples, for each of their draws."""
-        tallies = list[Tally]()
+        tallies = list[TokenCounts]()
         for row, count in zip(drawing.rows[which].tolist(), drawing.counts[which].tolist(), strict=True):
             tallies += [self._biases.of(self.requests.params[row])] * count
         penalties = np.tile(np.array(NO_PENALTIES, np.float32), (len(tallies), 1))
@@ -47,7 +47,7 @@ class Penalties(Watcher):
     def __init__(self, around: Surroundings):
         super().__init__(around)
         self.lockstep = around.ahead
-        self._tallies: dict[int, Tally] = {}  # by rank
+        self._tallies: dict[int, TokenCounts] = {}  # by rank
 
     def watches(self, params: SamplingParams) -> bool:
         """Whether the row has a penalty."""
@@ -64,7 +64,7 @@ class Penalties(Watcher):
     def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:
         """The penalties of its samples by what each has before each of its draws: of a step that checks proposed tokens
         these come before the draws behind them."""
-        tallies = list[Tally]()
+        tallies = list[TokenCounts]()
         ranks, rows = drawing.ranks[which].tolist(), drawing.rows[which].tolist()
         for sample, rank, row in zip(which.tolist(), ranks, rows, strict=True):
             tallies.append(self._tally(rank, row))
@@ -86,11 +86,11 @@ class Penalties(Watcher):
         for rank in ranks.tolist() if self._tallies else ():
             self._tallies.pop(rank, None)
 
-    def _tally(self, rank: int, row: int) -> Tally:
+    def _tally(self, rank: int, row: int) -> TokenCounts:
         if rank not in self._tallies:
             params = self.requests.params[row]
             prompt = self.requests.prompt(row) if params.repetition_penalty != 1.0 else NOTHING
-            self._tallies[rank] = Tally(params.logit_bias, prompt)
+            self._tallies[rank] = TokenCounts(params.logit_bias, prompt)
         return self._tallies[rank]
 
 
@@ -99,7 +99,7 @@ def _draws_of(drawing: Drawing, which: Ints) -> Ints:
     return which if drawing.single else np.flatnonzero(np.isin(drawing.owner, which))
 
 
-def _changes(draws: Ints, tallies: Sequence[Tally], penalties: np.ndarray) -> LogitChanges:
+def _changes(draws: Ints, tallies: Sequence[TokenCounts], penalties: np.ndarray) -> LogitChanges:
     """The changes of draws, each by what its sample has."""
     return LogitChanges(
         draws,

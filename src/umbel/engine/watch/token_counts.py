@@ -14,7 +14,7 @@ from umbel.ir.logit_changes import NOT_SEEN
 Ints = NDArray[np.int64]
 
 
-class Tally:
+class TokenCounts:
     """The first `used` entries of `ids`, `counts` and `bias` are those that LogitChanges takes, of biased tokens first,
     then of the prompt's, then of those that were generated."""
 
@@ -39,7 +39,7 @@ class Tally:
                 self.ids[place], self.counts[place] = token, NOT_SEEN
             self.counts[place] = max(self.counts.item(place), 0) + 1
 
-    def followed_by(self, tokens: Iterable[int]) -> Tally:
+    def followed_by(self, tokens: Iterable[int]) -> TokenCounts:
         """What it would be with further tokens; it stays as it is."""
         found = copy(self)
         found.ids, found.counts, found.bias = self.ids.copy(), self.counts.copy(), self.bias.copy()
