@@ -21,8 +21,8 @@ from umbel.models.families import FAMILIES, read_spec
 DOC = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models, and the memory they take
 
-A model is `demo` (shipped, 5 million parameters), a directory with config.json, a tokenizer and *.safetensors, or a hub
-id such as `Qwen/Qwen3-0.6B`. These `model_type`s run: {families}.
+A model is `demo` (shipped, 5 million parameters), a directory: config.json, tokenizer, *.safetensors, a GGUF file
+([checkpoints](checkpoints.md)), or a hub id such as `Qwen/Qwen3-0.6B`. These `model_type`s run: {families}.
 [Every key](model_keys.md) of a config.json is obeyed, named or refused; other architectures are refused before anything
 is loaded. The chat template comes from the model.
 

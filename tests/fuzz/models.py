@@ -170,7 +170,33 @@ def check_safetensors_headers(data: bytes) -> None:
         raise Fault(f"{len(found)} tensors, {len(names)} by the library")
 
 
+@functools.cache
+def gguf_file() -> bytes:
+    """A sound GGUF file, small as its vocabulary is."""
+    from tests.gguf_models import make_gguf
+
+    with tempfile.TemporaryDirectory() as directory:
+        return make_gguf(make_model(Path(directory) / "m"), Path(directory) / "m.gguf").read_bytes()
+
+
+@st.composite
+def gguf_files(draw: Draw) -> bytes:
+    """A GGUF file with a hostile header."""
+    data = gguf_file()
+    end = data.index(b"blk.1.ffn_up.weight")  # one of the last names
+    return draw(damaged(data[:end])) + data[end:]
+
+
+def check_gguf_files(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.gguf"
+        path.write_bytes(data)
+        survive(lambda: read_spec(path), ModelError)
+        survive(lambda: Tokenizer.load(path), ModelError)
+
+
 READERS = {
+    "gguf_files": (gguf_files(), check_gguf_files),
     "model_configs": (config_files(), check_model_configs),
     "tokenizers": (tokenizer_dir(), check_tokenizers),
     "safetensors_headers": (weights_file(), check_safetensors_headers),

@@ -46,9 +46,10 @@ def _unreadable(path: Path, error: OSError) -> UsageError:
 
 
 def hash_model(directory: Path) -> dict[str, str]:
-    """A short digest per file of a model directory that can change an answer (config, tokenizer, template, weights).
+    """A short digest per file of a model directory that can change an answer (config, tokenizer, template, weights), or
+    of the one file that a model is.
 
-    Files of up to 64 MiB are hashed whole. Of larger weight files the size, the safetensors header and 64 blocks of 4
+    Files of up to 64 MiB are hashed whole. Of larger weight files the size, the header and 64 blocks of 4
     KiB spread over the file are hashed: different training changes practically every block, and reading hundreds of
     gigabytes to start a job would cost too much. A single flipped bit in a large file is not noticed here.
     """
@@ -69,6 +70,8 @@ def stamp_model(directory: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def _files(directory: Path) -> dict[str, Path]:
+    if not directory.is_dir():
+        return {directory.suffix.removeprefix("."): directory}  # one file; what it is called does not count
     try:
         found = sorted((*directory.iterdir(), *(directory / _TEMPLATES).glob("*.jinja")))
     except OSError as error:

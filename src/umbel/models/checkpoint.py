@@ -92,7 +92,10 @@ def _shard(directory: Path, shard: str, limit: int) -> dict[str, TensorEntry]:
 
 
 def _advice_without_safetensors(directory: Path) -> str:
-    others = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5"))
+    files = sorted(p.name for p in directory.iterdir())
+    if gguf := [name for name in files if name.endswith(".gguf")]:
+        return f"{directory}: no safetensors; for the weights of {gguf[0]} give that file as the model"
+    others = [name for name in files if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5"))]
     if not others:
         return f"{directory}: no {SINGLE_FILE} and no {INDEX_FILE}; for random weights use --load-format dummy"
     return (

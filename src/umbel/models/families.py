@@ -32,7 +32,7 @@ from umbel.models.int4_config import int4_format
 from umbel.models.known_keys import REFUSED
 from umbel.models.notes import config_notes, generation_notes
 from umbel.models.rope import context_of, rope_notes, rope_scaling, rope_theta
-from umbel.models.sources.find import source_at
+from umbel.models.sources.find import GGUF, source_at
 
 GENERATION = "generation_config.json"
 MAX_PARAMETERS = 4 * 10**12
@@ -52,14 +52,21 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def resolve_model(name: str) -> Path:
-    """The directory of a model: "demo" or "draft" (shipped), a local directory, or a Hugging Face hub id (fetched)."""
+    """Where a model lies: "demo" or "draft" (shipped), a local directory, a GGUF file, or a Hugging Face hub id, whose
+    directory is fetched."""
     if name in ("demo", "draft"):
         return _shipped(name)
     path = Path(os.fsdecode(name.encode("utf-8", "surrogateescape"))).expanduser()  # the same in a locale of ASCII
     if name and path.is_dir():
+        return _only_gguf(path) or path
+    if path.is_file() and path.suffix == GGUF:
         return path
-    if path.is_file():
-        raise ModelError(f"model {name!r} is a file: give the directory that holds config.json and *.safetensors")
+    if path.exists() and name:
+        raise ModelError(
+            f"model {name!r} is no {GGUF} file: give one, or the directory that holds config.json and *.safetensors"
+        )
+    if path.suffix == GGUF:
+        raise ModelError(f"model {name!r}: no such file")
     if not HUB_ID.fullmatch(name):
         raise ModelError(f"model {name!r}: no such directory, and not a hub id (owner/name), 'demo' or 'draft'")
     return _from_hub(name)
@@ -95,6 +102,15 @@ def _shipped(name: str) -> Path:
     if not directory.is_dir():
         raise ModelError(f"model {name!r} is not in this installation ({directory}): reinstall umbel, or name another")
     return directory
+
+
+def _only_gguf(directory: Path) -> Path | None:
+    """The GGUF file of a directory that holds one, and no config.json. Raises ModelError where it holds several."""
+    found = [] if (directory / "config.json").exists() else sorted(directory.glob(f"*{GGUF}"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise ModelError(f"{directory}: no config.json, and {len(found)} models ({names}): give one of the files")
+    return found[0] if found else None
 
 
 def _from_hub(name: str) -> Path:

@@ -55,6 +55,11 @@ class TensorFile:
         self._fill(whole.view(-1).view(torch.uint8), entry.file_offset)
         self._check()
 
+    def read_bytes(self, offset: int, raw: Tensor) -> None:
+        """Fill a tensor of bytes with those of the file from an offset on. Raises as `blocks` does."""
+        self._fill(raw, offset)
+        self._check()
+
     def _fill(self, raw: Tensor, offset: int) -> None:
         view, got = memoryview(raw.numpy()), 0
         while got < len(view):
