@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umbel.ir.experts import Experts
@@ -45,7 +46,7 @@ class Matmul:
     @property
     def biases(self) -> int:
         """Numbers in its bias."""
-        return self.outputs if self.has_bias else 0
+        return self.outputs * self.experts if self.has_bias else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
         Matmul("qkv", hidden, (q, kv, kv), "outputs", own.qkv_bias, is_ending=False),
         Matmul("o", q, (hidden,), "inputs", own.o_bias),
     )
-    if spec.experts is not None and layer not in spec.experts.dense_layers:
-        return attention + _of_experts(hidden, spec.experts)
+    experts = experts_of(spec, layer)
+    if experts is not None:
+        return attention + _of_experts(hidden, experts)
     name, parts = ("gate_up", (wide, wide)) if own.is_gated else ("up", (wide,))
     up = Matmul(name, hidden, parts, "outputs", own.mlp_bias)
     return (*attention, up, Matmul("down", wide, (hidden,), "inputs", own.mlp_bias))
@@ -89,16 +91,33 @@ def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
     return tuple(found)
 
 
+def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, int]:
+    """What else one layer has learned, with its length; it stays in float32, whatever the model's type is."""
+    experts = experts_of(spec, layer)
+    return {"router_correction": experts.count} if experts is not None and experts.router.corrected else {}
+
+
+def experts_of(spec: ModelSpec, layer: int) -> Experts | None:
+    """The experts of a layer, None where it has an MLP of its own."""
+    return None if spec.experts is None or layer in spec.experts.dense_layers else spec.experts
+
+
 def learned(norm: Norm, name: str) -> list[str]:
     """Our names of what a norm called `name` has learned."""
     return [name] * norm.has_weight + [f"{name}_bias"] * norm.has_bias
 
 
 def _of_experts(hidden: int, experts: Experts) -> tuple[Matmul, ...]:
-    """A router, and experts that are stacked in two products."""
-    wide, count, used = experts.width, experts.count, experts.per_token
-    return (
-        Matmul("router", hidden, (count,), ""),
-        Matmul("experts_gate_up", hidden, (wide, wide), "outputs", experts=count, per_token=used),
-        Matmul("experts_down", wide, (hidden,), "inputs", experts=count, per_token=used),
-    )
+    """A router, experts that are stacked in two products, and a shared one beside them."""
+    wide, shared, count, each = experts.width, experts.shared_width, experts.count, experts.per_token
+    found = [
+        Matmul("router", hidden, (count,), "", experts.router.biased),
+        Matmul("experts_gate_up", hidden, (wide, wide), "outputs", experts.biased, experts=count, per_token=each),
+        Matmul("experts_down", wide, (hidden,), "inputs", experts.biased, experts=count, per_token=each),
+    ]
+    if shared:
+        found.append(Matmul("shared_gate_up", hidden, (shared, shared), "outputs"))
+        found.append(Matmul("shared_down", shared, (hidden,), "inputs"))
+    if experts.shared_gate:
+        found.append(Matmul("shared_gate", hidden, (1,), ""))
+    return tuple(found)

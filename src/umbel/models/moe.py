@@ -5,9 +5,7 @@ Nothing here depends on the number of rows an expert gets, and none is turned aw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -20,12 +18,6 @@ from umbel.linear.experts import ExpertProducts, ExpertStacks, convert_experts
 from umbel.linear.summed import add_up
 from umbel.models.batch import ForwardBatch
 from umbel.models.router import ExpertChoice
-
-STORED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
-    "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
-    "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),
-})  # fmt: skip
-"""By family, what a checkpoint calls the block, and gate, up and down of an expert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +93,3 @@ class SummedExperts:
     def summed(self) -> SummedExperts:
         """The block itself, which adds up already."""
         return self
-
-
-def stored_names(family: str, experts: int) -> dict[str, tuple[str, ...]]:
-    """What a checkpoint calls the tensors that ours of one layer's experts stack, expert by expert; relative to the
-    layer, without ".weight"."""
-    block, gate, up, down = STORED[family]
-    names = [f"{block}.experts.{i}" for i in range(experts)]
-    return {
-        "router": (f"{block}.gate",),
-        "experts_gate_up": tuple(f"{name}.{half}" for name in names for half in (gate, up)),
-        "experts_down": tuple(f"{name}.{down}" for name in names),
-    }

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A checkpoint tensor that becomes (rows of) one of ours, the types it may have, and whether it must be there."""
+    """A checkpoint tensor that becomes (rows of) one of ours, the types it may have, and whether it must be there.
+
+    `lies`: as "rows" of ours, whatever axes it has before the last; "turned": of each expert inputs first; "paired":
+    turned, with the outputs of gate and up by turns (gpt-oss). `ours`: the shape that it has with us, () for its own.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtypes: tuple[str, ...] = FLOATS
     needed: bool = True
+    lies: Literal["rows", "turned", "paired"] = "rows"
+    ours: tuple[int, ...] = ()
+
+    @property
+    def filled(self) -> tuple[int, ...]:
+        """The shape of the rows of ours that it fills."""
+        return self.ours or self.shape
+
+
+def stacked(name: str, shape: tuple[int, ...], *, lies: Literal["rows", "turned", "paired"] = "rows") -> Part:
+    """A part that has something of `shape` for each of several experts, `[experts, outputs]` or `[experts, outputs,
+    inputs]`; they stand one above another in ours."""
+    ours = (prod(shape[:2]), *shape[2:])
+    turns = lies != "rows" and len(shape) == 3
+    return Part(name, (shape[0], shape[2], shape[1]) if turns else shape, lies=lies, ours=ours)
+
+
+def as_ours(tensor: Tensor, part: Part) -> Tensor:
+    """A tensor as the checkpoint has it in the order and the shape of ours."""
+    if part.lies == "paired":
+        *experts, outputs = tensor.shape
+        by_half = tensor.reshape(*experts, outputs // 2, 2).movedim(-1, 1)  # [experts, 2, inputs, outputs / 2]
+        return by_half.movedim(2, -1).reshape(part.filled) if tensor.ndim == 3 else by_half.reshape(part.filled)
+    return (tensor.transpose(1, 2) if part.lies == "turned" else tensor).reshape(part.filled)

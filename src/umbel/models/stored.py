@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from umbel.models.expert_parts import StoredExperts
 
 PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -25,8 +27,9 @@ NORMS: Mapping[str, str] = MappingProxyType({
 class Stored:
     """Names in a checkpoint, without ".weight" or ".bias".
 
-    `products`: the tensors of a layer that each of ours stacks; experts are in `moe.py`. `norms`: those of a layer.
-    `layer`: what stands before both, "{}" is its number.
+    `products`: the tensors of a layer that each of ours stacks, but for those of its `experts`. `norms`, `vectors`:
+    what else it has, of vectors the full name and how many axes of length 1 stand before theirs. `layer`: what stands
+    before all of these, "{}" is its number.
     """
 
     products: Mapping[str, tuple[str, ...]]
@@ -36,6 +39,8 @@ class Stored:
     head: str = "lm_head"
     positions: str = ""
     layer: str = "model.layers.{}."
+    experts: StoredExperts | None = None
+    vectors: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 AS_LLAMA = Stored(PRODUCTS, NORMS)

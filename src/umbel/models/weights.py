@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,17 +18,17 @@ from torch import Tensor
 
 from umbel.cost.machine import choose_dtype, processor_dtypes
 from umbel.errors import ModelError
-from umbel.ir.architecture import layer_matmuls, layer_norms, learned
+from umbel.ir.architecture import Matmul, layer_matmuls, layer_norms, layer_vectors, learned
 from umbel.ir.int4_format import LOADING
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
 from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import shorten
-from umbel.models.moe import stored_names
 from umbel.models.packed_weights import check_zero_bias, is_packed, packed_parts, read_packed
-from umbel.models.parts import Part
+from umbel.models.parts import Part, as_ours
 from umbel.models.sources.base import StoredTensor
 from umbel.models.sources.find import source_at
+from umbel.models.stored import Stored
 from umbel.models.tensor_file import DTYPES
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,7 +57,7 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
     for layer in range(spec.n_layers):
         prefix = stored.layer.format(layer)
         for name, parts in _layer_layout(spec, layer).items():
-            found[f"layers.{layer}.{name}"] = tuple(Part(f"{prefix}{part.name}", part.shape) for part in parts)
+            found[f"layers.{layer}.{name}"] = tuple(replace(part, name=f"{prefix}{part.name}") for part in parts)
     return found
 
 
@@ -75,6 +76,7 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         self._tensors = source_at(directory).tensors(spec)
         self._stored = self._tensors.entries
         self._expected = _as_stored(layout(spec), self._stored, _head_of(spec))
+        self._wide = kept_wide(spec)
         _check_tensors(directory, self._expected, self._stored, spec)
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
@@ -82,10 +84,15 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         parts, at = self._expected[name], 0
         if is_packed(self.form, name):
             return self._packed(name, parts)
-        whole = torch.empty((sum(p.shape[0] for p in parts), *parts[0].shape[1:]), dtype=self.dtype, device=self.device)
+        dtype = torch.float32 if name in self._wide else self.dtype
+        whole = torch.empty(_shape_of(parts), dtype=dtype, device=self.device)
         for part in parts:
-            self._tensors.read_into(part.name, whole[at : at + part.shape[0]])
-            at += part.shape[0]
+            rows = whole[at : at + part.filled[0]]
+            if part.lies == "rows":
+                self._tensors.read_into(part.name, rows.view(part.shape))
+            else:
+                rows.copy_(as_ours(self._read(part.name), part))
+            at += len(rows)
         return whole
 
     def _packed(self, name: str, parts: tuple[Part, ...]) -> Tensor | Int4Weight:
@@ -136,15 +143,25 @@ def dummy_weights(
     where = torch.device(device)
     drawing = where if where.type == "cuda" else torch.device("cpu")
     generator = torch.Generator(drawing).manual_seed(seed)
-    weights: dict[str, Tensor | Int4Weight] = {}
+    weights, wide = dict[str, Tensor | Int4Weight](), kept_wide(spec)
     for name, parts in layout(spec).items():
-        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        shape, kind = _shape_of(parts), torch.float32 if name in wide else dtype
         if len(shape) == 2:
             drawn = torch.empty(shape, device=drawing).normal_(0.0, 0.02, generator=generator)
             weights[name] = _as_packed(spec, name, drawn.to(device, dtype))
         else:
-            weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=dtype, device=device)
+            weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=kind, device=device)
     return weights
+
+
+def kept_wide(spec: ModelSpec) -> frozenset[str]:
+    """Our tensors that stay in float32, whatever the model's type is."""
+    return frozenset(f"layers.{layer}.{name}" for layer in range(spec.n_layers) for name in layer_vectors(spec, layer))
+
+
+def _shape_of(parts: tuple[Part, ...]) -> tuple[int, ...]:
+    """The shape of our tensor that stacks these."""
+    return sum(part.filled[0] for part in parts), *parts[0].filled[1:]
 
 
 def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weight:
@@ -159,15 +176,26 @@ def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weigh
 def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
     stored = FAMILIES[spec.family].stored
-    names = dict(stored.products) | (stored_names(spec.family, spec.experts.count) if spec.experts else {})
     found: dict[str, tuple[Part, ...]] = {}
     for m in layer_matmuls(spec, layer):
-        each = list(zip(names[m.name], m.parts * m.experts, strict=True))
-        found[m.name] = tuple(Part(f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)
-        if m.has_bias:
-            found[f"{m.name}_bias"] = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
+        found |= _of_product(stored, m)
     for norm in layer_norms(spec, layer):
         found |= _of_vectors(stored.norms[norm.name.removesuffix("_bias")], {norm.name: norm.width})
+    for name, width in layer_vectors(spec, layer).items():
+        stated, axes = stored.vectors[name]
+        found[name] = (Part(stated, (1,) * axes + (width,), ours=(width,)),)
+    return found
+
+
+def _of_product(stored: Stored, m: Matmul) -> dict[str, tuple[Part, ...]]:
+    """Weight and bias of a product."""
+    if stored.experts is not None and m.name.startswith("experts"):
+        bias = {f"{m.name}_bias": stored.experts.bias(m)} if m.has_bias else {}
+        return {m.name: stored.experts.weight(m)} | bias
+    each = list(zip(stored.products[m.name], m.parts, strict=True))
+    found = {m.name: tuple(Part(f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)}
+    if m.has_bias:
+        found[f"{m.name}_bias"] = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
     return found
 
 
