@@ -28,7 +28,7 @@ from umbel.models.config_file import (
     size_of,
 )
 from umbel.models.family import Family
-from umbel.models.int4_config import int4_format
+from umbel.models.int4_config import int4_format, mxfp4_notes
 from umbel.models.known_keys import REFUSED
 from umbel.models.notes import config_notes, generation_notes
 from umbel.models.rope import context_of, rope_notes, rope_scaling, rope_theta
@@ -140,7 +140,7 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
     own_ends = ids_of(config, "eos_token_id", family.eos)
     known, unknown = _split_ids({*own_ends, *ends}, vocab_size)
     notes = config_notes(config, kind, family.obeyed, context) + rope_notes(config)
-    notes += generation_notes(config, generation, context, own_ends)
+    notes += mxfp4_notes(config) + generation_notes(config, generation, context, own_ends)
     if unknown:
         notes.append(f"eos_token_id {shorten(unknown)} is beyond vocab_size={vocab_size}: it ends no answer")
     return ModelSpec(

@@ -17,6 +17,7 @@ from umbel.ir.int4_format import Int4Format
 from umbel.models.config_file import Config, flag_of, is_int, shorten
 
 KEY = "quantization_config"
+MXFP4 = "mxfp4"
 LARGEST = 2**20  # inputs of a group
 PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -51,15 +52,26 @@ def int4_format(config: Config, n_layers: int, *, tied: bool) -> Int4Format | No
         "gptq": _gptq, "awq": _awq, "compressed-tensors": _compressed
     }  # fmt: skip
     method = stated.get("quant_method")
+    if method == MXFP4:
+        _refuse_unknown(stated, "dequantize modules_to_not_convert")
+        return None
     if not isinstance(method, str) or method not in readers:
         raise ModelError(
-            f"{KEY}: quant_method={shorten(method)}: must be one of {', '.join(readers)}, of 4 bits; else use the "
-            "original model"
+            f"{KEY}: quant_method={shorten(method)}: must be {MXFP4}, or one of {', '.join(readers)} in 4 bits; "
+            "else use the original model"
         )
     try:
         return readers[method](stated, n_layers, tied)
     except ModelError as error:
         raise ModelError(f"{KEY} ({method}): {error}") from None
+
+
+def mxfp4_notes(config: Config) -> list[str]:
+    """What is worth knowing of a checkpoint whose experts are in MXFP4."""
+    stated = config.get(KEY)
+    if not isinstance(stated, dict) or stated.get("quant_method") != MXFP4:
+        return []
+    return ["config.json: experts are stored in MXFP4, 4.25 bits a weight, and kept as the floats that they stand for"]
 
 
 def _gptq(stated: Config, n_layers: int, tied: bool) -> Int4Format:

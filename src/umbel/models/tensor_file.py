@@ -18,7 +18,7 @@ from umbel.models.safetensors_header import TensorEntry
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32,
+    "I32": torch.int32, "U8": torch.uint8,
 }  # fmt: skip
 READ_BYTES = 2**30  # of one call
 BLOCK_BYTES = 32 * 2**20

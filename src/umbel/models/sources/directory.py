@@ -53,6 +53,8 @@ class Directory:
 
     def tensors(self, spec: ModelSpec) -> StoredTensors:
         """The tensors of its safetensors files. Raises ModelError."""
-        from umbel.models.sources.safetensors import SafetensorsFiles  # here, as it needs torch
+        from umbel.models.sources.mxfp4 import BLOCKS, Mxfp4Tensors  # here, as they need torch
+        from umbel.models.sources.safetensors import SafetensorsFiles
 
-        return SafetensorsFiles(self.path, spec)
+        files = SafetensorsFiles(self.path, spec)
+        return Mxfp4Tensors(files) if any(name.endswith(BLOCKS) for name in files.entries) else files
