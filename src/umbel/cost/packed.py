@@ -1,16 +1,21 @@
-"""How many bytes int4 weights take, and how many fewer that is than as floats."""
+"""How many bytes weights take that are int4, or wider than the others, and how many fewer that is than as floats."""
 
 from __future__ import annotations
 
-from umbel.ir.architecture import Matmul, layer_matmuls
+from umbel.ir.architecture import Matmul, layer_matmuls, layer_vectors
 from umbel.ir.spec import ModelSpec
+
+WIDE = 4  # bytes of a float32
 
 
 def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
-    """Bytes by which the weights of `spec` are smaller than floats of `width` bytes, in all and behind the last
-    attention."""
+    """Bytes by which what layers have learned is smaller than if it all were floats of `width` bytes, in all and behind
+    the last attention; below 0 where some of it is wider."""
     total = ending = 0
-    for layer in range(spec.n_layers if spec.quantization else 0):
+    for layer in range(spec.n_layers):
+        vectors = sum(layer_vectors(spec, layer).values()) * WIDE
+        total -= vectors
+        ending -= vectors if layer == spec.n_layers - 1 else 0
         for m in layer_matmuls(spec, layer):
             spared = m.weights * width - product_bytes(spec, layer, m, width)
             total += spared
@@ -22,6 +27,8 @@ def product_bytes(spec: ModelSpec, layer: int, m: Matmul, width: int) -> int:
     """Bytes of one product's weights in one layer: half a byte each with the scales and zeros of their groups, or
     floats of `width` bytes, as those of routers and experts always are."""
     form = spec.quantization
+    if m.is_wide:
+        return m.weights * WIDE
     if form is None or m.experts > 1 or not m.cut or not form.keeps(f"layers.{layer}.{m.name}", m.inputs):
         return m.weights * width
     return m.outputs * (m.inputs // 2 + form.group_bytes * -(-m.inputs // form.group_of(m.inputs)))

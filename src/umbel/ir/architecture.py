@@ -16,7 +16,8 @@ class Matmul:
 
     Several products of the same `inputs` are stacked: `parts` are the outputs of each, as of queries, keys and values.
     `cut` is the side that tensor parallelism cuts: "outputs" (of each part), "inputs", or "" for none. `is_ending`: it
-    stands behind the attention. In its place stand `experts`, of which a token uses `per_token`.
+    stands behind the attention. In its place stand `experts`, of which a token uses `per_token`. `is_wide`: its weights
+    are kept in float32, whatever the model's type is.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Matmul:
     is_ending: bool = True
     experts: int = 1
     per_token: int = 1
+    is_wide: bool = False
 
     @property
     def outputs(self) -> int:
@@ -111,7 +113,7 @@ def _of_experts(hidden: int, experts: Experts) -> tuple[Matmul, ...]:
     """A router, experts that are stacked in two products, and a shared one beside them."""
     wide, shared, count, each = experts.width, experts.shared_width, experts.count, experts.per_token
     found = [
-        Matmul("router", hidden, (count,), "", experts.router.biased),
+        Matmul("router", hidden, (count,), "", experts.router.biased, is_wide=experts.router.in_float32),
         Matmul("experts_gate_up", hidden, (wide, wide), "outputs", experts.biased, experts=count, per_token=each),
         Matmul("experts_down", wide, (hidden,), "inputs", experts.biased, experts=count, per_token=each),
     ]

@@ -152,12 +152,12 @@ def number_of(config: Config, key: str, default: float | None, *, low: float, hi
     return float(value)
 
 
-def flag_of(config: Config, key: str) -> bool:
-    """A boolean; a missing or null key means False."""
+def flag_of(config: Config, key: str, *, default: bool = False) -> bool:
+    """A boolean; a missing or null key means `default`."""
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
         raise ModelError(f"{key}={shorten(value)}: must be true or false")
-    return bool(value)
+    return default if value is None else value
 
 
 def ids_of(config: Config, key: str, default: int | None = None) -> tuple[int, ...]:

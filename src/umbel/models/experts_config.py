@@ -105,7 +105,7 @@ def _sigmoid_experts(config: Config, n_layers: int, *, normalised: bool, first: 
     arXiv 2412.19437). `normalised` and `first` (layer with experts) hold where the file has nothing."""
     router = Router(
         "sigmoid",
-        normalised=_flag(config, "norm_topk_prob", normalised),
+        normalised=flag_of(config, "norm_topk_prob", default=normalised),
         epsilon=1e-20,
         scale=number_of(config, "routed_scaling_factor", 1.0, low=0.0, high=1e6),
         corrected=True,
@@ -160,7 +160,3 @@ def _one_of(config: Config, names: tuple[str, ...]) -> int:
 def _as_asked(config: Config) -> Router:
     """Softmax scores, which `norm_topk_prob` makes add up to 1."""
     return SUMS_TO_ONE if flag_of(config, "norm_topk_prob") else Router()
-
-
-def _flag(config: Config, key: str, default: bool) -> bool:
-    return default if config.get(key) is None else flag_of(config, key)

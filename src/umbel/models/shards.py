@@ -37,7 +37,8 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
     experts = spec.experts
     if experts is None or experts.dense_layers:
         parts["intermediate_size"] = spec.intermediate_size
-    for name, size in (*parts.items(), ("the width of experts", experts.width if experts else 0)):
+    widths = {"width": experts.width, "shared_width": experts.shared_width} if experts else {}
+    for name, size in (*parts.items(), *((f"the {name} of experts", size) for name, size in widths.items())):
         if size % count:
             raise UsageError(f"tensor_parallel_size={count}: {name} is {size}, which it must divide")
     if count > 1 and any(layer.head_norm and layer.head_norm.over == "all" for layer in spec.layers):
@@ -49,7 +50,7 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
             raise UsageError(
                 f"tensor_parallel_size={count} cuts the {inputs} inputs of {name} inside groups of {group}"
             )
-    cut = experts and replace(experts, width=experts.width // count)
+    cut = experts and replace(experts, **{name: size // count for name, size in widths.items()})
     return replace(spec, **{name: size // count for name, size in parts.items()}, experts=cut)
 
 
