@@ -14,8 +14,9 @@ import torch
 
 from tests.attention.stage import CPU, random_job, steps_of
 from tests.cost.counting import Counting, tensors_of
+from tests.mixtures import PLAIN, make_mixture
 from tests.sched.drive import VOCAB
-from tests.tiny_models import make_model
+from tests.tiny_models import FAMILIES, make_model
 from umbel.attention.grid import MIN_QUERIES, GridAttention
 from umbel.attention.layout import lay_out
 from umbel.attention.reference import ReferenceAttention
@@ -60,7 +61,8 @@ class Stage:
 
     def __init__(self, folder: Path, model: tuple[str, dict[str, Any]], dtype: str):
         family, overrides = model
-        self.spec: ModelSpec = read_spec(make_model(folder, family, vocab_size=VOCAB, **overrides))
+        make = make_model if family in FAMILIES else make_mixture
+        self.spec: ModelSpec = read_spec(make(folder, family, vocab_size=VOCAB, **overrides))
         kind = getattr(torch, dtype)
         self.dtype = dtype
         self.decoder = Decoder(self.spec, dummy_weights(self.spec, kind))
@@ -140,10 +142,16 @@ def test_sixteen_bits_are_not_padded(tmp_path: Path) -> None:
     assert all(useful == executed for useful, executed in (check(stage, step) for step in steps()))
 
 
-def test_experts_cost_what_the_price_list_says(tmp_path: Path) -> None:
+MIXTURES = {
+    "qwen3_moe": ("qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [1]}),
+    "a shared expert": ("qwen2_moe", PLAIN["qwen2_moe"]),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_cost_what_the_price_list_says(name: str, tmp_path: Path) -> None:
     """In 16 bits, as single rows of an expert are padded too; few rows do not read all that is priced."""
-    some_dense = {"num_hidden_layers": 3, "mlp_only_layers": [1]}
-    stage = Stage(tmp_path / "model", ("qwen3_moe", some_dense), "bfloat16")
+    stage = Stage(tmp_path / "model", MIXTURES[name], "bfloat16")
     shape, read = stage.shape, []
     for step in islice(steps(), 0, None, 3):
         counted, samples = stage.count(step), len(np.unique(step.sampling.at))
@@ -152,6 +160,14 @@ def test_experts_cost_what_the_price_list_says(tmp_path: Path) -> None:
         read.append(sum(counted.weights.values()) / priced)
     assert min(read) < 1 and max(read) == 1
     assert sum({id(t): t.nbytes for t in tensors_of(stage.decoder)}.values()) == shape.weight_bytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", PLAIN)
+def test_all_of_a_mixture_that_is_loaded_is_priced(family: str, dtype: str, tmp_path: Path) -> None:
+    """With routers and corrections that stay in float32."""
+    stage = Stage(tmp_path / "model", (family, PLAIN[family]), dtype)
+    assert sum({id(t): t.nbytes for t in tensors_of(stage.decoder)}.values()) == stage.shape.weight_bytes
 
 
 def test_all_that_is_loaded_is_priced(stage: Stage) -> None:

@@ -11,6 +11,7 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 8}
 COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "attention_bias": ("llama", {"attention_bias": True}),
     "decoder_sparse_step": ("qwen3_moe", {"decoder_sparse_step": 2}),
+    "first_k_dense_replace": ("dots1", {"first_k_dense_replace": 2}),
     "head_dim": ("mistral", {"head_dim": 8}),
     "hidden_size": ("llama", {"hidden_size": 32}),
     "intermediate_size": ("llama", {"intermediate_size": 24}),
@@ -19,6 +20,9 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp_bias": ("llama", {"mlp_bias": True}),
     "mlp_only_layers": ("qwen3_moe", {"mlp_only_layers": [1]}),
     "moe_intermediate_size": ("qwen3_moe", {"moe_intermediate_size": 24}),
+    "n_group": ("dots1", {"n_group": 2}),
+    "n_routed_experts": ("dots1", {"n_routed_experts": 12}),
+    "n_shared_experts": ("dots1", {"n_shared_experts": 1}),
     "norm_topk_prob": ("qwen3_moe", {"norm_topk_prob": False}),
     "num_attention_heads": ("qwen2", {"num_attention_heads": 2}),
     "num_experts": ("qwen3_moe", {"num_experts": 6}),
@@ -30,12 +34,16 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 128}, "original_max_position_embeddings": 64},
     ),
+    "qkv_bias": ("qwen2_moe", {"qkv_bias": False}),
     "rms_norm_eps": ("llama", {"rms_norm_eps": 0.5}),
     "rope_parameters": ("llama", {"rope_parameters": LINEAR | {"rope_theta": 500.0}}),
     "rope_scaling": ("llama", {"rope_scaling": LINEAR}),
     "rope_theta": ("llama", {"rope_theta": 50.0}),
+    "routed_scaling_factor": ("dots1", {"routed_scaling_factor": 0.5}),
+    "shared_expert_intermediate_size": ("qwen2_moe", {"shared_expert_intermediate_size": 24}),
     "sliding_window": ("mistral", {"sliding_window": 8}),
     "tie_word_embeddings": ("llama", {"tie_word_embeddings": True}),
+    "topk_group": ("dots1", {"topk_group": 3}),
     "use_sliding_window": ("qwen3_moe", WINDOW),
     "vocab_size": ("llama", {"vocab_size": 320}),
 }
@@ -51,6 +59,7 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
 """Those that change something else of a llama model: overrides, and the field of the spec that differs."""
 
 ONE_VALUE: dict[str, Any] = {
+    "clip_qkv": 0.5,
     "architectures": ["LlamaForSequenceClassification"],
     "hidden_act": "gelu",
     "model_type": "mamba",

@@ -75,8 +75,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}},
         "experts in 4 bits",
     ),
-    "shared experts": ("mixtral", {"model_type": "qwen2_moe"}, "model_type='qwen2_moe': must be one of"),
-    "norm of the whole width": ("mixtral", {"model_type": "olmoe"}, "model_type='olmoe'"),
+    "experts of another kind": ("mixtral", {"model_type": "jetmoe"}, "model_type='jetmoe': must be one of"),
 }
 
 

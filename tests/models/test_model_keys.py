@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.mixtures import PLAIN, make_mixture
 from tests.models import key_cases, keys_doc
 from tests.models.dense import dense_logits
 from tests.models.key_cases import LINEAR, LLAMA3, WINDOW
@@ -101,7 +102,7 @@ def config_keys(family: str) -> frozenset[str]:
     return frozenset(fields | settable | config.to_dict().keys() | kind.attribute_map.keys() | read)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *PLAIN])
 def test_every_key_of_a_configuration_class_is_in_a_list(family: str):
     known = known_keys.OBEYED | ROWS[family].obeyed | known_keys.WITHOUT_EFFECT_IN.get(family, frozenset())
     known = known.union(*CONFIG_LISTS)
@@ -162,8 +163,9 @@ def test_the_page_is_what_the_lists_say():
 @pytest.mark.parametrize("key", key_cases.COMPUTED)
 def test_computed(key: str, tmp_path: Path):
     family, overrides = key_cases.COMPUTED[key]
-    changed = make_model(tmp_path / "changed", family, **overrides)
-    plain = make_model(tmp_path / "plain", family, **{k: v for k, v in overrides.items() if k != key})
+    make, sizes = (make_model, {}) if family in FAMILIES else (make_mixture, PLAIN[family])
+    changed = make(tmp_path / "changed", family, **(sizes | overrides))
+    plain = make(tmp_path / "plain", family, **(sizes | {k: v for k, v in overrides.items() if k != key}))
     assert equal(our_logits(changed), their_logits(changed))
     assert not equal(our_logits(changed), our_logits(plain))
     assert notes(changed) == ("" if key not in ("rope_parameters", "rope_scaling") else CONTEXT_NOTE.format(key))
@@ -179,8 +181,9 @@ def test_read(key: str, tmp_path: Path):
 
 @pytest.mark.parametrize("key", key_cases.ONE_VALUE)
 def test_one_value(key: str, tmp_path: Path):
+    directory = make_mixture(tmp_path, "olmoe", **PLAIN["olmoe"]) if key == "clip_qkv" else make_model(tmp_path)
     with pytest.raises(ModelError, match=key):
-        read_spec(make_model(tmp_path, **{key: key_cases.ONE_VALUE[key]}))
+        read_spec(write(directory, "config.json", {key: key_cases.ONE_VALUE[key]}))
 
 
 @pytest.mark.parametrize("key", key_cases.REFUSED)

@@ -7,21 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_models import make_model
+from tests.mixtures import PLAIN, make_mixture
+from tests.tiny_models import FAMILIES, make_model
 from umbel.models.families import read_spec
 from umbel.models.shards import Shard, ShardedWeights, shard_spec
 from umbel.models.weights import StoredWeights, layout
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "qwen2_moe", "dots1"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_shards_make_up_the_whole(tmp_path: Path, family: str, count: int) -> None:
-    directory = make_model(tmp_path / family, family)
+    make, sizes = (make_model, {}) if family in FAMILIES else (make_mixture, PLAIN[family])
+    directory = make(tmp_path / family, family, **sizes)
     spec = read_spec(directory)
     whole = StoredWeights(directory, spec, torch.float32)
     shards = [ShardedWeights(whole, spec, Shard(rank, count)) for rank in range(count)]
     small = shard_spec(spec, count)
-    expected = {name: sum(p.shape[0] for p in parts) for name, parts in layout(small).items()}
+    expected = {name: sum(p.filled[0] for p in parts) for name, parts in layout(small).items()}
     q, kv = (n * small.head_dim for n in (small.n_heads, small.n_kv_heads))
     for name in whole:
         parts, kind = [shard[name] for shard in shards], name.rsplit(".", 1)[-1]
@@ -29,12 +31,12 @@ def test_shards_make_up_the_whole(tmp_path: Path, family: str, count: int) -> No
             assert all(len(part) == q + 2 * kv == expected[name] for part in parts)
             pieces = zip(*(part.split((q, kv, kv)) for part in parts), strict=True)
             joined = torch.cat([torch.cat(piece) for piece in pieces])
-        elif kind == "gate_up":
+        elif kind in ("gate_up", "shared_gate_up"):
             joined = torch.cat([torch.cat(half) for half in zip(*(part.chunk(2) for part in parts), strict=True)])
         elif kind == "experts_gate_up":
             each = [part.view(2 * spec.experts.count, -1, part.shape[1]) for part in parts]
             joined = torch.cat(each, 1).view(whole[name].shape)
-        elif kind in ("o", "down", "experts_down"):
+        elif kind in ("o", "down", "experts_down", "shared_down"):
             assert all(part.is_contiguous() for part in parts)
             joined = torch.cat(parts, 1)
         else:

@@ -70,7 +70,7 @@ def ernie_experts(config: Config, n_layers: int) -> Experts | None:
 
 
 def glm4_moe_experts(config: Config, n_layers: int) -> Experts | None:
-    """GLM-4.5: DeepSeek-V3's router without groups unless it is told of some."""
+    """GLM-4.5: DeepSeek-V3's router, in one group unless the file has more."""
     return _sigmoid_experts(config, n_layers, normalised=True, first=1)
 
 

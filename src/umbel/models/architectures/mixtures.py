@@ -9,7 +9,7 @@ from umbel.errors import ModelError
 from umbel.ir.layer import HeadNorm, Layer
 from umbel.models import experts_config as read
 from umbel.models.architectures.llama import ASKED_WINDOW, WINDOW, qwen3
-from umbel.models.config_file import Config, flag_of, shorten
+from umbel.models.config_file import Config, flag_of, shorten, size_of
 from umbel.models.expert_parts import own_experts
 from umbel.models.family import Family
 from umbel.models.stored import AS_LLAMA, Stored
@@ -43,7 +43,16 @@ def _mixtral(config: Config) -> Layer:
 
 
 def _qwen2_moe(config: Config) -> Layer:
+    if flag_of(config, "use_sliding_window"):
+        raise ModelError("use_sliding_window=True: of these models every other layer then has one: not supported")
     return Layer(qkv_bias=flag_of(config, "qkv_bias", default=True))
+
+
+def _dots1(config: Config) -> Layer:
+    first = size_of(config, "max_window_layers", 62, low=0)
+    if config.get("sliding_window", 4096) is not None and first < size_of(config, "num_hidden_layers"):
+        raise ModelError(f"max_window_layers={first}: layers with and without a sliding window are not supported")
+    return qwen3(config)
 
 
 def _olmoe(config: Config) -> Layer:
@@ -95,7 +104,7 @@ ROWS: Mapping[str, Family] = {
     "dots1": Family(
         "Dots1ForCausalLM",
         WINDOW | ROUTED | {"attention_bias", "max_window_layers"},
-        qwen3,
+        _dots1,
         stored=AS_DEEPSEEK,
         experts=read.dots1_experts,
     ),
