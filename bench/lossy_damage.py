@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--linear", default="dense", choices=("dense", "int8", "int4", "fp8"))
-    parser.add_argument("--kv-cache-dtype", default="auto", choices=("auto", "fp8"))
+    parser.add_argument("--kv-cache-dtype", default="auto", choices=("auto", "fp8", "int8"))
     parser.add_argument("--dtype", default="float32", help="of everything else")
     parser.add_argument("--count", type=int, default=400, help="prompts per task")
     parser.add_argument("--seed", type=int, default=4242)

@@ -47,11 +47,11 @@ class Capability:
 
     `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
     one, `mixed` whether layers may differ in heads, sizes or windows. `fp8_kv`: whether keys and values may be fp8:
-    "always", "with instructions" for it on the device, or "never". `selects`: whether it obeys a View. `page_tokens`:
-    pages must be of a multiple of so many tokens; 1 reads any run. `records`: whether its steps can be recorded and
-    launched again (`runner/graphs.py`). `package`: what must be installed, and the first version that is known to fit.
-    `reproducible`: whether the last bits of a row's answer are the same "per row", whatever else is in the step, only
-    "per step", or "unknown".
+    "always", "with instructions" for it on the device, or "never"; `int8_kv`: whether they may be int8. `selects`:
+    whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run. `records`:
+    whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be installed, and
+    the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are the same "per
+    row", whatever else is in the step, only "per step", or "unknown".
     """
 
     devices: tuple[str, ...] = ()
@@ -60,6 +60,7 @@ class Capability:
     windows: bool = True
     mixed: bool = False
     fp8_kv: str = "never"
+    int8_kv: bool = False
     page_tokens: int = 1
     package: tuple[str, str] | None = None
     selects: bool = False

@@ -22,7 +22,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.kernels.place import Place
-from umbel.kv.fp8 import Fp8Store
+from umbel.kv.scaled import ScaledStore
 from umbel.kv.store import KVStore
 from umbel.runner.base import run_step
 from umbel.runner.fake import FakeRunner
@@ -163,7 +163,7 @@ def poison(store: KVStore, slots: torch.Tensor | slice = slice(None)) -> KVStore
             tensor.view(torch.uint8)[:, slots] = 127
         else:
             tensor[:, slots] = torch.nan
-    for tensor in store.key_scales + store.value_scales if isinstance(store, Fp8Store) else ():
+    for tensor in store.key_scales + store.value_scales if isinstance(store, ScaledStore) else ():
         tensor[:, slots] = torch.nan
     return store
 

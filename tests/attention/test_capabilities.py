@@ -80,7 +80,7 @@ def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatc
 
 def test_flashinfer_is_refused_for_layers_that_differ() -> None:
     near = spec_of(2, 2, 64).kv_shape(0)
-    case = Case.of(mixed_spec(near, replace(near, window=50)), torch.bfloat16, CPU, fp8_kv=False)
+    case = Case.of(mixed_spec(near, replace(near, window=50)), torch.bfloat16, CPU, "auto")
     assert case.mixed and case.window and case.head_dims == (64,)
     with pytest.raises(UsageError, match="takes layers that are all alike, and those of the model differ in heads"):
         choose(replace(HOPPER, mixed=True), "flashinfer")

@@ -45,7 +45,7 @@ What to make of it:
 - **Mixtures of experts** hold all parameters and compute a part: much memory, little arithmetic.
 - **Weights in 4 bits** (GPTQ, AWQ, compressed-tensors) take a quarter on a GPU; a CPU keeps them as floats,
   unless `--linear int4` is asked for, which is lossy there ([int4](int4.md)).
-- `--kv-cache-dtype fp8` and `--linear int8` halve one or the other, and change answers.
+- `--kv-cache-dtype int8` (on GPUs `fp8`) and `--linear int8` halve one or the other, and change answers.
 
 To see it for a model that you do not have yet, a directory with its config.json and tokenizer is enough:
 `umbel plan FILE --model DIRECTORY` needs no weights.

@@ -58,5 +58,5 @@ def test_a_model_answers_with_it() -> None:
     same = sum(a.outputs[0].token_ids == b.outputs[0].token_ids for a, b in zip(answers, wanted, strict=True))
     assert same >= 8
     assert llm.plan(prompts, params).decision("kv_dtype").value == "fp8"
-    with pytest.raises(UsageError, match="kv_cache_dtype='fp4': must be one of auto, fp8"):
+    with pytest.raises(UsageError, match="kv_cache_dtype='fp4': must be one of auto, fp8, int8"):
         LLM("demo", kv_cache_dtype="fp4", allow_lossy=True)

@@ -107,6 +107,7 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
                 ("linear", "int4", "--linear"),
                 ("linear", "fp8", "--linear"),
                 ("kv", "fp8", "--kv-cache-dtype"),
+                ("kv", "int8", "--kv-cache-dtype"),
             )
         }
     packed = make_plan(row, replace(SPEC, quantization=Int4Format("gptq", 32)), EngineConfig("tiny"), MACHINE)

@@ -41,9 +41,9 @@ def backends() -> dict[str, Capability]:
 @dataclass(frozen=True, slots=True)
 class Case:
     """What is asked of attention: a device, a dtype, heads of some sizes; whether there is a sliding `window`, whether
-    layers differ in it or in their heads (`mixed`), whether keys and values are fp8 (and the device has instructions
-    for it), whether something `selects` what layers read. `absent` says of backends why they are not on this
-    machine."""
+    layers differ in it or in their heads (`mixed`), whether keys and values are int8 or fp8 (and the device has
+    instructions for it), whether something `selects` what layers read. `absent` says of backends why they are not on
+    this machine."""
 
     device: str
     dtype: str
@@ -51,13 +51,14 @@ class Case:
     window: bool = False
     mixed: bool = False
     fp8_kv: bool = False
+    int8_kv: bool = False
     fp8_instructions: bool = False
     selects: bool = False
     absent: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, *, fp8_kv: bool) -> Case:
-        """What a model asks that computes in `dtype`."""
+    def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, kv_dtype: str) -> Case:
+        """What a model asks that computes in `dtype`, with keys and values as EngineConfig.kv_cache_dtype says."""
         shapes = dict.fromkeys(spec.kv_shapes)
         return cls(
             device.type,
@@ -65,7 +66,8 @@ class Case:
             tuple(sorted({dim for shape in shapes for dim in (shape.key_dim, shape.value_dim)})),
             window=any(shape.window is not None for shape in shapes),
             mixed=len(shapes) > 1,
-            fp8_kv=fp8_kv,
+            fp8_kv=kv_dtype == "fp8",
+            int8_kv=kv_dtype == "int8",
             fp8_instructions=converts_fp8(device),
             absent=absences(),
         )
@@ -118,6 +120,8 @@ def missing(can: Capability, case: Case) -> str:
     reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[can.fp8_kv]
     if case.fp8_kv and not reads_fp8:
         return "it reads no keys and values in fp8" + ("" if can.fp8_kv == "never" else " on this device")
+    if case.int8_kv and not can.int8_kv:
+        return "it reads no keys and values in int8"
     return ""
 
 

@@ -20,7 +20,7 @@ from umbel.kv.store import KVStore
 
 
 class NativeAttention:
-    """The compiled backend; float32 or bfloat16 keys and values, sums in float32."""
+    """The compiled backend; float32, bfloat16 or int8 keys and values, sums in float32."""
 
     name = "native"
 
@@ -51,5 +51,5 @@ class NativeAttention:
         """One call of the kernel; reads whole paths only."""
         check_whole(self.name, select)
         shape, forest = self.shapes[layer], self.forests[self.kinds.of_layer[layer]]
-        keys, values = self.store.keys[layer], self.store.values[layer]
-        return self.native.attend(forest, q, keys, values, shape.scale, shape.window)
+        place = self.store.place(layer, self.writes)
+        return self.native.attend(forest, q, place, shape.scale, shape.window)

@@ -11,10 +11,13 @@ from umbel.config import EngineConfig
 from umbel.ir.spec import ModelSpec
 from umbel.kv.store import KVStore
 
+KINDS = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
+"""What EngineConfig.kv_cache_dtype calls types of 8 bits."""
+
 
 def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Choice:
     """What `pick_attention` will take, before there is any memory. Raises UsageError as it does."""
-    case = Case.of(spec, dtype, device, fp8_kv=config.kv_cache_dtype == "fp8")
+    case = Case.of(spec, dtype, device, config.kv_cache_dtype)
     return choose(case, config.attention_backend)
 
 
@@ -22,7 +25,8 @@ def pick_attention(spec: ModelSpec, store: KVStore, device: torch.device, asked:
     """The backend that was `asked` for, or the one that capabilities and prices choose: compiled kernels on a CPU,
     Triton's on a GPU, where there are any, else plain torch, as for fp8 on a CPU and on GPUs that do not have it.
     Raises UsageError when the one that was asked for cannot serve the model."""
-    dtype = torch.bfloat16 if store.scaled else store.keys[0].dtype  # over fp8, queries may be of any type
-    name = choose(Case.of(spec, dtype, device, fp8_kv=store.scaled), asked).name
+    kept = store.keys[0].dtype
+    dtype = torch.bfloat16 if store.scaled else kept  # over 8 bits, queries may be of any type
+    name = choose(Case.of(spec, dtype, device, KINDS.get(kept, "auto")), asked).name
     backend: AttentionBackend = registry.load("attention", name, spec, store, device)
     return backend

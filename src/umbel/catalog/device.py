@@ -43,6 +43,14 @@ DEVICE: tuple[Technique, ...] = (
     Technique(
         "kv", "fp8", False, "umbel.kv.fp8:Fp8Store", "FP8 Formats, 2209.05433", "fast on GPUs with fp8 (Ada, Hopper)"
     ),
+    Technique(
+        "kv",
+        "int8",
+        False,
+        "umbel.kv.int8:Int8Store",
+        "Atom, 2310.19102",
+        "fast on a CPU with compiled kernels",
+    ),
     # The first that can serve a model is the usual one. The reference is slow, and there for what no other one obeys.
     Technique(
         "attention",
@@ -61,7 +69,7 @@ DEVICE: tuple[Technique, ...] = (
         "Hydragen, 2402.05099",
         "a CPU and compiled kernels",
         by="machine",
-        can=Capability(("cpu",), ("float32", "bfloat16"), mixed=True, reproducible="per row"),
+        can=Capability(("cpu",), ("float32", "bfloat16"), mixed=True, int8_kv=True, reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -69,7 +77,7 @@ DEVICE: tuple[Technique, ...] = (
         True,
         "umbel.attention.grid:GridAttention",
         "Hydragen, 2402.05099",
-        can=Capability(mixed=True, fp8_kv="always", reproducible="per row"),
+        can=Capability(mixed=True, fp8_kv="always", int8_kv=True, reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -93,6 +101,6 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.reference:ReferenceAttention.of",
         "Attention Is All You Need, 1706.03762",
         by="machine",
-        can=Capability(mixed=True, fp8_kv="always", selects=True, reproducible="per row"),
+        can=Capability(mixed=True, fp8_kv="always", int8_kv=True, selects=True, reproducible="per row"),
     ),
 )

@@ -40,7 +40,8 @@ class Shape:
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
         """The costs of a spec in `dtype` ("float32", "bfloat16" or "float16"), except int4 weights. KV is of `dtype`
-        too when `kv_dtype` is "auto"; "fp8" has a float32 scale beside each vector of a head."""
+        too when `kv_dtype` is "auto"; "fp8" and "int8" have a float32 scale beside each vector of
+        a head."""
         width = BYTES[dtype]
         table, final = spec.vocab_size * spec.hidden_size, final_numbers(spec)
         norms = [n for layer in range(spec.n_layers) for n in layer_norms(spec, layer)]

@@ -26,7 +26,6 @@ from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 from umbel.linear.base import Weights
 from umbel.linear.pick import pick_linear
@@ -172,8 +171,9 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
     if model.ranks is not None:
         model.ranks.make_store(n_pages, page_size)
     try:
-        if model.config.kv_cache_dtype == "fp8":
-            return Fp8Store(model.decoder.spec, n_pages, page_size, model.device)
+        if (kind := model.config.kv_cache_dtype) not in NONE["kv_cache_dtype"]:
+            scaled: KVStore = registry.load("kv", kind, model.decoder.spec, n_pages, page_size, model.device)
+            return scaled
         return KVStore(model.decoder.spec, n_pages, page_size, model.dtype, model.device)
     except (RuntimeError, MemoryError, OSError) as error:
         tokens = f"{n_pages * page_size:,} tokens"

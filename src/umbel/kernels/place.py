@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.reference import round_to_fp8
+from umbel.kernels.reference import round_to_fp8, round_to_int8
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where keys and values of rows go in a layer: `keys` and `values` (`[n_kv_heads, slots, dim]`), the slot of each
-    row (int64 `[rows]`), and where they are fp8 their dequantisation `scales` (keys', values'; float32 `[n_kv_heads,
-    slots]`)."""
+    row (int64 `[rows]`), and where they are of 8 bits their dequantisation `scales` (keys', values'; float32
+    `[n_kv_heads, slots]`)."""
 
     keys: Tensor
     values: Tensor
@@ -28,8 +28,9 @@ class Place:
             for new, stored in ((k, self.keys), (v, self.values)):
                 stored.index_copy_(1, self.slots, new.transpose(0, 1).to(stored.dtype))
             return
+        round_some = round_to_int8 if self.keys.dtype == torch.int8 else round_to_fp8
         for new, stored, scales in zip((k, v), (self.keys, self.values), self.scales, strict=True):
-            rounded, scale = round_to_fp8(new.transpose(0, 1))
+            rounded, scale = round_some(new.transpose(0, 1))
             # As bytes, since torch on a CPU moves no fp8 by index.
             stored.view(torch.uint8).index_copy_(1, self.slots, rounded.view(torch.uint8))
             scales.index_copy_(1, self.slots, scale)

@@ -95,6 +95,16 @@ def round_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     return (wide / scale.unsqueeze(-1)).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn), scale
 
 
+def round_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (`[..., width]`) as int8 and their dequantisation scales (float32 `[...]`): the largest value becomes
+    127. One that is not finite gets a scale that is not."""
+    wide = x.to(torch.float32)
+    most = wide.abs().amax(-1, keepdim=True)
+    steps = torch.full_like(most, 127.0) / most  # divided, as the compiled kernels do
+    fits = (most > 0) & most.isfinite()
+    return torch.where(fits, wide * steps, 0.0).round().to(torch.int8), (most / 127.0).squeeze(-1)
+
+
 def attend(
     q: Tensor,
     keys: Tensor,

@@ -11,7 +11,7 @@ from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 
-INTERFACE = 4
+INTERFACE = 5
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 
@@ -84,9 +84,9 @@ class Native:
         place.check(rows, n_k, dim)
         (cos, sin), norms = rotation.angles, rotation.norms
         weights = (0, 0) if norms is None else (norms[0].data_ptr(), norms[1].data_ptr())
-        copies = place.scales is None and place.keys.dtype == place.values.dtype == heads.dtype
-        to = (place.keys.data_ptr(), place.values.data_ptr(), place.slots.data_ptr()) if copies else (0, 0, 0)
-        addresses = heads.data_ptr(), cos.data_ptr(), sin.data_ptr(), *weights, *to
+        copies = place.keys.dtype == place.values.dtype == (heads.dtype if place.scales is None else torch.int8)
+        to = (place.keys.data_ptr(), place.values.data_ptr(), *_scales(place)) if copies else (0, 0, 0, 0)
+        addresses = heads.data_ptr(), cos.data_ptr(), sin.data_ptr(), *weights, *to, place.slots.data_ptr()
         sizes = rows, n_q, n_k, dim, place.keys.shape[1], rotation.eps
         self._kernels.rotate(*addresses, *sizes, _is_narrow(heads), torch.get_num_threads())
         if not copies:
@@ -144,20 +144,20 @@ class Native:
         self,
         forest: _umbel.Forest,
         q: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        place: Place,
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Attention of `q` (`[rows, n_heads, head_dim]`, the rows that `forest` was laid out for) with `keys` and
-        `values` (`[n_kv_heads, slots, head_dim]`), scores times `scale`: the shape of `q`."""
+        """Attention of `q` (`[rows, n_heads, head_dim]`, the rows that `forest` was laid out for) with the keys and
+        values of a `place`, scores times `scale`: the shape of `q`."""
+        keys, values = place.keys, place.values
         q = q if q.stride(2) == 1 and q.stride(1) == q.shape[2] else q.contiguous()  # each row in one piece
         kv_heads, slots, dim = keys.shape
-        _check_attention(forest.rows, q, keys, values)
+        _check_attention(forest.rows, q, place)
         out = torch.empty(q.shape, dtype=q.dtype)
         self._kernels.attend(
-            forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), q.stride(0), slots, kv_heads,
-            q.shape[1] // kv_heads, dim, scale, window or 0,
+            forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), *_scales(place), q.stride(0),
+            slots, kv_heads, q.shape[1] // kv_heads, dim, scale, window or 0,
             _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
         )  # fmt: skip
         return out
@@ -173,11 +173,18 @@ def _same_width(x: Tensor, weight: Tensor) -> int:
     return len(weight)
 
 
-def _check_attention(rows: int, q: Tensor, keys: Tensor, values: Tensor) -> None:
+def _scales(place: Place) -> tuple[int, int]:
+    """The addresses of the scales of keys and values, 0 where there are none."""
+    return (0, 0) if place.scales is None else (place.scales[0].data_ptr(), place.scales[1].data_ptr())
+
+
+def _check_attention(rows: int, q: Tensor, place: Place) -> None:
+    keys, values = place.keys, place.values
     kv_heads, _, dim = keys.shape
     if q.shape[0] != rows or q.shape[2] != dim or q.shape[1] % kv_heads or values.shape != keys.shape:
         raise ValueError(f"q {tuple(q.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)} for {rows} rows")
-    if q.dtype not in _KINDS or keys.dtype not in _KINDS or values.dtype != keys.dtype:
+    kinds = _KINDS if place.scales is None else (torch.int8,)
+    if q.dtype not in _KINDS or keys.dtype not in kinds or values.dtype != keys.dtype:
         raise TypeError(f"q is {q.dtype}, keys are {keys.dtype}, values {values.dtype}")
     if not (keys.is_contiguous() and values.is_contiguous()):
         raise ValueError("the store is not contiguous")

@@ -32,15 +32,17 @@ struct Layout {
   const int32_t* block_cells;
 };
 
-enum class Kind : int32_t { kFloat32 = 0, kBfloat16 = 1 };
+enum class Kind : int32_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
 
 // Queries and outputs are [rows, kv heads * group, dim], rows `q_stride` and `out_stride` apart; keys and values
-// [kv heads, slots, dim], heads `head_stride` apart. All strides count elements.
+// [kv heads, slots, dim], heads `head_stride` apart; of int8 ones the scales are [kv heads, slots]. All strides count
+// elements.
 struct Attention {
   const void* q;
   void* out;
   const void* keys;
   const void* values;
+  const float *key_scales, *value_scales;
   int64_t q_stride, out_stride, head_stride;
   int32_t dim, group;
   int64_t window;  // 0: none
@@ -61,11 +63,12 @@ struct Norm {
 
 // Rows of n_q + 2 * n_k heads: queries, keys, values. Norm (where the weights are given) and rotate, in place, queries and
 // keys; cosines and sines are [rows][dim / 2]. Then keys and values of row r are copied to slot slots[r] of `keys` and
-// `values` ([n_k][n_slots][dim], of the same kind), where these are given.
+// `values` ([n_k][n_slots][dim], of the same kind), where these are given; with scales ([n_k][n_slots]) they are int8.
 struct HeadRotation {
   void* x;
   const void *cos, *sin, *q_norm, *k_norm;
   void *keys, *values;
+  float *key_scales, *value_scales;
   const int64_t* slots;
   int64_t n_q, n_k, dim, n_slots;
   float eps;

@@ -124,9 +124,10 @@ class Native {
   }
 
   void rotate(Address x, Address cos, Address sin, Address q_norm, Address k_norm, Address keys, Address values,
-              Address slots, int64_t rows, int64_t n_q, int64_t n_k, int64_t dim, int64_t n_slots, float eps, bool narrow,
+              Address key_scales, Address value_scales, Address slots, int64_t rows, int64_t n_q, int64_t n_k, int64_t dim, int64_t n_slots, float eps, bool narrow,
               int threads) const {
     const HeadRotation a = {at(x), at(cos), at(sin), at(q_norm), at(k_norm), at(keys), at(values),
+                            static_cast<float*>(at(key_scales)), static_cast<float*>(at(value_scales)),
                             static_cast<const int64_t*>(at(slots)), n_q, n_k, dim, n_slots, eps, kind(narrow)};
     split(rows, (n_q + n_k) * dim, threads, [&](int64_t begin, int64_t end) { kernels_->rotate(a, begin, end); });
   }
@@ -194,13 +195,15 @@ nb::ndarray<nb::numpy, int64_t, nb::ndim<1>> writes(nb::object self) {
 }
 
 void attend(const Native& native, const Forest& forest, Address q, Address out, Address keys, Address values,
-            int64_t q_stride, int64_t slots, int64_t kv_heads, int32_t group, int32_t dim, float scale, int64_t window,
+            Address key_scales, Address value_scales, int64_t q_stride, int64_t slots, int64_t kv_heads, int32_t group, int32_t dim, float scale, int64_t window,
             bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
   Attention a;
   a.q = at(q);
   a.out = at(out);
   a.keys = at(keys);
   a.values = at(values);
+  a.key_scales = static_cast<const float*>(at(key_scales));
+  a.value_scales = static_cast<const float*>(at(value_scales));
   a.q_stride = q_stride;
   a.out_stride = kv_heads * group * dim;
   a.head_stride = slots * dim;
@@ -208,7 +211,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
   a.group = group;
   a.window = window;
   a.q_kind = kind(q_is_bfloat16);
-  a.kv_kind = kind(kv_is_bfloat16);
+  a.kv_kind = key_scales != 0 ? Kind::kInt8 : kind(kv_is_bfloat16);
   a.scale = scale;
   native.attend(forest, a, kv_heads, threads);
 }
@@ -217,7 +220,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 4;  // see INTERFACE in calls.py
+  m.attr("interface") = 5;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);

@@ -27,6 +27,9 @@ UMBEL_INLINE Vec load(const bf16* p) {
   __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+UMBEL_INLINE Vec load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 UMBEL_INLINE void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 UMBEL_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 UMBEL_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
@@ -61,6 +64,9 @@ UMBEL_INLINE Vec load(const bf16* p) {
   __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+UMBEL_INLINE Vec load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 UMBEL_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 UMBEL_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 UMBEL_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
@@ -93,6 +99,9 @@ UMBEL_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p);
 UMBEL_INLINE Vec load(const bf16* p) {
   Ints wide = {p[0], p[1], p[2], p[3]};
   return reinterpret_cast<Vec>(wide << 16);
+}
+UMBEL_INLINE Vec load(const int8_t* p) {
+  return Vec{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])};
 }
 UMBEL_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 UMBEL_INLINE Vec add(Vec a, Vec b) { return a + b; }
