@@ -29,6 +29,7 @@ _KEEP = "Columns that come back beside the answers: all, none, or names with com
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
 _ERRORS = "Write the rows that failed to this file; the output has the others."
 _GRACE = "After a stop, let rows that are near their end go on so long."
+_LOOPS = 'End answers that repeat themselves: \'{"max_pattern_size": 20, "min_count": 4}\'.'
 _PRICE = "What an hour of the machine costs: plan, closing lines and report say what the job does."
 _RETRY = "Run rows again that failed for want of KV memory or by the model; keep the others."
 _PROFILE = "Tell where the time went; a timeline goes to FILE, or to OUTPUT.profile.json."
@@ -65,6 +66,7 @@ class SamplingOptions:
     ] = None
     allowed_token_ids: Annotated[list[int] | None, Option(help="The only tokens of answers.")] = None
     bad_words: Annotated[list[str] | None, Option("--bad-words", help="A text to leave out; repeatable.")] = None
+    repetition_detection: Annotated[str | None, Option(help=_LOOPS, metavar="JSON")] = None
     n: Annotated[int | None, Option(help="Answers of each row [1].")] = None
     stop: Annotated[list[str] | None, Option(help="A text that ends an answer; repeatable.")] = None
     stop_token_ids: Annotated[
@@ -92,7 +94,8 @@ class SamplingOptions:
         del given["seed"]  # of the job: rows draw by it and their key
         given["skip_special_tokens"] = not given.pop("keep_special_tokens")
         try:
-            given["logit_bias"] = None if self.logit_bias is None else json_of("logit_bias", self.logit_bias)
+            for name in ("logit_bias", "repetition_detection"):
+                given[name] = None if given[name] is None else json_of(name, given[name])
             return SamplingParams(**{name: value for name, value in given.items() if value not in (None, [])})
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None

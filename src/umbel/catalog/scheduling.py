@@ -92,6 +92,7 @@ SCHEDULING: tuple[Technique, ...] = (
     Technique("watcher", "allowed-tokens", True, "umbel.engine.watch.allowed_tokens:AllowedTokens", by="always"),
     Technique("watcher", "bad-words", True, "umbel.engine.watch.bad_words:BadWords", by="always"),
     Technique("watcher", "endings", True, "umbel.engine.watch.endings:Endings", by="always"),
+    Technique("watcher", "loops", True, "umbel.engine.watch.loops:Loops", by="always"),
     Technique("watcher", "stop-strings", True, "umbel.engine.watch.stop_strings:StopStrings", by="always"),
     Technique("watcher", "logit-bias", True, "umbel.engine.watch.logit_changes:LogitBias", by="always"),
     Technique("watcher", "penalties", True, "umbel.engine.watch.logit_changes:Penalties", by="always"),

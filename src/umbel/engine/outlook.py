@@ -77,7 +77,7 @@ class RowEnds:
     def of(cls, params: Sequence[SamplingParams]) -> RowEnds:
         """What may end the answers of rows with such parameters."""
         distinct = Distinct.of(params)
-        fixed = distinct.flags(lambda p: p.ignore_eos and not (p.stop or p.stop_token_ids))
+        fixed = distinct.flags(lambda p: p.ignore_eos and not p.ends_early)
         return cls(fixed, distinct.flags(lambda p: p.max_tokens is None))
 
 

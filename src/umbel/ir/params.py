@@ -8,6 +8,7 @@ from typing import Any
 from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
 from umbel.ir.neutral import takes_neutral
+from umbel.ir.repetition import RepetitionDetection
 
 
 @takes_neutral
@@ -21,7 +22,8 @@ class SamplingParams:
     tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
     `logit_bias` is given as an object of biases by token id. `bad_words` are never completed, with or without a blank
     in front; `allowed_token_ids` are the only tokens that may be drawn. The repetition penalty counts prompt and
-    answer, the other two the answer alone. Log-probabilities are the model's own: none of these changes them.
+    answer, the other two the answer alone. `repetition_detection` (`max_pattern_size`, `min_pattern_size`, `min_count`)
+    ends an answer that has become a loop. Log-probabilities are the model's own: none of these changes them.
 
     Fields of vLLM that are not obeyed here (`structured_outputs`, `best_of` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
@@ -49,6 +51,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
+    repetition_detection: RepetitionDetection | None = None
 
     def __post_init__(self) -> None:
         put = self._put
@@ -70,6 +73,8 @@ class SamplingParams:
         put("bad_words", limits.check_bad_words(self.bad_words))
         if self.allowed_token_ids is not None:
             put("allowed_token_ids", limits.check_allowed_ids(self.allowed_token_ids))
+        if self.repetition_detection is not None:
+            put("repetition_detection", RepetitionDetection.of(self.repetition_detection))
         put("stop", limits.check_stop(self.stop))
         put("stop_token_ids", limits.check_id_list("stop_token_ids", self.stop_token_ids, limits.MAX_STOP_TOKEN_IDS))
         for name in ("logprobs", "prompt_logprobs"):
@@ -93,6 +98,11 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         """Whether what may be drawn depends on the tokens that are there."""
         return (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0.0, 0.0, 1.0)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether anything but an end token of the model and the limit may end an answer."""
+        return bool(self.stop or self.stop_token_ids) or self.repetition_detection is not None
 
     @property
     def names_tokens(self) -> bool:

@@ -41,7 +41,8 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sample of a row; `finish_reason` is "stop" or "length", `stop_reason` the stop string or id that ended it."""
+    """One sample of a row; `finish_reason` is "stop", "length" or "repetition", `stop_reason` the stop string or id
+    that ended it, or "repetition_detected"."""
 
     index: int
     text: str

@@ -110,8 +110,8 @@ class SampledTokens:
 
 @dataclass(slots=True)
 class Finish:
-    """How a sample ended: the `reason` ("stop" or "length"), the string or id that `stop` is, its `text` where that is
-    known already, and its `logprobs` where its row asked for them."""
+    """How a sample ended: the `reason` ("stop", "length" or "repetition"), the string or id that `stop` is, its `text`
+    where that is known already, and its `logprobs` where its row asked for them."""
 
     reason: str
     stop: str | int | None = None

@@ -22,6 +22,7 @@ from umbel.jobs.verify_input import input_rows, is_table
 from umbel.jobs.verify_output import is_table_file, output_rows
 
 MAX_FINDINGS = 20
+REASONS = ("stop", "length", "repetition")
 UNREAD = frozenset({"invalid_json_line", "line_too_long", "damaged_input", "invalid_csv_line"})
 """Errors of rows that could not be read, so that none of their columns come back."""
 
@@ -186,7 +187,7 @@ def _check_plain(item: dict[str, Any]) -> str | None:
     _require(len(choices) > 0, "no choices")
     for choice in choices:
         _require(isinstance(choice["text"], str), "no text")
-        _require(choice["finish_reason"] in ("stop", "length"), f"finish_reason {choice['finish_reason']!r}")
+        _require(choice["finish_reason"] in REASONS, f"finish_reason {choice['finish_reason']!r}")
         logprobs = choice.get("logprobs")
         _require(
             logprobs is None or len(logprobs) == len(choice["token_ids"]), "logprobs and token_ids differ in length"
@@ -228,7 +229,7 @@ def _check_openai(item: dict[str, Any]) -> str | None:
     for choice in body["choices"]:
         text = choice["message"]["content"] if body["object"] == "chat.completion" else choice["text"]
         _require(isinstance(text, str), "no text")
-        _require(choice["finish_reason"] in ("stop", "length"), f"finish_reason {choice['finish_reason']!r}")
+        _require(choice["finish_reason"] in REASONS, f"finish_reason {choice['finish_reason']!r}")
     return None
 
 

@@ -27,16 +27,16 @@ class RequestTable(Growable):
 
     Columns (`[rows]`): where its prompt begins in `tokens` and its `length`, the fields of its parameters that a step
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
-    first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `has_stops`
-    (stop strings), `certain` (only `limit` can end it), `streamed` (it wants its tokens as they come), `lockstep` (its
-    next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and are banned
+    first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `certain`
+    (only `limit` can end it), `streamed` (it wants its tokens as they come), `lockstep` (its next tokens wait for its
+    last ones). Lists: `params`, and `end_ids`, the tokens that end the row and are banned
     before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a lockstep row.
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
         **dict.fromkeys(("begin", "length", "n", "top_k", "stream", "first_sample", "key", "min_tokens", "limit"), 0),
         **dict.fromkeys(("temperature", "top_p", "min_p"), 0.0),
-        **dict.fromkeys(("has_stops", "certain", "streamed", "lockstep"), False),
+        **dict.fromkeys(("certain", "streamed", "lockstep"), False),
         "logprobs": -1,
     }
     begin: Ints
@@ -52,7 +52,6 @@ class RequestTable(Growable):
     logprobs: Ints
     min_tokens: Ints
     limit: Ints
-    has_stops: Flags
     certain: Flags
     streamed: Flags
     lockstep: Flags
@@ -74,7 +73,6 @@ class RequestTable(Growable):
         load, params = lot.workload, Distinct.of(lot.workload.params)
         begin, self._n_tokens = self._n_tokens, self._n_tokens + len(load.tokens)
         self.tokens = joined(self.tokens, begin, load.tokens)
-        has_stops = params.flags(lambda p: bool(p.stop))
         ended = np.array([bool(ids) for ids in lot.end_ids], bool)
         own = params.flags(lambda p: p.seed is not None)
         seeds = params.column(lambda p: lot.seed if p.seed is None else p.seed)
@@ -93,8 +91,7 @@ class RequestTable(Growable):
             logprobs=params.column(lambda p: -1 if p.logprobs is None else p.logprobs),
             min_tokens=params.column(lambda p: p.min_tokens),
             limit=lot.limits,
-            has_stops=has_stops,
-            certain=~has_stops & ~ended,
+            certain=~params.flags(lambda p: p.ends_early) & ~ended,
             lockstep=False if lot.lockstep is None else lot.lockstep,
             streamed=False if lot.streamed is None else lot.streamed,
         )

@@ -78,7 +78,7 @@ def _asked(draft: PlanDraft) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 def _certain(params: SamplingParams) -> bool:
     """Whether nothing but its limit can end a sample."""
-    return params.ignore_eos and not (params.stop or params.stop_token_ids)
+    return params.ignore_eos and not params.ends_early
 
 
 def _templates(draft: PlanDraft) -> tuple[Ints, tuple[str, ...]]:
