@@ -13,6 +13,7 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "decoder_sparse_step": ("qwen3_moe", {"decoder_sparse_step": 2}),
     "first_k_dense_replace": ("dots1", {"first_k_dense_replace": 2}),
     "head_dim": ("mistral", {"head_dim": 8}),
+    "hidden_act": ("llama", {"hidden_act": "gelu"}),
     "hidden_size": ("llama", {"hidden_size": 32}),
     "intermediate_size": ("llama", {"intermediate_size": 24}),
     "layer_types": ("qwen3", WINDOW | {"layer_types": ["sliding_attention"] * 2}),
@@ -49,6 +50,43 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Keys of config.json that change logits: family and overrides."""
 
+OF_ZOO: dict[str, tuple[str, dict[str, Any]]] = {
+    "alpha": ("hunyuan-alpha", {"rope_parameters": {"rope_type": "dynamic", "alpha": 9.0, "factor": 1.0}}),
+    "attention_multiplier": ("granite", {"attention_multiplier": 0.3}),
+    "attention_out_bias": ("seed", {"attention_out_bias": False}),
+    "attn_logit_softcapping": ("gemma2", {"attn_logit_softcapping": None}),
+    "bias": ("falcon-40b", {"bias": False}),
+    "embedding_multiplier": ("granite", {"embedding_multiplier": 2.0}),
+    "enable_bias": ("opt", {"enable_bias": False}),
+    "ffn_hidden_size": ("falcon-40b", {"ffn_hidden_size": None}),
+    "final_logit_softcapping": ("gemma2", {"final_logit_softcapping": 2.0}),
+    "layer_norm_elementwise_affine": ("opt", {"layer_norm_elementwise_affine": False}),
+    "llama_4_scaling_beta": ("ministral3", {}),
+    "logit_scale": ("cohere", {"logit_scale": 0.25}),
+    "logits_scaling": ("granite", {"logits_scaling": 3.0}),
+    "multi_query": ("falcon-7b", {"multi_query": False, "num_kv_heads": 4}),
+    "new_decoder_architecture": ("falcon-7b", {"new_decoder_architecture": True}),
+    "no_rope_layer_interval": ("smollm3", {"no_rope_layer_interval": 3}),
+    "no_rope_layers": ("smollm3", {"no_rope_layers": [0, 1, 1]}),
+    "num_kv_heads": ("falcon-40b", {"num_kv_heads": 4}),
+    "num_ln_in_parallel_attn": ("falcon-40b", {"num_ln_in_parallel_attn": 1}),
+    "parallel_attn": ("falcon-7b", {"parallel_attn": False}),
+    "partial_rotary_factor": ("phi", {"partial_rotary_factor": 0.75}),
+    "qk_layernorm": ("phi", {"qk_layernorm": True}),
+    "query_pre_attn_scalar": ("gemma2", {"query_pre_attn_scalar": 20}),
+    "residual_multiplier": ("granite", {"residual_multiplier": 0.5}),
+    "rope_local_base_freq": ("gemma3", {"rope_parameters": None, "rope_local_base_freq": 50.0}),
+    "scale_attn_by_inverse_layer_idx": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    "scale_attn_weights": ("gpt2", {"scale_attn_weights": False}),
+    "sliding_window_pattern": ("cohere2", {"sliding_window_pattern": 2}),
+    "use_bias": ("starcoder2", {"use_bias": False}),
+    "use_parallel_residual": ("neox", {"use_parallel_residual": False}),
+    "use_qk_norm": ("cohere", {"use_qk_norm": False}),
+    "use_qkv_bias": ("stablelm", {"use_qkv_bias": False}),
+    "word_embed_proj_dim": ("opt", {"word_embed_proj_dim": 64}),
+}
+"""Keys that change logits of families that only the zoo has: its case and what differs."""
+
 READ: dict[str, tuple[dict[str, Any], str]] = {
     "bos_token_id": ({"bos_token_id": 3}, "bos_token_id"),
     "dtype": ({"dtype": "float16"}, "dtype"),
@@ -61,7 +99,6 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
 ONE_VALUE: dict[str, Any] = {
     "clip_qkv": 0.5,
     "architectures": ["LlamaForSequenceClassification"],
-    "hidden_act": "gelu",
     "model_type": "mamba",
     "quantization_config": {"quant_method": "fp8"},
 }
@@ -74,7 +111,6 @@ REFUSED: dict[str, Any] = {
     "is_causal": False,
     "is_encoder_decoder": True,
     "kv_sharing_modes": ["shared"],
-    "partial_rotary_factor": 0.5,
     "per_layer_config": {"0": {"intermediate_size": 24}},
     "quantization": {"bits": 4, "group_size": 64},
     "transformers_weights": "other.safetensors",
@@ -90,6 +126,24 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "allow_global_per_layer_attribute_access": True,
     "attention_dropout": 0.5,
     "attn_implementation": "eager",
+    "attn_pdrop": 0.5,
+    "classifier_dropout": 0.5,
+    "dropout": 0.5,
+    "embd_pdrop": 0.5,
+    "embedding_dropout": 0.5,
+    "eod_token_id": 3,
+    "hidden_dropout": 0.5,
+    "init_std": 0.5,
+    "layerdrop": 0.5,
+    "resid_pdrop": 0.5,
+    "residual_dropout": 0.5,
+    "reorder_and_upcast_attn": True,
+    "summary_activation": "tanh",
+    "summary_first_dropout": 0.5,
+    "summary_proj_to_labels": False,
+    "summary_type": "mean",
+    "summary_use_proj": False,
+    "_sliding_window_pattern": 3,
     "chunk_size_feed_forward": 3,
     "decoder_start_token_id": 5,
     "experts_implementation": "eager",
@@ -123,19 +177,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "use_bfloat16": True,
     "use_cache": False,
 }
-NAMED: dict[str, Any] = {
-    "attention_chunk_size": 4,
-    "attention_multiplier": 0.5,
-    "attn_logit_softcapping": 1.0,
-    "embedding_multiplier": 3.0,
-    "final_logit_softcapping": 5.0,
-    "logit_scale": 3.0,
-    "logits_scaling": 3.0,
-    "no_rope_layers": [0, 1],
-    "query_pre_attn_scalar": 3,
-    "residual_multiplier": 0.5,
-    "use_bidirectional_attention": True,
-}
+NAMED: dict[str, Any] = {"attention_chunk_size": 4}
 
 GREEDY: dict[str, Any] = {
     "bad_words_ids": [[5]],

@@ -142,7 +142,10 @@ def test_lists_are_disjoint_and_every_key_has_a_case():
     lists = (obeyed, *CONFIG_LISTS)
     assert sum(map(len, lists)) == len(frozenset().union(*lists))
     assert sum(map(len, GENERATION_LISTS)) == len(frozenset().union(*GENERATION_LISTS))
-    assert key_cases.COMPUTED.keys() | key_cases.READ.keys() | key_cases.ONE_VALUE.keys() == obeyed
+    assert (
+        key_cases.COMPUTED.keys() | key_cases.READ.keys() | key_cases.ONE_VALUE.keys() | key_cases.OF_ZOO.keys()
+        == obeyed
+    )
     assert key_cases.REFUSED.keys() == known_keys.REFUSED.keys()
     assert key_cases.WITHOUT_EFFECT.keys() == known_keys.WITHOUT_EFFECT
     assert key_cases.NAMED.keys() == known_keys.NAMED
@@ -397,7 +400,7 @@ def test_rotary_keys_that_are_not_used(tmp_path: Path):
         assert f"config.json: rope_scaling: rope_type 'linear' does not use {{'{key}': 3.0}}" in notes(directory)
     everything = make_model(tmp_path, rope_scaling=LINEAR | dict.fromkeys(known_keys.ROPE_KEYS_NAMED, 3.0))
     assert equal(our_logits(everything), their_logits(everything))
-    for kind in ("yarn", "dynamic", "longrope", "mrope", "su", ["linear"], 1):
+    for kind in ("mrope", "su", "proportional", ["linear"], 1):
         for style in ("rope_scaling", "rope_parameters"):
             with pytest.raises(ModelError, match="rope_type"):
                 read_spec(make_model(tmp_path, **{style: LINEAR | {"rope_type": kind}}))

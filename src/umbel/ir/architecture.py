@@ -54,13 +54,14 @@ class Matmul:
 @dataclass(frozen=True, slots=True)
 class NormVector:
     """A weight or a bias of a norm (`width` numbers), by the name of its tensor. `is_ending`: it stands behind the
-    attention. `of_heads`: it belongs to query or key heads; `is_cut`: tensor parallelism cuts it with them."""
+    attention. `of_heads`: it belongs to query or key heads; `is_by_head`: each has its own, and they are cut with the
+    heads."""
 
     name: str
     width: int
     is_ending: bool
     of_heads: bool = False
-    is_cut: bool = False
+    is_by_head: bool = False
 
 
 def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
@@ -86,10 +87,10 @@ def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
         found += [NormVector(each, spec.hidden_size, name != "attn_norm") for each in learned(own.norm, name)]
     if own.head_norm is None:
         return tuple(found)
-    of_all = own.head_norm.over != "head"
+    over = own.head_norm.over
     for name, heads in (("q_norm", spec.n_heads), ("k_norm", spec.n_kv_heads)):
-        width = spec.head_dim * (heads if of_all else 1)
-        found += [NormVector(each, width, False, True, of_all) for each in learned(own.head_norm.norm, name)]
+        width = spec.head_dim * (1 if over == "head" else heads)
+        found += [NormVector(each, width, False, True, over == "heads") for each in learned(own.head_norm.norm, name)]
     return tuple(found)
 
 

@@ -8,13 +8,23 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How rotary frequencies are stretched; `kind` is "linear" or "llama3", None fields unused."""
+    """How rotary frequencies are stretched, None fields unused.
+
+    `kind`: "linear", "llama3", "yarn" (2309.00071), "longrope" (2402.13753), or "alpha", which stretches the base.
+    `attention_factor`: what cosines and sines are multiplied by. `beta_fast`, `beta_slow`: turns within the original
+    context between which YaRN interpolates, at whole pairs if it `truncates`. `divisors`: LongRoPE's, of each pair.
+    """
 
     kind: str
     factor: float
     low_freq_factor: float | None = None
     high_freq_factor: float | None = None
     original_max_position: int | None = None
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncates: bool = True
+    divisors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +32,15 @@ class Rope:
     """Rotary positions (RoFormer, 2104.09864).
 
     `theta`: the base of the frequencies, None: the model's. `dim`: how many numbers of a head turn, its first ones;
-    None: all. `interleaved`: pairs are neighbours, else they stand half of `dim` apart.
+    None: all. `interleaved`: pairs are neighbours, else they stand half of `dim` apart. `growth`: queries at position
+    `p` are multiplied by `1 + growth * log(1 + floor(p / original_max_position))` (Llama 4).
     """
 
     theta: float | None = None
     scaling: RopeScaling | None = None
     dim: int | None = None
     interleaved: bool = False
+    growth: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

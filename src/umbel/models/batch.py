@@ -12,10 +12,11 @@ from umbel.models.rotary import Angles
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
-    """Some rows: cosines and sines of their rotary `angles` for each kind of layer (two of `[rows, 1, head_dim / 2]`),
-    and which of them are `wanted` (int64 `[k]`, None: all): only these pass what follows the last attention. `spans`
-    record what takes how long."""
+    """Some rows: cosines and sines of their rotary `angles` for each kind of layer (two of `[rows, 1, head_dim / 2]`)
+    and what its queries are multiplied by (`[rows, 1, 1]`, None: nothing), and which rows are `wanted` (int64 `[k]`,
+    None: all): only these pass what follows the last attention. `spans` record what takes how long."""
 
     angles: tuple[Angles, ...]
+    query_scales: tuple[Tensor | None, ...]
     wanted: Tensor | None = None
     spans: Spans = NO_SPANS

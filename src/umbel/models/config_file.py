@@ -47,6 +47,8 @@ LIMITS = {
     "original_max_position_embeddings": 2**27,
     "sliding_window": 2**27,
     "max_window_layers": 2**27,
+    "sliding_window_pattern": 1024,
+    "no_rope_layer_interval": 1024,
 }
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
@@ -132,6 +134,19 @@ def refuse_code(config: Config, name: str) -> None:
             raise ModelError(
                 f"{name} names attention code ({key}={shorten(config[key])}); it is never run: remove the key"
             )
+
+
+def plain_heads(config: Config) -> Mapping[str, int]:
+    """Heads that share the hidden size evenly, each with keys and values of its own: what some families always have."""
+    return {"num_key_value_heads": size_of(config, "num_attention_heads"), **even_heads(config)}
+
+
+def even_heads(config: Config) -> Mapping[str, int]:
+    """Heads that share the hidden size evenly."""
+    hidden, heads = size_of(config, "hidden_size"), size_of(config, "num_attention_heads")
+    if hidden % heads:
+        raise ModelError(f"hidden_size={hidden}: must be a multiple of num_attention_heads={heads}")
+    return {"head_dim": hidden // heads}
 
 
 def size_of(config: Config, key: str, default: int | None = None, *, low: int = 1) -> int:

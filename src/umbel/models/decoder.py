@@ -36,8 +36,8 @@ class Decoder:
         self.device = torch.device(device)
         method = method or DenseMethod()
         own = {name: weights[name].to(self.device) for name in weights if "." not in name}
-        self.dtype = own["norm"].dtype  # of weights and hidden states
-        self.final_norm = convert_norm(spec.layers[-1].norm, own["norm"], own.get("norm_bias"), spec.norm_eps)
+        self.dtype = own["embed"].dtype  # of weights and hidden states
+        self.final_norm = convert_norm(spec.layers[-1].norm, own.get("norm"), own.get("norm_bias"), spec.norm_eps)
         of_layer = (self._of_layer(weights, layer) for layer in range(spec.n_layers))
         self.layers = tuple(
             LayerWeights.of(named, method, spec, spec.layer(layer)) for layer, named in enumerate(of_layer)
@@ -61,7 +61,8 @@ class Decoder:
     def batch(self, positions: Tensor, wanted: Tensor | None = None, spans: Spans = NO_SPANS) -> ForwardBatch:
         """What `forward` must know of rows at `positions` (int64 `[rows]`); see ForwardBatch for the others."""
         angles = tuple(each.angles(positions, self.dtype) for each in self.frequencies)
-        return ForwardBatch(spans.lap("rotary", angles), wanted, spans)
+        scales = tuple(each.query_scales(positions, self.dtype) for each in self.frequencies)
+        return ForwardBatch(spans.lap("rotary", angles), scales, wanted, spans)
 
     def forward(
         self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None
@@ -74,8 +75,10 @@ class Decoder:
         for layer in layers:
             w = self.layers[layer]
             hidden, normed = lap("norms", _normed(w.attn_norm, hidden, delta))
-            product = lap("qkv", w.qkv.apply(normed))
-            q = lap("rotary", w.heads.place(product, batch.angles[self._rope_of[layer]], attention.place(layer)))
+            product, rope = lap("qkv", w.qkv.apply(normed)), self._rope_of[layer]
+            q = w.heads.place(product, batch.angles[rope], attention.place(layer))
+            scales = batch.query_scales[rope]
+            q = lap("rotary", q if scales is None else q * scales)
             attended = lap("attention", attention.attend(layer, q)).reshape(len(normed), -1)
             if batch.wanted is not None and layer == layers[-1]:
                 wanted = batch.wanted

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from umbel.errors import ModelError
-from umbel.ir.layer import Layer, Rope
+from umbel.ir.int4_format import Int4Format
 from umbel.ir.spec import ModelSpec
 from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import (
@@ -30,9 +30,11 @@ from umbel.models.config_file import (
 from umbel.models.family import Family
 from umbel.models.int4_config import int4_format, mxfp4_notes
 from umbel.models.known_keys import REFUSED
+from umbel.models.layer_config import layers_of
 from umbel.models.notes import config_notes, generation_notes
-from umbel.models.rope import context_of, rope_notes, rope_scaling, rope_theta
+from umbel.models.rope import context_of, rope_notes, rope_theta
 from umbel.models.sources.find import GGUF, source_at
+from umbel.models.stored import PRODUCTS
 
 GENERATION = "generation_config.json"
 MAX_PARAMETERS = 4 * 10**12
@@ -45,8 +47,6 @@ DTYPES: Mapping[str, str] = {
     for name in (stated, f"torch.{stated}")
 }  # fmt: skip
 """Names of the types that weights may have, as checkpoints spell them."""
-SILU = ("silu", "swish")
-LAYER_KINDS = {"attention": "full_attention"}  # old names, and what transformers 5 calls them
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -83,7 +83,6 @@ def read_spec(directory: Path) -> ModelSpec:
         ends = ids_of(generation or {}, "eos_token_id")
     with naming(source.place("config.json")):
         refuse_code(config, "config.json")
-        _refuse_keys(config)
         beside = source.notes(config)
         spec = _check_totals(_spec(config, generation, ends))
     spec = replace(spec, notes=(*spec.notes, *beside))
@@ -125,22 +124,23 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _refuse_keys(config: Config) -> None:
-    for key, neutral in REFUSED.items():
-        if key in config and config[key] not in neutral:
+def _refuse_keys(config: Config, family: Family) -> None:
+    for key, neutral in (REFUSED | dict(family.refused)).items():
+        if key in config and key not in family.obeyed and config[key] not in neutral:
             raise ModelError(f"{key}={shorten(config[key])}: this changes what a model computes, and is not supported")
 
 
 def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> ModelSpec:
-    family, kind = _family(config), str(config["model_type"])
+    stated, family, kind = config, _family(config), str(config["model_type"])
+    config = _in_our_names(config, family)
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
     hidden_size = size_of(config, "hidden_size")
-    context = context_of(config)
+    head_dim, context = _head_dim(config, family, hidden_size, n_heads), context_of(config, family)
     vocab_size = size_of(config, "vocab_size")
     own_ends = ids_of(config, "eos_token_id", family.eos)
     known, unknown = _split_ids({*own_ends, *ends}, vocab_size)
-    notes = config_notes(config, kind, family.obeyed, context) + rope_notes(config)
-    notes += mxfp4_notes(config) + generation_notes(config, generation, context, own_ends)
+    notes = config_notes(stated, kind, family.known, context) + rope_notes(config, family)
+    notes += mxfp4_notes(config) + generation_notes(stated, generation, context, own_ends)
     if unknown:
         notes.append(f"eos_token_id {shorten(unknown)} is beyond vocab_size={vocab_size}: it ends no answer")
     return ModelSpec(
@@ -150,25 +150,21 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
         n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=size_of(config, "num_key_value_heads", n_heads),
-        head_dim=_head_dim(config, family, hidden_size, n_heads),
+        head_dim=head_dim,
         intermediate_size=size_of(config, "intermediate_size"),
         max_positions=context,
         norm_eps=number_of(config, "rms_norm_eps", family.norm_eps, low=0.0, high=1.0),
-        rope_theta=rope_theta(config, family.rope_theta),
-        layers=_layers(config, family, n_layers),
+        rope_theta=rope_theta(config, family),
+        layers=layers_of(config, family, n_layers, head_dim),
+        edges=family.edges(config),
         tied_embeddings=flag_of(config, "tie_word_embeddings"),
         dtype=_dtype(config),
         bos_token_id=next(iter(_split_ids(ids_of(config, "bos_token_id", family.bos), vocab_size)[0]), None),
         eos_token_ids=known,
-        quantization=int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings")),
+        quantization=_quantization(config, family, n_layers),
         experts=family.experts(config, n_layers) if family.experts else None,
         notes=tuple(notes),
     )
-
-
-def _layers(config: Config, family: Family, n_layers: int) -> tuple[Layer, ...]:
-    window, rope = _sliding_window(config, family, n_layers), Rope(scaling=rope_scaling(config))
-    return (replace(family.layer(config), window=window, rope=rope),)
 
 
 def _family(config: Config) -> Family:
@@ -179,9 +175,29 @@ def _family(config: Config) -> Family:
     named = config.get("architectures")
     if named and named != [family.architecture]:
         raise ModelError(f"architectures={shorten(named)}: of {kind!r} models only {family.architecture} is supported")
-    if config.get("hidden_act", "silu") not in SILU:
-        raise ModelError(f"hidden_act={shorten(config['hidden_act'])}: only 'silu' (or 'swish') is supported")
+    _refuse_keys(config, family)
     return family
+
+
+def _in_our_names(config: Config, family: Family) -> Config:
+    """The config with the names of keys and the values of missing ones that Llama's relatives have."""
+    for ours, theirs in family.names.items():
+        if ours in config and config[ours] != config.get(theirs):
+            raise ModelError(f"{ours}={shorten(config[ours])}: models of this kind call it {theirs}")
+    whole = dict(family.defaults) | dict(config)
+    whole |= {ours: whole[theirs] for ours, theirs in family.names.items() if theirs in whole}
+    derived = {} if family.derive is None else family.derive(whole)
+    for key, value in derived.items():
+        if config.get(key, value) not in (None, value):
+            raise ModelError(f"{key}={shorten(config[key])}: models of this kind have {value!r}")
+    return whole | derived
+
+
+def _quantization(config: Config, family: Family, n_layers: int) -> Int4Format | None:
+    form = int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings"))
+    if form is not None and family.stored.products != PRODUCTS:
+        raise ModelError("quantization_config: 4-bit weights of this kind of model cannot be read: use the original")
+    return form
 
 
 def _head_dim(config: Config, family: Family, hidden_size: int, n_heads: int) -> int:
@@ -190,32 +206,6 @@ def _head_dim(config: Config, family: Family, hidden_size: int, n_heads: int) ->
     if head_dim % 2:
         raise ModelError(f"head_dim={head_dim}: must be even, as rotary positions turn pairs")
     return head_dim
-
-
-def _sliding_window(config: Config, family: Family, n_layers: int) -> int | None:
-    """The window of all layers, None for full attention; models whose layers differ are refused."""
-    counts = family.window == "always" or (family.window in ("asks", "all") and flag_of(config, "use_sliding_window"))
-    # Unlike elsewhere, null differs from a missing key: it means that there is no window.
-    has_window = counts and config.get("sliding_window", family.window_size) is not None
-    window = size_of(config, "sliding_window", 4096) if has_window else None
-    n_full = n_layers if window is None else 0
-    if family.window == "asks" and window is not None:
-        n_full = min(n_layers, size_of(config, "max_window_layers", 28, low=0))
-    derived = ["full_attention"] * n_full + ["sliding_attention"] * (n_layers - n_full)
-    kinds = _layer_kinds(config) or derived
-    if kinds not in (["full_attention"] * n_layers, ["sliding_attention"] * n_layers):
-        raise ModelError(f"layers with and without a sliding window are not supported ({shorten(kinds)})")
-    if kinds != derived and (window is None or family.window != "asks"):
-        raise ModelError(f"layer_types={shorten(kinds)} and a sliding window of {window} contradict each other")
-    return None if kinds[0] == "full_attention" else window
-
-
-def _layer_kinds(config: Config) -> list[object]:
-    """What `layer_types` says, under the names of transformers 5; empty where the key is missing."""
-    kinds = config.get("layer_types") or []
-    if not isinstance(kinds, list):
-        raise ModelError(f"layer_types={shorten(kinds)}: must be a list of names")
-    return [LAYER_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
 def _split_ids(ids: Iterable[int], vocab_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 OBEYED = frozenset((
     "architectures", "bos_token_id", "dtype", "eos_token_id", "head_dim", "hidden_act", "hidden_size",
     "intermediate_size", "layer_types", "max_position_embeddings", "model_type", "num_attention_heads",
-    "num_hidden_layers", "num_key_value_heads", "original_max_position_embeddings", "quantization_config",
+    "num_hidden_layers", "num_key_value_heads", "original_max_position_embeddings", "partial_rotary_factor",
+    "quantization_config",
     "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", "tie_word_embeddings", "torch_dtype", "vocab_size",
 ))  # fmt: skip
 """Keys of config.json that are read in every family, obeyed in the values that we support and refused in others. What
@@ -24,7 +25,6 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "is_causal": (None, True),
     "is_encoder_decoder": (None, False),
     "kv_sharing_modes": (None, {}, []),
-    "partial_rotary_factor": (None, 1.0),
     "per_layer_config": (None, {}),
     "quantization": (None, {}),
     "transformers_weights": (None, ""),
@@ -34,8 +34,12 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
 
 WITHOUT_EFFECT = frozenset((
     "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation",
+    "_sliding_window_pattern",
     "_experts_implementation_internal", "_name_or_path", "allow_global_per_layer_attribute_access",
-    "attention_dropout", "attn_implementation",
+    "attention_dropout", "attn_implementation", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop",
+    "embedding_dropout", "eod_token_id", "hidden_dropout", "init_std", "layerdrop", "resid_pdrop", "residual_dropout",
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "reorder_and_upcast_attn",
     "chunk_size_feed_forward", "decoder_start_token_id", "experts_implementation", "finetuning_task",
     "gradient_checkpointing", "id2label", "initializer_range", "is_decoder", "label2id", "name_or_path", "num_labels",
     "output_attentions", "output_hidden_states", "output_router_logits", "pad_token_id", "prefix", "pretraining_tp",
@@ -49,27 +53,28 @@ WITHOUT_EFFECT = frozenset((
 WITHOUT_EFFECT_IN: Mapping[str, frozenset[str]] = {"qwen3_moe": frozenset(("max_window_layers",))}
 """Those that have none in a family although its published files hold them."""
 
-NAMED = frozenset((
-    "attention_chunk_size", "attention_multiplier", "attn_logit_softcapping", "embedding_multiplier",
-    "final_logit_softcapping", "logit_scale", "logits_scaling", "no_rope_layers", "query_pre_attn_scalar",
-    "residual_multiplier", "use_bidirectional_attention",
-))  # fmt: skip
+NAMED = frozenset(("attention_chunk_size",))
 """Keys of config.json that change answers in other families; transformers passes over them in ours, or nearly so."""
 
+_ROPE = frozenset(("partial_rotary_factor", "rope_theta", "rope_type", "type"))
+_ORIGINAL = "original_max_position_embeddings"
 ROPE_KEYS: Mapping[str, frozenset[str]] = {
-    "default": frozenset(("partial_rotary_factor", "rope_theta", "rope_type", "type")),
-    "linear": frozenset(("factor", "partial_rotary_factor", "rope_theta", "rope_type", "type")),
-    "llama3": frozenset((
-        "factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings", "partial_rotary_factor",
-        "rope_theta", "rope_type", "type",
-    )),
+    "default": _ROPE,
+    "linear": _ROPE | {"factor"},
+    "dynamic": _ROPE | {"alpha", "factor"},
+    "llama3": _ROPE | {"factor", "high_freq_factor", "low_freq_factor", _ORIGINAL},
+    "yarn": _ROPE | {
+        "attention_factor", "beta_fast", "beta_slow", "factor", "llama_4_scaling_beta", "mscale", "mscale_all_dim",
+        "truncate", _ORIGINAL,
+    },
+    "longrope": _ROPE | {"attention_factor", "factor", "long_factor", "short_factor", _ORIGINAL},
 }  # fmt: skip
 """Kinds of rotary positions, with the keys that each reads. Other kinds are refused."""
 
-ROPE_KEYS_NAMED = frozenset((
-    "attention_factor", "beta_fast", "beta_slow", "long_factor", "mrope_section", "mscale", "mscale_all_dim",
-    "short_factor", "truncate",
-))  # fmt: skip
+ROPE_KEYS_OF_SOME = frozenset(("alpha", "llama_4_scaling_beta"))
+"""Those of them that only families read in whose rows they stand."""
+
+ROPE_KEYS_NAMED = frozenset(("mrope_section",))
 """Keys of the refused kinds. Beside one of ours they are named in a note, as unknown ones are."""
 
 GENERATION_OBEYED = frozenset(("eos_token_id",))

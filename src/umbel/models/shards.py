@@ -63,7 +63,10 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
             f"layers.{layer}.{m.name}": m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)
         }
         self._cut_norms = {
-            f"layers.{layer}.{n.name}" for layer in range(spec.n_layers) for n in layer_norms(spec, layer) if n.is_cut
+            f"layers.{layer}.{n.name}"
+            for layer in range(spec.n_layers)
+            for n in layer_norms(spec, layer)
+            if n.is_by_head
         }
 
     def __len__(self) -> int:

@@ -32,8 +32,6 @@ from umbel.models.stored import Stored
 from umbel.models.tensor_file import DTYPES
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HARMLESS = re.compile(r".*\.rotary_emb\.inv_freq")
-"""Buffers that old checkpoints carry along; they follow from the config."""
 
 
 def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> torch.dtype:
@@ -75,7 +73,7 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
         self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
         self._tensors = source_at(directory).tensors(spec)
         self._stored = self._tensors.entries
-        self._expected = _as_stored(layout(spec), self._stored, _head_of(spec))
+        self._expected = _as_stored(layout(spec), self._stored, spec)
         self._wide = kept_wide(spec)
         _check_tensors(directory, self._expected, self._stored, spec)
 
@@ -146,7 +144,7 @@ def dummy_weights(
     weights, wide = dict[str, Tensor | Int4Weight](), kept_wide(spec)
     for name, parts in layout(spec).items():
         shape, kind = _shape_of(parts), torch.float32 if name in wide else dtype
-        if len(shape) == 2:
+        if len(shape) == 2 and not name.endswith("norm"):
             drawn = torch.empty(shape, device=drawing).normal_(0.0, 0.02, generator=generator)
             weights[name] = _as_packed(spec, name, drawn.to(device, dtype))
         else:
@@ -178,24 +176,45 @@ def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     stored = FAMILIES[spec.family].stored
     found: dict[str, tuple[Part, ...]] = {}
     for m in layer_matmuls(spec, layer):
-        found |= _of_product(stored, m)
-    for norm in layer_norms(spec, layer):
-        found |= _of_vectors(stored.norms[norm.name.removesuffix("_bias")], {norm.name: norm.width})
+        found |= _of_product(spec, stored, m)
     for name, width in layer_vectors(spec, layer).items():
         stated, axes = stored.vectors[name]
         found[name] = (Part(stated, (1,) * axes + (width,), ours=(width,)),)
-    return found
+    return found | _norm_parts(spec, layer, stored)
 
 
-def _of_product(stored: Stored, m: Matmul) -> dict[str, tuple[Part, ...]]:
+def _of_product(spec: ModelSpec, stored: Stored, m: Matmul) -> dict[str, tuple[Part, ...]]:
     """Weight and bias of a product."""
     if stored.experts is not None and m.name.startswith("experts"):
         bias = {f"{m.name}_bias": stored.experts.bias(m)} if m.has_bias else {}
         return {m.name: stored.experts.weight(m)} | bias
-    each = list(zip(stored.products[m.name], m.parts, strict=True))
-    found = {m.name: tuple(Part(f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)}
-    if m.has_bias:
-        found[f"{m.name}_bias"] = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
+    names = stored.products[m.name]
+    each = list(zip(names, m.parts if len(names) > 1 else (m.outputs,), strict=True))
+    weights = tuple(_weight(stored, f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)
+    biases = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
+    if m.name == "qkv" and stored.is_grouped:
+        groups = spec.n_kv_heads, spec.n_heads // spec.n_kv_heads, spec.head_dim
+        weights, biases = (tuple(replace(p, lies="grouped", groups=groups) for p in ps) for ps in (weights, biases))
+    return {m.name: weights} | ({f"{m.name}_bias": biases} if m.has_bias else {})
+
+
+def _weight(stored: Stored, name: str, shape: tuple[int, int]) -> Part:
+    return Part(name, shape[::-1], lies="turned", ours=shape) if stored.is_turned else Part(name, shape)
+
+
+def _norm_parts(spec: ModelSpec, layer: int, stored: Stored) -> dict[str, tuple[Part, ...]]:
+    """The tensors of the norms of one layer."""
+    own, found = spec.layer(layer), {}
+    has_two = own.is_parallel and "mlp_norm" in own.norms
+    names = dict(stored.norms) | (dict(stored.two_norms) if has_two else {})
+    for norm in layer_norms(spec, layer):
+        base = norm.name.removesuffix("_bias")
+        full = f"{names[base]}.{'weight' if base == norm.name else 'bias'}"
+        heads = norm.width // spec.head_dim
+        if norm.is_by_head and "{}" in full:
+            found[norm.name] = tuple(Part(full.format(head), (spec.head_dim,)) for head in range(heads))
+        else:
+            found[norm.name] = (Part(full, (heads, spec.head_dim) if norm.is_by_head else (norm.width,)),)
     return found
 
 
@@ -206,10 +225,18 @@ def _of_vectors(stored: str, widths: Mapping[str, int]) -> dict[str, tuple[Part,
 
 
 def _as_stored(
-    expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object], head: str
+    expected: dict[str, tuple[Part, ...]], stored: Mapping[str, object], spec: ModelSpec
 ) -> dict[str, tuple[Part, ...]]:
-    """The layout, with `embed` taken from the head where a tied checkpoint stores only that one."""
+    """The layout, with `embed` taken from the head where a tied checkpoint stores only that one, and without a prefix
+    that the checkpoint leaves out."""
     (embed,) = expected["embed"]
+    optional = FAMILIES[spec.family].stored.optional
+    if optional and embed.name not in stored and embed.name.removeprefix(optional) in stored:
+        return {
+            name: tuple(replace(part, name=part.name.removeprefix(optional)) for part in parts)
+            for name, parts in expected.items()
+        }
+    head = _head_of(spec)
     if "head" in expected or embed.name in stored or head not in stored:
         return expected
     return expected | {"embed": (Part(head, embed.shape),)}
@@ -236,8 +263,9 @@ def _check_tensors(
             )
         if found is not None and found.dtype not in part.dtypes:
             raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(part.dtypes)} can be read")
+    harmless = re.compile(FAMILIES[spec.family].stored.ignored)  # buffers that old checkpoints carry along
     spare = {_head_of(spec)} if spec.tied_embeddings else set()
-    unexpected = [name for name in stored if name not in every and name not in spare and not HARMLESS.fullmatch(name)]
+    unexpected = [name for name in stored if name not in every and name not in spare and not harmless.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
 

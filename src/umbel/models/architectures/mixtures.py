@@ -8,7 +8,7 @@ from dataclasses import replace
 from umbel.errors import ModelError
 from umbel.ir.layer import HeadNorm, Layer
 from umbel.models import experts_config as read
-from umbel.models.architectures.llama import ASKED_WINDOW, WINDOW, qwen3
+from umbel.models.architectures.llama import ASKED_WINDOW, WINDOW, plain, qwen3
 from umbel.models.config_file import Config, flag_of, shorten, size_of
 from umbel.models.expert_parts import own_experts
 from umbel.models.family import Family
@@ -38,10 +38,6 @@ AS_QWEN = _stored("mlp", "gate", *PROJECTIONS, shared="shared_expert")
 AS_DEEPSEEK = _stored("mlp", "gate", *PROJECTIONS, shared="shared_experts", correction="gate.e_score_correction_bias")
 
 
-def _mixtral(config: Config) -> Layer:
-    return Layer()
-
-
 def _qwen2_moe(config: Config) -> Layer:
     if flag_of(config, "use_sliding_window"):
         raise ModelError("use_sliding_window=True: of these models every other layer then has one: not supported")
@@ -67,7 +63,7 @@ ROWS: Mapping[str, Family] = {
     "mixtral": Family(
         "MixtralForCausalLM",
         WINDOW | EXPERTS,
-        _mixtral,
+        plain,
         "always",
         stored=AS_MIXTRAL,
         bos=1,
