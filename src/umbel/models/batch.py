@@ -17,6 +17,6 @@ class ForwardBatch:
     None: all): only these pass what follows the last attention. `spans` record what takes how long."""
 
     angles: tuple[Angles, ...]
-    query_scales: tuple[Tensor | None, ...]
     wanted: Tensor | None = None
     spans: Spans = NO_SPANS
+    query_scales: tuple[Tensor | None, ...] = ()

@@ -62,7 +62,7 @@ class Decoder:
         """What `forward` must know of rows at `positions` (int64 `[rows]`); see ForwardBatch for the others."""
         angles = tuple(each.angles(positions, self.dtype) for each in self.frequencies)
         scales = tuple(each.query_scales(positions, self.dtype) for each in self.frequencies)
-        return ForwardBatch(spans.lap("rotary", angles), scales, wanted, spans)
+        return ForwardBatch(spans.lap("rotary", angles), wanted, spans, scales)
 
     def forward(
         self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None

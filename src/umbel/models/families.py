@@ -195,7 +195,7 @@ def _in_our_names(config: Config, family: Family) -> Config:
 
 def _quantization(config: Config, family: Family, n_layers: int) -> Int4Format | None:
     form = int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings"))
-    if form is not None and family.stored.products != PRODUCTS:
+    if form is not None and any(family.stored.products[name] != PRODUCTS[name] for name in ("qkv", "o", "down")):
         raise ModelError("quantization_config: 4-bit weights of this kind of model cannot be read: use the original")
     return form
 
