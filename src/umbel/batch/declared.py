@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, cleandoc, signature
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def gathered(taker: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, 
 
 def plain(kind: Any) -> Any:
     """A type without `| None`."""
-    if get_origin(kind) is not UnionType:
+    if get_origin(kind) not in (UnionType, Union):  # the second is what Python makes of Literal[...] | None
         return kind
     (found,) = (part for part in get_args(kind) if part is not type(None))
     return found

@@ -84,6 +84,13 @@ class SamplingOptions:
     keep_special_tokens: Annotated[
         bool, Option("--no-skip-special-tokens", help="Show end tokens and the like in the text.")
     ] = False
+    truncation: Annotated[
+        Literal["error", "skip", "left", "right", "middle"] | None,
+        Option(help="What becomes of prompts that are too long: an error, no answer, or where they are cut [error]."),
+    ] = None
+    truncate_prompt_tokens: Annotated[
+        int | None, Option(help="Most tokens of a prompt [what leaves room for the answer]; alone it cuts on the left.")
+    ] = None
     seed: Annotated[int, Option(help="Seed of rows that have none of their own.")] = 0
 
     def params(self) -> SamplingParams:

@@ -51,6 +51,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
         model=names[0],
         width=spec.vocab_size,
         context=spec.max_positions,
+        bos=spec.bos_token_id,
         order=asked.output.order,
         fresh=asked.output.fresh,
         retry_failed=asked.output.retry_failed,

@@ -61,8 +61,9 @@ class _Forms:
         options = read_options(asked.sampling.params(), asked.reading, spec.vocab_size, frozenset(names))
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
         issuer = Issuer(job_key(identity), names[0], int(start.timestamp()), system_fingerprint(identity))
-        builder = WindowBuilder(tokenizer, spec.vocab_size, spec.max_positions)
-        return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes), ReadNotes())
+        notes = ReadNotes()
+        builder = WindowBuilder(tokenizer, spec.vocab_size, spec.max_positions, bos=spec.bos_token_id, notes=notes)
+        return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes), notes)
 
 
 def run_stream(asked: JobOptions, began: float, closing: Callable[[Summary], Iterable[str]]) -> Summary:

@@ -172,9 +172,8 @@ def _read(source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpe
 
     ticker = Ticker()
     try:
-        return prepare(
-            source, tokenizer, spec.vocab_size, spec.max_positions, lambda rows: ticker(f"reading: {rows:,} rows")
-        )
+        told = lambda rows: ticker(f"reading: {rows:,} rows")  # noqa: E731
+        return prepare(source, tokenizer, spec.vocab_size, spec.max_positions, told, spec.bos_token_id)
     finally:
         ticker.clear()
 

@@ -18,7 +18,9 @@ from umbel.ir.limits import NO_WORDS, check_chars, check_prompt_ids, check_room,
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
+from umbel.ir.request import Completion
 from umbel.ir.spec import ModelSpec
+from umbel.ir.truncation import fitted, skips
 from umbel.ir.workload import Workload
 from umbel.text.tokenizer import Tokenizer
 
@@ -80,10 +82,15 @@ class Intake:
             for i, (prompt, p) in enumerate(zip(prompts, each, strict=True))
         ]
         self._warn_of_stops(each)
-        good = [i for i, found in enumerate(ids) if not isinstance(found, InvalidRequest)]
+        context = self.model.spec.max_positions
+        good = [
+            i
+            for i, found in enumerate(ids)
+            if not isinstance(found, InvalidRequest) and not skips(found, each[i], context)
+        ]
         workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good, [draw_keys[i] for i in good])
         texts = [found if isinstance(found := rendered.get(i), str) else text_of(p) for i, p in enumerate(prompts)]
-        refused = [_refusal(i, texts[i], found) for i, found in enumerate(ids) if isinstance(found, InvalidRequest)]
+        refused = [_unrun(i, texts[i], ids[i], each[i].n) for i in sorted(set(range(len(ids))) - set(good))]
         return Batch(workload, texts, refused)
 
     def _warn_of_stops(self, params: Sequence[SamplingParams]) -> None:
@@ -116,9 +123,12 @@ class Intake:
             return rendered
         try:
             text = text_of(prompt) if rendered is None else rendered
-            check_chars(len(text or ""), self.model.spec.max_positions)
+            if params.truncation in (None, "error"):
+                check_chars(len(text or ""), self.model.spec.max_positions)
             ids = self.ids_of(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
-            self._check(ids, params)
+            ids = fitted(ids, params, self.model.spec.max_positions, self.model.spec.bos_token_id)
+            if not skips(ids, params, self.model.spec.max_positions):
+                self._check(ids, params)
         except BaseException as error:
             if not concerns_row(error):
                 raise
@@ -158,7 +168,7 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prompts on their way in: what can be run, their texts where given, and the answers of those refused."""
+    """Prompts on their way in: what can be run, their texts where given, and the answers of those that are not."""
 
     workload: Workload
     texts: list[str | None]
@@ -227,5 +237,8 @@ def text_of(prompt: Prompt) -> str | None:
     return prompt if isinstance(prompt, str) else None
 
 
-def _refusal(row: int, text: str | None, error: InvalidRequest) -> RequestOutput:
-    return RequestOutput.failed(str(row), text, row_error(error))
+def _unrun(row: int, text: str | None, found: Sequence[int] | InvalidRequest, n: int) -> RequestOutput:
+    """The answer to a prompt that is not run: its error, or empty ones where it is skipped."""
+    if isinstance(found, InvalidRequest):
+        return RequestOutput.failed(str(row), text, row_error(found))
+    return RequestOutput(str(row), text, list(found), tuple(Completion(i, "", (), "length") for i in range(n)))

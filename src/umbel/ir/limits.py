@@ -15,6 +15,7 @@ MAX_STOP = 64
 MAX_STOP_CHARS = 4_096
 MAX_STOP_TOKEN_IDS = 1_024
 MAX_LOGPROBS = 20
+TRUNCATIONS = ("error", "skip", "left", "right", "middle")
 MAX_INT = 2**31 - 1
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
 MAX_TEMPERATURE = 100.0
@@ -82,6 +83,13 @@ def check_bool(param: str, value: object) -> bool:
     """Check for true or false, and nothing that merely looks like it."""
     if not isinstance(value, bool):
         refuse("invalid_type", param, f"{param}={shown(value)}: must be true or false")
+    return value
+
+
+def check_choice(param: str, value: object, choices: Sequence[str]) -> str:
+    """Check for one of some names."""
+    if not isinstance(value, str) or value not in choices:
+        refuse("invalid_value", param, f"{param}={shown(value)}: must be one of {', '.join(choices)}")
     return value
 
 

@@ -92,7 +92,7 @@ def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
 _NO_SUCH = (
     "structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structural_tag "
     "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
-    "thinking_token_budget truncate_prompt_tokens mm_processor_kwargs kv_transfer_params "
+    "thinking_token_budget mm_processor_kwargs kv_transfer_params "
     "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
 )
 REFUSED = frozenset(_NO_SUCH.split())

@@ -24,6 +24,8 @@ class SamplingParams:
     in front; `allowed_token_ids` are the only tokens that may be drawn. The repetition penalty counts prompt and
     answer, the other two the answer alone. `repetition_detection` (`max_pattern_size`, `min_pattern_size`, `min_count`)
     ends an answer that has become a loop. Log-probabilities are the model's own: none of these changes them.
+    `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
+    room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
 
     Fields of vLLM that are not obeyed here (`structured_outputs`, `best_of` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
@@ -52,6 +54,8 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
     repetition_detection: RepetitionDetection | None = None
+    truncate_prompt_tokens: int | None = None
+    truncation: str | None = None
 
     def __post_init__(self) -> None:
         put = self._put
@@ -84,6 +88,7 @@ class SamplingParams:
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             check_bool(name, getattr(self, name))
         self._check_lengths()
+        self._check_truncation()
 
     @classmethod
     def from_optional(cls, **given: Any) -> SamplingParams:
@@ -126,6 +131,18 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"
             refuse("invalid_value", "min_tokens", message)
+
+    def _check_truncation(self) -> None:
+        """Of a number alone the last tokens stay, as in vLLM; "error" alone asks for nothing."""
+        asked = self.truncate_prompt_tokens
+        if asked is not None:
+            check_int("truncate_prompt_tokens", asked, -1, limits.MAX_INT)
+            if asked == 0:
+                refuse("invalid_value", "truncate_prompt_tokens", "truncate_prompt_tokens=0: no prompt has no tokens")
+        if self.truncation is not None:
+            limits.check_choice("truncation", self.truncation, limits.TRUNCATIONS)
+        if self.truncation in (None, "error"):
+            self._put("truncation", None if asked is None else self.truncation or "left")
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everyone else

@@ -222,6 +222,8 @@ class Execution:
         for row in window.faults:
             if row.error is not None:
                 yield self.renderer.failure(row.head, row.error)
+        for left in window.skipped:
+            yield self.renderer.skipped(left.row.head, left.n_tokens, left.n)
 
     def _loaded(self) -> Engine:
         if self.engine is None:

@@ -27,7 +27,7 @@ from umbel.jobs.paths import clear_store, remove_store
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.alike import unless_alike, unless_faulty
 from umbel.jobs.read.prefetch import Ahead, Halt
-from umbel.jobs.read.prepare import Window, WindowBuilder
+from umbel.jobs.read.prepare import Window
 from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.read.windows import Feed, open_feed
 from umbel.jobs.report.report import report_of
@@ -178,7 +178,7 @@ class Job:
         budget, halt = self.spec.budget, Halt()
         ends = None if budget.seconds is None else self.began + budget.seconds
         self._limit(stop, ends, 0)
-        builder = partial(WindowBuilder, tokenizer, self.spec.width, self.spec.context, halt.check)
+        builder = partial(self.spec.builder, tokenizer, halt.check, self._notes)
         source = self.spec.source(self._notes)
         feed = self.feed(source, done, builder, meanwhile=partial(stop.spare, self.warm), cheapest_first=bool(budget))
         rounds = Rounds(budget, self.progress, self.spec.context, ends)

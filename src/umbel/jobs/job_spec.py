@@ -3,7 +3,7 @@ run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.paths import JobPaths, check_paths
 from umbel.jobs.read.changes import HashedInput
 from umbel.jobs.read.inputs import Inputs
+from umbel.jobs.read.prepare import TextEncoder, WindowBuilder
 from umbel.jobs.read.records import ReadNotes, ReadOptions
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import SourceFiles, open_source
@@ -26,7 +27,7 @@ class JobSpec:
 
     `identity`: the job's fingerprint.
     `model`: the name in OpenAI answers.
-    `width`, `context`: the model's vocabulary and positions.
+    `width`, `context`, `bos`: the model's vocabulary and positions, and the token that begins its texts.
     `strict`: run nothing when any row is at fault.
     `fresh`: discard an earlier run.
     `retry_failed`: run rows again that failed for lack of memory or by the model.
@@ -52,10 +53,15 @@ class JobSpec:
     grace: float = GRACE_SECONDS
     errors: Path | None = None
     price: float | None = None
+    bos: int | None = None
 
     def source(self, notes: ReadNotes) -> Source | SourceFiles:
         """The input, ready to be read."""
         return open_source(self.input, self.options, notes, self.watch)
+
+    def builder(self, tokenizer: TextEncoder, check: Callable[[], None], notes: ReadNotes) -> WindowBuilder:
+        """What makes windows of the rows; `check` may end its work."""
+        return WindowBuilder(tokenizer, self.width, self.context, check, self.bos, notes)
 
     def checked_paths(self) -> JobPaths:
         """The files of the job. Raises UsageError when one would overwrite another, an output has the name of no

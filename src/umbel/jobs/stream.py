@@ -121,6 +121,8 @@ class Stream:
         for row in window.faults:
             if row.error is not None:
                 self._write(self.renderer.failure(row.head, row.error))
+        for left in window.skipped:
+            self._write(self.renderer.skipped(left.row.head, left.n_tokens, left.n))
         if not len(window.workload):
             return
         part = RunningPart(window.workload, window.names)

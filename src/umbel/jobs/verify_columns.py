@@ -28,9 +28,9 @@ _FIELDS = (
     "suffix modalities detokenize spaces_between_special_tokens add_generation_prompt add_special_tokens "
     "continue_final_message use_beam_search early_stopping structured_outputs guided_json guided_regex guided_choice "
     "guided_grammar guided_decoding_backend structural_tag chat_template chat_template_kwargs documents prompt_embeds "
-    "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens mm_processor_kwargs "
-    "kv_transfer_params repetition_detection include_reasoning cache_salt lora_request logits_processors extra_args "
-    "vllm_xargs continuations choices calibration_prompt custom_id"
+    "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens truncation "
+    "mm_processor_kwargs kv_transfer_params repetition_detection include_reasoning cache_salt lora_request "
+    "logits_processors extra_args vllm_xargs continuations choices calibration_prompt custom_id"
 )
 _REQUESTS = _PROMPTS | frozenset(_FIELDS.split())
 _BIGGEST = 2**64

@@ -11,7 +11,7 @@ from umbel.ir.branches import Branches
 from umbel.ir.chat import Chat
 from umbel.ir.choices import check_choices
 from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import check_chars
+from umbel.ir.limits import check_chars, refuse
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request
 from umbel.ir.scores import scoring_params
@@ -67,6 +67,8 @@ class BranchReader:
         return self._params.setdefault(n_prompt, scoring_params(n_prompt))
 
     def _pairs(self, request: Request, branches: Branches) -> list[Continued]:
+        if request.params.truncation is not None:
+            refuse("unsupported_parameter", "truncation", "truncation: a prompt is not cut before its continuations")
         check_chars(n_chars_of(request), self.context)
         pairs = self._behind(request, branches.continuations)
         for pair in pairs:

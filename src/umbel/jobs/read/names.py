@@ -42,6 +42,7 @@ class RowNames:
     """
 
     branches: dict[int, tuple[Branches, int]] = field(default_factory=dict)
+    _cuts: dict[int, int] = field(default_factory=dict)  # of few rows: those whose prompts were too long
     _styles: bytearray = field(default_factory=bytearray)
     _ids: PackedTexts = field(default_factory=PackedTexts)
     _columns: PackedTexts = field(default_factory=PackedTexts)
@@ -62,13 +63,15 @@ class RowNames:
 
     def extend(self, batch: Sequence[InputRow]) -> None:
         """Append the rows of a batch, in order."""
+        self._cuts |= {place: row.cut for place, row in enumerate(batch, len(self)) if row.cut}
         self._ids.extend([b"" if row.custom_id is None else row.custom_id.encode() for row in batch])
         self._columns.extend([row.columns for row in batch])
         self._styles += bytes(row.style for row in batch)
 
     def head(self, row: int, i: int) -> RowHead:
         """The head of the i-th row, which is number `row` of the input (ids are never empty)."""
-        return RowHead(row, self._ids.at(i).decode() or None, self.style(i), self._columns.at(i))
+        name = self._ids.at(i).decode() or None
+        return RowHead(row, name, self.style(i), self._columns.at(i), self._cuts.get(i, 0))
 
     def style(self, i: int) -> Style:
         """The dialect of the i-th row."""

@@ -23,8 +23,9 @@ from umbel.ir.randomness import key_of
 from umbel.ir.request import Request
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
+from umbel.jobs.read.fitting import Fitting, Skipped, asks
 from umbel.jobs.read.names import RowNames
-from umbel.jobs.read.records import InputRow, n_chars_of
+from umbel.jobs.read.records import InputRow, ReadNotes, n_chars_of
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import SourceFiles
 
@@ -46,6 +47,7 @@ class Window:
 
     `workload`, `names`: the rows that can run, and their names.
     `faults`: the rows that cannot.
+    `skipped`: the rows that are left out as they asked for.
     `open_ended`: how many rows have no `max_tokens`, so may run to the end of the context.
     `share`: of the bytes of all rows that are to run, those of this window; None where that is not known.
     """
@@ -55,6 +57,7 @@ class Window:
     faults: list[InputRow]
     open_ended: int
     share: float | None = None
+    skipped: Sequence[Skipped] = ()
 
     @property
     def runnable(self) -> int:
@@ -63,18 +66,21 @@ class Window:
 
     @property
     def rows(self) -> int:
-        """The number of rows, those at fault included."""
-        return self.runnable + len(self.faults)
+        """The number of rows, those at fault and those left out included."""
+        return self.runnable + len(self.faults) + len(self.skipped)
 
 
 @dataclass(slots=True)
 class WindowBuilder:
-    """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window."""
+    """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window. `bos` is
+    kept where prompts are cut; `notes` counts these."""
 
     tokenizer: TextEncoder
     width: int
     context: int
     check: Callable[[], None] = lambda: None  # called now and then; may raise to end the work
+    bos: int | None = None
+    notes: ReadNotes = field(default_factory=ReadNotes)
     n_tokens: int = 0
     _tokens: list[NDArray[np.int32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
@@ -84,11 +90,12 @@ class WindowBuilder:
     _names: RowNames = field(default_factory=RowNames)
     _faults: list[InputRow] = field(default_factory=list)
     _checked: SamplingParams | None = None  # whose tokens were looked at last: rows share what they ask for
+    _skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """The number of rows taken so far."""
-        return len(self._keys) + len(self._faults)
+        return len(self._keys) + len(self._faults) + len(self._skipped)
 
     def take(self, rows: Sequence[InputRow]) -> None:
         """Append rows: those whose prompts can be run to the workload, the others to the faults."""
@@ -96,6 +103,10 @@ class WindowBuilder:
         self._faults += [row for row in rows if row.request is None]
         valid, branches = self._expanded([row for row in rows if row.request is not None])
         prompts = _tokenise(valid, self.tokenizer, self.context)
+        if asks(valid):
+            fitting = Fitting(self.context, self.bos, self.notes)
+            valid, prompts, skipped = fitting.fit(valid, prompts)
+            self._skipped += skipped
         tokens = _flat(prompts)
         if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
             prompts = [_checked(ids, self.width) for ids in prompts]
@@ -153,8 +164,8 @@ class WindowBuilder:
         keys, draw_keys = np.asarray(self._keys, np.int64), np.asarray(self._draw_keys, np.int64)
         workload = Workload(tokens, offsets, self._params, keys, draw_keys)
         open_ended = sum(params.max_tokens is None for params in self._params)
-        window = Window(workload, self._names, self._faults, open_ended)
-        self.n_tokens, self._names = 0, RowNames()
+        window = Window(workload, self._names, self._faults, open_ended, skipped=self._skipped)
+        self.n_tokens, self._names, self._skipped = 0, RowNames(), []
         self._tokens, self._lengths, self._params, self._faults = [], [], [], []
         self._keys, self._draw_keys = [], []
         return window
@@ -195,13 +206,14 @@ def prepare(
     width: int,
     context: int,
     told: Callable[[int], object] = lambda rows: None,
+    bos: int | None = None,
 ) -> Prepared:
     """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions; `told` is called
     with the number of rows that are read so far.
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
-    builder = WindowBuilder(tokenizer, width, context)
+    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=source.files[0].notes)
     for batch in source.batches():
         builder.take(batch)
         told(builder.rows)
@@ -237,7 +249,7 @@ def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) ->
 
 def _too_long(request: Request, context: int) -> InvalidRequest | None:
     n_chars = n_chars_of(request)
-    if n_chars > MIN_MAX_CHARS:
+    if n_chars > MIN_MAX_CHARS and request.params.truncation in (None, "error"):
         try:
             check_chars(n_chars, context)
         except InvalidRequest as error:

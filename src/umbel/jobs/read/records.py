@@ -34,12 +34,13 @@ class Style(IntEnum):
 
 class RowHead(NamedTuple):  # of which a job makes one a row, in a third of the time that a frozen dataclass takes
     """What a row of the output begins with, whatever its answer: the number of the row in the input, its id, its
-    dialect and its columns, as the inside of a JSON object."""
+    dialect and its columns, as the inside of a JSON object; and how many tokens were cut from its prompt."""
 
     row: int
     custom_id: str | None
     style: Style
     columns: bytes = b""
+    cut: int = 0
 
 
 class InputRow(NamedTuple):  # likewise
@@ -48,7 +49,7 @@ class InputRow(NamedTuple):  # likewise
     `row` counts rows from 0 (blank lines are no rows), `line` counts physical lines (of a table: its rows) from 1.
     `custom_id` is None only when the row has none that can be read; it is then null in the output too. `columns` come
     back on its row of the output: the inside of a JSON object. `file` is the name of its file, where that is one of
-    several.
+    several. `cut` tokens of its prompt were left out.
     """
 
     row: int
@@ -60,6 +61,7 @@ class InputRow(NamedTuple):  # likewise
     explicit_id: bool = False
     columns: bytes = b""
     file: str | None = None
+    cut: int = 0
 
     @property
     def where(self) -> str:
@@ -69,7 +71,7 @@ class InputRow(NamedTuple):  # likewise
     @property
     def head(self) -> RowHead:
         """What its row of the output begins with."""
-        return RowHead(self.row, self.custom_id, self.style, self.columns)
+        return RowHead(self.row, self.custom_id, self.style, self.columns, self.cut)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,15 @@ class Renderer:
             return self.failure(head, output.error)
         produced = output.output_tokens
         if head.style == Style.PLAIN:
-            line = plain_line(head, self._plain(output, produced, many=many))
+            line = plain_line(head, self._plain(output, produced, head.cut, many=many))
         else:
             line = orjson.dumps(self._openai.answer(head, output, prompt))
         return Result(head.row, line, None, output.prompt_tokens, produced, output.cut)
+
+    def skipped(self, head: RowHead, prompt_tokens: int, n: int) -> Result:
+        """The line of a row that is left out as it asked for: it ends by length, without a token."""
+        empty = tuple(Completion(i, "", (), "length") for i in range(n))
+        return self.answer(head, Output(head.row, prompt_tokens, empty), many=n > 1)
 
     def scores(self, head: RowHead, scored: ScoredRow) -> Result:
         """The line of a row whose continuations were scored."""
@@ -69,8 +74,9 @@ class Renderer:
             line = orjson.dumps(self._openai.failure(head, error))
         return Result(head.row, line, error.code, 0, 0, False)
 
-    def _plain(self, output: Output, produced: int, *, many: bool) -> dict[str, Any]:
+    def _plain(self, output: Output, produced: int, cut: int, *, many: bool) -> dict[str, Any]:
         usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": produced}
+        usage |= {"cut_prompt_tokens": cut} if cut else {}
         scores: dict[str, Any] = {}
         if output.prompt_logprobs is not None:
             prompt = [None if one is None else self._logprob(one, None) for one in output.prompt_logprobs]

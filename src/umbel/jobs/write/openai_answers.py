@@ -80,6 +80,8 @@ class OpenAIAnswers:
             "completion_tokens": output.output_tokens,
             "total_tokens": output.prompt_tokens + output.output_tokens,
         }
+        if row.cut:
+            usage["cut_prompt_tokens"] = row.cut
         if style == Style.CHAT:
             head = {"id": f"chatcmpl-{tag}", "object": "chat.completion"}
             choices = [self._chat_choice(c) for c in output.outputs]

@@ -13,6 +13,7 @@ from umbel.jobs.read.records import ANSWER_NAMES
 from umbel.jobs.write.formats.blocks import blocks
 
 _TEXT, _NUMBERS = pa.string(), pa.list_(pa.float64())
+_CUT = frozenset({"cut_prompt_tokens"})  # of usage, where a prompt was too long
 _PLAIN_NAMES = (
     *("text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs", "scores", "choice"),
     *("choice_logprobs", "choice_probabilities", "error"),
@@ -43,6 +44,7 @@ class TableShape:
                         kept.setdefault(name, _Column()).values.append(value)
                     elif value is not None:
                         filled.add(name)
+                filled |= _CUT & (item.get("usage") or {}).keys()
             for column in kept.values():
                 column.settle()
         return cls(openai, {name: column.type for name, column in kept.items()}, frozenset(filled))
@@ -90,15 +92,16 @@ def writable(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def answer_types(*, openai: bool) -> dict[str, pa.DataType]:
+def answer_types(shape: TableShape) -> dict[str, pa.DataType]:
     """The types of the columns of answers; those of OpenAI's lines hold JSON in `response`."""
     error = pa.struct([("message", _TEXT), ("type", _TEXT), ("param", _TEXT), ("code", _TEXT)])
-    if openai:
+    if shape.openai:
         return {"custom_id": _TEXT, "id": _TEXT, "response": _TEXT, "error": error}
     ids = pa.list_(pa.int32())
     token = [("token_id", pa.int32()), ("token", _TEXT), ("logprob", pa.float64())]
     logprobs = pa.list_(pa.struct([*token, ("top", pa.list_(pa.struct(token)))]))
     answer = [("text", _TEXT), ("token_ids", ids), ("finish_reason", _TEXT), ("logprobs", logprobs)]
+    usage = ["prompt_tokens", "completion_tokens", *(_CUT & shape.filled)]
     score = pa.struct(
         [("logprob", pa.float64()), ("mean", pa.float64()), ("token_ids", ids), ("token_logprobs", _NUMBERS)]
     )
@@ -106,7 +109,7 @@ def answer_types(*, openai: bool) -> dict[str, pa.DataType]:
         "custom_id": _TEXT,
         **dict(answer),
         "choices": pa.list_(pa.struct([("index", pa.int32()), *answer])),
-        "usage": pa.struct([("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64())]),
+        "usage": pa.struct([(name, pa.int64()) for name in usage]),
         "prompt_logprobs": logprobs,
         "scores": pa.list_(score),
         "choice": _TEXT,

@@ -26,7 +26,7 @@ def typed_writer(
     Rows are gathered into groups of 65,536, or 64 MiB.
     """
     kept = {name: kinds.get(name) or writable(kind) for name, kind in shape.kept.items()}
-    answers = answer_types(openai=shape.openai)
+    answers = answer_types(shape)
     schema = pa.schema([(name, kept.get(name) or answers[name]) for name in shape.names(all_answers=True)])
     waiting: list[pa.RecordBatch] = []
     with _open(stream, kind, schema) as writer:
