@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
     from umbel.ir.request import Completion as CompletionOutput
+    from umbel.ir.structured import StructuredOutputsParams
 
-__all__ = ["LLM", "Chosen", "CompletionOutput", "RequestOutput", "SamplingParams", "Score", "map", "run"]
+__all__ = [
+    "LLM",
+    "Chosen",
+    "CompletionOutput",
+    "RequestOutput",
+    "SamplingParams",
+    "Score",
+    "StructuredOutputsParams",
+    "map",
+    "run",
+]
 
 _HOMES = {
     "CompletionOutput": "umbel.ir.request",
@@ -22,6 +33,7 @@ _HOMES = {
     "RequestOutput": "umbel.api",
     "SamplingParams": "umbel.ir.params",
     "Score": "umbel.ir.choices",
+    "StructuredOutputsParams": "umbel.ir.structured",
     "map": "umbel.batch.mapping",
     "run": "umbel.batch.call",
 }

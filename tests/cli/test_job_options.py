@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,45 @@ def test_a_value_that_cannot_be_names_its_option(rows: Path, capsys: pytest.Capt
 def test_the_package_runs_as_a_module() -> None:
     found = subprocess.run([sys.executable, "-m", "umbel", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("umbel ")
+
+
+FORMS = [
+    (("--regex", "a("), "--regex: structured_outputs.regex: .*unclosed group"),
+    (("--json-schema", "schema.json"), "--json-schema: structured_outputs.json: .*Unimplemented keys"),
+    (("--grammar", "none.lark"), "--grammar none.lark: cannot be read"),
+    (("--regex", "a", "--json-schema", "schema.json"), "give one of them"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), FORMS)
+def test_a_form_for_all_answers_is_checked_before_anything_is_loaded(
+    given: tuple[str, ...],
+    message: str,
+    rows: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(rows.parent)
+    Path("schema.json").write_text('{"not": {}}')
+    for command in (("plan",), ("run", "-o", "out.jsonl")):
+        code, out, err = said(capsys, *command, rows, "-m", "demo", *given)
+        assert (code, out) == (2, "") and re.search(message, err.replace("\n", " "))
+    assert not Path("out.jsonl.umbel").exists()
+
+
+def test_answers_have_the_form_that_all_are_asked_for(
+    rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row may have another one, or none."""
+    monkeypatch.chdir(rows.parent)
+    Path("forms.jsonl").write_text(
+        '{"prompt": "x"}\n{"prompt": "y", "guided_choice": ["one", "two"]}\n'
+        '{"prompt": "z", "response_format": {"type": "text"}}\n'
+        '{"prompt": "u", "response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}\n'
+    )
+    given = ("-m", "demo", "--regex", "[0-9]{4}", "--max-tokens", "9", "-o", "out.jsonl", "--quiet")
+    assert said(capsys, "run", "forms.jsonl", *given)[0] == 3
+    first, second, third, fourth = map(json.loads, Path("out.jsonl").read_text().splitlines())
+    assert re.fullmatch("[0-9]{4}", first["text"]) and second["text"] in ("one", "two")
+    assert third["text"] and third["finish_reason"] == "length"
+    assert fourth["error"]["code"] == "invalid_grammar" and "Unimplemented keys" in fourth["error"]["message"]

@@ -22,6 +22,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output
 from umbel.ir.sampled import Drawing, SampledTokens
 from umbel.ir.step import Step, StepResult
+from umbel.ir.structured import StructuredOutputsParams
 from umbel.ir.workload import Workload
 from umbel.models.families import resolve_model
 from umbel.plan.passes.prefix import build_forest
@@ -53,7 +54,7 @@ def toys(tmp_path: Path) -> Iterator[None]:
 def test_other_packages_come_last() -> None:
     assert registry.names("watcher") == (
         *("min-tokens", "allowed-tokens", "bad-words", "endings", "loops", "stop-strings"),
-        *("logit-bias", "penalties", "logprobs", TOY),
+        *("grammar", "logit-bias", "penalties", "logprobs", TOY),
     )
 
 
@@ -80,6 +81,11 @@ def rows_of(seed: int, count: int = 40) -> tuple[list[SamplingParams], list[list
             repetition_detection={"max_pattern_size": 2, "min_count": 2} if ids[0] % 2 else None,
         )
         for ids, text in zip(answers, texts, strict=True)
+    ]
+    letters = StructuredOutputsParams(regex="[a-z ]+")
+    formed = [i % 5 == 0 and not p.ignore_eos for i, p in enumerate(params)]
+    params = [
+        p.clone(structured_outputs=letters, min_tokens=0) if f else p for p, f in zip(params, formed, strict=True)
     ]
     return params, answers
 

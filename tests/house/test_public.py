@@ -14,6 +14,7 @@ def test_public_names() -> None:
         "RequestOutput",
         "SamplingParams",
         "Score",
+        "StructuredOutputsParams",
         "map",
         "run",
     ]

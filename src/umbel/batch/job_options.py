@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from umbel.batch.declared import Argument, Option, declared
 from umbel.batch.engine_options import EngineOptions
+from umbel.batch.forms import form_of
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.stops import GRACE_SECONDS
@@ -92,6 +93,9 @@ class SamplingOptions:
         int | None, Option(help="Most tokens of a prompt [what leaves room for the answer]; alone it cuts on the left.")
     ] = None
     seed: Annotated[int, Option(help="Seed of rows that have none of their own.")] = 0
+    json_schema: Annotated[Path | None, Option(help="A file: answers are JSON of this schema.")] = None
+    regex: Annotated[str | None, Option(help="Answers match this regular expression as a whole.", written=True)] = None
+    grammar: Annotated[Path | None, Option(help="A file: answers are of this grammar, in Lark or GBNF.")] = None
 
     def params(self) -> SamplingParams:
         """The defaults of rows. Raises UsageError for a value that cannot be."""
@@ -99,11 +103,13 @@ class SamplingOptions:
 
         given = asdict(self)
         del given["seed"]  # of the job: rows draw by it and their key
+        form = form_of(given.pop("json_schema"), given.pop("regex"), given.pop("grammar"))
         given["skip_special_tokens"] = not given.pop("keep_special_tokens")
         try:
             for name in ("logit_bias", "repetition_detection"):
                 given[name] = None if given[name] is None else json_of(name, given[name])
-            return SamplingParams(**{name: value for name, value in given.items() if value not in (None, [])})
+            asked = {name: value for name, value in given.items() if value not in (None, [])}
+            return SamplingParams(**asked, structured_outputs=form)
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
 

@@ -47,10 +47,12 @@ class LateTokenizer:
         return *self._loaded.notes, *self._loaded.decoder.notes_on_stops(sorted(self._stops))
 
     def check_stops(self, params: SamplingParams) -> None:
-        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with, unless the model is a
-        shape, which writes nothing."""
+        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with, or to hold answers to
+        a form with, unless the model is a shape, which writes nothing."""
         if self._directory is None:
             return
+        if not self._exists and params.structured_outputs is not None:
+            raise InvalidRequest("unsupported_parameter", "structured_outputs need a tokenizer", "structured_outputs")
         if not self._exists:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.skip_special_tokens and len(self._stops) < MAX_STOPS:

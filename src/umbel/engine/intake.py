@@ -153,6 +153,8 @@ class Intake:
         self._check_tokens(params)
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
+        if params.structured_outputs is not None and self.model.tokenizer is None:
+            raise InvalidRequest("unsupported_parameter", "structured_outputs need a tokenizer", "structured_outputs")
         check_room(len(ids), params.min_tokens, self.model.spec.max_positions, params.max_tokens)
 
     def _check_tokens(self, params: SamplingParams) -> None:

@@ -57,7 +57,8 @@ class Loop:
         self.scheduler = scheduler
         self.runner = runner
         self.defaults = defaults or Defaults()
-        around = Surroundings(scheduler.requests, tokenizer, self.defaults.width, ahead=runner.ahead > 0)
+        defaults = self.defaults
+        around = Surroundings(scheduler.requests, tokenizer, defaults.width, runner.ahead > 0, defaults.eos)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
         self.rows = Rows(scheduler.requests, tokenizer, scheduler.kv.scored)
         self.meter = meter or Meter()
@@ -222,7 +223,8 @@ class Loop:
         drawing = self.scheduler.advance()
         masks, changes = self.watchers.masks(drawing), self.watchers.changes(drawing)
         if masks is not None:
-            step = replace(step, sampling=replace(step.sampling, mask=masks.mask, masks=masks.masks))
+            drawn = replace(step.sampling, mask=masks.mask, masks=masks.masks, filled=masks.filled)
+            step = replace(step, sampling=drawn)
         if changes is not None:
             step = replace(step, sampling=replace(step.sampling, changes=changes))
         self.spans.lap("scheduling", None)

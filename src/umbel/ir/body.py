@@ -16,6 +16,7 @@ from umbel.ir.chat import CHAT_FIELDS
 from umbel.ir.limits import MAX_LOGPROBS, check_bool, check_int, refuse, shown
 from umbel.ir.neutral import CHECKS, REFUSED, unsupported
 from umbel.ir.params import SamplingParams
+from umbel.ir.structured import FORM_FIELDS, structured_in
 
 SAMPLING_FIELDS = frozenset(f.name for f in fields(SamplingParams))
 _HARMLESS = (
@@ -73,6 +74,8 @@ def params_from_body(
         given["max_tokens"] = dialect.max_tokens
     if isinstance(given.get("stop"), list):
         given["stop"] = tuple(given["stop"])
+    if any(body.get(name) is not None for name in FORM_FIELDS):
+        given["structured_outputs"] = structured_in(body)
     params = replace(defaults, **given)
     if width is not None and params.names_tokens:
         params.check_ids(width)
@@ -133,9 +136,11 @@ def _echo(body: Mapping[str, Any], dialect: Dialect) -> bool:
     return bool(asked)
 
 
-KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | CHECKS.keys() | {"max_completion_tokens", "top_logprobs", "echo"}
+_SPELT = frozenset({"max_completion_tokens", "top_logprobs", "echo"}) | FORM_FIELDS
+KNOWN_FIELDS = SAMPLING_FIELDS | HARMLESS_FIELDS | CHECKS.keys() | _SPELT
 EFFECTIVE_FIELDS = KNOWN_FIELDS - HARMLESS_FIELDS
-SAMPLING_COLUMNS = SAMPLING_FIELDS | {"max_completion_tokens", "top_logprobs", "length_penalty", "best_of"}
+_OTHER_COLUMNS = frozenset({"max_completion_tokens", "top_logprobs", "length_penalty", "best_of"})
+SAMPLING_COLUMNS = SAMPLING_FIELDS | FORM_FIELDS | _OTHER_COLUMNS
 """Columns that are read beside those of a prompt template; the other fields' names are common names of data."""
 OFTEN_MEANT = EFFECTIVE_FIELDS - REFUSED
 """Fields that a name that nothing reads may be a slip for."""

@@ -76,11 +76,8 @@ def _tools(name: str, value: Any, n: int, width: int | None) -> None:
         unsupported(name, value)
 
 
-def _response_format(name: str, value: Any, n: int, width: int | None) -> None:
-    if not isinstance(value, dict):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be an object")
-    if value != {"type": "text"}:
-        unsupported(name, value)
+def _by_form(name: str, value: Any, n: int, width: int | None) -> None:
+    unsupported(name, value, "structured_outputs=StructuredOutputsParams(json=...) is how Python says it")
 
 
 def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
@@ -90,7 +87,7 @@ def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
 
 
 _NO_SUCH = (
-    "structured_outputs guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structural_tag "
+    "guided_decoding_backend "
     "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
     "thinking_token_budget mm_processor_kwargs kv_transfer_params "
     "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
@@ -107,7 +104,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "functions": _only([]),
         "tool_choice": _only("none", "auto"),
         "function_call": _only("none", "auto"),
-        "response_format": _response_format,
         "stream": _only(False),
         "suffix": _only(""),
         "modalities": _only(["text"]),
@@ -124,7 +120,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 """By name; called with the name, the value, the row's `n` and the vocabulary's width where that is known."""
 _PYTHON_ONLY: Mapping[str, Check] = MappingProxyType(
     {
-        "guided_decoding": _only(),
+        "guided_decoding": _by_form,
+        "response_format": _by_form,
         "flat_logprobs": _only(False),
         "output_kind": _output_kind,
         "output_text_buffer_length": _only(0),

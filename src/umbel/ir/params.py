@@ -9,6 +9,7 @@ from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
 from umbel.ir.neutral import takes_neutral
 from umbel.ir.repetition import RepetitionDetection
+from umbel.ir.structured import StructuredOutputsParams, structured_of
 
 
 @takes_neutral
@@ -20,6 +21,7 @@ class SamplingParams:
     exists is a value the engine can run. `top_k` 0 and -1 both mean all tokens; `stop` may be given as one string;
     `logprobs` k asks for the chosen token and the k most likely ones, `prompt_logprobs` k for the same of the prompt's
     tokens, from place `logprob_start_len` on (SGLang's name). With `prompt_logprobs`, `max_tokens` may be 0.
+    `structured_outputs` holds answers to a JSON schema or another form; an object with its fields will do.
     `logit_bias` is given as an object of biases by token id. `bad_words` are never completed, with or without a blank
     in front; `allowed_token_ids` are the only tokens that may be drawn. The repetition penalty counts prompt and
     answer, the other two the answer alone. `repetition_detection` (`max_pattern_size`, `min_pattern_size`, `min_count`)
@@ -27,7 +29,7 @@ class SamplingParams:
     `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
     room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
 
-    Fields of vLLM that are not obeyed here (`structured_outputs`, `best_of` ...) are taken with the value that
+    Fields of vLLM that are not obeyed here (`best_of`, `length_penalty` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
     """
 
@@ -47,6 +49,7 @@ class SamplingParams:
     logprob_start_len: int = 0
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    structured_outputs: StructuredOutputsParams | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -87,6 +90,12 @@ class SamplingParams:
         put("logprob_start_len", check_int("logprob_start_len", self.logprob_start_len, 0, limits.MAX_INT))
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             check_bool(name, getattr(self, name))
+        put("structured_outputs", structured_of(self.structured_outputs))
+        if self.structured_outputs is not None and self.ignore_eos:
+            message = (
+                "ignore_eos=true with structured_outputs: an answer of a given form ends with the model's end token"
+            )
+            refuse("invalid_value", "ignore_eos", message)
         self._check_lengths()
         self._check_truncation()
 

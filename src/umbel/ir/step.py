@@ -12,6 +12,7 @@ A tip is the node that one sample of one row grows as it decodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +36,7 @@ class Sampling:
     `logprobs`: how many top log-probabilities are wanted (-1 = none, 0 = the chosen token's only).
     `mask`: the row of `masks` that says which tokens may be drawn, -1 where any may. `masks` (uint32
     `[masks, ceil(vocab / 32)]`, as in ir/token_masks.py) has a bit for each token. Both are None where no draw has one.
+    `filled` waits until `masks` is there, which may be filled while the model computes; None: it is there.
     `changes`: of the logits of some draws; None: of none.
     """
 
@@ -50,6 +52,7 @@ class Sampling:
     logprobs: Ints
     mask: Ints | None = None
     masks: NDArray[np.uint32] | None = None
+    filled: Callable[[], object] | None = None
     changes: LogitChanges | None = None
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,17 @@ Masks = NDArray[np.uint32]
 @dataclass(frozen=True, slots=True)
 class DrawMasks:
     """What the draws of a step may give: `mask` (`[draws]`) is each draw's row of `masks` (`[masks, words]`), -1 where
-    any token may be drawn."""
+    any token may be drawn. `filled` waits until `masks` is there, where another thread fills it; None: it is."""
 
     mask: Ints
     masks: Masks
+    filled: Callable[[], object] | None = None
 
     def both(self, other: DrawMasks) -> DrawMasks:
-        """Masks of the tokens that these and the `other` masks allow."""
+        """Masks of the tokens that these and the `other` masks allow; waits until both are there."""
+        for part in (self, other):
+            if part.filled is not None:
+                part.filled()
         pairs = np.stack([self.mask, other.mask])
         used, kind = np.unique(pairs[:, (pairs >= 0).any(0)], axis=1, return_inverse=True)
         any_token = np.full_like(self.masks[:1], -1 % 2**32)

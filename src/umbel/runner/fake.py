@@ -74,6 +74,8 @@ class FakeRunner:
 
     def _allowed(self, sampling: Sampling, tokens: Ints, bad: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
         """Where a draw has a mask, the first token of it from the drawn one on; bad where the mask is empty."""
+        if sampling.filled is not None:
+            sampling.filled()
         if sampling.mask is not None and sampling.masks is not None:
             allowed = unpacked(sampling.masks, self.vocab_size)
             for draw in np.flatnonzero(sampling.mask >= 0).tolist():

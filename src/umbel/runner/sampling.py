@@ -68,6 +68,8 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
     random = sampling.temperature > 0
     noise = noise_keys(sampling.streams, sampling.samples, sampling.positions)
     _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~apart), noise)
+    if sampling.filled is not None:
+        sampling.filled()
     for which in _blocks(np.flatnonzero(apart)):
         own = _own_logits(logits, row_of, sampling, which)
         (at,) = upload(logits.device, which)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -25,7 +25,10 @@ class Word(IntEnum):
 
 
 def encode_step(step: Step) -> bytes:
-    """A step as an npz archive; fields that are None are left out."""
+    """A step as an npz archive, with its masks filled; fields that are None are left out."""
+    if step.sampling.filled is not None:
+        step.sampling.filled()
+        step = replace(step, sampling=replace(step.sampling, filled=None))
     parts = {"sampling": step.sampling, "scores": step.scores, "changes": step.sampling.changes}
     arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name not in parts}
     for name, part in parts.items():

@@ -23,6 +23,7 @@ from umbel.text.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
     from umbel.text.chat_template import ChatTemplate
+    from umbel.text.grammars import Grammars
 
 CHECKED = 16
 MISFITS, FEW = 0.01, 16  # share and number of ids without an embedding that a fine-tune may have added
@@ -44,6 +45,7 @@ class Tokenizer:
         self._shared_checked = False
         self._now = now
         self.word_runs = WordRuns(self._encode_plain)
+        self._grammars: dict[tuple[int, tuple[int, ...]], Grammars] = {}
 
     @classmethod
     def load(cls, directory: Path, now: datetime | None = None) -> Tokenizer:
@@ -121,6 +123,23 @@ class Tokenizer:
     def token_text(self, token_id: int) -> str | None:
         """The vocabulary entry of an id, None when there is none."""
         return self.decoder.token_text(token_id)
+
+    def grammars(self, width: int, ends: tuple[int, ...]) -> Grammars:
+        """What follows grammars of answers of a model with a vocabulary of this `width`, whose texts `ends` end. Raises
+        InvalidRequest where the model names none of them."""
+        from umbel.text.grammars import Grammars
+
+        if not ends:
+            message = "structured_outputs: config.json names no eos_token_id, so that no answer could end"
+            raise InvalidRequest("unsupported_parameter", message, "structured_outputs")
+        if (width, ends) not in self._grammars:
+            special = [i for i in self.special_ids if i < width]
+            pieces, encode = (
+                self.token_bytes(range(width)),
+                lambda text: self.encode([text], add_special_tokens=False)[0],
+            )
+            self._grammars[width, ends] = Grammars(pieces, special, ends, encode)
+        return self._grammars[width, ends]
 
     def check_fits(self, embedding_rows: int) -> None:
         """Raise ModelError when many of the tokenizer's ids have no embedding: it belongs to another model then.

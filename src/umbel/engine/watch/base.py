@@ -17,13 +17,14 @@ from umbel.text.tokenizer import Tokenizer
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none), the number
-    of tokens in the model's vocabulary (None: not known, as of a simulated model), and whether steps are decided
-    `ahead`: before the tokens of the last one are known."""
+    of tokens in the model's vocabulary (None: not known, as of a simulated model), whether steps are decided `ahead`:
+    before the tokens of the last one are known, and the tokens that end a text."""
 
     requests: RequestTable
     tokenizer: Tokenizer | None = None
     vocab_size: int | None = None
     ahead: bool = False
+    eos: tuple[int, ...] = ()
 
 
 class Watcher:

@@ -34,7 +34,8 @@ class TextEncoder(BranchEncoder, Protocol):
     """The part of a tokenizer that is used here."""
 
     def check_stops(self, params: SamplingParams) -> None:
-        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with."""
+        """Note stop strings. Raises InvalidRequest where there is no tokenizer to find them with, or to hold answers to
+        a form with."""
 
     def check_bad_words(self, words: tuple[str, ...], width: int) -> None:
         """Raise InvalidRequest where there is no tokenizer to split them, or one has no tokens or some that the model,
@@ -119,7 +120,7 @@ class WindowBuilder:
                     raise ids
                 if not 0 < len(ids) < self.context - params.min_tokens:  # nearly all rows need no closer look
                     check_room(len(ids), params.min_tokens, self.context, params.max_tokens)
-                if params.stop:
+                if params.stop or params.structured_outputs is not None:
                     self.tokenizer.check_stops(params)
                 if params.names_tokens and params is not self._checked:
                     self._check_tokens(params)

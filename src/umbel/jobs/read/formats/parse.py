@@ -18,6 +18,7 @@ from umbel.ir.prompts import check_messages, check_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.field_names import FieldNames
+from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.keeping import Keeping, file_column
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
@@ -59,6 +60,7 @@ class RowParser:
     keeping: Keeping = field(init=False)
     names: FieldNames = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
+    _forms: Forms = field(default_factory=Forms)
 
     def __post_init__(self) -> None:
         given = [template.columns for template in (self.template, self.system) if template is not None]
@@ -188,7 +190,7 @@ class RowParser:
             if self.options.strict:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
-        asked = {name: item[name] for name in effective}
+        asked = self._forms.told({name: item[name] for name in effective})
         is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
         if not asked and not is_short:
             return self.options.defaults

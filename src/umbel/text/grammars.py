@@ -1,0 +1,67 @@
+"""Grammars of answers, followed token by token: compiled for one tokenizer by llguidance, each of them once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+from umbel.errors import InvalidRequest
+from umbel.ir.grammars import brief, library, limits, on_deep_stack
+from umbel.ir.structured import StructuredOutputsParams
+
+MOST_KEPT = 1_024  # compiled grammars, of up to some hundred kB each
+
+
+class Grammars:
+    """What llguidance needs of a tokenizer: the bytes of the ids below `width`, the `special` ones among them, which no
+    grammar takes for text, those that `end` a text, and what turns a text into ids."""
+
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        special: Sequence[int],
+        ends: Sequence[int],
+        encode: Callable[[str], list[int]],
+    ):
+        ll = library()
+        wrapper = ll.TokenizerWrapper(_Vocabulary(pieces, special, ends[0], encode))
+        self._tokenizer = ll.LLTokenizer(wrapper, n_vocab=len(pieces), eos_token=list(ends))
+        self._compiled: OrderedDict[StructuredOutputsParams, Any] = OrderedDict()
+        self._lock = Lock()
+
+    def start(self, asked: StructuredOutputsParams) -> Any:
+        """A matcher (llguidance's LLMatcher) at the beginning of an answer. Raises InvalidRequest for what cannot be
+        followed."""
+        with self._lock:
+            if asked in self._compiled:
+                self._compiled.move_to_end(asked)
+            else:
+                self._compiled[asked] = self._compile(asked)
+                if len(self._compiled) > MOST_KEPT:
+                    self._compiled.popitem(last=False)
+            return self._compiled[asked].deep_copy()
+
+    def _compile(self, asked: StructuredOutputsParams) -> Any:
+        ll = library()
+        matcher = on_deep_stack(
+            lambda: ll.LLMatcher(self._tokenizer, asked.definition, log_level=0, limits=limits()),
+        )
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what is known of the first token is copied with it
+        if matcher.is_error():
+            raise InvalidRequest("invalid_grammar", f"structured_outputs: {brief(matcher.get_error())}")
+        return matcher
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance takes those that are not its own."""
+
+    def __init__(self, pieces: Sequence[bytes], special: Sequence[int], end: int, encode: Callable[[str], list[int]]):
+        self.tokens, self.special_token_ids = pieces, list(special)
+        self.eos_token_id, self.bos_token_id = end, None
+        self._encode = encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text if isinstance(text, str) else text.decode())
