@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.cost.counting import tensors_of
 from umbel.config import EngineConfig
 from umbel.cost.cards import named
 from umbel.cost.devices import joined, shared_by
@@ -15,12 +16,16 @@ from umbel.cost.packed import product_bytes
 from umbel.cost.quantised import as_kept, price_of
 from umbel.cost.shape import Shape
 from umbel.ir.architecture import Matmul
+from umbel.ir.experts import Experts
 from umbel.ir.int4_format import LOADING, Int4Format
 from umbel.ir.layer import Layer
 from umbel.ir.params import SamplingParams
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.kernels.int4 import Int4Weight
+from umbel.kernels.native.calls import INSTRUCTION_SETS
+from umbel.linear.pick import pick_linear
+from umbel.models.decoder import Decoder
 from umbel.models.weights import dummy_weights
 from umbel.plan.planner import make_plan
 
@@ -74,6 +79,21 @@ def test_processors_keep_them_if_asked() -> None:
         assert as_kept(spec, "int4", on_gpu=False).quantization == replace(form, on_cpu=True)
     assert as_kept(packed, "dense", on_gpu=True) == packed and as_kept(SPEC, "dense", on_gpu=True) == SPEC
     assert as_kept(SPEC, "int4", on_gpu=True).quantization == LOADING
+
+
+def test_processors_keep_experts_so_too() -> None:
+    """Their own, and shared ones; a GPU has floats of a mixture."""
+    experts = Experts(32, 2, 64, dense_layers=(1,), shared_width=96)
+    spec = replace(SPEC, family="qwen2_moe", experts=experts)
+    assert as_kept(spec, "int4", on_gpu=True).quantization is None
+    if not INSTRUCTION_SETS:
+        pytest.skip("nothing was compiled")
+    method = pick_linear(torch.bfloat16, torch.device("cpu"), "int4")
+    decoder = Decoder(spec, dummy_weights(spec, torch.bfloat16), method=method)
+    kept = sum({id(t): t.nbytes for t in tensors_of(decoder)}.values())
+    priced = Shape.of(as_kept(spec, "int4", on_gpu=False), "bfloat16").weight_bytes
+    tables = sum(t.nbytes for t in (decoder.embedding.weight.panels, decoder.head.weight.panels))  # padded to panels
+    assert kept - tables == pytest.approx(priced - 2 * spec.vocab_size * spec.hidden_size * 2, rel=0.03)
 
 
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, quantization=FORMATS["groups of 16"])], ids=["asked", "own"])

@@ -25,10 +25,11 @@ def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
 
 def product_bytes(spec: ModelSpec, layer: int, m: Matmul, width: int) -> int:
     """Bytes of one product's weights in one layer: half a byte each with the scales and zeros of their groups, or
-    floats of `width` bytes, as those of routers and experts always are."""
+    floats of `width` bytes, as those of routers always are, and those of experts on a GPU."""
     form = spec.quantization
     if m.is_wide:
         return m.weights * WIDE
-    if form is None or m.experts > 1 or not m.cut or not form.keeps(f"layers.{layer}.{m.name}", m.inputs):
+    is_float = form is None or not m.cut or (m.experts > 1 and not form.on_cpu)
+    if form is None or is_float or not form.keeps(f"layers.{layer}.{m.name}", m.inputs):
         return m.weights * width
-    return m.outputs * (m.inputs // 2 + form.group_bytes * -(-m.inputs // form.group_of(m.inputs)))
+    return m.experts * m.outputs * (m.inputs // 2 + form.group_bytes * -(-m.inputs // form.group_of(m.inputs)))

@@ -15,9 +15,9 @@ from umbel.ir.spec import ModelSpec
 
 def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
     """The spec with weights as they are kept under EngineConfig.linear. A processor keeps int4 weights where that was
-    asked for, else the floats that they stand for. Experts are counted as floats."""
+    asked for, else the floats that they stand for; a GPU has mixtures of experts in floats only."""
     form = spec.quantization or (LOADING if linear == "int4" else None)
-    if form is None or spec.experts or not (on_gpu or linear == "int4"):
+    if form is None or (spec.experts and on_gpu) or not (on_gpu or linear == "int4"):
         return replace(spec, quantization=None)
     return replace(spec, quantization=form if on_gpu else replace(form, on_cpu=True))
 
