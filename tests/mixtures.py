@@ -12,6 +12,7 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "max_position_embeddings": 512, "tie_word_embeddings": False,
     "bos_token_id": None, "eos_token_id": 0, "pad_token_id": None,
 }  # fmt: skip
+LOCAL = {"intermediate_size": 48, "num_local_experts": 8, "num_experts_per_tok": 3}
 QWEN = {
     "intermediate_size": 80, "moe_intermediate_size": 40, "num_experts": 8, "num_experts_per_tok": 3,
     "shared_expert_intermediate_size": 56, "max_window_layers": 3,
@@ -20,10 +21,29 @@ ROUTED = {
     "intermediate_size": 80, "moe_intermediate_size": 40, "n_routed_experts": 8, "n_shared_experts": 2,
     "num_experts_per_tok": 3, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5,
 }  # fmt: skip
+ERNIE = {
+    "intermediate_size": 80, "moe_intermediate_size": 40, "moe_num_experts": 8, "moe_k": 3, "head_dim": 16,
+    "moe_num_shared_experts": 2, "moe_layer_start_index": 1,
+}  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 150000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+    "truncate": False, "original_max_position_embeddings": 128,
+}  # fmt: skip
+LONG = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0 + i / 8 for i in range(8)],
+    "long_factor": [2.0] * 8, "short_mscale": 1.2, "long_mscale": 1.3, "original_max_position_embeddings": 256,
+}  # fmt: skip
+GPT_OSS = LOCAL | {"head_dim": 16, "sliding_window": 24, "rope_parameters": YARN}
+GRANITE = LOCAL | {
+    "embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.3,
+}  # fmt: skip
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_moe": ("qwen2_moe", QWEN),
     "qwen2_moe, sums to one, some dense": (
         "qwen2_moe", QWEN | {"norm_topk_prob": True, "decoder_sparse_step": 2, "qkv_bias": False},
+    ),
+    "qwen2_moe, windows": (
+        "qwen2_moe", QWEN | {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 2},
     ),
     "olmoe": ("olmoe", {"intermediate_size": 40, "num_experts": 8, "num_experts_per_tok": 3}),
     "olmoe, sums to one, biased": (
@@ -31,7 +51,32 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"intermediate_size": 40, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True,
          "attention_bias": True, "tie_word_embeddings": True},
     ),
+    "flex_olmo": ("flex_olmo", {"intermediate_size": 40, "num_experts": 8, "num_experts_per_tok": 3}),
+    "granitemoe": ("granitemoe", GRANITE),
+    "granitemoeshared": ("granitemoeshared", GRANITE | {"shared_intermediate_size": 56}),
+    "granitemoeshared, none": ("granitemoeshared", GRANITE | {"shared_intermediate_size": 0, "attention_bias": True}),
+    "ernie4_5_moe": ("ernie4_5_moe", ERNIE | {"tie_word_embeddings": True}),
+    "ernie4_5_moe, in turn, biased": (
+        "ernie4_5_moe",
+        ERNIE | {"moe_layer_interval": 2, "moe_num_shared_experts": 0, "use_bias": True, "moe_norm_min": 0.9},
+    ),
+    "ernie4_5_moe, biased, shared": ("ernie4_5_moe", ERNIE | {"use_bias": True}),
+    "glm4_moe": ("glm4_moe", ROUTED | {"head_dim": 16, "use_qk_norm": True}),
+    "glm4_moe, as it falls": (
+        "glm4_moe",
+        ROUTED | {"head_dim": 24, "n_group": 1, "topk_group": 1, "norm_topk_prob": False, "attention_bias": True},
+    ),
     "dots1": ("dots1", ROUTED | {"head_dim": 24, "norm_topk_prob": True, "sliding_window": None}),
+    "dots1, windows": ("dots1", ROUTED | {"head_dim": 24, "sliding_window": 24, "max_window_layers": 1}),
+    "minimax_m2": ("minimax_m2", LOCAL | {"head_dim": 24}),
+    "minimax_m2, partly rotated": ("minimax_m2", LOCAL | {"head_dim": 24, "rotary_dim": 12}),
+    "gpt_oss": ("gpt_oss", GPT_OSS),
+    "gpt_oss, another gate": ("gpt_oss", GPT_OSS | {"swiglu_limit": 1.0, "swiglu_alpha": 1.1}),
+    "phimoe": ("phimoe", LOCAL | {"num_experts_per_tok": 2, "router_jitter_noise": 0.2}),
+    "phimoe, biased": (
+        "phimoe", LOCAL | {"num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
+    ),
+    "phimoe, long": ("phimoe", LOCAL | {"num_experts_per_tok": 2, "rope_parameters": LONG}),
 }  # fmt: skip
 """By name: family and what its configuration says beside the sizes."""
 

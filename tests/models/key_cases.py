@@ -11,7 +11,6 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 8}
 COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "attention_bias": ("llama", {"attention_bias": True}),
     "decoder_sparse_step": ("qwen3_moe", {"decoder_sparse_step": 2}),
-    "first_k_dense_replace": ("dots1", {"first_k_dense_replace": 2}),
     "head_dim": ("mistral", {"head_dim": 8}),
     "hidden_act": ("llama", {"hidden_act": "gelu"}),
     "hidden_size": ("llama", {"hidden_size": 32}),
@@ -21,9 +20,6 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp_bias": ("llama", {"mlp_bias": True}),
     "mlp_only_layers": ("qwen3_moe", {"mlp_only_layers": [1]}),
     "moe_intermediate_size": ("qwen3_moe", {"moe_intermediate_size": 24}),
-    "n_group": ("dots1", {"n_group": 2}),
-    "n_routed_experts": ("dots1", {"n_routed_experts": 12}),
-    "n_shared_experts": ("dots1", {"n_shared_experts": 1}),
     "norm_topk_prob": ("qwen3_moe", {"norm_topk_prob": False}),
     "num_attention_heads": ("qwen2", {"num_attention_heads": 2}),
     "num_experts": ("qwen3_moe", {"num_experts": 6}),
@@ -35,20 +31,43 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 128}, "original_max_position_embeddings": 64},
     ),
-    "qkv_bias": ("qwen2_moe", {"qkv_bias": False}),
     "rms_norm_eps": ("llama", {"rms_norm_eps": 0.5}),
     "rope_parameters": ("llama", {"rope_parameters": LINEAR | {"rope_theta": 500.0}}),
     "rope_scaling": ("llama", {"rope_scaling": LINEAR}),
     "rope_theta": ("llama", {"rope_theta": 50.0}),
-    "routed_scaling_factor": ("dots1", {"routed_scaling_factor": 0.5}),
-    "shared_expert_intermediate_size": ("qwen2_moe", {"shared_expert_intermediate_size": 24}),
     "sliding_window": ("mistral", {"sliding_window": 8}),
     "tie_word_embeddings": ("llama", {"tie_word_embeddings": True}),
-    "topk_group": ("dots1", {"topk_group": 3}),
     "use_sliding_window": ("qwen3_moe", WINDOW),
     "vocab_size": ("llama", {"vocab_size": 320}),
 }
 """Keys of config.json that change logits: family and overrides."""
+
+OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "first_k_dense_replace": ("glm4_moe", {"first_k_dense_replace": 2}),
+    "lm_head_bias": ("phimoe", {"lm_head_bias": True}),
+    "long_mscale": ("phimoe, long", {}),
+    "moe_k": ("ernie4_5_moe", {"moe_k": 2}),
+    "moe_layer_end_index": ("ernie4_5_moe", {"moe_layer_end_index": 1}),
+    "moe_layer_interval": ("ernie4_5_moe", {"moe_layer_interval": 2}),
+    "moe_layer_start_index": ("ernie4_5_moe", {"moe_layer_start_index": 0}),
+    "moe_norm_min": ("ernie4_5_moe", {"moe_norm_min": 0.9}),
+    "moe_num_experts": ("ernie4_5_moe", {"moe_num_experts": 5}),
+    "moe_num_shared_experts": ("ernie4_5_moe", {"moe_num_shared_experts": 1}),
+    "n_group": ("glm4_moe", {"n_group": 2}),
+    "n_routed_experts": ("dots1", {"n_routed_experts": 12}),
+    "n_shared_experts": ("dots1", {"n_shared_experts": 1}),
+    "qkv_bias": ("qwen2_moe", {"qkv_bias": False}),
+    "rotary_dim": ("minimax_m2", {"rotary_dim": 8}),
+    "routed_scaling_factor": ("dots1", {"routed_scaling_factor": 0.5}),
+    "router_jitter_noise": ("phimoe", {"router_jitter_noise": 0.05}),
+    "shared_expert_intermediate_size": ("qwen2_moe", {"shared_expert_intermediate_size": 24}),
+    "shared_intermediate_size": ("granitemoeshared", {"shared_intermediate_size": 24}),
+    "short_mscale": ("phimoe, long", {}),
+    "swiglu_alpha": ("gpt_oss", {"swiglu_alpha": 1.2}),
+    "swiglu_limit": ("gpt_oss", {"swiglu_limit": 0.5}),
+    "topk_group": ("glm4_moe", {"topk_group": 3}),
+}
+"""Those of mixtures: the name of a model in tests/mixtures.py, and what it then says."""
 
 OF_ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "alpha": ("hunyuan-alpha", {"rope_parameters": {"rope_type": "dynamic", "alpha": 9.0, "factor": 1.0}}),
@@ -97,7 +116,6 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
 """Those that change something else of a llama model: overrides, and the field of the spec that differs."""
 
 ONE_VALUE: dict[str, Any] = {
-    "clip_qkv": 0.5,
     "architectures": ["LlamaForSequenceClassification"],
     "model_type": "mamba",
     "quantization_config": {"quant_method": "fp8"},

@@ -15,7 +15,7 @@ HEAD = """# What becomes of a key
 Made from `src/umbel/models/known_keys.py` and the rows of `src/umbel/models/architectures/` by `python -m
 tests.models.keys_doc`; a test compares the lists with the configuration classes of the installed transformers, and
 another one this page with the lists. Tests are those of `tests/models/test_model_keys.py`; `test_keys` is of
-`tests/models/test_zoo.py`.
+`tests/models/test_zoo.py`, `test_keys_of_mixtures` of `tests/oracle/test_mixtures.py`.
 
 *Obeyed*: read, and refused in values that are not supported. *Refused*: a model with a value that says something is not
 run. *Named*: not applied; a note says so in `umbel plan`, in `umbel run` and in the summary. A key that is in no row
@@ -61,6 +61,8 @@ def _obeyed_test(key: str) -> str:
         return "test_computed"
     if key in key_cases.OF_ZOO:
         return "test_keys"
+    if key in key_cases.OF_MIXTURES:
+        return "test_keys_of_mixtures"
     return "test_read" if key in key_cases.READ else "test_one_value"
 
 

@@ -14,7 +14,10 @@ from umbel.ir.experts import Router
 from umbel.models.families import read_spec
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "windows by turns": ("qwen2_moe", {"use_sliding_window": True}, "use_sliding_window=True"),
+    "experts in some layers": ("glm4_moe", {"moe_layer_freq": 2}, "moe_layer_freq=2"),
+    "other scores": ("minimax_m2", {"scoring_func": "softmax"}, "scoring_func='softmax'"),
+    "three experts": ("phimoe", {"num_experts_per_tok": 3}, "tokens of these models always have 2 experts"),
+    "another gate": ("qwen2_moe", {"hidden_act": "gelu"}, "experts compute 'silu'"),
     "no width of the shared expert": (
         "qwen2_moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size=None",
     ),
@@ -27,9 +30,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a scale that is none": ("dots1", {"routed_scaling_factor": -1.0}, "routed_scaling_factor=-1.0"),
     "a scale in words": ("dots1", {"routed_scaling_factor": "2"}, "routed_scaling_factor='2'"),
     "two counts": ("dots1", {"num_experts": 4}, r"differ: \[4, 8\]"),
-    "windows behind others": (
-        "dots1", {"sliding_window": 16, "max_window_layers": 2}, "max_window_layers=2",
-    ),
+    "windows that are asked for": ("dots1", {"use_sliding_window": True}, "use_sliding_window=True"),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.mixtures import MODELS, make_mixture
+from tests.models import key_cases
 from tests.models.dense import dense_logits
 from tests.oracle.hf import NOISE, Answer, agreement, greedy, prompts_around_borders
 from tests.parameters import some_of
@@ -25,7 +26,7 @@ from umbel.models.weights import StoredWeights
 
 N_PROMPTS, N_TOKENS, LONGEST = 30, 12, 140
 PARAMS = SamplingParams(temperature=0.0, max_tokens=N_TOKENS)
-FIRST = ["qwen2_moe, sums to one, some dense"]
+FIRST = ["qwen2_moe, windows", "glm4_moe", "gpt_oss"]
 OTHERS = [name for name in MODELS if name not in FIRST]
 
 
@@ -60,15 +61,27 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("name", MODELS)
 def test_logits(name: str, tmp_path: Path) -> None:
+    family, overrides = MODELS[name]
+    compare(make_mixture(tmp_path, family, seed=7, **overrides), list(MODELS).index(name))
+
+
+@pytest.mark.parametrize("key", key_cases.OF_MIXTURES)
+def test_keys_of_mixtures(key: str, tmp_path: Path) -> None:
+    """A config that says something else makes another model, of us as of transformers."""
+    name, changed = key_cases.OF_MIXTURES[key]
+    family, overrides = MODELS[name]
+    compare(make_mixture(tmp_path, family, seed=7, **(overrides | changed)), 0)
+
+
+def compare(directory: Path, seed: int) -> None:
+    """Logits of a few prompts, position by position."""
     from transformers import AutoModelForCausalLM
 
-    family, overrides = MODELS[name]
-    directory = make_mixture(tmp_path, family, seed=7, **overrides)
     theirs = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
     spec = read_spec(directory)
-    assert spec.notes == ()
+    assert all("the context is" in note for note in spec.notes)
     ours = Decoder(spec, StoredWeights(directory, spec, torch.float32))
-    for prompt in prompts_around_borders(3, 42, VOCAB_SIZE, LONGEST)[::6]:
+    for prompt in prompts_around_borders(seed, 42, VOCAB_SIZE, LONGEST)[::6]:
         with torch.inference_mode():
             wanted = theirs(torch.tensor([prompt])).logits[0]
         assert (dense_logits(ours, prompt) - wanted).abs().max() < NOISE

@@ -97,7 +97,8 @@ def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
 def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, int]:
     """What else one layer has learned, with its length; it stays in float32, whatever the model's type is."""
     experts = experts_of(spec, layer)
-    return {"router_correction": experts.count} if experts is not None and experts.router.corrected else {}
+    found = {"sinks": spec.n_heads} if spec.layer(layer).sinks else {}
+    return found | ({"router_correction": experts.count} if experts is not None and experts.router.corrected else {})
 
 
 def experts_of(spec: ModelSpec, layer: int) -> Experts | None:
@@ -119,8 +120,8 @@ def _of_experts(hidden: int, experts: Experts) -> tuple[Matmul, ...]:
         Matmul("experts_down", wide, (hidden,), "inputs", experts.biased, experts=count, per_token=each),
     ]
     if shared:
-        found.append(Matmul("shared_gate_up", hidden, (shared, shared), "outputs"))
-        found.append(Matmul("shared_down", shared, (hidden,), "inputs"))
+        found.append(Matmul("shared_gate_up", hidden, (shared, shared), "outputs", experts.shared_bias))
+        found.append(Matmul("shared_down", shared, (hidden,), "inputs", experts.shared_bias))
     if experts.shared_gate:
         found.append(Matmul("shared_gate", hidden, (1,), ""))
     return tuple(found)

@@ -54,8 +54,9 @@ class Experts:
     `per_token`: how many of them a token passes through.
     `width`: inner units of each.
     `biased`: their products have biases. `gate`: what bends their inner units; None: `silu(gate) * up`.
-    `shared_width`: inner units of what every token passes through besides, 0: there is nothing; with `shared_gate`, the
-    result of that is multiplied by the sigmoid of a product with one output (Qwen1.5-MoE).
+    `shared_width`: inner units of what every token passes through besides, 0: there is nothing. `shared_bias`: its
+    products have biases; `shared_gate`: its result is multiplied by the sigmoid of a product with one output
+    (Qwen1.5-MoE).
     """
 
     count: int
@@ -66,4 +67,5 @@ class Experts:
     biased: bool = False
     gate: ClampedGate | None = None
     shared_width: int = 0
+    shared_bias: bool = False
     shared_gate: bool = False

@@ -43,6 +43,7 @@ LIMITS = {
     "num_attention_heads": 1024,
     "num_key_value_heads": 1024,
     "head_dim": 1024,
+    "rotary_dim": 1024,
     "max_position_embeddings": 2**27,
     "original_max_position_embeddings": 2**27,
     "sliding_window": 2**27,

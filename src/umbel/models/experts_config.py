@@ -66,7 +66,8 @@ def ernie_experts(config: Config, n_layers: int) -> Experts | None:
     interval = size_of(config, "moe_layer_interval", 1)
     sparse = (i for i in range(first, n_layers if last == -1 else last + 1) if (i + 1) % interval == 0)
     n_shared = size_of(config, "moe_num_shared_experts", 2, low=0)
-    return _in_layers(replace(found, shared_width=n_shared * found.width), sparse, n_layers)
+    shared = {"shared_width": n_shared * found.width, "shared_bias": n_shared > 0 and flag_of(config, "use_bias")}
+    return _in_layers(replace(found, **shared), sparse, n_layers)
 
 
 def glm4_moe_experts(config: Config, n_layers: int) -> Experts | None:

@@ -43,14 +43,20 @@ WITHOUT_EFFECT = frozenset((
     "chunk_size_feed_forward", "decoder_start_token_id", "experts_implementation", "finetuning_task",
     "gradient_checkpointing", "id2label", "initializer_range", "is_decoder", "label2id", "name_or_path", "num_labels",
     "output_attentions", "output_hidden_states", "output_router_logits", "pad_token_id", "prefix", "pretraining_tp",
-    "problem_type", "return_dict", "router_aux_loss_coef", "router_jitter_noise", "sep_token_id",
+    "problem_type", "return_dict", "router_aux_loss_coef", "sep_token_id",
     "serialize_explicit_per_layer_config",
     "task_specific_params", "tie_last_hidden_states", "tokenizer_class", "torchscript", "transformers_version",
     "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache",
 ))  # fmt: skip
 """Keys of config.json that change no answer of a causal decoder: training, other heads, how others compute."""
 
-WITHOUT_EFFECT_IN: Mapping[str, frozenset[str]] = {"qwen3_moe": frozenset(("max_window_layers",))}
+WITHOUT_EFFECT_IN: Mapping[str, frozenset[str]] = {
+    "glm4_moe": frozenset(("num_mtp_layers", "num_nextn_predict_layers")),
+    "minimax_m2": frozenset(("router_jitter_noise",)),
+    "mixtral": frozenset(("router_jitter_noise",)),
+    "phimoe": frozenset(("input_jitter_noise",)),
+    "qwen3_moe": frozenset(("max_window_layers",)),
+}
 """Those that have none in a family although its published files hold them."""
 
 NAMED = frozenset(("attention_chunk_size",))
@@ -67,11 +73,13 @@ ROPE_KEYS: Mapping[str, frozenset[str]] = {
         "attention_factor", "beta_fast", "beta_slow", "factor", "llama_4_scaling_beta", "mscale", "mscale_all_dim",
         "truncate", _ORIGINAL,
     },
-    "longrope": _ROPE | {"attention_factor", "factor", "long_factor", "short_factor", _ORIGINAL},
+    "longrope": _ROPE | {
+        "attention_factor", "factor", "long_factor", "long_mscale", "short_factor", "short_mscale", _ORIGINAL,
+    },
 }  # fmt: skip
 """Kinds of rotary positions, with the keys that each reads. Other kinds are refused."""
 
-ROPE_KEYS_OF_SOME = frozenset(("alpha", "llama_4_scaling_beta"))
+ROPE_KEYS_OF_SOME = frozenset(("alpha", "llama_4_scaling_beta", "long_mscale", "short_mscale"))
 """Those of them that only families read in whose rows they stand."""
 
 ROPE_KEYS_NAMED = frozenset(("mrope_section",))

@@ -34,8 +34,8 @@ class SharedExpert:
         if not experts.shared_width:
             return None
         gate = method.convert_table(named["shared_gate"]) if experts.shared_gate else None
-        gate_up = method.convert(named["shared_gate_up"], gated=True)
-        return cls(gate_up, method.convert(named["shared_down"]), gate)
+        gate_up = method.convert(named["shared_gate_up"], named.get("shared_gate_up_bias"), gated=True)
+        return cls(gate_up, method.convert(named["shared_down"], named.get("shared_down_bias")), gate)
 
     def apply(self, x: Tensor) -> Tensor:
         """What it adds to each row."""

@@ -14,6 +14,7 @@ from umbel.models.family import Family
 from umbel.models.known_keys import ROPE_KEYS, ROPE_KEYS_OF_SOME
 
 ORIGINAL = "original_max_position_embeddings"
+SHORT = "short_mscale"  # Phi-3.5-MoE's factor of cosines and sines within the original context
 PARTIAL, GROWTH = "partial_rotary_factor", "llama_4_scaling_beta"
 
 
@@ -192,7 +193,9 @@ def _longrope(config: Config, family: Family, settings: Config) -> RopeScaling:
     stretch = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     return replace(
         RopeScaling("longrope", factor, original_max_position=original),
-        attention_factor=number_of(settings, "attention_factor", stretch, low=0.0, high=1e3),
+        attention_factor=number_of(
+            settings, SHORT if SHORT in family.obeyed else "attention_factor", stretch, low=0.0, high=1e3
+        ),
         divisors=_divisors(settings, "short_factor"),
     )
 

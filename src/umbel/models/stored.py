@@ -33,7 +33,8 @@ class Stored:
     they differ. `layer`: what stands before all of these, "{}" is its number.
     `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value. `is_turned`: products lie
     with their inputs first. `optional`: a prefix that a checkpoint may leave out of all names. `ignored`: a regular
-    expression of tensors that follow from the config.
+    expression of tensors that follow from the config. `has_more_layers`: behind those of the config there may be one
+    that predicts further tokens, which is not read.
     """
 
     products: Mapping[str, tuple[str, ...]]
@@ -50,6 +51,7 @@ class Stored:
     is_turned: bool = False
     optional: str = ""
     ignored: str = r".*\.rotary_emb\.inv_freq"
+    has_more_layers: bool = False
 
 
 AS_LLAMA = Stored(PRODUCTS, NORMS)

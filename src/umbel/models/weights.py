@@ -263,11 +263,18 @@ def _check_tensors(
             )
         if found is not None and found.dtype not in part.dtypes:
             raise ModelError(f"{directory}: tensor {name} is {found.dtype}; only {', '.join(part.dtypes)} can be read")
-    harmless = re.compile(FAMILIES[spec.family].stored.ignored)  # buffers that old checkpoints carry along
+    harmless = _unread(spec)
     spare = {_head_of(spec)} if spec.tied_embeddings else set()
     unexpected = [name for name in stored if name not in every and name not in spare and not harmless.fullmatch(name)]
     if unexpected:
         raise ModelError(f"{directory}: {len(unexpected)} unexpected tensors, first {shorten(unexpected[0])}")
+
+
+def _unread(spec: ModelSpec) -> re.Pattern[str]:
+    """Names of tensors that may be there and are not read."""
+    stored = FAMILIES[spec.family].stored
+    more = f"|{re.escape(stored.layer.format(spec.n_layers))}.*" if stored.has_more_layers else ""
+    return re.compile(stored.ignored + more)
 
 
 def _guess(stored: Mapping[str, object], spec: ModelSpec) -> str:

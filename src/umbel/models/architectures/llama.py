@@ -66,12 +66,14 @@ def _arcee(config: Config) -> Layer:
     return replace(llama(config), activation="relu2", is_gated=False)
 
 
-def _granite(config: Config) -> Layer:
+def granite(config: Config) -> Layer:
+    """Granite multiplies scores, and what layers add, by numbers of its own."""
     scale, share = (number_of(config, f"{key}_multiplier", 1.0, low=0.0, high=1e6) for key in ("attention", "residual"))
     return replace(llama(config), scale=scale, residual_scale=share)
 
 
-def _granite_edges(config: Config) -> Edges:
+def granite_edges(config: Config) -> Edges:
+    """Multiplied embeddings, and divided logits."""
     scale = number_of(config, "embedding_multiplier", 1.0, low=0.0, high=1e6)
     return Edges(embedding_scale=scale, logit_scale=1 / number_of(config, "logits_scaling", 1.0, low=1e-6, high=1e6))
 
@@ -166,10 +168,10 @@ ROWS: Mapping[str, Family] = {
     "granite": Family(
         "GraniteForCausalLM",
         BIASES | {"attention_multiplier", "embedding_multiplier", "logits_scaling", "residual_multiplier"},
-        _granite,
+        granite,
         bos=1,
         eos=2,
-        edges=_granite_edges,
+        edges=granite_edges,
     ),
     "phi3": Family(
         "Phi3ForCausalLM",

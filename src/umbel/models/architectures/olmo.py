@@ -18,19 +18,18 @@ STORED = replace(
 )
 
 
-def _olmo2(config: Config) -> Layer:
+def olmo2(config: Config) -> Layer:
+    """Norms behind attention and MLP only."""
     bias = flag_of(config, "attention_bias")
     return Layer(WIDE, ("attn_post_norm", "mlp_post_norm"), HeadNorm(WIDE, "all"), qkv_bias=bias, o_bias=bias)
 
 
 ROWS: Mapping[str, Family] = {
-    "olmo2": Family(
-        "Olmo2ForCausalLM", frozenset(("attention_bias",)), _olmo2, stored=STORED, eos=50279, norm_eps=1e-5
-    ),
+    "olmo2": Family("Olmo2ForCausalLM", frozenset(("attention_bias",)), olmo2, stored=STORED, eos=50279, norm_eps=1e-5),
     "olmo3": Family(
         "Olmo3ForCausalLM",
         frozenset(("attention_bias", "sliding_window")),
-        _olmo2,
+        olmo2,
         "typed",
         stored=STORED,
         eos=50279,
