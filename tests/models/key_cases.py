@@ -63,8 +63,6 @@ OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "shared_expert_intermediate_size": ("qwen2_moe", {"shared_expert_intermediate_size": 24}),
     "shared_intermediate_size": ("granitemoeshared", {"shared_intermediate_size": 24}),
     "short_mscale": ("phimoe, long", {}),
-    "swiglu_alpha": ("gpt_oss", {"swiglu_alpha": 1.2}),
-    "swiglu_limit": ("gpt_oss", {"swiglu_limit": 0.5}),
     "topk_group": ("glm4_moe", {"topk_group": 3}),
 }
 """Those of mixtures: the name of a model in tests/mixtures.py, and what it then says."""
@@ -182,7 +180,6 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "problem_type": "regression",
     "return_dict": False,
     "router_aux_loss_coef": 0.5,
-    "router_jitter_noise": 0.5,
     "sep_token_id": 7,
     "serialize_explicit_per_layer_config": True,
     "task_specific_params": {"a": {"temperature": 0.1}},

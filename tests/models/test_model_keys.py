@@ -22,6 +22,7 @@ from tests.mixtures import PLAIN, make_mixture
 from tests.models import key_cases, keys_doc, test_zoo
 from tests.models.dense import dense_logits
 from tests.models.key_cases import LINEAR, LLAMA3, WINDOW
+from tests.oracle import test_mixtures
 from tests.tiny_models import FAMILIES, make_model
 from umbel.errors import ModelError
 from umbel.ir.layer import Rope, RopeScaling
@@ -158,7 +159,7 @@ def test_the_page_is_what_the_lists_say():
     assert keys_doc.DOC.read_text(encoding="utf-8") == page, "python -m tests.models.keys_doc"
     named = set(re.findall(r"`(test_\w+)` \|$", page, re.MULTILINE))
     assert len(named) > 8
-    assert named <= globals().keys() | vars(test_zoo).keys()
+    assert named <= globals().keys() | vars(test_zoo).keys() | vars(test_mixtures).keys()
 
 
 @pytest.mark.parametrize("key", key_cases.COMPUTED)
@@ -208,7 +209,7 @@ def test_transformers_agrees_on_what_has_no_effect(family: str, tmp_path: Path):
     only_ours = {"return_dict", "output_attentions", "output_hidden_states", "torchscript"}  # break generate() itself
     keys = {k: v for k, v in key_cases.WITHOUT_EFFECT.items() if k not in only_ours} | key_cases.NAMED
     del keys["attention_chunk_size"]  # transformers computes without it, but sets up its cache by it
-    keys |= {key: 1 for key in known_keys.WITHOUT_EFFECT_IN.get(family, ())}
+    keys |= {key: 0.5 if "noise" in key else 1 for key in known_keys.WITHOUT_EFFECT_IN.get(family, ())}
     plain = make_model(tmp_path / "a", family)
     changed = make_model(tmp_path / "b", family, **keys)
     assert equal(their_logits(plain), their_logits(changed))

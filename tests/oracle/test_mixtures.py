@@ -26,7 +26,7 @@ from umbel.models.weights import StoredWeights
 
 N_PROMPTS, N_TOKENS, LONGEST = 30, 12, 140
 PARAMS = SamplingParams(temperature=0.0, max_tokens=N_TOKENS)
-FIRST = ["qwen2_moe, windows", "glm4_moe", "gpt_oss"]
+FIRST = ["qwen2_moe, windows", "glm4_moe"]
 OTHERS = [name for name in MODELS if name not in FIRST]
 
 
