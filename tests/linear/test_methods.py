@@ -17,14 +17,14 @@ from umbel.linear.dense import DenseMethod
 from umbel.linear.int8 import Int8Method
 from umbel.linear.packed import PackedMethod
 
-PACKED = next((name for name in INSTRUCTION_SETS if has_products(torch.bfloat16, name)), None)
+PACKED = [name for name in INSTRUCTION_SETS if has_products(torch.bfloat16, name)]
 LACKING = "the processor does not multiply in bfloat16, or nothing was compiled"
 NEEDS_NATIVE = pytest.mark.skipif(not INSTRUCTION_SETS, reason="nothing was compiled")
-NEEDS_PACKED = pytest.mark.skipif(PACKED is None, reason=LACKING)
+NEEDS_PACKED = pytest.mark.skipif(not PACKED, reason=LACKING)
 METHODS = [
     pytest.param("dense", torch.float32, id="dense-float32"),
     pytest.param("dense", torch.bfloat16, id="dense-bfloat16"),
-    pytest.param("packed", torch.bfloat16, id="packed-bfloat16", marks=NEEDS_PACKED),
+    *(pytest.param(f"narrow {name}", torch.bfloat16, id=f"packed-bfloat16-{name}") for name in PACKED),
     *(
         pytest.param(f"packed {name}", torch.float32, id=f"packed-float32-{name}")
         for name in INSTRUCTION_SETS
@@ -48,10 +48,8 @@ def make(name: str) -> LinearMethod:
         return Int8Method(name, DenseMethod())
     if name == "dense":
         return DenseMethod()
-    _, _, instruction_set = name.partition(" ")
-    return (
-        PackedMethod(instruction_set, torch.float32) if instruction_set else PackedMethod(PACKED or "", torch.bfloat16)
-    )
+    kind, _, instruction_set = name.partition(" ")
+    return PackedMethod(instruction_set, torch.bfloat16 if kind == "narrow" else torch.float32)
 
 
 def in_int8(t: Tensor) -> Tensor:
@@ -183,10 +181,10 @@ def test_packing_keeps_every_weight_once(outputs: int, inputs: int, seed: int, g
     )
 
 
-@NEEDS_PACKED
-def test_values_that_are_not_finite_stay_in_their_row() -> None:
+@pytest.mark.parametrize("name", PACKED)
+def test_values_that_are_not_finite_stay_in_their_row(name: str) -> None:
     weight, x = values(70, 34, seed=1, dtype=torch.bfloat16), values(14, 34, seed=2, dtype=torch.bfloat16)
-    linear = make("packed").convert(weight)
+    linear = make(f"narrow {name}").convert(weight)
     whole = linear.apply(x)
     x[3, 5], x[8, 0] = torch.nan, torch.inf
     got = linear.apply(x)
@@ -197,7 +195,7 @@ def test_values_that_are_not_finite_stay_in_their_row() -> None:
 
 @NEEDS_PACKED
 def test_what_does_not_fit_is_refused() -> None:
-    method = make("packed")
+    method = make(f"narrow {PACKED[0]}")
     with pytest.raises(ValueError, match="cannot be packed"):
         pack(torch.zeros(6, 4, dtype=torch.bfloat16).t())
     with pytest.raises(ValueError, match="cannot be packed"):

@@ -1,7 +1,7 @@
 """Which kernels run on this machine: the compiled ones where they were built, plain torch otherwise.
 
 The environment variable UMBEL_NATIVE turns them off (`0`) or names an instruction set (`generic`, `avx2`, `avx512`,
-`avx512_bf16`: AVX-512 whose attention multiplies bfloat16 as such).
+`avx512_bf16`: AVX-512 whose attention multiplies bfloat16 as such; `amx`: the same with products by the matrix unit).
 UMBEL_OPENMP=0 gives them threads of their own instead of torch's. On a GPU they are Triton's, where it is installed;
 UMBEL_TRITON=0 turns these off.
 """

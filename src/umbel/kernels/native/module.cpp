@@ -23,6 +23,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace umbel {
+bool has_amx();                      // products_int8_amx.cpp
 void bind_products(nb::module_& m);  // products.cpp
 }
 
@@ -75,6 +76,16 @@ const Kernels* find_kernels(const std::string& name) {
 #if defined(UMBEL_HAS_AVX512_BF16)
   if (name == "avx512_bf16" && find_kernels("avx512") != nullptr && __builtin_cpu_supports("avx512bf16"))
     return &avx512_bf16_kernels();
+#if defined(UMBEL_HAS_AMX)
+  if (name == "amx" && has_amx() && find_kernels("avx512_bf16") != nullptr) {  // only products differ
+    static const Kernels found = [] {
+      Kernels table = avx512_bf16_kernels();
+      table.name = "amx";
+      return table;
+    }();
+    return &found;
+  }
+#endif
 #endif
 #endif
   return nullptr;
@@ -83,7 +94,7 @@ const Kernels* find_kernels(const std::string& name) {
 // Instruction sets that this processor has, the best one first.
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* name : {"avx512_bf16", "avx512", "avx2", "generic"})
+  for (const char* name : {"amx", "avx512_bf16", "avx512", "avx2", "generic"})
     if (find_kernels(name) != nullptr) found.push_back(name);
   return found;
 }

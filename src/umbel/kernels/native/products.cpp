@@ -16,9 +16,17 @@ namespace nb = nanobind;
 
 namespace umbel {
 
+namespace {
+
+bool is_avx512(const char* instruction_set) {
+  return std::strncmp(instruction_set, "avx512", 6) == 0 || std::strcmp(instruction_set, "amx") == 0;
+}
+
+}  // namespace
+
 const Products* float32_products(const char* instruction_set) {
 #if defined(__x86_64__)
-  if (std::strncmp(instruction_set, "avx512", 6) == 0) return &float32_products_avx512();
+  if (is_avx512(instruction_set)) return &float32_products_avx512();
   if (std::strcmp(instruction_set, "avx2") == 0) return &float32_products_avx2();
 #endif
   (void)instruction_set;
@@ -26,6 +34,9 @@ const Products* float32_products(const char* instruction_set) {
 }
 
 const Products* bfloat16_products(const char* instruction_set) {
+#if defined(UMBEL_HAS_AMX)
+  if (std::strcmp(instruction_set, "amx") == 0 && has_amx()) return &bfloat16_products_amx();
+#endif
 #if defined(__x86_64__) && defined(UMBEL_HAS_AVX512_BF16)
   __builtin_cpu_init();
   if (std::strcmp(instruction_set, "avx512_bf16") == 0 && __builtin_cpu_supports("avx512bf16"))
@@ -36,12 +47,14 @@ const Products* bfloat16_products(const char* instruction_set) {
 }
 
 const Products* int8_products(const char* instruction_set) {
+#if defined(UMBEL_HAS_AMX)
+  if (std::strcmp(instruction_set, "amx") == 0 && has_amx()) return &int8_products_amx();
+#endif
   if (std::strcmp(instruction_set, "generic") == 0) return &int8_products_generic();
 #if defined(__x86_64__)
   __builtin_cpu_init();
 #if defined(UMBEL_HAS_AVX512_VNNI)
-  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512vnni"))
-    return &int8_products_vnni();
+  if (is_avx512(instruction_set) && __builtin_cpu_supports("avx512vnni")) return &int8_products_vnni();
 #endif
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &int8_products_avx2();
 #endif
@@ -49,12 +62,14 @@ const Products* int8_products(const char* instruction_set) {
 }
 
 const Products* int4_products(const char* instruction_set) {
+#if defined(UMBEL_HAS_AMX)
+  if (std::strcmp(instruction_set, "amx") == 0 && has_amx()) return &int4_products_amx();
+#endif
   if (std::strcmp(instruction_set, "generic") == 0) return &int4_products_generic();
 #if defined(__x86_64__)
   __builtin_cpu_init();
 #if defined(UMBEL_HAS_AVX512_VNNI)
-  if (std::strncmp(instruction_set, "avx512", 6) == 0 && __builtin_cpu_supports("avx512vnni"))
-    return &int4_products_vnni();
+  if (is_avx512(instruction_set) && __builtin_cpu_supports("avx512vnni")) return &int4_products_vnni();
 #endif
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &int4_products_avx2();
 #endif

@@ -76,6 +76,11 @@ const Products& float32_products_avx2();
 const Products& bfloat16_products_avx512();
 const Products& int8_products_vnni();
 const Products& int8_products_avx2();
+// With the matrix unit, where the processor has it and the system lets this process use it.
+bool has_amx();
+const Products& int8_products_amx();
+const Products& int4_products_amx();
+const Products& bfloat16_products_amx();
 const Products& int4_products_vnni();
 const Products& int4_products_avx2();
 #endif
