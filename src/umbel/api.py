@@ -61,6 +61,7 @@ class LLM(Scoring):
         watchers: tuple[str, ...] = (),
         keep: str = "auto",
         speculate: str = "auto",
+        model_impl: str = "auto",
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: Any,
@@ -87,6 +88,7 @@ class LLM(Scoring):
             watchers=watchers,
             keep=keep,
             speculate=speculate,
+            model_impl=model_impl,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config

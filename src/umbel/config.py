@@ -17,8 +17,18 @@ from umbel.technique import OPTIONS
 PAGE_SIZE = 16
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
-DECIDED_HERE = ("dtype", "attention_backend", "device", "kernels", "torch")  # parts of a config's identity
-CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({"dtype": DTYPES, "load_format": LOAD_FORMATS})
+MODEL_IMPLS = ("auto", "native", "transformers")
+DECIDED_HERE = (
+    "dtype",
+    "attention_backend",
+    "device",
+    "kernels",
+    "model_impl",
+    "torch",
+)  # parts of a config's identity
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"dtype": DTYPES, "load_format": LOAD_FORMATS, "model_impl": MODEL_IMPLS}
+)
 
 
 def choices(option: str) -> tuple[str, ...]:
@@ -47,6 +57,8 @@ class EngineConfig:
     `keep` says which prompts stay cached that no running sample reads; by itself ("auto") a job gives them up with
     their last reader, and a session keeps them until their pages are wanted.
     `speculate` names who proposes tokens, several of which a step can check; answers do not depend on it.
+    `model_impl` says who computes the layers: "native" ours, "transformers" that library's module with our attention
+    and KV, "auto" ours where they know the model.
     """
 
     model: str
@@ -70,6 +82,7 @@ class EngineConfig:
     watchers: tuple[str, ...] = ()
     keep: str = "auto"
     speculate: str = "auto"
+    model_impl: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers"):
@@ -101,6 +114,7 @@ class EngineConfig:
             "attention_backend": self.attention_backend,
             "device": "auto",
             "kernels": "auto",
+            "model_impl": "auto",
             "torch": "auto",
             "linear": self.linear,
             "kv_cache_dtype": self.kv_cache_dtype,

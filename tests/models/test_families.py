@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "attention code": ("llama", {"_attn_implementation_internal": "evil/kernel"}, "_attn_implementation_internal"),
     "attention from a hub": ("llama", {"attn_implementation": "kernels-community/x"}, "attn_implementation"),
     "quantised": ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
-    "unknown family": ("llama", {"model_type": "lama"}, "model_type='lama': must be one of"),
+    "unknown family": ("llama", {"model_type": "lama"}, "model_type='lama': transformers .* has no such type"),
     "no family": ("llama", {"model_type": ["llama"]}, "model_type"),
     "other head": ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
     "activation": ("llama", {"hidden_act": "mish"}, "hidden_act"),
@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}},
         "experts in 4 bits",
     ),
-    "experts of another kind": ("mixtral", {"model_type": "jetmoe"}, "model_type='jetmoe': must be one of"),
+    "recurrent": ("mixtral", {"model_type": "mamba"}, "model_type='mamba': its layers keep a recurrent state"),
 }
 
 

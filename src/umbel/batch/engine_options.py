@@ -41,6 +41,9 @@ class EngineOptions:
     dtype: Dtype = "auto"
     device: Device = "auto"
     load_format: Annotated[str, Option(help="auto, safetensors or dummy (seeded random weights).")] = "auto"
+    model_impl: Annotated[
+        str, Option(help="Who computes the layers: {choices}; auto is native where we know the model.")
+    ] = "auto"
     threads: Annotated[int | None, Option(help="CPU threads.")] = None
     kv_tokens: KVTokens = None
     page_size: PageSize = PAGE_SIZE

@@ -56,7 +56,7 @@ class _Forms:
     def of(cls, asked: JobOptions) -> _Forms:
         """Those of a job as it was asked for, the same as where its output is a file."""
         start, directory, served = now(), resolve_model(asked.model), asked.reading.served_model_name or ()
-        spec, tokenizer = read_spec(directory), LateTokenizer(directory, start)
+        spec, tokenizer = read_spec(directory, asked.config.model_impl), LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
         options = read_options(asked.sampling.params(), asked.reading, spec.vocab_size, frozenset(names))
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)

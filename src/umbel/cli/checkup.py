@@ -77,7 +77,7 @@ def attention_used(device: torch.device, config: EngineConfig, *, named: bool) -
     """The attention backend that the model of `config` would use on this device (without a `named` one, a common
     model), the reason, and why not the others. Raises UsageError when the backend asked for cannot serve it."""
     if named:
-        spec = read_spec(resolve_model(config.model))
+        spec = read_spec(resolve_model(config.model), config.model_impl)
         choice = check_attention(config, spec, pick_dtype(config.dtype, spec, device), device)
     else:
         choice = choose(Case.usual(device), config.attention_backend)

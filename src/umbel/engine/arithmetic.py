@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import torch
 
 from umbel.attention.pick import check_attention
@@ -25,5 +27,6 @@ def arithmetic_of(config: EngineConfig, spec: ModelSpec) -> dict[str, str]:
         "attention_backend": check_attention(config, spec, dtype, device).name,
         "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "kernels": kernels().name if device.type == "cpu" else "torch" if gpu_kernels() is None else "triton",
+        "model_impl": "native" if spec.hosted is None else f"transformers {version('transformers')}",
         "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }

@@ -21,7 +21,7 @@ from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
 from umbel.engine.watch.watchers import known_watchers
-from umbel.errors import CapacityError
+from umbel.errors import CapacityError, UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
@@ -59,7 +59,7 @@ class Model:
         """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs. The weights
         of one that does not compute are not loaded."""
         self.directory: Path = resolve_model(config.model)
-        self.spec: ModelSpec = read_spec(self.directory)
+        self.spec: ModelSpec = read_spec(self.directory, config.model_impl)
         own = shard or Shard(0, config.tensor_parallel_size)
         self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)
@@ -76,12 +76,28 @@ class Model:
 
     def _load(self, own: Shard) -> Decoder:
         config = self.config
+        if self.spec.hosted is not None:
+            return self._load_hosted(own)
         if config.load_format == "dummy":
             weights: Weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
         return build_shard(self.spec, weights, own, self.device, method)
+
+    def _load_hosted(self, own: Shard) -> Decoder:
+        """A module of transformers in the place of our decoder."""
+        from umbel.models.hosted.build import build_hosted  # here, as most models do not need transformers
+
+        config = self.config
+        if own.count > 1:
+            raise UsageError(
+                f"tensor_parallel_size={own.count}: {self.spec.family!r} models run through transformers, whose layers "
+                "are not cut; data_parallel_size takes replicas"
+            )
+        method = pick_linear(self.dtype, self.device, config.linear)
+        seed = config.seed if config.load_format == "dummy" else None
+        return build_hosted(self.directory, self.spec, self.dtype, self.device, method, seed)
 
     def close(self) -> None:
         """Drop the weights, and end the other ranks."""

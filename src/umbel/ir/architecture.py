@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from umbel.ir.experts import Experts
+from umbel.ir.hosted import HostedProduct
 from umbel.ir.layer import Norm
 from umbel.ir.spec import ModelSpec
 
@@ -66,6 +67,8 @@ class NormVector:
 
 def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
     """The products of one layer, in the order in which a token meets them."""
+    if spec.hosted is not None:
+        return tuple(_of_module(product) for product in spec.hosted.layers[layer].products)
     own, hidden, wide = spec.layer(layer), spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     attention = (
@@ -109,6 +112,14 @@ def experts_of(spec: ModelSpec, layer: int) -> Experts | None:
 def learned(norm: Norm, name: str) -> list[str]:
     """Our names of what a norm called `name` has learned."""
     return [name] * norm.has_weight + [f"{name}_bias"] * norm.has_bias
+
+
+def _of_module(product: HostedProduct) -> Matmul:
+    """A product that transformers' module makes; its layers compute all rows to their end."""
+    p = product
+    return Matmul(
+        p.name, p.inputs, (p.outputs,), "", p.has_bias, is_ending=False, experts=p.experts, per_token=p.per_token
+    )
 
 
 def _of_experts(hidden: int, experts: Experts) -> tuple[Matmul, ...]:

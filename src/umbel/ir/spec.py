@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from umbel.ir.experts import Experts
+from umbel.ir.hosted import Hosted
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.layer import NO_EDGES, Edges, Layer
@@ -37,6 +38,7 @@ class ModelSpec:
     eos_token_ids: tuple[int, ...] = ()
     quantization: Int4Format | None = None
     experts: Experts | None = None
+    hosted: Hosted | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def layer(self, index: int) -> Layer:
@@ -46,6 +48,8 @@ class ModelSpec:
 
     def kv_shape(self, layer: int) -> KVShape:
         """The attention of a layer."""
+        if self.hosted is not None:
+            return self.hosted.layers[layer].kv
         own, head = self.layer(layer), self.head_dim
         scale = float(head**-0.5) if own.scale is None else own.scale
         return KVShape(self.n_heads, self.n_kv_heads, head, head, scale, own.window, own.cap, own.sinks)

@@ -56,7 +56,7 @@ class StepBenchmark:
     """Loads the shape of the model that `config` names. Raises CapacityError when it does not fit the memory."""
 
     def __init__(self, config: EngineConfig, directory: Path):
-        spec = read_spec(directory)
+        spec = read_spec(directory, config.model_impl)
         kept = as_kept(spec, config.linear, on_gpu=False)
         device = pick_device(config.device)
         dtype = str(pick_dtype(config.dtype, spec, device)).removeprefix("torch.")

@@ -72,8 +72,9 @@ def resolve_model(name: str) -> Path:
     return _from_hub(name)
 
 
-def read_spec(directory: Path) -> ModelSpec:
-    """The spec of the model in `directory`; raises ModelError on a config that is missing, unsafe or unsupported."""
+def read_spec(directory: Path, impl: str = "auto") -> ModelSpec:
+    """The spec of the model in `directory`; raises ModelError on a config that is missing, unsafe or unsupported.
+    `impl` says who computes its layers: "native" ours, "transformers" that library's, "auto" ours where they can."""
     source = source_at(directory)
     config = source.read_json("config.json")
     if config is None:
@@ -83,6 +84,8 @@ def read_spec(directory: Path) -> ModelSpec:
         ends = ids_of(generation or {}, "eos_token_id")
     with naming(source.place("config.json")):
         refuse_code(config, "config.json")
+        if impl == "transformers" or (impl == "auto" and config.get("model_type") not in [*FAMILIES]):
+            return _hosted_spec(config, generation, ends, source.notes(config))
         beside = source.notes(config)
         spec = _check_totals(_spec(config, generation, ends))
     spec = replace(spec, notes=(*spec.notes, *beside))
@@ -92,6 +95,15 @@ def read_spec(directory: Path) -> ModelSpec:
         "config.json: tie_word_embeddings=True, but lm_head.weight is not the embedding: it is used, as in transformers"
     )
     return replace(spec, tied_embeddings=False, notes=(*spec.notes, note))
+
+
+def _hosted_spec(config: Config, generation: Config | None, ends: tuple[int, ...], beside: list[str]) -> ModelSpec:
+    """The spec of a model whose layers transformers computes."""
+    from umbel.models.hosted.spec import hosted_spec  # here, as most models need neither it nor torch
+
+    spec = _check_totals(hosted_spec(config, ends, _dtype(config)))
+    notes = generation_notes(config, generation, spec.max_positions, ids_of(config, "eos_token_id"))
+    return replace(spec, notes=(*spec.notes, *notes, *beside))
 
 
 def _shipped(name: str) -> Path:

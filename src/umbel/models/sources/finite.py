@@ -10,7 +10,7 @@ from umbel.errors import ModelError
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise ModelError for a tensor with values that are NaN or infinite."""
-    if not tensor.is_floating_point() or not len(tensor):
+    if not tensor.is_floating_point() or not tensor.numel():
         return
     # The extremes are NaN or infinite if any value is, and need no second copy of the tensor.
     low, high = torch.aminmax(tensor)
