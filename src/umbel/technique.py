@@ -38,6 +38,9 @@ WITHOUT_OPTION = ("planner", "policy", "machine", "always")
 # Families that the engine loads by name, so that other packages may add to them.
 OPEN = ("admission", "queue", "keep", "victim", "linear", "attention", "watcher", "drafter")
 
+# What attention of a model's layers may be, and not every backend takes: layers that differ in heads, sizes or windows;
+# capped scores; sinks; values of other sizes than keys, or that are a part of them.
+FEATURES = ("mixed", "caps", "sinks", "unequal")
 FLOATS = ("float32", "float16", "bfloat16")
 
 
@@ -46,19 +49,19 @@ class Capability:
     """What a backend of attention can do. Of fields that list what it takes, an empty one takes everything.
 
     `dtypes` are those of queries, keys and values, `head_dims` sizes of a head, `windows` whether it takes a sliding
-    one, `mixed` whether layers may differ in heads, sizes or windows. `fp8_kv`: whether keys and values may be fp8:
-    "always", "with instructions" for it on the device, or "never"; `int8_kv`: whether they may be int8. `selects`:
-    whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run. `records`:
-    whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be installed, and
-    the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are the same "per
-    row", whatever else is in the step, only "per step", or "unknown".
+    one. `features` are what else it takes, of FEATURES (none, where it is empty). `fp8_kv`: whether keys and values may
+    be fp8: "always", "with instructions" for it on the device, or "never"; `int8_kv`: whether they may be int8.
+    `selects`: whether it obeys a View. `page_tokens`: pages must be of a multiple of so many tokens; 1 reads any run.
+    `records`: whether its steps can be recorded and launched again (`runner/graphs.py`). `package`: what must be
+    installed, and the first version that is known to fit. `reproducible`: whether the last bits of a row's answer are
+    the same "per row", whatever else is in the step, only "per step", or "unknown".
     """
 
     devices: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = FLOATS
     head_dims: tuple[int, ...] = ()
     windows: bool = True
-    mixed: bool = False
+    features: tuple[str, ...] = ()
     fp8_kv: str = "never"
     int8_kv: bool = False
     page_tokens: int = 1

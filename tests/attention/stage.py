@@ -67,9 +67,11 @@ class Narrowed:
         """Implement `AttentionBackend.place`."""
         return self.backend.place(layer)
 
-    def attend(self, layer: int, q: torch.Tensor, select: View | None = None) -> torch.Tensor:
+    def attend(
+        self, layer: int, q: torch.Tensor, select: View | None = None, sinks: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Implement `AttentionBackend.attend`."""
-        return self.backend.attend(layer, q.bfloat16(), select).float()
+        return self.backend.attend(layer, q.bfloat16(), select, sinks).float()
 
 
 def attend(
@@ -79,10 +81,11 @@ def attend(
     v: torch.Tensor,
     select: View | None = None,
     layer: int = 0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What a backend that was prepared for a step makes of a layer: keys and values are stored, then read."""
     backend.place(layer).write(k, v)
-    return backend.attend(layer, q, select)
+    return backend.attend(layer, q, select, sinks)
 
 
 def poisoned_backend(name: str, spec: ModelSpec, n_pages: int, page_size: int) -> AttentionBackend:
@@ -183,3 +186,8 @@ def random_qkv(
     s, scale = spec.kv_shape(layer), (4.0, 1.0, 1.0)
     shapes = [(rows, s.n_heads, s.key_dim), (rows, s.n_kv_heads, s.key_dim), (rows, s.n_kv_heads, s.value_dim)]
     return [(torch.randn(s, generator=generator) * c).to(dtype) for s, c in zip(shapes, scale, strict=True)]
+
+
+def random_sinks(shape: KVShape, generator: torch.Generator) -> torch.Tensor | None:
+    """A layer's sinks, if it has some: small and large ones."""
+    return torch.randn(shape.n_heads, generator=generator) * 4 if shape.sinks else None

@@ -19,6 +19,7 @@ from umbel.attention.pick import check_attention, pick_attention
 from umbel.config import EngineConfig, choices
 from umbel.cost.attention import PRICES, AttentionPrice
 from umbel.errors import UsageError
+from umbel.ir.kv_shape import KVShape
 
 HOPPER = Case("cuda", "bfloat16", (128,), fp8_instructions=True)
 AMPERE = replace(HOPPER, fp8_instructions=False)
@@ -78,13 +79,26 @@ def test_windows_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatc
         choose(replace(HOPPER, window=True), "flashinfer")
 
 
-def test_flashinfer_is_refused_for_layers_that_differ() -> None:
-    near = spec_of(2, 2, 64).kv_shape(0)
-    case = Case.of(mixed_spec(near, replace(near, window=50)), torch.bfloat16, CPU, "auto")
-    assert case.mixed and case.window and case.head_dims == (64,)
-    with pytest.raises(UsageError, match="takes layers that are all alike, and those of the model differ in heads"):
-        choose(replace(HOPPER, mixed=True), "flashinfer")
-    assert choose(replace(HOPPER, mixed=True)).name == "triton"
+PLAIN = KVShape(4, 2, 64, 64, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "feature", "why"),
+    [
+        ((PLAIN, replace(PLAIN, window=50)), "mixed", "takes layers that are all alike, and those of the model differ"),
+        ((replace(PLAIN, cap=50.0),), "caps", "caps no scores, and the model does"),
+        ((replace(PLAIN, sinks=True),), "sinks", "has no sinks, and heads of the model have one"),
+        ((replace(PLAIN, key_dim=128),), "unequal", "takes values of the size of keys"),
+        ((replace(PLAIN, values_in_keys=True),), "unequal", "takes values of the size of keys"),
+    ],
+)
+def test_flashinfer_is_refused_for_features(shapes: tuple[KVShape, ...], feature: str, why: str) -> None:
+    case = Case.of(mixed_spec(*shapes), torch.bfloat16, CPU, "auto")
+    assert case.features == (feature,)
+    with pytest.raises(UsageError, match=f"attention_backend='flashinfer' cannot serve this model here: it {why}"):
+        choose(replace(case, device="cuda", absent={}), "flashinfer")
+    assert choose(replace(case, device="cuda", absent={})).name == "triton"
+    assert choose(case).name in ("native", "torch")
 
 
 @pytest.mark.parametrize("name", [name for name in backends() if name in choices("attention_backend")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from tests.attention.stage import (
     poisoned_store,
     random_job,
     random_qkv,
+    random_sinks,
     spec_of,
     steps_of,
 )
@@ -28,7 +28,6 @@ from umbel.attention.reference import ReferenceAttention
 from umbel.attention.triton import TritonAttention
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
-from umbel.kernels import reference
 from umbel.kernels.triton.forest import Tiles
 from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
@@ -95,19 +94,38 @@ def test_windows_and_pages(window: int, page_size: int) -> None:
     assert worst_of(spec_of(1, 4, 16, window), job, page_size, 90, torch.float32, Tiles(32, 16, 16)) < 2e-5
 
 
-def test_layers_that_differ() -> None:
-    shape = KVShape(4, 2, 16, 16, 0.25, window=30)
-    spec = mixed_spec(shape, replace(shape, window=None), KVShape(3, 1, 32, 32, 0.2, window=50))
-    job = random_job(random.Random(2), 3, longest=140, out=2)
+LAYERS = {
+    "windows": (KVShape(4, 2, 16, 16, 0.25, window=30), KVShape(4, 2, 16, 16, 0.25)),
+    "heads": (KVShape(4, 2, 16, 16, 0.25), KVShape(3, 1, 32, 32, 0.2, window=50)),
+    "caps and sinks": (KVShape(4, 2, 32, 32, 0.25, cap=20.0), KVShape(4, 2, 32, 32, 0.25, cap=5.0, sinks=True)),
+    "sinks": (KVShape(4, 2, 32, 32, 0.25, sinks=True),),
+    "sizes": (KVShape(2, 1, 80, 80, 0.1), KVShape(2, 1, 48, 24, 0.1), KVShape(2, 1, 24, 40, 0.1)),
+    "latent": (KVShape(4, 1, 72, 64, 0.1, values_in_keys=True),),
+    "many heads": (KVShape(34, 2, 16, 16, 0.25),),
+}
+
+
+@pytest.mark.parametrize(
+    "name", some_of(["windows", "caps and sinks", "latent"], ["heads", "sinks", "sizes", "many heads"])
+)
+def test_what_layers_may_be(name: str) -> None:
+    """Each layer means the reference, rows that are whole and rows that are merged."""
+    spec = mixed_spec(*LAYERS[name])
+    job = Job([[1] * 90 + [2 + i] * 20 for i in range(5)], [1] * 5, [3] * 5)
     mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
-    tested, meaning = TritonAttention(spec, mine, DEVICE), ReferenceAttention(spec, theirs)
-    generator = torch.Generator().manual_seed(0)
-    for _, step in steps_of(job, job.demand(16), 16, 150):
+    tested, meaning = TritonAttention(spec, mine, DEVICE, Tiles(32, 16, 32)), ReferenceAttention(spec, theirs)
+    generator, merged = torch.Generator().manual_seed(1), 0
+    for _, step in steps_of(job, job.demand(16), 16, 130):
         tested.prepare(step), meaning.prepare(step)
-        for layer in range(3):
+        merged += len(tested.works[0].merges)
+        for layer, shape in enumerate(spec.shapes):
             qkv = [t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32, layer)]
-            got, wanted = attend(tested, *qkv, layer=layer), attend(meaning, *qkv, layer=layer)
+            sinks = random_sinks(shape, generator)
+            sinks = None if sinks is None else sinks.to(DEVICE)
+            got, wanted = (attend(one, *qkv, layer=layer, sinks=sinks) for one in (tested, meaning))
+            assert got.shape == (step.n_rows, shape.n_heads, shape.value_dim)
             torch.testing.assert_close(got, wanted, atol=2e-5, rtol=2e-5)
+    assert merged > 5
 
 
 def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,32 +150,6 @@ def test_runs_are_the_same_to_the_bit() -> None:
             backend.prepare(step)
         one, other = (attend(backend, *qkv) for backend in backends)
         assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize(("cap", "with_sinks"), some_of([(20.0, True)], [(0.0, False), (0.0, True), (20.0, False)]))
-def test_caps_and_sinks(cap: float, with_sinks: bool) -> None:
-    """Against the definition in float64, whole rows and merged ones."""
-    spec = spec_of(2, 2, 32)
-    sinks = torch.tensor([0.5, -1.0, 3.0, 8.0], device=DEVICE) if with_sinks else None
-    job = Job([[1] * 90 + [2 + i] * 20 for i in range(5)], [1] * 5, [3] * 5)
-    mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
-    tested, meaning = TritonAttention(spec, mine, DEVICE), ReferenceAttention(spec, theirs)
-    tested.heads = [replace(tested.heads[0], cap=cap, sinks=sinks)]
-    generator, merged = torch.Generator().manual_seed(1), 0
-    for _, step in steps_of(job, job.demand(16), 16, 130):
-        q, k, v = (t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32))
-        tested.prepare(step), meaning.prepare(step)
-        got = attend(tested, q, k, v)
-        meaning.place(0).write(k, v)
-        merged += len(tested.works[0].merges)
-        for row, (_, slots) in enumerate(meaning.contexts[0]):
-            keys, values = (t[0][:, slots.to(DEVICE)].double() for t in (theirs.keys, theirs.values))
-            query = q[row].double().view(2, 2, -1)
-            wanted = reference.attend(
-                query, keys, values, spec.kv_shape(0).scale, cap, None if sinks is None else sinks.view(2, 2)
-            )
-            torch.testing.assert_close(got[row].double(), wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
-    assert merged > 5
 
 
 def poisoned_fp8(spec: ModelSpec, n_pages: int, page_size: int, _: torch.dtype, device: torch.device) -> KVStore:

@@ -20,6 +20,7 @@ from tests.attention.stage import (
     poisoned_store,
     random_job,
     random_qkv,
+    random_sinks,
     spec_of,
     steps_of,
 )
@@ -47,26 +48,47 @@ MIXTURES = {
     "windows": (LOCAL, replace(LOCAL, window=None), LOCAL, replace(LOCAL, window=1)),
     "heads": (LOCAL, KVShape(6, 1, 16, 16, 0.2), KVShape(4, 4, 16, 16, 0.25, window=50)),
     "sizes": (LOCAL, KVShape(4, 2, 24, 24, 0.2), KVShape(4, 2, 40, 40, 0.3, window=130)),
+    "caps": (replace(LOCAL, cap=5.0), KVShape(4, 2, 24, 24, 0.2, cap=30.0), LOCAL),
+    "sinks": (replace(LOCAL, sinks=True), KVShape(14, 2, 24, 24, 0.2, sinks=True), LOCAL),
+    "caps and sinks": (replace(LOCAL, cap=5.0, sinks=True), KVShape(3, 3, 64, 64, 0.2, cap=5.0, sinks=True)),
+    "values": (KVShape(4, 2, 48, 32, 0.2), KVShape(4, 2, 20, 40, 0.2), KVShape(2, 2, 192, 128, 0.1, window=50)),
+    "latent": (KVShape(16, 1, 40, 32, 0.2, values_in_keys=True), KVShape(4, 1, 72, 20, 0.1, values_in_keys=True)),
+    "common": tuple(KVShape(2, 1, size, size, size**-0.5) for size in (64, 80, 96, 112, 128, 160, 192, 256)),
 }
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if CAN[name].mixed])
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if CAN[name].features])
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_layers_that_differ(backend: str, mixture: str) -> None:
+def test_what_layers_may_be(backend: str, mixture: str, narrow: bool) -> None:
     """Each layer means the reference, and what is said to be read is the mean by bytes."""
+    dtype, limit = (torch.bfloat16, 0.04) if narrow else (torch.float32, 2e-5)
     spec, job = mixed_spec(*MIXTURES[mixture]), random_job(random.Random(5), 6, longest=257, out=5)
-    mine, theirs = (poisoned_store(spec, job.demand(16), 16) for _ in range(2))
+    mine, theirs = (poisoned_store(spec, job.demand(16), 16, dtype) for _ in range(2))
     tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
     alone = [BACKENDS[backend](mixed_spec(shape), poisoned_store(mixed_spec(shape), 1, 16)) for shape in spec.shapes]
     generator = torch.Generator().manual_seed(0)
     for _, step in steps_of(job, job.demand(16), 16, 100):
         read, _ = tested.prepare(step), reference.prepare(step)
-        parts = [(one.prepare(step), s.n_kv_heads * 2 * s.key_dim) for one, s in zip(alone, spec.shapes, strict=True)]
+        parts = [(one.prepare(step), s.n_kv_heads * s.stored_dim) for one, s in zip(alone, spec.shapes, strict=True)]
         assert abs(read - sum(r * held for r, held in parts) / sum(held for _, held in parts)) <= 0.5
-        for layer in range(spec.n_layers):
-            qkv = random_qkv(spec, step.n_rows, generator, torch.float32, layer)
-            got, wanted = attend(tested, *qkv, layer=layer), attend(reference, *qkv, layer=layer)
-            torch.testing.assert_close(got, wanted, atol=2e-5, rtol=2e-5)
+        for layer, shape in enumerate(spec.shapes):
+            qkv, sinks = random_qkv(spec, step.n_rows, generator, dtype, layer), random_sinks(shape, generator)
+            got, wanted = (attend(one, *qkv, layer=layer, sinks=sinks) for one in (tested, reference))
+            assert got.shape == (step.n_rows, shape.n_heads, shape.value_dim) and got.dtype == dtype
+            torch.testing.assert_close(got, wanted, atol=limit, rtol=2e-5)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if CAN[name].features])
+def test_sinks_are_given_to_layers_that_have_some_and_to_no_others(backend: str) -> None:
+    spec, job = mixed_spec(LOCAL, replace(LOCAL, sinks=True)), Job([[1, 2, 3]], [1], [2])
+    tested = BACKENDS[backend](spec, poisoned_store(spec, 4, 16))
+    _, step = next(steps_of(job, 4, 16, 100))
+    tested.prepare(step)
+    qkv = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
+    for layer, sinks in ((0, torch.zeros(4)), (1, None), (1, torch.zeros(3)), (1, torch.zeros(4).double())):
+        with pytest.raises(ValueError, match=r"sinks .*: the layer has"):
+            attend(tested, *qkv, layer=layer, sinks=sinks)
 
 
 def compare(
@@ -185,7 +207,7 @@ def test_a_view_is_obeyed_or_refused_as_the_record_says(backend: str) -> None:
     tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
     for _, step in steps_of(job, job.demand(4), 4, 60):
         q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
-        view = random_view(step, spec, rng)
+        view = random_view(step, rng)
         tested.prepare(step), reference.prepare(step)
         if CAN[backend].selects:
             assert (attend(tested, q, k, v, view) - attend(reference, q, k, v, view)).abs().max() < 2e-5

@@ -47,11 +47,13 @@ def build(kernel: JITFunction, narrow: str, stored: str = "", **constants: objec
 
 def main() -> None:
     """All of them, attention in the shapes that models have."""
-    shapes = ((128, 4, 0, 0.0, False), (80, 7, 100, 20.0, True))
+    shapes = ((128, 128, 4, 0, 0.0, False), (80, 80, 7, 100, 20.0, True), (192, 128, 1, 0, 0.0, False))
     for narrow, wide in (("bf16", False), ("fp32", True)):
-        for dim, group, window, cap, sinks in ((64, 2, 0, 0.0, False),) if wide else shapes:
-            shape = {"DIM": dim, "WIDTH": 1 << (dim - 1).bit_length(), "GROUP": group, "SINKS": sinks}
+        for dim, v_dim, group, window, cap, sinks in ((64, 64, 2, 0, 0.0, False),) if wide else shapes:
+            shape = {"V_DIM": v_dim, "V_WIDTH": 1 << (v_dim - 1).bit_length(), "GROUP": group, "SINKS": sinks}
             tiles = {"WIDE": 64, "NARROW": 16, "PAGE": 16, "KEYS": 64, "WINDOW": window, "CAP": cap, "FLOAT32": wide}
+            width, rest = forest._parts(dim)
+            tiles |= {"DIM": dim, "WIDTH": width, "REST": rest, "V_STRIDE": v_dim, "SETS": 1}
             for stored in (narrow, "fp8e4nv")[: 1 if window or wide else 2]:
                 build(forest._attend, narrow, stored, **tiles, **shape, SCALED=stored != narrow)
             build(forest._merge, narrow, **shape)

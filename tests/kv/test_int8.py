@@ -107,7 +107,7 @@ def test_scales_and_types_that_do_not_belong_together_are_refused() -> None:
         Place(floats.keys[0], floats.values[0], torch.zeros(1, dtype=torch.int64), scales),
     ):
         with pytest.raises(TypeError, match="keys are"):
-            native.attend(forest, q, place, 1.0, None)
+            native.attend(forest, q, place, spec_of(2, 2, 16).kv_shape(0))
 
 
 def test_a_model_answers_with_it_alone_as_among_others() -> None:

@@ -26,7 +26,8 @@ class AttentionBackend(Protocol):
         """Where the rows' keys and values go in a layer: they must be there before `attend` is called."""
         ...
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
-        """Attention of `q` (`[rows, n_heads, head_dim]`) with the keys and values of the rows' paths, or with those
-        that `select` leaves, which only a backend takes whose capability `selects`: the shape of `q`."""
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
+        """Attention of `q` (`[rows, n_heads, key_dim]`) with the keys and values of the rows' paths, or with those
+        that `select` leaves, which only a backend takes whose capability `selects`: `[rows, n_heads, value_dim]`.
+        `sinks` (float32 `[n_heads]`) are those of a layer whose KVShape says that it has some."""
         ...

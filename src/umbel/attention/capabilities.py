@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
@@ -13,10 +13,11 @@ import torch
 from umbel import registry
 from umbel.cost.attention import PRICES, UNKNOWN
 from umbel.errors import UsageError
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.kernels.fp8 import converts_fp8
-from umbel.technique import Capability
+from umbel.technique import FEATURES, Capability
 
 # Backends that are known and cannot be built, with what stands in their way.
 REFUSED: Mapping[str, Capability] = MappingProxyType(
@@ -31,6 +32,16 @@ REFUSED: Mapping[str, Capability] = MappingProxyType(
     }
 )
 
+# Why a backend that does not take a feature cannot serve a model that asks for it.
+_WITHOUT: Mapping[str, str] = MappingProxyType(
+    {
+        "mixed": "it takes layers that are all alike, and those of the model differ in heads or windows",
+        "caps": "it caps no scores, and the model does",
+        "sinks": "it has no sinks, and heads of the model have one",
+        "unequal": "it takes values of the size of keys, and those of the model have another",
+    }
+)
+
 
 def backends() -> dict[str, Capability]:
     """What every backend of the catalogue can do, and those that are refused. The first that can serve is the usual
@@ -40,16 +51,15 @@ def backends() -> dict[str, Capability]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of attention: a device, a dtype, heads of some sizes; whether there is a sliding `window`, whether
-    layers differ in it or in their heads (`mixed`), whether keys and values are int8 or fp8 (and the device has
-    instructions for it), whether something `selects` what layers read. `absent` says of backends why they are not on
-    this machine."""
+    """What is asked of attention: a device, a dtype, heads of some sizes; whether there is a sliding `window`, and what
+    of FEATURES; whether keys and values are int8 or fp8 (and the device has instructions for it), whether something
+    `selects` what layers read. `absent` says of backends why they are not on this machine."""
 
     device: str
     dtype: str
     head_dims: tuple[int, ...]
     window: bool = False
-    mixed: bool = False
+    features: tuple[str, ...] = ()
     fp8_kv: bool = False
     int8_kv: bool = False
     fp8_instructions: bool = False
@@ -65,7 +75,7 @@ class Case:
             str(dtype).removeprefix("torch."),
             tuple(sorted({dim for shape in shapes for dim in (shape.key_dim, shape.value_dim)})),
             window=any(shape.window is not None for shape in shapes),
-            mixed=len(shapes) > 1,
+            features=_features(list(shapes)),
             fp8_kv=kv_dtype == "fp8",
             int8_kv=kv_dtype == "int8",
             fp8_instructions=converts_fp8(device),
@@ -113,16 +123,33 @@ def missing(can: Capability, case: Case) -> str:
         return f"it takes heads of {', '.join(map(str, can.head_dims))}, and the model has {', '.join(others)}"
     if case.window and not can.windows:
         return "it has no sliding windows, and the model has one"
-    if case.mixed and not can.mixed:
-        return "it takes layers that are all alike, and those of the model differ in heads or windows"
+    for feature in case.features:
+        if feature not in can.features:
+            return _WITHOUT[feature]
     if case.selects and not can.selects:
         return "it reads whole paths, and something selects what its layers read"
+    return _missing_bits(can, case)
+
+
+def _missing_bits(can: Capability, case: Case) -> str:
+    """What it lacks for keys and values of 8 bits."""
     reads_fp8 = {"always": True, "with instructions": case.fp8_instructions, "never": False}[can.fp8_kv]
     if case.fp8_kv and not reads_fp8:
         return "it reads no keys and values in fp8" + ("" if can.fp8_kv == "never" else " on this device")
     if case.int8_kv and not can.int8_kv:
         return "it reads no keys and values in int8"
     return ""
+
+
+def _features(shapes: Sequence[KVShape]) -> tuple[str, ...]:
+    """What of FEATURES layers of these shapes ask for."""
+    asked = {
+        "mixed": len(shapes) > 1,
+        "caps": any(shape.cap is not None for shape in shapes),
+        "sinks": any(shape.sinks for shape in shapes),
+        "unequal": any(shape.values_in_keys or shape.key_dim != shape.value_dim for shape in shapes),
+    }
+    return tuple(feature for feature in FEATURES if asked[feature])
 
 
 def capability_of(name: str) -> Capability:

@@ -29,6 +29,7 @@ from umbel.attention.work import Cut
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kernels.sinks import check_sinks
 from umbel.kernels.transfer import upload
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
@@ -66,9 +67,10 @@ class FlashInferAttention:
         """The rows' slots, on the device."""
         return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """One call a pass, and one to merge each but the first; reads whole paths only."""
         check_whole(self.name, select)
+        check_sinks(self.shape, sinks)
         kept = [self._paged(layer, size) for size in self._sizes]
         wrapper, *others = self._wrappers[: len(kept)]
         if not others:

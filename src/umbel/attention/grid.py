@@ -19,6 +19,7 @@ from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kernels.sinks import check_sinks
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
@@ -55,17 +56,18 @@ class GridAttention:
         """The rows' slots."""
         return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """Wide items, then narrow ones by rank; reads whole paths only."""
         check_whole(self.name, select)
         shape, items = self.shapes[layer], self.items[self.kinds.of_layer[layer]]
+        check_sinks(shape, sinks)
         rows, heads, dim = q.shape
         kv_heads, group = shape.n_kv_heads, shape.group_size
         scaled = q.float() * shape.scale
         # [n_kv_heads, rows * group + 1, dim]; the last query is the padding of narrow items.
         queries = scaled.new_zeros(kv_heads, rows * group + 1, dim)
         queries[:, :-1] = scaled.view(rows, kv_heads, group, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
-        merged = _Merged(queries, shape.value_dim)
+        merged = _Merged(queries, shape.value_dim, None if sinks is None else sinks.view(kv_heads, group))
         for begin, end, slots in items.wide:
             self._read_wide(merged, queries, layer, begin, end, slots)
         partials = [self._read_narrow(queries, layer, item) for item in items.narrow]
@@ -87,13 +89,14 @@ class GridAttention:
         for low, high in pairwise(edges):
             width = max(1, height // (high - low)) * GRID
             for k in range(0, keys.shape[1], width):
-                partial = _attend_cells(queries[:, low:high], keys[:, k : k + width], values[:, k : k + width])
+                near = slice(k, k + width)
+                partial = _attend_cells(queries[:, low:high], keys[:, near], values[:, near], self.shapes[layer].cap)
                 merged.add_wide(low, high, partial)
 
     def _read_narrow(self, queries: Tensor, layer: int, item: _NarrowIndex) -> _Partial:
         # [kv_heads, items, k, key_dim or value_dim]
         keys, values = (t.float() for t in self.store.read(layer, item.slots))
-        return _attend_items(queries[:, item.queries], keys, values, item.mask)
+        return _attend_items(queries[:, item.queries], keys, values, item.mask, self.shapes[layer].cap)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
@@ -147,9 +150,14 @@ def _places(queries: np.ndarray, which: np.ndarray, spare: int, device: torch.de
 _Partial = tuple[Tensor, Tensor, Tensor]
 
 
-def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor) -> _Partial:
+def _bent(scores: Tensor, cap: float | None) -> Tensor:
+    """`cap * tanh(scores / cap)`, in place, or the scores as they are."""
+    return scores if cap is None else scores.div_(cap).tanh_().mul_(cap)
+
+
+def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor, cap: float | None) -> _Partial:
     """Every query (`[kv_heads, m, dim]`) against every cell of `keys`, `values` (`[kv_heads, cells * GRID, dim]`)."""
-    scores = torch.bmm(queries, keys.transpose(1, 2)).unflatten(2, (-1, GRID))  # [kv_heads, m, cells, GRID]
+    scores = _bent(torch.bmm(queries, keys.transpose(1, 2)), cap).unflatten(2, (-1, GRID))  # [kv_heads, m, cells, GRID]
     top = scores.amax(-1).clamp_min(_FLOOR)
     weights = scores.sub_(top.unsqueeze(-1)).exp_()
     cells = values.unflatten(1, (-1, GRID))
@@ -157,27 +165,31 @@ def _attend_cells(queries: Tensor, keys: Tensor, values: Tensor) -> _Partial:
     return top.transpose(1, 2), weights.sum(-1).transpose(1, 2), torch.stack(mixed, 1)
 
 
-def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> _Partial:
+def _attend_items(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, cap: float | None) -> _Partial:
     """Each item's queries against its own keys: `queries` `[kv_heads, items, m, dim]`, `keys` `[kv_heads, items, k,
     dim]`, `values` `[..., value_dim]`, `mask` `[items, m, k]`."""
     heads, items, k, dim = keys.shape
     m = queries.shape[2]
-    scores = torch.bmm(queries.reshape(-1, m, dim), keys.view(-1, k, dim).transpose(1, 2)).view(heads, items, m, k)
-    scores += mask
+    scores = _bent(torch.bmm(queries.reshape(-1, m, dim), keys.reshape(-1, k, dim).transpose(1, 2)), cap)
+    scores = scores.view(heads, items, m, k).add_(mask)
     top = scores.amax(-1).clamp_min(_FLOOR)
     weights = scores.sub_(top.unsqueeze(-1)).exp_()
     # Always summed over GRID terms: a shorter sum would associate differently and change the last bit.
     total = torch.nn.functional.pad(weights, (0, GRID - k)).sum(-1)
-    mixed = torch.bmm(weights.view(-1, m, k), values.view(-1, k, values.shape[-1]))
+    mixed = torch.bmm(weights.view(-1, m, k), values.reshape(-1, k, values.shape[-1]))
     return top, total, mixed.view(heads, items, m, -1)
 
 
 class _Merged:
-    """Running softmax of all queries: `top`, `total` (`[kv_heads, queries]`), `mixed` (`[..., value_dim]`)."""
+    """Running softmax of all queries: `top`, `total` (`[kv_heads, queries]`), `mixed` (`[..., value_dim]`). It begins
+    with the `sinks` of the heads (`[kv_heads, group]`), where there are some."""
 
-    def __init__(self, queries: Tensor, value_dim: int):
+    def __init__(self, queries: Tensor, value_dim: int, sinks: Tensor | None):
         self.top = torch.full_like(queries[..., 0], _FLOOR)
         self.total = torch.zeros_like(self.top)
+        if sinks is not None:
+            self.top[:, :-1] = sinks.repeat(1, (queries.shape[1] - 1) // sinks.shape[1])
+            self.total[:, :-1] = 1
         self.mixed = queries.new_zeros(*queries.shape[:-1], value_dim)
 
     def add_wide(self, low: int, high: int, partial: _Partial) -> None:

@@ -47,9 +47,8 @@ class NativeAttention:
         """The rows' slots, as the forest was laid out."""
         return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """One call of the kernel; reads whole paths only."""
         check_whole(self.name, select)
         shape, forest = self.shapes[layer], self.forests[self.kinds.of_layer[layer]]
-        place = self.store.place(layer, self.writes)
-        return self.native.attend(forest, q, place, shape.scale, shape.window)
+        return self.native.attend(forest, q, self.store.place(layer, self.writes), shape, sinks)

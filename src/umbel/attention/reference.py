@@ -13,6 +13,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.reference import attend
+from umbel.kernels.sinks import check_sinks
 from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 
@@ -45,15 +46,18 @@ class ReferenceAttention:
         """The rows' slots."""
         return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """A softmax for each row; obeys a view."""
         shape, contexts = self.shapes[layer], self.contexts[self.kinds.of_layer[layer]]
+        check_sinks(shape, sinks)
+        of_groups = None if sinks is None else sinks.view(shape.n_kv_heads, shape.group_size)
         out = q.new_empty(*q.shape[:2], shape.value_dim)
         for row, (positions, slots) in enumerate(contexts):
             keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, ...]
             query = q[row].double().view(shape.n_kv_heads, shape.group_size, -1)
             reads = None if select is None else self._reads(select, row, positions, shape.n_kv_heads).to(q.device)
-            out[row] = attend(query, keys, values, shape.scale, reads=reads).flatten(0, 1).to(q.dtype)
+            found = attend(query, keys, values, shape.scale, shape.cap or 0.0, of_groups, reads)
+            out[row] = found.flatten(0, 1).to(q.dtype)
         return out
 
     def _reads(self, view: View, row: int, positions: Ints, n_kv_heads: int) -> Tensor:

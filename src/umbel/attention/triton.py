@@ -63,11 +63,9 @@ class TritonAttention:
         self.device = device
         self.tiles = tiles or Tiles()
         self.share_factor = shipped_switch().share_factor
-        self.heads = [
-            Heads(shape.n_kv_heads, shape.group_size, shape.key_dim, shape.scale, store.page_size, shape.window)
-            for shape in spec.kv_shapes
-        ]
-        self.kinds = LayerKinds.of(spec.kv_shapes, lambda shape: (shape.group_size, shape.n_kv_heads, shape.window))
+        self.heads = [Heads.of(shape, store.page_size, self.tiles.wide) for shape in spec.kv_shapes]
+        of_shape = dict(zip(spec.kv_shapes, self.heads, strict=True))
+        self.kinds = LayerKinds.of(spec.kv_shapes, lambda s: (of_shape[s].group, of_shape[s].n_sets, s.window))
         on_gpu = device.type == "cuda"
         self._units = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
 
@@ -95,16 +93,16 @@ class TritonAttention:
         """The rows' slots, on the device."""
         return self.store.place(layer, self.writes)
 
-    def attend(self, layer: int, q: Tensor, select: View | None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """One launch over the list of work, and one to merge; reads whole paths only."""
         check_whole(self.name, select)
         place, work = self.place(layer), self.works[self.kinds.of_layer[layer]]
-        return attend(work, self.heads[layer], self.tiles, q, place.keys, place.values, place.scales)
+        return attend(work, self.heads[layer], self.tiles, q, place.keys, place.values, place.scales, sinks)
 
-    def _cut(self, step: Step, group: int, n_kv_heads: int, window: int | None) -> Cut:
+    def _cut(self, step: Step, group: int, n_sets: int, window: int | None) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""
         rows = max(self.tiles.wide // group, 1)
         below = step.below_end - step.row_begin
-        keys = int(((step.end - step.start) * -(-below // rows)).sum()) * n_kv_heads
+        keys = int(((step.end - step.start) * -(-below // rows)).sum()) * n_sets
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS
         return Cut(rows, min(max(each, LEAST_KEYS), MOST_KEYS), group, window, self.share_factor)

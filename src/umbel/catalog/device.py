@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.technique import Capability, Technique
+from umbel.technique import FEATURES, Capability, Technique
 
 DEVICE: tuple[Technique, ...] = (
     Technique(
@@ -59,7 +59,7 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.triton:TritonAttention",
         "Hydragen, 2402.05099",
         "a GPU and Triton",
-        can=Capability(("cuda",), mixed=True, fp8_kv="with instructions", records=True),
+        can=Capability(("cuda",), features=FEATURES, fp8_kv="with instructions", records=True),
     ),
     Technique(
         "attention",
@@ -69,7 +69,7 @@ DEVICE: tuple[Technique, ...] = (
         "Hydragen, 2402.05099",
         "a CPU and compiled kernels",
         by="machine",
-        can=Capability(("cpu",), ("float32", "bfloat16"), mixed=True, int8_kv=True, reproducible="per row"),
+        can=Capability(("cpu",), ("float32", "bfloat16"), features=FEATURES, int8_kv=True, reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -77,7 +77,7 @@ DEVICE: tuple[Technique, ...] = (
         True,
         "umbel.attention.grid:GridAttention",
         "Hydragen, 2402.05099",
-        can=Capability(mixed=True, fp8_kv="always", int8_kv=True, reproducible="per row"),
+        can=Capability(features=FEATURES, fp8_kv="always", int8_kv=True, reproducible="per row"),
     ),
     Technique(
         "attention",
@@ -101,6 +101,6 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.reference:ReferenceAttention.of",
         "Attention Is All You Need, 1706.03762",
         by="machine",
-        can=Capability(mixed=True, fp8_kv="always", int8_kv=True, selects=True, reproducible="per row"),
+        can=Capability(features=FEATURES, fp8_kv="always", int8_kv=True, selects=True, reproducible="per row"),
     ),
 )

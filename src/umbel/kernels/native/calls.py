@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
+from umbel.kernels.sinks import check_sinks
 
-INTERFACE = 5
+INTERFACE = 6
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 
@@ -141,24 +143,20 @@ class Native:
         )  # fmt: skip
 
     def attend(
-        self,
-        forest: _umbel.Forest,
-        q: Tensor,
-        place: Place,
-        scale: float,
-        window: int | None,
+        self, forest: _umbel.Forest, q: Tensor, place: Place, shape: KVShape, sinks: Tensor | None = None
     ) -> Tensor:
-        """Attention of `q` (`[rows, n_heads, head_dim]`, the rows that `forest` was laid out for) with the keys and
-        values of a `place`, scores times `scale`: the shape of `q`."""
+        """Attention of `q` (`[rows, n_heads, key_dim]`, the rows that `forest` was laid out for) with the keys and
+        values of a `place` as `shape` says, with its `sinks` (float32 `[n_heads]`): `[rows, n_heads, value_dim]`."""
         keys, values = place.keys, place.values
         q = q if q.stride(2) == 1 and q.stride(1) == q.shape[2] else q.contiguous()  # each row in one piece
-        kv_heads, slots, dim = keys.shape
-        _check_attention(forest.rows, q, place)
-        out = torch.empty(q.shape, dtype=q.dtype)
+        _check_attention(forest.rows, q, place, shape)
+        check_sinks(shape, sinks)
+        out = torch.empty((*q.shape[:2], shape.value_dim), dtype=q.dtype)
         self._kernels.attend(
-            forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), *_scales(place), q.stride(0),
-            slots, kv_heads, q.shape[1] // kv_heads, dim, scale, window or 0,
-            _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
+            forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), *_scales(place),
+            0 if sinks is None else sinks.data_ptr(), q.stride(0), keys.shape[1], values.stride(0), values.stride(1),
+            shape.n_kv_heads, shape.group_size, shape.key_dim, shape.value_dim, shape.scale, shape.cap or 0.0,
+            shape.window or 0, _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -178,13 +176,14 @@ def _scales(place: Place) -> tuple[int, int]:
     return (0, 0) if place.scales is None else (place.scales[0].data_ptr(), place.scales[1].data_ptr())
 
 
-def _check_attention(rows: int, q: Tensor, place: Place) -> None:
+def _check_attention(rows: int, q: Tensor, place: Place, shape: KVShape) -> None:
     keys, values = place.keys, place.values
-    kv_heads, _, dim = keys.shape
-    if q.shape[0] != rows or q.shape[2] != dim or q.shape[1] % kv_heads or values.shape != keys.shape:
+    n, slots, dim = keys.shape
+    fits = (n, dim) == (shape.n_kv_heads, shape.key_dim) and values.shape == (n, slots, shape.value_dim)
+    if not fits or q.shape != (rows, shape.n_heads, dim):
         raise ValueError(f"q {tuple(q.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)} for {rows} rows")
     kinds = _KINDS if place.scales is None else (torch.int8,)
     if q.dtype not in _KINDS or keys.dtype not in kinds or values.dtype != keys.dtype:
         raise TypeError(f"q is {q.dtype}, keys are {keys.dtype}, values {values.dtype}")
-    if not (keys.is_contiguous() and values.is_contiguous()):
-        raise ValueError("the store is not contiguous")
+    if not keys.is_contiguous() or values.stride(2) != 1:
+        raise ValueError(f"keys {keys.stride()} or values {values.stride()} are not side by side")

@@ -34,20 +34,23 @@ struct Layout {
 
 enum class Kind : int32_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
 
-// Queries and outputs are [rows, kv heads * group, dim], rows `q_stride` and `out_stride` apart; keys and values
-// [kv heads, slots, dim], heads `head_stride` apart; of int8 ones the scales are [kv heads, slots]. All strides count
-// elements.
+// Queries are [rows, kv heads * group, dim], rows `q_stride` apart, and outputs [rows, kv heads * group, value_dim], rows
+// `out_stride` apart. Keys are [kv heads, slots, dim] and values [kv heads, slots, value_dim], slots `value_stride` apart
+// and heads `value_head_stride`, as values may be the first part of keys; of int8 ones the scales are [kv heads, slots].
+// All strides count elements.
 struct Attention {
   const void* q;
   void* out;
   const void* keys;
   const void* values;
   const float *key_scales, *value_scales;
-  int64_t q_stride, out_stride, head_stride;
-  int32_t dim, group;
+  int64_t q_stride, out_stride, slots, value_head_stride, value_stride;
+  int32_t dim, value_dim, group;
   int64_t window;  // 0: none
   Kind q_kind, kv_kind;
   float scale;
+  float cap;           // scores become cap * tanh(score / cap); 0: they stay
+  const float* sinks;  // [kv heads * group]: a score of no key, which adds to the sum of weights; or none
 };
 
 // out = weight * x / rms(x) for rows of `width`; with `delta`, of total = x + delta instead of x.
@@ -91,7 +94,7 @@ struct Draws {
 struct Kernels {
   const char* name;
   // Floats of scratch that `attend` needs for a block of so many queries.
-  int64_t (*attend_scratch)(int64_t queries, int32_t dim);
+  int64_t (*attend_scratch)(int64_t queries, int32_t dim, int32_t value_dim);
   // Attention of one block of rows for one KV head.
   void (*attend)(const Attention& a, const Layout& layout, int32_t block, int32_t kv_head, float* scratch);
   // Over rows [begin, end): see the records.

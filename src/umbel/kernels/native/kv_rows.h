@@ -47,10 +47,11 @@ UMBEL_INLINE void fetch(Int8Rows base, int64_t stride, const int32_t* slots, int
 
 // Few queries wait for memory: then the values of the keys at hand, which come next, and keys further on are asked for.
 template <class Rows>
-UMBEL_INLINE void fetch_ahead(Rows keys, Rows values, int64_t stride, const int32_t* slots, int at, int n_keys) {
+UMBEL_INLINE void fetch_ahead(Rows keys, Rows values, int64_t stride, int64_t v_stride, const int32_t* slots, int at,
+                              int n_keys) {
   constexpr int kAhead = 12;
   const int stop = at + 4 < n_keys ? at + 4 : n_keys;
-  fetch(values, stride, slots, at, stop);
+  fetch(values, v_stride, slots, at, stop);
   if (at + kAhead < n_keys) fetch(keys, stride, slots, at + kAhead, stop + kAhead < n_keys ? stop + kAhead : n_keys);
 }
 

@@ -111,7 +111,7 @@ class Native {
   void attend(const Forest& forest, const Attention& a, int64_t kv_heads, int threads) const {
     const Layout layout = forest.layout();
     const int32_t blocks = forest.blocks();
-    const int64_t each = (kernels_->attend_scratch(forest.most_rows() * a.group, a.dim) + 15) / 16 * 16;
+    const int64_t each = (kernels_->attend_scratch(forest.most_rows() * a.group, a.dim, a.value_dim) + 15) / 16 * 16;
     if (forest.pairs() * kv_heads * a.group * a.dim < 4 * kWorthAThread) threads = 1;
     float* scratch = Scratch::floats(each * threads);
     // The last blocks first: in a prompt they read most.
@@ -206,8 +206,9 @@ nb::ndarray<nb::numpy, int64_t, nb::ndim<1>> writes(nb::object self) {
 }
 
 void attend(const Native& native, const Forest& forest, Address q, Address out, Address keys, Address values,
-            Address key_scales, Address value_scales, int64_t q_stride, int64_t slots, int64_t kv_heads, int32_t group, int32_t dim, float scale, int64_t window,
-            bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
+            Address key_scales, Address value_scales, Address sinks, int64_t q_stride, int64_t slots, int64_t value_head_stride,
+            int64_t value_stride, int64_t kv_heads, int32_t group, int32_t dim, int32_t value_dim, float scale, float cap,
+            int64_t window, bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
   Attention a;
   a.q = at(q);
   a.out = at(out);
@@ -216,14 +217,19 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
   a.key_scales = static_cast<const float*>(at(key_scales));
   a.value_scales = static_cast<const float*>(at(value_scales));
   a.q_stride = q_stride;
-  a.out_stride = kv_heads * group * dim;
-  a.head_stride = slots * dim;
+  a.out_stride = kv_heads * group * value_dim;
+  a.slots = slots;
+  a.value_head_stride = value_head_stride;
+  a.value_stride = value_stride;
   a.dim = dim;
+  a.value_dim = value_dim;
   a.group = group;
   a.window = window;
   a.q_kind = kind(q_is_bfloat16);
   a.kv_kind = key_scales != 0 ? Kind::kInt8 : kind(kv_is_bfloat16);
   a.scale = scale;
+  a.cap = cap;
+  a.sinks = static_cast<const float*>(at(sinks));
   native.attend(forest, a, kv_heads, threads);
 }
 
@@ -231,7 +237,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 5;  // see INTERFACE in calls.py
+  m.attr("interface") = 6;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);

@@ -53,6 +53,13 @@ UMBEL_INLINE Vec keep(Vec v, int low, int high, float other) {  // lanes [low, h
   unsigned to_high = high >= 16 ? 0xFFFFu : high <= 0 ? 0u : (1u << high) - 1u;
   return _mm512_mask_blend_ps(static_cast<__mmask16>(from_low & to_high & 0xFFFFu), _mm512_set1_ps(other), v);
 }
+UMBEL_INLINE Vec absolute(Vec x) { return _mm512_abs_ps(x); }
+UMBEL_INLINE Vec with_sign(Vec x, Vec of) {  // x, at least 0, with the sign of another
+  return _mm512_or_ps(x, _mm512_and_ps(of, _mm512_set1_ps(-0.0f)));
+}
+UMBEL_INLINE Vec pick_below(Vec x, float limit, Vec a, Vec b) {  // a in lanes where x is below the limit, else b
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_LT_OQ), b, a);
+}
 
 #elif defined(UMBEL_AVX2)
 
@@ -87,6 +94,11 @@ UMBEL_INLINE Vec keep(Vec v, int low, int high, float other) {
   __m256i inside = _mm256_and_si256(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32(low - 1)),
                                     _mm256_cmpgt_epi32(_mm256_set1_epi32(high), lane));
   return _mm256_blendv_ps(_mm256_set1_ps(other), v, _mm256_castsi256_ps(inside));
+}
+UMBEL_INLINE Vec absolute(Vec x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+UMBEL_INLINE Vec with_sign(Vec x, Vec of) { return _mm256_or_ps(x, _mm256_and_ps(of, _mm256_set1_ps(-0.0f))); }
+UMBEL_INLINE Vec pick_below(Vec x, float limit, Vec a, Vec b) {
+  return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_LT_OQ));
 }
 
 #else
@@ -136,6 +148,11 @@ UMBEL_INLINE Vec keep(Vec v, int low, int high, float other) {
   Ints least = {low, low, low, low}, end = {high, high, high, high};
   return pick((lane >= least) & (lane < end), v, set1(other));
 }
+UMBEL_INLINE Vec absolute(Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) & 0x7FFFFFFF); }
+UMBEL_INLINE Vec with_sign(Vec x, Vec of) {
+  return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) | (reinterpret_cast<Ints>(of) & ~0x7FFFFFFF));
+}
+UMBEL_INLINE Vec pick_below(Vec x, float limit, Vec a, Vec b) { return pick(x < set1(limit), a, b); }
 
 #endif
 
@@ -201,6 +218,21 @@ UMBEL_INLINE Vec exp_below(Vec x) {
   p = fma(p, r, set1(5.0000001201e-1f));
   p = add(fma(p, mul(r, r), r), set1(1.0f));
   return scale_by_power(p, n);
+}
+
+// tanh to about two units in the last place: an odd polynomial (Cephes' tanhf) below 0.625, else by exp. A NaN comes
+// through.
+UMBEL_INLINE Vec tanh_of(Vec x) {
+  const Vec size = absolute(x), square = mul(x, x);
+  Vec p = set1(-5.70498872745e-3f);
+  p = fma(p, square, set1(2.06390887954e-2f));
+  p = fma(p, square, set1(-5.37397155531e-2f));
+  p = fma(p, square, set1(1.33314422036e-1f));
+  p = fma(p, square, set1(-3.33332819422e-1f));
+  const Vec small = fma(mul(p, square), size, size);
+  const Vec power = exp_below(min(set1(40.0f), add(size, size)));
+  const Vec large = sub(set1(1.0f), div(set1(2.0f), add(power, set1(1.0f))));
+  return with_sign(pick_below(size, 0.625f, small, large), x);
 }
 
 UMBEL_INLINE Vec exp_of(Vec x) { return exp_below(min(set1(88.0f), x)); }  // stays at exp(88) above

@@ -2,6 +2,7 @@
 
 A program is one item of `attention/work.py` and one KV head. The query heads of the KV head are folded into the rows of
 its tile, so that keys and values are read once for all of them; keys and values are read where they lie in their pages.
+A key's numbers are read in two parts, the second of which may be none: those up to a power of two, and the rest.
 The softmax is that of FlashAttention (arXiv 2205.14135), partial results are merged as in FlashDecoding and Hydragen
 (arXiv 2402.05099). Partial results are float32; for one list of work the order of all sums is fixed.
 """
@@ -14,6 +15,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from umbel.ir.kv_shape import KVShape
+from umbel.kernels.sinks import check_sinks
 
 NOTHING = tl.constexpr(-1.0e30)  # the largest score of a query that saw no key: finite, so that nothing becomes NaN
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -30,14 +34,24 @@ def _keys_of(pages, run, n, from_key, PAGE: tl.constexpr, KEYS: tl.constexpr):
 
 
 @triton.jit
-def _scores(
-    mine, rows, scales, slot, there, dims, scale,
-    DIM: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, FLOAT32: tl.constexpr,
-):  # fmt: skip
-    """Scores of a tile of queries with some keys, in powers of two."""
+def _products(mine, rows, slot, there, dims, DIM: tl.constexpr, FLOAT32: tl.constexpr):
+    """Products of a tile of queries with some keys, over some of their numbers."""
     at = rows + slot[None, :] * DIM + dims[:, None]
     keys = tl.load(at, mask=there[None, :] & (dims < DIM)[:, None], other=0.0)
-    scores = tl.dot(mine, keys.to(mine.dtype), input_precision="ieee" if FLOAT32 else "tf32") * scale
+    return tl.dot(mine, keys.to(mine.dtype), input_precision="ieee" if FLOAT32 else "tf32")
+
+
+@triton.jit
+def _scores(
+    mine, mine_rest, rows, scales, slot, there, scale,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr,
+    FLOAT32: tl.constexpr,
+):  # fmt: skip
+    """Scores of a tile of queries with some keys, in powers of two."""
+    scores = _products(mine, rows, slot, there, tl.arange(0, WIDTH), DIM, FLOAT32)
+    if REST > 0:
+        scores += _products(mine_rest, rows, slot, there, WIDTH + tl.arange(0, REST), DIM, FLOAT32)
+    scores *= scale
     if SCALED:
         scores *= tl.load(scales + slot, mask=there, other=0.0)[None, :]
     if CAP > 0:  # cap * tanh(scores / cap)
@@ -47,15 +61,16 @@ def _scores(
 
 @triton.jit
 def _read_run(
-    top, total, mixed, mine, position, run, pages, keys, values, key_scales, value_scales, dims, scale,
-    DIM: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
+    top, total, mixed, mine, mine_rest, position, run, pages, keys, values, key_scales, value_scales, scale,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, V_DIM: tl.constexpr, V_WIDTH: tl.constexpr,
+    V_STRIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     SCALED: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
     """Go on with a tile's softmax over the keys of one run."""
     first, n = tl.load(run + 2), tl.load(run + 3)
     for from_key in range(0, n, KEYS):
         slot, there = _keys_of(pages, run, n, from_key, PAGE, KEYS)
-        scores = _scores(mine, keys, key_scales, slot, there, dims, scale, DIM, CAP, SCALED, FLOAT32)
+        scores = _scores(mine, mine_rest, keys, key_scales, slot, there, scale, DIM, WIDTH, REST, CAP, SCALED, FLOAT32)
         at = first + from_key + tl.arange(0, KEYS)
         seen = there[None, :] & (at[None, :] <= position[:, None])
         if WINDOW > 0:
@@ -67,8 +82,9 @@ def _read_run(
         total = total * fade + tl.sum(weights, 1)
         if SCALED:
             weights *= tl.load(value_scales + slot, mask=there, other=0.0)[None, :]
-        rows = values + slot[:, None] * DIM + dims[None, :]
-        found = tl.load(rows, mask=there[:, None] & (dims < DIM)[None, :], other=0.0).to(mine.dtype)
+        dims = tl.arange(0, V_WIDTH)
+        rows = values + slot[:, None] * V_STRIDE + dims[None, :]
+        found = tl.load(rows, mask=there[:, None] & (dims < V_DIM)[None, :], other=0.0).to(mine.dtype)
         mixed = mixed * fade[:, None] + tl.dot(
             weights.to(mine.dtype), found, input_precision="ieee" if FLOAT32 else "tf32"
         )
@@ -80,25 +96,31 @@ def _read_run(
 def _attend_tile(
     q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
     q_stride, out_stride, head, queries, scale,
-    LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr,
-    KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, SINKS: tl.constexpr,
-    FLOAT32: tl.constexpr,
+    LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, V_DIM: tl.constexpr,
+    V_WIDTH: tl.constexpr, V_STRIDE: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
+    WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, SINKS: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
-    """One item for one KV head, on tiles of `LANES` queries."""
-    lane, dims = tl.arange(0, LANES), tl.arange(0, WIDTH)
+    """One item for one set of heads, on tiles of `LANES` queries."""
+    lane, dims, v_dims = tl.arange(0, LANES), tl.arange(0, WIDTH), tl.arange(0, V_WIDTH)
     here = lane // GROUP < tl.load(item + 1)
     row = tl.load(item) + lane // GROUP
     heads = head * GROUP + lane % GROUP
-    inside = here[:, None] & (dims < DIM)[None, :]
-    mine = tl.load(q + row[:, None] * q_stride + heads[:, None] * DIM + dims[None, :], mask=inside, other=0.0)
+    at_q = q + row[:, None] * q_stride + heads[:, None] * DIM
+    mine = tl.load(at_q + dims[None, :], mask=here[:, None] & (dims < DIM)[None, :], other=0.0)
     mine = mine.to(tl.float32) if FLOAT32 else mine
+    mine_rest = mine
+    if REST > 0:
+        rest = WIDTH + tl.arange(0, REST)
+        mine_rest = tl.load(at_q + rest[None, :], mask=here[:, None] & (rest < DIM)[None, :], other=0.0)
+        mine_rest = mine_rest.to(tl.float32) if FLOAT32 else mine_rest
+    inside = here[:, None] & (v_dims < V_DIM)[None, :]
     position = tl.load(positions + row, mask=here, other=-1)
     top, total = tl.full([LANES], NOTHING, tl.float32), tl.zeros([LANES], tl.float32)
-    mixed = tl.zeros([LANES, WIDTH], tl.float32)
+    mixed = tl.zeros([LANES, V_WIDTH], tl.float32)
     for at in range(tl.load(item + 2), tl.load(item + 3)):
         top, total, mixed = _read_run(
-            top, total, mixed, mine, position, runs + at * 4, pages, keys, values, key_scales, value_scales, dims,
-            scale, DIM, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
+            top, total, mixed, mine, mine_rest, position, runs + at * 4, pages, keys, values, key_scales, value_scales,
+            scale, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
         )  # fmt: skip
     place = tl.load(item + 4)
     if place < 0:
@@ -108,55 +130,56 @@ def _attend_tile(
             total = total * tl.exp2(top - both) + tl.exp2(sink - both)
             mixed *= tl.exp2(top - both)[:, None]
         whole = mixed / tl.where(here, total, 1.0)[:, None]
-        at_out = out + row[:, None] * out_stride + heads[:, None] * DIM + dims[None, :]
+        at_out = out + row[:, None] * out_stride + heads[:, None] * V_DIM + v_dims[None, :]
         tl.store(at_out, whole.to(out.dtype.element_ty), mask=inside)
     else:
         query = head.to(tl.int64) * queries + place + lane
         tl.store(tops + query * 2, top, mask=here)
         tl.store(tops + query * 2 + 1, total, mask=here)
-        tl.store(partial + query[:, None] * DIM + dims[None, :], mixed, mask=inside)
+        tl.store(partial + query[:, None] * V_DIM + v_dims[None, :], mixed, mask=inside)
 
 
 @triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _attend(
     q, out, keys, values, key_scales, value_scales, pages, positions, items, runs, partial, tops, sinks,
     q_stride, out_stride, n_slots, queries, scale,
-    WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,
+    WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr,
+    V_DIM: tl.constexpr, V_WIDTH: tl.constexpr, V_STRIDE: tl.constexpr, GROUP: tl.constexpr, SETS: tl.constexpr,
     PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr,
     SINKS: tl.constexpr, FLOAT32: tl.constexpr,
 ):  # fmt: skip
-    """One program: an item and a KV head. Few queries get a tile for few."""
+    """One program: an item and a set of query heads; `SETS` sets share a KV head. Few queries get a tile for few."""
     item, head = items + tl.program_id(0) * 5, tl.program_id(1)
-    first = head.to(tl.int64) * n_slots
+    first = (head // SETS).to(tl.int64) * n_slots
     keys += first * DIM
-    values += first * DIM
+    values += first * V_STRIDE
     key_scales += first
     value_scales += first
     if tl.load(item + 1) * GROUP <= NARROW:
         _attend_tile(
             q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
             q_stride, out_stride, head, queries, scale,
-            NARROW, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
+            NARROW, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
     else:
         _attend_tile(
             q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
             q_stride, out_stride, head, queries, scale,
-            WIDE, DIM, WIDTH, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
+            WIDE, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["queries"])  # it changes with every step
 def _merge(
     out, partial, tops, merges, entries, sinks, out_stride, queries,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, SINKS: tl.constexpr,
+    V_DIM: tl.constexpr, V_WIDTH: tl.constexpr, GROUP: tl.constexpr, SINKS: tl.constexpr,
 ):  # fmt: skip
     """One program: the partial results of one row and one query head, in the order of the list; an entry that has none
     is not there."""
     merge, head = merges + tl.program_id(0) * 3, tl.program_id(1)
-    dims = tl.arange(0, WIDTH)
+    dims = tl.arange(0, V_WIDTH)
     base = (head // GROUP).to(tl.int64) * queries + head % GROUP
-    top, total, mixed = tl.full([], NOTHING, tl.float32), tl.zeros([], tl.float32), tl.zeros([WIDTH], tl.float32)
+    top, total, mixed = tl.full([], NOTHING, tl.float32), tl.zeros([], tl.float32), tl.zeros([V_WIDTH], tl.float32)
     if SINKS:
         top = tl.load(sinks + head) * LOG2E
         total += 1.0
@@ -166,12 +189,12 @@ def _merge(
         new_top = tl.maximum(top, its_top)
         mine, its = tl.exp2(top - new_top), tl.exp2(its_top - new_top)
         total = total * mine + tl.load(tops + query * 2 + 1) * its
-        mixed = mixed * mine + tl.load(partial + query * DIM + dims, mask=dims < DIM, other=0.0) * its
+        mixed = mixed * mine + tl.load(partial + query * V_DIM + dims, mask=dims < V_DIM, other=0.0) * its
         top = new_top
-    at_out = out + tl.load(merge) * out_stride + head * DIM + dims
+    at_out = out + tl.load(merge) * out_stride + head * V_DIM + dims
     there = tl.load(merge + 2) > tl.load(merge + 1)
     whole = mixed / tl.where(there, total, 1.0)
-    tl.store(at_out, whole.to(out.dtype.element_ty), mask=dims < tl.where(there, DIM, 0))
+    tl.store(at_out, whole.to(out.dtype.element_ty), mask=dims < tl.where(there, V_DIM, 0))
 
 
 # Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers: there, products are of float32.
@@ -180,18 +203,24 @@ INTERPRETED = not isinstance(_attend, triton.runtime.JITFunction)
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """What a model's attention is: `group` query heads per KV head, `dim`, scores times `scale` (and, where given,
-    `cap * tanh(score / cap)`), a sliding `window`, and `sinks` (float32 `[n_heads]`): a score per head that takes its
-    share of the softmax and adds nothing."""
+    """What attention is of a layer (`shape`), in pages of `page_size` tokens. A tile takes a set of `group` query heads
+    that share a KV head, of which there may be more: then a KV head is read by several `sets`."""
 
-    n_kv_heads: int
-    group: int
-    dim: int
-    scale: float
+    shape: KVShape
     page_size: int
-    window: int | None = None
-    cap: float = 0.0
-    sinks: Tensor | None = None
+    group: int
+    sets: int
+
+    @classmethod
+    def of(cls, shape: KVShape, page_size: int, lanes: int) -> Heads:
+        """Sets as large as can be that fit tiles of `lanes` queries."""
+        group = max(size for size in range(1, lanes + 1) if shape.group_size % size == 0)
+        return cls(shape, page_size, group, shape.group_size // group)
+
+    @property
+    def n_sets(self) -> int:
+        """Sets of all KV heads."""
+        return self.shape.n_kv_heads * self.sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,34 +253,48 @@ def attend(
     keys: Tensor,
     values: Tensor,
     scales: tuple[Tensor, Tensor] | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of `q` (`[rows, n_heads, dim]`, heads side by side) with the keys and values of one layer
-    (`[n_kv_heads, slots, dim]`, contiguous): `[rows, n_heads, dim]` in q's type. `scales` are the
-    dequantisation scales of keys and values (float32 `[n_kv_heads, slots]`), where they have some."""
-    n_kv, group, dim = heads.n_kv_heads, heads.group, heads.dim
-    if q.shape[1:] != (n_kv * group, dim) or q.stride(1) != dim or q.stride(2) != 1:
-        raise ValueError(f"q {tuple(q.shape)} with strides {q.stride()} for {n_kv * group} heads of {dim}")
-    if not keys.is_contiguous() or not values.is_contiguous() or keys.shape != values.shape or keys.shape[0] != n_kv:
-        raise ValueError(f"keys {tuple(keys.shape)} and values {tuple(values.shape)} for {n_kv} heads of {dim}")
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    partial = torch.empty((n_kv * work.queries, dim), dtype=torch.float32, device=q.device)
-    tops = torch.empty((n_kv * work.queries, 2), dtype=torch.float32, device=q.device)
-    sinks = tops if heads.sinks is None else heads.sinks
+    """Attention of `q` (`[rows, n_heads, key_dim]`, heads side by side) with the keys and values of one layer
+    (`[n_kv_heads, slots, key_dim or value_dim]`): `[rows, n_heads, value_dim]` in q's type. `scales` are the
+    dequantisation scales of keys and values (float32 `[n_kv_heads, slots]`), where they have some; `sinks` those of
+    the layer (float32 `[n_heads]`)."""
+    shape, n_sets, device = heads.shape, heads.n_sets, q.device
+    _check(shape, q, keys, values)
+    check_sinks(shape, sinks)
+    out = torch.empty((*q.shape[:2], shape.value_dim), dtype=q.dtype, device=device)
+    partial = torch.empty((n_sets * work.queries, shape.value_dim), dtype=torch.float32, device=device)
+    tops = torch.empty((n_sets * work.queries, 2), dtype=torch.float32, device=device)
+    sink_of = tops if sinks is None else sinks
     key_scales, value_scales = scales or (tops, tops)
-    shape = {
-        "DIM": dim,
-        "WIDTH": max(triton.next_power_of_2(dim), 16),
-        "GROUP": group,
-        "SINKS": heads.sinks is not None,
-    }
-    _attend[len(work.items), n_kv](
+    width, rest = _parts(shape.key_dim)
+    sizes = {"V_DIM": shape.value_dim, "V_WIDTH": max(triton.next_power_of_2(shape.value_dim), 16)}
+    sizes |= {"GROUP": heads.group, "SINKS": sinks is not None}
+    _attend[len(work.items), n_sets](
         q, out, keys, values, key_scales, value_scales, work.pages, work.positions, work.items, work.runs, partial,
-        tops, sinks, q.stride(0), out.stride(0), keys.shape[1], work.queries, heads.scale,
-        WIDE=tiles.wide, NARROW=tiles.narrow, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=heads.window or 0,
-        CAP=heads.cap, SCALED=scales is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **shape,
+        tops, sink_of, q.stride(0), out.stride(0), keys.shape[1], work.queries, shape.scale,
+        WIDE=tiles.wide, NARROW=tiles.narrow, DIM=shape.key_dim, WIDTH=width, REST=rest, V_STRIDE=values.stride(1),
+        SETS=heads.sets, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=shape.window or 0, CAP=shape.cap or 0.0,
+        SCALED=scales is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **sizes,
     )  # fmt: skip
     if len(work.merges):
-        _merge[len(work.merges), n_kv * group](
-            out, partial, tops, work.merges, work.entries, sinks, out.stride(0), work.queries, **shape
+        _merge[len(work.merges), shape.n_heads](
+            out, partial, tops, work.merges, work.entries, sink_of, out.stride(0), work.queries, **sizes
         )
     return out
+
+
+def _parts(dim: int) -> tuple[int, int]:
+    """The numbers of a key in two parts that are powers of two, of which the second may be none."""
+    whole = max(triton.next_power_of_2(dim + 1) // 2, 16)
+    return whole, max(triton.next_power_of_2(dim - whole), 16) if dim > whole else 0
+
+
+def _check(shape: KVShape, q: Tensor, keys: Tensor, values: Tensor) -> None:
+    if q.shape[1:] != (shape.n_heads, shape.key_dim) or q.stride(1) != shape.key_dim or q.stride(2) != 1:
+        raise ValueError(f"q {tuple(q.shape)} with strides {q.stride()} for {shape.n_heads} heads of {shape.key_dim}")
+    stored = shape.n_kv_heads, keys.shape[1]
+    fits = keys.shape == (*stored, shape.key_dim) and values.shape == (*stored, shape.value_dim)
+    if not fits or not keys.is_contiguous() or values.stride() != (stored[1] * values.stride(1), values.stride(1), 1):
+        found = f"keys {tuple(keys.shape)} and values {tuple(values.shape)} with strides {values.stride()}"
+        raise ValueError(f"{found} for {shape}")
