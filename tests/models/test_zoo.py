@@ -6,7 +6,9 @@ windows, pages, chunks and original contexts.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,18 @@ import torch
 
 from tests.models import key_cases
 from tests.models.dense import dense_logits
+from tests.models.test_decoder import OwnKeys
 from tests.models.zoo import CASES, VOCAB, make_zoo_model
 from tests.oracle.hf import agreement, greedy
 from tests.parameters import some_of
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
+from umbel.linear import summed
+from umbel.linear.dense import DenseMethod
 from umbel.models.architectures import FAMILIES
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
+from umbel.models.shards import Shard, build_shard
 from umbel.models.weights import StoredWeights
 
 LENGTHS = (1, 15, 16, 17, 23, 24, 25, 63, 64, 65, 100)
@@ -102,3 +108,52 @@ def test_keys(key: str, tmp_path: Path) -> None:
 
 def test_every_family_is_in_the_zoo() -> None:
     assert {kind for kind, _ in CASES.values()} | OF_MIXTURES == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    "name", some_of(["gemma2", "cohere", "opt", "olmo2"], ["hunyuan", "phi-normed", "glm4", "arcee"])
+)
+@torch.inference_mode()
+def test_rows_do_not_depend_on_their_neighbours(name: str, tmp_path: Path) -> None:
+    """To the last bit, in norms, activations and rotations that have no kernels of their own."""
+    make_zoo_model(tmp_path, name)
+    spec = read_spec(tmp_path)
+    decoder = Decoder(spec, StoredWeights(tmp_path, spec, torch.float32))
+    tokens, positions = torch.randint(VOCAB, (70,)), torch.arange(70) * 7 % 200
+
+    def run(begin: int, end: int) -> torch.Tensor:
+        attention = OwnKeys(decoder, end - begin)
+        hidden = decoder.embed(tokens[begin:end], positions[begin:end])
+        return decoder.logits(decoder.forward(hidden, decoder.batch(positions[begin:end]), attention))
+
+    whole = run(0, 70)
+    for size in (1, 2, 3, 5, 8, 15, 16, 17, 33, 64):
+        for begin in (0, 1, 70 - size):
+            assert torch.equal(run(begin, begin + size), whole[begin : begin + size]), (size, begin)
+
+
+@pytest.mark.parametrize("name", some_of(["stablelm-parallel", "gemma3", "gpt2"], ["cohere", "falcon-40b", "glm4"]))
+def test_ranks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks, each a thread, give the logits of one."""
+    make_zoo_model(tmp_path, name)
+    spec, prompt = read_spec(tmp_path), prompts(0)[-1]
+    weights = StoredWeights(tmp_path, spec, torch.float32)
+    parts: dict[int, torch.Tensor] = {}
+    meeting, rank_of = threading.Barrier(2), threading.local()
+
+    def add_up(part: torch.Tensor) -> torch.Tensor:
+        parts[rank_of.rank] = part
+        meeting.wait()
+        total = parts[0] + parts[1]
+        meeting.wait()
+        return total
+
+    def run(rank: int) -> torch.Tensor:
+        rank_of.rank = rank
+        return dense_logits(build_shard(spec, weights, Shard(rank, 2), torch.device("cpu"), DenseMethod()), prompt)
+
+    monkeypatch.setattr(summed, "add_up", add_up)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(run, range(2))
+    assert torch.equal(one, other)
+    assert (one - dense_logits(Decoder(spec, weights), prompt)).abs().max() <= 2e-4

@@ -67,6 +67,7 @@ class LayerHeads:
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         assert self.norms is not None
+        q, k = q.contiguous(), k.contiguous()  # a kernel takes only these, and one row alone always is
         if not self.over_all:
             return self.norms[0].apply(q), self.norms[1].apply(k)
         q_row, k_row = self.norms[0].apply(q.flatten(1)), self.norms[1].apply(k.flatten(1))

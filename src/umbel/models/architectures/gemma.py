@@ -23,8 +23,7 @@ STORED = replace(
 )
 BOTH_WAYS = {"use_bidirectional_attention": (None, False)}
 DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256}
-CAPS = frozenset(("attn_logit_softcapping", "final_logit_softcapping"))
-KEYS = CAPS | {"attention_bias", "query_pre_attn_scalar", "sliding_window"}
+KEYS = frozenset(("attention_bias", "final_logit_softcapping", "query_pre_attn_scalar", "sliding_window"))
 
 
 def _gemma(config: Config) -> Layer:
@@ -37,18 +36,25 @@ def _old_activation(config: Config) -> Mapping[str, object]:
     return {"hidden_act": "gelu_pytorch_tanh"} if config.get("hidden_act") == "gelu" else {}
 
 
-def _gemma2(config: Config) -> Layer:
+def _sandwich(config: Config) -> Layer:
     scale = number_of(config, "query_pre_attn_scalar", 256.0, low=1e-6, high=1e6) ** -0.5
-    return replace(_gemma(config), norms=SANDWICH, scale=scale, cap=_cap(config, "attn_logit_softcapping"))
+    return replace(_gemma(config), norms=SANDWICH, scale=scale)
+
+
+def _gemma2(config: Config) -> Layer:
+    return replace(_sandwich(config), cap=_cap(config, "attn_logit_softcapping"))
 
 
 def _gemma3(config: Config) -> Layer:
-    return replace(_gemma2(config), head_norm=HeadNorm(OFFSET))
+    return replace(_sandwich(config), head_norm=HeadNorm(OFFSET))
 
 
 def _edges(config: Config) -> Edges:
-    scale = float(size_of(config, "hidden_size") ** 0.5)
-    return Edges(embedding_scale=scale, logit_cap=_cap(config, "final_logit_softcapping"))
+    return Edges(embedding_scale=float(size_of(config, "hidden_size") ** 0.5))
+
+
+def _capped_edges(config: Config) -> Edges:
+    return replace(_edges(config), logit_cap=_cap(config, "final_logit_softcapping"))
 
 
 def _cap(config: Config, key: str) -> float | None:
@@ -69,13 +75,13 @@ ROWS: Mapping[str, Family] = {
     ),
     "gemma2": Family(
         "Gemma2ForCausalLM",
-        KEYS,
+        KEYS | {"attn_logit_softcapping"},
         _gemma2,
         "typed",
         stored=STORED,
         bos=2,
         eos=1,
-        edges=_edges,
+        edges=_capped_edges,
         names={"hidden_act": "hidden_activation"},
         defaults=DEFAULTS | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
         every_full=2,
@@ -89,11 +95,11 @@ ROWS: Mapping[str, Family] = {
         stored=STORED,
         bos=2,
         eos=1,
-        edges=_edges,
+        edges=_capped_edges,
         names={"hidden_act": "hidden_activation"},
         defaults=DEFAULTS,
         every_full=6,
         thetas={"full_attention": ("rope_theta", 1e6), "sliding_attention": ("rope_local_base_freq", 1e4)},
-        refused=BOTH_WAYS,
+        refused=BOTH_WAYS | {"attn_logit_softcapping": (None,)},
     ),
 }
