@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from umbel.models.coded_config import FORMATS
 from umbel.models.sources.gguf_architectures import ARCHITECTURES
 from umbel.models.sources.gguf_config import READ
 from umbel.models.sources.gguf_splits import SPLITS
@@ -19,6 +20,11 @@ def names(text: str) -> set[str]:
 def test_types_of_weights() -> None:
     rows = re.findall(r"^\| GGUF.*?\| (.*?) \|", PAGE, re.M)
     assert len(rows) == 2 and set().union(*map(names, rows)) == set(READ)
+
+
+def test_formats_of_compressed_tensors() -> None:
+    (listed,) = re.findall(r"^\| `compressed-tensors` \| (.*?) \|", PAGE, re.M)
+    assert names(listed) == set(FORMATS)
 
 
 def test_architectures() -> None:

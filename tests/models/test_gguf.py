@@ -130,6 +130,15 @@ def with_factors(directory: Path, target: Path, factors: np.ndarray) -> Path:
     return gguf_models.write_gguf(target, "llama", gguf_models.model_values(config, "llama"), stored)
 
 
+def test_yarn_positions(tmp_path: Path):
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    directory = make_model(tmp_path / "m", rope_scaling=scaling)
+    names = {"type": "yarn", "factor": 4.0, "original_context_length": 128}
+    stated = {f"llama.rope.scaling.{name}": value for name, value in names.items()}
+    spec = read_spec(make_gguf(directory, tmp_path / "m.gguf", **stated))
+    assert spec.layers == read_spec(directory).layers
+
+
 def test_linear_positions(tmp_path: Path):
     directory = make_model(tmp_path / "m", rope_scaling={"rope_type": "linear", "factor": 4.0})
     scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
@@ -144,7 +153,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "heads by layer": ({"llama.attention.head_count": [4, 4]}, r"attention.head_count must be whole"),
     "no layers": ({"llama.block_count": None}, r"num_hidden_layers=None: must be a whole number"),
     "layers": ({"llama.block_count": 2**30}, r"num_hidden_layers=1073741824: must be a whole number"),
-    "yarn without factor": ({"llama.rope.scaling.type": "yarn"}, r"m\.gguf: .*(rope_type|factor)"),
+    "yarn without factor": (
+        {"llama.rope.scaling.type": "yarn"},
+        r"rope.scaling.type='yarn' without rope.scaling.factor",
+    ),
     "adapter": ({"general.type": "adapter"}, r"general.type='adapter': this file is no model"),
     "part": ({"split.count": 3}, r"this is a part of 3: join them"),
     "larger": ({"llama.feed_forward_length": 200}, r"ffn_gate|gate_proj"),

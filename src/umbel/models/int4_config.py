@@ -7,18 +7,17 @@ so it is refused unless it says nothing (null, false, empty). Nothing here needs
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel.errors import ModelError
 from umbel.ir.int4_format import Int4Format
-from umbel.models.config_file import Config, flag_of, is_int, shorten
+from umbel.models.coded_config import coded_format
+from umbel.models.config_file import Config, flag_of, shorten
+from umbel.models.quant_keys import KEY, group_size, is_names, must_be, refuse_unknown
 
-KEY = "quantization_config"
 MXFP4 = "mxfp4"
-LARGEST = 2**20  # inputs of a group
 PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "o": ("self_attn.o_proj",),
@@ -27,15 +26,6 @@ PRODUCTS: Mapping[str, tuple[str, ...]] = {
 }
 """The layers of a checkpoint that make up each of our products."""
 
-HISTORY = frozenset((
-    "act_group_aware", "backend", "batch_size", "block_name_to_quantize", "cache_block_outputs",
-    "damp_auto_increment", "damp_percent", "dataset", "disable_exllama", "do_fuse", "exllama_config",
-    "fuse_max_seq_len", "global_compression_ratio", "max_input_length", "meta", "model_file_base_name",
-    "model_name_or_path", "model_seqlen", "module_name_preceding_first_block", "modules_to_fuse", "mse",
-    "pad_token_id", "quant_method", "quantization_status", "static_groups", "tokenizer", "true_sequential",
-    "use_cuda_fp16", "use_exllama", "version",
-))  # fmt: skip
-"""Keys that say how weights were made or which kernels others should use, not what the weights mean."""
 PATTERN = re.compile(r"\^?(?:[\w-]|\.\*|\\?\.)*\$?")
 STARS = 3  # `.*` in a pattern: with more, a hostile one could keep us for long
 
@@ -44,7 +34,7 @@ def int4_format(config: Config, n_layers: int, *, tied: bool) -> Int4Format | No
     """How the checkpoint's layers are packed, None where they are plain floats. Raises ModelError for any form of
     quantisation that cannot be read; `tied`: the model has no head of its own."""
     stated = config.get(KEY)
-    if not stated:
+    if not stated or coded_format(config) is not None:
         return None
     if not isinstance(stated, dict):
         raise ModelError(f"{KEY}={shorten(stated)}: must be an object")
@@ -53,12 +43,12 @@ def int4_format(config: Config, n_layers: int, *, tied: bool) -> Int4Format | No
     }  # fmt: skip
     method = stated.get("quant_method")
     if method == MXFP4:
-        _refuse_unknown(stated, "dequantize modules_to_not_convert")
+        refuse_unknown(stated, "dequantize modules_to_not_convert")
         return None
     if not isinstance(method, str) or method not in readers:
         raise ModelError(
-            f"{KEY}: quant_method={shorten(method)}: must be {MXFP4}, or one of {', '.join(readers)} in 4 bits; "
-            "else use the original model"
+            f"{KEY}: quant_method={shorten(method)}: must be one of {', '.join(readers)}, fp8 or {MXFP4}; else use the "
+            "original model"
         )
     try:
         return readers[method](stated, n_layers, tied)
@@ -75,54 +65,54 @@ def mxfp4_notes(config: Config) -> list[str]:
 
 
 def _gptq(stated: Config, n_layers: int, tied: bool) -> Int4Format:
-    _refuse_unknown(
+    refuse_unknown(
         stated, "bits checkpoint_format desc_act format group_size lm_head modules_in_block_to_quantize pack_dtype sym"
     )
-    _must_be(stated, "bits", 4)
-    _must_be(stated, "lm_head", False, missing=False)
-    _must_be(stated, "pack_dtype", "int32", missing="int32")
+    must_be(stated, "bits", 4)
+    must_be(stated, "lm_head", False, missing=False)
+    must_be(stated, "pack_dtype", "int32", missing="int32")
     packing = stated.get("checkpoint_format") or stated.get("format") or "gptq"
     if packing not in ("gptq", "gptq_v2"):
         raise ModelError(f"checkpoint_format={shorten(packing)}: must be gptq or gptq_v2")
     blocks = stated.get("modules_in_block_to_quantize")
-    if blocks is not None and not _is_names(blocks, depth=2):
+    if blocks is not None and not is_names(blocks, depth=2):
         raise ModelError(f"modules_in_block_to_quantize={shorten(blocks)}: must be a list of lists of names")
     named = None if blocks is None else {name for block in blocks for name in block}
     plain = _plain(n_layers, lambda name: named is not None and name.split(".", 3)[3] not in named)
     symmetric = flag_of(stated, "sym")
-    return Int4Format(str(packing), _group(stated), True, flag_of(stated, "desc_act"), plain, symmetric)
+    return Int4Format(str(packing), group_size(stated), True, flag_of(stated, "desc_act"), plain, symmetric)
 
 
 def _awq(stated: Config, n_layers: int, tied: bool) -> Int4Format:
-    _refuse_unknown(stated, "bits desc_act format group_size modules_to_not_convert sym zero_point")
-    _must_be(stated, "bits", 4)
-    _must_be(stated, "zero_point", True, missing=True)
-    _must_be(stated, "desc_act", False, missing=False)
+    refuse_unknown(stated, "bits desc_act format group_size modules_to_not_convert sym zero_point")
+    must_be(stated, "bits", 4)
+    must_be(stated, "zero_point", True, missing=True)
+    must_be(stated, "desc_act", False, missing=False)
     layout = stated.get("version") or stated.get("format") or "gemm"
     if not isinstance(layout, str) or layout.lower() != "gemm":
         raise ModelError(f"version={shorten(layout)}: only gemm can be read")
     left = stated.get("modules_to_not_convert") or []
-    if not _is_names(left):
+    if not is_names(left):
         raise ModelError(f"modules_to_not_convert={shorten(left)}: must be a list of names")
     plain = _plain(n_layers, lambda name: any(n in name for n in left))
-    return Int4Format("awq", _group(stated), True, False, plain, flag_of(stated, "sym"))
+    return Int4Format("awq", group_size(stated), True, False, plain, flag_of(stated, "sym"))
 
 
 def _compressed(stated: Config, n_layers: int, tied: bool) -> Int4Format:
-    _refuse_unknown(stated, "config_groups format ignore kv_cache_scheme")
-    _must_be(stated, "format", "pack-quantized")
-    _must_be(stated, "kv_cache_scheme", None)
+    refuse_unknown(stated, "config_groups format ignore kv_cache_scheme")
+    must_be(stated, "format", "pack-quantized")
+    must_be(stated, "kv_cache_scheme", None)
     groups = stated.get("config_groups")
     if not isinstance(groups, dict) or len(groups) != 1 or not isinstance(next(iter(groups.values())), dict):
         raise ModelError(f"config_groups={shorten(groups)}: must be one group, of all layers")
     (group,) = groups.values()
-    _refuse_unknown(group, "format input_activations output_activations targets weights")
-    _must_be(group, "targets", ["Linear"])
-    _must_be(group, "input_activations", None)
-    _must_be(group, "output_activations", None)
-    _must_be(group, "format", "pack-quantized", missing="pack-quantized")
+    refuse_unknown(group, "format input_activations output_activations targets weights")
+    must_be(group, "targets", ["Linear"])
+    must_be(group, "input_activations", None)
+    must_be(group, "output_activations", None)
+    must_be(group, "format", "pack-quantized", missing="pack-quantized")
     left = stated.get("ignore") or []
-    if not _is_names(left):
+    if not is_names(left):
         raise ModelError(f"ignore={shorten(left)}: must be a list of names")
     if not tied and not _is_ignored("lm_head", left):
         raise ModelError(f"ignore={shorten(left)}: lm_head is quantised, which cannot be read")
@@ -135,13 +125,13 @@ def _weights(stated: Any) -> tuple[int | None, bool]:
     if not isinstance(stated, dict):
         raise ModelError(f"weights={shorten(stated)}: must be an object")
     known = "actorder dynamic group_size num_bits observer observer_kwargs scale_dtype strategy symmetric type zp_dtype"
-    _refuse_unknown(stated, known)
-    _must_be(stated, "num_bits", 4)
-    _must_be(stated, "type", "int", missing="int")
-    _must_be(stated, "dynamic", False, missing=False)
+    refuse_unknown(stated, known)
+    must_be(stated, "num_bits", 4)
+    must_be(stated, "type", "int", missing="int")
+    must_be(stated, "dynamic", False, missing=False)
     if stated.get("actorder") not in (None, False, "weight", "static"):
         raise ModelError(f"actorder={shorten(stated['actorder'])}: must be null, weight or static")
-    size, strategy = _group(stated, missing=-1), stated.get("strategy")
+    size, strategy = group_size(stated, missing=-1), stated.get("strategy")
     if strategy is None and stated.get("group_size") is not None:
         strategy = "channel" if size is None else "group"
     if strategy != ("channel" if size is None else "group"):
@@ -177,34 +167,3 @@ def _matches(name: str, entry: str) -> bool:
             f"ignore: {shorten(entry)}: a pattern may have names, dots, ^, $ and up to {STARS} times .*: list the names"
         )
     return re.match(pattern, name) is not None
-
-
-def _group(stated: Config, missing: int = 128) -> int | None:
-    """Inputs that share a scale, None for all (stored as -1)."""
-    size = stated.get("group_size")
-    size = missing if size is None else size
-    if not is_int(size) or size == 0 or not -1 <= size <= LARGEST or (size > 0 and size % 2):
-        raise ModelError(f"group_size={shorten(size)}: must be -1 or an even number of up to {LARGEST:,}")
-    return None if size == -1 else size
-
-
-def _must_be(stated: Config, key: str, only: object, missing: object = None) -> None:
-    value = stated.get(key)
-    value = missing if value is None else value
-    if type(value) is not type(only) or value != only:
-        raise ModelError(f"{key}={shorten(value)}: only {json.dumps(only)} is supported")
-
-
-def _refuse_unknown(stated: Config, known: str) -> None:
-    for key, value in stated.items():
-        if value not in (None, False, {}, [], "") and key not in HISTORY and key not in known.split():
-            raise ModelError(
-                f"{shorten(key)}={shorten(value)}: this key is not known, and may change what weights mean"
-            )
-
-
-def _is_names(value: object, depth: int = 1) -> bool:
-    """Whether a JSON value is a list of strings (or a list of such lists, at depth 2)."""
-    if not isinstance(value, list):
-        return False
-    return all(isinstance(each, str) if depth == 1 else _is_names(each) for each in value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from umbel.errors import ModelError
 from umbel.models.config_file import Config, read_json, shorten
-from umbel.models.int4_config import KEY
+from umbel.models.quant_keys import KEY
 
 SAME = {key: key for key in ("bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point", "version")}
 FILES: Mapping[str, Mapping[str, str]] = {

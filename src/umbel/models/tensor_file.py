@@ -18,7 +18,8 @@ from umbel.models.safetensors_header import TensorEntry
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "U8": torch.uint8,
+    "I32": torch.int32, "I8": torch.int8, "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 READ_BYTES = 2**30  # of one call
 BLOCK_BYTES = 32 * 2**20

@@ -9,7 +9,8 @@ from typing import Any
 
 from umbel.ir.spec import ModelSpec
 from umbel.models.checkpoint import has_other_head
-from umbel.models.config_file import MAX_CONFIG_BYTES, Config, read_file, read_json
+from umbel.models.coded_config import coded_format
+from umbel.models.config_file import MAX_CONFIG_BYTES, Config, naming, read_file, read_json
 from umbel.models.notes import file_notes
 from umbel.models.quant_files import check_quant_files
 from umbel.models.sources.base import StoredTensors
@@ -44,8 +45,9 @@ class Directory:
         return {path.stem.replace("chat_template", "default"): path for path in files if path.is_file()}
 
     def notes(self, config: Config) -> list[str]:
-        """Files of quantisers and adapters that are not read. Raises ModelError where they contradict config.json."""
-        return check_quant_files(self.path, config) + file_notes(self.path)
+        """Files that are not read, and weights that are decoded. Raises ModelError for what contradicts config.json."""
+        form = coded_format(config)
+        return check_quant_files(self.path, config) + file_notes(self.path) + (form.notes if form else [])
 
     def has_other_head(self, spec: ModelSpec) -> bool:
         """Whether its files hold a head that is not the embedding."""
@@ -53,8 +55,14 @@ class Directory:
 
     def tensors(self, spec: ModelSpec) -> StoredTensors:
         """The tensors of its safetensors files. Raises ModelError."""
-        from umbel.models.sources.mxfp4 import BLOCKS, Mxfp4Tensors  # here, as they need torch
+        from umbel.models.sources.coded import CodedTensors  # here, as they need torch
+        from umbel.models.sources.mxfp4 import BLOCKS, Mxfp4Tensors
         from umbel.models.sources.safetensors import SafetensorsFiles
 
-        files = SafetensorsFiles(self.path, spec)
-        return Mxfp4Tensors(files) if any(name.endswith(BLOCKS) for name in files.entries) else files
+        files, form = SafetensorsFiles(self.path, spec), coded_format(self.read_json("config.json") or {})
+        if any(name.endswith(BLOCKS) for name in files.entries):
+            return Mxfp4Tensors(files)
+        if form is None:
+            return files
+        with naming(self.path):
+            return CodedTensors(files, form)

@@ -9,8 +9,9 @@ from umbel.errors import ModelError
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise ModelError for a tensor with values that are NaN or infinite."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    """Raise ModelError for a tensor with values that are NaN or infinite; floats of 8 bits are looked at when they have
+    been decoded."""
+    if not tensor.is_floating_point() or tensor.itemsize == 1 or not tensor.numel():
         return
     # The extremes are NaN or infinite if any value is, and need no second copy of the tensor.
     low, high = torch.aminmax(tensor)

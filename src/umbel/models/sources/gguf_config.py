@@ -24,13 +24,13 @@ ROPE = {
     "rope.scaling.type": "rope_type",
     "rope.scaling.factor": "factor",
     "rope.scaling.original_context_length": "original_max_position_embeddings",
-    "rope.scaling.attn_factor": "attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
 WITHOUT_EFFECT = ("rope.scaling.finetuned",)
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "attention.causal": (True,), "expert_count": (0,), "expert_used_count": (0,), "use_parallel_residual": (False,)
+    "attention.causal": (True,), "rope.scaling.attn_factor": (1.0,),
+    "expert_count": (0,), "expert_used_count": (0,), "use_parallel_residual": (False,)
 }  # fmt: skip
 """Keys that are understood in these values only, where a row does not name them."""
 
@@ -149,6 +149,8 @@ def _scaling(stated: Mapping[str, Any], config: Mapping[str, Any], factors: np.n
     scaling = {own: stated[key] for key, own in ROPE.items() if key in stated}
     if scaling.get("rope_type", "none") == "none":
         scaling = {}
+    elif "factor" not in scaling:
+        raise ModelError(f"rope.scaling.type={shorten(scaling['rope_type'])} without rope.scaling.factor")
     if factors is None:
         return scaling
     return scaling | _llama3(config, factors)
