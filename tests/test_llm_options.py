@@ -45,6 +45,7 @@ def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPat
         "keep": "lru",
         "speculate": "ngram",
         "model_impl": "native",
+        "generation_config": "vllm",
     }
     other |= {"admission": "headroom", "linear": "int8", "kv_cache_dtype": "fp8", "attention_backend": "torch"}
     value = other.get(setting.name, True if setting.name == "allow_lossy" else 7)

@@ -62,6 +62,7 @@ class LLM(Scoring):
         keep: str = "auto",
         speculate: str = "auto",
         model_impl: str = "auto",
+        generation_config: str = "auto",
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: Any,
@@ -89,6 +90,7 @@ class LLM(Scoring):
             keep=keep,
             speculate=speculate,
             model_impl=model_impl,
+            generation_config=generation_config,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config

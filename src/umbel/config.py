@@ -18,6 +18,7 @@ PAGE_SIZE = 16
 DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 MODEL_IMPLS = ("auto", "native", "transformers")
+GENERATION_CONFIGS = ("auto", "vllm", "none")
 DECIDED_HERE = (
     "dtype",
     "attention_backend",
@@ -27,7 +28,7 @@ DECIDED_HERE = (
     "torch",
 )  # parts of a config's identity
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dtype": DTYPES, "load_format": LOAD_FORMATS, "model_impl": MODEL_IMPLS}
+    {"dtype": DTYPES, "load_format": LOAD_FORMATS, "model_impl": MODEL_IMPLS, "generation_config": GENERATION_CONFIGS}
 )
 
 
@@ -59,6 +60,8 @@ class EngineConfig:
     `speculate` names who proposes tokens, several of which a step can check; answers do not depend on it.
     `model_impl` says who computes the layers: "native" ours, "transformers" that library's module with our attention
     and KV, "auto" ours where they know the model.
+    `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
+    in vLLM, "vllm" and "none" leave it out.
     """
 
     model: str
@@ -83,6 +86,7 @@ class EngineConfig:
     keep: str = "auto"
     speculate: str = "auto"
     model_impl: str = "auto"
+    generation_config: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers"):

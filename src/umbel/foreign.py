@@ -103,7 +103,6 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "enable_lora": (False,),
         "enable_prefix_caching": (True,),
         "enforce_eager": (True, False),
-        "generation_config": ("auto", "vllm"),
         "gpu_memory_utilization": (0.9, 0.92),
         "hf_overrides": ({},),
         "hf_token": (False,),

@@ -78,7 +78,8 @@ def _generation_rows() -> Iterable[tuple[str, str, str, str]]:
     for key in known_keys.GENERATION_OBEYED:
         yield key, ALL, "obeyed, beside that of config.json", "test_ends_of_an_answer"
     for key in (*known_keys.NAMED_GREEDY, *known_keys.NAMED_SAMPLING, *known_keys.NAMED_LENGTH):
-        yield key, ALL, "named", "test_generation_keys"
+        applied = "default of rows that do not set it; named where the file is left out"
+        yield key, ALL, applied if key in known_keys.GENERATION_APPLIED else "named", "test_generation_keys"
     for key in known_keys.GENERATION_WITHOUT_EFFECT:
         yield key, ALL, "no effect", "test_generation_keys_without_effect"
 

@@ -260,14 +260,21 @@ def test_keys_of_other_families_and_unknown_ones_are_named(tmp_path: Path):
     assert len(many) < 2000
 
 
+OVERRULED = ", for rows that do not set them; --generation-config vllm leaves it out"
+
+
 @pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("key", [*key_cases.GREEDY, *key_cases.SAMPLING, *key_cases.LENGTH])
 def test_generation_keys(key: str, name: str, tmp_path: Path):
     """In the file of their own, and as old models have them, in config.json."""
     value = (key_cases.GREEDY | key_cases.SAMPLING | key_cases.LENGTH)[key]
     directory = write(make_model(tmp_path), name, {key: value, "eos_token_id": 0})
-    (note,) = read_spec(directory).notes
+    (note,) = read_spec(directory, generation_config="vllm").notes
     assert note.startswith(f"{name}: {key}={value!r} is not applied")
+    (by_default,) = read_spec(directory).notes
+    ours = known_keys.GENERATION_APPLIED.get(key)
+    assert by_default == (note if ours is None else f"{ours} {value:g} from {name}{OVERRULED}")
+    assert dict(read_spec(directory).sampling) == ({} if ours is None else {ours: value})
     assert ("greedy answers differ" in note) == (key in key_cases.GREEDY)
     named = known_keys.NAMED_GREEDY | known_keys.NAMED_SAMPLING | known_keys.NAMED_LENGTH
     for neutral in named[key]:
@@ -277,14 +284,14 @@ def test_generation_keys(key: str, name: str, tmp_path: Path):
 def test_all_generation_keys_of_a_kind_share_a_note(tmp_path: Path):
     stated = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
     directory = write(make_model(tmp_path), "generation_config.json", stated | {"eos_token_id": 0, "max_length": 512})
-    greedy, sampling = read_spec(directory).notes
+    greedy, sampling = read_spec(directory, generation_config="none").notes
     assert "repetition_penalty=1.05 is not applied: greedy answers differ from transformers' generate()" in greedy
     assert "temperature=0.7, top_k=20, top_p=0.8 are not applied" in sampling
 
 
 def test_generation_keys_of_config_count_only_without_the_file(tmp_path: Path):
     directory = make_model(tmp_path, repetition_penalty=1.3)
-    assert "config.json: repetition_penalty" in notes(directory)
+    assert notes(directory) == f"repetition_penalty 1.3 from config.json{OVERRULED}"
     with_penalty = their_tokens(directory)
     write(directory, "generation_config.json", {"eos_token_id": 0})
     assert notes(directory) == ""

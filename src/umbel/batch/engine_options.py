@@ -25,6 +25,7 @@ Watchers = Annotated[
     list[str] | None, Option("--watcher", help="Also watch what samples draw by: {choices}; repeatable.")
 ]
 Speculate = Annotated[str, Option(help="Who proposes tokens, for a step to check several: {choices}.")]
+_GENERATION = "The model's generation_config.json: auto applies its defaults to rows, vllm and none do not."
 Several = Annotated[
     int,
     Option("--data-parallel-size", "-dp", help="Devices, or processes of a CPU, that answer a part each."),
@@ -61,6 +62,7 @@ class EngineOptions:
     watchers: Watchers = None
     keep: Annotated[str, Option("--keep-cached", help="Prompts that stay cached: {choices}.")] = "auto"
     speculate: Speculate = "auto"
+    generation_config: Annotated[str, Option(help=_GENERATION)] = "auto"
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
 
     def config(self, model: str, **more: Any) -> EngineConfig:

@@ -6,6 +6,7 @@ An option is a line in its group; a command that takes `JobOptions` takes it too
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -97,8 +98,9 @@ class SamplingOptions:
     regex: Annotated[str | None, Option(help="Answers match this regular expression as a whole.", written=True)] = None
     grammar: Annotated[Path | None, Option(help="A file: answers are of this grammar, in Lark or GBNF.")] = None
 
-    def params(self) -> SamplingParams:
-        """The defaults of rows. Raises UsageError for a value that cannot be."""
+    def params(self, of_model: Sequence[tuple[str, float]] = ()) -> SamplingParams:
+        """The defaults of rows: what was given, else those that the model states. Raises UsageError for a value that
+        cannot be."""
         from umbel.ir.params import SamplingParams
 
         given = asdict(self)
@@ -108,7 +110,7 @@ class SamplingOptions:
         try:
             for name in ("logit_bias", "repetition_detection"):
                 given[name] = None if given[name] is None else json_of(name, given[name])
-            asked = {name: value for name, value in given.items() if value not in (None, [])}
+            asked = dict(of_model) | {name: value for name, value in given.items() if value not in (None, [])}
             return SamplingParams(**asked, structured_outputs=form)
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None

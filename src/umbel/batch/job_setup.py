@@ -35,9 +35,9 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     check_paths([file.path for file in source], asked.output.target)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
-    spec = read_spec(directory, config.model_impl)
+    spec = read_spec(directory, config.model_impl, config.generation_config)
     names = model_names(config.model, directory, reading.served_model_name or ())
-    options = read_options(asked.sampling.params(), reading, spec.vocab_size, frozenset(names))
+    options = read_options(asked.sampling.params(spec.sampling), reading, spec.vocab_size, frozenset(names))
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
     watch = tuple(HashedInput.of(file.path) for file in source)
     identity = fingerprint(

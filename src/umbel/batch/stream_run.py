@@ -56,9 +56,10 @@ class _Forms:
     def of(cls, asked: JobOptions) -> _Forms:
         """Those of a job as it was asked for, the same as where its output is a file."""
         start, directory, served = now(), resolve_model(asked.model), asked.reading.served_model_name or ()
-        spec, tokenizer = read_spec(directory, asked.config.model_impl), LateTokenizer(directory, start)
+        spec = read_spec(directory, asked.config.model_impl, asked.config.generation_config)
+        tokenizer = LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
-        options = read_options(asked.sampling.params(), asked.reading, spec.vocab_size, frozenset(names))
+        options = read_options(asked.sampling.params(spec.sampling), asked.reading, spec.vocab_size, frozenset(names))
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
         issuer = Issuer(job_key(identity), names[0], int(start.timestamp()), system_fingerprint(identity))
         notes = ReadNotes()

@@ -82,9 +82,9 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
 
     budget = job.budget.budget()
     config, target = _aim(job.config, view.machine)
-    spec, directory = find_model(job.model)
+    spec, directory = find_model(job.model, config.generation_config)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
-    options = read_options(job.sampling.params(), job.reading, spec.vocab_size, names)
+    options = read_options(job.sampling.params(spec.sampling), job.reading, spec.vocab_size, names)
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     with opened(job.sources) as inputs:
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec)

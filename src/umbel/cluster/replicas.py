@@ -61,7 +61,7 @@ class Replicas(Scoring):
         self.config = model if isinstance(model, EngineConfig) else EngineConfig.of(model, **options)
         check_replicas(self.config)
         directory = resolve_model(self.config.model)
-        spec = read_spec(directory, self.config.model_impl)
+        spec = read_spec(directory, self.config.model_impl, self.config.generation_config)
         self.intake = Intake(_Files(directory, spec, load_tokenizer(directory, spec)))
         self.first_token: float | None = None
         self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told

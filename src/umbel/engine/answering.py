@@ -172,8 +172,9 @@ class Answering(ABC):
         return HubTokenizer(self.tokenizer)
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What prompts without parameters are sampled by; the model's generation_config.json sets none of it."""
-        return SamplingParams()
+        """What prompts without parameters are sampled by: by what the model's generation_config.json states, as in
+        vLLM; parameters that are given are taken as they are."""
+        return self.intake.defaults
 
 
 def _raisable(request_id: str, error: RowError) -> InvalidRequest:

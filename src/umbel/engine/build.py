@@ -59,7 +59,7 @@ class Model:
         """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs. The weights
         of one that does not compute are not loaded."""
         self.directory: Path = resolve_model(config.model)
-        self.spec: ModelSpec = read_spec(self.directory, config.model_impl)
+        self.spec: ModelSpec = read_spec(self.directory, config.model_impl, config.generation_config)
         own = shard or Shard(0, config.tensor_parallel_size)
         self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)

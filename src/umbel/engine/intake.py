@@ -55,6 +55,7 @@ class Intake:
     def __init__(self, model: TokenizedModel):
         self.model = model
         self.first_key = 0
+        self.defaults = SamplingParams(**dict(model.spec.sampling))
         self._checked: SamplingParams | None = None  # whose tokens were looked at last: prompts share what they ask for
 
     @property
@@ -73,7 +74,7 @@ class Intake:
         """One prompt or several, with params for all or for each, and what keys their draws: `keys`, else numbers from
         `first_key` on."""
         prompts = as_prompts(prompts)
-        each = _params_for(prompts, params)
+        each = _params_for(prompts, self.defaults if params is None else params)
         numbers = range(self.first_key, self.first_key + len(prompts))
         draw_keys = numbers if keys is None else _keys_for(prompts, keys)
         rendered = self.render(prompts)
@@ -188,9 +189,9 @@ def as_prompts(prompts: Prompt | Iterable[Prompt]) -> Sequence[Prompt]:
     return [prompts] if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)) else prompts
 
 
-def _params_for(prompts: Sequence[Prompt], params: Params | Sequence[Params] | None) -> Sequence[SamplingParams]:
-    if params is None or isinstance(params, (SamplingParams, Mapping)):
-        return [_made(params or {})] * len(prompts)
+def _params_for(prompts: Sequence[Prompt], params: Params | Sequence[Params]) -> Sequence[SamplingParams]:
+    if isinstance(params, (SamplingParams, Mapping)):
+        return [_made(params)] * len(prompts)
     if len(params) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
     return [_made(one) for one in params]

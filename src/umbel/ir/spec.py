@@ -16,7 +16,8 @@ class ModelSpec:
     """Everything the decoder and the cost model need to know about an architecture (no weights, no torch).
 
     `layers`: what the layers compute, by turns where there are fewer than `n_layers`. `rope_theta`: of layers whose
-    `Rope` has none. `notes`: texts for the user, what the model directory says that is not obeyed, or is worth knowing.
+    `Rope` has none. `sampling`: defaults of SamplingParams that the model's files state, for rows that do not set them.
+    `notes`: texts for the user, what the model directory says that is not obeyed, or is worth knowing.
     """
 
     family: str
@@ -39,6 +40,7 @@ class ModelSpec:
     quantization: Int4Format | None = None
     experts: Experts | None = None
     hosted: Hosted | None = None
+    sampling: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def layer(self, index: int) -> Layer:

@@ -28,10 +28,11 @@ from umbel.models.config_file import (
     size_of,
 )
 from umbel.models.family import Family
+from umbel.models.generation import defaults_note, sampling_defaults
 from umbel.models.int4_config import int4_format, mxfp4_notes
-from umbel.models.known_keys import REFUSED
+from umbel.models.known_keys import GENERATION_APPLIED, REFUSED
 from umbel.models.layer_config import layers_of
-from umbel.models.notes import config_notes, generation_notes
+from umbel.models.notes import config_notes, generation_notes, generation_source
 from umbel.models.rope import context_of, rope_notes, rope_theta
 from umbel.models.sources.find import GGUF, source_at
 from umbel.models.stored import PRODUCTS
@@ -72,9 +73,11 @@ def resolve_model(name: str) -> Path:
     return _from_hub(name)
 
 
-def read_spec(directory: Path, impl: str = "auto") -> ModelSpec:
+def read_spec(directory: Path, impl: str = "auto", generation_config: str = "auto") -> ModelSpec:
     """The spec of the model in `directory`; raises ModelError on a config that is missing, unsafe or unsupported.
-    `impl` says who computes its layers: "native" ours, "transformers" that library's, "auto" ours where they can."""
+    `impl` says who computes its layers: "native" ours, "transformers" that library's, "auto" ours where they can.
+    With `generation_config` "auto" the model's defaults of sampling are applied."""
+    applies = generation_config == "auto"
     source = source_at(directory)
     config = source.read_json("config.json")
     if config is None:
@@ -85,10 +88,13 @@ def read_spec(directory: Path, impl: str = "auto") -> ModelSpec:
     with naming(source.place("config.json")):
         refuse_code(config, "config.json")
         if impl == "transformers" or (impl == "auto" and config.get("model_type") not in [*FAMILIES]):
-            return _hosted_spec(config, generation, ends, source.notes(config))
+            spec = _hosted_spec(config, generation, ends, source.notes(config), applies)
+            return _with_defaults(spec, *generation_source(config, generation)) if applies else spec
         beside = source.notes(config)
-        spec = _check_totals(_spec(config, generation, ends))
+        spec = _check_totals(_spec(config, generation, ends, applies))
     spec = replace(spec, notes=(*spec.notes, *beside))
+    if applies:
+        spec = _with_defaults(spec, *generation_source(config, generation))
     if not spec.tied_embeddings or not source.has_other_head(spec):
         return spec
     note = (
@@ -97,12 +103,15 @@ def read_spec(directory: Path, impl: str = "auto") -> ModelSpec:
     return replace(spec, tied_embeddings=False, notes=(*spec.notes, note))
 
 
-def _hosted_spec(config: Config, generation: Config | None, ends: tuple[int, ...], beside: list[str]) -> ModelSpec:
+def _hosted_spec(
+    config: Config, generation: Config | None, ends: tuple[int, ...], beside: list[str], applies: bool
+) -> ModelSpec:
     """The spec of a model whose layers transformers computes."""
     from umbel.models.hosted.spec import hosted_spec  # here, as most models need neither it nor torch
 
     spec = _check_totals(hosted_spec(config, ends, _dtype(config)))
-    notes = generation_notes(config, generation, spec.max_positions, ids_of(config, "eos_token_id"))
+    applied, own_ends = GENERATION_APPLIED if applies else (), ids_of(config, "eos_token_id")
+    notes = generation_notes(config, generation, spec.max_positions, own_ends, applied)
     return replace(spec, notes=(*spec.notes, *notes, *beside))
 
 
@@ -142,7 +151,15 @@ def _refuse_keys(config: Config, family: Family) -> None:
             raise ModelError(f"{key}={shorten(config[key])}: this changes what a model computes, and is not supported")
 
 
-def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> ModelSpec:
+def _with_defaults(spec: ModelSpec, name: str, stated: Config) -> ModelSpec:
+    """The spec with the defaults of sampling that a file states, and a note that says them."""
+    defaults = sampling_defaults(stated, name)
+    if not defaults:
+        return spec
+    return replace(spec, sampling=defaults, notes=(*spec.notes, defaults_note(defaults, name)))
+
+
+def _spec(config: Config, generation: Config | None, ends: tuple[int, ...], applies: bool) -> ModelSpec:
     stated, family, kind = config, _family(config), str(config["model_type"])
     config = _in_our_names(config, family)
     n_layers, n_heads = size_of(config, "num_hidden_layers"), size_of(config, "num_attention_heads")
@@ -151,8 +168,8 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...]) -> M
     vocab_size = size_of(config, "vocab_size")
     own_ends = ids_of(config, "eos_token_id", family.eos)
     known, unknown = _split_ids({*own_ends, *ends}, vocab_size)
-    notes = config_notes(stated, kind, family.known, context) + rope_notes(config, family)
-    notes += mxfp4_notes(config) + generation_notes(stated, generation, context, own_ends)
+    notes = config_notes(stated, kind, family.known, context) + rope_notes(config, family) + mxfp4_notes(config)
+    notes += generation_notes(stated, generation, context, own_ends, GENERATION_APPLIED if applies else ())
     if unknown:
         notes.append(f"eos_token_id {shorten(unknown)} is beyond vocab_size={vocab_size}: it ends no answer")
     return ModelSpec(

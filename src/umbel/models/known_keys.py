@@ -88,6 +88,17 @@ ROPE_KEYS_NAMED = frozenset(("mrope_section",))
 GENERATION_OBEYED = frozenset(("eos_token_id",))
 """Keys of generation_config.json that are read."""
 
+GENERATION_APPLIED: Mapping[str, str] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
+"""Those that are defaults of rows which do not say it, as in vLLM, with the names of rows. They are in the lists below
+too, as the file may be left out."""
+
 NAMED_GREEDY: Mapping[str, tuple[object, ...]] = {
     "bad_words_ids": (None, []),
     "begin_suppress_tokens": (None, []),

@@ -37,10 +37,19 @@ def config_notes(config: Config, kind: str, obeyed: Collection[str], context: in
     return [f"config.json: not used by {kind!r} models: {_listed(spare)}"] if spare else []
 
 
-def generation_notes(config: Config, generation: Config | None, context: int, ends: Collection[int]) -> list[str]:
-    """What is not applied of generation_config.json, or of config.json where there is no such file: transformers, too,
-    then takes it from there. `ends` are the end tokens of config.json."""
-    name, stated = ("config.json", config) if generation is None else ("generation_config.json", generation)
+def generation_source(config: Config, generation: Config | None) -> tuple[str, Config]:
+    """Where the model's way to generate stands: in generation_config.json, or in config.json where there is no such
+    file, as for transformers and vLLM."""
+    return ("config.json", config) if generation is None else ("generation_config.json", generation)
+
+
+def generation_notes(
+    config: Config, generation: Config | None, context: int, ends: Collection[int], applied: Collection[str] = ()
+) -> list[str]:
+    """What is not applied of the model's way to generate; `applied` are keys that are. `ends` are the end tokens of
+    config.json."""
+    name, stated = generation_source(config, generation)
+    stated = {key: value for key, value in stated.items() if key not in applied}
     found = []
     if greedy := _said(stated, NAMED_GREEDY):
         found.append(f"{name}: {greedy} not applied: greedy answers differ from transformers' generate()")
