@@ -126,7 +126,7 @@ def test_options_of_vllm_that_ask_for_nothing_are_taken() -> None:
         ("hf_token", "secret", "Hugging Face cache"),
         ("enable_lora", True, "adapters are not supported"),
         ("enable_lora", 0, "adapters are not supported"),
-        ("logits_processors", [print], "not supported; leave it out"),
+        ("logits_processors", [print], "code of callers does not run"),
         ("tokenizer", "other/model", "not supported; leave it out"),
         ("kv_token", None, "did you mean 'kv_tokens'"),
         ("speculative_config", {"model": "x"}, "speculate names who proposes"),

@@ -54,7 +54,7 @@ def toys(tmp_path: Path) -> Iterator[None]:
 def test_other_packages_come_last() -> None:
     assert registry.names("watcher") == (
         *("min-tokens", "allowed-tokens", "bad-words", "endings", "loops", "stop-strings"),
-        *("grammar", "logit-bias", "penalties", "logprobs", TOY),
+        *("grammar", "logit-bias", "penalties", "named-logprobs", "logprobs", TOY),
     )
 
 
@@ -71,13 +71,14 @@ def rows_of(seed: int, count: int = 40) -> tuple[list[SamplingParams], list[list
             stop_token_ids=rng.choice(((), (ids[8], ids[12]))),
             ignore_eos=rng.choice((True, False)),
             min_tokens=rng.choice((0, 0, 7)),
-            logprobs=rng.choice((None, 0, 1)),
+            logprobs=(rng.choice((None, 0, 1)), None)[ids[1] % 6 == 0],
             include_stop_str_in_output=rng.choice((True, False)),
             logit_bias=rng.choice(({}, {ids[3]: 4.0, 9: -100.0})),
             presence_penalty=rng.choice((0.0, 0.0, 0.5)),
             repetition_penalty=rng.choice((1.0, 1.0, 1.3)),
             allowed_token_ids=rng.choice((None, None, tuple(range(0, 300, 3)))),
             bad_words=rng.choice(((), WORDS)),
+            logprob_token_ids=(9,) if ids[1] % 6 == 0 else (),
             repetition_detection={"max_pattern_size": 2, "min_count": 2} if ids[0] % 2 else None,
         )
         for ids, text in zip(answers, texts, strict=True)
@@ -173,7 +174,7 @@ def test_rows_that_it_does_not_watch_do_not_feel_it(name: str) -> None:
     got, without = answers_of(name, Telling(200, PAGE, 300)), answers_of("endings", Telling(200, PAGE, 300))
     others = set(got) - mine
     assert [got[row] for row in others] == [without[row] for row in others]
-    assert name in ("endings", "loops") or any(got[row] != without[row] for row in mine)
+    assert name in ("endings", "loops", "named-logprobs") or any(got[row] != without[row] for row in mine)
 
 
 @EACH

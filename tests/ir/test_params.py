@@ -208,7 +208,7 @@ def code_of(fields: dict[str, Any]) -> SamplingParams:
 
 def test_what_asks_for_something_is_refused_by_name() -> None:
     for name, value in (
-        *(("extra_args", object()), ("logprob_token_ids", [3]), ("length_penalty", 2.0)),
+        *(("extra_args", object()), ("length_penalty", 2.0)),
         *(("guided_decoding", object()), ("output_kind", "DELTA"), ("best_of", 2)),
     ):
         with pytest.raises(InvalidRequest) as caught:

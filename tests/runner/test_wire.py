@@ -32,7 +32,11 @@ def test_steps_come_out_as_they_went_in() -> None:
         masked = replace(step.sampling, mask=np.arange(len(step.sampling)) % 3 - 1, masks=masks)
         n = len(masked)
         columns = np.arange(2 * n), np.zeros(2 * n, np.float32), np.arange(2 * n), np.ones((n, 3), np.float32)
-        changed = replace(masked, changes=LogitChanges(np.arange(n), np.arange(0, 2 * n + 1, 2), *columns))
+        changed = replace(
+            masked,
+            named=np.arange(2 * n).reshape(n, 2),
+            changes=LogitChanges(np.arange(n), np.arange(0, 2 * n + 1, 2), *columns),
+        )
         scores = Scores(np.arange(step.n_rows), np.arange(step.n_rows) % VOCAB, top=2)
         for sent in (step, *(replace(step, sampling=s) for s in (masked, changed)), replace(step, scores=scores)):
             got = decode_step(encode_step(sent))

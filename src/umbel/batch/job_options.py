@@ -82,6 +82,7 @@ class SamplingOptions:
     logprobs: Annotated[
         int | None, Option(help="Log-probabilities: of the tokens written and so many likely ones.")
     ] = None
+    logprob_token_ids: Annotated[list[int] | None, Option(help="Those of these tokens instead.")] = None
     prompt_logprobs: Annotated[int | None, Option(help="The same of the prompt's tokens.")] = None
     keep_special_tokens: Annotated[
         bool, Option("--no-skip-special-tokens", help="Show end tokens and the like in the text.")

@@ -105,6 +105,7 @@ SCHEDULING: tuple[Technique, ...] = (
     ),
     Technique("watcher", "logit-bias", True, "umbel.engine.watch.logit_changes:LogitBias", by="always"),
     Technique("watcher", "penalties", True, "umbel.engine.watch.logit_changes:Penalties", by="always"),
+    Technique("watcher", "named-logprobs", True, "umbel.engine.watch.named_logprobs:NamedLogprobs", by="always"),
     Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", by="always"),
     Technique(
         "parallel",

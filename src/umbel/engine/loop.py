@@ -225,8 +225,9 @@ class Loop:
         if masks is not None:
             drawn = replace(step.sampling, mask=masks.mask, masks=masks.masks, filled=masks.filled)
             step = replace(step, sampling=drawn)
-        if changes is not None:
-            step = replace(step, sampling=replace(step.sampling, changes=changes))
+        named = self.watchers.named(drawing)
+        if changes is not None or named is not None:
+            step = replace(step, sampling=replace(step.sampling, changes=changes, named=named))
         self.spans.lap("scheduling", None)
         return Flight(step, drawing, masks, self.runner.start(step))
 

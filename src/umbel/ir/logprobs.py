@@ -18,7 +18,8 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs(Mapping[int, Logprob]):
-    """The log-probability of one chosen token and of the most likely ones (id, logprob), best first.
+    """The log-probability of one chosen token and of the most likely ones (id, logprob), best first; if not `ranked`,
+    of those that were named, in their order.
 
     As a mapping, token ids lead to their Logprob: the chosen one first, then the others, each once. `texts` are those
     of the chosen token and of `top`, once they are known.
@@ -28,6 +29,7 @@ class TokenLogprobs(Mapping[int, Logprob]):
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     texts: tuple[str, ...] = field(default=(), compare=False)
+    ranked: bool = True
 
     def name(self, texts: Mapping[int, str]) -> None:
         """Note the texts of the tokens: by themselves nothing new, so that a record that many rows share takes them."""
@@ -36,11 +38,12 @@ class TokenLogprobs(Mapping[int, Logprob]):
 
     def __getitem__(self, token_id: int) -> Logprob:
         ids = [one for one, _ in self.top]
-        rank = ids.index(token_id) + 1 if token_id in ids else None
-        if rank is None and token_id != self.token_id:
+        place = ids.index(token_id) + 1 if token_id in ids else None
+        if place is None and token_id != self.token_id:
             raise KeyError(token_id)
-        text = self.texts[0 if token_id == self.token_id else rank or 0] if self.texts else None
-        return Logprob(self.logprob if token_id == self.token_id else self.top[(rank or 1) - 1][1], rank, text)
+        text = self.texts[0 if token_id == self.token_id else place or 0] if self.texts else None
+        logprob = self.logprob if token_id == self.token_id else self.top[(place or 1) - 1][1]
+        return Logprob(logprob, place if self.ranked else None, text)
 
     def __iter__(self) -> Iterator[int]:
         return iter(dict.fromkeys([self.token_id, *(one for one, _ in self.top)]))

@@ -11,11 +11,10 @@ from typing import Any, NoReturn, TypeVar
 
 from umbel.errors import nearest
 from umbel.ir.limits import (
+    MAX_INT,
     MAX_N,
-    check_id_list,
     check_int,
     check_number,
-    check_token_ids,
     refuse,
     shown,
 )
@@ -55,14 +54,6 @@ def _best_of(name: str, value: Any, n: int, width: int | None) -> None:
         unsupported(name, value, f"choosing the best of more samples than n={n} is not supported")
 
 
-def _ids(name: str, value: Any, n: int, width: int | None) -> None:
-    ids = check_id_list(name, value, 2**20)
-    if width is not None:
-        check_token_ids(ids, width, name)
-    if ids:
-        unsupported(name, value)
-
-
 def _tools(name: str, value: Any, n: int, width: int | None) -> None:
     if not isinstance(value, list):
         refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of tools")
@@ -80,6 +71,21 @@ def _by_form(name: str, value: Any, n: int, width: int | None) -> None:
     unsupported(name, value, "structured_outputs=StructuredOutputsParams(json=...) is how Python says it")
 
 
+def _interval(name: str, value: Any, n: int, width: int | None) -> None:
+    """How many tokens come at a time where answers are streamed: no answer depends on it."""
+    check_int(name, value, 1, MAX_INT)
+
+
+def _other(ours: str, *neutral: object) -> Check:
+    """A check of a field that has another name, and another meaning of its numbers, here."""
+
+    def check(name: str, value: Any, n: int, width: int | None) -> None:
+        if not any(type(value) is type(v) and value == v for v in neutral):
+            refuse("unsupported_parameter", name, f"{name}={shown(value)}: give {ours}")
+
+    return check
+
+
 def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
     """vLLM's RequestOutputKind: generate gives whole answers, whichever of CUMULATIVE and FINAL_ONLY is asked for."""
     if getattr(value, "name", value) not in ("CUMULATIVE", "FINAL_ONLY"):
@@ -89,7 +95,7 @@ def _output_kind(name: str, value: Any, n: int, width: int | None) -> None:
 _NO_SUCH = (
     "guided_decoding_backend "
     "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
-    "thinking_token_budget mm_processor_kwargs kv_transfer_params "
+    "mm_processor_kwargs kv_transfer_params "
     "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
 )
 REFUSED = frozenset(_NO_SUCH.split())
@@ -99,7 +105,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
     {
         "length_penalty": _number(-100.0, 100.0, 1.0),
         "best_of": _best_of,
-        "logprob_token_ids": _ids,
+        "thinking_token_budget": _only(-1),
         "tools": _tools,
         "functions": _only([]),
         "tool_choice": _only("none", "auto"),
@@ -125,6 +131,11 @@ _PYTHON_ONLY: Mapping[str, Check] = MappingProxyType(
         "flat_logprobs": _only(False),
         "output_kind": _output_kind,
         "output_text_buffer_length": _only(0),
+        "prompt_logprob_start": _other("logprob_start_len", 0),
+        "prompt_logprob_token_ids": _only([]),
+        "routed_experts_prompt_start": _only(0),
+        "stream_interval": _interval,
+        "trace_decode_token_ids": _only([]),
         "skip_clone": _only(False, True),
         "skip_reading_prefix_cache": _only(False),
         "priority": _only(0, [0]),

@@ -26,6 +26,7 @@ class SamplingParams:
     in front; `allowed_token_ids` are the only tokens that may be drawn. The repetition penalty counts prompt and
     answer, the other two the answer alone. `repetition_detection` (`max_pattern_size`, `min_pattern_size`, `min_count`)
     ends an answer that has become a loop. Log-probabilities are the model's own: none of these changes them.
+    `logprob_token_ids` asks for those of some tokens, in this order, instead of the most likely ones.
     `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
     room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
 
@@ -57,6 +58,7 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
     repetition_detection: RepetitionDetection | None = None
+    logprob_token_ids: tuple[int, ...] = ()
     truncate_prompt_tokens: int | None = None
     truncation: str | None = None
 
@@ -71,7 +73,8 @@ class SamplingParams:
         put("top_k", max(0, check_int("top_k", self.top_k, -1, limits.MAX_INT)))
         put("min_p", check_number("min_p", self.min_p, 0.0, 1.0))
         if self.seed is not None:
-            put("seed", check_int("seed", self.seed, limits.SEED_MIN, limits.SEED_MAX))
+            seed = check_int("seed", self.seed, limits.SEED_MIN, limits.SEED_MAX)
+            put("seed", None if seed == -1 else seed)  # as in vLLM
         put("presence_penalty", check_number("presence_penalty", self.presence_penalty, -2.0, 2.0))
         put("frequency_penalty", check_number("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
         name, most = "repetition_penalty", limits.MAX_REPETITION_PENALTY
@@ -82,6 +85,7 @@ class SamplingParams:
             put("allowed_token_ids", limits.check_allowed_ids(self.allowed_token_ids))
         if self.repetition_detection is not None:
             put("repetition_detection", RepetitionDetection.of(self.repetition_detection))
+        put("logprob_token_ids", self._checked_labels())
         put("stop", limits.check_stop(self.stop))
         put("stop_token_ids", limits.check_id_list("stop_token_ids", self.stop_token_ids, limits.MAX_STOP_TOKEN_IDS))
         for name in ("logprobs", "prompt_logprobs"):
@@ -108,6 +112,18 @@ class SamplingParams:
         """The same parameters with some changed. Raises InvalidRequest."""
         return replace(self, **changes)
 
+    def _checked_labels(self) -> tuple[int, ...]:
+        ids = limits.check_id_list("logprob_token_ids", self.logprob_token_ids, limits.MAX_LOGPROB_IDS)
+        if ids and self.logprobs not in (None, len(ids)):
+            message = f"logprobs={self.logprobs}: with {len(ids)} logprob_token_ids it is their number, or left out"
+            refuse("invalid_value", "logprobs", message)
+        return tuple(dict.fromkeys(ids))
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many log-probabilities are wanted beside that of the chosen token; None: not even that one."""
+        return len(self.logprob_token_ids) or self.logprobs
+
     @property
     def has_penalties(self) -> bool:
         """Whether what may be drawn depends on the tokens that are there."""
@@ -121,12 +137,14 @@ class SamplingParams:
     @property
     def names_tokens(self) -> bool:
         """Whether any field has token ids, or texts to make some of, which `check_ids` has to see."""
-        return bool(self.stop_token_ids or self.logit_bias or self.bad_words or self.allowed_token_ids)
+        ids = self.stop_token_ids or self.allowed_token_ids or self.logprob_token_ids
+        return bool(ids or self.logit_bias or self.bad_words)
 
     def check_ids(self, width: int) -> None:
         """Raise InvalidRequest for a token id beyond a vocabulary of so many tokens."""
         limits.check_token_ids(self.stop_token_ids, width, "stop_token_ids")
         limits.check_token_ids(self.allowed_token_ids or (), width, "allowed_token_ids")
+        limits.check_token_ids(self.logprob_token_ids, width, "logprob_token_ids")
         for token, _ in self.logit_bias:
             if token >= width:
                 last = f"this model's token ids are from 0 to {width - 1}"

@@ -38,6 +38,8 @@ class Sampling:
     `[masks, ceil(vocab / 32)]`, as in ir/token_masks.py) has a bit for each token. Both are None where no draw has one.
     `filled` waits until `masks` is there, which may be filled while the model computes; None: it is there.
     `changes`: of the logits of some draws; None: of none.
+    `named` (`[draws, most]`): tokens whose log-probabilities are wanted instead of those of the most likely ones, -1
+    for none; a draw has as many as its `logprobs` says, or none.
     """
 
     at: Ints
@@ -54,6 +56,7 @@ class Sampling:
     masks: NDArray[np.uint32] | None = None
     filled: Callable[[], object] | None = None
     changes: LogitChanges | None = None
+    named: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.at)

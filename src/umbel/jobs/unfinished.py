@@ -136,4 +136,4 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _logprobs(values: list[dict[str, Any]]) -> Iterator[TokenLogprobs]:
     for one in values:  # JSON has no infinity: null is that of a token that could not be drawn
         top = tuple((token, -inf if logprob is None else logprob) for token, logprob in one["top"])
-        yield TokenLogprobs(one["token_id"], one["logprob"], top)
+        yield TokenLogprobs(one["token_id"], one["logprob"], top, ranked=one["ranked"])

@@ -171,14 +171,28 @@ def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
     return (masks.unsqueeze(-1) >> bits & 1).flatten(1)[:, :vocab_size].bool()
 
 
-def change_logits(logits: Tensor, rows: Tensor, ids: Tensor, bias: Tensor, counts: Tensor, penalties: Tensor) -> None:
-    """Change entries (`[n]`, each once) of `logits` in place: token `ids[i]` of row `rows[i]` by `bias[i]`, `counts[i]`
-    and `penalties[i]` (`[n, 3]`), as ir/logit_changes.py says."""
-    repetition, frequency, presence = penalties.unbind(1)
-    found = logits[rows, ids] + bias
+def changed(
+    found: np.ndarray,
+    bias: np.ndarray,
+    counts: np.ndarray,
+    repetition: np.ndarray,
+    frequency: np.ndarray,
+    presence: np.ndarray,
+) -> np.ndarray:
+    """Logits (float32 `[n]`, like all but the counts) with their bias and penalties, as ir/logit_changes.py says."""
+    found = found + bias
+    found = np.where(counts < 0, found, np.where(found > 0, found / repetition, found * repetition))
+    found -= frequency * np.maximum(counts, 0).astype(np.float32)
+    return found - presence * (counts > 0)
+
+
+def change_logits(logits: Tensor, places: Tensor, bias: Tensor, counts: Tensor, *penalties: Tensor) -> None:
+    """The same in torch, in place, for entries of `logits` as one list (`places`, each once)."""
+    repetition, frequency, presence = penalties
+    found = logits.take(places) + bias
     found = found.where(counts < 0, torch.where(found > 0, found / repetition, found * repetition))
     found -= frequency * counts.clamp_min(0)
-    logits[rows, ids] = found - presence * (counts > 0)
+    logits.put_(places, found - presence * (counts > 0))
 
 
 def filtered(weights: Tensor, filters: Filters[Tensor]) -> Tensor:

@@ -80,7 +80,7 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
         row_of_own[which] = np.arange(len(which))
         _redraw(best, own, row_of_own, sampling, which[random[which]], noise)
         ids[at] = best[at]
-    return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling.logprobs))
+    return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling))
 
 
 def _apart(row_of: np.ndarray, sampling: Sampling) -> np.ndarray:
@@ -124,11 +124,21 @@ def _redraw(
     ids[at] = draw(logits, row_of[which], ids[at], temperatures, noise[which], filters if cut else None)
 
 
+def _named(logp: Tensor, named: np.ndarray, values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The most likely ids of some draws with their log-probabilities, and in the place of each the id that was `named`
+    there."""
+    (wanted,) = upload(logp.device, named)
+    wanted = torch.nn.functional.pad(wanted, (0, ids.shape[1] - wanted.shape[1]), value=-1)
+    own = logp.gather(-1, wanted.clamp_min(0))
+    return torch.where(wanted < 0, values, own), torch.where(wanted < 0, ids, wanted)
+
+
 def _logprobs(
-    logits: Tensor, row_of: np.ndarray, ids: Tensor, asked: np.ndarray
+    logits: Tensor, row_of: np.ndarray, ids: Tensor, sampling: Sampling
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any draw `asked` for; None
-    where none did."""
+    """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any draw asked for, or those
+    that it named; None where none did."""
+    asked = sampling.logprobs
     k, count = int(asked.max(initial=-1)), len(ids)
     if k < 0:
         return None
@@ -139,6 +149,8 @@ def _logprobs(
         logp = torch.log_softmax(logits[rows].float(), -1)
         chosen[at] = logp.gather(-1, ids[at].unsqueeze(-1)).squeeze(-1).double()
         if k:
-            values, top_ids[at] = most_likely(logp, k)
-            top[at] = values.double()
+            values, found = most_likely(logp, k)
+            if sampling.named is not None:
+                values, found = _named(logp, sampling.named[which], values, found)
+            top_ids[at], top[at] = found, values.double()
     return chosen, top_ids, top

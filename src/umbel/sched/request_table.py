@@ -88,7 +88,7 @@ class RequestTable(Growable):
             stream=streams(seeds, load.noise_keys, own) if lot.streams is None else lot.streams,
             first_sample=0 if lot.first_sample is None else lot.first_sample,
             key=load.keys,
-            logprobs=params.column(lambda p: -1 if p.logprobs is None else p.logprobs),
+            logprobs=params.column(lambda p: -1 if p.num_logprobs is None else p.num_logprobs),
             min_tokens=params.column(lambda p: p.min_tokens),
             limit=lot.limits,
             certain=~params.flags(lambda p: p.ends_early) & ~ended,

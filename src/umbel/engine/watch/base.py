@@ -32,11 +32,13 @@ class Watcher:
 
     `lockstep`: no step is decided for its samples before it has seen their last tokens, also where the runner works a
     step ahead, and no tokens are proposed for them. `masking`: it says which tokens its samples may draw.
+    `naming`: it says which tokens' log-probabilities are wanted instead of the most likely ones'; one watcher does.
     `changing`: it changes the logits that they draw from; one of the watchers of a row at most does.
     """
 
     lockstep = False
     masking = False
+    naming = False
     changing = False
 
     def __init__(self, around: Surroundings):
@@ -58,6 +60,11 @@ class Watcher:
     def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:
         """What becomes of the logits that samples `which` draw from. Asked before each step in which they draw, if it
         is `changing`; of a step that checks proposed tokens, each draw has those in front of it."""
+        return None
+
+    def named(self, drawing: Drawing, which: Ints) -> Ints | None:
+        """The tokens whose log-probabilities samples `which` want (`[draws of the step, most]`), -1 for none. Asked
+        before each step in which they draw, if it is `naming`."""
         return None
 
     def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:

@@ -20,7 +20,7 @@ class Logprobs(Watcher):
 
     def watches(self, params: SamplingParams) -> bool:
         """Whether the row asks for log-probabilities."""
-        return params.logprobs is not None
+        return params.num_logprobs is not None
 
     def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
         """Note the log-probabilities of tokens that count; samples that end take all of theirs along."""
@@ -28,8 +28,9 @@ class Logprobs(Watcher):
         for sample in which.tolist():
             begin, rank = int(drawing.begin[sample]), int(drawing.ranks[sample])
             k, found = int(self.requests.logprobs[drawing.rows[sample]]), self._found.setdefault(rank, [])
+            ranked = not self.requests.params[int(drawing.rows[sample])].logprob_token_ids
             draws = range(begin, begin + int(outcomes.keep[sample]))
-            found += [_of_draw(sampled.result, draw, k) for draw in draws]
+            found += [_of_draw(sampled.result, draw, k, ranked=ranked) for draw in draws]
             if sample in outcomes.finished:
                 outcomes.finished[sample].logprobs = tuple(found)
 
@@ -47,8 +48,9 @@ class Logprobs(Watcher):
             self._found.pop(rank, None)
 
 
-def _of_draw(result: StepResult, draw: int, k: int) -> TokenLogprobs:
-    """The log-probability of the token drawn, and those of the `k` most likely ones."""
+def _of_draw(result: StepResult, draw: int, k: int, *, ranked: bool) -> TokenLogprobs:
+    """The log-probability of the token drawn, and those of the `k` most likely ones or, if not `ranked`, of `k` that
+    were asked for."""
     assert result.logprobs is not None and result.top_ids is not None and result.top_logprobs is not None
     top = zip(result.top_ids[draw, :k].tolist(), result.top_logprobs[draw, :k].tolist(), strict=True)
-    return TokenLogprobs(int(result.token_ids[draw]), float(result.logprobs[draw]), tuple(top))
+    return TokenLogprobs(int(result.token_ids[draw]), float(result.logprobs[draw]), tuple(top), ranked=ranked)

@@ -42,6 +42,7 @@ class Watchers(Growable):
         self._lockstep = sum(bit for bit, watcher in self._bits.items() if watcher.lockstep)
         self._masking = sum(bit for bit, watcher in self._bits.items() if watcher.masking)
         self._changing = sum(bit for bit, watcher in self._bits.items() if watcher.changing)
+        self._naming = sum(bit for bit, watcher in self._bits.items() if watcher.naming)
         self._used, self._common = 0, -1  # bits that any row has, and that all have
 
     def extend(self, params: Sequence[SamplingParams]) -> Flags:
@@ -82,6 +83,14 @@ class Watchers(Growable):
                 changes = watcher.changes(drawing, which)
                 found += [] if changes is None else [changes]
         return join_changes(found)
+
+    def named(self, drawing: Drawing) -> Ints | None:
+        """The tokens whose log-probabilities the draws of a step want (`[draws, most]`), -1 for none; None where all
+        are content with the most likely ones."""
+        if bit := self._used & self._naming:
+            which = self._samples_of(bit, drawing)
+            return self._bits[bit].named(drawing, which) if len(which) else None
+        return None
 
     def judge(self, sampled: SampledTokens) -> Outcomes:
         """What follows from the tokens of a step."""
