@@ -84,7 +84,8 @@ def attend(
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What a backend that was prepared for a step makes of a layer: keys and values are stored, then read."""
-    backend.place(layer).write(k, v)
+    place = backend.place(layer)
+    place.write(k, None if place.values.data_ptr() == place.keys.data_ptr() else v)
     return backend.attend(layer, q, select, sinks)
 
 

@@ -58,13 +58,19 @@ class Case:
 
 
 def case_of(
-    name: str, seed: int, heads: int, kv_heads: int, head_dim: int, windows: tuple[int | None, ...] = (None, None)
+    name: str,
+    seed: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    windows: tuple[int | None, ...] = (None, None),
+    cap: float | None = None,
 ) -> Case:
     scale = head_dim**-0.5
     spec = MixedSpec(
         "qwen3", VOCAB, 48, 2, heads, kv_heads, head_dim, 80, 4096, 1e-6, 1e4,
         layers=(Layer(head_norm=HeadNorm()),), tied_embeddings=True,
-        shapes=tuple(KVShape(heads, kv_heads, head_dim, head_dim, scale, window) for window in windows),
+        shapes=tuple(KVShape(heads, kv_heads, head_dim, head_dim, scale, window, cap) for window in windows),
     )  # fmt: skip
     weights = {k: v * 14 if v.ndim > 1 else v for k, v in dummy_weights(spec, torch.float32, seed).items()}
     rng = random.Random(seed)
@@ -85,7 +91,7 @@ CASES = {
     "one head each": lambda: case_of("one head each", 1, 2, 2, 32),
     "one kv head": lambda: case_of("one kv head", 2, 8, 1, 16),
     "window": lambda: case_of("window", 3, 4, 2, 16, windows=(100, 100)),
-    "windows by layer": lambda: case_of("windows by layer", 4, 4, 2, 16, windows=(30, None)),
+    "caps, windows by layer": lambda: case_of("caps, windows by layer", 4, 4, 2, 16, windows=(30, None), cap=3.0),
 }
 
 
@@ -94,7 +100,7 @@ PROMISING = [name for name in BACKENDS if CAN[name].reproducible == "per row"]
 CHOICES = [*PROMISING, *(NARROW + name for name in INSTRUCTION_SETS[:1])]
 
 
-SHORT = ("grouped", "windows by layer")  # the other cases are left to CI
+SHORT = ("grouped", "caps, windows by layer")  # the other cases are left to CI
 PARAMS = [
     pytest.param((backend, name), id=f"{backend} {name}", marks=() if name in SHORT else pytest.mark.slow)
     for backend in CHOICES

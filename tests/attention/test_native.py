@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.attention.stage import attend, poisoned_store, random_job, random_qkv, spec_of, steps_of
+from tests.attention.stage import (
+    attend,
+    mixed_spec,
+    poisoned_store,
+    random_job,
+    random_qkv,
+    random_sinks,
+    spec_of,
+    steps_of,
+)
 from tests.sched.drive import Job
 from umbel.attention.native import NativeAttention
 from umbel.attention.view import Piece, View
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 
@@ -42,20 +53,23 @@ def test_a_window_bounds_what_is_read() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("group", [1, 3, 16])
-def test_threads_and_blocks_change_no_bit(group: int, dtype: torch.dtype) -> None:
-    spec = spec_of(2, group, 40)
-    job = random_job(random.Random(group), 9)
+@pytest.mark.parametrize("is_bent", [False, True])
+def test_threads_and_blocks_change_no_bit(group: int, dtype: torch.dtype, is_bent: bool) -> None:
+    """Also with caps, sinks, a window and values of another size."""
+    plain = KVShape(2 * group, 2, 40, 40, 0.16)
+    shape = replace(plain, value_dim=24, window=90, cap=5.0, sinks=True) if is_bent else plain
+    spec, job = mixed_spec(shape), random_job(random.Random(group), 9)
     one, many = (backend_of(spec, job.demand(16), 16, dtype) for _ in range(2))
     generator = torch.Generator().manual_seed(group)
     for _, step in steps_of(job, job.demand(16), 16, 300):
-        qkv = random_qkv(spec, step.n_rows, generator, dtype)
+        qkv, sinks = random_qkv(spec, step.n_rows, generator, dtype), random_sinks(shape, generator)
         torch.set_num_threads(1)
         one.prepare(step)
-        wanted = attend(one, *qkv)
+        wanted = attend(one, *qkv, sinks=sinks)
         torch.set_num_threads(7)
         many.prepare(step)
         assert many.forests[0].blocks >= min(step.n_rows, 2)
-        assert torch.equal(attend(many, *qkv), wanted)
+        assert torch.equal(attend(many, *qkv, sinks=sinks), wanted)
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -21,15 +21,18 @@ class Place:
     slots: Tensor
     scales: tuple[Tensor, Tensor] | None = None
 
-    def write(self, k: Tensor, v: Tensor) -> None:
-        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, rounded to the type of the store), in plain torch on any
-        device."""
+    def write(self, k: Tensor, v: Tensor | None) -> None:
+        """Store `k` and `v` (`[rows, n_kv_heads, dim]`, rounded to the type of the store; v is None where values are a
+        part of keys), in plain torch on any device."""
         if self.scales is None:
             for new, stored in ((k, self.keys), (v, self.values)):
-                stored.index_copy_(1, self.slots, new.transpose(0, 1).to(stored.dtype))
+                if new is not None:
+                    stored.index_copy_(1, self.slots, new.transpose(0, 1).to(stored.dtype))
             return
         round_some = round_to_int8 if self.keys.dtype == torch.int8 else round_to_fp8
         for new, stored, scales in zip((k, v), (self.keys, self.values), self.scales, strict=True):
+            if new is None:
+                continue
             rounded, scale = round_some(new.transpose(0, 1))
             # As bytes, since torch on a CPU moves no fp8 by index.
             stored.view(torch.uint8).index_copy_(1, self.slots, rounded.view(torch.uint8))
