@@ -142,6 +142,15 @@ def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: 
     check_recorded(str(model), monkeypatch, rows=2, tokens=5)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
+def test_recorded_steps_of_layers_that_differ_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that sees all and one with a window have lists of work of their own."""
+    window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "num_hidden_layers": 2}
+    model = make_model(tmp_path / "model", "qwen3", seed=3, **window)
+    check_recorded(str(model), monkeypatch, rows=2, tokens=5)
+
+
 def record_steps(monkeypatch: pytest.MonkeyPatch) -> Repeats:
     """Have steps recorded, in small forms, on kernels that the processor runs."""
     monkeypatch.setattr("umbel.runner.graphs.LEAST", 8)
