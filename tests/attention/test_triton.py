@@ -101,19 +101,21 @@ LAYERS = {
     "sinks": (KVShape(4, 2, 32, 32, 0.25, sinks=True),),
     "sizes": (KVShape(2, 1, 80, 80, 0.1), KVShape(2, 1, 48, 24, 0.1), KVShape(2, 1, 24, 40, 0.1)),
     "latent": (KVShape(4, 1, 72, 64, 0.1, values_in_keys=True),),
+    "large latent": (KVShape(32, 1, 288, 272, 0.05, values_in_keys=True), KVShape(2, 1, 32, 32, 0.2)),
     "many heads": (KVShape(34, 2, 16, 16, 0.25),),
 }
 
 
 @pytest.mark.parametrize(
-    "name", some_of(["windows", "caps and sinks", "latent"], ["heads", "sinks", "sizes", "many heads"])
+    "name", some_of(["windows", "caps and sinks", "latent"], ["heads", "sinks", "sizes", "many heads", "large latent"])
 )
 def test_what_layers_may_be(name: str) -> None:
     """Each layer means the reference, rows that are whole and rows that are merged."""
     spec = mixed_spec(*LAYERS[name])
     job = Job([[1] * 90 + [2 + i] * 20 for i in range(5)], [1] * 5, [3] * 5)
     mine, theirs = (poisoned_store(spec, job.demand(16), 16, device=DEVICE) for _ in range(2))
-    tested, meaning = TritonAttention(spec, mine, DEVICE, Tiles(32, 16, 32)), ReferenceAttention(spec, theirs)
+    tiles = None if name == "large latent" else Tiles(32, 16, 32)
+    tested, meaning = TritonAttention(spec, mine, DEVICE, tiles), ReferenceAttention(spec, theirs)
     generator, merged = torch.Generator().manual_seed(1), 0
     for _, step in steps_of(job, job.demand(16), 16, 130):
         tested.prepare(step), meaning.prepare(step)

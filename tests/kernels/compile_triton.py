@@ -57,6 +57,9 @@ def main() -> None:
             for stored in (narrow, "fp8e4nv")[: 1 if window or wide else 2]:
                 build(forest._attend, narrow, stored, **tiles, **shape, SCALED=stored != narrow)
             build(forest._merge, narrow, **shape)
+        latents = {"DIM": 576, "WIDTH": 512, "REST": 64, "V_STRIDE": 576, "V_DIM": 512, "V_WIDTH": 512, "GROUP": 16}
+        sizes = {"WIDE": 16, "NARROW": 16, "KEYS": 32, "PAGE": 16, "SETS": 8, "WINDOW": 0, "CAP": 0.0, "FLOAT32": wide}
+        build(forest._attend, narrow, **latents, **sizes, SCALED=False, SINKS=False)
         build(fp8._round_rows, narrow, "fp8e4nv", WIDTH=4096, BLOCK=4096)
         build(rows._rms_norm, narrow, ADD=True, WIDTH=1000, BLOCK=1024)
         build(rows._gated_silu, narrow, WIDTH=3000, BLOCK=1024)

@@ -61,11 +61,10 @@ class TritonAttention:
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device, tiles: Tiles | None = None):
         self.store = store
         self.device = device
-        self.tiles = tiles or Tiles()
         self.share_factor = shipped_switch().share_factor
-        self.heads = [Heads.of(shape, store.page_size, self.tiles.wide) for shape in spec.kv_shapes]
-        of_shape = dict(zip(spec.kv_shapes, self.heads, strict=True))
-        self.kinds = LayerKinds.of(spec.kv_shapes, lambda s: (of_shape[s].group, of_shape[s].n_sets, s.window))
+        heads_of = {shape: Heads.of(shape, store.page_size, tiles) for shape in spec.kv_shapes}
+        self.heads = [heads_of[shape] for shape in spec.kv_shapes]
+        self.kinds = LayerKinds.of(spec.kv_shapes, lambda shape: heads_of[shape].cut)
         on_gpu = device.type == "cuda"
         self._units = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
 
@@ -97,11 +96,10 @@ class TritonAttention:
         """One launch over the list of work, and one to merge; reads whole paths only."""
         check_whole(self.name, select)
         place, work = self.place(layer), self.works[self.kinds.of_layer[layer]]
-        return attend(work, self.heads[layer], self.tiles, q, place.keys, place.values, place.scales, sinks)
+        return attend(work, self.heads[layer], q, place.keys, place.values, place.scales, sinks)
 
-    def _cut(self, step: Step, group: int, n_sets: int, window: int | None) -> Cut:
+    def _cut(self, step: Step, rows: int, group: int, n_sets: int, window: int | None) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""
-        rows = max(self.tiles.wide // group, 1)
         below = step.below_end - step.row_begin
         keys = int(((step.end - step.start) * -(-below // rows)).sum()) * n_sets
         each = keys // (ITEMS_PER_UNIT * self._units) // LEAST_KEYS * LEAST_KEYS

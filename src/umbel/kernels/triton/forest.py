@@ -202,34 +202,45 @@ INTERPRETED = not isinstance(_attend, triton.runtime.JITFunction)
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
-    """What attention is of a layer (`shape`), in pages of `page_size` tokens. A tile takes a set of `group` query heads
-    that share a KV head, of which there may be more: then a KV head is read by several `sets`."""
-
-    shape: KVShape
-    page_size: int
-    group: int
-    sets: int
-
-    @classmethod
-    def of(cls, shape: KVShape, page_size: int, lanes: int) -> Heads:
-        """Sets as large as can be that fit tiles of `lanes` queries."""
-        group = max(size for size in range(1, lanes + 1) if shape.group_size % size == 0)
-        return cls(shape, page_size, group, shape.group_size // group)
-
-    @property
-    def n_sets(self) -> int:
-        """Sets of all KV heads."""
-        return self.shape.n_kv_heads * self.sets
-
-
-@dataclass(frozen=True, slots=True)
 class Tiles:
     """Sizes of tiles, in queries and keys: `wide` for prompts and shared runs, `narrow` for what few queries read."""
 
     wide: int = 64
     narrow: int = 16
     keys: int = 64
+
+
+OF_LATENTS = Tiles(16, 16, 32)
+"""For values of more than 256 numbers: sums of a tile then take as many registers, and less shared memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What attention is of a layer (`shape`), in pages of `page_size` tokens and in `tiles`. A tile takes a set of
+    `group` query heads that share a KV head, of which there may be more: then a KV head is read by several `sets`."""
+
+    shape: KVShape
+    page_size: int
+    tiles: Tiles
+    group: int
+    sets: int
+
+    @classmethod
+    def of(cls, shape: KVShape, page_size: int, tiles: Tiles | None = None) -> Heads:
+        """Sets as large as can be that fit the tiles, or tiles for the size of values."""
+        tiles = tiles or (OF_LATENTS if shape.value_dim > 256 else Tiles())
+        group = max(size for size in range(1, tiles.wide + 1) if shape.group_size % size == 0)
+        return cls(shape, page_size, tiles, group, shape.group_size // group)
+
+    @property
+    def n_sets(self) -> int:
+        """Sets of all KV heads."""
+        return self.shape.n_kv_heads * self.sets
+
+    @property
+    def cut(self) -> tuple[int, int, int, int | None]:
+        """By what a step's work is cut: rows of a tile, heads of a set, sets, window."""
+        return self.tiles.wide // self.group, self.group, self.n_sets, self.shape.window
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +259,6 @@ class DeviceWork:
 def attend(
     work: DeviceWork,
     heads: Heads,
-    tiles: Tiles,
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -259,7 +269,7 @@ def attend(
     (`[n_kv_heads, slots, key_dim or value_dim]`): `[rows, n_heads, value_dim]` in q's type. `scales` are the
     dequantisation scales of keys and values (float32 `[n_kv_heads, slots]`), where they have some; `sinks` those of
     the layer (float32 `[n_heads]`)."""
-    shape, n_sets, device = heads.shape, heads.n_sets, q.device
+    shape, tiles, n_sets, device = heads.shape, heads.tiles, heads.n_sets, q.device
     _check(shape, q, keys, values)
     check_sinks(shape, sinks)
     out = torch.empty((*q.shape[:2], shape.value_dim), dtype=q.dtype, device=device)
