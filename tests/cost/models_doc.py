@@ -22,7 +22,8 @@ DOC = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models, and the memory they take
 
 A model is `demo` (shipped, 5 million parameters), a directory: config.json, tokenizer, *.safetensors, a GGUF file
-([checkpoints](checkpoints.md)), or a hub id such as `Qwen/Qwen3-0.6B`. These `model_type`s run: {families}.
+([checkpoints](checkpoints.md)), or a hub id such as `Qwen/Qwen3-0.6B`. These `model_type`s run, besides
+[others](model_types.md): {families}.
 [Every key](model_keys.md) of a config.json is obeyed, named or refused; other architectures are refused before anything
 is loaded. The chat template comes from the model.
 

@@ -1,0 +1,62 @@
+"""Writes docs/model_types.md, what becomes of each type of models: `python -m tests.models.types_doc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import transformers
+
+from umbel.models.architectures import FAMILIES
+from umbel.models.hosted.fate import Fate, fate_of, model_types
+
+DOC = Path(__file__).parents[2] / "docs" / "model_types.md"
+HEAD = """# Model types
+
+What becomes of each `model_type` with a causal decoder in transformers {version}. *Native*: our own layers compute it;
+every one of them is compared with transformers by `tests/models/test_zoo.py`, `tests/oracle/test_mixtures.py` and, over
+longer answers, `python -m tools.zoo`. *Through transformers*: its module computes the layers with our attention, KV and
+products ([how](transformers.md)). *Refused*: an error says why before anything is loaded. Every key of a native model's
+config.json is obeyed, named or refused ([which](model_keys.md)); the last column has those of the type's own that are
+refused in values that say something. `--model-impl transformers` may run what a native type refuses.
+
+Rotary positions may be plain, partial, interleaved, `linear`, `llama3`, `yarn`, `longrope` or `dynamic`, and differ
+between layers. Where the last two would make keys depend on how long a row becomes, the context ends, and a note says
+so: 4,096 tokens for Phi-3 with 128k, of which vLLM uses other frequencies throughout.
+
+{counts}
+
+| type | way | class, or why not | refused |
+| --- | --- | --- | --- |
+"""
+TAIL = """
+Made by `python -m tests.models.types_doc`; a test compares it with the code.
+"""
+WAYS = {"native": "native", "transformers": "through transformers", "refused": "refused"}
+
+
+def document() -> str:
+    """The whole page."""
+    fates = {kind: fate_of(kind) for kind in model_types()}
+    count = {way: sum(fate.way == way for fate in fates.values()) for way in WAYS}
+    counts = ", ".join(f"{count[way]} {words}" for way, words in WAYS.items())
+    rows = (_row(kind, fate) for kind, fate in sorted(fates.items(), key=_by_way))
+    return HEAD.format(version=transformers.__version__, counts=f"{len(fates)} types: {counts}.") + "".join(rows) + TAIL
+
+
+def _by_way(item: tuple[str, Fate]) -> tuple[int, str]:
+    return list(WAYS).index(item[1].way), item[0]
+
+
+def _row(kind: str, fate: Fate) -> str:
+    refused = ""
+    what = fate.reason
+    if fate.way == "native":
+        family = FAMILIES[kind]
+        what, refused = f"`{family.architecture}`", ", ".join(f"`{key}`" for key in sorted(family.refused))
+    elif fate.way == "transformers":
+        what = f"`{what}`"
+    return f"| `{kind}` | {WAYS[fate.way]} | {what} | {refused} |\n"
+
+
+if __name__ == "__main__":
+    DOC.write_text(document(), encoding="utf-8")
