@@ -21,7 +21,7 @@ from umbel.models.sources.finite import check_finite
 from umbel.models.tensor_file import DTYPES
 
 BYTES = ("F8_E4M3", "F8_E5M2", "I8")
-ROWS = 1024  # that are decoded at a time
+ROWS = 128  # that are decoded at a time: they stay in cache
 HALVES = (0, 1, 2, 3, 4, 6, 8, 12)
 """What the 4-bit floats 0 0.5 1 1.5 2 3 4 6 are in halves; with the fourth bit they are negative."""
 
@@ -46,17 +46,21 @@ class Coded:
     def rows(self, begin: int, end: int) -> Tensor:
         """Some rows of the matrix, in float32."""
         whole = self.values[begin:end].to(torch.float32)
+        groups, count = whole, self.scales.shape[1]
+        if self.columns is None and count * self.steps[1] == whole.shape[1]:
+            groups = whole.view(len(whole), count, self.steps[1])
         if self.zeros is not None:
-            whole -= self._spread(self.zeros, begin, end)
-        return whole.mul_(self._spread(self.scales, begin, end))
+            groups -= self._spread(self.zeros, begin, end, groups)
+        groups *= self._spread(self.scales, begin, end, groups)
+        return whole
 
-    def _spread(self, each: Tensor, begin: int, end: int) -> Tensor:
+    def _spread(self, each: Tensor, begin: int, end: int, groups: Tensor) -> Tensor:
+        """Scales or zeros of some rows, for each group of inputs or for each input."""
         own = each[torch.arange(begin, end) // self.steps[0]] if len(each) > 1 else each
-        if own.shape[1] == 1:
-            return own
-        inputs = self.values.shape[1]
-        columns = torch.arange(inputs) // self.steps[1] if self.columns is None else self.columns
-        return own[:, columns]
+        if groups.ndim == 3:
+            return own.unsqueeze(2)
+        inputs = torch.arange(groups.shape[1])
+        return own[:, inputs // self.steps[1] if self.columns is None else self.columns]
 
 
 @dataclass(frozen=True, slots=True)

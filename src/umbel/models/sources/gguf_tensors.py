@@ -18,7 +18,7 @@ from umbel.models.tensor_file import TensorFile
 
 NAMES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 HALVED = ("attn_q", "attn_k")
-BLOCK_BYTES = 2**22  # stored bytes that are decoded at a time: what decoding needs beside them is several times as much
+BLOCK_BYTES = 2**18  # stored bytes that are decoded at a time: with all that decoding makes of them they stay in cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,8 @@ def _decoded(gguf: Any, kind: Any, raw: Tensor) -> Tensor:
     """The values that bytes of a type stand for: as they are, or as float32."""
     if kind.name in EXACT:
         return raw.view(getattr(torch, EXACT[kind.name]))
-    _, step = gguf.GGML_QUANT_SIZES[kind]
     with np.errstate(all="ignore"):  # what is not finite is found by looking at it
-        return torch.from_numpy(gguf.quants.dequantize(raw.numpy().reshape(-1, step), kind)).view(-1)
+        return torch.from_numpy(gguf.quants.dequantize(raw.numpy(), kind))  # as one row: it takes rows by sixteens
 
 
 def _entries(header: GgufHeader, row: Architecture, heads: Mapping[str, int]) -> Iterator[tuple[str, GgufEntry]]:
