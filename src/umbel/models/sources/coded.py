@@ -21,7 +21,7 @@ from umbel.models.sources.finite import check_finite
 from umbel.models.tensor_file import DTYPES
 
 BYTES = ("F8_E4M3", "F8_E5M2", "I8")
-ROWS = 128  # that are decoded at a time: they stay in cache
+PIECE = 2**15 - 1  # numbers that are decoded at a time: they stay in cache, and torch leaves them to one thread
 HALVES = (0, 1, 2, 3, 4, 6, 8, 12)
 """What the 4-bit floats 0 0.5 1 1.5 2 3 4 6 are in halves; with the fourth bit they are negative."""
 
@@ -99,10 +99,11 @@ class CodedTensors:
             coded = mark.decode(self._form, entry.shape, {end: part for end, part in parts.items() if part is not None})
         except ModelError as error:
             raise ModelError(f"tensor {name}: {error}") from None
-        for begin in range(0, entry.shape[0], ROWS):
-            rows = coded.rows(begin, min(begin + ROWS, entry.shape[0]))
+        count = max(PIECE // max(entry.shape[1], 1), 1)
+        for begin in range(0, entry.shape[0], count):
+            rows = coded.rows(begin, min(begin + count, entry.shape[0]))
             check_finite(name, rows)
-            whole[begin : begin + ROWS].copy_(rows)
+            whole[begin : begin + count].copy_(rows)
 
     def _read(self, name: str) -> Tensor | None:
         entry = self._tensors.entries.get(name)

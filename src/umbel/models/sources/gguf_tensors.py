@@ -18,7 +18,8 @@ from umbel.models.tensor_file import TensorFile
 
 NAMES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 HALVED = ("attn_q", "attn_k")
-BLOCK_BYTES = 2**18  # stored bytes that are decoded at a time: with all that decoding makes of them they stay in cache
+BLOCK_BYTES = 2**25  # of what is read as it is
+PIECE = 2**15 - 1  # numbers that are decoded at a time: they stay in cache, and torch leaves them to one thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class GgufTensors:
     def _blocks(self, entry: GgufEntry) -> Iterator[Tensor]:
         """The values of a tensor in order, in pieces."""
         kind = self._gguf.GGMLQuantizationType[entry.stored.kind]
-        _, step = self._gguf.GGML_QUANT_SIZES[kind]
-        most = BLOCK_BYTES // step * step
+        block, step = self._gguf.GGML_QUANT_SIZES[kind]
+        most = BLOCK_BYTES if entry.stored.kind in EXACT else PIECE // block * step
         for at in range(0, entry.n_bytes, most):
             raw = torch.empty(min(most, entry.n_bytes - at), dtype=torch.uint8)
             self._file.read_bytes(entry.offset + at, raw)
