@@ -49,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "bench": ENGINE | {"api", "jobs"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim"},
     "batch": ENGINE | {"api", "jobs", "cluster", "profile"},
-    "cli": ENGINE | SURFACES | {"api", "profile", "measure", "batch"},
+    "harness": ENGINE | {"api"},
+    "cli": ENGINE | SURFACES | {"api", "profile", "measure", "batch", "harness"},
     "__main__": {"cli"},
 }
 OPEN = {"errors", "config", "foreign"}

@@ -31,6 +31,12 @@ COMMANDS = MappingProxyType(
     }
 )
 
+PASSED_ON = MappingProxyType(
+    {  # commands of other packages, which read their arguments themselves
+        "lm-eval": ("umbel.cli.lm_eval", "lm_eval_command", "Evaluate by lm-evaluation-harness, through this engine."),
+    }
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, that of this process if none is given; returns the exit code."""
@@ -53,11 +59,13 @@ def _run(given: list[str], *, own_process: bool) -> int:
 
         print(f"umbel {version('umbel')}")
         return 0
+    if given[0] in PASSED_ON:
+        return _pass_on(given[0], given[1:])
     if given[0] not in COMMANDS:
         from umbel.errors import nearest
 
         what = "option" if given[0].startswith("-") else "command"
-        return _fail(f"no {what} {given[0]!r}{nearest(given[0], COMMANDS)}; see umbel --help", USAGE)
+        return _fail(f"no {what} {given[0]!r}{nearest(given[0], [*COMMANDS, *PASSED_ON])}; see umbel --help", USAGE)
     return _call(given[0], given[1:], own_process=own_process)
 
 
@@ -71,6 +79,17 @@ def _call(name: str, arguments: Sequence[str], *, own_process: bool) -> int:
         command = getattr(import_module(module), function)
         return call(command, arguments, f"umbel {name}", own_process=own_process, typed=(name, *arguments))
     except SystemExit as end:  # --help
+        return end.code if isinstance(end.code, int) else INTERNAL
+
+
+def _pass_on(name: str, arguments: Sequence[str]) -> int:
+    from importlib import import_module
+
+    module, function, _ = PASSED_ON[name]
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+    try:
+        return command(arguments)
+    except SystemExit as end:
         return end.code if isinstance(end.code, int) else INTERNAL
 
 
@@ -97,7 +116,7 @@ def _fail(message: str, code: int) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {brief}" for name, (_, _, brief) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {brief}" for name, (_, _, brief) in (*COMMANDS.items(), *PASSED_ON.items())]
     head = ["Usage: umbel COMMAND ...", "", "The batch query engine for large language models.", "", "Commands:"]
     tail = ["", "umbel COMMAND --help, or umbel help COMMAND, shows a command's options; umbel --version the version."]
     tail += [

@@ -179,6 +179,11 @@ class Tokenizer:
         return ChatTemplate(self._template_source, self.special_tokens, self._now)
 
     @property
+    def template_text(self) -> str | None:
+        """The text of the chat template, None where there is none."""
+        return self._template_source
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether there is a template for conversations."""
         return self._template_source is not None

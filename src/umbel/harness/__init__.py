@@ -1,0 +1,1 @@
+"""A model for lm-evaluation-harness: its questions are a prefix forest."""
