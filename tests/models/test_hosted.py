@@ -21,6 +21,7 @@ from umbel.models.hosted.fate import fate_of, model_types
 
 TYPES = (
     "apertus", "nemotron", "afmoe", "gpt2", "opt", "olmo2", "cohere2", "codegen", "ernie4_5_moe", "exaone4", "glm4",
+    "gpt_oss", "deepseek_v3", "vaultgemma", "mimo_v2_flash",
     "gpt_bigcode", "gpt_neox", "granite", "granitemoe", "olmoe", "phi", "persimmon", "smollm3", "starcoder2",
 )  # fmt: skip
 GREEDY = SamplingParams(temperature=0, max_tokens=10)

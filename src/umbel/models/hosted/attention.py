@@ -26,18 +26,25 @@ class Seat:
 
 
 def attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **_: object
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention of packed rows: `query` `[1, n_heads, rows, key_dim]`, `key` and `value` `[1, n_kv_heads, rows, ...]`;
-    gives `[1, rows, n_heads, value_dim]`. What else is passed was compared with the layer's KVShape before the model
-    was loaded (probe.py)."""
+    """Attention of packed rows: `query` `[1, n_heads, rows, key_dim]`, `key` and `value` `[1, n_kv_heads, rows, ...]`,
+    `s_aux` the sinks of a layer (`[n_heads]`), if it has some; gives `[1, rows, n_heads, value_dim]`. What else is
+    passed was compared with the layer's KVShape before the model was loaded (probe.py)."""
     backend = getattr(module, SEAT).backend
     if backend is None or attention_mask is not None:
         raise ModelError(f"{type(module).__name__}: called outside a step, or with a mask of its own")
     layer = module.layer_idx
     backend.place(layer).write(key[0].transpose(0, 1), value[0].transpose(0, 1))
     queries = query[0].transpose(0, 1).contiguous()
-    return backend.attend(layer, queries).unsqueeze(0), None
+    sinks = None if s_aux is None else s_aux.float()
+    return backend.attend(layer, queries, sinks=sinks).unsqueeze(0), None
 
 
 def register() -> None:

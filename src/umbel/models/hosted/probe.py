@@ -23,7 +23,7 @@ from umbel.models.hosted.linears import ProductsSeen, linears
 
 NAME = "umbel-probe"
 ROWS = 3
-OBEYED = ("scaling", "sliding_window")
+OBEYED = ("scaling", "sliding_window", "softcap", "s_aux")
 NEUTRAL = ("position_ids", "use_cache", "is_causal", "dropout", "logits_to_keep")
 """What the interface passes that is obeyed, and what says nothing or is compared by itself; the rest is refused where
 it is not None, False or a flag of what is returned."""
@@ -125,8 +125,6 @@ def _shape_of(query: Tensor, key: Tensor, value: Tensor, passed: dict[str, Any])
         raise ModelError(
             f"heads of {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)} are not understood"
         )
-    if value.shape[-1] != key_dim:
-        raise ModelError(f"keys of {key_dim} and values of {value.shape[-1]} numbers: our attention takes equal ones")
     scale = passed.get("scaling")
     return KVShape(
         n_heads,
