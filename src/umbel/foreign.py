@@ -78,6 +78,7 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "guided_regex": "{regex} holds answers to a regular expression",
         "guided_grammar": "{grammar} FILE holds answers to a grammar",
         "guided_choice": "{choices} a,b,c gives each row the most likely of some labels",
+        "enable_auto_tool_choice": "{tool_call_parser} NAME reads tool calls wherever a row has tools",
         "completion_window": "{deadline} 2h stops in time; the same command goes on later",
         "endpoint": _FILE_SAYS,
         "url": _FILE_SAYS,

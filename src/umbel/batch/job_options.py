@@ -42,6 +42,10 @@ _MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a
 _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
 
 
+_CALLS = Literal["hermes", "llama3_json", "mistral", "deepseek_v3", "deepseek_v31"]
+_REASONING = Literal["deepseek_r1", "qwen3"]
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """Sampling, for rows that do not set it themselves.
@@ -148,6 +152,8 @@ class ReadingOptions:
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
     choices: Annotated[str | None, Option(help=_CHOICES, several=True)] = None
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION, written=True)] = None
+    tool_call_parser: Annotated[_CALLS | None, Option(help="How the model writes tool calls, in OpenAI chats.")] = None
+    reasoning_parser: Annotated[_REASONING | None, Option(help="How it writes reasoning before the content.")] = None
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False
 

@@ -19,6 +19,7 @@ from umbel.ir.params import SamplingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.models.sources.find import source_at
+from umbel.text.answers.formats import AnswerReader
 
 if TYPE_CHECKING:
     from umbel.text.tokenizer import Tokenizer
@@ -131,6 +132,7 @@ def read_options(
         id_column=reading.id_column,
         include_prompt=reading.include_prompt,
         system=reading.system,
+        answers=AnswerReader(reading.tool_call_parser, reading.reasoning_parser),
         chat_options=_chat_options(reading.chat_template_kwargs),
     )
 

@@ -21,7 +21,7 @@ from umbel.batch.job_run import write_summary
 from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.errors import UsageError
 from umbel.jobs.begun import now
-from umbel.jobs.fingerprint import fingerprint, hash_model, job_key, system_fingerprint
+from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.paths import JobPaths
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.coming import ComingRows
@@ -61,7 +61,7 @@ class _Forms:
         names = model_names(asked.model, directory, served)
         options = read_options(asked.sampling.params(spec.sampling), asked.reading, spec.vocab_size, frozenset(names))
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
-        issuer = Issuer(job_key(identity), names[0], int(start.timestamp()), system_fingerprint(identity))
+        issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()
         builder = WindowBuilder(tokenizer, spec.vocab_size, spec.max_positions, bos=spec.bos_token_id, notes=notes)
         return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes), notes)

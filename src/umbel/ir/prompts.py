@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from umbel.ir.chat import Message, check_tool_calls
@@ -9,6 +10,13 @@ from umbel.ir.limits import MAX_INT, check_prompt_ids, check_token_ids, refuse, 
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _MEDIA = frozenset({"image_url", "image", "input_image", "audio_url", "input_audio", "video_url", "video", "file"})
+
+
+def missing_prompt(item: Mapping[str, Any]) -> str:
+    """What to tell of a row that has nothing to answer."""
+    if "body" in item:
+        return "no prompt and no messages: an OpenAI batch line in a file whose first row is a plain one"
+    return "no prompt and no messages; name columns with --prompt 'text with {column}' to build prompts from them"
 
 
 def check_prompt(prompt: Any, width: int | None) -> str | list[int]:

@@ -16,6 +16,7 @@ from umbel.config import DECIDED_HERE, choices
 from umbel.errors import UsageError
 from umbel.jobs.read.records import ReadOptions
 from umbel.technique import OPTIONS
+from umbel.text.answers.formats import WHOLE
 
 _OPTIONS = (
     *("dtype", "attention_backend", "linear", "kv_cache_dtype", "tensor_parallel_size", "load_format", "seed"),
@@ -118,6 +119,8 @@ def fingerprint(
     if options.branches is not None:
         parts["read.choices"] = list(options.branches.choices)
         parts["read.calibration_prompt"] = options.branches.calibration_prompt
+    if options.answers != WHOLE:
+        parts |= {"read.tool_call_parser": options.answers.calls, "read.reasoning_parser": options.answers.reasoning}
     parts["read.names"] = sorted(names)
     parts |= {"read.id": options.id_column, "read.include_prompt": options.include_prompt}
     parts["read.keep"] = "all" if options.keep is None else ",".join(options.keep) or "none"

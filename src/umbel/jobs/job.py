@@ -19,7 +19,6 @@ from umbel.jobs.begun import named, started
 from umbel.jobs.collector import rare_searches
 from umbel.jobs.execution import ABOUT, NOTES, Engine, Execution
 from umbel.jobs.failpoints import FailHook, no_failpoint
-from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.job_tokenizer import JobTokenizer
 from umbel.jobs.neighbours import Neighbours
@@ -166,9 +165,9 @@ class Job:
         return 0 < self.progress.rows == store.totals().rows
 
     def _renderer(self, store: JobStore) -> tuple[JobTokenizer, Renderer]:
-        began, identity = started(store), self.spec.identity
+        spec, began = self.spec, started(store)
         tokenizer = self.load_tokenizer(began)
-        issuer = Issuer(job_key(identity), self.spec.model, int(began.timestamp()), system_fingerprint(identity))
+        issuer = Issuer.of(spec.identity, spec.model, began, spec.options.answers)
         return tokenizer, Renderer(issuer, tokenizer.token_bytes)
 
     def _collect(

@@ -12,6 +12,7 @@ from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request, RowError
+from umbel.text.answers.formats import WHOLE, AnswerReader
 
 ANSWER_NAMES = frozenset(
     (
@@ -30,6 +31,8 @@ class Style(IntEnum):
     CHAT = 1
     COMPLETION = 2
     ECHO = 3  # a completion behind its prompt
+    TOOLS = 4  # a chat that may call tools
+    CALLS = 5  # a chat whose answer is a list of calls
 
 
 class RowHead(NamedTuple):  # of which a job makes one a row, in a third of the time that a frozen dataclass takes
@@ -89,6 +92,7 @@ class ReadOptions:
     `keep`: names of the columns that come back on the rows of the output; None for all, but what a JSON line asks for.
     `id_column`: the column that gives the custom id; None for `custom_id`, or else the number of the row.
     `include_prompt`: the prompt comes back, too, as it was put together.
+    `answers`: how tool calls and reasoning are read from answers to chats.
     `chat_options`: what chats are rendered with that say nothing else.
     """
 
@@ -103,6 +107,7 @@ class ReadOptions:
     id_column: str | None = None
     include_prompt: bool = False
     system: str | None = None
+    answers: AnswerReader = WHOLE
     chat_options: ChatOptions = PLAIN_CHAT
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.request import Completion, Output, RowError
+from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.read.records import RowHead, Style
+from umbel.text.answers.base import ToolCall
+from umbel.text.answers.formats import WHOLE, AnswerReader
 
 _BROKEN = re.compile("(?:\ufffd)+".encode())
 
@@ -57,12 +61,19 @@ class Echo:
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """What answers of a job have in common: `job` is its key, from which ids are made, `model` the model's name,
-    `created` the second in which the job was first started, `system` stands for the model and its settings."""
+    `created` the second in which the job was first started, `system` stands for the model and its settings, `answers`
+    says how tool calls and reasoning are read."""
 
     job: str
     model: str
     created: int = 0
     system: str | None = None
+    answers: AnswerReader = WHOLE
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any], model: str, began: datetime, answers: AnswerReader) -> Issuer:
+        """What answers of the job with this fingerprint have in common."""
+        return cls(job_key(identity), model, int(began.timestamp()), system_fingerprint(identity), answers)
 
 
 @dataclass(slots=True)
@@ -82,9 +93,9 @@ class OpenAIAnswers:
         }
         if row.cut:
             usage["cut_prompt_tokens"] = row.cut
-        if style == Style.CHAT:
+        if style in (Style.CHAT, Style.TOOLS, Style.CALLS):
             head = {"id": f"chatcmpl-{tag}", "object": "chat.completion"}
-            choices = [self._chat_choice(c) for c in output.outputs]
+            choices = [self._chat_choice(c, style, tag) for c in output.outputs]
         else:
             head = {"id": f"cmpl-{tag}", "object": "text_completion"}
             echoed = self._echo(output, prompt) if style == Style.ECHO else None
@@ -108,10 +119,17 @@ class OpenAIAnswers:
         name = f"row {row.row}" if row.custom_id is None else f"id {row.custom_id}"
         return blake2b(f"{self.issuer.job} {name}".encode(), digest_size=12).hexdigest()
 
-    def _chat_choice(self, c: Completion) -> dict[str, Any]:
-        message = {"role": "assistant", "content": c.text, "refusal": None}
+    def _chat_choice(self, c: Completion, style: Style, tag: str) -> dict[str, Any]:
+        read = self.issuer.answers.read(c.text, may_call=style == Style.TOOLS, must_call=style == Style.CALLS)
+        message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}
+        if read.reasoning is not None:
+            message |= {"reasoning_content": read.reasoning, "reasoning": read.reasoning}
+        reason = c.finish_reason
+        if read.calls:
+            message["tool_calls"] = [_call(f"call_{tag}_{c.index}_{i}", call) for i, call in enumerate(read.calls)]
+            reason = "tool_calls" if reason == "stop" else reason
         logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c), "refusal": None}
-        return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": c.finish_reason}
+        return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     def _text_choice(self, c: Completion, echoed: Echo | None) -> dict[str, Any]:
         logprobs = None if c.logprobs is None else self._text_logprobs(c)
@@ -203,6 +221,10 @@ def shown_token(own: bytes) -> str:
         return own.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
+
+
+def _call(tag: str, call: ToolCall) -> dict[str, Any]:
+    return {"id": tag, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _line(tag: str, custom_id: str | None, status: int, body: dict[str, Any]) -> dict[str, Any]:

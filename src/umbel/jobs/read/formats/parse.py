@@ -14,9 +14,10 @@ from umbel.ir.chat import CHAT_FIELDS, ChatOptions, Message, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
 from umbel.ir.params import SamplingParams
-from umbel.ir.prompts import check_messages, check_prompt
+from umbel.ir.prompts import check_messages, check_prompt, missing_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
+from umbel.jobs.read.formats.calls import ToolChoices
 from umbel.jobs.read.formats.field_names import FieldNames
 from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.keeping import Keeping, file_column
@@ -61,10 +62,12 @@ class RowParser:
     names: FieldNames = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
     _forms: Forms = field(default_factory=Forms)
+    _tools: ToolChoices = field(init=False)
 
     def __post_init__(self) -> None:
         given = [template.columns for template in (self.template, self.system) if template is not None]
         self.data = frozenset().union(*given)  # a column that feeds the prompt is no sampling field, whatever its name
+        self._tools = ToolChoices(self.options.answers.calls)
         self.names = FieldNames(self.data, self.options.id_column)
         head = file_column(self.file, self.options.keep)
         self.keeping = Keeping(self.options, self.table, self.data, self.template is not None, head)
@@ -145,7 +148,7 @@ class RowParser:
             params = self._params(inner, style)
             echo = style == Style.COMPLETION and inner.get("echo") is True
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
-            return request, Style.ECHO if echo else style
+            return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
         self._check_model(item.get("model") if self.template is None else None)
         return self._plain_request(item), Style.PLAIN
 
@@ -161,7 +164,7 @@ class RowParser:
             return Request(check_prompt(text, None), None, params, branches)
         prompt, messages = item.get("prompt"), item.get("messages")
         if prompt is None and messages is None:
-            refuse("missing_required_parameter", "prompt", _missing_prompt(item))
+            refuse("missing_required_parameter", "prompt", missing_prompt(item))
         if prompt is not None and messages is not None:
             refuse("invalid_value", "messages", "both prompt and messages are given: a row has one of them")
         chat = chat_options(item, self.options.chat_options)
@@ -292,9 +295,3 @@ def _openai_request(
     if style == Style.CHAT:
         return Request(None, check_messages(inner["messages"]), params, chat=chat_options(inner, chat))
     return Request(check_prompt(inner["prompt"], width), None, params)
-
-
-def _missing_prompt(item: Mapping[str, Any]) -> str:
-    if "body" in item:
-        return "no prompt and no messages: an OpenAI batch line in a file whose first row is a plain one"
-    return "no prompt and no messages; name columns with --prompt 'text with {column}' to build prompts from them"

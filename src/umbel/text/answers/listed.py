@@ -1,0 +1,12 @@
+"""`[{"name": ..., "parameters": {...}}, ...]`: answers that a grammar holds to calls of a row's own tools."""
+
+from __future__ import annotations
+
+from umbel.text.answers.base import Parts, calls_of, whole_json
+
+
+def read(text: str) -> Parts:
+    """The calls of a list that is complete."""
+    values = whole_json(text)
+    calls = calls_of(values) if isinstance(values, list) else None
+    return Parts(text) if calls is None else Parts("", calls)
