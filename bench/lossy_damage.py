@@ -48,7 +48,7 @@ def main() -> None:
     """Both methods on the same prompts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "int4", "fp8"))
+    parser.add_argument("--linear", default="dense", choices=("dense", "int8", "int4", "int4-head8", "fp8"))
     parser.add_argument("--kv-cache-dtype", default="auto", choices=("auto", "fp8", "int8"))
     parser.add_argument("--dtype", default="float32", help="of everything else")
     parser.add_argument("--count", type=int, default=400, help="prompts per task")

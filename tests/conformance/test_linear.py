@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 ERROR = 0.15  # relative, of what may change answers: weights in 4 bits are off by a tenth
 # (outputs, inputs): a part of a panel, a layer, an odd number of inputs, which no method packs in pairs
 SHAPES = [(34, 30), (130, 64), (66, 33)]
+ROUNDED_TABLES = ("int4-head8",)
 CASES = [(name, dtype) for name in registry.names("linear") for dtype in (torch.float32, torch.bfloat16)]
 EACH = pytest.mark.parametrize(("name", "dtype"), CASES, ids=lambda v: str(v).removeprefix("torch."))
 
@@ -69,11 +70,15 @@ def test_a_gate_behind_the_product_is_that_of_the_reference(
 def test_a_table_gives_the_rows_it_was_made_of(name: str, dtype: torch.dtype) -> None:
     weight, ids = values(203, 64, seed=1, dtype=dtype), torch.tensor([0, 202, 63, 64, 7, 7])
     table = made(name, dtype).convert_table(weight)
-    assert torch.equal(table.rows(ids), weight[ids]) and table.rows(ids[:0]).shape == (0, 64)
+    rows, wanted = table.rows(ids), weight[ids]
+    half = wanted.abs().amax(1, keepdim=True).float() / 254 if name in ROUNDED_TABLES else torch.zeros(len(ids), 1)
+    assert ((rows - wanted).float().abs() <= half * 1.01 + wanted.float().abs() * (half > 0) * 2.0**-8).all()
+    assert rows.dtype == dtype and table.rows(ids[:0]).shape == (0, 64)
     x = values(5, 64, seed=2, dtype=dtype)
     logits = table.logits(x)
     assert logits.dtype == torch.float32 and logits.shape == (5, 203)
-    torch.testing.assert_close(logits.double(), x.double() @ weight.double().T, rtol=2.0**-7, atol=0.05)
+    off = 0.05 if name not in ROUNDED_TABLES else 0.5  # of about 8
+    torch.testing.assert_close(logits.double(), x.double() @ weight.double().T, rtol=2.0**-7, atol=off)
 
 
 @pytest.mark.parametrize("name", registry.names("linear"))

@@ -23,6 +23,7 @@ DEFINED = (ast.ClassDef, ast.FunctionDef)
 LOSSY = {
     "linear=int8",
     "linear=int4",
+    "linear=int4-head8",
     "linear=fp8",
     "kv_cache_dtype=fp8",
     "kv_cache_dtype=int8",

@@ -105,6 +105,7 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
             for family, name, flag in (
                 ("linear", "int8", "--linear"),
                 ("linear", "int4", "--linear"),
+                ("linear", "int4-head8", "--linear"),
                 ("linear", "fp8", "--linear"),
                 ("kv", "fp8", "--kv-cache-dtype"),
                 ("kv", "int8", "--kv-cache-dtype"),
@@ -113,8 +114,9 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
     packed = make_plan(row, replace(SPEC, quantization=Int4Format("gptq", 32)), EngineConfig("tiny"), MACHINE)
     said = {r.technique: r.reason for r in packed.refusals if r.technique.startswith("linear")}
     already = "lossy, and the checkpoint's weights are int4 already"
-    by_name = "lossy: may change answers, so taken only by name: --linear int4 --allow-lossy"
-    assert said == {"linear: int8": already, "linear: fp8": already, "linear: int4": by_name}
+    by_name = "lossy: may change answers, so taken only by name: --linear {} --allow-lossy"
+    asked = {f"linear: {name}": by_name.format(name) for name in ("int4", "int4-head8")}
+    assert said == {"linear: int8": already, "linear: fp8": already} | asked
     assert packed.exact and packed.decision("linear").reason.startswith("the checkpoint's own")
 
 

@@ -25,6 +25,14 @@ DEVICE: tuple[Technique, ...] = (
     ),
     Technique(
         "linear",
+        "int4-head8",
+        False,
+        "umbel.linear.int4_head:Int4HeadMethod.of",
+        "QQQ, 2406.09904; ZeroQuant, 2206.01861",
+        "a CPU and compiled kernels",
+    ),
+    Technique(
+        "linear",
         "fp8",
         False,
         "umbel.linear.fp8:Fp8Method.of",

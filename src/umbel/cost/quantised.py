@@ -16,8 +16,9 @@ from umbel.ir.spec import ModelSpec
 def as_kept(spec: ModelSpec, linear: str, on_gpu: bool) -> ModelSpec:
     """The spec with weights as they are kept under EngineConfig.linear. A processor keeps int4 weights where that was
     asked for, else the floats that they stand for; a GPU has mixtures of experts in floats only."""
-    form = spec.quantization or (LOADING if linear == "int4" else None)
-    if form is None or (spec.experts and on_gpu) or not (on_gpu or linear == "int4"):
+    by_nibbles = linear in ("int4", "int4-head8")
+    form = spec.quantization or (LOADING if by_nibbles else None)
+    if form is None or (spec.experts and on_gpu) or not (on_gpu or by_nibbles):
         return replace(spec, quantization=None)
     return replace(spec, quantization=form if on_gpu else replace(form, on_cpu=True))
 

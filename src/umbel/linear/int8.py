@@ -13,7 +13,7 @@ from torch import Tensor
 
 from umbel.errors import UsageError
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import Int8Products, Int8Weights, ProductForm, int8_weights, panel_order
+from umbel.kernels.native.products import Int8Products, Int8Weights, ProductForm, int8_weights, panel_order, unpack
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import LinearMethod, Site, Table
 
@@ -34,6 +34,24 @@ class Int8Linear:
             return gated_silu(product) if self.is_gated else product
         form = ProductForm.GATED if self.is_gated else ProductForm.BFLOAT16
         return self.kernels.multiply(x, self.weight, self.bias, form)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Table:
+    """A table in int8, with a scale for each of its rows, which are looked up as `dtype`."""
+
+    kernels: Int8Products
+    weight: Int8Weights
+    dtype: torch.dtype
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the table, as the floats that they stand for."""
+        whole = unpack(self.weight.packed, ids, torch.int8)
+        return (whole.to(torch.float32) * self.weight.scale[ids].unsqueeze(1)).to(self.dtype)
+
+    def logits(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Products with all rows; those of `x` are rounded to int8 too."""
+        return self.kernels.multiply(x, self.weight, None, ProductForm.FLOAT32, out)
 
 
 class Int8Method:

@@ -12,6 +12,9 @@ from umbel.linear.base import LinearMethod, Site
 from umbel.linear.dense import DenseMethod
 from umbel.linear.packed import PackedMethod
 
+BY_NIBBLES = ("int4", "int4-head8")
+"""Methods that a processor has for weights that are int4 already."""
+
 
 def pick_linear(
     dtype: torch.dtype, device: torch.device, asked: str = "dense", *, packed: bool = False
@@ -20,9 +23,9 @@ def pick_linear(
     by the method of the catalogue that was `asked` for; weights that come `packed` in 4 bits have one of their own,
     which on a processor can be asked for too, to multiply in int8. Raises UsageError for another one then, and where a
     method cannot work on the device."""
-    if packed and (asked not in ("dense", "int4") or (asked == "int4" and device.type != "cpu")):
+    if packed and (asked not in ("dense", *BY_NIBBLES) or (asked != "dense" and device.type != "cpu")):
         raise UsageError(f"linear={asked!r}: this model's weights are int4 already; leave linear (--linear) out")
-    dense, name = _dense(dtype, device), "int4" if packed else asked
+    dense, name = _dense(dtype, device), "int4" if packed and asked == "dense" else asked
     if name == "dense":
         return dense
     method: LinearMethod = registry.load("linear", name, Site(dtype, device, dense, packed, asked != "dense"))

@@ -48,8 +48,12 @@ _GATED = (ProductForm.GATED, ProductForm.GATED_FLOAT32)
 
 def make_out(weight: Packed, rows: int, form: ProductForm) -> Tensor:
     """Memory for the product of so many rows."""
-    outputs = weight.outputs // 2 if weight.gated else weight.outputs
-    return torch.empty((rows, outputs), dtype=torch.float32 if form in FORMS[torch.float32] else torch.bfloat16)
+    return torch.empty((rows, _width(weight)), dtype=torch.float32 if form in FORMS[torch.float32] else torch.bfloat16)
+
+
+def _width(weight: Packed) -> int:
+    """Outputs, behind the gate where there is one."""
+    return weight.outputs // 2 if weight.gated else weight.outputs
 
 
 def has_products(dtype: torch.dtype, instruction_set: str) -> bool:
@@ -160,7 +164,9 @@ class Int8Products:
         self._kernels.quantise(addresses[0], narrow, *addresses[1:], *x.shape, torch.get_num_threads())
         return out, scale
 
-    def multiply(self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: ProductForm) -> Tensor:
+    def multiply(
+        self, x: Tensor, weight: Int8Weights, bias: Tensor | None, form: ProductForm, out: Tensor | None = None
+    ) -> Tensor:
         """`x @ weight.T + bias` as in FloatProducts; `x` is bfloat16 or float32."""
         packed = weight.packed
         if x.shape[1:] != (packed.inputs,) or packed.gated != (form is ProductForm.GATED):
@@ -168,11 +174,13 @@ class Int8Products:
         whole, row_scale = self.quantise(x)
         if whole.shape[1] % 4:
             whole = torch.nn.functional.pad(whole, (0, -whole.shape[1] % 4))  # what meets weights of zero
-        out = make_out(packed, len(x), form)
-        addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr()
-        sizes, scales = (len(x), packed.panels.shape[1], out.shape[1]), (row_scale, weight.scale, weight.correction)
+        made = make_out(packed, len(x), form) if out is None else out
+        if made.shape != (len(x), _width(packed)) or made.dtype not in FORMS or not made.is_contiguous():
+            raise ValueError(f"out {tuple(made.shape)} of {made.dtype} for {len(x)} rows of {_width(packed)}")
+        addresses = whole.data_ptr(), packed.panels.data_ptr(), 0 if bias is None else bias.data_ptr(), made.data_ptr()
+        sizes, scales = (len(x), packed.panels.shape[1], made.shape[1]), (row_scale, weight.scale, weight.correction)
         self._kernels.multiply(*addresses, *sizes, int(form), *(t.data_ptr() for t in scales), torch.get_num_threads())
-        return out
+        return made
 
 
 def panel_order(values: Tensor, *, gated: bool = False) -> Tensor:

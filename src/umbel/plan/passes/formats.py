@@ -35,7 +35,7 @@ def _name_products(draft: PlanDraft) -> PlanDraft:
     """Decide "linear": as asked, or int4 because the checkpoint is."""
     linear, form = draft.config.linear, draft.spec.quantization
     if linear != "dense":
-        price = "by its bytes" if linear == "int4" else "as dense until runs have measured it"
+        price = "by its bytes" if linear.startswith("int4") else "as dense until runs have measured it"
         price = "by earlier runs with it" if draft.known.calibration is not None else price
         return draft.decide(Decision("linear", linear, f"{_asked('linear', linear)}; priced {price}"))
     if form is not None:

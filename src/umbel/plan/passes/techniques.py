@@ -60,7 +60,7 @@ def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
 
 def _rounds_rows(linear: str, draft: PlanDraft) -> bool:
     """Whether products of int4 weights may be made so: a processor multiplies from nibbles with rows in int8."""
-    return linear == "int4" and not draft.price.machine.on_gpu
+    return linear in ("int4", "int4-head8") and not draft.price.machine.on_gpu
 
 
 def _other_rules(rows: tuple[Technique, ...], draft: PlanDraft) -> Iterator[Refusal]:
