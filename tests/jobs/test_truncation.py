@@ -91,6 +91,8 @@ def test_texts_beyond_all_contexts_are_cut_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["choices", "continuations"])
-def test_prompts_of_continuations_are_not_cut(field: str, tmp_path: Path) -> None:
-    _, output = answers(tmp_path, [{"prompt": "a", field: ["b", "c"], "truncation": "left"}, {"prompt": "a"}])
-    assert read_rows(output)[0]["error"]["code"] == "unsupported_parameter"
+@pytest.mark.parametrize("asked", [{"truncation": "left"}, {"structured_outputs": {"regex": "b|c"}}])
+def test_what_is_not_done_for_continuations_is_refused(asked: dict[str, Any], field: str, tmp_path: Path) -> None:
+    _, output = answers(tmp_path, [{"prompt": "a", field: ["b", "c"], **asked}, {"prompt": "a"}])
+    error = read_rows(output)[0]["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", next(iter(asked)))

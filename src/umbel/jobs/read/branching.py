@@ -67,8 +67,7 @@ class BranchReader:
         return self._params.setdefault(n_prompt, scoring_params(n_prompt))
 
     def _pairs(self, request: Request, branches: Branches) -> list[Continued]:
-        if request.params.truncation is not None:
-            refuse("unsupported_parameter", "truncation", "truncation: a prompt is not cut before its continuations")
+        _check_params(request.params)
         check_chars(n_chars_of(request), self.context)
         pairs = self._behind(request, branches.continuations)
         for pair in pairs:
@@ -103,3 +102,12 @@ class BranchReader:
         if isinstance(request.prompt, str):
             return self.tokenizer.encode([request.prompt])[0]
         return request.prompt or ()
+
+
+def _check_params(params: SamplingParams) -> None:
+    """Refuse what would change scores and is not done for them. Sampling fields say nothing where nothing is drawn."""
+    if params.truncation is not None:
+        refuse("unsupported_parameter", "truncation", "truncation: a prompt is not cut before its continuations")
+    if params.structured_outputs is not None:
+        why = "continuations are scored as they are; leave the form of the answer out"
+        refuse("unsupported_parameter", "structured_outputs", f"structured_outputs: {why}")
