@@ -70,6 +70,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dots1, windows": ("dots1", ROUTED | {"head_dim": 24, "sliding_window": 24, "max_window_layers": 1}),
     "minimax_m2": ("minimax_m2", LOCAL | {"head_dim": 24}),
     "minimax_m2, partly rotated": ("minimax_m2", LOCAL | {"head_dim": 24, "rotary_dim": 12}),
+    "gpt_oss": ("gpt_oss", GPT_OSS),
+    "gpt_oss, another gate": ("gpt_oss", GPT_OSS | {"swiglu_limit": 1.0, "swiglu_alpha": 1.1}),
     "phimoe": ("phimoe", LOCAL | {"num_experts_per_tok": 2, "router_jitter_noise": 0.2}),
     "phimoe, biased": (
         "phimoe", LOCAL | {"num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},

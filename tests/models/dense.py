@@ -27,7 +27,7 @@ class DenseAttention:
         """Implement `AttentionBackend.place`."""
         return self.store.place(layer, self.slots)
 
-    def attend(self, layer: int, q: Tensor, select: None = None) -> Tensor:
+    def attend(self, layer: int, q: Tensor, select: None = None, sinks: Tensor | None = None) -> Tensor:
         """Implement `AttentionBackend.attend`."""
         keys, values = (t.transpose(0, 1) for t in self.store.read(layer, slice(0, int(self.slots[-1]) + 1)))
         query_at = self.slots[:, None]
@@ -40,8 +40,11 @@ class DenseAttention:
         scores = torch.einsum("qhd,khd->hqk", q, keys.repeat_interleave(group, 1)) * shape.scale
         if shape.cap is not None:
             scores = shape.cap * torch.tanh(scores / shape.cap)
-        scores = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype)
-        return torch.einsum("hqk,khd->qhd", scores, values.repeat_interleave(group, 1))
+        scores = scores.masked_fill(~seen, float("-inf")).to(torch.float32)
+        if sinks is not None:
+            scores = torch.cat((scores, sinks[:, None, None].expand(-1, len(q), 1)), -1)
+        weights = scores.softmax(-1)[..., : len(keys)].to(q.dtype)
+        return torch.einsum("hqk,khd->qhd", weights, values.repeat_interleave(group, 1))
 
 
 def forward(

@@ -63,6 +63,8 @@ OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "shared_expert_intermediate_size": ("qwen2_moe", {"shared_expert_intermediate_size": 24}),
     "shared_intermediate_size": ("granitemoeshared", {"shared_intermediate_size": 24}),
     "short_mscale": ("phimoe, long", {}),
+    "swiglu_alpha": ("gpt_oss", {"swiglu_alpha": 1.2}),
+    "swiglu_limit": ("gpt_oss", {"swiglu_limit": 0.5}),
     "topk_group": ("glm4_moe", {"topk_group": 3}),
 }
 """Those of mixtures: the name of a model in tests/mixtures.py, and what it then says."""

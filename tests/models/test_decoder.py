@@ -71,7 +71,7 @@ class OwnKeys(DenseAttention):
         super().__init__(decoder.spec, decoder.dtype)
         self.begin(torch.arange(rows))
 
-    def attend(self, layer: int, q: torch.Tensor, select: None = None) -> torch.Tensor:
+    def attend(self, layer: int, q: torch.Tensor, select: None = None, sinks: None = None) -> torch.Tensor:
         keys, values = (t.transpose(0, 1) for t in self.store.read(layer, self.slots))
         return q + (keys * values).repeat_interleave(self.spec.kv_shape(0).group_size, 1)
 

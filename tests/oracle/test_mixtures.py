@@ -26,7 +26,7 @@ from umbel.models.weights import StoredWeights
 
 N_PROMPTS, N_TOKENS, LONGEST = 30, 12, 140
 PARAMS = SamplingParams(temperature=0.0, max_tokens=N_TOKENS)
-FIRST = ["qwen2_moe, windows", "glm4_moe"]
+FIRST = ["qwen2_moe, windows", "glm4_moe", "gpt_oss"]
 OTHERS = [name for name in MODELS if name not in FIRST]
 
 
@@ -96,3 +96,21 @@ def test_answers(subject: Subject) -> None:
     subject.check(llm, chunk=7)
     plan = llm.plan(subject.prompts, PARAMS)
     subject.check(llm, kv_tokens=max(plan.kv_tokens // 10, 40 * plan.page_size), chunk=100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt_oss", "glm4_moe", "qwen2_moe"])
+def test_answers_by_the_kernels_of_gpus(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter, steps ahead."""
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    from tests.engine.test_gpu_path import on_gpu_kernels
+
+    family, overrides = MODELS[name]
+    directory = make_mixture(tmp_path, family, seed=7, **overrides)
+    prompts = prompts_around_borders(5, 42, VOCAB_SIZE, 33)[::6]
+    answers = greedy(directory, prompts, 4)
+    made = on_gpu_kernels(monkeypatch)
+    llm = LLM(str(directory), dtype="float32", device="cpu", chunk=20)
+    for output, answer in zip(llm.generate(prompts, replace(PARAMS, max_tokens=4)), answers, strict=True):
+        assert agreement(output.outputs[0].token_ids, answer) != "different"
+    assert made, "the kernels were not asked"

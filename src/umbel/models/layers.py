@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
@@ -23,6 +25,7 @@ class LayerWeights:
 
     `attn_norm`, `mlp_norm`: of what attention and block read, `attn_post`, `block_post`: what is done to what they
     give, None: nothing. In a parallel layer the block reads what the attention reads, or `mlp_norm` of the same rows.
+    `sinks` (float32 `[n_heads]`): those of attention, if it has any.
     """
 
     attn_norm: RowNorm
@@ -34,6 +37,7 @@ class LayerWeights:
     block: Block
     block_post: RowNorm | Scaled | None
     is_parallel: bool
+    sinks: Tensor | None = None
 
     @classmethod
     def of(cls, named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer) -> LayerWeights:
@@ -54,6 +58,7 @@ class LayerWeights:
             block=convert_block(named, method, spec, layer),
             block_post=_after(norms.get("mlp_post_norm"), layer),
             is_parallel=layer.is_parallel,
+            sinks=named.get("sinks"),
         )
 
 

@@ -62,11 +62,10 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
         self._products = {
             f"layers.{layer}.{m.name}": m for layer in range(spec.n_layers) for m in layer_matmuls(spec, layer)
         }
-        self._cut_norms = {
-            f"layers.{layer}.{n.name}"
+        self._by_head = {
+            f"layers.{layer}.{name}"
             for layer in range(spec.n_layers)
-            for n in layer_norms(spec, layer)
-            if n.is_by_head
+            for name in ("sinks", *(n.name for n in layer_norms(spec, layer) if n.is_by_head))
         }
 
     def __len__(self) -> int:
@@ -77,7 +76,7 @@ class ShardedWeights(Mapping[str, Tensor | Int4Weight]):
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
         weight, product = self.weights[name], self._products.get(name.removesuffix("_bias"))
-        if name in self._cut_norms and isinstance(weight, Tensor):
+        if name in self._by_head and isinstance(weight, Tensor):
             return self._part(weight, 0)
         if product is None:
             return weight

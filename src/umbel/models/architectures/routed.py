@@ -1,15 +1,16 @@
-"""Mixtures of experts whose routers are corrected: ERNIE 4.5, GLM-4.5 and dots.llm1."""
+"""Mixtures of experts whose routers are corrected or biased: ERNIE 4.5, GLM-4.5, dots.llm1 and gpt-oss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from umbel.ir.layer import Edges, HeadNorm, Layer, Rope
+from umbel.ir.layer import Edges, HeadNorm, Layer, Norm, Rope
 from umbel.models import experts_config as read
 from umbel.models.architectures.llama import ATTENTION_BIAS, WINDOW, qwen3
 from umbel.models.architectures.mixtures import EXPERTS, PROJECTIONS, stored_as
 from umbel.models.config_file import Config, flag_of, size_of
+from umbel.models.expert_parts import StoredExperts
 from umbel.models.family import Family
 from umbel.models.layer_config import FULL, SLIDING
 from umbel.models.stored import AS_LLAMA
@@ -28,6 +29,17 @@ AS_DEEPSEEK = stored_as(
 AS_ERNIE = replace(
     AS_DEEPSEEK, vectors={"router_correction": ("mlp.moe_statics.e_score_correction_bias", 1)}, ignored=r".*\.mtp_.*"
 )
+AS_GPT_OSS = replace(
+    AS_LLAMA,
+    products={**AS_LLAMA.products, "router": ("mlp.router",)},
+    experts=StoredExperts(("mlp.experts.gate_up_proj",), ("mlp.experts.down_proj",), "paired"),
+    vectors={"sinks": ("self_attn.sinks", 0)},
+)
+YARN = {
+    "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+    "original_max_position_embeddings": 4096,
+}  # fmt: skip
+"""What gpt-oss has where a file says nothing of rotary positions."""
 IN_ALL_LAYERS = {"moe_layer_freq": (None, 1)}
 
 
@@ -52,6 +64,19 @@ def _dots1_kinds(config: Config) -> Mapping[str, object]:
     first, layers = size_of(config, "max_window_layers", 62, low=0), range(size_of(config, "num_hidden_layers"))
     has_window = config.get("sliding_window", 4096) is not None
     return {"layer_types": [SLIDING if has_window and layer >= first else FULL for layer in layers]}
+
+
+def _gpt_oss(config: Config) -> Layer:
+    bias = flag_of(config, "attention_bias", default=True)
+    return Layer(Norm(is_wide=True), qkv_bias=bias, o_bias=bias, sinks=True)
+
+
+def _gpt_oss_defaults(config: Config) -> Mapping[str, object]:
+    """Every other layer has a window, the first one too; positions are stretched."""
+    layers = range(size_of(config, "num_hidden_layers"))
+    kinds = config.get("layer_types") or [FULL if layer % 2 else SLIDING for layer in layers]
+    says_nothing = not config.get("rope_scaling") and not config.get("rope_parameters")
+    return {"layer_types": kinds} | ({"rope_parameters": YARN} if says_nothing else {})
 
 
 ROWS: Mapping[str, Family] = {
@@ -87,5 +112,18 @@ ROWS: Mapping[str, Family] = {
         experts=read.dots1_experts,
         derive=_dots1_kinds,
         refused=IN_ALL_LAYERS | {"scoring_func": (None, "noaux_tc", "sigmoid"), "use_sliding_window": (None, False)},
+    ),
+    "gpt_oss": Family(
+        "GptOssForCausalLM",
+        WINDOW | EXPERTS | ATTENTION_BIAS | {"swiglu_alpha", "swiglu_limit"},
+        _gpt_oss,
+        "typed",
+        stored=AS_GPT_OSS,
+        head_dim=64,
+        window_size=128,
+        rope_theta=150_000.0,
+        norm_eps=1e-5,
+        experts=read.gpt_oss_experts,
+        derive=_gpt_oss_defaults,
     ),
 }
