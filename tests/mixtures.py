@@ -37,6 +37,11 @@ GPT_OSS = LOCAL | {"head_dim": 16, "sliding_window": 24, "rope_parameters": YARN
 GRANITE = LOCAL | {
     "embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.3,
 }  # fmt: skip
+DEEPSEEK = ROUTED | {
+    "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+}  # fmt: skip
+LIMITED = DEEPSEEK | {"topk_method": "group_limited_greedy", "num_experts_per_tok": 3}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_moe": ("qwen2_moe", QWEN),
     "qwen2_moe, sums to one, some dense": (
@@ -72,6 +77,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax_m2, partly rotated": ("minimax_m2", LOCAL | {"head_dim": 24, "rotary_dim": 12}),
     "gpt_oss": ("gpt_oss", GPT_OSS),
     "gpt_oss, another gate": ("gpt_oss", GPT_OSS | {"swiglu_limit": 1.0, "swiglu_alpha": 1.1}),
+    "deepseek_v3": ("deepseek_v3", DEEPSEEK),
+    "deepseek_v3, stretched": (
+        "deepseek_v3",
+        DEEPSEEK | {"rope_interleave": False, "norm_topk_prob": False,
+                    "rope_parameters": YARN | {"truncate": True, "mscale": 1.0, "mscale_all_dim": 0.7}},
+    ),
+    "deepseek_v3, direct": ("deepseek_v3", DEEPSEEK | {"q_lora_rank": None}),
+    "deepseek_v2": ("deepseek_v2", LIMITED),
+    "deepseek_v2, greedy": (
+        "deepseek_v2",
+        DEEPSEEK | {"q_lora_rank": None, "topk_method": "greedy",
+                    "rope_parameters": YARN | {"truncate": True, "mscale": 0.707, "mscale_all_dim": 0.707}},
+    ),
     "phimoe": ("phimoe", LOCAL | {"num_experts_per_tok": 2, "router_jitter_noise": 0.2}),
     "phimoe, biased": (
         "phimoe", LOCAL | {"num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},

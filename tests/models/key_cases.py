@@ -44,6 +44,7 @@ COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "first_k_dense_replace": ("glm4_moe", {"first_k_dense_replace": 2}),
+    "kv_lora_rank": ("deepseek_v3", {"kv_lora_rank": 16}),
     "lm_head_bias": ("phimoe", {"lm_head_bias": True}),
     "long_mscale": ("phimoe, long", {}),
     "moe_k": ("ernie4_5_moe", {"moe_k": 2}),
@@ -56,7 +57,11 @@ OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "n_group": ("glm4_moe", {"n_group": 2}),
     "n_routed_experts": ("dots1", {"n_routed_experts": 12}),
     "n_shared_experts": ("dots1", {"n_shared_experts": 1}),
+    "q_lora_rank": ("deepseek_v2", {"q_lora_rank": 16}),
+    "qk_nope_head_dim": ("deepseek_v2", {"qk_nope_head_dim": 8}),
+    "qk_rope_head_dim": ("deepseek_v3", {"qk_rope_head_dim": 4}),
     "qkv_bias": ("qwen2_moe", {"qkv_bias": False}),
+    "rope_interleave": ("deepseek_v3", {"rope_interleave": False}),
     "rotary_dim": ("minimax_m2", {"rotary_dim": 8}),
     "routed_scaling_factor": ("dots1", {"routed_scaling_factor": 0.5}),
     "router_jitter_noise": ("phimoe", {"router_jitter_noise": 0.05}),
@@ -66,6 +71,8 @@ OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "swiglu_alpha": ("gpt_oss", {"swiglu_alpha": 1.2}),
     "swiglu_limit": ("gpt_oss", {"swiglu_limit": 0.5}),
     "topk_group": ("glm4_moe", {"topk_group": 3}),
+    "topk_method": ("deepseek_v2", {"topk_method": "greedy"}),
+    "v_head_dim": ("deepseek_v3", {"v_head_dim": 20}),
 }
 """Those of mixtures: the name of a model in tests/mixtures.py, and what it then says."""
 

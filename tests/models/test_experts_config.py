@@ -16,6 +16,9 @@ from umbel.models.families import read_spec
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "experts in some layers": ("glm4_moe", {"moe_layer_freq": 2}, "moe_layer_freq=2"),
     "other scores": ("minimax_m2", {"scoring_func": "softmax"}, "scoring_func='softmax'"),
+    "another choice": ("deepseek_v2", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc'"),
+    "shares that add up": ("deepseek_v2", {"norm_topk_prob": True}, "norm_topk_prob=True"),
+    "a bias": ("deepseek_v3", {"attention_bias": True}, "attention_bias=True"),
     "three experts": ("phimoe", {"num_experts_per_tok": 3}, "tokens of these models always have 2 experts"),
     "another gate": ("qwen2_moe", {"hidden_act": "gelu"}, "experts compute 'silu'"),
     "no width of the shared expert": (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from umbel.ir.experts import Experts
 from umbel.ir.hosted import HostedProduct
+from umbel.ir.latent import Latent
 from umbel.ir.layer import Norm
 from umbel.ir.spec import ModelSpec
 
@@ -71,10 +72,12 @@ def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
         return tuple(_of_module(product) for product in spec.hosted.layers[layer].products)
     own, hidden, wide = spec.layer(layer), spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
-    attention = (
+    attention: tuple[Matmul, ...] = (
         Matmul("qkv", hidden, (q, kv, kv), "outputs", own.qkv_bias, is_ending=False),
         Matmul("o", q, (hidden,), "inputs", own.o_bias),
     )
+    if own.latent is not None:
+        attention = _latent(spec, own.latent)
     experts = experts_of(spec, layer)
     if experts is not None:
         return attention + _of_experts(hidden, experts)
@@ -83,11 +86,27 @@ def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
     return (*attention, up, Matmul("down", wide, (hidden,), "inputs", own.mlp_bias))
 
 
+def _latent(spec: ModelSpec, latent: Latent) -> tuple[Matmul, ...]:
+    """The products of latent attention; queries that are made from hidden states stand in "qkv"."""
+    hidden, rank, queries = spec.hidden_size, latent.q_rank, spec.n_heads * latent.query_dim
+    up, values = spec.n_heads * (latent.plain_dim + latent.value_dim), spec.n_heads * latent.value_dim
+    stored = latent.kv_rank + latent.rope_dim
+    return (
+        Matmul("qkv", hidden, (rank or queries, stored), "", is_ending=False),
+        *(() if rank is None else (Matmul("q_up", rank, (queries,), "", is_ending=False),)),
+        Matmul("kv_up", latent.kv_rank, (up,), "", is_ending=False),
+        Matmul("o", values, (hidden,), ""),
+    )
+
+
 def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
     """What the norms of one layer have learned."""
     own, found = spec.layer(layer), []
     for name in own.norms:
         found += [NormVector(each, spec.hidden_size, name != "attn_norm") for each in learned(own.norm, name)]
+    if own.latent is not None:
+        ranks = {"q_latent_norm": own.latent.q_rank, "kv_latent_norm": own.latent.kv_rank}
+        found += [NormVector(name, rank, False, of_heads=True) for name, rank in ranks.items() if rank]
     if own.head_norm is None:
         return tuple(found)
     over = own.head_norm.over

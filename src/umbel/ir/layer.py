@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from umbel.ir.latent import Latent
+
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
@@ -81,6 +83,7 @@ class Layer:
     `activation`: "silu", "gelu", "gelu_tanh", "relu" or "relu2"; `is_gated`: of a gate, times another product.
     `rope`: None for a layer without rotary positions. `scale`: of the product of a query and a key, None: head size to
     the power of -1/2; `window`, `cap` and `sinks` as in `KVShape`. `residual_scale`: of what attention and MLP add.
+    `latent`: how keys and values are stored together, None: they are not.
     """
 
     norm: Norm = Norm()
@@ -98,6 +101,7 @@ class Layer:
     cap: float | None = None
     sinks: bool = False
     residual_scale: float = 1.0
+    latent: Latent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ class ModelSpec:
             return self.hosted.layers[layer].kv
         own, head = self.layer(layer), self.head_dim
         scale = float(head**-0.5) if own.scale is None else own.scale
+        if own.latent is not None:
+            return own.latent.kv_shape(self.n_heads, own.scale)
         return KVShape(self.n_heads, self.n_kv_heads, head, head, scale, own.window, own.cap, own.sinks)
 
     @property

@@ -75,6 +75,24 @@ def glm4_moe_experts(config: Config, n_layers: int) -> Experts | None:
     return _sigmoid_experts(config, n_layers, normalised=True, first=1)
 
 
+def deepseek_v3_experts(config: Config, n_layers: int) -> Experts | None:
+    """DeepSeek-V3 (2412.19437): eight groups, of which four are used, and three MLPs, where the file has nothing."""
+    stated = {"n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5}
+    whole = stated | {key: value for key, value in config.items() if value is not None}
+    return _sigmoid_experts(whole, n_layers, normalised=True, first=3)
+
+
+def deepseek_v2_experts(config: Config, n_layers: int) -> Experts | None:
+    """DeepSeek-V2 (2405.04434): softmax scores as they fall; a group is as good as its best expert."""
+    scale = number_of(config, "routed_scaling_factor", 1.0, low=0.0, high=1e6)
+    found = _experts(config, "moe_intermediate_size", Router(scale=scale, in_float32=True), ROUTED)
+    method = config.get("topk_method") or "greedy"
+    if method not in ("greedy", "group_limited_greedy"):
+        raise ModelError(f"topk_method={shorten(method)}: must be greedy or group_limited_greedy")
+    grouped = found if method == "greedy" else _in_groups(found, config, best=1)
+    return _behind_the_first(grouped, config, n_layers, 0)
+
+
 def dots1_experts(config: Config, n_layers: int) -> Experts | None:
     """dots.llm1, likewise (arXiv 2506.05767)."""
     return _sigmoid_experts(config, n_layers, normalised=False, first=0)

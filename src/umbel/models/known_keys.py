@@ -51,6 +51,8 @@ WITHOUT_EFFECT = frozenset((
 """Keys of config.json that change no answer of a causal decoder: training, other heads, how others compute."""
 
 WITHOUT_EFFECT_IN: Mapping[str, frozenset[str]] = {
+    "deepseek_v2": frozenset(("qk_head_dim",)),
+    "deepseek_v3": frozenset(("num_mtp_layers", "num_nextn_predict_layers", "qk_head_dim")),
     "glm4_moe": frozenset(("num_mtp_layers", "num_nextn_predict_layers")),
     "minimax_m2": frozenset(("router_jitter_noise",)),
     "mixtral": frozenset(("router_jitter_noise",)),

@@ -188,7 +188,8 @@ def _of_product(spec: ModelSpec, stored: Stored, m: Matmul) -> dict[str, tuple[P
     if stored.experts is not None and m.name.startswith("experts"):
         bias = {f"{m.name}_bias": stored.experts.bias(m)} if m.has_bias else {}
         return {m.name: stored.experts.weight(m)} | bias
-    names = stored.products[m.name]
+    rankless = m.name == "qkv" and any(layer.latent and not layer.latent.q_rank for layer in spec.layers)
+    names = stored.products["q_and_kv" if rankless else m.name]
     each = list(zip(names, m.parts if len(names) > 1 else (m.outputs,), strict=True))
     weights = tuple(_weight(stored, f"{name}.weight", (outputs, m.inputs)) for name, outputs in each)
     biases = tuple(Part(f"{name}.bias", (outputs,)) for name, outputs in each)
