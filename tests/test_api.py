@@ -15,6 +15,7 @@ from tests.models.dense import greedy
 from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.errors import InvalidRequest, ModelError, UsageError
+from umbel.ir.chat import Chat
 from umbel.ir.params import SamplingParams
 from umbel.kernels.native.calls import INSTRUCTION_SETS
 
@@ -81,7 +82,7 @@ def test_every_way_to_give_a_prompt(llm: LLM) -> None:
 
 def test_chats(llm: LLM) -> None:
     conversation = [{"role": "user", "content": "Classify the text"}]
-    (ids,) = llm.tokenizer.encode_chat([conversation])
+    (ids,) = llm.tokenizer.encode_chat([Chat(conversation)])
     wanted = llm.generate([ids], GREEDY)[0].outputs
     assert [o.outputs for o in llm.chat(conversation, GREEDY)] == [wanted]
     assert [o.outputs for o in llm.chat([conversation, conversation], GREEDY)] == [wanted, wanted]

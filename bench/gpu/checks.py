@@ -20,6 +20,7 @@ from bench.gpu.beside import load_test_module
 from bench.gpu.plain import PlainModel
 from bench.gpu.stage import Stage
 from umbel.api import LLM, RequestOutput
+from umbel.ir.chat import Chat
 from umbel.ir.params import SamplingParams
 from umbel.kernels.dispatch import gpu_kernels
 from umbel.models.families import resolve_model
@@ -155,7 +156,7 @@ def _check_top_1(stage: Stage) -> None:
     """The best token behind the oracle's own, at every position of its answers."""
     directory = resolve_model("demo")
     lines = TASKS.read_text(encoding="utf-8").splitlines()[: 2 if stage.small else 100]
-    prompts = Tokenizer.load(directory).encode_chat([json.loads(line)["messages"] for line in lines])
+    prompts = Tokenizer.load(directory).encode_chat([Chat(json.loads(line)["messages"]) for line in lines])
     oracle, grown, best = PlainModel(directory), [], []
     for prompt in stage.each("prompts of the demo model", prompts, 5.0):
         answer, _ = oracle.greedy(prompt, 4 if stage.small else 8)

@@ -125,7 +125,7 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
 ONE_VALUE: dict[str, Any] = {
     "architectures": ["LlamaForSequenceClassification"],
     "model_type": "mamba",
-    "quantization_config": {"quant_method": "fp8"},
+    "quantization_config": {"quant_method": "bitsandbytes"},
 }
 """Those of which only some values are supported: another one."""
 

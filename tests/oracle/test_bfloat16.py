@@ -24,6 +24,7 @@ from tests.oracle.test_greedy import LONGEST, MODELS
 from tests.parameters import some_of
 from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.api import LLM
+from umbel.ir.chat import Chat
 from umbel.ir.params import SamplingParams
 from umbel.models.families import resolve_model
 from umbel.text.tokenizer import Tokenizer
@@ -69,7 +70,7 @@ class Subject:
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     if request.param == DEMO:
         directory = resolve_model("demo")
-        rows = [json.loads(line)["messages"] for line in (SHIPPED / "tasks.jsonl").read_text().splitlines()]
+        rows = [Chat(json.loads(line)["messages"]) for line in (SHIPPED / "tasks.jsonl").read_text().splitlines()]
         prompts = Tokenizer.load(directory).encode_chat(rows[:N_PROMPTS])
     else:
         settings = dict(MODELS[request.param])
