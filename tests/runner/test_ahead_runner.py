@@ -48,9 +48,11 @@ def test_what_is_recorded_is_what_the_catalogue_says_can_be(monkeypatch: pytest.
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("umbel.runner.graphs.DecodeGraphs", lambda *parts: parts)
 
-    def recorded(name: str) -> bool:
-        return pick_graphs(cast(Any, None), cast(Any, SimpleNamespace(name=name))) is not None
+    def recorded(name: str, hosted: object = None) -> bool:
+        decoder = SimpleNamespace(spec=SimpleNamespace(hosted=hosted))
+        return pick_graphs(cast(Any, decoder), cast(Any, SimpleNamespace(name=name))) is not None
 
+    assert not recorded("triton", hosted="modules of transformers")
     assert [name for name in ("triton", "native", "torch") if recorded(name)] == ["triton"]
     monkeypatch.setenv(VARIABLE, "0")
     assert not recorded("triton")

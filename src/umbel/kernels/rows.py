@@ -72,18 +72,22 @@ def largest(logits: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return places[at], torn[at]
 
 
-def allowed_logits(logits: Tensor, rows: np.ndarray, mask: np.ndarray, masks: np.ndarray) -> Tensor:
-    """A copy of some rows (`[k]`) of `logits` with -inf for the tokens that may not be drawn: those that are not in
-    their masks, rows `mask` (`[k]`, -1: any may) of `masks` (uint32, see ir/token_masks.py)."""
+def forbid(logits: Tensor, rows: np.ndarray, mask: np.ndarray, masks: np.ndarray) -> None:
+    """Put -inf into some rows (`[k]`, each once) of `logits` for the tokens that may not be drawn: those that are not
+    in their masks, rows `mask` (`[k]`, -1: any may) of `masks` (uint32, see ir/token_masks.py)."""
+    rows, mask = rows[mask >= 0], mask[mask >= 0]
+    fast = kernels_for(logits) if logits.dtype == torch.float32 else None
+    if fast is not None and fast.on_host:
+        fast.forbid(logits, rows, mask, masks)
+        return
     used, mask_of = np.unique(mask, return_inverse=True)  # most often all have the same
     width, others = logits.shape[1], ~masks[used]
-    others[used < 0] = 0
     if logits.device.type == "cpu":
         at, places, forbidden = upload(logits.device, rows, mask_of, unpacked(others, width))
     else:
         at, places, words = upload(logits.device, rows, mask_of, others.view(np.int32))
         forbidden = reference.unpacked(words, width)
-    return logits[at].masked_fill_(forbidden[places], -torch.inf)
+    logits[at] = logits[at].masked_fill_(forbidden[places], -torch.inf)
 
 
 def change_logits(logits: Tensor, rows: np.ndarray, changes: LogitChanges) -> None:

@@ -19,7 +19,7 @@ from umbel.ir.randomness import noise_keys
 from umbel.ir.scores import TokenScores
 from umbel.ir.step import Sampling, StepResult
 from umbel.kernels.reference import Filters, most_likely
-from umbel.kernels.rows import allowed_logits, change_logits, draw, largest
+from umbel.kernels.rows import change_logits, draw, forbid, largest
 from umbel.kernels.transfer import upload
 
 # Draws handled at a time where each needs a copy of its logits: all copies at once would fill the memory.
@@ -59,52 +59,74 @@ def sample(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> StepResult
 
 
 def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:
-    """The same, without waiting for a device that works behind the caller's back."""
-    apart = _apart(row_of, sampling)
+    """The same, without waiting for a device that works behind the caller's back. `logits` may be changed."""
+    masked, apart = _masked(sampling), _apart(row_of, sampling)
     if (changes := sampling.changes) is not None:
         here = changes.only(~apart[changes.draws])
         change_logits(logits, row_of[here.draws], here)
     ids, bad = largest(logits, row_of)
     random = sampling.temperature > 0
     noise = noise_keys(sampling.streams, sampling.samples, sampling.positions)
-    _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~apart), noise)
+    _redraw(ids, logits, row_of, sampling, np.flatnonzero(random & ~masked & ~apart), noise)
     if sampling.filled is not None:
         sampling.filled()
+    if len(alone := np.flatnonzero(masked & ~apart)):
+        _forbid(logits, row_of[alone], sampling, alone)
+        _draw_again(ids, bad, logits, row_of, sampling, alone, noise)
     for which in _blocks(np.flatnonzero(apart)):
-        own = _own_logits(logits, row_of, sampling, which)
-        (at,) = upload(logits.device, which)
-        best = ids.new_empty(len(ids))
-        best[at], nothing_left = largest(own, np.arange(len(which)))
-        bad[at] |= nothing_left
-        row_of_own = np.zeros(len(ids), np.int64)
+        own, row_of_own = _own_logits(logits, row_of, sampling, which), np.zeros(len(ids), np.int64)
         row_of_own[which] = np.arange(len(which))
-        _redraw(best, own, row_of_own, sampling, which[random[which]], noise)
-        ids[at] = best[at]
+        _draw_again(ids, bad, own, row_of_own, sampling, which, noise)
     return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling))
 
 
+def _draw_again(
+    ids: Tensor,
+    bad: Tensor,
+    logits: Tensor,
+    row_of: np.ndarray,
+    sampling: Sampling,
+    which: np.ndarray,
+    noise: np.ndarray,
+) -> None:
+    """Replace the ids of the draws `which` by those of these logits, of which some may be forbidden."""
+    (at,) = upload(ids.device, which)
+    ids[at], nothing_left = largest(logits, row_of[which])
+    bad[at] |= nothing_left
+    _redraw(ids, logits, row_of, sampling, which[sampling.temperature[which] > 0], noise)
+
+
+def _masked(sampling: Sampling) -> np.ndarray:
+    """Which draws (`[draws]`) may not give any token."""
+    return np.zeros(len(sampling), bool) if sampling.mask is None else sampling.mask >= 0
+
+
 def _apart(row_of: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """The draws (`[draws]`) that need logits of their own: masked ones, and those whose changes must not be seen by
-    other draws of the row or by its log-probabilities."""
-    apart = np.zeros(len(row_of), bool) if sampling.mask is None else sampling.mask >= 0
+    """The draws (`[draws]`) that need logits of their own: those whose masks and changes must not be seen by other
+    draws of the row or by its log-probabilities."""
+    touched = _masked(sampling)
     if sampling.changes is not None:
-        changed, draws_of_row = sampling.changes.draws, np.bincount(row_of)
-        apart[changed] |= (draws_of_row[row_of[changed]] > 1) | (sampling.logprobs[changed] >= 0)
-    return apart
+        touched[sampling.changes.draws] = True
+    if touched.any():
+        touched &= (np.bincount(row_of)[row_of] > 1) | (sampling.logprobs >= 0)
+    return touched
 
 
 def _own_logits(logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray) -> Tensor:
     """The logits of some draws as these are made from them: a copy, masked and changed."""
-    rows, mask = row_of[which], None if sampling.mask is None else sampling.mask[which]
-    if mask is None or sampling.masks is None:
-        (at,) = upload(logits.device, rows)
-        own = logits[at]
-    else:
-        own = allowed_logits(logits, rows, mask, sampling.masks)
+    (at,) = upload(logits.device, row_of[which])
+    own = logits[at]
+    _forbid(own, np.arange(len(which)), sampling, which)
     if sampling.changes is not None:
         changes = sampling.changes.of(which)
         change_logits(own, changes.draws, changes)
     return own
+
+
+def _forbid(logits: Tensor, rows: np.ndarray, sampling: Sampling, which: np.ndarray) -> None:
+    """Leave in some rows of the logits what the draws `which` may give."""
+    if sampling.mask is not None and sampling.masks is not None:
+        forbid(logits, rows, sampling.mask[which], sampling.masks)
 
 
 def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.sinks import check_sinks
 
-INTERFACE = 6
+INTERFACE = 7
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 
@@ -104,6 +104,19 @@ class Native:
         ids, bad = np.empty(len(rows), np.int64), np.empty(len(rows), bool)
         self._kernels.argmax(logits.data_ptr(), rows, logits.shape[1], ids, bad, torch.get_num_threads())
         return ids, bad
+
+    def forbid(self, logits: Tensor, rows: np.ndarray, mask_of: np.ndarray, masks: np.ndarray) -> None:
+        """Put -inf in the place of the tokens of `rows` (int64 `[k]`, each once) of `logits` (float32 [rows, width])
+        that are not in their masks: rows `mask_of` (int64 `[k]`) of `masks` (uint32 `[masks, words]`)."""
+        if logits.dtype != torch.float32 or masks.dtype != np.uint32:
+            raise TypeError(f"logits are {logits.dtype}, not float32, or masks {masks.dtype}, not uint32")
+        width, (n_masks, words) = logits.shape[1], masks.shape
+        if words * 32 < width or (len(rows) and not 0 <= rows.min() <= rows.max() < len(logits)):
+            raise IndexError(f"masks of {words} words, rows {rows.tolist()[:9]} of {tuple(logits.shape)}")
+        if len(rows) and not 0 <= mask_of.min() <= mask_of.max() < n_masks:
+            raise IndexError(f"masks {mask_of.min()} to {mask_of.max()} of {n_masks}")
+        threads = torch.get_num_threads()
+        self._kernels.forbid(logits.data_ptr(), rows, mask_of, np.ascontiguousarray(masks), width, threads)
 
     def draw(
         self,

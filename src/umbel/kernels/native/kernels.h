@@ -105,6 +105,9 @@ struct Kernels {
   // The first place of the largest value of rows of x, and whether that value is finite.
   void (*argmax)(const float* x, const int64_t* rows, int64_t* ids, bool* bad, int64_t begin, int64_t end,
                  int64_t width);
+  // -inf for the tokens of rows of x that their masks ([..][words]) leave out: bit t % 32 of word t / 32 is token t's.
+  void (*forbid)(float* x, const int64_t* rows, const int64_t* mask_of, const uint32_t* masks, int64_t words,
+                 int64_t begin, int64_t end, int64_t width);
   // Doubles of scratch that `draw` needs.
   int64_t (*draw_scratch)(int64_t width, bool filtered);
   void (*draw)(const Draws& a, double* scratch, int64_t begin, int64_t end);

@@ -155,6 +155,17 @@ class Native {
     });
   }
 
+  void forbid(Address x, Longs rows, Longs mask_of, nb::ndarray<const uint32_t, nb::ndim<2>, nb::c_contig> masks,
+              int64_t width, int threads) const {
+    const int64_t n = static_cast<int64_t>(rows.shape(0)), words = static_cast<int64_t>(masks.shape(1));
+    const int64_t *from = rows.data(), *kinds = mask_of.data();
+    const uint32_t* bits = masks.data();
+    nb::gil_scoped_release release;
+    split(n, width, threads, [=](int64_t begin, int64_t end) {
+      kernels_->forbid(static_cast<float*>(at(x)), from, kinds, bits, words, begin, end, width);
+    });
+  }
+
   void draw(Address x, Longs rows, Longs best, nb::ndarray<const float, nb::ndim<1>, nb::c_contig> temperatures,
             Longs noise, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids, std::optional<Filters> filters, int64_t width,
             int threads) const {
@@ -237,7 +248,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 6;  // see INTERFACE in calls.py
+  m.attr("interface") = 7;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);
@@ -254,6 +265,7 @@ NB_MODULE(_umbel, m) {
       .def("gated_silu", &Native::gated_silu, unlocked)
       .def("rotate", &Native::rotate, unlocked)
       .def("argmax", &Native::argmax)
+      .def("forbid", &Native::forbid)
       .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,
            "threads"_a)
       .def("attend", &attend, unlocked);
