@@ -160,3 +160,9 @@ def test_the_plan_says_that_it_is_slower_and_what_is_asked_for_holds(tmp_path: P
     assert read_spec(native).hosted is None and read_spec(native, "transformers").hosted is not None
     with pytest.raises(UsageError, match="tensor_parallel_size=2"):
         hosted(directory, tensor_parallel_size=2)
+
+
+def test_a_module_that_cannot_take_packed_rows_is_refused_by_name(tmp_path: Path) -> None:
+    directory = saved(tmp_path, "gemma4_text", num_hidden_layers=4)
+    with pytest.raises(ModelError, match="gemma4_text"):
+        LLM(str(directory), dtype="float32")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from umbel.errors import ModelError, UmbelError
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import LinearMethod
+from umbel.models.config_file import shorten
 from umbel.models.hosted.crosscheck import check_equal, own_logits
 from umbel.models.hosted.decoder import HostedDecoder
 from umbel.models.hosted.loading import load_module, make_module
@@ -25,7 +29,21 @@ def build_hosted(
         module = load_module(directory, spec, model_class, config, dtype)
     else:
         module = make_module(model_class, config, dtype, seed)
-    expected = own_logits(module, spec)
-    decoder = HostedDecoder(spec, module, device, method)
-    check_equal(decoder, expected)
+    with _named(spec):
+        expected = own_logits(module, spec)
+        decoder = HostedDecoder(spec, module, device, method)
+        check_equal(decoder, expected)
     return decoder
+
+
+@contextmanager
+def _named(spec: ModelSpec) -> Iterator[None]:
+    """What a module cannot do on packed rows, or by itself, as a ModelError: modules fail in as many ways as there are
+    authors."""
+    try:
+        yield
+    except (UmbelError, MemoryError):
+        raise
+    except Exception as error:
+        why = shorten(f"{type(error).__name__}: {error}")
+        raise ModelError(f"{spec.family!r} models do not run on packed rows with our attention ({why})") from error
