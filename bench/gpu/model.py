@@ -101,7 +101,7 @@ def write_config(directory: Path, spec: ModelSpec) -> Path:
         "hidden_size": spec.hidden_size, "num_hidden_layers": spec.n_layers, "num_attention_heads": spec.n_heads,
         "num_key_value_heads": spec.n_kv_heads, "head_dim": spec.head_dim, "hidden_act": "silu",
         "intermediate_size": spec.intermediate_size, "max_position_embeddings": spec.max_positions,
-        "rms_norm_eps": spec.rms_norm_eps, "rope_theta": spec.rope_theta, "tie_word_embeddings": spec.tied_embeddings,
+        "rms_norm_eps": spec.norm_eps, "rope_theta": spec.rope_theta, "tie_word_embeddings": spec.tied_embeddings,
         "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": spec.dtype,
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config))

@@ -79,7 +79,8 @@ class Decoder:
             q = w.heads.place(product, batch.angles[rope], attention.place(layer))
             scales = batch.query_scales[rope]
             q = lap("rotary", q if scales is None else q * scales)
-            attended = lap("attention", attention.attend(layer, q, sinks=w.sinks)).reshape(len(normed), -1)
+            seen = attention.attend(layer, q) if w.sinks is None else attention.attend(layer, q, sinks=w.sinks)
+            attended = lap("attention", seen).reshape(len(normed), -1)
             if batch.wanted is not None and layer == layers[-1]:
                 wanted = batch.wanted
                 hidden, attended, normed = hidden[wanted], attended[wanted], normed[wanted] if w.is_parallel else normed
