@@ -56,7 +56,17 @@ def test_a_batch_has_the_tokens_of_each_prompt_alone_in_transformers(model_type:
     assert found.count("different") == 0 and found.count("same") >= 10
 
 
-@pytest.mark.parametrize("family", some_of(tuple(FAMILIES)[:1], tuple(FAMILIES)[1:]))
+OF_THEIR_OWN = ("stablelm", "falcon")  # whose attention does not go through the interface: native alone
+BOTH_WAYS = tuple(family for family in FAMILIES if family not in OF_THEIR_OWN)
+
+
+@pytest.mark.parametrize("family", OF_THEIR_OWN)
+def test_attention_beside_the_interface_is_refused(family: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="attention interface"):
+        hosted(saved(tmp_path, family))
+
+
+@pytest.mark.parametrize("family", some_of(BOTH_WAYS[:1], BOTH_WAYS[1:]))
 def test_native_families_have_the_same_tokens_through_transformers(family: str, tmp_path: Path) -> None:
     directory, prompts = saved(tmp_path, family), prompts_around_borders(5, 12, VOCAB_SIZE, 65)
     native, through = (

@@ -22,7 +22,7 @@ WIDTH = 40
 def random_changes(rng: np.random.Generator, draws: list[int]) -> LogitChanges:
     """Changes of some draws, of up to all tokens."""
     ids = [rng.permutation(WIDTH)[: rng.integers(0, WIDTH)] for _ in draws]
-    begin, n = np.append(0, np.cumsum([len(each) for each in ids])), sum(map(len, ids))
+    begin, n = np.append(0, np.cumsum([len(each) for each in ids], dtype=np.int64)), sum(map(len, ids))
     bias = np.where(rng.random(n) < 0.4, rng.uniform(-3, 3, n), 0).astype(np.float32)
     penalties = np.stack([rng.uniform(0.5, 2, len(draws)), *rng.uniform(-2, 2, (2, len(draws)))], 1).astype(np.float32)
     flat = np.concatenate([np.zeros(0, np.int64), *ids]).astype(np.int64)
