@@ -1,4 +1,4 @@
-"""Parameters of a test of which a plain `pytest` takes some and CI takes all."""
+"""Parameters of a test of which a plain `pytest` takes some, CI more, and `pytest -m nightly` the rest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
+ONE_IN = 3  # of many alike, CI takes so many
+
 
 def some_of(short: Sequence[Any], slow: Sequence[Any]) -> list[Any]:
     """`short` and, marked as slow, the others."""
-    return [
-        *short,
-        *(pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=pytest.mark.slow) for one in slow),
-    ]
+    return [*short, *_marked(slow, pytest.mark.slow)]
+
+
+def few_of(short: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """`short`, every third of the others as slow, and the rest for the night."""
+    left = [one for i, one in enumerate(others) if i % ONE_IN]
+    return [*short, *_marked(others[::ONE_IN], pytest.mark.slow), *_marked(left, pytest.mark.nightly)]
+
+
+def _marked(parameters: Sequence[Any], mark: pytest.MarkDecorator) -> list[Any]:
+    return [pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=mark) for one in parameters]

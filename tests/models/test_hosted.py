@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.oracle.hf import agreement, greedy, prompts_around_borders
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import make_model
 from tests.tiny_types import VOCAB_SIZE, save_tiny, tiny_config, tiny_module
 from umbel import LLM, SamplingParams
@@ -44,7 +44,7 @@ def edited(directory: Path, **more: Any) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("model_type", some_of(TYPES[:3], TYPES[3:]))
+@pytest.mark.parametrize("model_type", few_of(TYPES[:3], TYPES[3:]))
 def test_a_batch_has_the_tokens_of_each_prompt_alone_in_transformers(model_type: str, tmp_path: Path) -> None:
     directory = saved(tmp_path, model_type)
     prompts = prompts_around_borders(3, 12, VOCAB_SIZE, 65)
@@ -66,7 +66,7 @@ def test_attention_beside_the_interface_is_refused(family: str, tmp_path: Path) 
         hosted(saved(tmp_path, family))
 
 
-@pytest.mark.parametrize("family", some_of(BOTH_WAYS[:1], BOTH_WAYS[1:]))
+@pytest.mark.parametrize("family", few_of(BOTH_WAYS[:1], BOTH_WAYS[1:]))
 def test_native_families_have_the_same_tokens_through_transformers(family: str, tmp_path: Path) -> None:
     directory, prompts = saved(tmp_path, family), prompts_around_borders(5, 12, VOCAB_SIZE, 65)
     native, through = (

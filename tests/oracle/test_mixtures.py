@@ -16,7 +16,7 @@ from tests.mixtures import MODELS, make_mixture
 from tests.models import key_cases
 from tests.models.dense import dense_logits
 from tests.oracle.hf import NOISE, Answer, agreement, greedy, prompts_around_borders
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import VOCAB_SIZE
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
@@ -51,7 +51,7 @@ class Subject:
         assert verdicts.count("excused") <= 1
 
 
-@pytest.fixture(scope="module", params=some_of(FIRST, OTHERS))
+@pytest.fixture(scope="module", params=few_of(FIRST, OTHERS))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     family, overrides = MODELS[request.param]
     directory = make_mixture(tmp_path_factory.mktemp("model"), family, seed=7, **overrides)
