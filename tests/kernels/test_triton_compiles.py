@@ -25,5 +25,5 @@ def test_every_kernel_compiles_for_hopper(tmp_path: Path) -> None:
     kernels = {line.split()[0] for line in done.stdout.splitlines()}
     assert kernels == {
         "_attend", "_merge", "_rms_norm", "_gated_silu", "_norm_and_rotate", "_largest", "_draw", "_multiply",
-        "_multiply_int4", "_widen_int4", "_weighted_sum", "_round_rows",
+        "_multiply_int4", "_widen_int4", "_gated_clamped", "_weighted_sum", "_round_rows",
     }  # fmt: skip

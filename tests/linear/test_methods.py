@@ -154,7 +154,9 @@ def test_a_row_does_not_depend_on_its_neighbours(
 ) -> None:
     """To the last bit, however many threads there are; torch promises it for float32 only."""
     method, weight = make(name), values(outputs, inputs, seed=1, dtype=dtype)
-    acts = [method.convert(weight).apply, method.convert(weight, gated=True).apply, method.convert_table(weight).logits]
+    acts = [method.convert(weight).apply, method.convert(weight, gated=True).apply]
+    if dtype != torch.bfloat16 or name not in INSTRUCTION_SETS:  # int8, whose tables are made by torch here
+        acts.append(method.convert_table(weight).logits)
     x = values(1100, inputs, seed=2, dtype=dtype)
     whole = [act(x) for act in acts]
     torch.set_num_threads(threads)
