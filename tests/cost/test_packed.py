@@ -81,13 +81,17 @@ def test_processors_keep_them_if_asked() -> None:
     assert as_kept(SPEC, "int4", on_gpu=True).quantization == LOADING
 
 
+MIXTURE = replace(SPEC, family="qwen2_moe", experts=Experts(32, 2, 64, dense_layers=(1,), shared_width=96))
+
+
+def test_a_gpu_has_floats_of_a_mixture() -> None:
+    assert as_kept(MIXTURE, "int4", on_gpu=True).quantization is None
+
+
+@pytest.mark.skipif(not INSTRUCTION_SETS, reason="only compiled kernels multiply in 4 bits on a processor")
 def test_processors_keep_experts_so_too() -> None:
-    """Their own, and shared ones; a GPU has floats of a mixture."""
-    experts = Experts(32, 2, 64, dense_layers=(1,), shared_width=96)
-    spec = replace(SPEC, family="qwen2_moe", experts=experts)
-    assert as_kept(spec, "int4", on_gpu=True).quantization is None
-    if not INSTRUCTION_SETS:
-        pytest.skip("nothing was compiled")
+    """Their own, and shared ones."""
+    spec = MIXTURE
     method = pick_linear(torch.bfloat16, torch.device("cpu"), "int4")
     decoder = Decoder(spec, dummy_weights(spec, torch.bfloat16), method=method)
     kept = sum({id(t): t.nbytes for t in tensors_of(decoder)}.values())

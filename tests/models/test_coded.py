@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_weights_are_what_compressed_tensors_decompresses(name: str, tmp_path: Path):
-    coded_models = pytest.importorskip("tests.coded_models", exc_type=ImportError)
+    pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed here")
+    coded_models = import_module("tests.coded_models")
     coded, plain = coded_models.make_coded(tmp_path, *FORMS[name], **WIDE)
     spec = read_spec(coded)
     got, wanted = (load_weights(where, read_spec(where), torch.float32) for where in (coded, plain))
@@ -65,7 +67,8 @@ def test_weights_are_what_compressed_tensors_decompresses(name: str, tmp_path: P
 @pytest.mark.parametrize("name", ["fp8 by blocks", "packed int8 with zero points", "mxfp4"])
 @pytest.mark.parametrize("family", ["qwen3", "mixtral"])
 def test_logits_equal_transformers(name: str, family: str, tmp_path: Path):
-    coded_models = pytest.importorskip("tests.coded_models", exc_type=ImportError)
+    pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed here")
+    coded_models = import_module("tests.coded_models")
     coded, plain = coded_models.make_coded(tmp_path, *FORMS[name], family=family, **WIDE)
     spec, (prompt,) = read_spec(coded), random_prompts((60,))
     (expected,) = reference_logits(plain, [prompt])
@@ -204,7 +207,7 @@ def test_bfloat16_is_rounded_once(tmp_path: Path):
 
 def test_transformers_dequantises_the_same(tmp_path: Path):
     transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
+    pytest.importorskip("accelerate", reason="transformers reads such weights with accelerate only")
     coded, _ = rewritten(tmp_path, *OTHERS["DeepSeek's blocks"])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(coded, dtype=torch.float32).state_dict()
     ours = load_weights(coded, read_spec(coded), torch.float32)

@@ -6,6 +6,7 @@ import os
 import struct
 import tracemalloc
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from umbel.models.families import read_spec
 from umbel.models.sources.gguf_header import read_gguf
 from umbel.models.weights import load_weights
 
-gguf_models = pytest.importorskip("tests.gguf_models", exc_type=ImportError)
+pytest.importorskip("gguf", reason="gguf is not installed here")
+gguf_models = import_module("tests.gguf_models")  # behind the check, as it needs the package
 Change = Callable[[bytearray], bytes]
 
 

@@ -29,7 +29,7 @@ _KEYWORDS: Mapping[str, type | tuple[type, ...]] = {
     "description": str,
 }
 _OWN_NAMES = CHAT_FIELDS | {"messages", "chat_template", "tokenize"}
-"""Variables that have fields of their own, or that nobody may set."""
+"""Names that chat_template_kwargs must not have: those of other fields, and arguments of the renderer itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class ModelSpec:
 
     `layers`: what the layers compute, by turns where there are fewer than `n_layers`. `rope_theta`: of layers whose
     `Rope` has none. `sampling`: defaults of SamplingParams that the model's files state, for rows that do not set them.
-    `notes`: texts for the user, what the model directory says that is not obeyed, or is worth knowing.
+    `notes`: messages for the user, such as settings of the model directory that are ignored.
     """
 
     family: str

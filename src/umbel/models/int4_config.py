@@ -57,7 +57,7 @@ def int4_format(config: Config, n_layers: int, *, tied: bool) -> Int4Format | No
 
 
 def mxfp4_notes(config: Config) -> list[str]:
-    """What is worth knowing of a checkpoint whose experts are in MXFP4."""
+    """The message that experts stored in MXFP4 are dequantised; none for other checkpoints."""
     stated = config.get(KEY)
     if not isinstance(stated, dict) or stated.get("quant_method") != MXFP4:
         return []
