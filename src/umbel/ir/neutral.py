@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 from umbel.errors import nearest
+from umbel.ir.chat import check_tools
 from umbel.ir.limits import (
     MAX_INT,
     MAX_N,
@@ -55,15 +56,7 @@ def _best_of(name: str, value: Any, n: int, width: int | None) -> None:
 
 
 def _tools(name: str, value: Any, n: int, width: int | None) -> None:
-    if not isinstance(value, list):
-        refuse("invalid_type", name, f"{name}={shown(value)}: must be a list of tools")
-    for i, tool in enumerate(value):
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            refuse(
-                "invalid_tool", f"{name}[{i}]", f'{name}[{i}]: must be {{"type": "function", "function": {{"name"}}}}'
-            )
-    if value:
+    if check_tools(value):
         unsupported(name, value)
 
 

@@ -60,11 +60,9 @@ class Grammar(Watcher):
         for sample in which.tolist():
             row, keep = drawing.rows.item(sample), outcomes.keep.item(sample)
             followed = self._of(drawing.ranks.item(sample), row)
-            if followed.error is not None:
-                outcomes.keep[sample], outcomes.failed[row] = (
-                    0,
-                    followed.error,
-                )  # a better reason than that no token is left
+            if followed.error is not None:  # a better reason than that no token is left
+                outcomes.keep[sample] = 0
+                outcomes.failed[row] = followed.error
             elif sample not in outcomes.finished:
                 begin = drawing.begin.item(sample)
                 followed.new += sampled.tokens[begin : begin + keep].tolist()
