@@ -86,6 +86,8 @@ def attend(
     """What a backend that was prepared for a step makes of a layer: keys and values are stored, then read."""
     place = backend.place(layer)
     place.write(k, None if place.values.data_ptr() == place.keys.data_ptr() else v)
+    if sinks is None:  # a backend of another package need not know them
+        return backend.attend(layer, q, select)
     return backend.attend(layer, q, select, sinks)
 
 
