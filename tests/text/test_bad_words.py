@@ -55,3 +55,13 @@ def test_answers_never_complete_a_bad_word(tmp_path: Path, temperature: float) -
         assert ids[: min(ends, default=len(old))] == old[: min(ends, default=len(old))]
         hit += bool(ends)
     assert hit
+
+
+def test_words_of_one_token_stay_forbidden_beside_longer_ones() -> None:
+    """Two watchers say so, of which one has nothing to forbid in most steps."""
+    llm = LLM("demo", dtype="float32", device="cpu", threads=1)
+    params = SamplingParams(temperature=0.0, max_tokens=12, bad_words=["a"])
+    (alone,) = llm.generate("Once upon a time", params)
+    (both,) = llm.generate("Once upon a time", params.clone(bad_words=["a", "qqq xx"]))
+    (neither,) = llm.generate("Once upon a time", params.clone(bad_words=[]))
+    assert both.outputs[0].token_ids == alone.outputs[0].token_ids != neither.outputs[0].token_ids

@@ -63,6 +63,15 @@ SCHEDULING: tuple[Technique, ...] = (
     Technique(
         "policy", "chunked-prefill", True, "umbel.sched.phases.prompts:Prompts", "SARATHI, 2308.16369", by="always"
     ),
+    Technique(
+        "policy",
+        "forced-tokens",
+        True,
+        "umbel.sched.phases.forced:Forced",
+        "SGLang, 2312.07104",
+        "answers of a given form",
+        by="always",
+    ),
     Technique("cache", "paged-kv", True, "umbel.cache.pages:PagePool", "PagedAttention, 2309.06180", by="always"),
     Technique("keep", "last-reader", True, "umbel.cache.keep:LastReader", "BatchLLM, 2412.03594"),
     Technique(

@@ -60,6 +60,7 @@ class Loop:
         defaults = self.defaults
         around = Surroundings(scheduler.requests, tokenizer, defaults.width, runner.ahead > 0, defaults.eos)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
+        scheduler.force(self.watchers.forced)
         self.rows = Rows(scheduler.requests, tokenizer, scheduler.kv.scored)
         self.meter = meter or Meter()
         self.spans = spans
@@ -191,6 +192,7 @@ class Loop:
             kv_token_steps=s.occupied_pages * s.pool.page_size,
             drafted_tokens=s.books.drafted_tokens,
             accepted_tokens=s.books.accepted_tokens,
+            forced_tokens=s.books.forced_tokens,
         )
 
     def _begin(self, first: int, *, streams: bool) -> None:

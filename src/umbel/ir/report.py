@@ -19,6 +19,7 @@ class Stats:
         occupancy.
     `drafted_tokens`: proposed tokens that steps checked.
     `accepted_tokens`: those of them that are part of answers.
+    `forced_tokens`: tokens of answers that their forms left no choice of, computed several in a step.
     `lost_processes`: replicas that ended, or hung, while others went on.
     """
 
@@ -36,6 +37,7 @@ class Stats:
     kv_token_steps: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
     lost_processes: int = 0
 
     def plus(self, other: Stats) -> Stats:

@@ -41,4 +41,5 @@ class Agenda:
         """Extend the tip of the sample in `slot` by `tokens` tokens."""
         self.slots = np.append(self.slots, slot)
         self.tip_counts = np.append(self.tip_counts, tokens)
+        self.drafted = None if self.drafted is None else np.append(self.drafted, 0)
         self.budget -= tokens

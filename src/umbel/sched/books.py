@@ -46,7 +46,8 @@ class Books:
 
     `overflow` is the accepted probability that a future step needs more pages than there are, `victim` the rule by
     which samples are preempted. `preemptions` counts them; `evicted` are rows of which a sample ever was.
-    `drafted_tokens` counts proposed tokens that were checked, `accepted_tokens` those that are part of answers.
+    `drafted_tokens` counts proposed tokens that were checked, `accepted_tokens` those that are part of answers;
+    `forced_tokens` those that were certain and fed together.
     """
 
     kv: KVTree
@@ -60,6 +61,7 @@ class Books:
     preemptions: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
     evicted: set[int] = field(default_factory=set)
 
     def candidate(self, rank: int) -> Candidate:

@@ -23,6 +23,7 @@ from umbel.sched.assemble import Assembler
 from umbel.sched.lot import Lot
 from umbel.sched.phases.base import Phase
 from umbel.sched.phases.decode import Decode
+from umbel.sched.phases.forced import Ask, Forced
 from umbel.sched.phases.prompts import Prompts
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.build import build_admit, build_books, follows_nodes
@@ -87,6 +88,10 @@ class Scheduler:
             self.failed.append((row, reason))
             self.drop_row(row)
         return first
+
+    def force(self, ask: Ask) -> None:
+        """From now on, samples feed tokens that `ask` says are certain together, behind what others decode."""
+        self.phases.insert(1, Forced(ask))
 
     def reuse(self) -> None:
         """From now on, rows that are added find their beginnings among all runs that are held or planned; prompts and

@@ -40,6 +40,12 @@ class Drafts:
         tokens = [token for drafts in each for token in drafts]
         return cls(np.array(tokens, np.int64), np.cumsum([0, *map(len, each)]))
 
+    def among(self, which: Ints, samples: int) -> Drafts:
+        """The same as those of samples `which` (ascending) among so many."""
+        counts = np.zeros(samples, np.int64)
+        counts[which] = self.counts
+        return Drafts(self.tokens, np.append(0, np.cumsum(counts)), self.likely)
+
     @property
     def counts(self) -> Ints:
         """Tokens proposed for each sample (`[samples]`)."""

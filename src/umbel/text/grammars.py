@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
 from umbel.errors import InvalidRequest
 from umbel.ir.grammars import brief, library, limits, on_deep_stack
 from umbel.ir.structured import StructuredOutputsParams
+from umbel.ir.token_masks import Masks
 
 MOST_KEPT = 1_024  # compiled grammars, of up to some hundred kB each
 
@@ -28,6 +30,7 @@ class Grammars:
         ll = library()
         wrapper = ll.TokenizerWrapper(_Vocabulary(pieces, special, ends[0], encode))
         self._tokenizer = ll.LLTokenizer(wrapper, n_vocab=len(pieces), eos_token=list(ends))
+        self._ends = frozenset(ends)
         self._compiled: OrderedDict[StructuredOutputsParams, Any] = OrderedDict()
         self._lock = Lock()
 
@@ -42,6 +45,35 @@ class Grammars:
                 if len(self._compiled) > MOST_KEPT:
                     self._compiled.popitem(last=False)
             return self._compiled[asked].deep_copy()
+
+    def advance(self, state: Any, tokens: Sequence[int]) -> str | None:
+        """An answer goes on with these tokens; returns why it cannot be followed further."""
+        return None if not tokens or state.consume_tokens(list(tokens)) else brief(state.get_error())
+
+    def forced(self, state: Any, most: int) -> list[int]:
+        """The next tokens that are certain, as far as each is the only one that llguidance allows: of those that it
+        finds together only the first is, for sure, as what follows may be spelled in other tokens from there on."""
+        found = list[int]()
+        while len(found) < most and (certain := state.compute_ff_tokens()):
+            if certain[0] in self._ends or not state.consume_token(certain[0]):
+                break
+            found.append(certain[0])
+        return found
+
+    def back(self, state: Any, tokens: int) -> None:
+        """The last tokens do not come."""
+        state.rollback(tokens)
+
+    def fill(self, states: Sequence[tuple[Any, int]], masks: Masks) -> Mapping[int, str]:
+        """Masks of all states at once, without Python in between (llguidance's executor)."""
+        self._executor.unsafe_compute_mask_ptr(
+            list(states), masks.ctypes.data, masks.itemsize * masks.shape[1], len(masks)
+        )
+        return {place: brief(state.get_error()) for state, place in states if state.is_error()}
+
+    @cached_property
+    def _executor(self) -> Any:
+        return library().LLExecutor()
 
     def _compile(self, asked: StructuredOutputsParams) -> Any:
         ll = library()

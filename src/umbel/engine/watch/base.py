@@ -11,6 +11,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable
+from umbel.spec.base import Drafts
 from umbel.text.tokenizer import Tokenizer
 
 
@@ -32,12 +33,14 @@ class Watcher:
 
     `lockstep`: no step is decided for its samples before it has seen their last tokens, also where the runner works a
     step ahead, and no tokens are proposed for them. `masking`: it says which tokens its samples may draw.
+    `forcing`: it knows of tokens that its samples have to give next; it is in lockstep.
     `naming`: it says which tokens' log-probabilities are wanted instead of the most likely ones'; one watcher does.
     `changing`: it changes the logits that they draw from; one of the watchers of a row at most does.
     """
 
     lockstep = False
     masking = False
+    forcing = False
     naming = False
     changing = False
 
@@ -55,6 +58,12 @@ class Watcher:
     def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
         """The tokens that samples `which` may draw, with an entry for each draw of the step; None: any. Asked before
         each step in which they draw, if it is `masking`."""
+        return None
+
+    def forced(self, ranks: Ints, rows: Ints, most: Ints) -> Drafts | None:
+        """The tokens that these samples have to give next, as nothing else may be drawn in their places: at most
+        `most[i]` of sample `ranks[i]`, none of which ends an answer. Asked, if it is `forcing`, before a step is
+        decided; any number of the first of them may be computed in it, as proposed tokens."""
         return None
 
     def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:

@@ -1,7 +1,7 @@
-"""Holds answers to the form that their rows ask for: a token may be drawn where the form's grammar goes on with it.
+"""Holds answers to the form that their rows ask for: a token may be drawn where the form goes on with it.
 
-Masks of a step are made by another thread while the model computes the step, all of them at once, without Python in
-between (llguidance's executor).
+Masks of a step are made by another thread while the model computes the step. Where a form leaves one way to go on, its
+tokens are known before they are drawn, and given to the scheduler, which has them computed together.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ import numpy as np
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.errors import InvalidRequest
 from umbel.ir.contain import row_error
-from umbel.ir.grammars import brief, library
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import RowError
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.ir.token_masks import DrawMasks, Masks, n_words
-from umbel.text.grammars import Grammars
+from umbel.spec.base import Drafts
+from umbel.text.masker import Masker
 
 
 @dataclass(slots=True)
 class Followed:
-    """A sample on its way through its grammar: `matcher` has seen all of its tokens but the `new` ones; `ends` are what
-    ends it beside the model's end tokens. `error`: why it cannot be followed further."""
+    """A sample on its way through its form: `state` has seen all of its tokens but the `new` ones, and those `coming`
+    behind them, which are certain. `ends` are what ends it beside the model's end tokens. `error`: why it cannot be
+    followed further."""
 
     asked: StructuredOutputsParams
     ends: tuple[int, ...]
-    matcher: Any = None
+    state: Any = None
     new: list[int] = field(default_factory=list)
+    coming: list[int] = field(default_factory=list)
     error: RowError | None = None
 
 
@@ -48,14 +50,14 @@ class Grammar(Watcher):
         super().__init__(around)
         self._around = around
         self._samples: dict[int, Followed] = {}  # by rank
-        self.masking = around.vocab_size is not None and around.tokenizer is not None
+        self.masking = self.forcing = around.vocab_size is not None and around.tokenizer is not None
 
     def watches(self, params: SamplingParams) -> bool:
         """Whether the row has `structured_outputs`."""
         return params.structured_outputs is not None
 
     def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
-        """Take in the tokens that count; rows whose grammars could not be followed fail."""
+        """Take in the tokens that count; rows whose forms could not be followed fail."""
         drawing = sampled.drawing
         for sample in which.tolist():
             row, keep = drawing.rows.item(sample), outcomes.keep.item(sample)
@@ -67,13 +69,32 @@ class Grammar(Watcher):
                 begin = drawing.begin.item(sample)
                 followed.new += sampled.tokens[begin : begin + keep].tolist()
 
+    def forced(self, ranks: Ints, rows: Ints, most: Ints) -> Drafts | None:
+        """What is certain to come next."""
+        samples = [self._of(rank, row) for rank, row in zip(ranks.tolist(), rows.tolist(), strict=True)]
+        for one, limit in zip(samples, most.tolist(), strict=True):
+            self._advance(one)
+            if one.error is None:
+                one.coming = self._masker.forced(one.state, limit)
+        return Drafts.of([one.coming for one in samples]) if any(one.coming for one in samples) else None
+
     def masks(self, drawing: Drawing, which: Ints) -> DrawMasks | None:
-        """The tokens with which the grammars of these samples go on; they are filled in while this returns."""
-        draws, mask = drawing.begin[which], np.full(len(drawing.owner), -1)
-        mask[draws] = np.arange(len(which))
-        masks = np.zeros((len(which), n_words(self._around.vocab_size or 0)), np.uint32)
-        pairs = zip(drawing.ranks[which].tolist(), drawing.rows[which].tolist(), strict=True)
-        filling = self._worker.submit(self._fill, [self._of(rank, row) for rank, row in pairs], masks)
+        """The tokens with which the forms of these samples go on; they are filled in while this returns. A draw in
+        whose place a token is certain may give that one alone."""
+        draws, last = np.flatnonzero(np.isin(drawing.owner, which)), drawing.begin[which + 1] - 1
+        mask = np.full(len(drawing.owner), -1)
+        mask[draws] = np.arange(len(draws))
+        masks = np.zeros((len(draws), n_words(self._around.vocab_size or 0)), np.uint32)
+        samples = [
+            self._of(*pair) for pair in zip(drawing.ranks[which].tolist(), drawing.rows[which].tolist(), strict=True)
+        ]
+        if len(draws) > len(which) and drawing.proposed is not None:
+            certain = np.setdiff1d(draws, last)
+            tokens = drawing.proposed[certain]
+            masks[mask[certain], tokens // 32] = np.uint32(1) << (tokens % 32).astype(np.uint32)
+        for one, proposed in zip(samples, (drawing.counts[which] - 1).tolist(), strict=True):
+            self._drop(one, proposed)
+        filling = self._worker.submit(self._fill, samples, mask[last].tolist(), masks)
         return DrawMasks(mask, masks, filling.result)
 
     def adopt(self, rank: int, row: int, tokens: TokenIds, logprobs: Sequence[TokenLogprobs] | None = None) -> None:
@@ -93,36 +114,45 @@ class Grammar(Watcher):
             self._samples[rank] = Followed(asked, ends)
         return self._samples[rank]
 
-    def _fill(self, samples: Sequence[Followed], masks: Masks) -> None:
+    def _fill(self, samples: Sequence[Followed], places: Sequence[int], masks: Masks) -> None:
         """Bring samples up to their last tokens, and fill in what may come next: a mask each, empty for those that
         cannot be followed."""
         for one in samples:
-            self._advance(one)
-        live = [(one, place) for place, one in enumerate(samples) if one.error is None]
+            if one.new or one.state is None:
+                self._advance(one)
+        live = [(one, place) for one, place in zip(samples, places, strict=True) if one.error is None]
         if not live:
             return
-        pairs = [(one.matcher, place) for one, place in live]
-        self._executor.unsafe_compute_mask_ptr(pairs, masks.ctypes.data, masks.itemsize * masks.shape[1], len(masks))
+        faults = self._masker.fill([(one.state, place) for one, place in live], masks)
         for one, place in live:
-            if one.matcher.is_error():
-                one.error, masks[place] = _failed(one.matcher), 0
+            if place in faults:
+                one.error, masks[place] = _failed(faults[place]), 0
             elif one.ends and _any_of(masks[place], self._around.eos):
                 _put(masks[place], one.ends)
 
     def _advance(self, one: Followed) -> None:
+        """Have the state see what is new."""
         if one.error is not None:
             return
         try:
-            if one.matcher is None:
-                one.matcher = self._grammars.start(one.asked)
-            if one.new and not one.matcher.consume_tokens(one.new):
-                one.error = _failed(one.matcher)
+            if one.state is None:
+                one.state = self._masker.start(one.asked)
+            seen = _in_common(one.coming, one.new)
+            self._drop(one, seen)
+            reason = self._masker.advance(one.state, one.new[seen:])
+            one.error = None if reason is None else _failed(reason)
         except InvalidRequest as error:
             one.error = row_error(error)
-        one.new = []
+        one.new, one.coming = [], []
+
+    def _drop(self, one: Followed, keep: int) -> None:
+        """Only the first tokens that were certain come in this step."""
+        if len(one.coming) > keep:
+            self._masker.back(one.state, len(one.coming) - keep)
+            one.coming = one.coming[:keep]
 
     @cached_property
-    def _grammars(self) -> Grammars:
+    def _masker(self) -> Masker:
         around = self._around
         if around.tokenizer is None or around.vocab_size is None:
             raise InvalidRequest("unsupported_parameter", "structured_outputs need the model's tokenizer")
@@ -132,13 +162,16 @@ class Grammar(Watcher):
     def _worker(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, "umbel-masks")
 
-    @cached_property
-    def _executor(self) -> Any:
-        return library().LLExecutor()
+
+def _failed(reason: str) -> RowError:
+    return RowError("grammar_failed", f"structured_outputs: {reason}", "structured_outputs")
 
 
-def _failed(matcher: Any) -> RowError:
-    return RowError("grammar_failed", f"structured_outputs: {brief(matcher.get_error())}", "structured_outputs")
+def _in_common(coming: Sequence[int], new: Sequence[int]) -> int:
+    """How many of the first tokens are the same."""
+    return next(
+        (i for i, pair in enumerate(zip(coming, new, strict=False)) if pair[0] != pair[1]), min(len(coming), len(new))
+    )
 
 
 def _any_of(mask: Masks, ids: Sequence[int]) -> bool:

@@ -18,6 +18,7 @@ from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
+from umbel.spec.base import Drafts
 
 Flags = NDArray[np.bool_]
 Make = Callable[[Surroundings], Watcher]
@@ -41,6 +42,7 @@ class Watchers(Growable):
         self._bits = {1 << place: watcher for place, watcher in enumerate(watchers)}
         self._lockstep = sum(bit for bit, watcher in self._bits.items() if watcher.lockstep)
         self._masking = sum(bit for bit, watcher in self._bits.items() if watcher.masking)
+        self._forcing = sum(bit for bit, watcher in self._bits.items() if watcher.forcing)
         self._changing = sum(bit for bit, watcher in self._bits.items() if watcher.changing)
         self._naming = sum(bit for bit, watcher in self._bits.items() if watcher.naming)
         self._used, self._common = 0, -1  # bits that any row has, and that all have
@@ -69,9 +71,18 @@ class Watchers(Growable):
             return None
         for bit, watcher in self._bits.items():
             if bit & self._used & self._masking and len(which := self._samples_of(bit, drawing)):
-                masks = watcher.masks(drawing, which)
-                found = masks if found is None or masks is None else found.both(masks)
+                if (masks := watcher.masks(drawing, which)) is not None:
+                    found = masks if found is None else found.both(masks)
         return found
+
+    def forced(self, ranks: Ints, rows: Ints, most: Ints) -> Drafts | None:
+        """The tokens that samples have to give next, at most so many of each; None where no watcher knows of any."""
+        for bit, watcher in self._bits.items():
+            if bit & self._used & self._forcing:
+                which = np.flatnonzero(self._watched[rows] & bit)
+                if len(which) and (found := watcher.forced(ranks[which], rows[which], most[which])) is not None:
+                    return found.among(which, len(ranks))
+        return None
 
     def changes(self, drawing: Drawing) -> LogitChanges | None:
         """What becomes of the logits of a step's draws, where any watcher changes some."""

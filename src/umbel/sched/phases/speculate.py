@@ -18,7 +18,8 @@ from umbel.ir.sampled import SampledTokens
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
 from umbel.sched.phases.base import Phase
-from umbel.spec.base import Decoding, Depth, Drafter, Drafts, DrawRule
+from umbel.sched.phases.proposals import drawing_of, put
+from umbel.spec.base import Decoding, Depth, Drafter, DrawRule
 
 Ints = NDArray[np.int64]
 
@@ -46,7 +47,7 @@ class Speculate(Phase):
         self._ahead |= len(books.in_flight) > 0
         if len(agenda.slots) == 0:
             return
-        seqs, which = books.seqs, self._drawing(agenda, books)
+        seqs, which = books.seqs, drawing_of(agenda, books, lockstep=False)
         slots = agenda.slots[which]
         most = self._most(agenda, books, slots)
         asked = most > 0
@@ -56,14 +57,16 @@ class Speculate(Phase):
             which, slots = which[some], slots[some]
             self._tell(books, slots, seqs.n_out[slots])
             drafts = self.drafter.propose(seqs.rank[slots], most[some])
-            self._put(agenda, books, which, drafts, self.depth.keep(some, drafts))
+            put(agenda, books, which, drafts, self.depth.keep(some, drafts), ahead=self._ahead)
 
     def learn(self, books: Books, sampled: SampledTokens, keep: Ints) -> None:
         """Count which of the proposed tokens came true, and let the rule learn from it."""
         drawing = sampled.drawing
         if drawing.single:
             return
-        which = np.flatnonzero(drawing.counts > 1)
+        which = np.flatnonzero((drawing.counts > 1) & ~books.requests.lockstep[drawing.rows])
+        if len(which) == 0:  # all that was proposed was forced
+            return
         drafted, accepted = drawing.counts[which] - 1, sampled.accepted[which]
         books.drafted_tokens += int(drafted.sum())
         books.accepted_tokens += int(np.minimum(accepted, keep[which]).sum())
@@ -81,17 +84,6 @@ class Speculate(Phase):
             slot = books.seqs.slot_of.get(rank, -1)
             if 0 <= slot < self._known.capacity and self._known.rank[slot] == rank:
                 self._end(slot, done=False)
-
-    def _drawing(self, agenda: Agenda, books: Books) -> Ints:
-        """Which samples of the agenda draw from their tips and may be given several tokens, by rank."""
-        seqs, kv = books.seqs, books.kv
-        tips = seqs.tip[agenda.slots]
-        draws = kv.held[tips] + agenda.tip_counts == kv.length[tips]
-        if books.requests.any_lockstep:
-            draws &= ~books.requests.lockstep[seqs.row[agenda.slots]]
-        which = np.flatnonzero(draws)
-        ranks = seqs.rank[agenda.slots[which]]  # one that has lost its tip stands behind those that kept theirs
-        return which if (ranks[1:] > ranks[:-1]).all() else which[np.argsort(ranks)]
 
     def _most(self, agenda: Agenda, books: Books, slots: Ints) -> Ints:
         """The most tokens to propose for each sample, within its limit."""
@@ -126,30 +118,6 @@ class Speculate(Phase):
         self.drafter.end(self._known.rank.item(slot), done=done)
         self._known.rank[slot] = -1
 
-    def _put(self, agenda: Agenda, books: Books, which: Ints, drafts: Drafts, counts: Ints) -> None:
-        """Put the first `counts` tokens of the drafts of samples `which` on the agenda, as far as there is budget and
-        room."""
-        if not counts.any():
-            return
-        seqs, kv, slots = books.seqs, books.kv, agenda.slots[which]
-        tips, fed = seqs.tip[slots], agenda.tip_counts[which]
-        counts = _shared(counts, agenda.budget)
-        missing = kv.missing(tips, fed + counts)
-        # Where the next step is decided before these tokens are checked, every running sample may want a page in it.
-        if int(missing.sum()) + (seqs.n_running if self._ahead else 0) > kv.pool.free:
-            held = kv.n_pages[tips] * kv.pool.page_size
-            counts = np.minimum(counts, held - kv.held[tips] - fed)
-            missing = np.zeros_like(counts)
-        if not counts.any():
-            return
-        kv.take(tips, missing)
-        seqs.propose(slots, counts, drafts.tokens[runs(drafts.begin[:-1], counts)])
-        kv.extend(tips, counts)
-        agenda.drafted = np.zeros_like(agenda.slots)
-        agenda.drafted[which] = counts
-        agenda.tip_counts = agenda.tip_counts + agenda.drafted
-        agenda.budget -= int(counts.sum())
-
 
 def _rule_of(books: Books, row: int, sample: int) -> DrawRule:
     """How a sample of a row draws."""
@@ -162,11 +130,3 @@ def _rule_of(books: Books, row: int, sample: int) -> DrawRule:
         stream=r.stream.item(row),
         sample=sample,
     )
-
-
-def _shared(wanted: Ints, budget: int) -> Ints:
-    """What each gets of a budget that may be too small: all the same, as far as they want it."""
-    level = int(wanted.max(initial=0))
-    while int(np.minimum(wanted, level).sum()) > budget:
-        level -= 1
-    return np.minimum(wanted, level)
