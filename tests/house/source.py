@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,24 @@ def modules() -> dict[str, Module]:
         text = path.read_text(encoding="utf-8")
         found[name] = Module(name, path, ast.parse(text), text)
     return found
+
+
+def of_each_module(rule: Callable[[Module], None]) -> Callable[[], None]:
+    """One test of a rule that every module keeps, which names all that break it: thousands of tests that take no time
+    would take a minute to collect and count."""
+
+    @wraps(rule)
+    def test() -> None:
+        broken = {}
+        for name, module in modules().items():
+            try:
+                rule(module)
+            except AssertionError as error:
+                broken[name] = str(error) or "it is broken here"
+        assert not broken, "\n".join(f"{name}: {why}" for name, why in broken.items())
+
+    del test.__wrapped__  # type: ignore[attr-defined]  # pytest reads the signature of what is wrapped
+    return test
 
 
 @cache

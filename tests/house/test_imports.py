@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from tests.house.source import imports, modules
+from tests.house.source import Module, imports, modules, of_each_module
 
 # Each unit and what it may import of the others. `errors` and `config` are open to all (see OPEN).
 CONTROL = {"sched", "cache", "plan", "spec"}
@@ -87,17 +85,15 @@ HEAVY = {"torch", "triton", "ray", "transformers"}
 HTTP = {"requests", "httpx", "aiohttp", "urllib3", "http", "fastapi", "starlette", "uvicorn", "sse_starlette"}
 PARSERS = {"argparse", "typer", "click", "optparse", "getopt"}
 
-EACH = pytest.mark.parametrize("name", modules())
-
 
 def found(name: str, roots: set[str]) -> list[str]:
     """Imports of a module whose first part is one of `roots`, with their lines."""
     return [f"line {line}: {target}" for target, line in imports()[name].items() if target.split(".")[0] in roots]
 
 
-@EACH
-def test_imports_go_one_way(name: str) -> None:
-    unit = modules()[name].unit
+@of_each_module
+def test_imports_go_one_way(module: Module) -> None:
+    name, unit = module.name, module.unit
     if not unit:
         return  # umbel/__init__.py gathers the public names
     assert unit in ALLOWED, f"{unit} has no place in the house yet: add it to ALLOWED"
@@ -118,15 +114,15 @@ def test_no_cycles() -> None:
     assert not left, f"import cycle among {sorted(left)}"
 
 
-@EACH
-def test_pure_side_stays_light(name: str) -> None:
-    if modules()[name].unit in PURE_UNITS or name in PURE_MODULES:
-        assert not found(name, HEAVY | HTTP)
+@of_each_module
+def test_pure_side_stays_light(module: Module) -> None:
+    if module.unit in PURE_UNITS or module.name in PURE_MODULES:
+        assert not found(module.name, HEAVY | HTTP)
 
 
-@EACH
-def test_http_and_ray_and_arguments_have_one_place(name: str) -> None:
-    unit = modules()[name].unit
+@of_each_module
+def test_http_and_ray_and_arguments_have_one_place(module: Module) -> None:
+    name, unit = module.name, module.unit
     assert unit == "serve" or not found(name, HTTP), "HTTP lives in serve/"
     assert name == "umbel.cluster.ray" or not found(name, {"ray"}), "Ray lives in cluster/ray.py"
     assert unit == "cli" or not found(name, PARSERS), "argument parsing lives in cli/"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.house.source import ROOT, Module, modules
+from tests.house.source import ROOT, Module, of_each_module
 
 FRAGMENT = re.compile(r"(Of|That of|Those of|As an?) [^,:]*[.:]|See [\w.`/]+[.;]|Nobody|Nothing\.|None\.")
 """What a docstring must not begin with: it would only parse after its owner, or send the reader elsewhere."""
@@ -40,10 +40,9 @@ def texts(module: Module) -> Iterator[tuple[int, str]]:
 
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-EACH = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
 
 
-@EACH
+@of_each_module
 def test_words_are_plain(module: Module) -> None:
     found = {line: m.group() for line, text in texts(module) if (m := WORDS.search(text))}
     assert not found
@@ -60,7 +59,7 @@ def test_tests_read_like_the_rest() -> None:
     assert not found
 
 
-@EACH
+@of_each_module
 def test_docstrings_stand_by_themselves(module: Module) -> None:
     found = {n.lineno: text for n, text in documented(module) if FRAGMENT.match(text)}
     assert not found

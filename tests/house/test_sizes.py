@@ -5,19 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-import pytest
-
-from tests.house.source import ROOT, Module, body_lines, functions, modules
+from tests.house.source import ROOT, Module, body_lines, functions, modules, of_each_module
 
 FILE_LINES = 300
 KERNEL_LINES = 400
 FUNCTION_LINES = 40
 P95_LINES = 30
 
-EACH = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
 
-
-@EACH
+@of_each_module
 def test_files_are_short(module: Module) -> None:
     limit = KERNEL_LINES if module.unit == "kernels" else FILE_LINES
     assert module.lines <= limit, f"{module.path.name} has {module.lines} lines"
@@ -36,7 +32,7 @@ def test_compiled_sources_are_short() -> None:
     assert all(sizes[name] > KERNEL_LINES for name in LONGER), "no exception is needed any more"
 
 
-@EACH
+@of_each_module
 def test_functions_are_short(module: Module) -> None:
     long = {f.name: body_lines(f) for f in functions(module) if body_lines(f) > FUNCTION_LINES}
     assert not long, f"bodies over {FUNCTION_LINES} lines: {long}"
@@ -47,13 +43,13 @@ def test_most_functions_are_very_short() -> None:
     assert sizes[len(sizes) * 95 // 100] <= P95_LINES
 
 
-@EACH
+@of_each_module
 def test_modules_open_with_a_sentence(module: Module) -> None:
     doc = ast.get_docstring(module.tree)
     assert doc and doc.split("\n\n")[0].rstrip().endswith((".", ":")), "the first sentence says what the module is for"
 
 
-@EACH
+@of_each_module
 def test_public_things_have_docstrings(module: Module) -> None:
     bare = [name for name, node in public(module.tree, "") if ast.get_docstring(node) is None]
     assert not bare
@@ -69,6 +65,6 @@ def public(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, 
                 yield from public(child, f"{prefix}{child.name}.")
 
 
-@EACH
+@of_each_module
 def test_names_say_something(module: Module) -> None:
     assert not {"utils", "util", "common", "helper", "helpers", "misc"} & set(module.name.split("."))

@@ -6,9 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-import pytest
-
-from tests.house.source import Module, imports, modules
+from tests.house.source import Module, imports, of_each_module
 
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -19,15 +17,13 @@ CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 CHANGES = {"append", "add", "update", "pop", "popitem", "setdefault", "clear", "extend", "insert", "remove", "discard"}
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 
-EACH = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
 
-
-@EACH
+@of_each_module
 def test_no_globals(module: Module) -> None:
     assert not [node.lineno for node in ast.walk(module.tree) if isinstance(node, ast.Global)]
 
 
-@EACH
+@of_each_module
 def test_no_mutable_module_state(module: Module) -> None:
     classes = [node.body for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
     found = [pair for body in (module.tree.body, *classes) for pair in mutable(body)]
@@ -65,7 +61,7 @@ def _is_read_only(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] in (["__all__"], ["__slots__"])
 
 
-@EACH
+@of_each_module
 def test_nothing_unsafe(module: Module) -> None:
     assert not [target for target in imports()[module.name] if target.split(".")[0] in UNSAFE_MODULES]
     for node in ast.walk(module.tree):

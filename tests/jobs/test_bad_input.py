@@ -17,7 +17,7 @@ from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.summary import Summary
 from umbel.jobs.verify import verify
 
-ROWS, PLACE = 200, 100
+ROWS, PLACE = 40, 20
 
 
 def run(directory: Path, dialect: str, lines: list[Any]) -> tuple[Summary, Path]:
@@ -142,6 +142,7 @@ def test_unknown_fields_are_counted(tmp_path: Path) -> None:
     assert any("'max_tokns' was ignored in 2 rows; did you mean 'max_tokens'" in text for text in summary.warnings)
 
 
+@pytest.mark.slow
 def test_the_documented_table_is_what_happens(tmp_path: Path) -> None:
     assert DOC.read_text() == document(tmp_path), "run: python -m tests.jobs.bad_doc"
 

@@ -24,9 +24,9 @@ from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import StoredWeights
 
-N_PROMPTS, N_TOKENS, LONGEST = 30, 12, 140
+N_PROMPTS, N_TOKENS, LONGEST = 16, 12, 140
 PARAMS = SamplingParams(temperature=0.0, max_tokens=N_TOKENS)
-FIRST = ["qwen2_moe, windows", "glm4_moe", "gpt_oss"]
+FIRST = ["gpt_oss"]
 OTHERS = [name for name in MODELS if name not in FIRST]
 
 

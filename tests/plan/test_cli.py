@@ -163,7 +163,7 @@ def test_needs_no_torch_and_starts_fast(model: Path, rows: Path) -> None:
 def test_shapes_and_cards_are_planned_for_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Token ids need no tokenizer; the 141 GB of 70 billion parameters need two cards."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": [5, 6, i], "stop": "x"}) + "\n" for i in range(9)))
+    rows.write_text("".join(json.dumps({"prompt": [5, 6, i], "stop": "x", "max_tokens": 40}) + "\n" for i in range(9)))
     asked = ["plan", str(rows), "--json", "-m", "llama-3.1-70b", "--machine"]
     assert main([*asked, "h100"]) == 6
     assert "has room for" in capsys.readouterr().err
