@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kv.states import StateStore
 from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 
@@ -18,6 +23,7 @@ class DenseAttention:
         self.spec = spec
         self.store = KVStore(spec, 1, spec.max_positions, dtype, torch.device("cpu"))
         self.slots = torch.arange(0)
+        self.states = StateStore.of(spec, 1, dtype, torch.device("cpu"))
 
     def begin(self, slots: Tensor) -> None:
         """The positions, and at once the slots, of the rows that come next."""
@@ -33,7 +39,7 @@ class DenseAttention:
         query_at = self.slots[:, None]
         key_at = torch.arange(len(keys))[None, :]
         seen = key_at <= query_at
-        shape = self.spec.kv_shape(layer)
+        shape = self.spec.kv_shapes[layer]
         if shape.window is not None:
             seen &= key_at > query_at - shape.window
         group = shape.group_size
@@ -52,7 +58,21 @@ def forward(
 ) -> Tensor:
     """Hidden states of the next tokens of a sequence: those of all, or of the rows that are wanted."""
     attention.begin(positions)
-    return decoder.forward(decoder.embed(ids, positions), decoder.batch(positions, wanted), attention)
+    batch = decoder.batch(positions, wanted)
+    if attention.states is not None:
+        batch = replace(batch, states=attention.states.places(step_of(ids, positions, decoder.spec.max_positions)))
+    return decoder.forward(decoder.embed(ids, positions), batch, attention)
+
+
+def step_of(ids: Tensor, positions: Tensor, page_size: int) -> Step:
+    """The next rows of a sequence that lies in one page."""
+    first, last = positions[[0, -1]].numpy()
+    zero, rows = np.zeros(1, np.int64), np.array([len(ids)])
+    return Step(
+        tokens=ids.numpy(), positions=positions.numpy(), fresh=np.ones(len(ids), bool), parent=zero - 1, start=zero,
+        end=zero + last + 1, row_begin=zero, row_end=rows, below_end=rows, pages=zero, page_begin=zero,
+        page_size=page_size, sampling=None,
+    )  # fmt: skip
 
 
 @torch.inference_mode()

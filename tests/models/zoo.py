@@ -147,6 +147,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt-plain": ("opt", {"ffn_dim": 96, "enable_bias": False, "layer_norm_elementwise_affine": False}),
     "phi": ("phi", {"num_key_value_heads": 2}),
     "phi-normed": ("phi", {"qk_layernorm": True}),
+    "lfm2": ("lfm2", {"num_hidden_layers": 4, "full_attn_idxs": [1, 3], "block_multiple_of": 8, "conv_bias": True}),
+    "lfm2-unadjusted": (
+        "lfm2",
+        {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False, "conv_L_cache": 5},
+    ),
     "falcon-7b": ("falcon", FALCON | {"bias": False}),
     "falcon-40b": ("falcon", FALCON | {"new_decoder_architecture": True}),
     "falcon-one-norm": ("falcon", FALCON | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),

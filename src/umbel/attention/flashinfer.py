@@ -43,7 +43,7 @@ class FlashInferAttention:
     name = "flashinfer"
 
     def __init__(self, spec: ModelSpec, store: KVStore, device: torch.device):
-        self.shape, self.store, self.device = spec.kv_shape(0), store, device  # that of all layers
+        self.shape, self.store, self.device = spec.kv_shapes[0], store, device  # that of all layers
         self.library = import_module("flashinfer")
         self.cut = Cut(1, 1, self.shape.group_size, self.shape.window, shipped_switch().share_factor)
         self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)

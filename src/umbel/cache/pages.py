@@ -13,15 +13,17 @@ _WINDOW = 256  # pages at the top that are looked at first for growing tips
 
 
 class PagePool:
-    """`n_pages` pages of `page_size` tokens; knows which are free, not who holds the others.
+    """`n_pages` pages of `page_size` tokens; knows which are free, not who holds the others. `has_states`: pages hold a
+    state beside keys and values, that at the last of their tokens.
 
     Runs are taken from pages that were in use before while gaps are found among them: memory that is touched for the
     first time has to be got from the system, which takes longer than to read it.
     """
 
-    def __init__(self, n_pages: int, page_size: int):
+    def __init__(self, n_pages: int, page_size: int, *, has_states: bool = False):
         self.n_pages = n_pages
         self.page_size = page_size
+        self.has_states = has_states
         self._is_free = np.ones(n_pages, bool)
         self.free = n_pages
         self._next = 0  # where the last run ended
@@ -36,6 +38,12 @@ class PagePool:
     def pages_for(self, n_tokens: int) -> int:
         """Pages that `n_tokens` tokens of one node need."""
         return -(-n_tokens // self.page_size)
+
+    def still_held(self, held: Ints, lengths: Ints) -> Ints:
+        """Tokens of nodes that are computed, of `held`, once all behind the first `lengths` are dropped. A state cannot
+        go back: what is left of a page whose last tokens are dropped is computed again."""
+        whole = lengths - lengths % self.page_size if self.has_states else lengths
+        return np.where(held > lengths, whole, held)
 
     def take_run(self, count: int) -> Ints:
         """Hand out `count` pages for one node: side by side if a gap is wide enough, else whichever are free."""

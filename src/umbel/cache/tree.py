@@ -255,7 +255,7 @@ class KVTree(Columns):
     def cut(self, tips: Ints, lengths: Ints) -> None:
         """Drop the tokens of tips behind the first `lengths` of each, and the pages that only they needed."""
         self.length[tips] = lengths
-        self.held[tips] = held = np.minimum(self.held[tips], lengths)
+        self.held[tips] = held = self.pool.still_held(self.held[tips], lengths)
         keep = -(-held // self.pool.page_size)
         for i in np.flatnonzero(keep < self.table.count[tips]).tolist():
             self.pool.give(self.table.cut(tips.item(i), keep.item(i)))

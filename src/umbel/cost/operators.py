@@ -138,7 +138,7 @@ def _rotary(spec: ModelSpec, width: int) -> Operator:
     """The norms and rotation of query and key heads."""
     rotated = (spec.n_heads + spec.n_kv_heads) * spec.head_dim
     norms = sum(n.width for layer in range(spec.n_layers) for n in layer_norms(spec, layer) if n.of_heads)
-    return Operator("rotary", weight_bytes=norms * width, activation_bytes=2 * rotated * spec.n_layers * width)
+    return Operator("rotary", weight_bytes=norms * width, activation_bytes=2 * rotated * len(spec.kv_shapes) * width)
 
 
 def _products(spec: ModelSpec, width: int) -> dict[str, Operator]:

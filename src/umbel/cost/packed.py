@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from umbel.ir.architecture import Matmul, layer_matmuls, layer_vectors
 from umbel.ir.spec import ModelSpec
 
@@ -13,7 +15,7 @@ def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
     the last attention; below 0 where some of it is wider."""
     total = ending = 0
     for layer in range(spec.n_layers):
-        vectors = sum(layer_vectors(spec, layer).values()) * WIDE
+        vectors = sum(map(prod, layer_vectors(spec, layer).values())) * WIDE
         total -= vectors
         ending -= vectors if layer == spec.n_layers - 1 else 0
         for m in layer_matmuls(spec, layer):

@@ -24,6 +24,7 @@ class Shape:
     `head_bytes`: of the end of the last layer, the last norm and the output head.
     `weight_bytes`: of everything that is loaded.
     `kv_bytes`: of the keys and values of one token.
+    `state_bytes`: of the state that layers keep of all tokens up to one, which each page of KV has.
 
     The part of the last layer behind its attention is counted with the output head: only rows that are sampled from
     pass it, as no other row's hidden state is read there.
@@ -36,6 +37,7 @@ class Shape:
     head_bytes: int
     weight_bytes: int
     kv_bytes: int
+    state_bytes: int = 0
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
@@ -62,6 +64,7 @@ class Shape:
             head_bytes=(table + final + ending_weights) * width - spared_ending,
             weight_bytes=(layers + final + table * (1 if spec.tied_embeddings else 2) + positions) * width - spared,
             kv_bytes=sum(_token_bytes(shape, width, kv_dtype) for shape in spec.kv_shapes),
+            state_bytes=sum(one.kept_numbers * width for one in spec.recurrences),
         )
 
 

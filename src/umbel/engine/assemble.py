@@ -52,5 +52,5 @@ def make_scheduler(
     speculate: Speculate | None = None,
 ) -> Scheduler:
     """The scheduler that a plan asks for, without rows."""
-    pool = PagePool(plan.kv_pages, plan.page_size)
+    pool = PagePool(plan.kv_pages, plan.page_size, has_states=plan.has_states)
     return Scheduler(pool, plan.chunk, policy or Policy(admission=plan.admission), LengthBook(known), speculate)

@@ -26,6 +26,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.kv.states import StateStore
 from umbel.kv.store import KVStore
 from umbel.linear.base import Weights
 from umbel.linear.pick import pick_linear
@@ -199,9 +200,11 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
 def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runner:
     """The runner of a model on a KV store."""
     attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
+    states = StateStore.of(model.decoder.spec, store.n_pages, model.dtype, model.device)
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other; on a processor there is no device to compute meanwhile.
     if model.device.type == "cpu" or spans is not NO_SPANS:
-        return TorchRunner(model.decoder, attention, model.device, spans)
-    return AheadTorchRunner(model.decoder, attention, model.device, pick_graphs(model.decoder, attention))
+        return TorchRunner(model.decoder, attention, model.device, spans, states)
+    graphs = pick_graphs(model.decoder, attention)
+    return AheadTorchRunner(model.decoder, attention, model.device, graphs, states)

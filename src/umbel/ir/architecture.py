@@ -9,6 +9,7 @@ from umbel.ir.experts import Experts
 from umbel.ir.hosted import HostedProduct
 from umbel.ir.latent import Latent
 from umbel.ir.layer import Norm
+from umbel.ir.recurrence import Recurrence
 from umbel.ir.spec import ModelSpec
 
 
@@ -78,6 +79,8 @@ def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
     )
     if own.latent is not None:
         attention = _latent(spec, own.latent)
+    if own.recurrence is not None:
+        attention = _recurrent(hidden, own.recurrence)
     experts = experts_of(spec, layer)
     if experts is not None:
         return attention + _of_experts(hidden, experts)
@@ -99,6 +102,15 @@ def _latent(spec: ModelSpec, latent: Latent) -> tuple[Matmul, ...]:
     )
 
 
+def _recurrent(hidden: int, own: Recurrence) -> tuple[Matmul, ...]:
+    """The products around a recurrence."""
+    wide = own.channels
+    return (
+        Matmul("qkv", hidden, (wide, wide, wide), "", own.has_bias, is_ending=False),
+        Matmul("o", wide, (hidden,), "", own.has_bias),
+    )
+
+
 def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
     """What the norms of one layer have learned."""
     own, found = spec.layer(layer), []
@@ -116,11 +128,17 @@ def layer_norms(spec: ModelSpec, layer: int) -> tuple[NormVector, ...]:
     return tuple(found)
 
 
-def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, int]:
-    """What else one layer has learned, with its length; it stays in float32, whatever the model's type is."""
-    experts = experts_of(spec, layer)
-    found = {"sinks": spec.n_heads} if spec.layer(layer).sinks else {}
-    return found | ({"router_correction": experts.count} if experts is not None and experts.router.corrected else {})
+def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, tuple[int, ...]]:
+    """What else one layer has learned, with its shape; it stays in float32, whatever the model's type is."""
+    experts, own, found = experts_of(spec, layer), spec.layer(layer), dict[str, tuple[int, ...]]()
+    if own.sinks:
+        found["sinks"] = (spec.n_heads,)
+    if experts is not None and experts.router.corrected:
+        found["router_correction"] = (experts.count,)
+    if own.recurrence is not None:
+        found["conv"] = own.recurrence.channels, own.recurrence.taps
+        found |= {"conv_bias": (own.recurrence.channels,)} if own.recurrence.has_bias else {}
+    return found
 
 
 def experts_of(spec: ModelSpec, layer: int) -> Experts | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from umbel.ir.latent import Latent
+from umbel.ir.recurrence import Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Layer:
     `activation`: "silu", "gelu", "gelu_tanh", "relu" or "relu2"; `is_gated`: of a gate, times another product.
     `rope`: None for a layer without rotary positions. `scale`: of the product of a query and a key, None: head size to
     the power of -1/2; `window`, `cap` and `sinks` as in `KVShape`. `residual_scale`: of what attention and MLP add.
-    `latent`: how keys and values are stored together, None: they are not.
+    `latent`: how keys and values are stored together, None: they are not. `recurrence`: what stands in the place of
+    attention, None: nothing does.
     """
 
     norm: Norm = Norm()
@@ -102,6 +104,7 @@ class Layer:
     sinks: bool = False
     residual_scale: float = 1.0
     latent: Latent | None = None
+    recurrence: Recurrence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ class Plan:
     `lossy`: techniques in use that may change answers.
     `speculate`: who proposes tokens that steps check; "off" where no tokens are proposed.
     `notes`: texts for the user: what of the model is not obeyed, or is worth knowing.
+    `has_states`: whether pages hold a state beside keys and values.
     """
 
     forest: Forest
@@ -164,6 +165,7 @@ class Plan:
     lossy: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     speculate: str = "off"
+    has_states: bool = False
 
     @property
     def exact(self) -> bool:

@@ -8,7 +8,8 @@ from umbel.ir.experts import Experts
 from umbel.ir.hosted import Hosted
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.kv_shape import KVShape
-from umbel.ir.layer import NO_EDGES, Edges, Layer
+from umbel.ir.layer import NO_EDGES, Edges, Layer, Rope
+from umbel.ir.recurrence import Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +61,21 @@ class ModelSpec:
 
     @property
     def kv_shapes(self) -> tuple[KVShape, ...]:
-        """The attention of every layer."""
-        return tuple(self.kv_shape(layer) for layer in range(self.n_layers))
+        """The attention of every layer that has one, in order."""
+        return tuple(self.kv_shape(layer) for layer in range(self.n_layers) if self.layer(layer).recurrence is None)
+
+    def number(self, layer: int) -> int:
+        """The number of a layer among those that have attention, or among those that have a recurrence."""
+        has = [self.layer(each).recurrence is None for each in range(layer + 1)]
+        return has.count(has[layer]) - 1
+
+    @property
+    def ropes(self) -> tuple[Rope | None, ...]:
+        """The distinct rotary positions of the layers."""
+        return tuple(dict.fromkeys(layer.rope for layer in self.layers))
+
+    @property
+    def recurrences(self) -> tuple[Recurrence, ...]:
+        """What the other layers have in its place, in order."""
+        found = (self.layer(layer).recurrence for layer in range(self.n_layers))
+        return tuple(recurrence for recurrence in found if recurrence is not None)

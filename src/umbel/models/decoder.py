@@ -40,14 +40,13 @@ class Decoder:
         self.final_norm = convert_norm(spec.layers[-1].norm, own.get("norm"), own.get("norm_bias"), spec.norm_eps)
         of_layer = (self._of_layer(weights, layer) for layer in range(spec.n_layers))
         self.layers = tuple(
-            LayerWeights.of(named, method, spec, spec.layer(layer)) for layer, named in enumerate(of_layer)
+            LayerWeights.of(named, method, spec, spec.layer(layer), spec.number(layer))
+            for layer, named in enumerate(of_layer)
         )
         self.embedding = method.convert_table(own["embed"])
         self.head = self.embedding if spec.tied_embeddings else method.convert_table(own["head"])
         self.positions, self.head_bias = own.get("positions"), own.get("head_bias")
-        ropes = list(dict.fromkeys(layer.rope for layer in spec.layers))
-        self.frequencies = tuple(frequencies_of(spec, rope).to(self.device) for rope in ropes)
-        self._rope_of = tuple(ropes.index(spec.layer(layer).rope) for layer in range(spec.n_layers))
+        self.frequencies = tuple(frequencies_of(spec, rope).to(self.device) for rope in spec.ropes)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Token ids (int64 `[rows]`) at `positions` (int64 `[rows]`) to hidden states `[rows, hidden]`."""
@@ -75,12 +74,7 @@ class Decoder:
         for layer in layers:
             w = self.layers[layer]
             hidden, normed = lap("norms", _normed(w.attn_norm, hidden, delta))
-            product, rope = lap("qkv", w.qkv.apply(normed)), self._rope_of[layer]
-            q = w.heads.place(product, batch.angles[rope], attention.place(layer))
-            scales = batch.query_scales[rope]
-            q = lap("rotary", q if scales is None else q * scales)
-            seen = attention.attend(layer, q) if w.sinks is None else attention.attend(layer, q, sinks=w.sinks)
-            attended = lap("attention", seen).reshape(len(normed), -1)
+            attended = w.mixing.apply(lap("qkv", w.qkv.apply(normed)), batch, attention)
             if batch.wanted is not None and layer == layers[-1]:
                 wanted = batch.wanted
                 hidden, attended, normed = hidden[wanted], attended[wanted], normed[wanted] if w.is_parallel else normed

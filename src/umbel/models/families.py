@@ -180,7 +180,7 @@ def _spec(config: Config, generation: Config | None, ends: tuple[int, ...], appl
         n_heads=n_heads,
         n_kv_heads=size_of(config, "num_key_value_heads", n_heads),
         head_dim=head_dim,
-        intermediate_size=size_of(config, "intermediate_size"),
+        intermediate_size=family.width(config),
         max_positions=context,
         norm_eps=number_of(config, "rms_norm_eps", family.norm_eps, low=0.0, high=1.0),
         rope_theta=rope_theta(config, family),
@@ -224,6 +224,8 @@ def _in_our_names(config: Config, family: Family) -> Config:
 
 def _quantization(config: Config, family: Family, n_layers: int) -> Int4Format | None:
     form = int4_format(config, n_layers, tied=flag_of(config, "tie_word_embeddings"))
+    if form is not None and family.recurrence is not None:
+        raise ModelError("quantization_config: 4-bit weights around a recurrence cannot be read: use the original")
     if form is not None and any(family.stored.products[name] != PRODUCTS[name] for name in ("qkv", "o", "down")):
         raise ModelError("quantization_config: 4-bit weights of this kind of model cannot be read: use the original")
     return form

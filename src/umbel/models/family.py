@@ -8,13 +8,19 @@ from typing import Literal
 
 from umbel.ir.experts import Experts
 from umbel.ir.layer import NO_EDGES, Edges, Layer
-from umbel.models.config_file import Config
+from umbel.ir.recurrence import Recurrence
+from umbel.models.config_file import Config, size_of
 from umbel.models.stored import AS_LLAMA, Stored
 
 
 def no_edges(config: Config) -> Edges:
     """Nothing but an embedding, a norm and a head."""
     return NO_EDGES
+
+
+def stated_width(config: Config) -> int:
+    """The inner units of an MLP, as most configs say it."""
+    return size_of(config, "intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class Family:
     `names`: what it calls keys that others call as Llama does. `defaults`: what keys mean that are missing;
     `derive`: those that follow from others, by Llama's names.
     `layer`: what a layer computes, without its window and its rotary settings; `vary`: how single layers differ.
-    `edges`: what stands around the layers. `stored`: names in checkpoints. `experts` reads what they are.
+    `recurrent`: what `layer_types` calls layers that have a recurrence in the place of attention; `recurrence`: which.
+    `width`: the inner units of an MLP. `edges`: what stands around the layers. `stored`: names in checkpoints. `experts` reads what they are.
 
     `window` says when `sliding_window` counts: "never", "always", as `use_sliding_window` "asks", or so for "all"
     layers, or in the layers whose `layer_types` say so ("typed"), where that key is missing in all but every
@@ -47,6 +54,9 @@ class Family:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
     experts: Callable[[Config, int], Experts | None] | None = None
+    recurrent: str = ""
+    recurrence: Callable[[Config], Recurrence] | None = None
+    width: Callable[[Config], int] = stated_width
     edges: Callable[[Config], Edges] = no_edges
     vary: Callable[[Config, tuple[Layer, ...]], tuple[Layer, ...]] | None = None
     names: Mapping[str, str] = field(default_factory=dict)

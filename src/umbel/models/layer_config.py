@@ -26,9 +26,20 @@ def layers_of(config: Config, family: Family, n_layers: int, head_dim: int) -> t
     plain = family.layer(config)
     plain = replace(plain, activation=_activation(config, family, plain))
     by_kind = {kind: _of_kind(plain, config, family, kind, window, head_dim) for kind in dict.fromkeys(kinds)}
-    layers = tuple(by_kind[kind] for kind in kinds)
+    layers = _with_recurrences(tuple(by_kind[kind] for kind in kinds), config, family)
     layers = layers if family.vary is None else family.vary(config, layers)
     return layers[:1] if len(set(layers)) == 1 else layers
+
+
+def _with_recurrences(layers: tuple[Layer, ...], config: Config, family: Family) -> tuple[Layer, ...]:
+    """The layers, of which those that say so have a recurrence in the place of attention."""
+    if family.recurrence is None:
+        return layers
+    own, kinds = family.recurrence(config), _layer_kinds(config)
+    if family.recurrent not in kinds or FULL not in kinds:
+        raise ModelError(f"layer_types={shorten(kinds)}: must have {family.recurrent} as well as {FULL}")
+    each = zip(layers, kinds, strict=True)
+    return tuple(replace(l, recurrence=own, head_norm=None) if k == family.recurrent else l for l, k in each)
 
 
 def _of_kind(plain: Layer, config: Config, family: Family, kind: str, window: int | None, head_dim: int) -> Layer:
@@ -56,7 +67,7 @@ def _windows(config: Config, family: Family, n_layers: int) -> tuple[int | None,
     has_window = counts and config.get("sliding_window", family.window_size) is not None
     window = size_of(config, "sliding_window", family.window_size or 4096) if has_window else None
     derived = _derived_kinds(config, family, n_layers, window)
-    kinds = _layer_kinds(config) or derived
+    kinds = [FULL if kind == family.recurrent else kind for kind in _layer_kinds(config)] or derived
     if len(kinds) != n_layers or not set(kinds) <= {FULL, SLIDING}:
         raise ModelError(f"layer_types={shorten(kinds)}: must be {FULL} or {SLIDING} for each of {n_layers} layers")
     decides = family.window in ("asks", "typed")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.models.block import Block, convert_block
 from umbel.models.heads import LayerHeads
 from umbel.models.latent import LatentHeads, LatentWeights, convert_latent
+from umbel.models.mixing import Attending, Mixing, Recurring
 from umbel.models.norms import NoNorm, RowNorm, Scaled, convert_norm
+from umbel.models.recurrent import convert_recurrence
 from umbel.models.rotary import halves_order, in_order
 
 LATENT_EPS = 1e-6  # of the norms of latents, whatever the model's own is
@@ -24,28 +24,27 @@ LATENT_EPS = 1e-6  # of the norms of latents, whatever the model's own is
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: q, k, v are one product, `heads` what is done to them, `block` is what follows the attention.
+    """One layer: q, k, v are one product, `mixing` is attention or what stands in its place, `block` is what follows.
 
     `attn_norm`, `mlp_norm`: of what attention and block read, `attn_post`, `block_post`: what is done to what they
     give, None: nothing. In a parallel layer the block reads what the attention reads, or `mlp_norm` of the same rows.
-    `sinks` (float32 `[n_heads]`): those of attention, if it has any.
     """
 
     attn_norm: RowNorm
     qkv: Linear
-    heads: LayerHeads | LatentHeads
+    mixing: Mixing
     o: Linear
     attn_post: RowNorm | Scaled | None
     mlp_norm: RowNorm | None
     block: Block
     block_post: RowNorm | Scaled | None
     is_parallel: bool
-    sinks: Tensor | None = None
 
     @classmethod
-    def of(cls, named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer) -> LayerWeights:
-        """The layer made from its tensors as a checkpoint has them, named as in `weights.py`."""
-        qkv, heads, o = _attention_of(named, method, spec, layer)
+    def of(cls, named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer, number: int) -> LayerWeights:
+        """The layer made from its tensors as a checkpoint has them, named as in `weights.py`; `number`: of the layer
+        among those that have attention, or among those that do not."""
+        qkv, mixing, o = _mixing_of(named, method, spec, layer, number)
         norms = {
             name: convert_norm(layer.norm, named.get(name), named.get(f"{name}_bias"), spec.norm_eps)
             for name in layer.norms
@@ -53,15 +52,25 @@ class LayerWeights:
         return cls(
             attn_norm=norms.get("attn_norm", NoNorm()),
             qkv=qkv,
-            heads=heads,
+            mixing=mixing,
             o=o,
             attn_post=_after(norms.get("attn_post_norm"), layer),
             mlp_norm=norms.get("mlp_norm", None if layer.is_parallel else NoNorm()),
             block=convert_block(named, method, spec, layer),
             block_post=_after(norms.get("mlp_post_norm"), layer),
             is_parallel=layer.is_parallel,
-            sinks=named.get("sinks"),
         )
+
+
+def _mixing_of(
+    named: Weights, method: LinearMethod, spec: ModelSpec, layer: Layer, number: int
+) -> tuple[Linear, Mixing, Linear]:
+    """The product before attention or what stands in its place, that itself, and the product behind."""
+    if layer.recurrence is not None:
+        qkv, o = (method.convert(named[name], named.get(f"{name}_bias")) for name in ("qkv", "o"))
+        return qkv, Recurring(convert_recurrence(named, layer.recurrence), number), o
+    qkv, heads, o = _attention_of(named, method, spec, layer)
+    return qkv, Attending(heads, number, spec.ropes.index(layer.rope), named.get("sinks")), o
 
 
 def _attention_of(

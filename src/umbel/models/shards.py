@@ -45,6 +45,8 @@ def shard_spec(spec: ModelSpec, count: int) -> ModelSpec:
         raise UsageError(f"tensor_parallel_size={count}: norms over all heads of a row cannot be cut: leave it out")
     if count > 1 and any(layer.latent for layer in spec.layers):
         raise UsageError(f"tensor_parallel_size={count}: latent attention is not cut: leave it out")
+    if count > 1 and spec.recurrences:
+        raise UsageError(f"tensor_parallel_size={count}: layers with a recurrence are not cut: leave it out")
     form = spec.quantization
     for name, inputs in (("o", spec.n_heads * spec.head_dim), ("down", spec.intermediate_size)):
         if form and not form.act_order and inputs // count % form.group_of(inputs):

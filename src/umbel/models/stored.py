@@ -29,9 +29,9 @@ class Stored:
 
     `products`: the tensors of a layer that each of ours stacks, or one that is already their stack, but for those of
     its `experts`. `norms`, `vectors`: what else it has; of norms "{}" is the number of a head, vectors have their full
-    name and how many axes of length 1 stand before theirs. `two_norms`: those of parallel layers that have two, where
-    they differ. `layer`: what stands before all of these, "{}" is its number.
-    `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value. `is_turned`: products lie
+    name and how many axes of length 1 stand before their last. `two_norms`: those of parallel layers that have two, where
+    they differ. `recurrent`: products of layers with a recurrence. `layer`: what stands before all of these, "{}" is
+    its number. `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value. `is_turned`: products lie
     with their inputs first. `optional`: a prefix that a checkpoint may leave out of all names. `ignored`: a regular
     expression of tensors that follow from the config. `has_more_layers`: behind those of the config there may be one
     that predicts further tokens, which is not read.
@@ -47,6 +47,7 @@ class Stored:
     experts: StoredExperts | None = None
     vectors: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     two_norms: Mapping[str, str] = field(default_factory=dict)
+    recurrent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_grouped: bool = False
     is_turned: bool = False
     optional: str = ""

@@ -146,7 +146,7 @@ def dummy_weights(
         shape, kind = _shape_of(parts), torch.float32 if name in wide else dtype
         if len(shape) == 2 and not name.endswith("norm"):
             drawn = torch.empty(shape, device=drawing).normal_(0.0, 0.02, generator=generator)
-            weights[name] = _as_packed(spec, name, drawn.to(device, dtype))
+            weights[name] = _as_packed(spec, name, drawn.to(device, kind))
         else:
             weights[name] = torch.full(shape, 1.0 if name.endswith("norm") else 0.0, dtype=kind, device=device)
     return weights
@@ -175,11 +175,13 @@ def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
     stored = FAMILIES[spec.family].stored
     found: dict[str, tuple[Part, ...]] = {}
+    if spec.layer(layer).recurrence is not None:
+        stored = replace(stored, products={**stored.products, **stored.recurrent})
     for m in layer_matmuls(spec, layer):
         found |= _of_product(spec, stored, m)
-    for name, width in layer_vectors(spec, layer).items():
+    for name, shape in layer_vectors(spec, layer).items():
         stated, axes = stored.vectors[name]
-        found[name] = (Part(stated, (1,) * axes + (width,), ours=(width,)),)
+        found[name] = (Part(stated, (*shape[:-1], *(1,) * axes, shape[-1]), ours=shape),)
     return found | _norm_parts(spec, layer, stored)
 
 

@@ -128,6 +128,7 @@ def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
         lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(draft.config)),
         notes=draft.spec.notes,
         speculate=draft.speculate,
+        has_states=bool(draft.spec.recurrences),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from umbel.attention.base import AttentionBackend
 from umbel.ir.step import Step
+from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait
 from umbel.runner.sampling import Draws, draw_samples
@@ -34,8 +35,9 @@ class AheadTorchRunner(TorchRunner):
         attention: AttentionBackend,
         device: torch.device,
         graphs: RecordedSteps | None = None,
+        states: StateStore | None = None,
     ):
-        super().__init__(decoder, attention, device)
+        super().__init__(decoder, attention, device, states=states)
         self.graphs = graphs
         self._drawn: torch.Tensor | None = None  # by the step before; None where it drew nothing
 

@@ -16,6 +16,8 @@ def pick_graphs(decoder: Decoder, attention: AttentionBackend) -> RecordedSteps 
     """CUDA graphs, where steps of this attention can be recorded; none where the variable UMBEL_GRAPHS is 0."""
     if decoder.spec.hosted is not None:
         return None  # modules of transformers read from the device in the middle of a step
+    if decoder.spec.recurrences:
+        return None  # where states lie differs from step to step
     if os.environ.get(VARIABLE) == "0" or not capability_of(attention.name).records:
         return None
     from umbel.runner.graphs import CudaGraphs, DecodeGraphs  # here, as Triton is not everywhere

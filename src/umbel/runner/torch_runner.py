@@ -12,6 +12,7 @@ from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
 from umbel.kernels.transfer import upload
+from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
 from umbel.runner.sampling import Draws, draw_samples
@@ -19,13 +20,22 @@ from umbel.runner.scoring import score_tokens
 
 
 class TorchRunner:
-    """One model on one device. The attention backend owns the KV store."""
+    """One model on one device. The attention backend owns the KV store; `states` are there for a model whose layers keep
+    some."""
 
     ahead = 0
 
-    def __init__(self, decoder: Decoder, attention: AttentionBackend, device: torch.device, spans: Spans = NO_SPANS):
+    def __init__(
+        self,
+        decoder: Decoder,
+        attention: AttentionBackend,
+        device: torch.device,
+        spans: Spans = NO_SPANS,
+        states: StateStore | None = None,
+    ):
         self.decoder = decoder
         self.attention = attention
+        self.states = states
         self.device = device
         self.spans = spans
         self._memory = torch.empty(0, dtype=torch.float32, device=device)
@@ -50,7 +60,10 @@ class TorchRunner:
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens, positions))
-        hidden = self.decoder.forward(hidden, self.decoder.batch(positions, wanted, spans), self.attention)
+        batch = self.decoder.batch(positions, wanted, spans)
+        if self.states is not None:
+            batch = replace(batch, states=spans.lap("layout", self.states.places(step)))
+        hidden = self.decoder.forward(hidden, batch, self.attention)
         logits = spans.lap("head", self.decoder.logits(hidden[: len(rows)], self._logits_memory(len(rows))))
         draws = spans.lap("sampling", draw_samples(logits, row_of, step.sampling))
         if step.scores is not None:
@@ -68,4 +81,4 @@ class TorchRunner:
 
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self._memory
+        del self.decoder, self.attention, self.states, self._memory

@@ -80,8 +80,9 @@ def _ceiling(draft: PlanDraft) -> tuple[float, str]:
 
 
 def kv_room(draft: PlanDraft) -> int:
-    """KV tokens that fit the share of memory which KV may take."""
-    return int(_free_bytes(draft) * draft.price.machine.kv_fraction) // draft.price.shape.kv_bytes
+    """KV tokens that fit the share of memory which KV may take, with the states that their pages hold."""
+    room, page, shape = int(_free_bytes(draft) * draft.price.machine.kv_fraction), draft.config.page_size, draft.price.shape
+    return room * page // (shape.kv_bytes * page + shape.state_bytes)
 
 
 def _free_bytes(draft: PlanDraft) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from umbel.cost.drafts import Offers
+from umbel.errors import UsageError
 from umbel.ir.plan import Decision, Refusal
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.draft_law import decide_by_law, law_of, refuse_by_law, room_decision, usual_run
@@ -15,6 +16,7 @@ from umbel.technique import NONE
 
 LOOKUP = "lookup"  # the drafter that is taken where none is asked for
 LEAST_GAIN = 1.05  # how many times faster a run must be expected to be for that
+NOT_BACK = "layers of the model keep a state, which cannot go back when a proposed token is rejected"
 _NO_ROOM = "the pool has no room for proposals beside running rows"
 _UNKNOWN = (
     "nothing is known yet of how often what finished rows wrote, or stands in prompts, comes true: "
@@ -26,6 +28,8 @@ def choose_drafter(draft: PlanDraft) -> PlanDraft:
     """As asked; by itself what is looked up where a run like earlier ones gains by it."""
     asked, offers = draft.config.speculate, _offers(draft)
     name = LOOKUP if asked in NONE["speculate"] else asked.partition(":")[0]
+    if draft.spec.recurrences:
+        return _refuse_states(draft, asked, name)
     if asked == "off":
         return draft.decide(Decision("speculate", "off", "as asked"))
     law = law_of(draft, asked)
@@ -39,6 +43,13 @@ def choose_drafter(draft: PlanDraft) -> PlanDraft:
         why = f"as asked; {why}" if name == LOOKUP else "as asked; time and steps are those without"
         return draft.decide(Decision("speculate", asked, why), speculate=asked)
     return _priced(draft, offers)
+
+
+def _refuse_states(draft: PlanDraft, asked: str, name: str) -> PlanDraft:
+    """No one proposes tokens to a model that keeps states. Raises UsageError where someone was asked for."""
+    if asked not in NONE["speculate"]:
+        raise UsageError(f"speculate={asked!r}: {NOT_BACK}; leave it out")
+    return draft.refuse(Refusal(f"drafter: {name}", None, NOT_BACK))
 
 
 def _priced(draft: PlanDraft, offers: Offers) -> PlanDraft:

@@ -1,0 +1,75 @@
+"""Where the rows of a step find the state before them, and where they leave theirs; numpy only.
+
+A page of the KV pool holds, beside keys and values, the state at the last of its positions that is computed. So a state
+is where a run ends, wherever a chunk does, and at every edge of pages: what is forked, split, evicted and read again
+finds it as it finds keys. Of a convolution, a page holds the inputs at the last `taps` positions that it has, position
+`offset` in the place `page * taps + offset % taps`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.ir.step import Step
+from umbel.kv.slots import row_nodes
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StateRows:
+    """The inputs of a convolution that the rows of a step read and leave.
+
+    `old` (`[k]`): places of inputs that are read. `before` (`[taps - 1, rows]`): which input each row has so many
+    tokens back, one first, counting: 0, a row of zeros; then those at `old`; then the rows of the step. `left` (`[m]`):
+    rows whose inputs are kept, in the places `kept`.
+    """
+
+    old: Ints
+    before: Ints
+    left: Ints
+    kept: Ints
+
+    @classmethod
+    def of(cls, step: Step, taps: int) -> StateRows:
+        """Those of a step. Rows that are not fresh read what is before them and leave nothing."""
+        node, rows = row_nodes(step), np.arange(step.n_rows)
+        back = rows - np.arange(1, taps)[:, None]
+        inside = back >= step.row_begin[node]
+        lag, row = np.nonzero(~inside & (step.positions > np.arange(taps - 1)[:, None]))
+        found, old = _before(step, node[row], step.positions[row] - lag - 1, taps)
+        before = np.where(inside, 1 + len(old) + back, 0)
+        before[lag, row] = found
+        return cls(old, before, *_left(step, node, taps))
+
+
+def _before(step: Step, node: Ints, positions: Ints, taps: int) -> tuple[Ints, Ints]:
+    """Which inputs stand at positions on the paths of nodes (`[items]`), and the places of those that are kept."""
+    first = step.end - (step.row_end - step.row_begin)  # the position of a node's first row
+    at = node.copy()
+    while (above := positions < step.start[at]).any():
+        at = np.where(above, step.parent[at], at)
+    computed = positions >= first[at]
+    kept = ~computed
+    old = _places(step, at[kept], positions[kept] - step.start[at[kept]], taps)
+    found = np.empty(len(node), np.int64)
+    found[kept] = 1 + np.arange(len(old))
+    found[computed] = 1 + len(old) + (step.row_begin[at] + positions - first[at])[computed]
+    return found, old
+
+
+def _left(step: Step, node: Ints, taps: int) -> tuple[Ints, Ints]:
+    """Rows that are among the last `taps` of their page once the step has run, and the places of their inputs."""
+    offset, rows = step.positions - step.start[node], np.arange(step.n_rows)
+    last = np.minimum(step.row_end[node] - 1, rows + step.page_size - 1 - offset % step.page_size)
+    left = np.flatnonzero(step.fresh & (rows + taps > last))
+    return left, _places(step, node[left], offset[left], taps)
+
+
+def _places(step: Step, node: Ints, offset: Ints, taps: int) -> Ints:
+    """Where the inputs at some offsets from the starts of nodes are kept."""
+    page, inner = offset // step.page_size, offset % step.page_size
+    return step.pages[step.page_begin[node] + page] * taps + inner % taps
