@@ -55,7 +55,7 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return made[-1]
 
     monkeypatch.setattr("umbel.engine.build.pick_attention", attention_of)
-    monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3]))
+    monkeypatch.setattr("umbel.engine.build.TorchRunner", lambda *parts: AheadTorchRunner(*parts[:3], states=parts[4]))
     use_triton_rows(monkeypatch)
     return made
 

@@ -66,11 +66,10 @@ def forward(
 
 def step_of(ids: Tensor, positions: Tensor, page_size: int) -> Step:
     """The next rows of a sequence that lies in one page."""
-    first, last = positions[[0, -1]].numpy()
     zero, rows = np.zeros(1, np.int64), np.array([len(ids)])
     return Step(
         tokens=ids.numpy(), positions=positions.numpy(), fresh=np.ones(len(ids), bool), parent=zero - 1, start=zero,
-        end=zero + last + 1, row_begin=zero, row_end=rows, below_end=rows, pages=zero, page_begin=zero,
+        end=zero + int(positions[-1]) + 1, row_begin=zero, row_end=rows, below_end=rows, pages=zero, page_begin=zero,
         page_size=page_size, sampling=None,
     )  # fmt: skip
 

@@ -35,7 +35,8 @@ from umbel.models.weights import StoredWeights
 LENGTHS = (1, 15, 16, 17, 23, 24, 25, 63, 64, 65, 100)
 N_TOKENS = 8
 OF_MIXTURES = frozenset(name for name, row in FAMILIES.items() if row.experts)  # tests/models/mixtures.py
-SHORT = ["llama", "gemma2", "gemma3", "olmo3-yarn", "cohere2", "falcon-40b", "gpt2", "opt", "phi-normed", "ministral3", "lfm2"]
+SHORT = ["llama", "gemma2", "gemma3", "olmo3-yarn", "cohere2", "falcon-40b", "gpt2", "opt", "phi-normed"]
+SHORT += ["ministral3", "lfm2"]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.books import check_books
+from tests.kv.window_runner import WindowRunner
 from tests.sched.drive import (
     POLICIES,
     VOCAB,
@@ -26,7 +27,6 @@ from tests.sched.drive import (
     scheduler_of,
 )
 from umbel.runner.base import run_step
-from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot
 from umbel.sched.policies.policy import Policy
 
@@ -64,7 +64,7 @@ class SchedulerLife(RuleBasedStateMachine):
         self.scheduler = scheduler_of(job, self.n_pages, page_size, chunk, order=order, policy=policy, loose=loose)
         if data.draw(st.booleans()):
             self.scheduler.reuse()
-        self.runner = FakeRunner(self.n_pages, page_size, VOCAB)
+        self.runner = WindowRunner(self.n_pages, page_size, VOCAB)
         self.answers = {key: expected(job, *key) for key in job.samples}
         self.open = set(job.samples)
         self.forks: Counter[int] = Counter()

@@ -35,6 +35,7 @@ from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
 from umbel.models.sources.find import source_at
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
+from umbel.plan.passes.speculate import NOT_BACK
 from umbel.plan.planner import make_plan
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
@@ -166,6 +167,8 @@ def build_speculate(model: Model, plan: Plan, meter: Meter, price: Price | None)
 def load_drafter(model: Model, asked: str) -> Drafter:
     """The drafter that an option names. Raises UsageError where it does not belong to the model."""
     (name, _, argument), spec = asked.partition(":"), model.spec
+    if spec.recurrences:
+        raise UsageError(f"speculate={asked!r}: {NOT_BACK}; leave it out")
     setting = Setting(spec.vocab_size, spec.max_positions, argument, model.config, model.tokenizer, model.drafting)
     drafter: Drafter = registry.load("drafter", name, setting)
     return drafter

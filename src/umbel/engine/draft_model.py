@@ -18,6 +18,7 @@ from umbel.engine.draft_text import DraftText
 from umbel.errors import UsageError
 from umbel.ir.columns import runs
 from umbel.ir.step import Sampling, Step
+from umbel.plan.passes.speculate import NOT_BACK
 from umbel.runner.base import Runner, run_step
 from umbel.spec.base import MOST, Drafts, DrawRule, Ints, Setting, TokenIds
 from umbel.spec.shared_pages import SharedPages
@@ -194,6 +195,8 @@ def _config_of(config: EngineConfig, path: str) -> EngineConfig:
 def _check_fits(draft: Model, setting: Setting) -> None:
     """Raise UsageError for a draft model whose context is shorter, or whose tokens are others."""
     spec, named = draft.spec, f"speculate='model:{setting.argument}'"
+    if spec.recurrences:
+        raise UsageError(f"{named}: of the draft model, {NOT_BACK}: give one with attention in all layers")
     if spec.max_positions < setting.context:
         raise UsageError(
             f"{named}: the draft model's context is {spec.max_positions:,} tokens, and the model's "

@@ -35,7 +35,7 @@ class StateRows:
 
     @classmethod
     def of(cls, step: Step, taps: int) -> StateRows:
-        """Those of a step. Rows that are not fresh read what is before them and leave nothing."""
+        """What the rows of a step read and leave. Rows that are not fresh leave nothing."""
         node, rows = row_nodes(step), np.arange(step.n_rows)
         back = rows - np.arange(1, taps)[:, None]
         inside = back >= step.row_begin[node]

@@ -15,8 +15,8 @@ from umbel.models.rotary import Angles
 class ForwardBatch:
     """Some rows: cosines and sines of their rotary `angles` for each kind of layer (two of `[rows, 1, head_dim / 2]`)
     and what its queries are multiplied by (`[rows, 1, 1]`, None: nothing), and which rows are `wanted` (int64 `[k]`,
-    None: all): only these pass what follows the last attention. `spans` record what takes how long. `states`: where each
-    layer that has a recurrence keeps its state."""
+    None: all): only these pass what follows the last attention. `spans` record what takes how long. `states`: where
+    layers with a recurrence keep theirs."""
 
     angles: tuple[Angles, ...]
     wanted: Tensor | None = None

@@ -33,7 +33,8 @@ class Family:
     `derive`: those that follow from others, by Llama's names.
     `layer`: what a layer computes, without its window and its rotary settings; `vary`: how single layers differ.
     `recurrent`: what `layer_types` calls layers that have a recurrence in the place of attention; `recurrence`: which.
-    `width`: the inner units of an MLP. `edges`: what stands around the layers. `stored`: names in checkpoints. `experts` reads what they are.
+    `width`: the inner units of an MLP. `edges`: what stands around the layers. `stored`: names in checkpoints.
+    `experts` reads what they are.
 
     `window` says when `sliding_window` counts: "never", "always", as `use_sliding_window` "asks", or so for "all"
     layers, or in the layers whose `layer_types` say so ("typed"), where that key is missing in all but every

@@ -38,8 +38,10 @@ def _with_recurrences(layers: tuple[Layer, ...], config: Config, family: Family)
     own, kinds = family.recurrence(config), _layer_kinds(config)
     if family.recurrent not in kinds or FULL not in kinds:
         raise ModelError(f"layer_types={shorten(kinds)}: must have {family.recurrent} as well as {FULL}")
-    each = zip(layers, kinds, strict=True)
-    return tuple(replace(l, recurrence=own, head_norm=None) if k == family.recurrent else l for l, k in each)
+    return tuple(
+        replace(layer, recurrence=own, head_norm=None) if kind == family.recurrent else layer
+        for layer, kind in zip(layers, kinds, strict=True)
+    )
 
 
 def _of_kind(plain: Layer, config: Config, family: Family, kind: str, window: int | None, head_dim: int) -> Layer:

@@ -28,13 +28,13 @@ class Stored:
     """Names in a checkpoint, without ".weight" or ".bias".
 
     `products`: the tensors of a layer that each of ours stacks, or one that is already their stack, but for those of
-    its `experts`. `norms`, `vectors`: what else it has; of norms "{}" is the number of a head, vectors have their full
-    name and how many axes of length 1 stand before their last. `two_norms`: those of parallel layers that have two, where
-    they differ. `recurrent`: products of layers with a recurrence. `layer`: what stands before all of these, "{}" is
-    its number. `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value. `is_turned`: products lie
-    with their inputs first. `optional`: a prefix that a checkpoint may leave out of all names. `ignored`: a regular
-    expression of tensors that follow from the config. `has_more_layers`: behind those of the config there may be one
-    that predicts further tokens, which is not read.
+    its `experts`; `recurrent`: those of layers with a recurrence, where they differ. `norms`, `vectors`: what else it
+    has; of norms "{}" is the number of a head, vectors have their full name and how many axes of length 1 stand before
+    their last. `two_norms`: those of parallel layers that have two, where they differ. `layer`: what stands before all
+    of these, "{}" is its number. `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value.
+    `is_turned`: products lie with their inputs first. `optional`: a prefix that a checkpoint may leave out of all
+    names. `ignored`: a regular expression of tensors that follow from the config. `has_more_layers`: behind those of
+    the config there may be one that predicts further tokens, which is not read.
     """
 
     products: Mapping[str, tuple[str, ...]]

@@ -20,8 +20,7 @@ from umbel.runner.scoring import score_tokens
 
 
 class TorchRunner:
-    """One model on one device. The attention backend owns the KV store; `states` are there for a model whose layers keep
-    some."""
+    """One model on one device. The attention backend owns the KV store; `states` are those of layers that keep some."""
 
     ahead = 0
 

@@ -26,7 +26,7 @@ def size_pool(draft: PlanDraft) -> PlanDraft:
     that needs a rule by which rows are admitted: `draft.admission`.
     """
     page = draft.config.page_size
-    draft = draft.decide(_page(page))
+    draft = draft.decide(_page(page, draft.price.shape.state_bytes))
     decision = _pool(draft, page)
     draft = draft.decide(decision, kv_tokens=int(decision.value))
     if draft.kv_tokens >= useful_pages(draft) * page:
@@ -34,11 +34,13 @@ def size_pool(draft: PlanDraft) -> PlanDraft:
     return draft.decide(_rule(draft))
 
 
-def _page(page: int) -> Decision:
+def _page(page: int, state_bytes: int) -> Decision:
+    beside = {"state_bytes": state_bytes} if state_bytes else {}
+    holds = "; beside keys and values a page holds a state of {state_bytes:,} bytes" if state_bytes else ""
     if page != PAGE_SIZE:
-        return Decision("page_size", page, "as asked")
+        return Decision("page_size", page, f"as asked{holds}", facts=beside)
     why = "room for at most {unused_tokens} tokens stays empty at the end of a run of the forest, or of an answer"
-    return Decision("page_size", page, why, facts={"unused_tokens": page - 1})
+    return Decision("page_size", page, why + holds, facts={"unused_tokens": page - 1, **beside})
 
 
 def _pool(draft: PlanDraft, page: int) -> Decision:
@@ -81,7 +83,8 @@ def _ceiling(draft: PlanDraft) -> tuple[float, str]:
 
 def kv_room(draft: PlanDraft) -> int:
     """KV tokens that fit the share of memory which KV may take, with the states that their pages hold."""
-    room, page, shape = int(_free_bytes(draft) * draft.price.machine.kv_fraction), draft.config.page_size, draft.price.shape
+    room, page = int(_free_bytes(draft) * draft.price.machine.kv_fraction), draft.config.page_size
+    shape = draft.price.shape
     return room * page // (shape.kv_bytes * page + shape.state_bytes)
 
 

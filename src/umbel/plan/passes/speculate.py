@@ -16,7 +16,7 @@ from umbel.technique import NONE
 
 LOOKUP = "lookup"  # the drafter that is taken where none is asked for
 LEAST_GAIN = 1.05  # how many times faster a run must be expected to be for that
-NOT_BACK = "layers of the model keep a state, which cannot go back when a proposed token is rejected"
+NOT_BACK = "layers keep a state, which cannot go back where a proposed token is rejected"
 _NO_ROOM = "the pool has no room for proposals beside running rows"
 _UNKNOWN = (
     "nothing is known yet of how often what finished rows wrote, or stands in prompts, comes true: "
