@@ -16,7 +16,7 @@ from umbel.models.recurrent import Recurrent
 
 
 class Mixing(Protocol):
-    """That of one layer."""
+    """Attention of one layer, or what stands in its place."""
 
     def apply(self, product: Tensor, batch: ForwardBatch, attention: AttentionBackend) -> Tensor:
         """From what the product "qkv" gave to what "o" reads (`[rows, inputs]`); `attention` was prepared for the

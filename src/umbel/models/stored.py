@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from umbel.ir.layer import Layer
 from umbel.models.expert_parts import StoredExperts
 
 PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -53,6 +54,10 @@ class Stored:
     optional: str = ""
     ignored: str = r".*\.rotary_emb\.inv_freq"
     has_more_layers: bool = False
+
+    def of_layer(self, layer: Layer) -> Stored:
+        """The names that such a layer has."""
+        return self if layer.recurrence is None else replace(self, products={**self.products, **self.recurrent})
 
 
 AS_LLAMA = Stored(PRODUCTS, NORMS)

@@ -173,10 +173,8 @@ def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weigh
 
 def _layer_layout(spec: ModelSpec, layer: int) -> dict[str, tuple[Part, ...]]:
     """The tensors of one layer, names relative to it."""
-    stored = FAMILIES[spec.family].stored
+    stored = FAMILIES[spec.family].stored.of_layer(spec.layer(layer))
     found: dict[str, tuple[Part, ...]] = {}
-    if spec.layer(layer).recurrence is not None:
-        stored = replace(stored, products={**stored.products, **stored.recurrent})
     for m in layer_matmuls(spec, layer):
         found |= _of_product(spec, stored, m)
     for name, shape in layer_vectors(spec, layer).items():

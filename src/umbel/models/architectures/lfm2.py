@@ -43,7 +43,7 @@ def _conv(config: Config) -> Recurrence:
 
 
 def _width(config: Config) -> int:
-    """Of the MLP: two thirds of what the config says, in whole multiples, unless that is not to be adjusted."""
+    """Two thirds of what the config says, in whole multiples, unless that is not to be adjusted."""
     stated = size_of(config, "block_ff_dim" if "block_ff_dim" in config else "intermediate_size")
     if not flag_of(config, "block_auto_adjust_ff_dim", default=True):
         return stated
