@@ -70,9 +70,12 @@ class Watchers(Growable):
         if not self._used & self._masking:
             return None
         for bit, watcher in self._bits.items():
-            if bit & self._used & self._masking and len(which := self._samples_of(bit, drawing)):
-                if (masks := watcher.masks(drawing, which)) is not None:
-                    found = masks if found is None else found.both(masks)
+            if not bit & self._used & self._masking:
+                continue
+            which = self._samples_of(bit, drawing)
+            masks = watcher.masks(drawing, which) if len(which) else None
+            if masks is not None:
+                found = masks if found is None else found.both(masks)
         return found
 
     def forced(self, ranks: Ints, rows: Ints, most: Ints) -> Drafts | None:
