@@ -62,6 +62,7 @@ class EngineConfig:
     and KV, "auto" ours where they know the model.
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
     in vLLM, "vllm" and "none" leave it out.
+    `executor` says where replicas run: "local" on this machine, "ray" on the cluster at `ray_address`.
     """
 
     model: str
@@ -87,6 +88,8 @@ class EngineConfig:
     speculate: str = "auto"
     model_impl: str = "auto"
     generation_config: str = "auto"
+    executor: str = "local"
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers"):

@@ -20,6 +20,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "watcher": "watchers",
         "keep": "keep",
         "drafter": "speculate",
+        "executor": "executor",
     }
 )
 # The values of an option that take none of its techniques.

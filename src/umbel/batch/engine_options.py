@@ -58,6 +58,10 @@ class EngineOptions:
         int, Option("--tensor-parallel-size", "-tp", help="Devices that hold a part of each layer.")
     ] = 1
     data_parallel_size: Several = 1
+    executor: Annotated[str, Option(help="Where these run: {choices}; ray takes actors of a cluster.")] = "local"
+    ray_address: Annotated[
+        str | None, Option("--ray-address", help="The cluster; RAY_ADDRESS, or one of this machine, if not given.")
+    ] = None
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False
     watchers: Watchers = None
     keep: Annotated[str, Option("--keep-cached", help="Prompts that stay cached: {choices}.")] = "auto"

@@ -134,6 +134,15 @@ SCHEDULING: tuple[Technique, ...] = (
         "a device or threads for each",
         by="data_parallel_size=2",
     ),
+    Technique("executor", "local", True, "umbel.cluster.local:LocalPool", "", "replicas as processes of this machine"),
+    Technique(
+        "executor",
+        "ray",
+        True,
+        "umbel.cluster.ray:RayPool",
+        "Ray, 1712.05889",
+        "ray 2.60 (pip install 'umbel[ray]'); replicas as actors, on several machines",
+    ),
     Technique(
         "loop",
         "a step ahead",

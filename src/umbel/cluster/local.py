@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import subprocess
@@ -10,27 +9,20 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import IO
 
+import torch
+
+from umbel.cluster.executor import Event, ExecutorCan, order
 from umbel.cluster.frames import Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
+from umbel.cluster.settings import config_of_replica
 from umbel.config import EngineConfig
 
 PROGRAM = "umbel.cluster.replica_process"
 READ = 1 << 20
 PATIENCE = 10.0  # seconds in which a replica ends by itself once its pipe has
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something from a replica: a frame, or (`kind` None) that it is lost, with how in `data`: it ended, or was ended
-    because it `hung`."""
-
-    replica: int
-    kind: Kind | None
-    data: bytes
-    hung: bool = False
 
 
 @dataclass(slots=True)
@@ -46,8 +38,13 @@ class _Child:
 class LocalPool:
     """The processes; they end with this object, with `stop`, and when this process does in whatever way."""
 
-    def __init__(self, configs: list[EngineConfig], watch: Heartbeats | None = None):
-        self._orders = [json.dumps({"config": asdict(config), "count": len(configs)}) for config in configs]
+    can = ExecutorCan()
+
+    def __init__(self, config: EngineConfig, watch: Heartbeats | None = None):
+        count, n_gpus = config.data_parallel_size, torch.cuda.device_count()
+        each = [config_of_replica(config, i, n_gpus) for i in range(count)]
+        self.settings = each[0]
+        self._orders = [order(one, share=count) for one in each]
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._events: deque[Event] = deque()  # read, not yet taken
@@ -96,6 +93,10 @@ class LocalPool:
     def processes(self) -> dict[int, int]:
         """Ids of the processes that run, by replica."""
         return {number: child.process.pid for number, child in self._children.items()}
+
+    def close(self) -> None:
+        """End all."""
+        self.stop()
 
     def stop(self, patience: float = PATIENCE) -> None:
         """End all: of their own accord within `patience` seconds, by force after that."""

@@ -1,4 +1,4 @@
-"""`Replicas`: an LLM whose rows are answered by several processes, each with the whole model, of this machine."""
+"""`Replicas`: an LLM whose rows are answered by several processes, each with the whole model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from umbel import errors
+from umbel import errors, registry
 from umbel.cluster.deal import Deal
+from umbel.cluster.executor import Event, Executor
 from umbel.cluster.frames import Kind, decode_answer, encode_rows
-from umbel.cluster.local import Event, LocalPool
-from umbel.cluster.settings import check_replicas, config_of_replica
+from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
 from umbel.cost.history import History
 from umbel.cost.known import Known
@@ -48,7 +46,8 @@ class _Files:
 
 
 class Replicas(Scoring):
-    """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor.
+    """`data_parallel_size` replicas of a model, used like an `LLM`: a GPU for each, or a part of the processor; of this
+    machine, or of those of a Ray cluster (`executor`).
 
     Answers are those of one replica: a row's randomness is keyed by its number in the whole input. A replica that dies,
     or hangs, is started again, and its rows go to those that are free; a row that ends replicas gets an error, code
@@ -67,11 +66,10 @@ class Replicas(Scoring):
         self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told
         self._past = Stats()  # of those that ended
         self._planned = 0  # prompt tokens that the rows asked for so far need
-        n_gpus = torch.cuda.device_count()
-        configs = [config_of_replica(self.config, i, n_gpus) for i in range(self.config.data_parallel_size)]
-        self.pool = LocalPool(configs)
+        self.pool: Executor = registry.load("executor", self.config.executor, self.config)
         self._ready: set[int] = set()
-        self._machine, self._each = self._load(configs[0])
+        self._made: dict[str, str] = {}  # what the first of them says that its answers depend on
+        self._machine, self._each = self._load()
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan of all rows, with those of each replica and the seconds of the one that takes longest."""
@@ -111,8 +109,9 @@ class Replicas(Scoring):
         return replace(found, planned_prompt_tokens=self._planned)
 
     def close(self) -> None:
-        """End the processes; the next rows start them again."""
+        """End the processes, and a cluster that was started for them; the next rows start local ones again."""
         self.stop()
+        self.pool.close()
 
     def stop(self, patience: float = 10.0) -> None:
         """End the processes."""
@@ -120,9 +119,9 @@ class Replicas(Scoring):
         for replica in range(len(self._totals)):
             self._gone(replica)
 
-    def _load(self, config: EngineConfig) -> tuple[Machine, EngineConfig]:
-        """Start all replicas and wait until each is loaded or lost; returns the machine that one plans for, and its
-        settings.
+    def _load(self) -> tuple[Machine, EngineConfig]:
+        """Start all replicas and wait until each is loaded or lost, or where they may come later until one is loaded;
+        returns the machine that one plans for, and its settings.
 
         Where some load, those that do not are left out for now: they are started once more when rows come.
         """
@@ -131,20 +130,39 @@ class Replicas(Scoring):
         lost: list[Event] = []
         for event in self.pool.results():
             if event.kind is Kind.FAILED:
-                self.pool.stop(patience=0.0)
+                self.pool.close()
                 raise _error(event.data)
             if event.kind is None:
                 lost.append(event)
                 _warn(event, "while it loaded the model")
             elif event.kind is Kind.READY:
                 told = told or json.loads(event.data)
-                self._ready.add(event.replica)
-            if len(self._ready) + len(lost) == self.config.data_parallel_size:
+                self._join(event)
+            awaited = 1 if self.pool.can.elastic and told else self.config.data_parallel_size - len(lost)
+            if len(self._ready) >= awaited:
                 break
         if not told:
+            self.pool.close()
             raise UmbelError(f"replica {lost[-1].replica} {lost[-1].data.decode()} while it loaded the model")
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in told["machine"].items()}
-        return Machine(**values), replace(config, dtype=told["dtype"])
+        return Machine(**values), replace(self.pool.settings, dtype=told["dtype"])
+
+    def _join(self, event: Event) -> None:
+        """Take in a replica that is loaded. Raises UmbelError where its answers would be others than those of the
+        first: another model, installation or processor."""
+        told = json.loads(event.data)
+        made = told.get("made", {})
+        self._made = self._made or made
+        differs = [
+            f"{name} {made[name]} instead of {first}" for name, first in self._made.items() if made[name] != first
+        ]
+        if differs:
+            self.stop(patience=0.0)
+            raise UmbelError(
+                f"replica {event.replica} on {told['on']} would answer with other bits: {'; '.join(differs)}; take "
+                "machines and installations that are alike"
+            )
+        self._ready.add(event.replica)
 
     def _results(self, deal: Deal, workload: Workload) -> Iterator[Output]:
         if deal.over:
@@ -166,7 +184,7 @@ class Replicas(Scoring):
         if event.kind is Kind.FAILED:
             raise _error(event.data)
         if event.kind is Kind.READY:
-            self._ready.add(event.replica)
+            self._join(event)
             return
         told = json.loads(event.data)
         self._totals[event.replica] = Stats(**told["stats"])

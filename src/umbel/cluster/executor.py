@@ -1,0 +1,70 @@
+"""What runs replicas: the seam between an LLM of several replicas and the processes or actors that hold them.
+
+An executor is told rows as bytes (`frames.encode_rows`) and tells what comes back as events. It starts replicas, hears
+whether they live, and ends them; which rows go where is `Deal`'s, which answers count is `Replicas`'.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from umbel.cluster.frames import Kind
+from umbel.config import EngineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorCan:
+    """What an executor can do.
+
+    `machines`: its replicas may be on several, which have to be compared. `elastic`: some of them may come later than
+    the first, or never, and work begins without them. `package`: what must be installed.
+    """
+
+    machines: bool = False
+    elastic: bool = False
+    package: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something from a replica: a frame, or (`kind` None) that it is lost, with how in `data`: it ended, or was ended
+    because it `hung`."""
+
+    replica: int
+    kind: Kind | None
+    data: bytes
+    hung: bool = False
+
+
+class Executor(Protocol):
+    """`config.data_parallel_size` replicas, by number; it is made of these settings."""
+
+    can: ExecutorCan
+    settings: EngineConfig  # of one replica, which plans are made for
+
+    @property
+    def processes(self) -> Mapping[int, object]:
+        """What runs, or is about to, by replica."""
+
+    def start(self) -> list[int]:
+        """Start those that do not run; returns their numbers. Each says READY, or FAILED, or is lost."""
+
+    def submit(self, replica: int, data: bytes) -> None:
+        """Send rows to a replica; where it is gone, `results` says so."""
+
+    def results(self) -> Iterator[Event]:
+        """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
+
+    def stop(self, patience: float) -> None:
+        """End all: of their own accord within `patience` seconds, by force after that."""
+
+    def close(self) -> None:
+        """End all, and what was started for them; nothing is started any more."""
+
+
+def order(config: EngineConfig, *, share: int = 1, compared: bool = False) -> str:
+    """What a replica is told when it starts (`replica.Replica`)."""
+    return json.dumps({"config": asdict(config), "share": share, "compared": compared})

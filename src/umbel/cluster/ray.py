@@ -1,0 +1,278 @@
+"""Replicas as actors of a Ray cluster, on as many machines as it has: start, submit, results, stop.
+
+An actor computes and nothing else: which rows it gets, which of its answers count and what is kept is decided here, in
+the driver. Ray must not try again by itself (`max_restarts=0`, `max_task_retries=0`): a stream of answers that it
+repeats goes on at the same index of another order, which loses some and doubles others. A lost actor is reported, and
+its rows are dealt again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from umbel.cluster.executor import Event, ExecutorCan, order
+from umbel.cluster.frames import Kind, frame, take_frames
+from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
+from umbel.cluster.replica import Replica, failed
+from umbel.config import EngineConfig
+from umbel.cost.devices import threads_of_each
+from umbel.errors import UmbelError, UsageError
+
+_LOG = logging.getLogger(__name__)
+PACK_SECONDS = 0.1  # for which an actor gathers answers before it sends them
+SPARE = 1  # CPUs of a machine that replicas leave to others: work of Ray that finds none waits for ever
+PART = 0.9  # of the only CPU of a machine
+PATIENCE = 30.0  # seconds without any replica after which it is said what they wait for
+
+
+class Actor:
+    """A replica in a process of Ray. Its calls run one at a time, `beat` beside them."""
+
+    def __init__(self, asked: str):
+        self._replica = Replica(asked)
+
+    def beat(self) -> bytes:
+        """Frames: a heartbeat and the totals."""
+        return frame(Kind.BEAT, self._replica.beat()) + frame(Kind.STATS, self._replica.totals())
+
+    def load(self) -> bytes:
+        """A frame: READY, or FAILED where another try would meet the same error."""
+        try:
+            return frame(*self._replica.load())
+        except UmbelError as error:
+            return frame(Kind.FAILED, failed(error))
+
+    def run(self, rows: bytes) -> Iterator[bytes]:
+        """Frames of the rows' answers, those of a tenth of a second together."""
+        coming: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._answer, args=(rows, coming), daemon=True).start()
+        while (first := coming.get()) is not None:
+            time.sleep(PACK_SECONDS)
+            parts = [first, *(coming.get_nowait() for _ in range(coming.qsize()))]
+            for part in parts:
+                if isinstance(part, BaseException):
+                    raise part
+            ended = parts[-1] is None
+            yield b"".join(part for part in parts if isinstance(part, bytes))
+            if ended:
+                return
+
+    def _answer(self, rows: bytes, coming: queue.SimpleQueue[bytes | BaseException | None]) -> None:
+        try:
+            for kind, data in self._replica.run(rows):
+                coming.put(frame(kind, data))
+        except BaseException as error:
+            coming.put(error)
+        coming.put(None)
+
+
+@dataclass(slots=True)
+class _Held:
+    """An actor, with what is awaited of it: a reference to one result, or a generator of several."""
+
+    actor: Any
+    waits: dict[str, Any]
+    here: bool = False  # it has been heard of: it is not waiting for a place any more
+    busy: bool = True
+    next_beat: float = 0.0
+
+
+class RayPool:
+    """The actors; they end with this object, with `stop`, and when this process does in whatever way."""
+
+    can = ExecutorCan(machines=True, elastic=True, package="ray")
+
+    def __init__(self, config: EngineConfig, watch: Heartbeats | None = None):
+        self._cluster = connect(config)
+        self.settings, self._needs = needs(config)
+        self._order, self._count = order(self.settings, compared=True), config.data_parallel_size
+        groups = ray.remote(concurrency_groups={"beats": 1})
+        Actor.beat = ray.method(concurrency_group="beats")(Actor.beat)
+        self._kind = groups(Actor).options(
+            **self._needs, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )
+        self._held: dict[int, _Held] = {}
+        self._events: deque[Event] = deque()  # heard, not yet taken
+        self._watch = watch or Heartbeats()
+        self._since = time.monotonic()
+        self._end = weakref.finalize(self, _end, self._held)
+
+    @property
+    def processes(self) -> dict[int, str]:
+        """Ids of the actors that run or wait for a place, by replica."""
+        return {number: held.actor._actor_id.hex() for number, held in self._held.items()}
+
+    def start(self) -> list[int]:
+        """Start those that do not run; returns their numbers. Those for which there is no room wait until there is."""
+        missing = [number for number in range(self._count) if number not in self._held]
+        for number in missing:
+            actor = self._kind.remote(self._order)
+            self._held[number] = _Held(actor, {"load": actor.load.remote(), "beat": actor.beat.remote()})
+        return missing
+
+    def submit(self, replica: int, data: bytes) -> None:
+        """Send rows to a replica; where it is gone, `results` says so."""
+        held = self._held[replica]
+        held.waits["run"] = held.actor.run.options(num_returns="streaming").remote(data)
+        self._work(replica, busy=True)
+
+    def results(self) -> Iterator[Event]:
+        """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            self._hear()
+            for number, why in self._watch.lost().items():
+                self._lose(number, f"{why} and was ended", hung=True)
+
+    def stop(self, patience: float = 0.0) -> None:
+        """End all at once: what an actor has not sent is lost, and its rows are not answered."""
+        for number in list(self._held):
+            self._forget(number)
+        self._events.clear()
+
+    def close(self) -> None:
+        """End all, and the cluster if it was started for them."""
+        self.stop()
+        self._cluster()
+
+    def _hear(self) -> None:
+        """Take what has come, or comes within half a second."""
+        now = time.monotonic()
+        for held in self._held.values():
+            if "beat" not in held.waits and now >= held.next_beat:
+                held.waits["beat"] = held.actor.beat.remote()
+        of = {wait: (number, name) for number, held in self._held.items() for name, wait in held.waits.items()}
+        if not of:
+            time.sleep(BEAT_SECONDS)
+            return
+        if ray.wait(list(of), num_returns=1, timeout=BEAT_SECONDS)[0]:
+            for wait in ray.wait(list(of), num_returns=len(of), timeout=0)[0]:
+                self._take(*of[wait])
+        self._say_what_is_missing(now)
+
+    def _take(self, number: int, name: str) -> None:
+        """Take what an actor has sent, or that it is lost."""
+        held = self._held.get(number)
+        if held is None:  # it was lost a moment ago
+            return
+        wait = held.waits[name]
+        try:
+            data = ray.get(next(wait) if name == "run" else wait)
+        except StopIteration:
+            del held.waits[name]
+            return
+        except RayTaskError as error:
+            self._lose(number, f"failed: {error.cause!r}")
+            return
+        except RayError as error:
+            self._lose(number, f"was lost ({type(error).__name__})")
+            return
+        if name != "run":
+            del held.waits[name]
+            held.next_beat = time.monotonic() + BEAT_SECONDS
+        for found in take_frames(bytearray(data)):
+            self._tell(number, held, found.kind, found.data)
+
+    def _tell(self, number: int, held: _Held, kind: Kind, data: bytes) -> None:
+        if not held.here:
+            held.here = True
+            self._watch.begin(number)
+        self._watch.hear(number, data if kind is Kind.BEAT else None)
+        late = kind is Kind.STATS and not held.busy  # asked for before its rows were done, which told more
+        if kind in (Kind.READY, Kind.DONE):
+            self._work(number, busy=False)
+        if kind is not Kind.BEAT and not late:
+            self._events.append(Event(number, kind, data))
+
+    def _work(self, number: int, *, busy: bool) -> None:
+        self._held[number].busy = busy
+        self._watch.work(number, busy=busy)
+
+    def _lose(self, number: int, why: str, *, hung: bool = False) -> None:
+        self._forget(number)
+        self._events.append(Event(number, None, why.encode(), hung))
+
+    def _forget(self, number: int) -> None:
+        """Take a replica out, and end it."""
+        held = self._held.pop(number)
+        if held.here:
+            self._watch.forget(number)
+        _kill(held)
+
+    def _say_what_is_missing(self, now: float) -> None:
+        """Log what replicas wait for, when none of them has a place for a while."""
+        if any(held.here for held in self._held.values()):
+            self._since = now
+        elif now - self._since > PATIENCE:
+            self._since = now
+            has = ray.available_resources()
+            free = ", ".join(f"{has.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
+            _LOG.warning(
+                "umbel: no replica has a place yet: each needs %s; free in the cluster: %s", self._needs, free
+            )
+
+
+def _kill(held: _Held) -> None:
+    with contextlib.suppress(RayError, ValueError):
+        ray.kill(held.actor, no_restart=True)
+
+
+def _end(all_held: dict[int, _Held]) -> None:
+    if ray.is_initialized():
+        for held in all_held.values():
+            _kill(held)
+    all_held.clear()
+
+
+def connect(config: EngineConfig) -> Callable[[], None]:
+    """Join the cluster at `config.ray_address`, at RAY_ADDRESS, or one of this machine alone that is started for it;
+    returns what gives it back. Raises UsageError where there is none, or one of another version."""
+    if ray.is_initialized():
+        return lambda: None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    try:
+        if config.ray_address or "RAY_ADDRESS" in os.environ:
+            ray.init(address=config.ray_address, **quiet)
+        else:
+            threads = threads_of_each(config.threads, config.data_parallel_size)
+            ray.init("local", num_cpus=threads * config.data_parallel_size + SPARE, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = config.ray_address or os.environ.get("RAY_ADDRESS", "this machine")
+        raise UsageError(
+            f"ray_address={where!r}: no Ray cluster to work on: {str(error).splitlines()[0]}; start one with "
+            "`ray start --head`, of the same versions of Ray and Python, or leave the address out"
+        ) from None
+    return ray.shutdown
+
+
+def needs(config: EngineConfig) -> tuple[EngineConfig, dict[str, float]]:
+    """The settings of each replica, and what Ray is asked for: GPUs where the cluster has some, else CPUs."""
+    alone = replace(config, data_parallel_size=1, executor="local", ray_address=None)
+    if config.device == "cuda" or (config.device == "auto" and ray.cluster_resources().get("GPU")):
+        return alone, {"num_gpus": config.tensor_parallel_size, "num_cpus": 1}
+    threads = config.threads or _threads(config.data_parallel_size)
+    return replace(alone, device="cpu", threads=threads), {"num_cpus": threads if threads > 1 else PART}
+
+
+def _threads(count: int) -> int:
+    """Threads of each of `count` replicas: an equal part of the cluster, on one machine."""
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    free = [max(size - SPARE, 1) for size in sizes if size]
+    if not free:
+        return 1  # machines that come will have as many at least
+    a_machine = -(-count // len(free))  # replicas on one
+    return max(max(free) // a_machine, 1)
