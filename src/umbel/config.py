@@ -103,8 +103,17 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
+        if self.ray_address is not None and self.executor != "ray":
+            raise UsageError(
+                f"ray_address={self.ray_address!r} with executor={self.executor!r}: it is for executor=ray"
+            )
         for asked in self.lossy if not self.allow_lossy else ():
             raise UsageError(f"{asked} may change answers: allow_lossy (--allow-lossy) says that it may")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the rows are answered by replicas in processes of their own."""
+        return self.data_parallel_size > 1 or self.executor != "local"
 
     @property
     def lossy(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet.
     `typed` are the words of its command behind `umbel`. Raises UsageError, ModelError."""
     config, reading = asked.config, asked.reading
-    if config.data_parallel_size > 1:
+    if config.replicated:
         check_replicas(config, profiled=profile is not None)
     check_paths([file.path for file in source], asked.output.target)
     directory = resolve_model(config.model)

@@ -70,7 +70,7 @@ class Loading:
 
 
 def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
-    if config.data_parallel_size > 1:
+    if config.replicated:
         from umbel.cluster.replicas import Replicas
 
         return Replicas(config)

@@ -130,6 +130,7 @@ def _check_options(asked: JobOptions) -> None:
     names = [next(n for n in o.names if n.startswith("--")) for o in given if o.name not in _TAKEN]
     names += ["--strict"] if asked.reading.strict else []
     names += ["--data-parallel-size"] if asked.config.data_parallel_size > 1 else []
+    names += ["--executor"] if asked.config.executor != "local" else []
     if names:
         raise UsageError(
             f"{names[0]}: not where answers go to {asked.output.target} as they come and nothing is kept; give a file"

@@ -221,9 +221,7 @@ class RayPool:
             self._since = now
             has = ray.available_resources()
             free = ", ".join(f"{has.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
-            _LOG.warning(
-                "umbel: no replica has a place yet: each needs %s; free in the cluster: %s", self._needs, free
-            )
+            _LOG.warning("umbel: no replica has a place yet: each needs %s; free in the cluster: %s", self._needs, free)
 
 
 def _kill(held: _Held) -> None:

@@ -12,16 +12,17 @@ from umbel.errors import UsageError
 def check_replicas(config: EngineConfig, *, profiled: bool = False) -> None:
     """Raise UsageError for settings that exclude several replicas."""
     count = config.data_parallel_size
-    if config.tensor_parallel_size > 1:
+    if config.tensor_parallel_size > 1 and config.executor == "local":
         raise UsageError(
-            f"data_parallel_size={count} with tensor_parallel_size={config.tensor_parallel_size}: a replica is one "
-            "device so far; leave one of them out"
+            f"data_parallel_size={count} with tensor_parallel_size={config.tensor_parallel_size}: a replica on this "
+            "machine is one device; leave one of them out, or take executor='ray'"
         )
     if ":" in config.device:
         raise UsageError(f"device={config.device!r}: names one device, for {count} replicas; use cuda or cpu")
     if profiled:
         raise UsageError(
-            f"--profile with data_parallel_size={count}: it records one process; profile one replica alone"
+            f"--profile with data_parallel_size={count}, executor={config.executor!r}: it records this process; "
+            "profile one replica alone"
         )
 
 

@@ -46,8 +46,10 @@ class LocalEngine:
         runner: Runner | None = None,
         share: int = 1,
     ):
-        if config.data_parallel_size > 1:
-            raise UsageError("data_parallel_size: an LLM is one replica; use umbel.cluster.replicas.Replicas")
+        if config.replicated:
+            raise UsageError(
+                "data_parallel_size, executor: an LLM is one replica here; use umbel.cluster.replicas.Replicas"
+            )
         self.keeps_unfinished = True
         self.model = Model(_with_room_of(runner, config), computes=runner is None)
         reserved = prepare_drafter(self.model)  # before the memory that is left is looked at
