@@ -134,7 +134,14 @@ SCHEDULING: tuple[Technique, ...] = (
         "a device or threads for each",
         by="data_parallel_size=2",
     ),
-    Technique("executor", "local", True, "umbel.cluster.local:LocalPool", "", "replicas as processes of this machine"),
+    Technique(
+        "executor",
+        "local",
+        True,
+        "umbel.cluster.local:LocalPool",
+        "Preble, 2407.00023",
+        "replicas as processes of this machine",
+    ),
     Technique(
         "executor",
         "ray",

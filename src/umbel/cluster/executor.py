@@ -1,6 +1,6 @@
 """What runs replicas: the seam between an LLM of several replicas and the processes or actors that hold them.
 
-An executor is told rows as bytes (`frames.encode_rows`) and tells what comes back as events. It starts replicas, hears
+An executor gets rows as bytes (`frames.encode_rows`) and gives what comes back as events. It starts replicas, hears
 whether they live, and ends them; which rows go where is `Deal`'s, which answers count is `Replicas`'.
 """
 
@@ -66,5 +66,5 @@ class Executor(Protocol):
 
 
 def order(config: EngineConfig, *, share: int = 1, compared: bool = False) -> str:
-    """What a replica is told when it starts (`replica.Replica`)."""
+    """What a replica gets when it starts (`replica.Replica`)."""
     return json.dumps({"config": asdict(config), "share": share, "compared": compared})

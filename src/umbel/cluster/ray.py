@@ -33,7 +33,7 @@ from umbel.errors import UmbelError, UsageError
 
 _LOG = logging.getLogger(__name__)
 PACK_SECONDS = 0.1  # for which an actor gathers answers before it sends them
-SPARE = 1  # CPUs of a machine that replicas leave to others: work of Ray that finds none waits for ever
+SPARE = 1  # CPUs of a machine that replicas leave to others: work of Ray that finds none waits without end
 PART = 0.9  # of the only CPU of a machine
 PATIENCE = 30.0  # seconds without any replica after which it is said what they wait for
 
