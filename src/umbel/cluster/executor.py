@@ -1,6 +1,6 @@
 """What runs replicas: the seam between an LLM of several replicas and the processes or actors that hold them.
 
-An executor gets rows as bytes (`frames.encode_rows`) and gives what comes back as events. It starts replicas, hears
+An executor gets rows as bytes (`frames.encode_rows`) and gives what comes back as events. It starts replicas, notices
 whether they live, and ends them; which rows go where is `Deal`'s, which answers count is `Replicas`'.
 """
 
