@@ -14,6 +14,7 @@ from tests.engine.test_grammar import FORMS, PROMPT, form, ids_of
 from tests.parameters import few_of
 from umbel.api import LLM
 from umbel.engine.request_output import RequestOutput
+from umbel.errors import InvalidRequest
 from umbel.ir.params import SamplingParams
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.models.families import resolve_model
@@ -149,3 +150,20 @@ def test_the_kernels_of_gpus(demo: LLM, monkeypatch: pytest.MonkeyPatch) -> None
     made, before = on_gpu_kernels(monkeypatch), demo.stats().forced_tokens
     assert ids_of(demo.generate(PROMPT, params)) == wanted and made
     assert demo.stats().forced_tokens > before
+
+
+def test_forms_are_compiled_meanwhile_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who wants one first; what cannot be compiled is said to who asks for it."""
+    masker, made = Tokenizer.load(resolve_model("demo")).grammars(2592, (2,)), list[StructuredOutputsParams]()
+    compiled = masker._compile
+    monkeypatch.setattr(masker, "_compile", lambda asked: (made.append(asked), compiled(asked))[1])
+    asked = [form(regex=f"[a-z]{{{n}}}") for n in range(1, 30)]
+    thread = masker.prepare([form(json={"$ref": "#"}), *asked])
+    states = [masker.start(one) for one in reversed(asked)]
+    thread.join(30)
+    assert not thread.is_alive() and sorted(made[i].definition for i in range(len(made))) == sorted(
+        one.definition for one in [form(json={"$ref": "#"}), *asked]
+    )
+    assert masker.forced(states[0], 3) == [] and masker.start(asked[0]) is not states[-1]
+    with pytest.raises(InvalidRequest):
+        masker.start(form(json={"$ref": "#"}))

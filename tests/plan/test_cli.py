@@ -207,3 +207,21 @@ def test_the_time_is_of_the_whole_job_and_has_a_price(
     text = capsys.readouterr().out
     assert "40 s to load" in text and "at 7,200.00 an hour" in text
     assert main(["plan", str(rows), "--model", str(model), "--price", "-1"]) == 2
+
+
+def test_forms_of_answers_are_counted_and_the_refused_ones_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("llguidance", reason="llguidance is not installed here")
+    forms = [{"choice": ["a long text that is certain"]}, {"regex": "[0-9]{3}"}, {"json": {"not": {}}}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": "x", "structured_outputs": forms[i % 3]}) for i in range(8)))
+    assert main(["plan", str(file), "--model", "demo", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forms"]
+    assert (told["distinct"], told["rows"], told["walked"]) == (2, 6, 2) and told["compile_seconds"] > 0
+    (refused,) = told["refused"]
+    assert refused["rows"] == 2 and "not" in refused["reason"]
+    assert 0.5 < told["forced_share"] < 1  # the whole text, and no digit
+    assert main(["plan", str(file), "--model", "demo"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "forms 2 different ones of 6 rows, compiled in" in text and f"refused: 2 rows: {refused['reason']}" in text

@@ -22,6 +22,7 @@ from umbel.models.sources.find import source_at
 from umbel.text.answers.formats import AnswerReader
 
 if TYPE_CHECKING:
+    from umbel.text.masker import Masker
     from umbel.text.tokenizer import Tokenizer
 
 MAX_STOPS = 1_000  # different stop strings that are looked at: enough to see what is wrong
@@ -83,6 +84,11 @@ class LateTokenizer:
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes that each id adds to a text."""
         return self._loaded.token_bytes(ids)
+
+    def masker(self, width: int, ends: tuple[int, ...]) -> tuple[Masker, list[bytes]]:
+        """What follows forms of answers of a model of vocabulary `width`, whose texts `ends` end, and the bytes of its
+        tokens. Raises UmbelError where there is no tokenizer."""
+        return self._loaded.grammars(width, ends), self._loaded.token_bytes(range(width))
 
     def spell(self, ids: Sequence[int]) -> str:
         """The text of token ids; "" where no row has made the tokenizer necessary."""

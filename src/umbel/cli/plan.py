@@ -72,6 +72,7 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     """Read the input and plan the job; `words` adds what the plan is of, and what its rows share in words."""
     from umbel.batch.prompts import first_prompts
     from umbel.batch.reading import LateTokenizer, model_names, read_options
+    from umbel.cli.plan_forms import put_forms
     from umbel.cli.plan_view import PlanView
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source_files import open_source
@@ -94,6 +95,7 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
+    put_forms(record, prepared, tokenizer, spec)
     _put_total(record, spec, directory, config, job.budget.price)
     if words:  # spelt by the tokenizer that the first prompts were spelt with
         _put_words(record, plan, prepared.workload, tokenizer)

@@ -262,6 +262,7 @@ class Job:
             steps=int(live.get("steps", 0)),
             drafted_tokens=int(live.get("drafted_tokens", 0)),
             accepted_tokens=int(live.get("accepted_tokens", 0)),
+            forced_tokens=int(live.get("forced_tokens", 0)),
             ended_by_length=totals.cut,
             seconds={name: round(value, 4) for name, value in self.progress.seconds.items()},
             errors=totals.errors,

@@ -31,6 +31,7 @@ class Summary:
     `prompt_tokens`: of the rows that have an answer, as if nothing was shared.
     `seconds`: of this run, by phase.
     `steps`: of the model, in which `drafted_tokens` that were proposed were checked and `accepted_tokens` came true.
+    `forced_tokens`: tokens of answers that their forms left no choice of, computed several in a step.
     `errors`: failed rows by code.
     `left`: rows that have no result yet.
     `starved_seconds`: time in which the engine waited for rows to be tokenised.
@@ -75,6 +76,7 @@ class Summary:
     steps: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
     spent: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
-from threading import Lock
+from itertools import islice
+from threading import Lock, Thread
 from typing import Any
 
 from umbel.errors import InvalidRequest
@@ -31,20 +33,31 @@ class Grammars:
         wrapper = ll.TokenizerWrapper(_Vocabulary(pieces, special, ends[0], encode))
         self._tokenizer = ll.LLTokenizer(wrapper, n_vocab=len(pieces), eos_token=list(ends))
         self._ends = frozenset(ends)
-        self._compiled: OrderedDict[StructuredOutputsParams, Any] = OrderedDict()
+        self._compiled: OrderedDict[StructuredOutputsParams, _Compiled] = OrderedDict()
         self._lock = Lock()
 
     def start(self, asked: StructuredOutputsParams) -> Any:
         """A matcher (llguidance's LLMatcher) at the beginning of an answer. Raises InvalidRequest for what cannot be
         followed."""
+        return self._kept(asked).get().deep_copy()
+
+    def prepare(self, asked: Iterable[StructuredOutputsParams]) -> Thread:
+        """Compile forms in another thread, which is returned: who wants one that is not there yet compiles it. Of very
+        many the first are, as no more are kept."""
+        forms = [self._kept(one) for one in islice(asked, MOST_KEPT)]
+        thread = Thread(target=_compile_all, args=(forms,), name="umbel-forms", daemon=True)
+        thread.start()
+        return thread
+
+    def _kept(self, asked: StructuredOutputsParams) -> _Compiled:
         with self._lock:
             if asked in self._compiled:
                 self._compiled.move_to_end(asked)
             else:
-                self._compiled[asked] = self._compile(asked)
+                self._compiled[asked] = _Compiled(lambda: self._compile(asked))
                 if len(self._compiled) > MOST_KEPT:
                     self._compiled.popitem(last=False)
-            return self._compiled[asked].deep_copy()
+            return self._compiled[asked]
 
     def advance(self, state: Any, tokens: Sequence[int]) -> str | None:
         """An answer goes on with these tokens; returns why it cannot be followed further."""
@@ -85,6 +98,26 @@ class Grammars:
         if matcher.is_error():
             raise InvalidRequest("invalid_grammar", f"structured_outputs: {brief(matcher.get_error())}")
         return matcher
+
+
+class _Compiled:
+    """A form that is compiled by who wants it first."""
+
+    def __init__(self, compile: Callable[[], Any]):
+        self._compile, self._lock, self._found = compile, Lock(), None
+
+    def get(self) -> Any:
+        """A matcher at the beginning of an answer, to be copied. Raises InvalidRequest where there is none."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._compile()
+            return self._found
+
+
+def _compile_all(forms: Sequence[_Compiled]) -> None:
+    for one in forms:
+        with suppress(InvalidRequest):  # said again to who wants it
+            one.get()
 
 
 class _Vocabulary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel.ir.structured import StructuredOutputsParams
@@ -18,6 +18,10 @@ class Masker(Protocol):
 
     def start(self, asked: StructuredOutputsParams) -> Any:
         """A state at the beginning of an answer. Raises InvalidRequest for what cannot be followed."""
+        ...
+
+    def prepare(self, asked: Iterable[StructuredOutputsParams]) -> object:
+        """Answers of these forms will be started: compile them meanwhile."""
         ...
 
     def advance(self, state: Any, tokens: Sequence[int]) -> str | None:

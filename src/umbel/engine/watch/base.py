@@ -51,6 +51,9 @@ class Watcher:
         """Whether samples of rows with such parameters are its own."""
         return True
 
+    def meet(self, params: Sequence[SamplingParams]) -> None:
+        """Rows were added, with these parameters among them that it watches; each object once."""
+
     def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
         """Samples `which` (indices, ascending) of the step are its own: say in `outcomes` what follows from their
         tokens, of which the watchers before it have kept the first `outcomes.keep`."""

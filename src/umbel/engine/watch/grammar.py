@@ -56,6 +56,12 @@ class Grammar(Watcher):
         """Whether the row has `structured_outputs`."""
         return params.structured_outputs is not None
 
+    def meet(self, params: Sequence[SamplingParams]) -> None:
+        """Have their forms compiled while the first prompts are computed."""
+        forms = dict.fromkeys(p.structured_outputs for p in params if p.structured_outputs is not None)
+        if forms and self.masking and self._around.eos:
+            self._masker.prepare(forms)
+
     def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
         """Take in the tokens that count; rows whose forms could not be followed fail."""
         drawing = sampled.drawing

@@ -54,6 +54,9 @@ class Watchers(Growable):
         self._used |= int(np.bitwise_or.reduce(watched, initial=0))
         self._common &= int(np.bitwise_and.reduce(watched, initial=-1))
         self._grow(len(params), _watched=watched)
+        for bit, watcher in self._bits.items():
+            if bit & self._used & self._masking:
+                watcher.meet([p for p in distinct.objects if watcher.watches(p)])
         return np.asarray(watched & self._lockstep != 0)
 
     def fork(self, rank: int, row: int, ranks: Sequence[int], tokens: TokenIds) -> None:

@@ -24,6 +24,7 @@ COUNTED = (
     "starved_seconds",
     "drafted_tokens",
     "accepted_tokens",
+    "forced_tokens",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 

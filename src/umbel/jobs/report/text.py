@@ -150,6 +150,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
     if counts.get("drafted_tokens"):
         came_true = f"{counts['accepted_tokens']:,} of {counts['drafted_tokens']:,} proposed tokens came true"
         yield from entry("speculation", came_true, width)
+    if forced := counts.get("forced_tokens"):
+        yield from entry("forms", f"{count(forced, 'token')} certain by the forms of answers, computed together", width)
     if "starved_seconds" in counts:
         starved = f"{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
         yield from entry("starved", starved, width)

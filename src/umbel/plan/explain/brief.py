@@ -18,6 +18,7 @@ def brief_lines(record: Record, width: int = WIDTH) -> list[str]:
         *title_lines(record, width),
         *entries({name: head[name] for name in _HEAD if name in head}, width),
         *(entry("duplicates", head["duplicates"], width) if record["duplicate_rows"] else ()),
+        *(entry("forms", head["forms"], width) if "forms" in record else ()),
         *_decided(record, width),
         *note_lines(record["notes"], width, MAX_NOTES),
     ]

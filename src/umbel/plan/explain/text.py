@@ -15,6 +15,7 @@ __all__ = ["count", "duration", "exactness", "explain", "head_lines", "to_json"]
 
 MAX_LEVELS = 8
 MAX_NOTES = 12
+MAX_REFUSED = 3  # forms of answers
 WIDTH = 118  # of a line; longer reasons go on below
 _NAMES = 14  # width of the names
 _NARROWEST = 24  # for the text of a branch, however deep it is
@@ -122,6 +123,7 @@ def head_texts(record: Record) -> dict[str, str]:
         "batches": _batches(record),
         "kv peak": _kv(record),
         "duplicates": _duplicates(record),
+        **({"forms": _forms(record["forms"])} if "forms" in record else {}),
     }
 
 
@@ -181,6 +183,20 @@ def _duplicates(record: Record) -> str:
     if twins:
         return f"{text}; {twins:,} of them answered by it" if twins < n else f"{text}, answered by it"
     return text
+
+
+def _forms(forms: Record) -> str:
+    """How many forms answers have, what they take, and which are refused, each with its reason."""
+    text = f"{forms['distinct']:,} different ones of {count(forms['rows'], 'row')}"
+    if forms["compile_seconds"] is not None:
+        text += f", compiled in {duration(forms['compile_seconds'])} while prompts are computed"
+    if forms["forced_share"] is not None:
+        n = count(forms["walked"], "walk")
+        text += f"; about {forms['forced_share']:.0%} of their tokens are certain, computed together ({n})"
+    listed = [f"{count(one['rows'], 'row')}: {one['reason']}" for one in forms["refused"][:MAX_REFUSED]]
+    more = len(forms["refused"]) - len(listed)
+    told = "; ".join([*listed, *([f"{more:,} more reasons (--json)"] if more > 0 else [])])
+    return f"{text}; refused: {told}" if told else text
 
 
 def _twins(record: Record) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from umbel.errors import InvalidRequest
 from umbel.ir.structured import FORM_FIELDS, StructuredOutputsParams, structured_in
 
 _MEMO_ENTRIES = 4_096
@@ -17,7 +18,7 @@ class Forms:
     """Forms by the JSON of their fields."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, StructuredOutputsParams | None] = {}
+        self._known: dict[bytes, StructuredOutputsParams | InvalidRequest | None] = {}
 
     def told(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Fields of a row with what they say about the form of its answer as a record. Raises InvalidRequest."""
@@ -35,5 +36,16 @@ class Forms:
         if key not in self._known:
             if len(self._known) >= _MEMO_ENTRIES:
                 self._known.clear()
-            self._known[key] = structured_in(form)
-        return self._known[key]
+            self._known[key] = _checked(form)
+        found = self._known[key]
+        if isinstance(found, InvalidRequest):
+            raise InvalidRequest(found.code, found.message, found.param)
+        return found
+
+
+def _checked(form: Mapping[str, Any]) -> StructuredOutputsParams | InvalidRequest | None:
+    """The form, or why there is none."""
+    try:
+        return structured_in(form)
+    except InvalidRequest as error:
+        return error
