@@ -10,10 +10,11 @@ import pytest
 from tests.jobs.fakes import FakeTokenizer
 from umbel.ir.request import Completion, Output
 from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.names import RowNames
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, RowHead, Style
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer
-from umbel.text.answers.formats import AnswerReader
+from umbel.text.answers.formats import WHOLE, AnswerReader
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Bonn", "Ulm"]}}, "required": ["city"]}
 TOOLS = [
@@ -50,7 +51,8 @@ def test_rows_say_whether_their_answers_call(format: str | None, body: dict[str,
 
 def test_special_tokens_show_where_calls_are_written_with_them() -> None:
     shown = [row_of(format, tools=TOOLS).request for format in ("mistral", "hermes")]
-    assert [one and one.params.skip_special_tokens for one in shown] == [False, True]
+    shown.append(plain_row(AnswerReader(reasoning="openai_gptoss"), messages=MESSAGES).request)
+    assert [one and one.params.skip_special_tokens for one in shown] == [False, True, False]
 
 
 def schema_of(**body: Any) -> dict[str, Any]:
@@ -97,9 +99,65 @@ def test_choices_that_cannot_be_made(body: dict[str, Any], code: str, param: str
     assert error is not None and (error.code, error.param) == (code, param)
 
 
-def test_plain_rows_and_completions_have_no_choice() -> None:
-    plain = RowParser(ReadOptions(), ReadNotes()).parse(0, 1, {"prompt": "x", "tool_choice": "required"})
-    assert plain.error is not None and plain.error.code == "unsupported_parameter"
+def plain_row(reader: AnswerReader = WHOLE, **item: Any) -> InputRow:
+    return RowParser(ReadOptions(answers=reader), ReadNotes()).parse(0, 1, item)
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def test_rows_without_messages_have_no_choice() -> None:
+    for row in (
+        plain_row(prompt="x", tool_choice="required"),
+        plain_row(AnswerReader("hermes"), prompt="x", tool_choice=NAMED),
+    ):
+        assert row.error is not None and row.error.code == "unsupported_parameter"
+    assert plain_row(prompt="x", tool_choice="auto").style == Style.PLAIN
+
+
+@pytest.mark.parametrize(
+    ("reader", "item", "style"),
+    [
+        (AnswerReader(), {"messages": MESSAGES, "tools": TOOLS}, Style.PLAIN),
+        (AnswerReader(reasoning="qwen3"), {"messages": MESSAGES}, Style.PLAIN_CHAT),
+        (AnswerReader(reasoning="qwen3"), {"prompt": "x"}, Style.PLAIN),
+        (AnswerReader("hermes"), {"messages": MESSAGES, "tools": TOOLS}, Style.PLAIN_TOOLS),
+        (AnswerReader("hermes"), {"messages": MESSAGES, "tools": TOOLS, "tool_choice": "none"}, Style.PLAIN_CHAT),
+        (AnswerReader(), {"messages": MESSAGES, "tools": TOOLS, "tool_choice": "required"}, Style.PLAIN_CALLS),
+    ],
+)
+def test_plain_chats_say_whether_their_answers_have_parts(
+    reader: AnswerReader, item: dict[str, Any], style: Style
+) -> None:
+    row = plain_row(reader, **item)
+    assert row.error is None and row.style == style and row.request is not None
+    assert (row.request.params.structured_outputs is not None) == (style == Style.PLAIN_CALLS)
+
+
+def test_plain_answers_have_parts_beside_their_text() -> None:
+    reader = AnswerReader("hermes", "qwen3")
+    renderer = Renderer(Issuer("job", "m", answers=reader), FakeTokenizer().token_bytes)
+    output = Output(0, 3, (Completion(0, f"<think>hm</think>Look.{CALL}", (1, 2), "stop"),))
+    found = [
+        json.loads(renderer.answer(RowHead(0, "a", style), output, many=False).line)
+        for style in (Style.PLAIN_TOOLS, Style.PLAIN_CHAT, Style.PLAIN)
+    ]
+    assert [one["text"] for one in found] == ["Look.", f"Look.{CALL}", f"<think>hm</think>Look.{CALL}"]
+    assert [one.get("reasoning_content") for one in found] == ["hm", "hm", None]
+    assert [one["finish_reason"] for one in found] == ["tool_calls", "stop", "stop"]
+    assert found[0]["tool_calls"][0]["function"] == {"name": "sun", "arguments": '{"city": "Bonn"}'}
+    assert found[1]["tool_calls"] == [] and "tool_calls" not in found[2]
+
+
+def test_bare_arguments_are_read_by_the_row_s_own_tools() -> None:
+    names, numbers = RowNames(), {"type": "object", "properties": {"zip": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": numbers}}]
+    names.extend([row_of("qwen3_coder", tools=tools), row_of("qwen3_coder")])
+    text = "<tool_call><function=f><parameter=zip>01</parameter></function></tool_call>"
+    renderer = Renderer(Issuer("job", "m", answers=AnswerReader("qwen3_coder")), FakeTokenizer().token_bytes)
+    line = renderer.answer(names.head(0, 0), Output(0, 3, (Completion(0, text, (1,), "stop"),)), many=False).line
+    call = json.loads(line)["response"]["body"]["choices"][0]["message"]["tool_calls"][0]
+    assert json.loads(call["function"]["arguments"]) == {"zip": "01"} and not names.head(1, 1).types
 
 
 def choice_of(text: str, style: Style, reader: AnswerReader, finish: str = "stop") -> dict[str, Any]:

@@ -37,13 +37,56 @@ _RETRY = "Run rows again that failed for want of KV memory or by the model; keep
 _PROFILE = "Tell where the time went; a timeline goes to FILE, or to OUTPUT.profile.json."
 _CHOICES = "Give each row the most likely of some labels instead of an answer: 'positive,negative'."
 _CALIBRATION = "With --choices: a prompt without content, behind which all of them are held to be equally likely."
+_PARSER = "How the model writes tool calls, in answers to chats; auto: as its chat template does."
+_THOUGHT = "How it writes reasoning before the content; auto: as its chat template does."
 MACHINE = "this (measured), h200, h100, a100, a100-40gb, l40s, l4, a10 or rtx4090; 2xh100 are two."
 _MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a shape such as llama-3.1-8b."
 _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
 
 
-_CALLS = Literal["hermes", "llama3_json", "mistral", "deepseek_v3", "deepseek_v31"]
-_REASONING = Literal["deepseek_r1", "qwen3"]
+# As in text.answers, which --help need not import.
+_CALLS = Literal[
+    "auto",
+    "hermes",
+    "llama3_json",
+    "llama4_json",
+    "mistral",
+    "deepseek_v3",
+    "deepseek_v31",
+    "qwen3_coder",
+    "qwen3_xml",
+    "seed_oss",
+    "minimax_m2",
+    "glm45",
+    "kimi_k2",
+    "openai",
+    "pythonic",
+    "llama4_pythonic",
+    "olmo3",
+    "granite",
+    "granite-20b-fc",
+    "internlm",
+    "jamba",
+    "minimax",
+    "hunyuan_a13b",
+    "phi4_mini_json",
+    "ernie45",
+    "longcat",
+]
+_REASONING = Literal[
+    "auto",
+    "deepseek_r1",
+    "qwen3",
+    "glm45",
+    "kimi_k2",
+    "olmo3",
+    "step3",
+    "minimax_m2",
+    "granite",
+    "seed_oss",
+    "mistral",
+    "openai_gptoss",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +195,8 @@ class ReadingOptions:
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
     choices: Annotated[str | None, Option(help=_CHOICES, several=True)] = None
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION, written=True)] = None
-    tool_call_parser: Annotated[_CALLS | None, Option(help="How the model writes tool calls, in OpenAI chats.")] = None
-    reasoning_parser: Annotated[_REASONING | None, Option(help="How it writes reasoning before the content.")] = None
+    tool_call_parser: Annotated[_CALLS | None, Option(help=_PARSER)] = None
+    reasoning_parser: Annotated[_REASONING | None, Option(help=_THOUGHT)] = None
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False
 

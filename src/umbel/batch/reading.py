@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,10 @@ class LateTokenizer:
         """The bytes that each id adds to a text."""
         return self._loaded.token_bytes(ids)
 
+    def template(self) -> str | None:
+        """The text of the model's chat template, None where there is none."""
+        return self._loaded.template_text if self._exists else None
+
     def masker(self, width: int, ends: tuple[int, ...]) -> tuple[Masker, list[bytes]]:
         """What follows forms of answers of a model of vocabulary `width`, whose texts `ends` end, and the bytes of its
         tokens. Raises UmbelError where there is no tokenizer."""
@@ -117,9 +121,14 @@ class LateTokenizer:
 
 
 def read_options(
-    defaults: SamplingParams, reading: ReadingOptions, width: int | None, models: frozenset[str] | None
+    defaults: SamplingParams,
+    reading: ReadingOptions,
+    width: int | None,
+    models: frozenset[str] | None,
+    template: Callable[[], str | None] = lambda: None,
 ) -> ReadOptions:
-    """Reader settings from the command line's. Raises UsageError for a template that cannot be read."""
+    """Reader settings from the command line's; `template` gives the model's chat template where it is looked at. Raises
+    UsageError for a template that cannot be read."""
     if reading.system is not None:
         Template.parse(reading.system, "--system", constant=True)
     if reading.prompt is not None:
@@ -138,9 +147,28 @@ def read_options(
         id_column=reading.id_column,
         include_prompt=reading.include_prompt,
         system=reading.system,
-        answers=AnswerReader(reading.tool_call_parser, reading.reasoning_parser),
+        answers=_answers(reading.tool_call_parser, reading.reasoning_parser, template),
         chat_options=_chat_options(reading.chat_template_kwargs),
     )
+
+
+def _answers(calls: str | None, reasoning: str | None, template: Callable[[], str | None]) -> AnswerReader:
+    """How answers to chats are read: as asked, or as the chat template writes them."""
+    from umbel.text.answers.choose import call_format, reasoning_format
+
+    chosen, found = list[str](), list[str | None]()
+    for option, asked, choose in (
+        ("--tool-call-parser", calls, call_format),
+        ("--reasoning-parser", reasoning, reasoning_format),
+    ):
+        name = asked
+        if asked == "auto":
+            name = choose(template() or "")
+            if name is None:
+                raise UsageError(f"{option} auto: the model's chat template shows no format that is known; name it")
+            chosen.append(f"{option} auto is {name}, as the model's chat template writes")
+        found.append(name)
+    return AnswerReader(*found, chosen=tuple(chosen))
 
 
 def _chat_options(variables: str | None) -> ChatOptions:

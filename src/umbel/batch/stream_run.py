@@ -59,7 +59,8 @@ class _Forms:
         spec = read_spec(directory, asked.config.model_impl, asked.config.generation_config)
         tokenizer = LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
-        options = read_options(asked.sampling.params(spec.sampling), asked.reading, spec.vocab_size, frozenset(names))
+        defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
+        options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template)
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()
@@ -99,7 +100,7 @@ def _answered(
     stream = Stream(lambda: Session(engine, intake), rows, forms.builder, forms.renderer, put, in_order, progress)
     totals = stream.run()
     progress.enter("")
-    forms.notes.take(forms.tokenizer.notes)
+    forms.notes.take((*forms.tokenizer.notes, *forms.options.answers.chosen))
     stats, first = engine.stats(), engine.first_token
     return Summary(
         status="complete",

@@ -130,7 +130,7 @@ def _read_job(
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.spool import readable
 
-    options = read_options(defaults, reading, spec.vocab_size, None)
+    options = read_options(defaults, reading, spec.vocab_size, None, texts.template)
     with readable(file) as source:
         prepared = prepare(Source(source, options), texts, spec.vocab_size, spec.max_positions)
     if prepared.faults:

@@ -49,7 +49,7 @@ class Dialect:
 CHAT = Dialect("chat", frozenset({"messages", "tool_choice"}) | CHAT_FIELDS, True)
 COMPLETION = Dialect("completion", frozenset({"prompt"}), False, max_tokens=16, echoes=True)  # as OpenAI and vLLM
 _PLAIN = frozenset({"prompt", "messages", "custom_id", "continuations", "choices", "calibration_prompt"})
-PLAIN = Dialect("plain", _PLAIN | CHAT_FIELDS, None)
+PLAIN = Dialect("plain", _PLAIN | {"tool_choice"} | CHAT_FIELDS, None)
 
 
 def params_from_body(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from umbel.ir.branches import Branches
 from umbel.jobs.read.records import InputRow, RowHead, Style
+from umbel.text.answers.base import NO_TYPES, Types, types_of
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class RowNames:
 
     branches: dict[int, tuple[Branches, int]] = field(default_factory=dict)
     _cuts: dict[int, int] = field(default_factory=dict)  # of few rows: those whose prompts were too long
+    _types: dict[int, Types] = field(default_factory=dict)  # of rows whose answers may call tools
     _styles: bytearray = field(default_factory=bytearray)
     _ids: PackedTexts = field(default_factory=PackedTexts)
     _columns: PackedTexts = field(default_factory=PackedTexts)
@@ -64,6 +66,11 @@ class RowNames:
     def extend(self, batch: Sequence[InputRow]) -> None:
         """Append the rows of a batch, in order."""
         self._cuts |= {place: row.cut for place, row in enumerate(batch, len(self)) if row.cut}
+        self._types |= {
+            place: types_of(row.request.chat.tools or ())
+            for place, row in enumerate(batch, len(self))
+            if row.style.may_call and row.request is not None
+        }
         self._ids.extend([b"" if row.custom_id is None else row.custom_id.encode() for row in batch])
         self._columns.extend([row.columns for row in batch])
         self._styles += bytes(row.style for row in batch)
@@ -71,7 +78,9 @@ class RowNames:
     def head(self, row: int, i: int) -> RowHead:
         """The head of the i-th row, which is number `row` of the input (ids are never empty)."""
         name = self._ids.at(i).decode() or None
-        return RowHead(row, name, self.style(i), self._columns.at(i), self._cuts.get(i, 0))
+        return RowHead(
+            row, name, self.style(i), self._columns.at(i), self._cuts.get(i, 0), self._types.get(i, NO_TYPES)
+        )
 
     def style(self, i: int) -> Style:
         """The dialect of the i-th row."""

@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request, RowError
+from umbel.text.answers.base import NO_TYPES, Types
 from umbel.text.answers.formats import WHOLE, AnswerReader
 
 ANSWER_NAMES = frozenset(
     (
         *("custom_id", "text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs"),
-        *("scores", "choice", "choice_logprobs", "choice_probabilities", "error"),
+        *("scores", "choice", "choice_logprobs", "choice_probabilities", "error", "reasoning_content", "tool_calls"),
     )
 )
 """What a plain row of the output is made of, beside the columns of the input that come back."""
@@ -33,17 +35,47 @@ class Style(IntEnum):
     ECHO = 3  # a completion behind its prompt
     TOOLS = 4  # a chat that may call tools
     CALLS = 5  # a chat whose answer is a list of calls
+    PLAIN_CHAT = 6  # plain rows that are chats, of which answers may have parts: as CHAT, TOOLS and CALLS
+    PLAIN_TOOLS = 7
+    PLAIN_CALLS = 8
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its answer is a plain object."""
+        return self == Style.PLAIN or self >= Style.PLAIN_CHAT
+
+    @property
+    def as_plain(self) -> Style:
+        """The style of a chat where it is a plain row."""
+        return _AS_PLAIN[self]
+
+    @property
+    def may_call(self) -> bool:
+        """Whether its answer is read for calls of tools."""
+        return self in (Style.TOOLS, Style.PLAIN_TOOLS)
+
+    @property
+    def must_call(self) -> bool:
+        """Whether a grammar holds its answer to calls."""
+        return self in (Style.CALLS, Style.PLAIN_CALLS)
+
+
+_AS_PLAIN = MappingProxyType(
+    {Style.CHAT: Style.PLAIN_CHAT, Style.TOOLS: Style.PLAIN_TOOLS, Style.CALLS: Style.PLAIN_CALLS}
+)
 
 
 class RowHead(NamedTuple):  # of which a job makes one a row, in a third of the time that a frozen dataclass takes
     """What a row of the output begins with, whatever its answer: the number of the row in the input, its id, its
-    dialect and its columns, as the inside of a JSON object; and how many tokens were cut from its prompt."""
+    dialect and its columns, as the inside of a JSON object; how many tokens were cut from its prompt; and what the
+    arguments of its tools are."""
 
     row: int
     custom_id: str | None
     style: Style
     columns: bytes = b""
     cut: int = 0
+    types: Types = NO_TYPES
 
 
 class InputRow(NamedTuple):  # likewise

@@ -39,8 +39,8 @@ class Renderer:
         if output.error is not None:
             return self.failure(head, output.error)
         produced = output.output_tokens
-        if head.style == Style.PLAIN:
-            line = plain_line(head, self._plain(output, produced, head.cut, many=many))
+        if head.style.is_plain:
+            line = plain_line(head, self._plain(head, output, many=many))
         else:
             line = orjson.dumps(self._openai.answer(head, output, prompt))
         return Result(head.row, line, None, output.prompt_tokens, produced, output.cut)
@@ -67,35 +67,49 @@ class Renderer:
 
     def failure(self, head: RowHead, error: RowError) -> Result:
         """The line of a row that has no answer."""
-        if head.style == Style.PLAIN:
+        if head.style.is_plain:
             item: dict[str, Any] = {"text": None, "token_ids": None, "finish_reason": None, "usage": None}
             line = plain_line(head, item | {"error": error.body()})
         else:
             line = orjson.dumps(self._openai.failure(head, error))
         return Result(head.row, line, error.code, 0, 0, False)
 
-    def _plain(self, output: Output, produced: int, cut: int, *, many: bool) -> dict[str, Any]:
-        usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": produced}
-        usage |= {"cut_prompt_tokens": cut} if cut else {}
+    def _plain(self, head: RowHead, output: Output, *, many: bool) -> dict[str, Any]:
+        usage = {"prompt_tokens": output.prompt_tokens, "completion_tokens": output.output_tokens}
+        usage |= {"cut_prompt_tokens": head.cut} if head.cut else {}
         scores: dict[str, Any] = {}
         if output.prompt_logprobs is not None:
             prompt = [None if one is None else self._logprob(one, None) for one in output.prompt_logprobs]
             scores["prompt_logprobs"] = prompt
         if many:
-            choices = [{"index": c.index, **self._completion(c)} for c in output.outputs]
+            choices = [{"index": c.index, **self._completion(head, c)} for c in output.outputs]
             return {"choices": choices, "usage": usage, **scores, "error": None}
-        item = self._completion(output.outputs[0])
+        item = self._completion(head, output.outputs[0])
         item["usage"] = usage
         if "logprobs" in item:
             item["logprobs"] = item.pop("logprobs")  # after the short fields
         return {**item, **scores, "error": None}
 
-    def _completion(self, c: Completion) -> dict[str, Any]:
+    def _completion(self, head: RowHead, c: Completion) -> dict[str, Any]:
         item: dict[str, Any] = {"text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason}
+        if head.style != Style.PLAIN:
+            item |= self._parts(head, c)
         if c.logprobs is not None:
             own = self._texts.of_answer(c)
             item["logprobs"] = [self._logprob(token, text) for token, text in zip(c.logprobs, own, strict=True)]
         return item
+
+    def _parts(self, head: RowHead, c: Completion) -> dict[str, Any]:
+        """What an answer to a chat is beside its text, which is its content then."""
+        read, reader = self._openai.read(head, c), self.issuer.answers
+        found: dict[str, Any] = {"text": read.content or ""}
+        if reader.reasoning is not None:
+            found["reasoning_content"] = read.reasoning
+        if reader.calls is not None or head.style.must_call:
+            found["tool_calls"] = self._openai.calls(head, c, read.calls)
+        if read.calls and c.finish_reason == "stop":
+            found["finish_reason"] = "tool_calls"
+        return found
 
     def _logprob(self, token: TokenLogprobs, own: bytes | None) -> dict[str, Any]:
         """The log-probabilities of a token and of the most likely ones, each with its text; `own` is the token's as

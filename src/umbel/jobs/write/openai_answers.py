@@ -14,7 +14,7 @@ from umbel.ir.request import Completion, Output, RowError
 from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.read.records import RowHead, Style
 from umbel.text.answers.base import ToolCall
-from umbel.text.answers.formats import WHOLE, AnswerReader
+from umbel.text.answers.formats import WHOLE, Answer, AnswerReader
 
 _BROKEN = re.compile("(?:\ufffd)+".encode())
 
@@ -95,7 +95,7 @@ class OpenAIAnswers:
             usage["cut_prompt_tokens"] = row.cut
         if style in (Style.CHAT, Style.TOOLS, Style.CALLS):
             head = {"id": f"chatcmpl-{tag}", "object": "chat.completion"}
-            choices = [self._chat_choice(c, style, tag) for c in output.outputs]
+            choices = [self._chat_choice(c, row) for c in output.outputs]
         else:
             head = {"id": f"cmpl-{tag}", "object": "text_completion"}
             echoed = self._echo(output, prompt) if style == Style.ECHO else None
@@ -119,14 +119,24 @@ class OpenAIAnswers:
         name = f"row {row.row}" if row.custom_id is None else f"id {row.custom_id}"
         return blake2b(f"{self.issuer.job} {name}".encode(), digest_size=12).hexdigest()
 
-    def _chat_choice(self, c: Completion, style: Style, tag: str) -> dict[str, Any]:
-        read = self.issuer.answers.read(c.text, may_call=style == Style.TOOLS, must_call=style == Style.CALLS)
+    def read(self, row: RowHead, c: Completion) -> Answer:
+        """The parts of an answer."""
+        style = row.style
+        may_call, must_call = style.may_call, style.must_call
+        return self.issuer.answers.read(c.text, may_call=may_call, must_call=must_call, types=row.types)
+
+    def calls(self, row: RowHead, c: Completion, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+        """Calls of an answer as OpenAI has them."""
+        return [_call(f"call_{self._tag(row)}_{c.index}_{i}", call) for i, call in enumerate(calls)]
+
+    def _chat_choice(self, c: Completion, row: RowHead) -> dict[str, Any]:
+        read = self.read(row, c)
         message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}
         if read.reasoning is not None:
             message |= {"reasoning_content": read.reasoning, "reasoning": read.reasoning}
         reason = c.finish_reason
         if read.calls:
-            message["tool_calls"] = [_call(f"call_{tag}_{c.index}_{i}", call) for i, call in enumerate(read.calls)]
+            message["tool_calls"] = self.calls(row, c, read.calls)
             reason = "tool_calls" if reason == "stop" else reason
         logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c), "refusal": None}
         return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": reason}

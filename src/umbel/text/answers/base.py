@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 _DECODER = json.JSONDecoder()
 
@@ -26,8 +27,23 @@ class Parts:
     calls: tuple[ToolCall, ...] = ()
 
 
-Reader = Callable[[str], Parts]
-"""Reads a whole answer; what is no tool call as the format has it stays content."""
+Types = Mapping[str, Mapping[str, Any]]
+"""The schemas of arguments by their names, by the name of the tool."""
+NO_TYPES: Types = MappingProxyType({})
+
+
+class Reader(Protocol):
+    """Reads a whole answer; what is no tool call as the format has it stays content."""
+
+    def __call__(self, text: str, types: Types = NO_TYPES, /) -> Parts:
+        """The parts of an answer; `types` say what bare texts of arguments are, where a format writes some."""
+        ...
+
+
+def types_of(tools: Iterable[Mapping[str, Any]]) -> Types:
+    """The types of tools in OpenAI's form."""
+    functions = [tool["function"] for tool in tools]
+    return {one["name"]: (one.get("parameters") or {}).get("properties") or {} for one in functions}
 
 
 def call_of(value: object) -> ToolCall | None:

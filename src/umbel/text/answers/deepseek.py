@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from umbel.text.answers.base import Parts, call_of, outside, whole_json
+from umbel.text.answers.base import NO_TYPES, Parts, Types, call_of, outside, whole_json
 
 _CALL = re.compile(
     r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>(?P<v3>[^\n]+)\n```json\n(?P<block>.*?)\n```\s*"
@@ -14,7 +14,7 @@ _CALL = re.compile(
 _AROUND = re.compile("<｜tool▁calls▁(?:begin|end)｜>")
 
 
-def read(text: str) -> Parts:
+def read(text: str, types: Types = NO_TYPES) -> Parts:
     """Calls by their marks."""
     calls = []
     for one in _CALL.finditer(text):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from umbel.text.answers.base import Parts, calls_of, whole_json
+from umbel.text.answers.base import NO_TYPES, Parts, Types, calls_of, whole_json
 
 
-def read(text: str) -> Parts:
+def read(text: str, types: Types = NO_TYPES) -> Parts:
     """The calls of a list that is complete."""
     values = whole_json(text)
     calls = calls_of(values) if isinstance(values, list) else None

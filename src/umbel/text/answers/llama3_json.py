@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from umbel.text.answers.base import Parts, calls_of, json_at
+from umbel.text.answers.base import NO_TYPES, Parts, Types, calls_of, json_at
 
 _TAG = "<|python_tag|>"
 
 
-def read(text: str) -> Parts:
+def read(text: str, types: Types = NO_TYPES) -> Parts:
     """Calls, where there is nothing but calls behind the tag, which may be left out."""
     before, _, inner = text.rpartition(_TAG)
     values, at = list[object](), 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from umbel.text.answers.base import Parts, ToolCall, calls_of, json_at
+from umbel.text.answers.base import NO_TYPES, Parts, ToolCall, Types, calls_of, json_at
 
 _TAG = "[TOOL_CALLS]"
 _NAMED = re.compile(r"\s*(?:\[TOOL_CALLS\])?\s*([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?(?:\[ARGS\])?\s*(?=\{)")
 
 
-def read(text: str) -> Parts:
+def read(text: str, types: Types = NO_TYPES) -> Parts:
     """Calls, where there is nothing but calls behind the first tag."""
     before, tag, inner = text.partition(_TAG)
     calls = (_listed(inner) or _named(inner)) if tag else None

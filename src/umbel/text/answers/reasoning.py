@@ -1,31 +1,55 @@
-"""Reasoning before the content of an answer, up to `</think>`: with vLLM's names of the models that write it so."""
+"""Reasoning before the content of an answer, up to its mark: with vLLM's names of the models that write it so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-_BEGIN, _END = "<think>", "</think>"
+from umbel.text.answers import harmony
+
+Split = Callable[[str], tuple[str | None, str]]
+"""The reasoning of an answer, None where it has none, and its content."""
 
 
-def _split(text: str) -> tuple[str, str] | None:
-    before, end, content = text.partition(_END)
-    return (before.removeprefix(_BEGIN), content) if end else None
+@dataclass(frozen=True, slots=True)
+class ReasoningFormat:
+    """How a family writes reasoning; `special`: with special tokens, which must show in the text."""
+
+    split: Split
+    special: bool = False
 
 
-def deepseek_r1(text: str) -> tuple[str | None, str]:
-    """The reasoning, which a template may have begun, and the content; an answer without its end is all reasoning."""
-    return _split(text.lstrip()) or (text.lstrip().removeprefix(_BEGIN), "")
+def between(begin: str, end: str, *, begun: bool = False) -> Split:
+    """Reasoning between two marks, of which a template may have written the first. Of an answer without the second one
+    all is reasoning where it is `begun` so, or begins with the first, and nothing else is."""
+
+    def split(text: str) -> tuple[str | None, str]:
+        whole = text.lstrip()
+        before, mark, content = whole.partition(end)
+        if mark:
+            return before.removeprefix(begin), content
+        if begun or whole.startswith(begin):
+            return whole.removeprefix(begin), ""
+        return None, text
+
+    return split
 
 
-def qwen3(text: str) -> tuple[str | None, str]:
-    """The same, but an answer that neither begins nor ends reasoning has none."""
-    whole = text.lstrip()
-    if _END in whole or whole.startswith(_BEGIN):
-        return deepseek_r1(text)
-    return None, text
+_THINK = ("<think>", "</think>")
 
-
-REASONING: Mapping[str, Callable[[str], tuple[str | None, str]]] = MappingProxyType(
-    {"deepseek_r1": deepseek_r1, "qwen3": qwen3}
+REASONING: Mapping[str, ReasoningFormat] = MappingProxyType(
+    {
+        "deepseek_r1": ReasoningFormat(between(*_THINK, begun=True)),
+        "qwen3": ReasoningFormat(between(*_THINK)),
+        "glm45": ReasoningFormat(between(*_THINK)),
+        "kimi_k2": ReasoningFormat(between(*_THINK)),
+        "olmo3": ReasoningFormat(between(*_THINK, begun=True)),
+        "step3": ReasoningFormat(between(*_THINK, begun=True)),
+        "minimax_m2": ReasoningFormat(between(*_THINK, begun=True)),
+        "granite": ReasoningFormat(between("Here is my thought process:", "Here is my response:")),
+        "seed_oss": ReasoningFormat(between("<seed:think>", "</seed:think>", begun=True)),
+        "mistral": ReasoningFormat(between("[THINK]", "[/THINK]"), special=True),
+        "openai_gptoss": ReasoningFormat(harmony.reasoning, special=True),
+    }
 )

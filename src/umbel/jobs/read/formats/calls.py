@@ -13,27 +13,27 @@ from umbel.ir.limits import refuse, shown
 from umbel.ir.request import Request
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.jobs.read.records import Style
-from umbel.text.answers.formats import FORMATS
+from umbel.text.answers.formats import FORMATS, AnswerReader
 
 _MEMO_ENTRIES = 1_024
 
 
 class ToolChoices:
-    """Chats whose tools may be called. `format` is that of their calls, None where none is read from answers."""
+    """Chats whose tools may be called, with answers that are read so."""
 
-    def __init__(self, format: str | None):
-        self._format = None if format is None else FORMATS[format]
+    def __init__(self, answers: AnswerReader):
+        self._format = None if answers.calls is None else FORMATS[answers.calls]
+        self._shows = answers.shows_special
         self._forms: dict[bytes, StructuredOutputsParams] = {}
 
     def told(self, body: Mapping[str, Any], request: Request) -> tuple[Request, Style]:
         """The request of a chat, with what its choice asks of the answer. Raises InvalidRequest."""
         choice, tools = body.get("tool_choice") or "auto", request.chat.tools or ()
-        if choice == "none" or (choice == "auto" and (not tools or self._format is None)):
-            return request, Style.CHAT
-        if choice == "auto":
-            if self._format is not None and self._format.special:
+        may_call = choice == "auto" and bool(tools) and self._format is not None
+        if choice in ("none", "auto"):
+            if self._shows or (may_call and self._format is not None and self._format.special):
                 request = replace(request, params=request.params.clone(skip_special_tokens=False))
-            return request, Style.TOOLS
+            return request, Style.TOOLS if may_call else Style.CHAT
         named = [
             tool["function"] for tool in tools if choice == "required" or tool["function"]["name"] == _name(choice)
         ]

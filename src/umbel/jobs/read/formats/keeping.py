@@ -19,7 +19,7 @@ PREFIX = "input_"
 FILE = "file"  # the column that says which of several files a row is from
 _MEMO_ENTRIES = 4_096
 _PROMPTS = frozenset({"prompt", "messages"})
-_CHATS = _PROMPTS | CHAT_FIELDS  # names of data where a template makes the prompts
+_CHATS = _PROMPTS | CHAT_FIELDS | {"tool_choice"}  # names of data where a template makes the prompts
 
 Names = tuple[tuple[str, str], ...]
 """Columns that come back, each with its name there."""
