@@ -40,9 +40,9 @@ def demo() -> LLM:
 
 
 def params_of(demo: LLM, form: StructuredOutputsParams) -> SamplingParams:
-    """Two samples, of which the marks that end texts and lists are more likely, as small models go on for ever."""
-    marks = [demo.tokenizer.encode([mark], add_special_tokens=False)[0][0] for mark in ('"', "}", "]", "1")]
-    bias = dict.fromkeys(marks, 4.0)
+    """Two samples, of which the marks that end texts and lists are more likely, as small models go on and on."""
+    marks = [demo.tokenizer.encode([mark], add_special_tokens=False)[0][0] for mark in ('"', "}", "]")]
+    bias = dict.fromkeys(marks, 6.0)
     return SamplingParams(n=2, temperature=0.8, seed=1, max_tokens=LONGEST, structured_outputs=form, logit_bias=bias)
 
 

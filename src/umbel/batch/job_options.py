@@ -17,6 +17,7 @@ from umbel.batch.forms import form_of
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.stops import GRACE_SECONDS
+from umbel.text.answers.names import CallFormatName, ReasoningFormatName
 
 if TYPE_CHECKING:
     from umbel.ir.budget import Budget
@@ -42,51 +43,6 @@ _THOUGHT = "How it writes reasoning before the content; auto: as its chat templa
 MACHINE = "this (measured), h200, h100, a100, a100-40gb, l40s, l4, a10 or rtx4090; 2xh100 are two."
 _MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a shape such as llama-3.1-8b."
 _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
-
-
-# As in text.answers, which --help need not import.
-_CALLS = Literal[
-    "auto",
-    "hermes",
-    "llama3_json",
-    "llama4_json",
-    "mistral",
-    "deepseek_v3",
-    "deepseek_v31",
-    "qwen3_coder",
-    "qwen3_xml",
-    "seed_oss",
-    "minimax_m2",
-    "glm45",
-    "kimi_k2",
-    "openai",
-    "pythonic",
-    "llama4_pythonic",
-    "olmo3",
-    "granite",
-    "granite-20b-fc",
-    "internlm",
-    "jamba",
-    "minimax",
-    "hunyuan_a13b",
-    "phi4_mini_json",
-    "ernie45",
-    "longcat",
-]
-_REASONING = Literal[
-    "auto",
-    "deepseek_r1",
-    "qwen3",
-    "glm45",
-    "kimi_k2",
-    "olmo3",
-    "step3",
-    "minimax_m2",
-    "granite",
-    "seed_oss",
-    "mistral",
-    "openai_gptoss",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +151,8 @@ class ReadingOptions:
     include_prompt: Annotated[bool, Option("--include-prompt", help="Write the prompt on its row, too.")] = False
     choices: Annotated[str | None, Option(help=_CHOICES, several=True)] = None
     calibration_prompt: Annotated[str | None, Option(help=_CALIBRATION, written=True)] = None
-    tool_call_parser: Annotated[_CALLS | None, Option(help=_PARSER)] = None
-    reasoning_parser: Annotated[_REASONING | None, Option(help=_THOUGHT)] = None
+    tool_call_parser: Annotated[CallFormatName | None, Option(help=_PARSER)] = None
+    reasoning_parser: Annotated[ReasoningFormatName | None, Option(help=_THOUGHT)] = None
     served_model_name: Annotated[list[str] | None, Option(help="Names that rows may call the model.")] = None
     strict: Annotated[bool, Option("--strict", help="Refuse the whole file if any row is at fault.")] = False
 

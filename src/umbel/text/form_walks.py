@@ -24,8 +24,8 @@ _WAYS = 64  # tokens that may come next, above which text is free
 
 @dataclass(frozen=True, slots=True)
 class FormCosts:
-    """Of some forms: `seconds` to compile all, how many were `walked`, the `tokens` of these walks and those of them
-    that were certain (`forced`)."""
+    """What some forms take: `seconds` to compile all. How many were `walked`, the `tokens` of these walks, and those of
+    them that were certain (`forced`)."""
 
     seconds: float
     walked: int
@@ -44,12 +44,12 @@ def survey(masker: Masker, forms: Sequence[StructuredOutputsParams], pieces: Seq
             continue
     seconds = time.perf_counter() - begin
     chosen = states[:: max(1, -(-len(states) // WALKED))]
-    walk, rng = _Walk(masker, pieces, end), random.Random(0)
+    walk, rng = _FormWalk(masker, pieces, end), random.Random(0)
     found = [walk.through(state, rng) for state in chosen]
     return FormCosts(seconds, len(found), sum(tokens for tokens, _ in found), sum(forced for _, forced in found))
 
 
-class _Walk:
+class _FormWalk:
     """Takes any token that may come, the end as soon as it may, and out of free text what closes it."""
 
     def __init__(self, masker: Masker, pieces: Sequence[bytes], end: int):

@@ -32,7 +32,7 @@ Types = Mapping[str, Mapping[str, Any]]
 NO_TYPES: Types = MappingProxyType({})
 
 
-class Reader(Protocol):
+class CallReader(Protocol):
     """Reads a whole answer; what is no tool call as the format has it stays content."""
 
     def __call__(self, text: str, types: Types = NO_TYPES, /) -> Parts:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from umbel.text.answers.base import NO_TYPES, Parts, Reader, ToolCall, Types, outside, whole_json
+from umbel.text.answers.base import NO_TYPES, CallReader, Parts, ToolCall, Types, outside, whole_json
 
 
-def fields(section: str, call: str, field: str) -> Reader:
+def fields(section: str, call: str, field: str) -> CallReader:
     """Reads calls by expressions: a `section` whose group is what it holds, a `call` in it with `name` and `inner`, and
     each `field` of a call with `key` and `value`, between which only blanks may stand."""
     outer, one_call, one_field = (re.compile(pattern, re.DOTALL) for pattern in (section, call, field))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from umbel.text.answers import deepseek, fields, harmony, kimi, listed, llama3_json, mistral
-from umbel.text.answers.base import NO_TYPES, Reader, ToolCall, Types
+from umbel.text.answers.base import NO_TYPES, CallReader, ToolCall, Types
 from umbel.text.answers.pythonic import pythonic
 from umbel.text.answers.reasoning import REASONING
 from umbel.text.answers.tagged import tagged
@@ -17,7 +17,7 @@ from umbel.text.answers.tagged import tagged
 class CallFormat:
     """How a family of models writes tool calls; `special`: with special tokens, which must show in the text."""
 
-    read: Reader
+    read: CallReader
     special: bool = False
 
 
@@ -72,7 +72,7 @@ class AnswerReader:
 
     @property
     def shows_special(self) -> bool:
-        """Whether its reasoning is told by special tokens, which texts of answers must show."""
+        """Whether its reasoning has special tokens, which texts of answers must show."""
         return self.reasoning is not None and REASONING[self.reasoning].special
 
     def read(self, text: str, *, may_call: bool = False, must_call: bool = False, types: Types = NO_TYPES) -> Answer:

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from umbel.text.answers.base import NO_TYPES, Parts, Reader, ToolCall, Types
+from umbel.text.answers.base import NO_TYPES, CallReader, Parts, ToolCall, Types
 
 MAX_CHARS = 100_000  # of an answer that is read so
 _NAMES = {"true": True, "false": False, "null": None}
 
 
-def pythonic(begin: str = "", end: str = "", *, lines: bool = False) -> Reader:
+def pythonic(begin: str = "", end: str = "", *, lines: bool = False) -> CallReader:
     """Reads an answer that is a list of calls, or a call on each of its `lines`; all of it or what stands between two
     marks."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from umbel.text.answers.base import NO_TYPES, Parts, Reader, ToolCall, Types, calls_of, json_at, outside
+from umbel.text.answers.base import NO_TYPES, CallReader, Parts, ToolCall, Types, calls_of, json_at, outside
 
 
-def tagged(begin: str, end: str = "") -> Reader:
+def tagged(begin: str, end: str = "") -> CallReader:
     """Reads calls between two marks, the last of which may be left open; without an `end`, up to the next one."""
     closing = rf"(?:{re.escape(end)}|\Z)" if end else rf"(?={re.escape(begin)}|\Z)"
     section = re.compile(rf"{re.escape(begin)}(.*?){closing}", re.DOTALL)

@@ -13,7 +13,7 @@ from umbel.ir.limits import refuse, shown
 from umbel.ir.request import Request
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.jobs.read.records import Style
-from umbel.text.answers.formats import FORMATS, AnswerReader
+from umbel.text.answers.formats import FORMATS, WHOLE, AnswerReader
 
 _MEMO_ENTRIES = 1_024
 
@@ -23,7 +23,7 @@ class ToolChoices:
 
     def __init__(self, answers: AnswerReader):
         self._format = None if answers.calls is None else FORMATS[answers.calls]
-        self._shows = answers.shows_special
+        self._shows, self._reads = answers.shows_special, answers != WHOLE
         self._forms: dict[bytes, StructuredOutputsParams] = {}
 
     def told(self, body: Mapping[str, Any], request: Request) -> tuple[Request, Style]:
@@ -46,6 +46,18 @@ class ToolChoices:
         several = choice == "required" and body.get("parallel_tool_calls") is not False
         form = self._form(named, several=several)
         return replace(request, params=request.params.clone(structured_outputs=form)), Style.CALLS
+
+    def told_plain(self, item: Mapping[str, Any], request: Request) -> tuple[Request, Style]:
+        """The request of a plain row; its answer has parts where it is a chat and these are read, or have to be
+        calls."""
+        asked = item.get("tool_choice")
+        asks = asked not in (None, "none", "auto")
+        if request.messages is None and asks:
+            refuse("unsupported_parameter", "tool_choice", f"tool_choice={shown(asked)}: only chats can have tools")
+        if request.messages is None or not (asks or self._reads):
+            return request, Style.PLAIN
+        request, style = self.told(item, request)
+        return request, style.as_plain
 
     def _form(self, functions: list[Mapping[str, Any]], *, several: bool) -> StructuredOutputsParams:
         """A list of calls of these functions, with arguments by their schemas."""

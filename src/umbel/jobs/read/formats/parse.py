@@ -23,7 +23,6 @@ from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.keeping import Keeping, file_column
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
-from umbel.text.answers.formats import WHOLE
 
 ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
@@ -151,19 +150,8 @@ class RowParser:
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
             return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
         self._check_model(item.get("model") if self.template is None else None)
-        return self._plain_parts(item, self._plain_request(item))
-
-    def _plain_parts(self, item: Mapping[str, Any], request: Request) -> tuple[Request, Style]:
-        """A plain row, and whether its answer has parts: of chats, where these are read or have to be calls."""
-        asked = None if self.template is not None else item.get("tool_choice")
-        if request.messages is None:
-            if asked not in (None, "none", "auto"):
-                refuse("unsupported_parameter", "tool_choice", f"tool_choice={shown(asked)}: only chats can have tools")
-            return request, Style.PLAIN
-        if asked in (None, "none", "auto") and self.options.answers == WHOLE:
-            return request, Style.PLAIN
-        request, style = self._tools.told({} if self.template is not None else item, request)
-        return request, style.as_plain
+        request = self._plain_request(item)
+        return self._tools.told_plain(item if self.template is None else {}, request)
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN)
