@@ -41,12 +41,12 @@ def run_until_first_step(arguments: list[str]) -> None:
     began, load = process_start(), assemble._load
     times: dict[str, float] = {"command": time.monotonic() - began}
 
-    def timed_load(config: Any) -> Any:
+    def timed_load(*given: Any) -> Any:
         times["rows known, load begins"] = time.monotonic() - began
-        from umbel.engine import build
+        from umbel.models import shards
         from umbel.runner.torch_runner import TorchRunner
 
-        decoder, run = build.Decoder, TorchRunner.run
+        decoder, begin = shards.Decoder, TorchRunner.start
 
         def timed_decoder(*given: Any) -> Any:
             start = time.monotonic()
@@ -54,19 +54,18 @@ def run_until_first_step(arguments: list[str]) -> None:
             times["of it loading weights"] = time.monotonic() - start
             return made
 
-        def last_run(runner: TorchRunner, step: Any) -> Any:
+        def last_step(runner: TorchRunner, step: Any) -> Any:
             times["first window planned"] = time.monotonic() - began
-            result = run(runner, step)
+            begin(runner, step)
             times["first step done"] = time.monotonic() - began
             used = os.times()  # on a busy machine processor time tells more than the clock
             times["of processor time"] = used.user + used.system
             times["and in the scanning process"] = used.children_user + used.children_system
             print(json.dumps(times), flush=True)
             os._exit(0)
-            return result
 
-        build.Decoder, TorchRunner.run = timed_decoder, last_run  # type: ignore[method-assign]
-        engine = load(config)
+        shards.Decoder, TorchRunner.start = timed_decoder, last_step  # type: ignore[method-assign]
+        engine = load(*given)
         times["loaded"] = time.monotonic() - began
         return engine
 

@@ -15,7 +15,7 @@ from umbel.cost.attention import PRICES, UNKNOWN
 from umbel.errors import UsageError
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.dispatch import gpu_kernels, kernels
+from umbel.kernels.dispatch import has_gpu_kernels, kernels
 from umbel.kernels.fp8 import converts_fp8
 from umbel.technique import FEATURES, Capability
 
@@ -101,7 +101,7 @@ class Choice:
 def absences() -> dict[str, str]:
     """Backends whose kernels are not on this machine, and why."""
     found = {}
-    if gpu_kernels() is None:
+    if not has_gpu_kernels():
         found["triton"] = "Triton is not installed, or UMBEL_TRITON=0 turns it off"
     if (choice := kernels()).native is None:
         found["native"] = choice.reason

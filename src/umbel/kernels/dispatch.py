@@ -43,10 +43,15 @@ def kernels() -> KernelChoice:
     return choose(os.environ.get(VARIABLE, ""))
 
 
+def has_gpu_kernels() -> bool:
+    """Whether Triton is installed and not turned off, which takes less time than to import it."""
+    return os.environ.get("UMBEL_TRITON") != "0" and find_spec("triton") is not None
+
+
 @cache
 def gpu_kernels() -> TritonRows | None:
     """The kernels of GPUs: None where Triton is not installed or turned off."""
-    if os.environ.get("UMBEL_TRITON") == "0" or find_spec("triton") is None:
+    if not has_gpu_kernels():
         return None
     from umbel.kernels.triton.rows import TritonRows
 

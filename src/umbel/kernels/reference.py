@@ -150,6 +150,9 @@ def from_int4(nibbles: Tensor, scales: Tensor, zeros: Tensor, group: int) -> Ten
     `[outputs, inputs / 2]`, the first of two inputs in the low half; scale and zero (uint8) of an input are those of
     its `group` (`[outputs, groups]`). Nothing is rounded where scales have 16 bits."""
     values = torch.stack((nibbles & 15, nibbles >> 4), -1).flatten(1)
+    if values.shape[1] == scales.shape[1] * group:
+        groups = values.view(*scales.shape, group).float()
+        return groups.sub_(zeros.float().unsqueeze(2)).mul_(scales.float().unsqueeze(2)).flatten(1)
     at = torch.arange(values.shape[1], device=values.device) // group
     return (values.float() - zeros.float()[:, at]) * scales.float()[:, at]
 

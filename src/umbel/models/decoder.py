@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
+from umbel.kernels.workers import in_order
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
 from umbel.models.batch import ForwardBatch
@@ -35,16 +38,16 @@ class Decoder:
         self.spec = spec
         self.device = torch.device(device)
         method = method or DenseMethod()
-        own = {name: weights[name].to(self.device) for name in weights if "." not in name}
-        self.dtype = own["embed"].dtype  # of weights and hidden states
+        embed = weights["embed"].to(self.device)
+        self.dtype = embed.dtype  # of weights and hidden states
+        self.embedding = method.convert_table(embed)  # first: while there is little else, there is room for two of it
+        del embed
+        own = {n: weights[n].to(self.device) for n in weights if "." not in n and n not in ("embed", "head")}
         self.final_norm = convert_norm(spec.layers[-1].norm, own.get("norm"), own.get("norm_bias"), spec.norm_eps)
-        of_layer = (self._of_layer(weights, layer) for layer in range(spec.n_layers))
-        self.layers = tuple(
-            LayerWeights.of(named, method, spec, spec.layer(layer), spec.number(layer))
-            for layer, named in enumerate(of_layer)
-        )
-        self.embedding = method.convert_table(own["embed"])
-        self.head = self.embedding if spec.tied_embeddings else method.convert_table(own["head"])
+        self.head = self.embedding
+        if not spec.tied_embeddings:
+            self.head = method.convert_table(weights["head"].to(self.device))
+        self.layers = tuple(in_order(self._layer_of(weights, method), spec.n_layers, self.device))
         self.positions, self.head_bias = own.get("positions"), own.get("head_bias")
         self.frequencies = tuple(frequencies_of(spec, rope).to(self.device) for rope in spec.ropes)
 
@@ -90,10 +93,15 @@ class Decoder:
             logits *= edges.logit_scale
         return logits if edges.logit_cap is None else logits.div_(edges.logit_cap).tanh_().mul_(edges.logit_cap)
 
-    def _of_layer(self, weights: Weights, layer: int) -> Weights:
-        """The tensors named `layers.<layer>.*`, by their names in the layer, on the device."""
-        prefix = f"layers.{layer}."
-        return {n.removeprefix(prefix): weights[n].to(self.device) for n in weights if n.startswith(prefix)}
+    def _layer_of(self, weights: Weights, method: LinearMethod) -> Callable[[int], LayerWeights]:
+        """Makes a layer by its number, from the tensors that are named `layers.<number>.*`."""
+
+        def layer_of(layer: int) -> LayerWeights:
+            prefix = f"layers.{layer}."
+            named = {n.removeprefix(prefix): weights[n].to(self.device) for n in weights if n.startswith(prefix)}
+            return LayerWeights.of(named, method, self.spec, self.spec.layer(layer), self.spec.number(layer))
+
+        return layer_of
 
 
 def _normed(norm: RowNorm, hidden: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:

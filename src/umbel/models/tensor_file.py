@@ -6,6 +6,7 @@ A mapped file is no way to do it: cutting one off kills the process that reads i
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 READ_BYTES = 2**30  # of one call
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 4 * 2**20
 
 
 class TensorFile:
@@ -36,17 +37,16 @@ class TensorFile:
         except OSError as error:
             raise ModelError(f"{path}: {error.strerror or error}") from None
         weakref.finalize(self, os.close, self._file)
-        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._scratch = threading.local()
         self._opened = self._state()
 
     def blocks(self, entry: TensorEntry) -> Iterator[Tensor]:
         """The values of a tensor as stored, in order, in pieces that hold until the next one is asked for. Raises
         ModelError when the file was changed since it was opened."""
         size = entry.end - entry.begin
-        if len(self._scratch) < min(BLOCK_BYTES, size):
-            self._scratch = torch.empty(min(BLOCK_BYTES, size), dtype=torch.uint8)
+        scratch: Tensor = self._scratch.__dict__.setdefault("block", torch.empty(BLOCK_BYTES, dtype=torch.uint8))
         for at in range(0, size, BLOCK_BYTES):
-            block = self._scratch[: min(BLOCK_BYTES, size - at)]
+            block = scratch[: min(BLOCK_BYTES, size - at)]
             self._fill(block, entry.file_offset + at)
             yield block.view(DTYPES[entry.dtype])
         self._check()

@@ -15,6 +15,7 @@ if INSTRUCTION_SETS:
     from umbel.kernels.native import _umbel
 
 PANEL = 64  # columns of a panel
+BLOCK = 512  # rows that are rounded at a time
 
 
 class ProductForm(IntEnum):
@@ -140,9 +141,14 @@ class Int8Weights:
 
 def int8_weights(weight: Tensor, *, gated: bool = False) -> Int8Weights:
     """Quantise weights (`[outputs, inputs]`) symmetrically, each output by its largest value, and pack them."""
-    wide = weight.to(torch.float32)
-    scale = wide.abs().amax(1) / 127.0
-    whole = (wide / scale.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(1)).round_().to(torch.int8)
+    scale = weight.abs().amax(1).to(torch.float32) / 127.0
+    steps, whole = (
+        scale.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(1),
+        torch.empty_like(weight, dtype=torch.int8),
+    )
+    for at in range(0, len(weight), BLOCK):  # copies in float32 of all of it would be four times what is loaded
+        some = slice(at, at + BLOCK)
+        whole[some] = (weight[some] / steps[some]).round_()
     correction = panel_order(-128.0 * whole.sum(1, dtype=torch.float32), gated=gated).to(torch.int32)
     return Int8Weights(pack(whole, gated=gated), panel_order(scale, gated=gated), correction)
 

@@ -18,7 +18,7 @@ from umbel.models.tensor_file import TensorFile
 
 NAMES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 HALVED = ("attn_q", "attn_k")
-BLOCK_BYTES = 2**25  # of what is read as it is
+BLOCK_BYTES = 2**22  # of what is read as it is
 PIECE = 2**15 - 1  # numbers that are decoded at a time: they stay in cache, and torch leaves them to one thread
 
 
