@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed here")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own processes, as they end
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),  # of Ray's own
 ]
 
 
@@ -115,3 +116,25 @@ def test_what_would_answer_otherwise_is_refused(two: Replicas, monkeypatch: pyte
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tiny: Path) -> None:
     with pytest.raises(UsageError, match=r"ray_address='10.0.0.1:6379' with executor='local'"):
         Replicas(str(tiny), ray_address="10.0.0.1:6379")
+
+
+@pytest.mark.nightly
+def test_a_dataset_has_the_answers_of_the_command(tiny: Path, cluster: Any, tmp_path: Path) -> None:
+    """Two thousand rows, groups kept whole by `repartition`; each group's beginning is computed once."""
+    import ray.data
+
+    from umbel.batch.call import run
+    from umbel.ray import Stage
+
+    cluster.add_node(num_cpus=3)  # Ray Data waits without end where its actors take all there is
+    rows = [{"key": i, "group": i % 20, "prompt": f"group {i % 20}: the same words for all, {i}"} for i in range(2000)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
+    params = {"temperature": 0.8, "max_tokens": 4}
+    run(tmp_path / "in.jsonl", tmp_path / "out.jsonl", model=str(tiny), dtype="float32", device="cpu", **params)
+    wanted = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    data = ray.data.from_items(rows).repartition(4, keys=["group"])
+    options = {"params": params, "dtype": "float32", "device": "cpu", "threads": 1}
+    asked = {"fn_constructor_args": [str(tiny)], "fn_constructor_kwargs": options, "batch_size": None}
+    found = data.map_batches(Stage, **asked, concurrency=2, num_cpus=1).take_all()
+    texts = {row["key"]: row["text"] for row in found}
+    assert len(found) == 2000 and [texts[i] for i in range(2000)] == wanted

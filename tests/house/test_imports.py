@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "profile": {"cost", "ir", "runner", "engine"},
     "measure": ENGINE,
     "api": ENGINE | {"profile"},
+    "ray": ENGINE | {"api"},
     "jobs": ENGINE | {"api"},
     "cluster": ENGINE | {"api", "jobs"},
     "workflow": ENGINE | {"api", "jobs"},
