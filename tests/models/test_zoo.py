@@ -19,7 +19,7 @@ import torch
 from tests.models import key_cases
 from tests.models.dense import dense_logits
 from tests.models.test_decoder import OwnKeys
-from tests.models.zoo import CASES, VOCAB, make_zoo_model
+from tests.models.zoo import CASES, VOCAB, make_zoo_model, sum_token_by_token
 from tests.oracle.hf import agreement, greedy
 from tests.parameters import few_of, some_of
 from umbel.api import LLM
@@ -36,7 +36,13 @@ LENGTHS = (1, 15, 16, 17, 23, 24, 25, 63, 64, 65, 100)
 N_TOKENS = 8
 OF_MIXTURES = frozenset(name for name, row in FAMILIES.items() if row.experts)  # tests/models/mixtures.py
 SHORT = ["llama", "gemma2", "gemma3", "olmo3-yarn", "cohere2", "falcon-40b", "gpt2", "opt", "phi-normed"]
-SHORT += ["ministral3", "lfm2"]
+SHORT += ["ministral3", "lfm2", "qwen3.5"]
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An oracle whose sums are as long as ours."""
+    sum_token_by_token(monkeypatch)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "lfm2",
         {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False, "conv_L_cache": 5},
     ),
+    "qwen3.5": (
+        "qwen3_5_text",
+        {"num_hidden_layers": 4, "full_attention_interval": 2, "head_dim": 32, "linear_num_key_heads": 2}
+        | {"linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24},
+    ),
+    "qwen3.5-ends-so": (
+        "qwen3_5_text",
+        {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "attention_bias": True}
+        | {"linear_num_key_heads": 3, "linear_num_value_heads": 3, "linear_key_head_dim": 20, "head_dim": 16}
+        | {"linear_value_head_dim": 12, "linear_conv_kernel_dim": 3},
+    ),
     "falcon-7b": ("falcon", FALCON | {"bias": False}),
     "falcon-40b": ("falcon", FALCON | {"new_decoder_architecture": True}),
     "falcon-one-norm": ("falcon", FALCON | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
@@ -190,6 +202,14 @@ def make_zoo_model(directory: Path, name: str, seed: int = 0, **overrides: Any) 
     model.save_pretrained(directory)
     write_tokenizer(directory)
     return model
+
+
+def sum_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have transformers compute gated delta rules token by token, as when it decodes: what it does by chunks in prompts
+    differs from that by 3e-4 in logits."""
+    for name in ("qwen3_5", "qwen3_next"):
+        module = import_module(f"transformers.models.{name}.modeling_{name}")
+        monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", module.torch_recurrent_gated_delta_rule)
 
 
 @torch.no_grad()

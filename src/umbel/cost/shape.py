@@ -57,14 +57,14 @@ class Shape:
         offset = spec.edges.position_offset
         positions = 0 if offset is None else (spec.max_positions + offset) * spec.hidden_size
         return cls(
-            token_flops=sum(m.flops for m in products) - ending_flops,
+            token_flops=sum(m.flops for m in products) + sum(r.flops for r in spec.recurrences) - ending_flops,
             pair_flops=sum(shape.pair_flops for shape in spec.kv_shapes),
             head_flops=2 * table + ending_flops,
             layer_bytes=(layers - ending_weights) * width - (spared - spared_ending),
             head_bytes=(table + final + ending_weights) * width - spared_ending,
             weight_bytes=(layers + final + table * (1 if spec.tied_embeddings else 2) + positions) * width - spared,
             kv_bytes=sum(_token_bytes(shape, width, kv_dtype) for shape in spec.kv_shapes),
-            state_bytes=sum(one.kept_numbers * width for one in spec.recurrences),
+            state_bytes=sum(one.kept_inputs * width + one.matrix_numbers * 4 for one in spec.recurrences),
         )
 
 

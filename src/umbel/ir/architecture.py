@@ -74,7 +74,7 @@ def layer_matmuls(spec: ModelSpec, layer: int) -> tuple[Matmul, ...]:
     own, hidden, wide = spec.layer(layer), spec.hidden_size, spec.intermediate_size
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     attention: tuple[Matmul, ...] = (
-        Matmul("qkv", hidden, (q, kv, kv), "outputs", own.qkv_bias, is_ending=False),
+        Matmul("qkv", hidden, (q * 2 if own.has_gate else q, kv, kv), "outputs", own.qkv_bias, is_ending=False),
         Matmul("o", q, (hidden,), "inputs", own.o_bias),
     )
     if own.latent is not None:
@@ -104,10 +104,9 @@ def _latent(spec: ModelSpec, latent: Latent) -> tuple[Matmul, ...]:
 
 def _recurrent(hidden: int, own: Recurrence) -> tuple[Matmul, ...]:
     """The products around a recurrence."""
-    wide = own.channels
     return (
-        Matmul("qkv", hidden, (wide, wide, wide), "", own.has_bias, is_ending=False),
-        Matmul("o", wide, (hidden,), "", own.has_bias),
+        Matmul("qkv", hidden, own.inputs, "", own.has_bias, is_ending=False),
+        Matmul("o", own.width, (hidden,), "", own.has_bias),
     )
 
 
@@ -138,6 +137,8 @@ def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, tuple[int, ...]]:
     if own.recurrence is not None:
         found["conv"] = own.recurrence.channels, own.recurrence.taps
         found |= {"conv_bias": (own.recurrence.channels,)} if own.recurrence.has_bias else {}
+        if heads := own.recurrence.heads:
+            found |= {"decay": (heads,), "step_bias": (heads,), "out_norm": (own.recurrence.value_dim,)}
     return found
 
 

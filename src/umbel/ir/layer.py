@@ -83,9 +83,10 @@ class Layer:
     reads, through the same norm unless there is an "mlp_norm", and both are added at once.
     `activation`: "silu", "gelu", "gelu_tanh", "relu" or "relu2"; `is_gated`: of a gate, times another product.
     `rope`: None for a layer without rotary positions. `scale`: of the product of a query and a key, None: head size to
-    the power of -1/2; `window`, `cap` and `sinks` as in `KVShape`. `residual_scale`: of what attention and MLP add.
-    `latent`: how keys and values are stored together, None: they are not. `recurrence`: what stands in the place of
-    attention, None: nothing does.
+    the power of -1/2; `window`, `cap` and `sinks` as in `KVShape`. `has_gate`: what attention gives is multiplied by
+    the sigmoid of a gate, which the product of queries has behind each head. `residual_scale`: of what attention and
+    MLP add. `latent`: how keys and values are stored together, None: they are not. `recurrence`: what stands in the
+    place of attention, None: nothing does.
     """
 
     norm: Norm = Norm()
@@ -102,6 +103,7 @@ class Layer:
     window: int | None = None
     cap: float | None = None
     sinks: bool = False
+    has_gate: bool = False
     residual_scale: float = 1.0
     latent: Latent | None = None
     recurrence: Recurrence | None = None

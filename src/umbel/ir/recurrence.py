@@ -10,17 +10,46 @@ from typing import Literal
 class Recurrence:
     """A recurrence over a layer's tokens; layers of a model that have one are alike.
 
-    `kind`: "short_conv", a gated convolution (LFM2, 2511.23404).
+    `kind`: "short_conv", a gated convolution (LFM2, 2511.23404), or "gated_delta", a gated delta rule (2412.06464).
     `channels`: numbers of a token that pass a causal convolution, each for itself, over `taps` tokens, its own the
-    last; `has_bias`: of the convolution and of the products around it.
+    last; `has_bias`: of the convolution and of the products around it. Behind it, `heads` matrices of `key_dim` rows
+    and `value_dim` columns may be kept, `key_heads` of queries and keys serving as many of them each. `is_by_key`: in
+    the products of a checkpoint, what belongs to a head of keys stands together.
     """
 
-    kind: Literal["short_conv"]
+    kind: Literal["short_conv", "gated_delta"]
     channels: int
     taps: int
     has_bias: bool = False
+    heads: int = 0
+    key_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+    is_by_key: bool = False
 
     @property
-    def kept_numbers(self) -> int:
+    def kept_inputs(self) -> int:
         """Numbers in the model's type that a state has: the inputs of the convolution at the last `taps` tokens."""
         return self.taps * self.channels
+
+    @property
+    def matrix_numbers(self) -> int:
+        """Numbers in float32 that a state has."""
+        return self.heads * self.key_dim * self.value_dim
+
+    @property
+    def width(self) -> int:
+        """Numbers of a token that the product behind it reads."""
+        return self.heads * self.value_dim or self.channels
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Numbers of a token that it reads: what passes the convolution, and gates."""
+        if self.kind == "short_conv":
+            return (self.channels,) * 3
+        return self.channels, self.width, self.heads, self.heads
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions for a token: in the convolution, and to fade, read and change matrices."""
+        return 2 * self.taps * self.channels + 7 * self.matrix_numbers

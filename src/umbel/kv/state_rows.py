@@ -73,3 +73,45 @@ def _places(step: Step, node: Ints, offset: Ints, taps: int) -> Ints:
     """Where the inputs at some offsets from the starts of nodes are kept."""
     page, inner = offset // step.page_size, offset % step.page_size
     return step.pages[step.page_begin[node] + page] * taps + inner % taps
+
+
+@dataclass(frozen=True, slots=True)
+class StateChain:
+    """From which page's state the rows of a step go on, and in which page they leave theirs (`[rows]`).
+
+    `source`: -1 for a row that begins with nothing; `target`: -1 for a row that is not fresh, which reads the state
+    that its own token left. A row may come only behind those on its path: as rows stand, or in waves, of which
+    `order` has the rows one wave after the other, and `ends` where each ends.
+    """
+
+    source: Ints
+    target: Ints
+    order: Ints
+    ends: Ints
+
+    @classmethod
+    def of(cls, step: Step) -> StateChain:
+        """Those of a step."""
+        node = row_nodes(step)
+        last, at = step.positions - step.fresh, node.copy()
+        while (above := (last < step.start[at]) & (last >= 0)).any():
+            at = np.where(above, step.parent[at], at)
+        source = np.where(last < 0, -1, _pages(step, at, np.maximum(last, 0)))
+        target = np.where(step.fresh, _pages(step, node, step.positions), -1)
+        wave = _waves(step)[node] + np.arange(step.n_rows) - step.row_begin[node]
+        return cls(source, target, np.argsort(wave, kind="stable"), np.cumsum(np.bincount(wave)))
+
+
+def _pages(step: Step, node: Ints, positions: Ints) -> Ints:
+    """The pages in which nodes have positions."""
+    return step.pages[step.page_begin[node] + (positions - step.start[node]) // step.page_size]
+
+
+def _waves(step: Step) -> Ints:
+    """The wave in which each node's first row can come: behind the last row that its parent has in the step."""
+    rows, waves = (step.row_end - step.row_begin).tolist(), [0] * len(step.parent)
+    fresh = np.append(step.fresh, False)[step.row_begin].tolist()
+    for node, parent in enumerate(step.parent.tolist()):
+        if parent >= 0 and rows[parent] and fresh[parent]:
+            waves[node] = waves[parent] + rows[parent]
+    return np.array(waves, np.int64)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.models.block import Block, convert_block
 from umbel.models.heads import LayerHeads
 from umbel.models.latent import LatentHeads, LatentWeights, convert_latent
-from umbel.models.mixing import Attending, Mixing, Recurring
+from umbel.models.mixing import Attending, Mixing, Recurring, convert_recurrence
 from umbel.models.norms import NoNorm, RowNorm, Scaled, convert_norm
-from umbel.models.recurrent import convert_recurrence
 from umbel.models.rotary import halves_order, in_order
 
 LATENT_EPS = 1e-6  # of the norms of latents, whatever the model's own is
@@ -68,9 +70,19 @@ def _mixing_of(
     """The product before attention or what stands in its place, that itself, and the product behind."""
     if layer.recurrence is not None:
         qkv, o = (method.convert(named[name], named.get(f"{name}_bias")) for name in ("qkv", "o"))
-        return qkv, Recurring(convert_recurrence(named, layer.recurrence), number), o
+        return qkv, Recurring(convert_recurrence(named, layer.recurrence, spec.norm_eps), number), o
+    if layer.has_gate:
+        named = dict(named) | {n: _gates_last(named[n], spec) for n in ("qkv", "qkv_bias") if n in named}
     qkv, heads, o = _attention_of(named, method, spec, layer)
-    return qkv, Attending(heads, number, spec.ropes.index(layer.rope), named.get("sinks")), o
+    gates = spec.n_heads * spec.head_dim if layer.has_gate else 0
+    return qkv, Attending(heads, number, spec.ropes.index(layer.rope), named.get("sinks"), gates), o
+
+
+def _gates_last(stacked: Tensor, spec: ModelSpec) -> Tensor:
+    """What has behind the rows of each head's query those of its gate, with all gates behind all values."""
+    queries = 2 * spec.n_heads * spec.head_dim
+    query, gate = stacked[:queries].unflatten(0, (spec.n_heads, 2, spec.head_dim)).unbind(1)
+    return torch.cat((query.flatten(0, 1), stacked[queries:], gate.flatten(0, 1)))
 
 
 def _attention_of(

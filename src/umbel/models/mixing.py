@@ -9,10 +9,13 @@ from typing import Protocol
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
+from umbel.ir.recurrence import Recurrence
+from umbel.linear.base import Weights
 from umbel.models.batch import ForwardBatch
+from umbel.models.gated_delta import GatedDelta
 from umbel.models.heads import LayerHeads
 from umbel.models.latent import LatentHeads
-from umbel.models.recurrent import Recurrent
+from umbel.models.recurrent import Convolution, Recurrent, ShortConv
 
 
 class Mixing(Protocol):
@@ -27,20 +30,33 @@ class Mixing(Protocol):
 @dataclass(frozen=True, slots=True)
 class Attending:
     """Attention: what is done to `heads`, the layer's `number` among those that have attention, that of its rotary
-    positions, and its `sinks` (float32 `[n_heads]`), if it has any."""
+    positions, its `sinks` (float32 `[n_heads]`), if it has any, and how many numbers behind queries, keys and values
+    are `gates` of what it gives."""
 
     heads: LayerHeads | LatentHeads
     number: int
     rope: int
     sinks: Tensor | None
+    gates: int = 0
 
     def apply(self, product: Tensor, batch: ForwardBatch, attention: AttentionBackend) -> Tensor:
         """Implement `Mixing.apply`."""
         lap, scales = batch.spans.lap, batch.query_scales[self.rope]
+        if self.gates:
+            product, gates = product[:, : -self.gates].contiguous(), product[:, -self.gates :]
         q = self.heads.place(product, batch.angles[self.rope], attention.place(self.number))
         q = lap("rotary", q if scales is None else q * scales)
         sinks = {} if self.sinks is None else {"sinks": self.sinks}
-        return lap("attention", attention.attend(self.number, q, **sinks)).reshape(len(product), -1)
+        seen = lap("attention", attention.attend(self.number, q, **sinks)).reshape(len(product), -1)
+        return seen * gates.sigmoid() if self.gates else seen
+
+
+def convert_recurrence(named: Weights, own: Recurrence, eps: float) -> Recurrent:
+    """The recurrence of a layer from its tensors, named as in `weights.py`."""
+    conv = Convolution.of(named)
+    if own.kind == "short_conv":
+        return ShortConv(conv)
+    return GatedDelta(own, conv, named["decay"], named["step_bias"], named["out_norm"], eps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Layers with a recurrence in the place of attention, on packed rows: what becomes of the product before it.
 
-All of it is computed token by token in an order of its own, with sums in float32: a row's bits depend on the tokens
-before it, and not on chunks or on other rows.
+All of it is computed token by token, with sums in float32: a row's bits depend on the tokens before it, and not on
+chunks or on other rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from umbel.ir.recurrence import Recurrence
 from umbel.kv.states import StatePlace
 from umbel.linear.base import Weights
 
@@ -56,8 +55,3 @@ class ShortConv:
         """Implement `Recurrent.apply`."""
         before, behind, x = product.chunk(3, 1)
         return behind * self.conv.apply(before * x, place).to(product.dtype)
-
-
-def convert_recurrence(named: Weights, own: Recurrence) -> Recurrent:
-    """The recurrence of a layer from its tensors, named as in `weights.py`."""
-    return ShortConv(Convolution.of(named))

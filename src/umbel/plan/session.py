@@ -16,6 +16,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.memory import kv_room
+from umbel.plan.passes.page import choose_page
 from umbel.plan.planner import chosen_passes, draft_of, plan_of
 
 LOT_PASSES = ("prefix", "lengths")  # those that look at rows alone; each row runs, as each may be cancelled
@@ -38,6 +39,7 @@ class SessionPlanner:
             "chunk", draft.chunk, "as asked" if config.chunk else "the smallest that this machine is good at"
         )
         draft = draft.decide(chunk)
+        draft = choose_page(draft) if spec.recurrences else draft
         pool = _pool(draft)
         draft = draft.decide(pool, kv_tokens=int(pool.value))
         return cls(draft, plan_of(draft, Estimates.none()))

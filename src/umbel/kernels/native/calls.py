@@ -8,12 +8,13 @@ from torch import Tensor
 
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.step import Step
+from umbel.kernels.change import Chain, Change
 from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.sinks import check_sinks
 
-INTERFACE = 7
+INTERFACE = 8
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 
@@ -94,6 +95,18 @@ class Native:
         if not copies:
             place.write(heads[:, n_q : n_q + n_k], heads[:, n_q + n_k :])
 
+    def run_chain(self, matrices: Tensor, chain: Chain, change: Change) -> Tensor:
+        """What each row's queries read of its matrices once it has changed them: see `chain.run_chain`."""
+        rows, heads, key_heads, key_dim, value_dim = change.sizes
+        _check_chain(matrices, chain, change)
+        out = torch.empty_like(change.values)
+        parts = chain.source, chain.target, change.queries, change.keys, change.values, change.decay
+        rates = 0 if change.rates is None else change.rates.data_ptr()
+        addresses = matrices.data_ptr(), *(part.data_ptr() for part in parts), rates, out.data_ptr()
+        sizes = rows, heads, key_heads, key_dim, value_dim
+        self._kernels.run_chain(*addresses, *sizes, torch.get_num_threads())
+        return out
+
     def argmax(self, logits: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of `rows` (int64 `[k]`) of `logits` ([rows, width]): the place of the largest value, the first of
         equal ones, and whether the row holds a NaN or its largest value is not finite. Float32 only."""
@@ -172,6 +185,22 @@ class Native:
             shape.window or 0, _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
         )  # fmt: skip
         return out
+
+
+def _check_chain(matrices: Tensor, chain: Chain, change: Change) -> None:
+    rows, heads, key_heads, key_dim, value_dim = change.sizes
+    pages, columns = len(matrices), [change.decay, *([] if change.rates is None else [change.rates])]
+    fits = matrices.shape == (pages, heads, key_dim, value_dim) and heads % key_heads == 0
+    fits &= change.queries.shape == change.keys.shape and all(each.shape == (rows, heads) for each in columns)
+    floats = [matrices, change.queries, change.keys, change.values, *columns]
+    if not fits or any(t.dtype != torch.float32 or not t.is_contiguous() or t.device != _CPU for t in floats):
+        shapes = [tuple(t.shape) for t in floats]
+        raise ValueError(f"matrices, queries, keys, values, decay and rates {shapes}: not of one size, or not float32")
+    for which in (chain.source, chain.target):
+        if which.dtype != torch.int64 or which.shape != (rows,) or not which.is_contiguous():
+            raise ValueError(f"pages {tuple(which.shape)} of {which.dtype} for {rows} rows")
+        if rows and not -1 <= int(which.min()) <= int(which.max()) < pages:
+            raise IndexError(f"pages {int(which.min())} to {int(which.max())} of {pages}")
 
 
 def _is_narrow(t: Tensor) -> bool:

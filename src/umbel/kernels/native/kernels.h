@@ -91,6 +91,18 @@ struct Draws {
   int64_t width;
 };
 
+// Row r goes on from the matrices of page source[r] (-1: from zeros) and leaves them in page target[r] (-1: it only reads).
+// A matrix is [key_dim][value_dim] and fades by `decay` ([rows][heads]); what is added is the outer product of the row's
+// key ([rows][key_heads][key_dim]) and value ([rows][heads][value_dim]), or with `rates` ([rows][heads]) the rate times
+// what the value differs by from what the matrix has for the key. `out`: what queries read of it then.
+struct ChainOfRows {
+  float* matrices;  // [pages][heads][key_dim][value_dim]
+  const int64_t *source, *target;
+  const float *queries, *keys, *values, *decay, *rates;
+  float* out;
+  int64_t rows, heads, key_heads, key_dim, value_dim;
+};
+
 struct Kernels {
   const char* name;
   // Floats of scratch that `attend` needs for a block of so many queries.
@@ -111,6 +123,9 @@ struct Kernels {
   // Doubles of scratch that `draw` needs.
   int64_t (*draw_scratch)(int64_t width, bool filtered);
   void (*draw)(const Draws& a, double* scratch, int64_t begin, int64_t end);
+  // Task t of heads * ceil(value_dim / chain_columns): some columns of one head.
+  int64_t chain_columns;
+  void (*run_chain)(const ChainOfRows& a, int64_t task);
 };
 
 const Kernels& generic_kernels();

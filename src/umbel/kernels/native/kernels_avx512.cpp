@@ -5,4 +5,5 @@
 #include "attend.inc"
 #include "rows.inc"
 #include "draw.inc"
+#include "chain.inc"
 #include "table.inc"

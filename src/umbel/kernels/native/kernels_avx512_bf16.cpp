@@ -8,4 +8,5 @@
 #include "attend_bf16.inc"
 #include "rows.inc"
 #include "draw.inc"
+#include "chain.inc"
 #include "table.inc"

@@ -143,6 +143,18 @@ class Native {
     split(rows, (n_q + n_k) * dim, threads, [&](int64_t begin, int64_t end) { kernels_->rotate(a, begin, end); });
   }
 
+  void run_chain(Address matrices, Address source, Address target, Address queries, Address keys, Address values,
+                 Address decay, Address rates, Address out, int64_t rows, int64_t heads, int64_t key_heads,
+                 int64_t key_dim, int64_t value_dim, int threads) const {
+    const auto floats = [](Address address) { return static_cast<float*>(at(address)); };
+    const auto longs = [](Address address) { return static_cast<const int64_t*>(at(address)); };
+    const ChainOfRows a = {floats(matrices), longs(source), longs(target), floats(queries), floats(keys), floats(values),
+                           floats(decay), floats(rates), floats(out), rows, heads, key_heads, key_dim, value_dim};
+    const int64_t blocks = (value_dim + kernels_->chain_columns - 1) / kernels_->chain_columns;
+    if (rows * heads * key_dim * value_dim < kWorthAThread) threads = 1;
+    share(heads * blocks, threads, [&](int64_t task, int) { kernels_->run_chain(a, task); });
+  }
+
   void argmax(Address x, Longs rows, int64_t width, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids,
               nb::ndarray<bool, nb::ndim<1>, nb::c_contig> bad, int threads) const {
     const int64_t n = static_cast<int64_t>(rows.shape(0));
@@ -248,7 +260,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 
 NB_MODULE(_umbel, m) {
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 7;  // see INTERFACE in calls.py
+  m.attr("interface") = 8;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);
@@ -264,6 +276,7 @@ NB_MODULE(_umbel, m) {
       .def("rms_norm", &Native::rms_norm, unlocked)
       .def("gated_silu", &Native::gated_silu, unlocked)
       .def("rotate", &Native::rotate, unlocked)
+      .def("run_chain", &Native::run_chain, unlocked)
       .def("argmax", &Native::argmax)
       .def("forbid", &Native::forbid)
       .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,

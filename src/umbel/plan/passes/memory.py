@@ -7,12 +7,12 @@ from statistics import NormalDist
 import numpy as np
 
 from umbel import registry
-from umbel.config import PAGE_SIZE
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
 from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import CONFIDENCE
+from umbel.plan.passes.page import choose_page
 from umbel.plan.passes.prefix import sum_above
 
 Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
@@ -25,22 +25,13 @@ def size_pool(draft: PlanDraft) -> PlanDraft:
     Never more rows run at once than a step has tokens, and none outgrows its limit. A pool that cannot hold as much as
     that needs a rule by which rows are admitted: `draft.admission`.
     """
+    draft = choose_page(draft)
     page = draft.config.page_size
-    draft = draft.decide(_page(page, draft.price.shape.state_bytes))
     decision = _pool(draft, page)
     draft = draft.decide(decision, kv_tokens=int(decision.value))
     if draft.kv_tokens >= useful_pages(draft) * page:
         return draft
     return draft.decide(_rule(draft))
-
-
-def _page(page: int, state_bytes: int) -> Decision:
-    beside = {"state_bytes": state_bytes} if state_bytes else {}
-    holds = "; beside keys and values a page holds a state of {state_bytes:,} bytes" if state_bytes else ""
-    if page != PAGE_SIZE:
-        return Decision("page_size", page, f"as asked{holds}", facts=beside)
-    why = "room for at most {unused_tokens} tokens stays empty at the end of a run of the forest, or of an answer"
-    return Decision("page_size", page, why + holds, facts={"unused_tokens": page - 1, **beside})
 
 
 def _pool(draft: PlanDraft, page: int) -> Decision:
