@@ -2,7 +2,7 @@
 
 torch has functions of its own for most of them. Those use one form of exp or tanh for full vectors and another for what
 is left over at the end of a thread's share, so that on a CPU the last bit would depend on the number of rows.
-`torch.tanh`, `erf` and `exp` do not, and the rest is exactly rounded.
+`torch.tanh`, `erf`, `exp` and `log1p` do not, and the rest is exactly rounded.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ def gelu_tanh(x: Tensor) -> Tensor:
     wide = x.to(torch.float32)
     inner = (wide * wide * wide * 0.044715 + wide) * math.sqrt(2 / math.pi)
     return (wide * 0.5 * (torch.tanh(inner) + 1.0)).to(x.dtype)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """`log(1 + exp(x))`, of float32."""
+    return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
 
 
 def relu2(x: Tensor) -> Tensor:

@@ -5,51 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.ir.recurrence import Recurrence
+from umbel.kernels.activations import silu, softplus
 from umbel.kernels.chain import run_chain
 from umbel.kernels.change import Change
+from umbel.kernels.reference import sigmoid
+from umbel.kernels.rows import rms_norm
 from umbel.kv.states import StatePlace
+from umbel.linear.base import Weights
+from umbel.models.norms import RmsNorm
 from umbel.models.recurrent import Convolution
 
-LENGTH_EPS = 1e-6  # of the lengths of queries and keys
+LENGTH_EPS = 1e-6  # of the squared lengths of queries and keys
 
 
 @dataclass(frozen=True, slots=True)
 class GatedDelta:
-    """`conv`: of queries, keys and values; `decay` and `step_bias` (float32 `[heads]`): how fast heads forget; `norm`
-    (float32 `[value_dim]`): of what they read, before its gate."""
+    """`conv`: of queries, keys and values; `decay` and `step_bias` (float32 `[heads]`): how fast heads forget; `norm`:
+    of what each reads, before its gate."""
 
     own: Recurrence
     conv: Convolution
     decay: Tensor
     step_bias: Tensor
-    norm: Tensor
-    eps: float
+    norm: RmsNorm
+
+    @classmethod
+    def of(cls, named: Weights, own: Recurrence, eps: float) -> GatedDelta:
+        """From the tensors of a layer, named as in `weights.py`."""
+        norm = RmsNorm(named["out_norm"].to(named["qkv"].dtype), eps)
+        return cls(own, Convolution.of(named), named["decay"], named["step_bias"], norm)
 
     def apply(self, product: Tensor, place: StatePlace) -> Tensor:
         """Implement `Recurrent.apply`."""
         assert place.matrices is not None and place.chain is not None
         own, (mixed, gate, rate, step) = self.own, product.split(self.own.inputs, 1)
-        mixed = F.silu(self.conv.apply(mixed, place).to(product.dtype)).float()
+        mixed = silu(self.conv.apply(mixed, place).to(product.dtype)).float()
         keys = own.key_heads * own.key_dim
         q, k, v = mixed.split((keys, keys, own.width), 1)
-        q, k = (_unit(each.unflatten(1, (own.key_heads, own.key_dim))) for each in (q, k))
-        decay = (-self.decay.exp() * F.softplus(step.float() + self.step_bias)).exp()
+        decay = torch.exp(-torch.exp(self.decay) * softplus(step.float() + self.step_bias))
         values = v.unflatten(1, (own.heads, own.value_dim)).contiguous()
-        change = Change(q * own.key_dim**-0.5, k, values, decay, rate.sigmoid().float().contiguous())
-        return self._gated(run_chain(place.matrices, place.chain, change).to(product.dtype), gate).flatten(1)
+        rates = sigmoid(rate.float()).contiguous()
+        change = Change(self._unit(q, own.key_dim**-0.5), self._unit(k, 1.0), values, decay, rates)
+        read = run_chain(place.matrices, place.chain, change).to(product.dtype)
+        return (self.norm.apply(read).flatten(1).float() * silu(gate.float())).to(product.dtype)
 
-    def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        """The norm of each head (`[rows, heads, value_dim]`), times what lets it through."""
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        opened = F.silu(gate.float()).view_as(wide)
-        return ((self.norm * normed.to(x.dtype)) * opened).to(x.dtype)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors of length 1."""
-    return (x * torch.rsqrt((x * x).sum(-1, keepdim=True) + LENGTH_EPS)).contiguous()
+    def _unit(self, x: Tensor, length: float) -> Tensor:
+        """Heads of queries or keys (`[rows, key_heads, key_dim]`) with all of one length."""
+        size = self.own.key_dim
+        weight = x.new_full((size,), length * size**-0.5)
+        return rms_norm(x.unflatten(1, (self.own.key_heads, size)).contiguous(), weight, LENGTH_EPS / size)

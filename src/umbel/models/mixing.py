@@ -10,6 +10,7 @@ from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
 from umbel.ir.recurrence import Recurrence
+from umbel.kernels.reference import sigmoid
 from umbel.linear.base import Weights
 from umbel.models.batch import ForwardBatch
 from umbel.models.gated_delta import GatedDelta
@@ -48,15 +49,14 @@ class Attending:
         q = lap("rotary", q if scales is None else q * scales)
         sinks = {} if self.sinks is None else {"sinks": self.sinks}
         seen = lap("attention", attention.attend(self.number, q, **sinks)).reshape(len(product), -1)
-        return seen * gates.sigmoid() if self.gates else seen
+        return (seen.float() * sigmoid(gates.float())).to(seen.dtype) if self.gates else seen
 
 
 def convert_recurrence(named: Weights, own: Recurrence, eps: float) -> Recurrent:
     """The recurrence of a layer from its tensors, named as in `weights.py`."""
-    conv = Convolution.of(named)
     if own.kind == "short_conv":
-        return ShortConv(conv)
-    return GatedDelta(own, conv, named["decay"], named["step_bias"], named["out_norm"], eps)
+        return ShortConv(Convolution.of(named))
+    return GatedDelta.of(named, own, eps)
 
 
 @dataclass(frozen=True, slots=True)
