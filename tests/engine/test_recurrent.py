@@ -117,6 +117,19 @@ def test_samples_begin_where_their_prompt_ends(directory: Path) -> None:
     assert [c.logprobs for c in wide.outputs] == [c.logprobs for c in narrow.outputs]
 
 
+@pytest.mark.slow
+def test_kernels_of_gpus_give_the_same_answers(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter, with what has no kernel in plain torch."""
+    rows = [[5, 6, 7, 8, 9, 10, 30 + i % 4, *range(40, 40 + 3 * (i % 4))] for i in range(5)]
+    params = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True)
+    wanted = [ids(output) for output in load(directory, chunk=7).generate(rows, params)]
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    from tests.engine.test_gpu_path import on_gpu_kernels  # here, as it asks for Triton, too
+
+    made = on_gpu_kernels(monkeypatch)
+    assert [ids(output) for output in load(directory, chunk=7).generate(rows, params)] == wanted and made
+
+
 def ids(output) -> list[tuple[int, ...]]:
     return [completion.token_ids for completion in output.outputs]
 

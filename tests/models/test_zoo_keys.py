@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.models.dense import dense_logits
-from tests.models.zoo import CASES, make_zoo_model
+from tests.models.zoo import CASES, make_zoo_model, sum_token_by_token
 from tests.parameters import few_of
 from umbel.errors import ModelError
 from umbel.models.decoder import Decoder
@@ -79,6 +79,12 @@ def ours(directory: Path) -> torch.Tensor | None:
         return dense_logits(Decoder(spec, weights), PROMPT[0].tolist())
     except ModelError:
         return None
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An oracle whose sums are as long as ours."""
+    sum_token_by_token(monkeypatch)
 
 
 @pytest.mark.parametrize("kind", few_of(SHORT, sorted(BASES.keys() - set(SHORT))))

@@ -164,6 +164,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"linear_num_key_heads": 3, "linear_num_value_heads": 3, "linear_key_head_dim": 20, "head_dim": 16}
         | {"linear_value_head_dim": 12, "linear_conv_kernel_dim": 3},
     ),
+    "qwen3-next": (
+        "qwen3_next",
+        {"num_hidden_layers": 4, "full_attention_interval": 2, "head_dim": 32, "linear_num_key_heads": 2}
+        | {"linear_num_value_heads": 6, "linear_key_head_dim": 24, "linear_value_head_dim": 12, "num_experts": 8}
+        | {"num_experts_per_tok": 3, "moe_intermediate_size": 40, "shared_expert_intermediate_size": 56}
+        | {"mlp_only_layers": [1]},
+    ),
     "falcon-7b": ("falcon", FALCON | {"bias": False}),
     "falcon-40b": ("falcon", FALCON | {"new_decoder_architecture": True}),
     "falcon-one-norm": ("falcon", FALCON | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),

@@ -105,7 +105,7 @@ def _latent(spec: ModelSpec, latent: Latent) -> tuple[Matmul, ...]:
 def _recurrent(hidden: int, own: Recurrence) -> tuple[Matmul, ...]:
     """The products around a recurrence."""
     return (
-        Matmul("qkv", hidden, own.inputs, "", own.has_bias, is_ending=False),
+        Matmul("qkv", hidden, own.stacked, "", own.has_bias, is_ending=False),
         Matmul("o", own.width, (hidden,), "", own.has_bias),
     )
 

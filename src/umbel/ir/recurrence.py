@@ -44,10 +44,16 @@ class Recurrence:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Numbers of a token that it reads: what passes the convolution, and gates."""
+        """Numbers of a token that it reads, as parts of the product before: what passes the convolution, and gates."""
         if self.kind == "short_conv":
             return (self.channels,) * 3
         return self.channels, self.width, self.heads, self.heads
+
+    @property
+    def stacked(self) -> tuple[int, ...]:
+        """The same as checkpoints have it."""
+        conv, gate, *small = self.inputs
+        return (conv + gate, sum(small)) if self.is_by_key else self.inputs
 
     @property
     def flops(self) -> int:

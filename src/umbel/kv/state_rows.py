@@ -91,7 +91,7 @@ class StateChain:
 
     @classmethod
     def of(cls, step: Step) -> StateChain:
-        """Those of a step."""
+        """How the rows of a step follow each other."""
         node = row_nodes(step)
         last, at = step.positions - step.fresh, node.copy()
         while (above := (last < step.start[at]) & (last >= 0)).any():

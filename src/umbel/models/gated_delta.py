@@ -57,3 +57,15 @@ class GatedDelta:
         size = self.own.key_dim
         weight = x.new_full((size,), length * size**-0.5)
         return rms_norm(x.unflatten(1, (self.own.key_heads, size)).contiguous(), weight, LENGTH_EPS / size)
+
+
+def by_part(stacked: Tensor, own: Recurrence) -> Tensor:
+    """The rows of the product before a rule, in which each head of keys has its own side by side, as `own.inputs`."""
+    each = own.heads // own.key_heads
+    wide, small = stacked.split(own.stacked)
+    inner = (own.key_dim, own.key_dim, each * own.value_dim, each * own.value_dim)
+    parts = (
+        *wide.unflatten(0, (own.key_heads, -1)).split(inner, 1),
+        *small.unflatten(0, (own.key_heads, -1)).chunk(2, 1),
+    )
+    return torch.cat([part.flatten(0, 1) for part in parts])

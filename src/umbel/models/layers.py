@@ -15,6 +15,7 @@ from umbel.ir.layer import Layer
 from umbel.ir.spec import ModelSpec
 from umbel.linear.base import Linear, LinearMethod, Weights
 from umbel.models.block import Block, convert_block
+from umbel.models.gated_delta import by_part
 from umbel.models.heads import LayerHeads
 from umbel.models.latent import LatentHeads, LatentWeights, convert_latent
 from umbel.models.mixing import Attending, Mixing, Recurring, convert_recurrence
@@ -69,6 +70,8 @@ def _mixing_of(
 ) -> tuple[Linear, Mixing, Linear]:
     """The product before attention or what stands in its place, that itself, and the product behind."""
     if layer.recurrence is not None:
+        if layer.recurrence.is_by_key:
+            named = dict(named) | {"qkv": by_part(named["qkv"], layer.recurrence)}
         qkv, o = (method.convert(named[name], named.get(f"{name}_bias")) for name in ("qkv", "o"))
         return qkv, Recurring(convert_recurrence(named, layer.recurrence, spec.norm_eps), number), o
     if layer.has_gate:

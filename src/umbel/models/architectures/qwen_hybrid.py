@@ -1,4 +1,4 @@
-"""Qwen3.5 (its text part): gated delta rules, and attention with a gate in every few layers."""
+"""Qwen3-Next and Qwen3.5 (its text part): gated delta rules, and attention with a gate in every few layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from umbel.ir.layer import HeadNorm, Layer, Norm
 from umbel.ir.recurrence import Recurrence
+from umbel.models import experts_config as read
+from umbel.models.architectures.mixtures import AS_QWEN, IN_SOME_LAYERS
 from umbel.models.config_file import Config, flag_of, size_of
 from umbel.models.family import Family
 from umbel.models.stored import AS_LLAMA
@@ -25,6 +27,16 @@ STORED = replace(
         "out_norm": ("linear_attn.norm.weight", 0),
     },
 )
+AS_NEXT = replace(
+    AS_QWEN,
+    recurrent={
+        "qkv": ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"),
+        "o": ("linear_attn.out_proj",),
+    },
+    vectors=STORED.vectors,
+    ignored=rf"{AS_QWEN.ignored}|mtp\..*",
+)
+ONLY_SILU = {"hidden_act": (None, "silu", "swish")}  # of the MLP, and behind the convolution
 SIZES = {
     "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 128,
@@ -66,5 +78,20 @@ ROWS: Mapping[str, Family] = {
         recurrent="linear_attention",
         recurrence=_delta,
         derive=_kinds,
+        refused=ONLY_SILU,
+    ),
+    "qwen3_next": Family(
+        "Qwen3NextForCausalLM",
+        IN_SOME_LAYERS | {"attention_bias", "full_attention_interval", "shared_expert_intermediate_size", *SIZES},
+        _layer,
+        stored=AS_NEXT,
+        head_dim=256,
+        rotary_share=0.25,
+        recurrent="linear_attention",
+        recurrence=lambda config: replace(_delta(config), is_by_key=True),
+        experts=read.qwen2_moe_experts,
+        defaults={"norm_topk_prob": True},
+        derive=_kinds,
+        refused=ONLY_SILU,
     ),
 }
