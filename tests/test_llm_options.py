@@ -130,7 +130,8 @@ def test_options_of_vllm_that_ask_for_nothing_are_taken() -> None:
         ("tokenizer", "other/model", "not supported; leave it out"),
         ("kv_token", None, "did you mean 'kv_tokens'"),
         ("speculative_config", {"model": "x"}, "speculate names who proposes"),
-        ("runner", "pooling", "models write text here"),
+        ("runner", "draft", "generate, pooling, embed or classify"),
+        ("pooler_config", {"pooling_type": "MEAN"}, "PoolingParams"),
         ("dtype", "half", "nothing is computed in float16; 'bfloat16' takes as little memory"),
         ("dtype", "float16", "'bfloat16'"),
     ],
@@ -147,7 +148,7 @@ def test_an_option_under_both_names_is_refused() -> None:
 
 def test_what_vllms_class_has_and_ours_has_not_is_said(tmp_path: Path) -> None:
     with LLM(str(make_model(tmp_path, "llama")), device="cpu", threads=1, runner=FakeRunner(8, 4, 300)) as llm:
-        for name, told in (("sleep", "close"), ("encode", "embeddings"), ("llm_engine", "callers")):
+        for name, told in (("sleep", "close"), ("reward", "classify"), ("llm_engine", "callers")):
             with pytest.raises(AttributeError, match=f"LLM has no '{name}': .*{told}"):
                 getattr(llm, name)
         with pytest.raises(AttributeError, match=r"LLM has no 'generat' \(did you mean 'generate'"):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from umbel.batch.mapping import map
     from umbel.ir.choices import Chosen, Score
     from umbel.ir.params import SamplingParams
+    from umbel.ir.pooling import PoolingParams
     from umbel.ir.request import Completion as CompletionOutput
     from umbel.ir.structured import StructuredOutputsParams
 
@@ -18,6 +19,7 @@ __all__ = [
     "LLM",
     "Chosen",
     "CompletionOutput",
+    "PoolingParams",
     "RequestOutput",
     "SamplingParams",
     "Score",
@@ -30,6 +32,7 @@ _HOMES = {
     "CompletionOutput": "umbel.ir.request",
     "LLM": "umbel.api",
     "Chosen": "umbel.ir.choices",
+    "PoolingParams": "umbel.ir.pooling",
     "RequestOutput": "umbel.api",
     "SamplingParams": "umbel.ir.params",
     "Score": "umbel.ir.choices",

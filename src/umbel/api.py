@@ -9,11 +9,12 @@ from typing import Any
 from umbel.config import PAGE_SIZE, EngineConfig
 from umbel.engine.intake import Intake
 from umbel.engine.local import LocalEngine
+from umbel.engine.pooling import Pooling
 from umbel.engine.request_output import RequestOutput
-from umbel.engine.scoring import Scoring
 from umbel.engine.session import Session
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
+from umbel.ir.pooling import TASKS
 from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.stops import Stops
@@ -25,7 +26,7 @@ from umbel.runner.base import Runner
 __all__ = ["LLM", "RequestOutput", "Session"]
 
 
-class LLM(Scoring):
+class LLM(Pooling):
     """A loaded model.
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the
@@ -94,6 +95,7 @@ class LLM(Scoring):
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config
+        self.for_vectors = (runner if isinstance(runner, str) else unknown.get("task")) in ("pooling", *TASKS)
         self.engine = LocalEngine(config, partial(spans_for, profile), None if isinstance(runner, str) else runner)
         self.intake = Intake(self.engine.model)
 

@@ -54,7 +54,7 @@ def toys(tmp_path: Path) -> Iterator[None]:
 def test_other_packages_come_last() -> None:
     assert registry.names("watcher") == (
         *("min-tokens", "allowed-tokens", "bad-words", "endings", "loops", "stop-strings"),
-        *("grammar", "logit-bias", "penalties", "named-logprobs", "logprobs", TOY),
+        *("grammar", "logit-bias", "penalties", "named-logprobs", "logprobs", "vectors", TOY),
     )
 
 
@@ -174,7 +174,7 @@ def test_rows_that_it_does_not_watch_do_not_feel_it(name: str) -> None:
     got, without = answers_of(name, Telling(200, PAGE, 300)), answers_of("endings", Telling(200, PAGE, 300))
     others = set(got) - mine
     assert [got[row] for row in others] == [without[row] for row in others]
-    assert name in ("endings", "loops", "named-logprobs") or any(got[row] != without[row] for row in mine)
+    assert name in ("endings", "loops", "named-logprobs", "vectors") or any(got[row] != without[row] for row in mine)
 
 
 @EACH

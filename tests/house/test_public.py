@@ -11,6 +11,7 @@ def test_public_names() -> None:
         "LLM",
         "Chosen",
         "CompletionOutput",
+        "PoolingParams",
         "RequestOutput",
         "SamplingParams",
         "Score",

@@ -137,7 +137,7 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
 """Those that change something else of a llama model: overrides, and the field of the spec that differs."""
 
 ONE_VALUE: dict[str, Any] = {
-    "architectures": ["LlamaForSequenceClassification"],
+    "architectures": ["LlamaForTokenClassification"],
     "model_type": "mamba",
     "quantization_config": {"quant_method": "bitsandbytes"},
 }

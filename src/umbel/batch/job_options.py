@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from umbel.batch.declared import Argument, Option, declared
 from umbel.batch.engine_options import EngineOptions
 from umbel.batch.forms import form_of
+from umbel.batch.pooling_options import PoolingOptions
 from umbel.config import EngineConfig
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.stops import GRACE_SECONDS
@@ -245,6 +246,7 @@ class JobOptions:
         list[str] | None, Option("-i", "--input-file", help="The same as FILE; repeatable.", metavar="FILE")
     ] = None
     sampling: SamplingOptions = SamplingOptions()
+    vectors: PoolingOptions = field(default_factory=PoolingOptions)
     reading: ReadingOptions = ReadingOptions()
     budget: BudgetOptions = BudgetOptions()
     engine: EngineOptions = field(default_factory=EngineOptions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
 from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import PoolingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.models.sources.find import source_at
@@ -126,9 +128,12 @@ def read_options(
     width: int | None,
     models: frozenset[str] | None,
     template: Callable[[], str | None] = lambda: None,
+    vectors: PoolingParams | None = None,
 ) -> ReadOptions:
-    """Reader settings from the command line's; `template` gives the model's chat template where it is looked at. Raises
-    UsageError for a template that cannot be read."""
+    """Reader settings from the command line's; `template` gives the model's chat template where it is looked at,
+    `vectors` are what rows get instead of answers. Raises UsageError for a template that cannot be read, and for what
+    asks for something of answers where there are none."""
+    _check_vectors(defaults, vectors)
     if reading.system is not None:
         Template.parse(reading.system, "--system", constant=True)
     if reading.prompt is not None:
@@ -149,6 +154,7 @@ def read_options(
         system=reading.system,
         answers=_answers(reading.tool_call_parser, reading.reasoning_parser, template),
         chat_options=_chat_options(reading.chat_template_kwargs),
+        vectors=vectors,
     )
 
 
@@ -169,6 +175,14 @@ def _answers(calls: str | None, reasoning: str | None, template: Callable[[], st
             chosen.append(f"{option} auto is {name}, as the model's chat template writes")
         found.append(name)
     return AnswerReader(*found, chosen=tuple(chosen))
+
+
+def _check_vectors(defaults: SamplingParams, vectors: PoolingParams | None) -> None:
+    """Raise UsageError for what asks for something of answers where rows get vectors."""
+    try:
+        _ = vectors and replace(defaults, pooling_params=vectors)
+    except InvalidRequest as error:
+        raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
 
 
 def _chat_options(variables: str | None) -> ChatOptions:

@@ -60,12 +60,14 @@ class _Forms:
         tokenizer = LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
         defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
-        options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template)
+        vectors = asked.vectors.params(spec.pooler)
+        options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors)
         identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()
-        builder = WindowBuilder(tokenizer, spec.vocab_size, spec.max_positions, bos=spec.bos_token_id, notes=notes)
-        return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes), notes)
+        sizes, bos = (spec.vocab_size, spec.max_positions), spec.bos_token_id
+        builder = WindowBuilder(tokenizer, *sizes, bos=bos, notes=notes, pooler=spec.pooler)
+        return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes, spec.pooler.labels), notes)
 
 
 def run_stream(asked: JobOptions, began: float, closing: Callable[[Summary], Iterable[str]]) -> Summary:

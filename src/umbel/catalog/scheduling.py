@@ -116,6 +116,7 @@ SCHEDULING: tuple[Technique, ...] = (
     Technique("watcher", "penalties", True, "umbel.engine.watch.logit_changes:Penalties", by="always"),
     Technique("watcher", "named-logprobs", True, "umbel.engine.watch.named_logprobs:NamedLogprobs", by="always"),
     Technique("watcher", "logprobs", True, "umbel.engine.watch.logprobs:Logprobs", by="always"),
+    Technique("watcher", "vectors", True, "umbel.engine.watch.vectors:Vectors", by="always"),
     Technique(
         "parallel",
         "tensor",

@@ -87,7 +87,8 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     defaults = job.sampling.params(spec.sampling)
-    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template)
+    vectors = job.vectors.params(spec.pooler)
+    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors)
     with opened(job.sources) as inputs:
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec)
     notes.take((*tokenizer.notes, *options.answers.chosen))
@@ -176,7 +177,8 @@ def _read(source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpe
     ticker = Ticker()
     try:
         told = lambda rows: ticker(f"reading: {rows:,} rows")  # noqa: E731
-        return prepare(source, tokenizer, spec.vocab_size, spec.max_positions, told, spec.bos_token_id)
+        sizes = spec.vocab_size, spec.max_positions
+        return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler)
     finally:
         ticker.clear()
 

@@ -113,7 +113,8 @@ def decode_answer(data: bytes) -> Output:
     error = None if given["error"] is None else RowError(**given["error"])
     scores = given["prompt_logprobs"]
     told = None if scores is None else tuple(None if one is None else _logprobs(one) for one in scores)
-    return Output(given["row"], given["prompt_tokens"], tuple(map(_completion, given["outputs"])), error, told)
+    vector, outputs = given["vector"], tuple(map(_completion, given["outputs"]))
+    return Output(given["row"], given["prompt_tokens"], outputs, error, told, vector and tuple(vector))
 
 
 def _completion(values: dict[str, Any]) -> Completion:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from umbel.engine.hub_tokenizer import HubTokenizer
-from umbel.engine.intake import Conversation, Intake, Params, Prompt, as_prompts
+from umbel.engine.intake import Batch, Conversation, Intake, Params, Prompt, as_prompts
 from umbel.engine.progress_line import progress_line
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError, nearest
@@ -131,13 +131,18 @@ class Answering(ABC):
     ) -> Generator[RequestOutput, None, None]:
         """Answers as rows finish; `request_id` is the prompt's place. Closing the generator abandons the rest."""
         batch = self.intake.take(prompts, sampling_params, keys)
+        if any(params.pooling_params is not None for params in batch.workload.params):
+            raise UsageError("pooling_params: embed, classify and encode give vectors; answers have none")
         if keys is None:
             self.intake.first_key += len(batch.texts)
         yield from batch.refused
-        for output in self.execute(batch.workload):
-            row = int(batch.workload.keys[output.row])
-            ids = batch.workload.prompt(output.row).tolist()
+        for row, ids, output in self._run_batch(batch):
             yield RequestOutput.of(row, batch.texts[row], ids, output, self.intake.model.tokenizer)
+
+    def _run_batch(self, batch: Batch) -> Generator[tuple[int, list[int], Output], None, None]:
+        """What comes of the prompts that can be run, as they finish: place, token ids and Output of each."""
+        for output in self.execute(batch.workload):
+            yield int(batch.workload.keys[output.row]), batch.workload.prompt(output.row).tolist(), output
 
     def chat(
         self,

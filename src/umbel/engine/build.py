@@ -112,7 +112,7 @@ class Model:
     def defaults(self) -> Defaults:
         """What holds where rows say nothing."""
         spec = self.spec
-        return Defaults(self.config.seed, spec.eos_token_ids, spec.max_positions, spec.vocab_size)
+        return Defaults(self.config.seed, spec.eos_token_ids, spec.max_positions, spec.vocab_size, spec.pooler)
 
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

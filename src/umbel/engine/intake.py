@@ -127,6 +127,7 @@ class Intake:
             if params.truncation in (None, "error"):
                 check_chars(len(text or ""), self.model.spec.max_positions)
             ids = self.ids_of(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
+            ids = self.model.spec.pooler.read(ids)
             ids = fitted(ids, params, self.model.spec.max_positions, self.model.spec.bos_token_id)
             if not skips(ids, params, self.model.spec.max_positions):
                 self._check(ids, params)
@@ -152,6 +153,7 @@ class Intake:
         check_prompt_ids(ids)
         check_token_ids(ids, self.model.spec.vocab_size)
         self._check_tokens(params)
+        self.model.spec.pooler.check(params.pooling_params)
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.structured_outputs is not None and self.model.tokenizer is None:

@@ -58,7 +58,8 @@ class Loop:
         self.runner = runner
         self.defaults = defaults or Defaults()
         defaults = self.defaults
-        around = Surroundings(scheduler.requests, tokenizer, defaults.width, runner.ahead > 0, defaults.eos)
+        said = defaults.width, runner.ahead > 0, defaults.eos, defaults.pooler
+        around = Surroundings(scheduler.requests, tokenizer, *said)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
         scheduler.force(self.watchers.forced)
         self.rows = Rows(scheduler.requests, tokenizer, scheduler.kv.scored)
@@ -227,9 +228,9 @@ class Loop:
         if masks is not None:
             drawn = replace(step.sampling, mask=masks.mask, masks=masks.masks, filled=masks.filled)
             step = replace(step, sampling=drawn)
-        named = self.watchers.named(drawing)
-        if changes is not None or named is not None:
-            step = replace(step, sampling=replace(step.sampling, changes=changes, named=named))
+        named, pooled = self.watchers.named(drawing), self.watchers.pooled(drawing)
+        if changes is not None or named is not None or pooled is not None:
+            step = replace(step, sampling=replace(step.sampling, changes=changes, named=named, pooled=pooled))
         self.spans.lap("scheduling", None)
         return Flight(step, drawing, masks, self.runner.start(step))
 

@@ -83,8 +83,8 @@ class Rows:
                 if any(score is not None and isnan(score.logprob) for score in scores or ()):
                     yield from self.fail(sample.row, NOT_FINITE)
                     continue
-                output = Output(sample.row, self.requests.prompt_len(sample.row), outputs, prompt_logprobs=scores)
-                yield from self._fan_out(output)
+                size = self.requests.prompt_len(sample.row)
+                yield from self._fan_out(Output(sample.row, size, outputs, None, scores, sample.vector))
 
     def fail(self, row: int, error: RowError) -> Iterator[Output]:
         """The row's one output is an error; samples it had are dropped."""

@@ -38,6 +38,7 @@ class RequestOutput:
 
     `prompt` is the text, of a chat the rendered one; None where token ids were given. The log-probabilities of a place
     are mappings of token ids, as in vLLM (`logprobs[place][token_id].logprob`), and records (`.token_id`, `.top`).
+    `vector`: what a prompt of a session got that wanted one (`pooling_params`).
     What vLLM has besides is there and None: there are no adapters and encoders, and no times of single rows.
     """
 
@@ -48,6 +49,7 @@ class RequestOutput:
     finished: bool = True
     error: RowError | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    vector: tuple[float, ...] | None = None
 
     @classmethod
     def of(
@@ -59,7 +61,7 @@ class RequestOutput:
         if tokenizer is not None:
             for entries in (output.prompt_logprobs, *(one.logprobs for one in output.outputs)):
                 _name_tokens(entries or (), tokenizer)
-        return cls(str(request_id), prompt, ids, output.outputs, True, None, output.prompt_logprobs)
+        return cls(str(request_id), prompt, ids, output.outputs, True, None, output.prompt_logprobs, output.vector)
 
     @classmethod
     def failed(cls, request_id: str, prompt: str | None, error: RowError, ids: Sequence[int] = ()) -> RequestOutput:

@@ -60,13 +60,14 @@ class Scoring(Answering):
         prompts = as_prompts(prompts)
         each = [list(map(str, mine)) for mine in _each(choices, len(prompts))]
         asked = [*prompts] if calibration_prompt is None else [*prompts, *[calibration_prompt] * len(prompts)]
-        scores = self.score(asked, each * (len(asked) // max(len(prompts), 1)))
+        scores = Scoring.score(self, asked, each * (len(asked) // max(len(prompts), 1)))
         priors = scores[len(prompts) :] or [[]] * len(prompts)
         return [_choice(*parts) for parts in zip(each, scores, priors, strict=False)]
 
     def _scored(self, pairs: Sequence[Continued]) -> Iterator[Score]:
         """The scores of pairs that can be scored, in order."""
         params: dict[int, SamplingParams] = {}
+        self.spec.pooler.check(None)
         for pair in pairs:
             params.setdefault(pair.n_prompt, scoring_params(pair.n_prompt))
         workload = Workload.of([pair.ids for pair in pairs], [params[pair.n_prompt] for pair in pairs])

@@ -8,8 +8,11 @@ from typing import Any
 from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
 from umbel.ir.neutral import takes_neutral
+from umbel.ir.pooling import PoolingParams
 from umbel.ir.repetition import RepetitionDetection
 from umbel.ir.structured import StructuredOutputsParams, structured_of
+
+_OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation", "pooling_params"})
 
 
 @takes_neutral
@@ -29,6 +32,7 @@ class SamplingParams:
     `logprob_token_ids` asks for those of some tokens, in this order, instead of the most likely ones.
     `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
     room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
+    `pooling_params` ask for a vector instead of an answer; what else says how to answer counts for nothing then.
 
     Fields of vLLM that are not obeyed here (`best_of`, `length_penalty` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
@@ -61,6 +65,7 @@ class SamplingParams:
     logprob_token_ids: tuple[int, ...] = ()
     truncate_prompt_tokens: int | None = None
     truncation: str | None = None
+    pooling_params: PoolingParams | None = None
 
     def __post_init__(self) -> None:
         put = self._put
@@ -102,6 +107,7 @@ class SamplingParams:
             refuse("invalid_value", "ignore_eos", message)
         self._check_lengths()
         self._check_truncation()
+        self._draw_nothing()
 
     @classmethod
     def from_optional(cls, **given: Any) -> SamplingParams:
@@ -152,12 +158,27 @@ class SamplingParams:
 
     def _check_lengths(self) -> None:
         if self.max_tokens is not None:
-            least = 1 if self.prompt_logprobs is None else 0
+            least = 1 if self.prompt_logprobs is None and self.pooling_params is None else 0
             self._put("max_tokens", check_int("max_tokens", self.max_tokens, least, limits.MAX_INT))
         self._put("min_tokens", check_int("min_tokens", self.min_tokens, 0, limits.MAX_INT))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"
             refuse("invalid_value", "min_tokens", message)
+
+    def _draw_nothing(self) -> None:
+        """Where a vector is wanted, leave all fields that say how to answer at what asks for nothing, so that rows that
+        want the same are equal. Raises InvalidRequest for those that ask for something of an answer."""
+        if self.pooling_params is None:
+            return
+        for name, nothing in (("n", 1), ("logprobs", None), ("prompt_logprobs", None), ("structured_outputs", None)):
+            if getattr(self, name) != nothing:
+                refuse("invalid_value", name, f"{name} with pooling_params: a vector is wanted, and no text is written")
+        self._put("pooling_params", PoolingParams.of(self.pooling_params))
+        for each in fields(self):
+            if each.name not in _OF_PROMPTS:
+                self._put(each.name, each.default)
+        self._put("temperature", 0.0)
+        self._put("max_tokens", 0)
 
     def _check_truncation(self) -> None:
         """Of a number alone the last tokens stay, as in vLLM; "error" alone asks for nothing."""

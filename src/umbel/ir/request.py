@@ -58,7 +58,8 @@ class Output:
     """The answer to row number `row` of a workload: its completions (`n` of them), or an error.
 
     `prompt_logprobs` has an entry for each token of the prompt where the row asked for it, None for those without one:
-    the first, and those before its `logprob_start_len`.
+    the first, and those before its `logprob_start_len`. `vector`: what it gets where it wanted one, an embedding or the
+    probabilities of classes.
     """
 
     row: int
@@ -66,6 +67,7 @@ class Output:
     outputs: tuple[Completion, ...] = ()
     error: RowError | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    vector: tuple[float, ...] | None = None
 
     @property
     def output_tokens(self) -> int:

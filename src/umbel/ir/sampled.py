@@ -111,12 +111,13 @@ class SampledTokens:
 @dataclass(slots=True)
 class Finish:
     """How a sample ended: the `reason` ("stop", "length" or "repetition"), the string or id that `stop` is, its `text`
-    where that is known already, and its `logprobs` where its row asked for them."""
+    where that is known already, and its `logprobs` or its `vector` where its row asked for them."""
 
     reason: str
     stop: str | int | None = None
     text: str | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    vector: tuple[float, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -160,3 +161,4 @@ class Ended:
     stop_reason: str | int | None
     text: str | None
     logprobs: tuple[TokenLogprobs, ...] | None
+    vector: tuple[float, ...] | None = None

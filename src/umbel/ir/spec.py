@@ -9,6 +9,7 @@ from umbel.ir.hosted import Hosted
 from umbel.ir.int4_format import Int4Format
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.layer import NO_EDGES, Edges, Layer, Rope
+from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.recurrence import Recurrence
 
 
@@ -18,6 +19,7 @@ class ModelSpec:
 
     `layers`: what the layers compute, by turns where there are fewer than `n_layers`. `rope_theta`: of layers whose
     `Rope` has none. `sampling`: defaults of SamplingParams that the model's files state, for rows that do not set them.
+    `pooler`: what it gives instead of tokens.
     `notes`: messages for the user, such as settings of the model directory that are ignored.
     """
 
@@ -41,6 +43,7 @@ class ModelSpec:
     quantization: Int4Format | None = None
     experts: Experts | None = None
     hosted: Hosted | None = None
+    pooler: Pooler = WRITER
     sampling: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 

@@ -40,6 +40,7 @@ class Sampling:
     `changes`: of the logits of some draws; None: of none.
     `named` (`[draws, most]`): tokens whose log-probabilities are wanted instead of those of the most likely ones, -1
     for none; a draw has as many as its `logprobs` says, or none.
+    `pooled` (`[some]`): draws that give a vector instead of a token, made of the last hidden state at `at`.
     """
 
     at: Ints
@@ -57,6 +58,7 @@ class Sampling:
     filled: Callable[[], object] | None = None
     changes: LogitChanges | None = None
     named: Ints | None = None
+    pooled: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.at)
@@ -104,7 +106,8 @@ class StepResult:
     `logprobs` (`[draws]`) is of the chosen token under the model's own distribution (before masks, changes, temperature
     and filters); `top_ids`, `top_logprobs` (`[draws, k]`) the k most likely; all None when no draw of the step asks for
     them. `bad` marks draws for which no token has a finite logit, or one is NaN: their rows end with an error. `scores`
-    is what the step was asked to score. `kv_tokens_read` counts the KV tokens that attention read.
+    is what the step was asked to score. `vectors` (`[draws, width]`): those of `pooled` draws, NaN for others; None
+    where there are none. `kv_tokens_read` counts the KV tokens that attention read.
     """
 
     token_ids: Ints
@@ -113,6 +116,7 @@ class StepResult:
     top_ids: Ints | None = None
     top_logprobs: Floats | None = None
     scores: TokenScores | None = None
+    vectors: NDArray[np.float32] | None = None
     seconds: float = 0.0
     kv_tokens_read: int = 0
 
@@ -125,4 +129,5 @@ class StepResult:
             logprobs=None if self.logprobs is None else self.logprobs[which],
             top_ids=None if self.top_ids is None else self.top_ids[which],
             top_logprobs=None if self.top_logprobs is None else self.top_logprobs[which],
+            vectors=None if self.vectors is None else self.vectors[which],
         )

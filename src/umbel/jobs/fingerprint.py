@@ -119,6 +119,8 @@ def fingerprint(
     if options.branches is not None:
         parts["read.choices"] = list(options.branches.choices)
         parts["read.calibration_prompt"] = options.branches.calibration_prompt
+    if options.vectors is not None:
+        parts["read.vectors"] = asdict(options.vectors)
     if options.answers != WHOLE:
         parts |= {"read.tool_call_parser": options.answers.calls, "read.reasoning_parser": options.answers.reasoning}
     parts["read.names"] = sorted(names)

@@ -168,7 +168,7 @@ class Job:
         spec, began = self.spec, started(store)
         tokenizer = self.load_tokenizer(began)
         issuer = Issuer.of(spec.identity, spec.model, began, spec.options.answers)
-        return tokenizer, Renderer(issuer, tokenizer.token_bytes)
+        return tokenizer, Renderer(issuer, tokenizer.token_bytes, self.spec.pooler.labels)
 
     def _collect(
         self, store: JobStore, stop: StopSignal, done: bytearray, tokenizer: JobTokenizer, renderer: Renderer

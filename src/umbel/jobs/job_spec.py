@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.budget import Budget
+from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.paths import JobPaths, check_paths
 from umbel.jobs.read.changes import HashedInput
@@ -28,6 +29,7 @@ class JobSpec:
     `identity`: the job's fingerprint.
     `model`: the name in OpenAI answers.
     `width`, `context`, `bos`: the model's vocabulary and positions, and the token that begins its texts.
+    `pooler`: what the model gives instead of answers.
     `strict`: run nothing when any row is at fault.
     `fresh`: discard an earlier run.
     `retry_failed`: run rows again that failed for lack of memory or by the model.
@@ -54,6 +56,7 @@ class JobSpec:
     errors: Path | None = None
     price: float | None = None
     bos: int | None = None
+    pooler: Pooler = WRITER
 
     def source(self, notes: ReadNotes) -> Source | SourceFiles:
         """The input, ready to be read."""
@@ -61,7 +64,7 @@ class JobSpec:
 
     def builder(self, tokenizer: TextEncoder, check: Callable[[], None], notes: ReadNotes) -> WindowBuilder:
         """What makes windows of the rows; `check` may end its work."""
-        return WindowBuilder(tokenizer, self.width, self.context, check, self.bos, notes)
+        return WindowBuilder(tokenizer, self.width, self.context, check, self.bos, notes, self.pooler)
 
     def checked_paths(self) -> JobPaths:
         """The files of the job. Raises UsageError when one would overwrite another, an output has the name of no

@@ -152,4 +152,5 @@ class Stream:
 
 def _output_of(answer: RequestOutput, row: int) -> Output:
     """The answer as the engine gives that of row number `row` of a workload."""
-    return Output(row, len(answer.prompt_token_ids), answer.outputs, answer.error, answer.prompt_logprobs)
+    scores, vector = answer.prompt_logprobs, answer.vector
+    return Output(row, len(answer.prompt_token_ids), answer.outputs, answer.error, scores, vector)

@@ -180,6 +180,9 @@ def _check_plain(item: dict[str, Any]) -> str | None:
         _require(item.get("text") is None and not item.get("choices"), "an error beside an answer")
         _require(set(item["error"]) == {"message", "type", "param", "code"}, "an error object of another shape")
         return str(item["error"]["code"])
+    if item.get("embedding") is not None or item.get("probs") is not None:
+        _check_vector(item)
+        return None
     if item.get("choice") is not None or item.get("scores") is not None:
         _check_scores(item)
         return None
@@ -208,6 +211,13 @@ def _check_scores(item: dict[str, Any]) -> None:
         shares = item["choice_probabilities"]
         _require(len(shares) == len(item["choice_logprobs"]) > 1, "choices without a probability each")
         _require(abs(sum(shares) - 1) < 1e-6, f"probabilities that add up to {sum(shares)}")
+
+
+def _check_vector(item: dict[str, Any]) -> None:
+    """A line of a vector instead of an answer. Raises AssertionError or KeyError when it is inconsistent."""
+    _require(item["usage"]["completion_tokens"] == 0 < item["usage"]["prompt_tokens"], "usage of a vector")
+    numbers = item.get("embedding") or item.get("probs") or ()
+    _require(len(numbers) > 0 and all(isinstance(n, float) for n in numbers), "a vector that is not of numbers")
 
 
 def _check_openai(item: dict[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 ANSWERS = frozenset(
     (
         *("custom_id", "text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs"),
-        *("scores", "choice", "choice_logprobs", "choice_probabilities", "error"),
+        *("scores", "choice", "choice_logprobs", "choice_probabilities", "embedding", "probs", "error"),
     )
 )
 FILE = "file"
@@ -30,7 +30,7 @@ _FIELDS = (
     "guided_grammar guided_decoding_backend structural_tag chat_template chat_template_kwargs documents prompt_embeds "
     "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens truncation "
     "mm_processor_kwargs kv_transfer_params repetition_detection include_reasoning cache_salt lora_request "
-    "logits_processors extra_args vllm_xargs continuations choices calibration_prompt custom_id"
+    "logits_processors extra_args vllm_xargs continuations choices calibration_prompt pooling_params custom_id"
 )
 _REQUESTS = _PROMPTS | frozenset(_FIELDS.split())
 _BIGGEST = 2**64

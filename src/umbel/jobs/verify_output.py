@@ -17,7 +17,7 @@ _TYPED = (".parquet", ".pq", ".arrow", ".feather")
 _JSON_CELLS = frozenset(
     (
         *("token_ids", "logprobs", "choices", "usage", "prompt_logprobs", "scores", "choice_logprobs"),
-        *("choice_probabilities", "error", "response"),
+        *("choice_probabilities", "embedding", "probs", "error", "response"),
     )
 )
 _OF_ANSWERS = frozenset({"text", "finish_reason", "choice", "custom_id", "id"})

@@ -58,6 +58,17 @@ def has_other_head(directory: Path, spec: ModelSpec) -> bool:
     return embed is not None and head is not None and not _are_equal(embed, head)
 
 
+def lacks_head(directory: Path, spec: ModelSpec) -> bool:
+    """Whether a checkpoint holds an embedding and no head. False where it cannot be read: loading says why."""
+    try:
+        stored = stored_tensors(directory, spec)
+    except ModelError:
+        return False
+    names = FAMILIES[spec.family].stored
+    embed = f"{names.embed}.weight"
+    return not {embed, embed.removeprefix(names.body)}.isdisjoint(stored) and f"{names.head}.weight" not in stored
+
+
 def _are_equal(one: TensorEntry, other: TensorEntry) -> bool:
     """Whether two tensors have the same type, shape and bytes."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):

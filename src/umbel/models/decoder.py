@@ -48,6 +48,7 @@ class Decoder:
         if not spec.tied_embeddings:
             self.head = method.convert_table(weights["head"].to(self.device))
         self.layers = tuple(in_order(self._layer_of(weights, method), spec.n_layers, self.device))
+        self.classes = method.convert_table(own["classes"]) if "classes" in own else None
         self.positions, self.head_bias = own.get("positions"), own.get("head_bias")
         self.frequencies = tuple(frequencies_of(spec, rope).to(self.device) for rope in spec.ropes)
 
@@ -92,6 +93,12 @@ class Decoder:
         if edges.logit_scale != 1.0:
             logits *= edges.logit_scale
         return logits if edges.logit_cap is None else logits.div_(edges.logit_cap).tanh_().mul_(edges.logit_cap)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Vectors for the rows given (`[k, hidden]`): their final norm, or what the head for classes makes of it;
+        float32 `[k, hidden]` or `[k, classes]`."""
+        normed = self.final_norm.apply(hidden)
+        return normed.float() if self.classes is None else self.classes.logits(normed)
 
     def _layer_of(self, weights: Weights, method: LinearMethod) -> Callable[[int], LayerWeights]:
         """Makes a layer by its number, from the tensors that are named `layers.<number>.*`."""

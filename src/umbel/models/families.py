@@ -33,7 +33,9 @@ from umbel.models.int4_config import int4_format, mxfp4_notes
 from umbel.models.known_keys import GENERATION_APPLIED, REFUSED
 from umbel.models.layer_config import layers_of
 from umbel.models.notes import config_notes, generation_notes, generation_source
+from umbel.models.pooling_files import head_of, pooler_of
 from umbel.models.rope import context_of, rope_notes, rope_theta
+from umbel.models.sources.base import ModelSource
 from umbel.models.sources.find import GGUF, source_at
 from umbel.models.stored import PRODUCTS
 
@@ -88,10 +90,10 @@ def read_spec(directory: Path, impl: str = "auto", generation_config: str = "aut
     with naming(source.place("config.json")):
         refuse_code(config, "config.json")
         if impl == "transformers" or (impl == "auto" and config.get("model_type") not in [*FAMILIES]):
-            spec = _hosted_spec(config, generation, ends, source.notes(config), applies)
+            spec = _with_pooler(_hosted_spec(config, generation, ends, source.notes(config), applies), source, config)
             return _with_defaults(spec, *generation_source(config, generation)) if applies else spec
         beside = source.notes(config)
-        spec = _check_totals(_spec(config, generation, ends, applies))
+        spec = _with_pooler(_check_totals(_spec(config, generation, ends, applies)), source, config)
     spec = replace(spec, notes=(*spec.notes, *beside))
     if applies:
         spec = _with_defaults(spec, *generation_source(config, generation))
@@ -101,6 +103,18 @@ def read_spec(directory: Path, impl: str = "auto", generation_config: str = "aut
         "config.json: tie_word_embeddings=True, but lm_head.weight is not the embedding: it is used, as in transformers"
     )
     return replace(spec, tied_embeddings=False, notes=(*spec.notes, note))
+
+
+def _with_pooler(spec: ModelSpec, source: ModelSource, config: Config) -> ModelSpec:
+    """The spec with what the model gives instead of tokens. What has no head for tokens has no table of its own for
+    one."""
+    head = "tokens" if spec.hosted is not None else head_of(config, FAMILIES[spec.family].architecture)
+    pooler, notes = pooler_of(source, config, head)
+    pooler = replace(pooler, hidden=spec.hidden_size)
+    if pooler.runner == "pooling" and pooler.has_head and not spec.tied_embeddings and source.lacks_head(spec):
+        pooler = replace(pooler, has_head=False)
+    tied = spec.tied_embeddings or not pooler.has_head
+    return replace(spec, pooler=pooler, tied_embeddings=tied, notes=(*spec.notes, *notes))
 
 
 def _hosted_spec(
@@ -201,9 +215,6 @@ def _family(config: Config) -> Family:
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ModelError(f"model_type={shorten(kind)}: must be one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    named = config.get("architectures")
-    if named and named != [family.architecture]:
-        raise ModelError(f"architectures={shorten(named)}: of {kind!r} models only {family.architecture} is supported")
     _refuse_keys(config, family)
     return family
 

@@ -61,6 +61,16 @@ WITHOUT_EFFECT_IN: Mapping[str, frozenset[str]] = {
 }
 """Those that have none in a family although its published files hold them."""
 
+OF_VECTORS = frozenset(
+    (
+        "is_matryoshka",
+        "matryoshka_dimensions",
+        "sbert_ce_default_activation_function",
+        "sentence_transformers",
+    )
+)
+"""Keys of config.json that say what vectors become, as `id2label`, `num_labels` and `problem_type` do for classes."""
+
 NAMED = frozenset(("attention_chunk_size",))
 """Keys of config.json that change answers in other families; transformers passes over them in ours, or nearly so."""
 

@@ -13,6 +13,7 @@ from umbel.models.known_keys import (
     NAMED_LENGTH,
     NAMED_SAMPLING,
     OBEYED,
+    OF_VECTORS,
     REFUSED,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN,
@@ -27,7 +28,9 @@ SAYS_NOTHING: tuple[object, ...] = (None, False, "", [], {})
 def config_notes(config: Config, kind: str, obeyed: Collection[str], context: int) -> list[str]:
     """One note with the keys of config.json that models of this kind do not use; none where all are used. `obeyed`:
     those that they read beside what all do."""
-    known = OBEYED.union(obeyed) | REFUSED.keys() | WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(kind, frozenset())
+    known = (
+        OBEYED.union(obeyed) | REFUSED.keys() | WITHOUT_EFFECT | OF_VECTORS | WITHOUT_EFFECT_IN.get(kind, frozenset())
+    )
     old_style = NAMED_GREEDY.keys() | NAMED_SAMPLING.keys() | NAMED_LENGTH.keys()  # see generation_notes
     spare = {
         key: value

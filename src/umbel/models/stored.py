@@ -33,9 +33,9 @@ class Stored:
     has; of norms "{}" is the number of a head, vectors have their full name and how many axes of length 1 stand before
     their last. `two_norms`: those of parallel layers that have two, where they differ. `layer`: what stands before all
     of these, "{}" is its number. `is_grouped`: in "qkv" the queries of each KV head stand before its key and its value.
-    `is_turned`: products lie with their inputs first. `optional`: a prefix that a checkpoint may leave out of all
-    names. `ignored`: a regular expression of tensors that follow from the config. `has_more_layers`: behind those of
-    the config there may be one that predicts further tokens, which is not read.
+    `is_turned`: products lie with their inputs first. `ignored`: a regular expression of tensors that follow from the
+    config. `has_more_layers`: behind those of the config there may be one that predicts further tokens, which is not
+    read.
     """
 
     products: Mapping[str, tuple[str, ...]]
@@ -51,13 +51,17 @@ class Stored:
     recurrent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_grouped: bool = False
     is_turned: bool = False
-    optional: str = ""
     ignored: str = r".*\.rotary_emb\.inv_freq"
     has_more_layers: bool = False
 
     def of_layer(self, layer: Layer) -> Stored:
         """The names that such a layer has."""
         return self if layer.recurrence is None else replace(self, products={**self.products, **self.recurrent})
+
+    @property
+    def body(self) -> str:
+        """What stands before all names but that of the head: models that were saved without one leave it out."""
+        return self.embed.partition(".")[0] + "."
 
 
 AS_LLAMA = Stored(PRODUCTS, NORMS)

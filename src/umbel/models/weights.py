@@ -1,9 +1,9 @@
 """Brings a model's tensors into memory under the engine's own names, checked before use.
 
-Names: `embed`, `norm`, `head`, maybe `positions` and `head_bias`, and per layer `layers.<i>.` + `qkv o gate_up down`
-(`up down` without a gate; `router experts_gate_up experts_down` with experts), the norms of `ir/layer.py`, and `q_norm
-k_norm`, each with its `_bias` where the family has it. Query, key and value, and gate and up, are stacked once here so
-that each is one matrix product. A tied `head` is `embed` itself and has no entry.
+Names: `embed`, `norm`, `head`, maybe `positions`, `head_bias`, `classes`, and per layer `layers.<i>.` + `qkv o gate_up
+down` (`up down` without a gate; `router experts_gate_up experts_down` with experts), the norms of `ir/layer.py`, and
+`q_norm k_norm`, each with its `_bias` where the family has it. Query, key and value, and gate and up, are stacked once
+here so that each is one matrix product. A tied `head` is `embed` itself and has no entry.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def layout(spec: ModelSpec) -> dict[str, tuple[Part, ...]]:
         found["head"] = (Part(f"{stored.head}.weight", (vocab, hidden)),)
     if spec.edges.head_bias:
         found["head_bias"] = (Part(f"{stored.head}.bias", (vocab,)),)
+    if spec.pooler.labels:
+        found["classes"] = (Part("score.weight", (len(spec.pooler.labels), hidden)),)
     for layer in range(spec.n_layers):
         prefix = stored.layer.format(layer)
         for name, parts in _layer_layout(spec, layer).items():
@@ -231,12 +233,10 @@ def _as_stored(
     """The layout, with `embed` taken from the head where a tied checkpoint stores only that one, and without a prefix
     that the checkpoint leaves out."""
     (embed,) = expected["embed"]
-    optional = FAMILIES[spec.family].stored.optional
-    if optional and embed.name not in stored and embed.name.removeprefix(optional) in stored:
-        return {
-            name: tuple(replace(part, name=part.name.removeprefix(optional)) for part in parts)
-            for name, parts in expected.items()
-        }
+    body = FAMILIES[spec.family].stored.body
+    if embed.name not in stored and embed.name.removeprefix(body) in stored:
+        bare = {part: replace(part, name=part.name.removeprefix(body)) for parts in expected.values() for part in parts}
+        return {name: tuple(bare[part] for part in parts) for name, parts in expected.items()}
     head = _head_of(spec)
     if "head" in expected or embed.name in stored or head not in stored:
         return expected

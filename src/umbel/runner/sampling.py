@@ -9,7 +9,7 @@ nearly alike the same token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,16 +28,18 @@ _BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What a StepResult says of draws and scores, as tensors on the device that may still be at work on them."""
+    """What a StepResult says of draws, scores and vectors: tensors on a device that may still be at work on them."""
 
     ids: Tensor
     bad: Tensor
     logprobs: tuple[Tensor, Tensor, Tensor] | None
     scores: tuple[Tensor, Tensor, Tensor] | None = None
+    vectors: Tensor | None = None
 
     def fetch(self) -> Callable[[], StepResult]:
         """Have it copied to the processor; what is returned waits until it is there."""
-        parts = (self.ids, self.bad), self.logprobs or (), self.scores or ()
+        vectors = () if self.vectors is None else (self.vectors,)
+        parts = (self.ids, self.bad), self.logprobs or (), self.scores or (), vectors
         copies = [[t.to("cpu", non_blocking=True) for t in part] for part in parts]
         done = torch.cuda.Event() if self.ids.is_cuda else None
         if done is not None:
@@ -46,8 +48,9 @@ class Draws:
         def wait() -> StepResult:
             if done is not None:
                 done.synchronize()
-            drawn, logprobs, scores = ([copy.numpy() for copy in part] for part in copies)
-            return StepResult(*drawn, *logprobs, scores=TokenScores(*scores) if scores else None)
+            drawn, logprobs, scores, vectors = ([copy.numpy() for copy in part] for part in copies)
+            told = StepResult(*drawn, *logprobs, scores=TokenScores(*scores) if scores else None)
+            return replace(told, vectors=vectors[0]) if vectors else told
 
         return wait
 

@@ -10,11 +10,12 @@ import torch
 
 from umbel.attention.base import AttentionBackend
 from umbel.ir.spans import NO_SPANS, Spans
-from umbel.ir.step import Step
+from umbel.ir.step import Sampling, Step
 from umbel.kernels.transfer import upload
 from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
+from umbel.runner.pooling import pool_draws, pool_some
 from umbel.runner.sampling import Draws, draw_samples
 from umbel.runner.scoring import score_tokens
 
@@ -63,12 +64,19 @@ class TorchRunner:
         if self.states is not None:
             batch = replace(batch, states=spans.lap("layout", self.states.places(step)))
         hidden = self.decoder.forward(hidden, batch, self.attention)
-        logits = spans.lap("head", self.decoder.logits(hidden[: len(rows)], self._logits_memory(len(rows))))
-        draws = spans.lap("sampling", draw_samples(logits, row_of, step.sampling))
+        draws = self._draw(hidden[: len(rows)], row_of, step.sampling)
         if step.scores is not None:
             draws = replace(draws, scores=score_tokens(self.decoder, hidden[len(rows) :], step.scores))
             spans.lap("head", None)
         return draws, read
+
+    def _draw(self, hidden: torch.Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:
+        """What comes of the last hidden states of distinct rows (`[rows, hidden]`): tokens, or vectors."""
+        if sampling.pooled is not None and len(sampling.pooled) == len(sampling):
+            return self.spans.lap("head", pool_draws(self.decoder, hidden, row_of, sampling))
+        logits = self.spans.lap("head", self.decoder.logits(hidden, self._logits_memory(len(hidden))))
+        draws = self.spans.lap("sampling", draw_samples(logits, row_of, sampling))
+        return draws if sampling.pooled is None else pool_some(draws, self.decoder, hidden, row_of, sampling)
 
     def _logits_memory(self, rows: int) -> torch.Tensor:
         """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling from

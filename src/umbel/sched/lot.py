@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
+from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.workload import Workload
 
 Ints = NDArray[np.int64]
@@ -54,12 +55,13 @@ class Lot:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a row says nothing: the engine's `seed`, the model's end tokens (`eos`), its `context` (the most
-    tokens of a prompt and its answer together) and its vocabulary (`width`; None: not known)."""
+    tokens of a prompt and its answer together), its vocabulary (`width`; None: not known) and what makes vectors."""
 
     seed: int = 0
     eos: tuple[int, ...] = ()
     context: int = ENDLESS
     width: int | None = None
+    pooler: Pooler = WRITER
 
     def lot(self, workload: Workload, plan: Plan, streamed: Flags | None = None) -> Lot:
         """A workload as its plan runs it."""

@@ -113,7 +113,8 @@ class Sequences(Columns):
     def ended(self, slot: int, count: int, finish: Finish) -> Ended:
         """The sample in a slot, with the first `count` tokens of its answer."""
         token_ids, row, sample = tuple(self.out[slot, :count].tolist()), self.row.item(slot), self.sample.item(slot)
-        return Ended(row, sample, token_ids, finish.reason, finish.stop, finish.text, finish.logprobs)
+        said = finish.reason, finish.stop, finish.text, finish.logprobs, finish.vector
+        return Ended(row, sample, token_ids, *said)
 
     def settle(self, drawing: Drawing, tokens: Ints, keep: Ints) -> Ints:
         """The tokens of the draws are known (`[draws]`), of which the first `keep` of each sample count (`[samples]`):

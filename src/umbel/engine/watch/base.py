@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable
@@ -19,13 +20,14 @@ from umbel.text.tokenizer import Tokenizer
 class Surroundings:
     """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none), the number
     of tokens in the model's vocabulary (None: not known, as of a simulated model), whether steps are decided `ahead`:
-    before the tokens of the last one are known, and the tokens that end a text."""
+    before the tokens of the last one are known, the tokens that end a text, and what makes vectors of the model's."""
 
     requests: RequestTable
     tokenizer: Tokenizer | None = None
     vocab_size: int | None = None
     ahead: bool = False
     eos: tuple[int, ...] = ()
+    pooler: Pooler = WRITER
 
 
 class Watcher:
@@ -36,6 +38,7 @@ class Watcher:
     `forcing`: it knows of tokens that its samples have to give next; it is in lockstep.
     `naming`: it says which tokens' log-probabilities are wanted instead of the most likely ones'; one watcher does.
     `changing`: it changes the logits that they draw from; one of the watchers of a row at most does.
+    `pooling`: its samples draw no tokens but vectors; one watcher does.
     """
 
     lockstep = False
@@ -43,6 +46,7 @@ class Watcher:
     forcing = False
     naming = False
     changing = False
+    pooling = False
 
     def __init__(self, around: Surroundings):
         self.requests = around.requests

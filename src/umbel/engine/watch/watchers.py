@@ -45,6 +45,7 @@ class Watchers(Growable):
         self._forcing = sum(bit for bit, watcher in self._bits.items() if watcher.forcing)
         self._changing = sum(bit for bit, watcher in self._bits.items() if watcher.changing)
         self._naming = sum(bit for bit, watcher in self._bits.items() if watcher.naming)
+        self._pooling = sum(bit for bit, watcher in self._bits.items() if watcher.pooling)
         self._used, self._common = 0, -1  # bits that any row has, and that all have
 
     def extend(self, params: Sequence[SamplingParams]) -> Flags:
@@ -107,6 +108,13 @@ class Watchers(Growable):
         if bit := self._used & self._naming:
             which = self._samples_of(bit, drawing)
             return self._bits[bit].named(drawing, which) if len(which) else None
+        return None
+
+    def pooled(self, drawing: Drawing) -> Ints | None:
+        """The draws of a step that are to give vectors, each the last of its sample; None where none is."""
+        if bit := self._used & self._pooling:
+            which = self._samples_of(bit, drawing)
+            return drawing.begin[which + 1] - 1 if len(which) else None
         return None
 
     def judge(self, sampled: SampledTokens) -> Outcomes:

@@ -19,6 +19,7 @@ from umbel.ir.chat import Chat
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.randomness import key_of
 from umbel.ir.request import Request
 from umbel.ir.workload import Workload
@@ -74,7 +75,7 @@ class Window:
 @dataclass(slots=True)
 class WindowBuilder:
     """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window. `bos` is
-    kept where prompts are cut; `notes` counts these."""
+    kept where prompts are cut; `notes` counts these. `pooler`: what the model gives instead of answers."""
 
     tokenizer: TextEncoder
     width: int
@@ -82,6 +83,7 @@ class WindowBuilder:
     check: Callable[[], None] = lambda: None  # called now and then; may raise to end the work
     bos: int | None = None
     notes: ReadNotes = field(default_factory=ReadNotes)
+    pooler: Pooler = WRITER
     n_tokens: int = 0
     _tokens: list[NDArray[np.int32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
@@ -90,7 +92,7 @@ class WindowBuilder:
     _draw_keys: list[int] = field(default_factory=list)
     _names: RowNames = field(default_factory=RowNames)
     _faults: list[InputRow] = field(default_factory=list)
-    _checked: SamplingParams | None = None  # whose tokens were looked at last: rows share what they ask for
+    _checked: SamplingParams | None = None  # which were looked at last: rows share what they ask for
     _skipped: list[Skipped] = field(default_factory=list)
 
     @property
@@ -103,7 +105,7 @@ class WindowBuilder:
         self.check()
         self._faults += [row for row in rows if row.request is None]
         valid, branches = self._expanded([row for row in rows if row.request is not None])
-        prompts = _tokenise(valid, self.tokenizer, self.context)
+        prompts = self._tokenised(valid)
         if asks(valid):
             fitting = Fitting(self.context, self.bos, self.notes)
             valid, prompts, skipped = fitting.fit(valid, prompts)
@@ -122,8 +124,8 @@ class WindowBuilder:
                     check_room(len(ids), params.min_tokens, self.context, params.max_tokens)
                 if params.stop or params.structured_outputs is not None:
                     self.tokenizer.check_stops(params)
-                if params.names_tokens and params is not self._checked:
-                    self._check_tokens(params)
+                if params is not self._checked:
+                    self._check_params(params)
             except InvalidRequest as error:
                 self._faults.append(row._replace(request=None, error=row_error(error)))
                 continue
@@ -141,7 +143,15 @@ class WindowBuilder:
         self._tokens.append(tokens)
         self.n_tokens += len(tokens)
 
-    def _check_tokens(self, params: SamplingParams) -> None:
+    def _tokenised(self, rows: Sequence[InputRow]) -> list[Sequence[int] | InvalidRequest]:
+        """The token ids of each row, or why it has none, as far as the model reads them."""
+        found = _tokenise(rows, self.tokenizer, self.context)
+        if self.pooler.pad is None:
+            return found
+        return [ids if isinstance(ids, InvalidRequest) else self.pooler.read(ids) for ids in found]
+
+    def _check_params(self, params: SamplingParams) -> None:
+        self.pooler.check(params.pooling_params)
         params.check_ids(self.width)
         if params.bad_words:
             self.tokenizer.check_bad_words(params.bad_words, self.width)
@@ -208,13 +218,14 @@ def prepare(
     context: int,
     told: Callable[[int], object] = lambda rows: None,
     bos: int | None = None,
+    pooler: Pooler = WRITER,
 ) -> Prepared:
     """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions; `told` is called
     with the number of rows that are read so far.
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
-    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=source.files[0].notes)
+    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=source.files[0].notes, pooler=pooler)
     for batch in source.batches():
         builder.take(batch)
         told(builder.rows)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import PoolingParams
 from umbel.ir.request import Request, RowError
 from umbel.text.answers.base import NO_TYPES, Types
 from umbel.text.answers.formats import WHOLE, AnswerReader
@@ -20,6 +21,7 @@ ANSWER_NAMES = frozenset(
     (
         *("custom_id", "text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs"),
         *("scores", "choice", "choice_logprobs", "choice_probabilities", "error", "reasoning_content", "tool_calls"),
+        *("embedding", "probs"),
     )
 )
 """What a plain row of the output is made of, beside the columns of the input that come back."""
@@ -126,6 +128,7 @@ class ReadOptions:
     `include_prompt`: the prompt comes back, too, as it was put together.
     `answers`: how tool calls and reasoning are read from answers to chats.
     `chat_options`: what chats are rendered with that say nothing else.
+    `vectors`: what plain rows get instead of answers that ask for nothing else.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -141,6 +144,7 @@ class ReadOptions:
     system: str | None = None
     answers: AnswerReader = WHOLE
     chat_options: ChatOptions = PLAIN_CHAT
+    vectors: PoolingParams | None = None
 
 
 @dataclass(slots=True)

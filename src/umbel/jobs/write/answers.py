@@ -19,13 +19,15 @@ from umbel.jobs.write.openai_answers import Issuer, OpenAIAnswers, TokenTexts, s
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders rows of a job. `issuer` names it in OpenAI lines; `token_bytes` gives what tokens add to a text.
+    """Renders rows of a job. `issuer` names it in OpenAI lines; `token_bytes` gives what tokens add to a text, `labels`
+    are the classes of a model with a head for them.
 
     A line depends on its row alone: nothing random, no clock, no counter.
     """
 
     issuer: Issuer
     token_bytes: Callable[[Sequence[int]], list[bytes]]
+    labels: Sequence[str] = ()
     _texts: TokenTexts = field(init=False)
     _openai: OpenAIAnswers = field(init=False)
 
@@ -84,11 +86,19 @@ class Renderer:
         if many:
             choices = [{"index": c.index, **self._completion(head, c)} for c in output.outputs]
             return {"choices": choices, "usage": usage, **scores, "error": None}
+        if output.vector is not None:
+            return {**self._vector(output.vector), "usage": usage, "error": None}
         item = self._completion(head, output.outputs[0])
         item["usage"] = usage
         if "logprobs" in item:
             item["logprobs"] = item.pop("logprobs")  # after the short fields
         return {**item, **scores, "error": None}
+
+    def _vector(self, vector: tuple[float, ...]) -> dict[str, Any]:
+        """The embedding of a row, or the probabilities of the model's classes and the name of the likeliest."""
+        if not self.labels:
+            return {"embedding": vector}
+        return {"choice": self.labels[vector.index(max(vector))], "probs": vector}
 
     def _completion(self, head: RowHead, c: Completion) -> dict[str, Any]:
         item: dict[str, Any] = {"text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason}

@@ -20,7 +20,6 @@ GPT2 = Stored(
     positions="transformer.wpe",
     layer="transformer.h.{}.",
     is_turned=True,
-    optional="transformer.",
     ignored=r".*\.attn\.(masked_)?bias",
 )
 OPT = Stored(
@@ -30,7 +29,6 @@ OPT = Stored(
     norm="model.decoder.final_layer_norm",
     positions="model.decoder.embed_positions",
     layer="model.decoder.layers.{}.",
-    optional="model.",
 )
 STARCODER2 = replace(AS_LLAMA, products=dict(AS_LLAMA.products) | {"up": ("mlp.c_fc",), "down": ("mlp.c_proj",)})
 

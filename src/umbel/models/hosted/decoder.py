@@ -69,6 +69,10 @@ class HostedDecoder:
         states = batch.spans.lap("layers", out.last_hidden_state[0])
         return states if batch.wanted is None else states[batch.wanted]
 
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Vectors for rows of last hidden states (`[k, hidden]`): these, in float32."""
+        return hidden.float()
+
     def _products(self) -> AbstractContextManager[object]:
         """What makes products outside linear modules ours, where there are any."""
         return OwnProducts() if self.spec.hosted.calls_linear else nullcontext()

@@ -78,6 +78,10 @@ class ModelSource(Protocol):
         why."""
         ...
 
+    def lacks_head(self, spec: ModelSpec) -> bool:
+        """Whether it holds an embedding and no head. False where its tensors cannot be read."""
+        ...
+
     def tensors(self, spec: ModelSpec) -> StoredTensors:
         """Its tensors, those of a model of this shape; imports torch. Raises ModelError."""
         ...

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.ir.spec import ModelSpec
-from umbel.models.checkpoint import has_other_head
+from umbel.models.checkpoint import has_other_head, lacks_head
 from umbel.models.coded_config import coded_format
 from umbel.models.config_file import MAX_CONFIG_BYTES, Config, naming, read_file, read_json
 from umbel.models.notes import file_notes
@@ -52,6 +52,10 @@ class Directory:
     def has_other_head(self, spec: ModelSpec) -> bool:
         """Whether its files hold a head that is not the embedding."""
         return has_other_head(self.path, spec)
+
+    def lacks_head(self, spec: ModelSpec) -> bool:
+        """Whether its files hold an embedding and no head."""
+        return lacks_head(self.path, spec)
 
     def tensors(self, spec: ModelSpec) -> StoredTensors:
         """The tensors of its safetensors files. Raises ModelError."""

@@ -64,6 +64,10 @@ class GgufFile:
         """False: a head is stored only where it is not the embedding."""
         return False
 
+    def lacks_head(self, spec: ModelSpec) -> bool:
+        """False: such a head is the embedding."""
+        return False
+
     def tensors(self, spec: ModelSpec) -> StoredTensors:
         """Its tensors. Raises ModelError."""
         from umbel.models.sources.gguf_tensors import GgufTensors  # here, as it needs torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -63,11 +63,14 @@ class RowParser:
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
     _forms: Forms = field(default_factory=Forms)
     _tools: ToolChoices = field(init=False)
+    _plain: SamplingParams = field(init=False)
 
     def __post_init__(self) -> None:
         given = [template.columns for template in (self.template, self.system) if template is not None]
         self.data = frozenset().union(*given)  # a column that feeds the prompt is no sampling field, whatever its name
         self._tools = ToolChoices(self.options.answers)
+        usual, vectors = self.options.defaults, self.options.vectors
+        self._plain = usual if vectors is None else replace(usual, pooling_params=vectors)
         self.names = FieldNames(self.data, self.options.id_column)
         head = file_column(self.file, self.options.keep)
         self.keeping = Keeping(self.options, self.table, self.data, self.template is not None, head)
@@ -196,12 +199,13 @@ class RowParser:
             self.notes.ignored(unknown)
         asked = self._forms.told({name: item[name] for name in effective})
         is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
+        defaults = self._plain if style == Style.PLAIN else self.options.defaults
         if not asked and not is_short:
-            return self.options.defaults
+            return defaults
         key = (int(style), orjson.dumps(asked, default=repr))
         params = self._memo.get(key)
         if params is None:
-            params = wire.params_from_body(asked, dialect, self.options.defaults, self.options.width)
+            params = wire.params_from_body(asked, dialect, defaults, self.options.width)
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[key] = params

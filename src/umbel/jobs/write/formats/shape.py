@@ -13,26 +13,30 @@ from umbel.jobs.read.records import ANSWER_NAMES
 from umbel.jobs.write.formats.blocks import blocks
 
 _TEXT, _NUMBERS = pa.string(), pa.list_(pa.float64())
+_VECTORS = ("embedding", "probs")
 _CUT = frozenset({"cut_prompt_tokens"})  # of usage, where a prompt was too long
 _PLAIN_NAMES = (
     *("text", "token_ids", "finish_reason", "logprobs", "choices", "usage", "prompt_logprobs", "scores", "choice"),
-    *("choice_logprobs", "choice_probabilities", "error"),
+    *("choice_logprobs", "choice_probabilities", "embedding", "probs", "error"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
     """What a pass over all rows tells: whether they are OpenAI's, which columns of the input come back on them and of
-    which types, in the order in which they first appear, and which columns of answers are `filled`."""
+    which types, in the order in which they first appear, which columns of answers are `filled`, and how many numbers
+    the vectors in them have, where all have as many (`sizes`)."""
 
     openai: bool
     kept: Mapping[str, pa.DataType]
     filled: frozenset[str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lines: Iterable[bytes]) -> TableShape:
         """The shape of an output with these lines."""
         kept, openai, filled = dict[str, _Column](), False, set[str]()
+        sizes: dict[str, set[int]] = {name: set() for name in _VECTORS}
         for block in blocks(lines):
             items = [orjson.loads(line) for line in block]
             openai = openai or "response" in items[0]
@@ -44,10 +48,13 @@ class TableShape:
                         kept.setdefault(name, _Column()).values.append(value)
                     elif value is not None:
                         filled.add(name)
+                        if name in sizes:
+                            sizes[name].add(len(value))
                 filled |= _CUT & (item.get("usage") or {}).keys()
             for column in kept.values():
                 column.settle()
-        return cls(openai, {name: column.type for name, column in kept.items()}, frozenset(filled))
+        whole = {name: found.pop() for name, found in sizes.items() if len(found) == 1}
+        return cls(openai, {name: column.type for name, column in kept.items()}, frozenset(filled), whole)
 
     def names(self, *, all_answers: bool) -> list[str]:
         """The columns in order; those of answers that no row fills are left out on request."""
@@ -115,6 +122,7 @@ def answer_types(shape: TableShape) -> dict[str, pa.DataType]:
         "choice": _TEXT,
         "choice_logprobs": _NUMBERS,
         "choice_probabilities": _NUMBERS,
+        **{name: pa.list_(pa.float32(), shape.sizes.get(name, -1)) for name in _VECTORS},
         "error": error,
     }
 
