@@ -30,6 +30,7 @@ from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import TASKS, PoolingParams
 from umbel.ir.request import RowError
+from umbel.text.pairs import encode_pairs
 
 Asked = PoolingParams | Mapping[str, Any] | None
 Bar = bool | Callable[..., Any] | None
@@ -143,7 +144,7 @@ class Pooling(Scoring):
             raise UsageError(f"this model has {len(self.spec.pooler.labels)} classes: a score is of one; use classify")
         if not all(isinstance(one, str) for one in (*left, *right)):
             raise UsageError("pairs of texts are read as one: give strings")
-        ids = self.tokenizer.encode_pairs(list(zip(map(str, left), map(str, right), strict=True)))
+        ids = encode_pairs(self.tokenizer.encode, list(zip(map(str, left), map(str, right), strict=True)))
         found = self._vectors(ids, self._asked(None, "classify"), bar, None)
         return [ScoringRequestOutput(*one.of(lambda vector: ScoringOutput(vector[0]))) for one in found]
 

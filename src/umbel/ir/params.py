@@ -8,11 +8,9 @@ from typing import Any
 from umbel.ir import limits
 from umbel.ir.limits import check_bool, check_int, check_number, refuse
 from umbel.ir.neutral import takes_neutral
-from umbel.ir.pooling import PoolingParams
+from umbel.ir.pooling import PoolingParams, without_answer
 from umbel.ir.repetition import RepetitionDetection
 from umbel.ir.structured import StructuredOutputsParams, structured_of
-
-_OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation", "pooling_params"})
 
 
 @takes_neutral
@@ -107,7 +105,7 @@ class SamplingParams:
             refuse("invalid_value", "ignore_eos", message)
         self._check_lengths()
         self._check_truncation()
-        self._draw_nothing()
+        without_answer(self)
 
     @classmethod
     def from_optional(cls, **given: Any) -> SamplingParams:
@@ -164,21 +162,6 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"
             refuse("invalid_value", "min_tokens", message)
-
-    def _draw_nothing(self) -> None:
-        """Where a vector is wanted, leave all fields that say how to answer at what asks for nothing, so that rows that
-        want the same are equal. Raises InvalidRequest for those that ask for something of an answer."""
-        if self.pooling_params is None:
-            return
-        for name, nothing in (("n", 1), ("logprobs", None), ("prompt_logprobs", None), ("structured_outputs", None)):
-            if getattr(self, name) != nothing:
-                refuse("invalid_value", name, f"{name} with pooling_params: a vector is wanted, and no text is written")
-        self._put("pooling_params", PoolingParams.of(self.pooling_params))
-        for each in fields(self):
-            if each.name not in _OF_PROMPTS:
-                self._put(each.name, each.default)
-        self._put("temperature", 0.0)
-        self._put("max_tokens", 0)
 
     def _check_truncation(self) -> None:
         """Of a number alone the last tokens stay, as in vLLM; "error" alone asks for nothing."""

@@ -15,6 +15,7 @@ from umbel.ir.limits import MAX_INT, check_bool, check_choice, check_int, refuse
 
 TASKS = ("embed", "classify")
 POOLING_TYPES = ("LAST", "MEAN")
+_OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation"})
 Vector = NDArray[np.float32]
 LEAST = 1e-12  # that a vector is divided by, as in torch's normalize
 
@@ -141,6 +142,21 @@ class Pooler:
             return tuple((_ACTIVATIONS[self.activation](pooled) if active else pooled).tolist())
         cut = pooled[: asked.dimensions]
         return tuple((_unit(cut) if active else cut).tolist())
+
+
+def without_answer(params: Any) -> None:
+    """Of the SamplingParams of a row that wants a vector, leave all fields that say how to answer at what asks for
+    nothing, so that rows that want the same are equal. Raises InvalidRequest for those that ask for something of an
+    answer."""
+    if params.pooling_params is None:
+        return
+    for name, nothing in (("n", 1), ("logprobs", None), ("prompt_logprobs", None), ("structured_outputs", None)):
+        if getattr(params, name) != nothing:
+            refuse("invalid_value", name, f"{name} with pooling_params: a vector is wanted, and no text is written")
+    usual = {each.name: each.default for each in fields(params) if each.name not in _OF_PROMPTS}
+    asked = {"pooling_params": PoolingParams.of(params.pooling_params), "temperature": 0.0, "max_tokens": 0}
+    for name, value in (usual | asked).items():
+        object.__setattr__(params, name, value)  # frozen for everyone else
 
 
 WRITER = Pooler()

@@ -73,10 +73,6 @@ class Tokenizer:
             message = f"text that the model's tokenizer cannot split ({str(error)[:200]})"
             raise InvalidRequest("invalid_text", message, "prompt") from None
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Token ids of two texts each, joined as the tokenizer joins pairs; raises InvalidRequest as `encode` does."""
-        return self.encode(pairs)  # type: ignore[arg-type]  (the library takes both)
-
     def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN_CHAT) -> str:
         """The prompt text of a conversation; raises InvalidRequest where the template gives none."""
         (found,) = self.render_all([Chat(messages, options)])

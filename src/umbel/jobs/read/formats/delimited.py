@@ -9,8 +9,9 @@ from pathlib import Path
 
 from umbel.errors import InputError, InvalidRequest
 from umbel.ir.limits import MAX_LINE_BYTES, shown
+from umbel.jobs.read.formats.ids import is_unicode
 from umbel.jobs.read.formats.lines import Line, read_lines
-from umbel.jobs.read.formats.parse import RowParser, is_unicode
+from umbel.jobs.read.formats.parse import RowParser
 from umbel.jobs.read.formats.table import check_columns, columns_read, fields_in
 from umbel.jobs.read.records import InputRow
 

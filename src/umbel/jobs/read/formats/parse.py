@@ -12,7 +12,7 @@ from umbel.errors import InvalidRequest, UsageError
 from umbel.ir import body as wire
 from umbel.ir.chat import CHAT_FIELDS, ChatOptions, Message, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import MAX_CUSTOM_ID_CHARS, refuse, shown
+from umbel.ir.limits import refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt, missing_prompt
 from umbel.ir.request import Request
@@ -20,6 +20,7 @@ from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.calls import ToolChoices
 from umbel.jobs.read.formats.field_names import FieldNames
 from umbel.jobs.read.formats.forms import Forms
+from umbel.jobs.read.formats.ids import custom_id_of, id_in
 from umbel.jobs.read.formats.keeping import Keeping, file_column
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
@@ -119,7 +120,7 @@ class RowParser:
         """Row `row` of the file, from an object; never raises for what the object holds. `cells` are its columns as
         they come back, where they are not those of the object."""
         row += self.first
-        custom_id, explicit, fault = _custom_id(item, row, self.id_field, required=self._needs_id)
+        custom_id, explicit, fault = custom_id_of(item, row, self.id_field, required=self._needs_id)
         cells = item if cells is None else cells
         try:
             if fault is not None:
@@ -225,46 +226,6 @@ class RowParser:
             names = ", ".join(sorted(self.options.models))
             message = f"model {shown(name)} is not loaded; this job runs {names} (--served-model-name adds a name)"
             raise InvalidRequest("model_not_found", message, "model", status=404)
-
-
-def id_in(item: Mapping[str, Any], field: str = "custom_id") -> str | None:
-    """The custom id that an object gives, None when it gives none that can be written into the output."""
-    name = _as_id(item.get(field), field)
-    return name if isinstance(name, str) and name and is_unicode(name) else None
-
-
-def is_unicode(text: str) -> bool:
-    """Whether text can be written as UTF-8: it has no lone surrogates, which stand for bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _custom_id(
-    item: Mapping[str, Any], row: int, field: str, *, required: bool
-) -> tuple[str | None, bool, InvalidRequest | None]:
-    """(id to show, whether the row gave it, what is wrong with it)."""
-    if field not in item:
-        if not required:
-            return str(row), False, None
-        return None, False, InvalidRequest("missing_required_parameter", f"{field} is missing", field)
-    value = _as_id(item[field], field)
-    if not isinstance(value, str):
-        return None, False, InvalidRequest("invalid_type", f"{field}={shown(value)}: must be a string", field)
-    if not value:
-        return None, False, InvalidRequest("invalid_value", f"{field} is empty", field)
-    if len(value) > MAX_CUSTOM_ID_CHARS:
-        message = f"{field} has {len(value):,} characters: at most {MAX_CUSTOM_ID_CHARS}"
-        return value, True, InvalidRequest("string_too_long", message, field)
-    return value, True, None
-
-
-def _as_id(value: object, field: str) -> object:
-    """The value of a field as an id: of one that was named for it, whole numbers are ids too."""
-    named = field != "custom_id" and isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if named else value
 
 
 def _prompt_of(request: Request) -> dict[str, Any]:
