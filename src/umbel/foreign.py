@@ -104,7 +104,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "async_scheduling": (True, False),
         "config_format": ("auto",),
         "code_revision": (),
-        "convert": ("auto", "none"),
+        "convert": ("auto", "none", "embed"),
         "cpu_offload_gb": (0,),
         "disable_custom_all_reduce": (True, False),
         "disable_log_stats": (True, False),
