@@ -105,7 +105,8 @@ def test_all_names_of_answers_are_known(tmp_path: Path) -> None:
     asked = [{"logprobs": 1, "prompt_logprobs": 1}, {"n": 2}, {"choices": ["a", "b"]}, {"continuations": ["a"]}]
     source = write_rows(tmp_path / "in.jsonl", [{"prompt": "hi", "max_tokens": 2, **more} for more in asked])
     names = {name for row in read_rows(run(tmp_path, source)) for name in row}
-    assert names == ANSWER_NAMES - {"embedding", "probs"} and Renderer.__doc__  # for those: test_embeddings.py
+    others = {"reasoning_content", "tool_calls", "embedding", "probs"}  # of chats, and of rows that want vectors
+    assert names == ANSWER_NAMES - others and Renderer.__doc__
 
 
 def table_of(directory: Path, suffix: str) -> Path:
