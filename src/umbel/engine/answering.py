@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
+from umbel.engine.chat_answers import ChatAnswers
 from umbel.engine.hub_tokenizer import HubTokenizer
 from umbel.engine.intake import Batch, Conversation, Intake, Params, Prompt, as_prompts
 from umbel.engine.progress_line import progress_line
@@ -152,19 +153,30 @@ class Answering(ABC):
         keys: Sequence[int | str] | None = None,
         use_tqdm: bool | Callable[..., Any] | None = None,
         on_error: Literal["return", "raise"] = "return",
+        tool_choice: str | Mapping[str, Any] | None = None,
+        tool_call_parser: str | None = None,
+        reasoning_parser: str | None = None,
         **others: object,
     ) -> list[RequestOutput]:
         """Like `generate`, for one conversation (a list of messages) or several of them. The chat template is the
         model's; it is given `tools`, `documents` and the variables of `chat_template_kwargs`. The prompt opens the
         answer, unless `add_generation_prompt=False`; with `continue_final_message=True` the model goes on with the last
-        message. `chat_template` and the like are taken where they ask for nothing."""
+        message. `tool_call_parser` and `reasoning_parser` name formats (docs/chats.md; "auto": the template's): outputs
+        have `tool_calls` and `reasoning_content` then, and `tool_choice` may ask for calls. `chat_template` and the
+        like are taken where they ask for nothing."""
         several = messages if isinstance(messages, Sequence) else list(messages)
         if several and isinstance(several[0], Mapping):
             several = [several]
         beside = {name: others.pop(name) for name in CHAT_FIELDS & others.keys()}
-        chat_options(beside)  # what is wrong for all of them is an error of the call
+        tools = chat_options(beside).tools or ()  # what is wrong for all of them is an error of the call
         prompts = [{"messages": one, **beside} for one in several]
-        return self.generate(prompts, sampling_params, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
+        reading = ChatAnswers(tools, tool_choice, tool_call_parser, reasoning_parser, self._template)
+        given = sampling_params if reading.whole else reading.params(sampling_params, self.intake.defaults)
+        found = self.generate(prompts, given, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
+        return found if reading.whole else [reading.read(output) for output in found]
+
+    def _template(self) -> str | None:
+        return self.tokenizer.template_text
 
     def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> ShownPlan:
         """What `generate` would do: forest, order, budgets with their reasons, estimates. It prints as `umbel plan`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,8 @@ class RowError:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sample of a row; `finish_reason` is "stop", "length" or "repetition", `stop_reason` the stop string or id
-    that ended it, or "repetition_detected"."""
+    that ended it, or "repetition_detected". Where `LLM.chat` was asked to read them, `reasoning_content` and
+    `tool_calls` (in OpenAI's form) are its parts beside the text."""
 
     index: int
     text: str
@@ -51,6 +52,8 @@ class Completion:
     stop_reason: str | int | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
     cumulative_logprob: float | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class OpenAIAnswers:
 
     def calls(self, row: RowHead, c: Completion, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
         """Calls of an answer as OpenAI has them."""
-        return [_call(f"call_{self._tag(row)}_{c.index}_{i}", call) for i, call in enumerate(calls)]
+        return [call.as_openai(f"call_{self._tag(row)}_{c.index}_{i}") for i, call in enumerate(calls)]
 
     def _chat_choice(self, c: Completion, row: RowHead) -> dict[str, Any]:
         read = self.read(row, c)
@@ -231,10 +231,6 @@ def shown_token(own: bytes) -> str:
         return own.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
-
-
-def _call(tag: str, call: ToolCall) -> dict[str, Any]:
-    return {"id": tag, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _line(tag: str, custom_id: str | None, status: int, body: dict[str, Any]) -> dict[str, Any]:

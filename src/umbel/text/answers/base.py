@@ -18,6 +18,10 @@ class ToolCall:
     name: str
     arguments: str
 
+    def as_openai(self, id: str) -> dict[str, Any]:
+        """The call under an id, in OpenAI's form."""
+        return {"id": id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from umbel.errors import UsageError
+from umbel.text.answers.formats import AnswerReader
 
 _CALLS = (  # the first of these that a template has; those that are parts of others come later
     ("<seed:tool_call>", "seed_oss"),
@@ -49,3 +53,21 @@ def reasoning_format(template: str) -> str | None:
     if "think>" not in template:
         return None
     return "deepseek_r1" if _BEGUN.search(template) else "qwen3"
+
+
+def answers_of(calls: str | None, reasoning: str | None, template: Callable[[], str | None]) -> AnswerReader:
+    """How answers to chats are read: by formats of these names, those that are "auto" by what `template` gives. Raises
+    UsageError where that shows none."""
+    chosen, found = list[str](), list[str | None]()
+    for option, asked, choose in (
+        ("--tool-call-parser", calls, call_format),
+        ("--reasoning-parser", reasoning, reasoning_format),
+    ):
+        name = asked
+        if asked == "auto":
+            name = choose(template() or "")
+            if name is None:
+                raise UsageError(f"{option} auto: the model's chat template shows no format that is known; name it")
+            chosen.append(f"{option} auto is {name}, as the model's chat template writes")
+        found.append(name)
+    return AnswerReader(*found, chosen=tuple(chosen))

@@ -17,7 +17,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.prompts import check_messages, check_prompt, missing_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
-from umbel.jobs.read.formats.calls import ToolChoices
+from umbel.jobs.read.formats.calls import Calling
 from umbel.jobs.read.formats.field_names import FieldNames
 from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.ids import custom_id_of, id_in
@@ -63,13 +63,13 @@ class RowParser:
     names: FieldNames = field(init=False)
     _memo: dict[tuple[int, bytes], SamplingParams] = field(default_factory=dict)
     _forms: Forms = field(default_factory=Forms)
-    _tools: ToolChoices = field(init=False)
+    _tools: Calling = field(init=False)
     _plain: SamplingParams = field(init=False)
 
     def __post_init__(self) -> None:
         given = [template.columns for template in (self.template, self.system) if template is not None]
         self.data = frozenset().union(*given)  # a column that feeds the prompt is no sampling field, whatever its name
-        self._tools = ToolChoices(self.options.answers)
+        self._tools = Calling(self.options.answers)
         usual, vectors = self.options.defaults, self.options.vectors
         self._plain = usual if vectors is None else replace(usual, pooling_params=vectors)
         self.names = FieldNames(self.data, self.options.id_column)
