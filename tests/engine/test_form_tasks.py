@@ -76,7 +76,7 @@ def test_answers_are_valid_by_their_schemas(demo: LLM) -> None:
     whole = [(schema, text) for schema, text, ended in said if ended]
     wrong = [text for schema, text in whole if not is_valid(schema, json.loads(text))]
     print(f"\n{len(rows)} schemas, {len(refused)} refused, {len(whole)} of {len(said)} answers whole")
-    assert not wrong and len(asked) > 0.85 * len(rows) and len(whole) > 0.35 * len(said)
+    assert not wrong and len(asked) > 0.85 * len(rows) and len(whole) > 0.2 * len(said)
 
 
 def plain(schema: Any) -> Any:
@@ -117,4 +117,4 @@ def test_calls_are_valid_by_their_tools(demo: LLM, name: str, choice: str) -> No
         assert calls and (choice == "required" or [call.name for call in calls] == list(schemas)[:1])
         assert all(is_valid(schemas[call.name], json.loads(call.arguments)) for call in calls), text
     print(f"\n{name}, {choice}: {len(rows)} rows, {len(refused)} refused, {len(whole)} of {len(said)} answers whole")
-    assert len(asked) > 0.9 * len(rows) and len(whole) > 0.35 * len(said)
+    assert len(asked) > 0.9 * len(rows) and len(whole) > 0.2 * len(said)

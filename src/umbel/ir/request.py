@@ -42,8 +42,7 @@ class RowError:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sample of a row; `finish_reason` is "stop", "length" or "repetition", `stop_reason` the stop string or id
-    that ended it, or "repetition_detected". Where `LLM.chat` was asked to read them, `reasoning_content` and
-    `tool_calls` (in OpenAI's form) are its parts beside the text."""
+    that ended it, or "repetition_detected"; `reasoning_content` and `tool_calls` are parts that `LLM.chat` read."""
 
     index: int
     text: str

@@ -90,7 +90,7 @@ class Scheduler:
         return first
 
     def force(self, ask: Ask) -> None:
-        """From now on, samples feed tokens that `ask` says are certain together, behind what others decode."""
+        """From now on, samples feed together what `ask` says is certain of their answers."""
         self.phases.insert(1, Forced(ask))
 
     def reuse(self) -> None:

@@ -56,7 +56,7 @@ class Watcher:
         return True
 
     def meet(self, params: Sequence[SamplingParams]) -> None:
-        """Rows were added, with these parameters among them that it watches; each object once."""
+        """Rows with these parameters, which it watches, were added; each object once."""
 
     def look(self, sampled: SampledTokens, which: Ints, outcomes: Outcomes) -> None:
         """Samples `which` (indices, ascending) of the step are its own: say in `outcomes` what follows from their
@@ -68,9 +68,8 @@ class Watcher:
         return None
 
     def forced(self, ranks: Ints, rows: Ints, most: Ints) -> Drafts | None:
-        """The tokens that these samples have to give next, as nothing else may be drawn in their places: at most
-        `most[i]` of sample `ranks[i]`, none of which ends an answer. Asked, if it is `forcing`, before a step is
-        decided; any number of the first of them may be computed in it, as proposed tokens."""
+        """The tokens, at most `most[i]` of sample `ranks[i]`, in whose places nothing else may be drawn; none ends an
+        answer. Asked, if it is `forcing`, before a step, in which the first of them may be computed as if proposed."""
         return None
 
     def changes(self, drawing: Drawing, which: Ints) -> LogitChanges | None:
