@@ -46,6 +46,7 @@ def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPat
         "speculate": "ngram",
         "model_impl": "native",
         "generation_config": "vllm",
+        "lora": ("sql=/no/such/adapter",),
     }
     other |= {"admission": "headroom", "linear": "int8", "kv_cache_dtype": "fp8", "attention_backend": "torch"}
     value = other.get(setting.name, True if setting.name == "allow_lossy" else 7)
@@ -104,6 +105,9 @@ NEUTRAL = {
     "hf_token": None,
     "task": "generate",
     "disable_log_stats": True,
+    "enable_lora": True,
+    "max_loras": 4,
+    "max_lora_rank": 64,
     "seed": None,
 }
 
@@ -124,8 +128,9 @@ def test_options_of_vllm_that_ask_for_nothing_are_taken() -> None:
         ("enable_prefix_caching", False, "prefix none turns it off"),
         ("quantization", "awq", "config.json"),
         ("hf_token", "secret", "Hugging Face cache"),
-        ("enable_lora", True, "adapters are not supported"),
-        ("enable_lora", 0, "adapters are not supported"),
+        ("enable_lora", 0, "lora NAME=DIR gives an adapter"),
+        ("max_loras", 0, "lora NAME=DIR gives an adapter"),
+        ("lora_dtype", "float16", "adapters are computed in the model's dtype"),
         ("logits_processors", [print], "code of callers does not run"),
         ("tokenizer", "other/model", "not supported; leave it out"),
         ("kv_token", None, "did you mean 'kv_tokens'"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from umbel.batch.call import run
     from umbel.batch.mapping import map
     from umbel.ir.choices import Chosen, Score
+    from umbel.ir.lora_request import LoRARequest
     from umbel.ir.params import SamplingParams
     from umbel.ir.pooling import PoolingParams
     from umbel.ir.request import Completion as CompletionOutput
@@ -19,6 +20,7 @@ __all__ = [
     "LLM",
     "Chosen",
     "CompletionOutput",
+    "LoRARequest",
     "PoolingParams",
     "RequestOutput",
     "SamplingParams",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "CompletionOutput": "umbel.ir.request",
     "LLM": "umbel.api",
+    "LoRARequest": "umbel.ir.lora_request",
     "Chosen": "umbel.ir.choices",
     "PoolingParams": "umbel.ir.pooling",
     "RequestOutput": "umbel.api",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,7 @@ class LLM(Pooling):
         speculate: str = "auto",
         model_impl: str = "auto",
         generation_config: str = "auto",
+        lora: Mapping[str, str] | tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
         **unknown: Any,
@@ -92,6 +93,7 @@ class LLM(Pooling):
             speculate=speculate,
             model_impl=model_impl,
             generation_config=generation_config,
+            lora=lora,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config

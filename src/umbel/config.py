@@ -19,14 +19,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 MODEL_IMPLS = ("auto", "native", "transformers")
 GENERATION_CONFIGS = ("auto", "vllm", "none")
-DECIDED_HERE = (
-    "dtype",
-    "attention_backend",
-    "device",
-    "kernels",
-    "model_impl",
-    "torch",
-)  # parts of a config's identity
+DECIDED_HERE = ("dtype", "attention_backend", "device", "kernels", "model_impl", "torch")  # parts of an identity
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"dtype": DTYPES, "load_format": LOAD_FORMATS, "model_impl": MODEL_IMPLS, "generation_config": GENERATION_CONFIGS}
 )
@@ -60,6 +53,7 @@ class EngineConfig:
     `speculate` names who proposes tokens, several of which a step can check; answers do not depend on it.
     `model_impl` says who computes the layers: "native" ours, "transformers" that library's module with our attention
     and KV, "auto" ours where they know the model.
+    `lora` are adapters that rows may name, each as NAME=DIRECTORY; an object of directories by name will do.
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
     in vLLM, "vllm" and "none" leave it out.
     `executor` says where replicas run: "local" on this machine, "ray" on the cluster at `ray_address`.
@@ -90,6 +84,7 @@ class EngineConfig:
     generation_config: str = "auto"
     executor: str = "local"
     ray_address: str | None = None
+    lora: Mapping[str, str] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers"):

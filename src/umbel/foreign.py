@@ -19,6 +19,7 @@ _SHARED = "prompts that begin alike are always computed once; {prefix} none turn
 _FILE_SAYS = "the input says it: each OpenAI batch line has its url"
 _WEIGHTS = "read from the model's config.json; {linear} chooses what products are made in"
 _INSIDE = "how answers are computed is no part of what callers see"
+_ADAPTERS = "{lora} NAME=DIR gives an adapter of any rank, and any number of them; rows name theirs by lora"
 _HUB = "give a directory, or a hub id: the Hugging Face cache (HF_HOME) is read"
 
 FOREIGN: Mapping[str, str] = MappingProxyType(
@@ -48,8 +49,11 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "pooler_config": "PoolingParams(pooling_type=..., use_activation=...) says how vectors are made",
         "kv_transfer_config": _INSIDE,
         "enable_sleep_mode": "close() gives the memory back, and a new LLM takes it again",
-        "max_loras": "adapters are not supported yet: merge them into the weights",
-        "max_lora_rank": "adapters are not supported yet: merge them into the weights",
+        "max_loras": _ADAPTERS,
+        "max_lora_rank": _ADAPTERS,
+        "max_cpu_loras": _ADAPTERS,
+        "fully_sharded_loras": _ADAPTERS,
+        "lora_dtype": "adapters are computed in the model's dtype",
         "enforce_eager": "answers do not depend on it, so there is no switch",
         "compilation_config": "answers do not depend on it, so there is no switch",
         "speculative_config": "{speculate} names who proposes tokens",
@@ -68,8 +72,7 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
         "hf_overrides": "the model is what its config.json says: change a copy of it",
         "chat_template": "the template is the model's own: change a copy of its directory",
         "pipeline_parallel_size": "{tensor_parallel_size} cuts each layer; {data_parallel_size} takes replicas",
-        "enable_lora": "adapters are not supported yet: merge them into the weights",
-        "lora_modules": "adapters are not supported yet: merge them into the weights",
+        "enable_lora": _ADAPTERS,
         "best_of": "{n} gives so many answers a row",
         "top_logprobs": "{logprobs} K gives the K most likely tokens of each place",
         "echo": "{prompt_logprobs} K scores the prompt; OpenAI completions may have echo in their body",
@@ -96,7 +99,9 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
     }
 )
 
-OTHER_NAMES: Mapping[str, str] = MappingProxyType({"max_num_batched_tokens": "chunk", "block_size": "page_size"})
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"max_num_batched_tokens": "chunk", "block_size": "page_size", "lora_modules": "lora"}
+)
 """Options of ours under vLLM's names."""
 NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
@@ -110,7 +115,9 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "disable_log_stats": (True, False),
         "distributed_executor_backend": ("mp", "uni"),
         "enable_chunked_prefill": (True,),
-        "enable_lora": (False,),
+        "enable_lora": (True, False),
+        "fully_sharded_loras": (False,),
+        "lora_dtype": ("auto",),
         "enable_prefix_caching": (True,),
         "enforce_eager": (True, False),
         "enable_expert_parallel": (False,),
@@ -149,6 +156,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
     }
 )
 """Values of vLLM's options for an engine that ask for nothing, or for its default there; None does so for each."""
+_LIMITS = ("max_loras", "max_lora_rank", "max_cpu_loras")  # of what has none here
 METHODS: Mapping[str, str] = MappingProxyType(
     {
         "apply_model": _INSIDE,
@@ -198,6 +206,8 @@ def understood(model: str, options: Mapping[str, Any], defaults: Mapping[str, An
 
 
 def _asks_for_nothing(name: str, value: object, *, known: bool) -> bool:
+    if name in _LIMITS and type(value) is int and value >= 1:
+        return True
     return known and (value is None or any(type(value) is type(v) and value == v for v in NEUTRAL.get(name, ())))
 
 

@@ -56,7 +56,6 @@ def test_vllms_keywords_of_chats(llm: LLM) -> None:
 @pytest.mark.parametrize(
     ("call", "keyword", "value"),
     [
-        ("generate", "lora_request", object()),
         ("chat", "chat_template", "{{ messages }}"),
         ("chat", "chat_template_kwargs", {"chat_template": "{{ messages }}"}),
     ],

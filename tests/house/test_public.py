@@ -11,6 +11,7 @@ def test_public_names() -> None:
         "LLM",
         "Chosen",
         "CompletionOutput",
+        "LoRARequest",
         "PoolingParams",
         "RequestOutput",
         "SamplingParams",

@@ -33,6 +33,7 @@ HARMLESS = {
     "keep",
     "speculate",
     *("model", "allow_lossy"),  # the files of the model count, and what is lossy by its own name
+    "lora",  # the files of adapters count
     "generation_config",  # what it makes of rows counts, by the names of their defaults
 }
 

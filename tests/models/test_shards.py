@@ -10,8 +10,9 @@ import torch
 from tests.mixtures import PLAIN, make_mixture
 from tests.tiny_models import FAMILIES, make_model
 from umbel.models.families import read_spec
+from umbel.models.layout import layout
 from umbel.models.shards import Shard, ShardedWeights, shard_spec
-from umbel.models.weights import StoredWeights, layout
+from umbel.models.weights import StoredWeights
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "qwen2_moe", "dots1"])

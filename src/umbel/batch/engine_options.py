@@ -67,10 +67,19 @@ class EngineOptions:
     keep: Annotated[str, Option("--keep-cached", help="Prompts that stay cached: {choices}.")] = "auto"
     speculate: Speculate = "auto"
     generation_config: Annotated[str, Option(help=_GENERATION)] = "auto"
+    lora: Annotated[
+        list[str] | None,
+        Option(
+            *("--lora", "--lora-modules"),
+            help="An adapter that rows may name, in PEFT's layout; repeatable.",
+            metavar="NAME=DIR",
+        ),
+    ] = None
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
 
     def config(self, model: str, **more: Any) -> EngineConfig:
         """The settings of an engine for a model, with `more` that not all commands take."""
         asked = asdict(self)
         asked |= {"skip": tuple(asked.pop("skip_pass") or ()), "watchers": tuple(self.watchers or ())}
+        asked["lora"] = self.lora or ()
         return EngineConfig.of(model, **asked, **more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from umbel.batch.job_options import JobOptions
 from umbel.batch.loading import Loading
 from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
+from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.budget import seconds_of
 from umbel.ir.spans import NO_SPANS
 from umbel.jobs.fingerprint import fingerprint, stamp_model
@@ -19,6 +21,7 @@ from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
 from umbel.jobs.read.changes import HashedInput, input_identity
 from umbel.jobs.read.inputs import Inputs
+from umbel.models.adapters.modules import adapted_spec
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
 
@@ -35,16 +38,16 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     check_paths([file.path for file in source], asked.output.target)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
-    spec = read_spec(directory, config.model_impl, config.generation_config)
+    spec = adapted_spec(read_spec(directory, config.model_impl, config.generation_config), config)
     names = model_names(config.model, directory, reading.served_model_name or ())
     defaults, template = asked.sampling.params(spec.sampling), LateTokenizer(directory).template
     vectors = asked.vectors.params(spec.pooler)
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors)
+    options = replace(options, loras=names_of(spec.adapters))
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
     watch = tuple(HashedInput.of(file.path) for file in source)
-    identity = fingerprint(
-        input_identity(source, watch), options, loading.files, config.identity, version("umbel"), given
-    )
+    settings = {**config.identity, **digests_of(spec.adapters)}
+    identity = fingerprint(input_identity(source, watch), options, loading.files, settings, version("umbel"), given)
     job = JobSpec(
         input=source,
         output=asked.output.target,

@@ -70,6 +70,8 @@ def _value(keyword: str, option: DeclaredOption, value: object) -> Any:
         return value == (keyword in map(python_name, option.names))
     if get_origin(kind) is list:
         (each,) = get_args(kind)
+        if told.metavar == "NAME=DIR" and isinstance(value, Mapping):
+            value = [f"{name}={os.fspath(place)}" for name, place in value.items()]
         several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         return [_single(keyword, each, one) for one in several]
     if isinstance(told, Option) and told.several and isinstance(value, list | tuple):

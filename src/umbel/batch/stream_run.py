@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from io import BufferedReader
 from pathlib import Path
@@ -20,6 +20,7 @@ from umbel.batch.job_options import BudgetOptions, JobOptions, OutputOptions
 from umbel.batch.job_run import write_summary
 from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.errors import UsageError
+from umbel.ir.adapter import digests_of, names_of
 from umbel.jobs.begun import now
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.paths import JobPaths
@@ -36,6 +37,7 @@ from umbel.jobs.stream import CheckedRows, Stream
 from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer
+from umbel.models.adapters.modules import adapted_spec
 from umbel.models.families import read_spec, resolve_model
 
 NOT_KEPT = "answers go to a stream as they come; nothing is kept, so a stop loses what is not written yet"
@@ -57,16 +59,18 @@ class _Forms:
         """Those of a job as it was asked for, the same as where its output is a file."""
         start, directory, served = now(), resolve_model(asked.model), asked.reading.served_model_name or ()
         spec = read_spec(directory, asked.config.model_impl, asked.config.generation_config)
+        spec = adapted_spec(spec, asked.config)
         tokenizer = LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
         defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
-        vectors = asked.vectors.params(spec.pooler)
+        vectors, loras = asked.vectors.params(spec.pooler), names_of(spec.adapters)
         options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors)
-        identity = fingerprint({}, options, hash_model(directory), asked.config.identity, version("umbel"), served)
+        options, settings = replace(options, loras=loras), {**asked.config.identity, **digests_of(spec.adapters)}
+        identity = fingerprint({}, options, hash_model(directory), settings, version("umbel"), served)
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()
         sizes, bos = (spec.vocab_size, spec.max_positions), spec.bos_token_id
-        builder = WindowBuilder(tokenizer, *sizes, bos=bos, notes=notes, pooler=spec.pooler)
+        builder = WindowBuilder(tokenizer, *sizes, bos=bos, notes=notes, pooler=spec.pooler, loras=loras)
         return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes, spec.pooler.labels), notes)
 
 

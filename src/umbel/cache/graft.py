@@ -55,6 +55,7 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
     tree.held[nodes] = tree.seen[nodes] = 0
     tree.slot[nodes] = -1
     tree.scope[nodes] = 0 if workload.scope is None else workload.scope[forest.source[new]]
+    tree.is_scoped = tree.is_scoped or bool(tree.scope[nodes].any())
     tree.tokens.read(nodes, workload.tokens, workload.offsets[forest.source[new]] + start)
     _label(tree, nodes, np.searchsorted(new, forest.subtree_end[new]), np.flatnonzero(tops), above)
     for node, count in zip(nodes.tolist(), below[new].tolist(), strict=True):

@@ -63,10 +63,10 @@ class KVTree(Columns):
         self.idle = Idle(keep or LastReader(), self.labels)
         self.index: RunIndex | None = None
         self.scored = ScoredRuns()
+        self.is_scoped = False  # whether a run ever had another scope than 0
         self.n_nodes = 0  # numbers given out so far; those of nodes that are gone are used again
         self._leaf, self._n_rows = np.zeros(0, np.int64), 0
-        self.users: list[int] = []
-        self.waiting: list[int] = []
+        self.users, self.waiting = list[int](), list[int]()
         self.changes = self.cuts = self.page_changes = 0
         # Nodes in use when that was asked last, in order; those that came since; whether any came or left.
         self._sorted, self._joined, self._stale = np.zeros(0, np.int64), list[int](), False

@@ -74,9 +74,11 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     from umbel.batch.reading import LateTokenizer, model_names, read_options
     from umbel.cli.plan_forms import put_forms
     from umbel.cli.plan_view import PlanView
+    from umbel.ir.adapter import names_of
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source_files import open_source
     from umbel.jobs.read.spool import opened
+    from umbel.models.adapters.modules import adapted_spec
     from umbel.plan.deal.fit import fits_of
     from umbel.plan.explain.record import to_json
     from umbel.sim.model import find_model
@@ -84,11 +86,13 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     budget = job.budget.budget()
     config, target = _aim(job.config, view.machine)
     spec, directory = find_model(job.model, config.generation_config)
+    spec = adapted_spec(spec, config)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     defaults = job.sampling.params(spec.sampling)
     vectors = job.vectors.params(spec.pooler)
     options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors)
+    options = replace(options, loras=names_of(spec.adapters))
     with opened(job.sources) as inputs:
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec)
     notes.take((*tokenizer.notes, *options.answers.chosen))
@@ -172,13 +176,14 @@ def _plan(workload: Workload, spec: ModelSpec, directory: Path | None, config: E
 def _read(source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpec) -> Prepared:
     """The rows of an input; a large one says on a terminal how far it is."""
     from umbel.cli.ticker import Ticker
+    from umbel.ir.adapter import names_of
     from umbel.jobs.read.prepare import prepare
 
     ticker = Ticker()
     try:
         told = lambda rows: ticker(f"reading: {rows:,} rows")  # noqa: E731
-        sizes = spec.vocab_size, spec.max_positions
-        return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler)
+        sizes, loras = (spec.vocab_size, spec.max_positions), names_of(spec.adapters)
+        return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler, loras)
     finally:
         ticker.clear()
 

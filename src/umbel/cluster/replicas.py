@@ -22,13 +22,14 @@ from umbel.cost.machine import Machine
 from umbel.engine.build import load_tokenizer
 from umbel.engine.intake import Intake
 from umbel.engine.scoring import Scoring
-from umbel.errors import UmbelError
+from umbel.errors import UmbelError, UsageError
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.selection import select_rows
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.models.adapters.modules import adapted_spec
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.deal.shared_plan import SharedPlan, plan_replicas
 from umbel.plan.planner import make_plan
@@ -44,6 +45,10 @@ class _Files:
     directory: Path
     spec: ModelSpec
     tokenizer: Tokenizer | None
+
+    def add_adapter(self, name: str, directory: str) -> None:
+        """Raises UsageError: other processes have the model."""
+        raise UsageError(f"replicas take adapters when they are made: lora={{{name!r}: {directory!r}}}")
 
 
 class Replicas(Scoring):
@@ -62,6 +67,7 @@ class Replicas(Scoring):
         check_replicas(self.config)
         directory = resolve_model(self.config.model)
         spec = read_spec(directory, self.config.model_impl, self.config.generation_config)
+        spec = adapted_spec(spec, self.config)
         self.intake = Intake(_Files(directory, spec, load_tokenizer(directory, spec)))
         self.first_token: float | None = None
         self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told

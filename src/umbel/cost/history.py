@@ -30,7 +30,7 @@ LEAST_STEPS, LEAST_SECONDS = 3, 0.02  # less of a run teaches nothing about seco
 MOST_TEMPLATES = 256  # the last ones seen are kept
 MOST_DRAFTERS = 16
 MOST_ANSWERS = 4096.0  # of a template; beyond that, earlier ones fade as later ones come
-_NOT_SHAPE = ("dtype", "bos_token_id", "eos_token_ids", "max_positions", "notes")
+_NOT_SHAPE = ("adapters", "dtype", "bos_token_id", "eos_token_ids", "max_positions", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class History:
             return cls(None, None)
         where = {"machine": machine_name(machine), "threads": threads or default_threads(), "dtype": dtype}
         shape = {name: value for name, value in asdict(spec).items() if name not in _NOT_SHAPE}
+        if spec.adapters:
+            shape["adapters"] = [adapter.weights for adapter in spec.adapters]
         steps = folder / f"steps-{_digest(where | shape)}.json"
         if directory is None:
             return cls(steps, None)

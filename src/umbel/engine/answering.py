@@ -6,18 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from os import fspath
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
+from umbel.engine.adapting import new_adapters, with_adapters
 from umbel.engine.chat_answers import ChatAnswers
 from umbel.engine.hub_tokenizer import HubTokenizer
-from umbel.engine.intake import Batch, Conversation, Intake, Params, Prompt, as_prompts
+from umbel.engine.intake import Batch, Conversation, Intake, Params, Prompt, as_prompts, params_for
 from umbel.engine.progress_line import progress_line
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError, nearest
 from umbel.foreign import METHODS
 from umbel.ir.arrivals import Arrivals
 from umbel.ir.chat import CHAT_FIELDS, chat_options
+from umbel.ir.lora_request import LoRARequest, requests_for
 from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
@@ -31,7 +34,8 @@ from umbel.text.tokenizer import Tokenizer
 
 A = TypeVar("A", bound="Answering")
 Prompts = Prompt | Iterable[Prompt]
-_KEYWORDS = ("sampling_params", "keys", "use_tqdm", "on_error")
+LoRA = LoRARequest | str
+_KEYWORDS = ("lora_request", "sampling_params", "keys", "use_tqdm", "on_error")
 
 
 class Answering(ABC):
@@ -95,6 +99,7 @@ class Answering(ABC):
         keys: Sequence[int | str] | None = None,
         use_tqdm: bool | Callable[..., Any] | None = None,
         on_error: Literal["return", "raise"] = "return",
+        lora_request: LoRA | Sequence[LoRA | None] | None = None,
         **others: object,
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts: strings, lists of token ids, {"prompt_token_ids": ids} or chats
@@ -106,14 +111,18 @@ class Answering(ABC):
         answers of one call; without `keys`, their number in the life of this object, so that calls go on drawing.
 
         Progress is shown on terminals and in notebooks when it takes longer than two seconds; `use_tqdm=False` shows
-        none, True shows it in logs too, and a class like tqdm makes the bar. `others` are keywords of vLLM's, taken
-        where they ask for nothing (`lora_request=None`). Raises InvalidRequest, UsageError, and TypeError for a keyword
-        that neither knows.
+        none, True shows it in logs too, and a class like tqdm makes the bar. `lora_request` is the adapter that prompts
+        are computed with, one for all or one for each (None: none), by name or as vLLM's LoRARequest, which is loaded
+        when it is new. `others` are keywords of vLLM's, taken where they ask for nothing (`priority=None`). Raises
+        InvalidRequest, UsageError, ModelError for an adapter that does not belong to the model, and TypeError for a
+        keyword that neither knows.
         """
         check_neutral("generate", others, _KEYWORDS)
         if on_error not in ("return", "raise"):
             raise UsageError(f"on_error={on_error!r}: must be 'return' or 'raise'")
         prompts, found = as_prompts(prompts), dict[int, RequestOutput]()
+        if lora_request is not None:
+            sampling_params = self._adapted(len(prompts), sampling_params, lora_request)
         stream = self.stream(prompts, sampling_params, keys=keys)
         with closing(stream), progress_line(use_tqdm, len(prompts), self) as tell:
             for output in stream:
@@ -172,11 +181,24 @@ class Answering(ABC):
         prompts = [{"messages": one, **beside} for one in several]
         reading = ChatAnswers(tools, tool_choice, tool_call_parser, reasoning_parser, self._template)
         given = sampling_params if reading.whole else reading.params(sampling_params, self.intake.defaults)
-        found = self.generate(prompts, given, keys=keys, use_tqdm=use_tqdm, on_error=on_error, **others)
+        others |= {"keys": keys, "use_tqdm": use_tqdm, "on_error": on_error}
+        found = self.generate(prompts, given, **others)  # type: ignore[arg-type]
         return found if reading.whole else [reading.read(output) for output in found]
 
     def _template(self) -> str | None:
         return self.tokenizer.template_text
+
+    def add_adapter(self, name: str, directory: str) -> None:
+        """Load an adapter in PEFT's layout, which prompts may name from now on. Raises UsageError where that cannot be
+        done, ModelError for one that does not belong to the model."""
+        self.intake.model.add_adapter(name, directory)
+
+    def _adapted(self, count: int, params: Params | Sequence[Params] | None, given: object) -> list[SamplingParams]:
+        """The parameters of each of `count` prompts with its adapter; those that are new are loaded."""
+        requests = requests_for(given, count)
+        for request in new_adapters(requests, self.spec.adapters):
+            self.add_adapter(request.lora_name, fspath(request.lora_path))
+        return with_adapters(params_for(count, self.intake.defaults if params is None else params), requests)
 
     def plan(self, prompts: Prompts, sampling_params: Params | Sequence[Params] | None = None) -> ShownPlan:
         """What `generate` would do: forest, order, budgets with their reasons, estimates. It prints as `umbel plan`

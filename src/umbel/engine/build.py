@@ -30,6 +30,8 @@ from umbel.kv.states import StateStore
 from umbel.kv.store import KVStore
 from umbel.linear.base import Weights
 from umbel.linear.pick import pick_linear
+from umbel.models.adapters.bank import AdapterBank, AdapterLoader, put_adapters
+from umbel.models.adapters.modules import adapted_spec
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
@@ -61,7 +63,8 @@ class Model:
         """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs. The weights
         of one that does not compute are not loaded."""
         self.directory: Path = resolve_model(config.model)
-        self.spec: ModelSpec = read_spec(self.directory, config.model_impl, config.generation_config)
+        spec = read_spec(self.directory, config.model_impl, config.generation_config)
+        self.spec: ModelSpec = adapted_spec(spec, config)
         own = shard or Shard(0, config.tensor_parallel_size)
         self.device = pick_device(device_of(config.device, own))
         self.dtype = pick_dtype(config.dtype, self.spec, self.device)
@@ -69,6 +72,7 @@ class Model:
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
+        self.adapters: AdapterBank | None = None
         self.drafting: dict[str, Kept] = {}  # what drafters keep from one loop to the next
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
@@ -85,7 +89,24 @@ class Model:
         else:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
-        return build_shard(self.spec, weights, own, self.device, method)
+        decoder = build_shard(self.spec, weights, own, self.device, method)
+        if self.spec.adapters:
+            self._put_adapters(decoder)
+        return decoder
+
+    def _put_adapters(self, decoder: Decoder) -> None:
+        loader = AdapterLoader(self.spec, pick_linear(self.dtype, self.device), self.dtype, self.device)
+        self.adapters = put_adapters(decoder, loader, self.adapters)
+
+    def add_adapter(self, name: str, directory: str) -> None:
+        """Load an adapter, which rows may name from now on. Raises UsageError, ModelError."""
+        given = {adapter.name: adapter.directory for adapter in self.spec.adapters}
+        if name in given:
+            raise UsageError(f"lora={name!r}: the name is that of the adapter in {given[name]}")
+        config = replace(self.config, lora={**given, name: directory})
+        self.spec, self.config = adapted_spec(self.spec, config), config
+        if hasattr(self, "decoder"):
+            self._put_adapters(self.decoder)
 
     def _load_hosted(self, own: Shard) -> Decoder:
         """A module of transformers in the place of our decoder."""
@@ -107,6 +128,11 @@ class Model:
         self.drafting.clear()
         if self.ranks is not None:
             self.ranks.stop()
+
+    @property
+    def adapter_loads(self) -> int:
+        """How often an adapter was read from its files."""
+        return 0 if self.adapters is None else self.adapters.loads
 
     @property
     def defaults(self) -> Defaults:

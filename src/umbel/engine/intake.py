@@ -12,6 +12,7 @@ import numpy as np
 
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError
+from umbel.ir.adapter import check_adapter, names_of, scopes_of
 from umbel.ir.chat import CHAT_FIELDS, Chat, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import NO_WORDS, check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
@@ -47,6 +48,8 @@ class TokenizedModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer | None: ...
 
+    def add_adapter(self, name: str, directory: str) -> None: ...
+
 
 class Intake:
     """Tokenises and checks prompts for one model. `first_key` keys the draws of the next prompt without a key of its
@@ -74,7 +77,7 @@ class Intake:
         """One prompt or several, with params for all or for each, and what keys their draws: `keys`, else numbers from
         `first_key` on."""
         prompts = as_prompts(prompts)
-        each = _params_for(prompts, self.defaults if params is None else params)
+        each = params_for(len(prompts), self.defaults if params is None else params)
         numbers = range(self.first_key, self.first_key + len(prompts))
         draw_keys = numbers if keys is None else _keys_for(prompts, keys)
         rendered = self.render(prompts)
@@ -89,7 +92,9 @@ class Intake:
             for i, found in enumerate(ids)
             if not isinstance(found, InvalidRequest) and not skips(found, each[i], context)
         ]
-        workload = Workload.of([ids[i] for i in good], [each[i] for i in good], good, [draw_keys[i] for i in good])
+        asked = [each[i] for i in good]
+        scope = scopes_of(asked, names_of(self.model.spec.adapters))
+        workload = Workload.of([ids[i] for i in good], asked, good, [draw_keys[i] for i in good], scope)
         texts = [found if isinstance(found := rendered.get(i), str) else text_of(p) for i, p in enumerate(prompts)]
         refused = [_unrun(i, texts[i], ids[i], each[i].n) for i in sorted(set(range(len(ids))) - set(good))]
         return Batch(workload, texts, refused)
@@ -151,6 +156,8 @@ class Intake:
 
     def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
         check_prompt_ids(ids)
+        if params.lora is not None:
+            check_adapter(params.lora, names_of(self.model.spec.adapters))
         check_token_ids(ids, self.model.spec.vocab_size)
         self._check_tokens(params)
         self.model.spec.pooler.check(params.pooling_params)
@@ -191,11 +198,12 @@ def as_prompts(prompts: Prompt | Iterable[Prompt]) -> Sequence[Prompt]:
     return [prompts] if len(prompts) > 0 and isinstance(prompts[0], (int, np.integer)) else prompts
 
 
-def _params_for(prompts: Sequence[Prompt], params: Params | Sequence[Params]) -> Sequence[SamplingParams]:
+def params_for(count: int, params: Params | Sequence[Params]) -> Sequence[SamplingParams]:
+    """The parameters of each of `count` prompts. Raises UsageError for a list of another length."""
     if isinstance(params, (SamplingParams, Mapping)):
-        return [_made(params)] * len(prompts)
-    if len(params) != len(prompts):
-        raise UsageError(f"{len(prompts)} prompts but {len(params)} sampling params: give one, or one for each")
+        return [_made(params)] * count
+    if len(params) != count:
+        raise UsageError(f"{count} prompts but {len(params)} sampling params: give one, or one for each")
     return [_made(one) for one in params]
 
 

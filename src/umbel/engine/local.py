@@ -143,7 +143,7 @@ class LocalEngine:
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        total = self._past
+        total = self._past.plus(Stats(adapter_loads=self.model.adapter_loads))
         for loop in list(self.loops):
             total = total.plus(loop.stats())
         return total

@@ -40,6 +40,12 @@ def refuse(code: str, param: str, message: str) -> NoReturn:
     raise InvalidRequest(code, message, param)
 
 
+def check_lora(value: object) -> None:
+    """Raise InvalidRequest for what cannot be the name of an adapter; None asks for none."""
+    if value is not None and not isinstance(value, str):
+        refuse("invalid_type", "lora", f"lora={shown(value)}: must be the name of an adapter")
+
+
 def shown(value: object) -> str:
     """A value as it appears in an error message, cut to a bounded length."""
     if isinstance(value, str) and len(value) > 80:

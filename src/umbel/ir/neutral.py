@@ -89,7 +89,7 @@ _NO_SUCH = (
     "guided_decoding_backend "
     "chat_template chat_template_kwargs documents prompt_embeds audio web_search_options reasoning_effort "
     "mm_processor_kwargs kv_transfer_params "
-    "include_reasoning cache_salt lora_request logits_processors extra_args vllm_xargs"
+    "include_reasoning cache_salt logits_processors extra_args vllm_xargs"
 )
 REFUSED = frozenset(_NO_SUCH.split())
 """Fields that nothing here does, whatever their value."""
@@ -113,6 +113,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "continue_final_message": _only(False),
         "use_beam_search": _only(False),
         "early_stopping": _only(False),
+        "lora_request": _other("lora, the name of an adapter that --lora NAME=DIR loads", *_NOTHING),
     }
     | {name: _only(*_NOTHING) for name in sorted(REFUSED)}
 )

@@ -31,6 +31,7 @@ class SamplingParams:
     `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
     room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
     `pooling_params` ask for a vector instead of an answer; what else says how to answer counts for nothing then.
+    `lora` is the name of the adapter that the row is computed with, one of those that the engine was given.
 
     Fields of vLLM that are not obeyed here (`best_of`, `length_penalty` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
@@ -64,6 +65,7 @@ class SamplingParams:
     truncate_prompt_tokens: int | None = None
     truncation: str | None = None
     pooling_params: PoolingParams | None = None
+    lora: str | None = None
 
     def __post_init__(self) -> None:
         put = self._put
@@ -104,7 +106,7 @@ class SamplingParams:
             )
             refuse("invalid_value", "ignore_eos", message)
         self._check_lengths()
-        self._check_truncation()
+        self._check_prompt()
         without_answer(self)
 
     @classmethod
@@ -163,8 +165,9 @@ class SamplingParams:
             message = f"min_tokens={self.min_tokens}: must not be more than max_tokens={self.max_tokens}"
             refuse("invalid_value", "min_tokens", message)
 
-    def _check_truncation(self) -> None:
+    def _check_prompt(self) -> None:
         """Of a number alone the last tokens stay, as in vLLM; "error" alone asks for nothing."""
+        limits.check_lora(self.lora)
         asked = self.truncate_prompt_tokens
         if asked is not None:
             check_int("truncate_prompt_tokens", asked, -1, limits.MAX_INT)

@@ -20,6 +20,7 @@ class Stats:
     `drafted_tokens`: proposed tokens that steps checked.
     `accepted_tokens`: those of them that are part of answers.
     `forced_tokens`: tokens of answers that their forms left no choice of, computed several in a step.
+    `adapter_loads`: how often an adapter was read from its files.
     `lost_processes`: replicas that ended, or hung, while others went on.
     """
 
@@ -38,6 +39,7 @@ class Stats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    adapter_loads: int = 0
     lost_processes: int = 0
 
     def plus(self, other: Stats) -> Stats:

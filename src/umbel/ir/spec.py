@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from umbel.ir.adapter import Adapter
 from umbel.ir.experts import Experts
 from umbel.ir.hosted import Hosted
 from umbel.ir.int4_format import Int4Format
@@ -18,9 +19,9 @@ class ModelSpec:
     """Everything the decoder and the cost model need to know about an architecture (no weights, no torch).
 
     `layers`: what the layers compute, by turns where there are fewer than `n_layers`. `rope_theta`: of layers whose
-    `Rope` has none. `sampling`: defaults of SamplingParams that the model's files state, for rows that do not set them.
-    `pooler`: what it gives instead of tokens.
-    `notes`: messages for the user, such as settings of the model directory that are ignored.
+    `Rope` has none. `adapters`: of which each row may name one. `sampling`: defaults of SamplingParams that the model's
+    files state, for rows that do not set them. `pooler`: what it gives instead of tokens. `notes`: messages for the
+    user, such as settings of the model directory that are ignored.
     """
 
     family: str
@@ -44,6 +45,7 @@ class ModelSpec:
     experts: Experts | None = None
     hosted: Hosted | None = None
     pooler: Pooler = WRITER
+    adapters: tuple[Adapter, ...] = ()
     sampling: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 

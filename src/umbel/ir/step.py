@@ -75,6 +75,8 @@ class Step:
     `row_end - row_begin` positions it holds), `below_end` (end of the range of the rows below it).
     Pages: position p of node i lives in slot `pages[page_begin[i] + (p - start) // page_size] * page_size +
     (p - start) % page_size`.
+    `scope` (`[nodes]`): what the KV of each node depends on beside its tokens, as in Workload: the number of the
+    adapter that its rows are computed with, 0 for none; None: all are 0.
     `scores`: known tokens whose log-probabilities are wanted; None: of none.
     """
 
@@ -92,6 +94,7 @@ class Step:
     page_size: int
     sampling: Sampling
     scores: Scores | None = None
+    scope: Ints | None = None
 
     @property
     def n_rows(self) -> int:

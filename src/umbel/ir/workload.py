@@ -19,8 +19,8 @@ class Workload:
     `keys` (`[rows]`, int64) is the row's number in the whole input. It keys the randomness of a row without a seed of
     its own, unless `draw_keys` are given for that, so that its answer does not depend on which other rows are run with
     it. Rows that are invalid are never in a workload.
-    `scope` (`[rows]`, int64) is what the KV of a row depends on beside its tokens, such as an adapter: only rows of one
-    scope share KV. None: all rows are of scope 0.
+    `scope` (`[rows]`, int64) is what the KV of a row depends on beside its tokens: the number of its adapter, 0 for
+    none. Only rows of one scope share KV. None: all rows are of scope 0.
     """
 
     tokens: NDArray[np.int32]

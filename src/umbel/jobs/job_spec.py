@@ -64,7 +64,8 @@ class JobSpec:
 
     def builder(self, tokenizer: TextEncoder, check: Callable[[], None], notes: ReadNotes) -> WindowBuilder:
         """What makes windows of the rows; `check` may end its work."""
-        return WindowBuilder(tokenizer, self.width, self.context, check, self.bos, notes, self.pooler)
+        more = check, self.bos, notes, self.pooler, self.options.loras
+        return WindowBuilder(tokenizer, self.width, self.context, *more)
 
     def checked_paths(self) -> JobPaths:
         """The files of the job. Raises UsageError when one would overwrite another, an output has the name of no

@@ -23,6 +23,15 @@ class Linear(Protocol):
         ...
 
 
+class Product(Linear, Protocol):
+    """A product that a method has made, maybe with a gate behind it."""
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """The same without the gate that may be behind it: `[rows, 2 * outputs]` then, the gate's half first. In memory
+        of its own, to which something can be added."""
+        ...
+
+
 class Table(Protocol):
     """Weights `[vocab, hidden]` that are looked up row by row, multiplied with as the output head, or both."""
 
@@ -43,7 +52,7 @@ class LinearMethod(Protocol):
         """Whether weights stay as they are, so that other kernels can multiply with them too."""
         ...
 
-    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Linear:
+    def convert(self, weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Product:
         """A product, `x @ weight.T + bias`; if `gated`, with the gate behind it, `silu(first half) * second half`, so
         that it has half the outputs."""
         ...

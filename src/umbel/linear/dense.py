@@ -26,8 +26,12 @@ class DenseLinear:
 
     def apply(self, x: Tensor) -> Tensor:
         """`x @ weight.T + bias`, and the gate."""
-        product = linear(x, self.weight, self.bias)
+        product = self.before_gate(x)
         return gated_silu(product) if self.is_gated else product
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """`x @ weight.T + bias`."""
+        return linear(x, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,14 @@ class Fp8Linear:
 
     def apply(self, x: Tensor) -> Tensor:
         """Rounds the rows of `x` to e4m3 too, and multiplies."""
+        product = self.before_gate(x)
+        return gated_silu(product) if self.is_gated else product
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """The same without the gate."""
         rows, scale = round_rows(x)
         product = self._multiply(rows, scale)
-        product = (product if self.bias is None else product + self.bias).to(x.dtype)
-        return gated_silu(product) if self.is_gated else product
+        return (product if self.bias is None else product + self.bias).to(x.dtype)
 
     def _multiply(self, rows: Tensor, scale: Tensor) -> Tensor:
         if not self.by_tensor_cores:

@@ -19,10 +19,10 @@ from umbel.errors import UsageError
 from umbel.ir.int4_format import LOADING
 from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.kernels.int4 import Int4Weight, round_to_int4
-from umbel.kernels.native.products import panel_order
+from umbel.kernels.native.products import as_halves, panel_order, whole_panels
 from umbel.kernels.native.products_int4 import Int4Panels, Int4Products, int4_panels
 from umbel.kernels.rows import gated_silu
-from umbel.linear.base import Linear, LinearMethod, Site, Table
+from umbel.linear.base import LinearMethod, Product, Site, Table
 
 FEW_ROWS = 64
 """Rows up to which the kernel multiplies from nibbles; more are worth widening all weights first. A guess until it is
@@ -39,10 +39,11 @@ class Int4Linear:
 
     def apply(self, x: Tensor) -> Tensor:
         """`x @ weight.T + bias`, and the gate."""
-        product = self._multiply(x)
+        product = self.before_gate(x)
         return gated_silu(product) if self.is_gated else product
 
-    def _multiply(self, x: Tensor) -> Tensor:
+    def before_gate(self, x: Tensor) -> Tensor:
+        """`x @ weight.T + bias`."""
         if gpu_kernels() is None:
             return F.linear(x, self.weight.floats(x.dtype), self.bias)
         from umbel.kernels.triton.int4 import multiply_int4, widen  # here, as not every machine has Triton
@@ -64,6 +65,14 @@ class Int4PanelLinear:
     def apply(self, x: Tensor) -> Tensor:
         """Rounds the rows of `x` to int8 by group, and multiplies; and the gate."""
         return self.kernels.multiply(x, self.weight, self.bias)
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """The same without the gate."""
+        packed = self.weight.packed
+        if not packed.gated:
+            return self.apply(x)
+        whole = Int4Panels(whole_panels(packed), self.weight.group)
+        return as_halves(self.kernels.multiply(x, whole, self.bias), packed)
 
 
 class Int4Method:
@@ -87,7 +96,7 @@ class Int4Method:
         products = Int4Products(choice.native.instruction_set)
         return cls(site.dtype, site.dense, rounds=not site.packed, products=products)
 
-    def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None, *, gated: bool = False) -> Linear:
+    def convert(self, weight: Tensor | Int4Weight, bias: Tensor | None = None, *, gated: bool = False) -> Product:
         """The weights in int4, or a product of the method `base`."""
         packed = self._packed(weight)
         if isinstance(packed, Tensor):

@@ -6,14 +6,23 @@ docs/int8.md for what that saves. The result of a row never depends on how many 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from umbel.errors import UsageError
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import Int8Products, Int8Weights, ProductForm, int8_weights, panel_order, unpack
+from umbel.kernels.native.products import (
+    Int8Products,
+    Int8Weights,
+    ProductForm,
+    as_halves,
+    int8_weights,
+    panel_order,
+    unpack,
+    whole_panels,
+)
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import LinearMethod, Site, Table
 
@@ -34,6 +43,15 @@ class Int8Linear:
             return gated_silu(product) if self.is_gated else product
         form = ProductForm.GATED if self.is_gated else ProductForm.BFLOAT16
         return self.kernels.multiply(x, self.weight, self.bias, form)
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """The same without the gate."""
+        packed = self.weight.packed
+        if not packed.gated:
+            form = ProductForm.FLOAT32 if x.dtype == torch.float32 else ProductForm.BFLOAT16
+            return self.kernels.multiply(x, self.weight, self.bias, form)
+        whole = replace(self.weight, packed=whole_panels(packed))
+        return as_halves(self.kernels.multiply(x, whole, self.bias, ProductForm.BFLOAT16), packed)
 
 
 @dataclass(frozen=True, slots=True)

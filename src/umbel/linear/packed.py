@@ -11,7 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umbel.kernels.native.products import FORMS, FloatProducts, Packed, ProductForm, pack, panel_order, unpack
+from umbel.kernels.native.products import (
+    FORMS,
+    FloatProducts,
+    Packed,
+    ProductForm,
+    as_halves,
+    pack,
+    panel_order,
+    unpack,
+    whole_panels,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,13 @@ class PackedLinear:
         """`x @ weight.T + bias`, with the gate behind it where the weights are packed for one."""
         plain, gated = FORMS[self.kernels.dtype]
         return self.kernels.multiply(x, self.weight, self.bias, gated if self.weight.gated else plain)
+
+    def before_gate(self, x: Tensor) -> Tensor:
+        """The same without the gate."""
+        if not self.weight.gated:
+            return self.apply(x)
+        whole, (plain, _) = whole_panels(self.weight), FORMS[self.kernels.dtype]
+        return as_halves(self.kernels.multiply(x, whole, self.bias, plain), self.weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.kernels.workers import in_order
 from umbel.linear.base import LinearMethod, Weights
 from umbel.linear.dense import DenseMethod
+from umbel.linear.lora import RowAdapters
 from umbel.models.batch import ForwardBatch
 from umbel.models.layers import LayerWeights
 from umbel.models.norms import RowNorm, Scaled, convert_norm
@@ -43,6 +44,7 @@ class Decoder:
         self.embedding = method.convert_table(embed)  # first: while there is little else, there is room for two of it
         del embed
         own = {n: weights[n].to(self.device) for n in weights if "." not in n and n not in ("embed", "head")}
+        self.adapters: RowAdapters | None = None
         self.final_norm = convert_norm(spec.layers[-1].norm, own.get("norm"), own.get("norm_bias"), spec.norm_eps)
         self.head = self.embedding
         if not spec.tied_embeddings:

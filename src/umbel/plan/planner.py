@@ -25,6 +25,7 @@ from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
+from umbel.plan.passes.adapters import name_adapters
 from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.formats import name_formats
 from umbel.plan.passes.lengths import assume_lengths, output_range
@@ -48,6 +49,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
         "pack": choose_chunk,
         "memory": size_pool,
         "order": order_rows,  # late: it prices whole runs
+        "adapters": name_adapters,
         "speculate": choose_drafter,
         "techniques": weigh_techniques,
     }

@@ -115,6 +115,8 @@ class DecodeGraphs:
     def logits(self, step: Step, before: Tensor | None) -> tuple[Tensor, int] | None:
         """Logits of every row, in order, and the KV tokens that each layer read; None for a step that is to run as it
         is. `before` are the tokens that the step before drew."""
+        if step.scope is not None:  # whose rows are cut by adapter, in each step elsewhere
+            return None
         known = 0 if before is None else len(before)
         if max(step.n_rows, known) > MOST_ROWS or len(np.unique(step.sampling.at)) < step.n_rows:
             return None

@@ -56,6 +56,8 @@ class TorchRunner:
         read = spans.lap("layout", self.attention.prepare(step))
         rows, row_of = np.unique(step.sampling.at, return_inverse=True)
         scored = rows[:0] if step.scores is None else np.unique(step.scores.at)
+        if self.decoder.adapters is not None:
+            self.decoder.adapters.prepare(step, np.concatenate([rows, scored]))
         tokens, positions, wanted = upload(self.device, step.tokens, step.positions, np.concatenate([rows, scored]))
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)

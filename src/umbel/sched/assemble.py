@@ -12,7 +12,7 @@ from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
-from umbel.sched.step_layout import StepLayout, only_decodes
+from umbel.sched.step_layout import StepLayout, only_decodes, scopes_of
 
 Ints = NDArray[np.int64]
 
@@ -68,6 +68,7 @@ class Assembler:
             page_size=tree.pool.page_size,
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
             scores=self._scores(agenda, row_begin) if tree.scored.open else None,
+            scope=scopes_of(tree, nodes) if tree.is_scoped else None,
         )
         at, plain = place[tips], agenda.drafted is None
         changes = tree.changes, tree.cuts, tree.page_changes

@@ -65,6 +65,7 @@ class StepLayout:
             pages=pages,
             page_begin=page_begin,
             page_size=step.page_size,
+            scope=step.scope,
             sampling=replace(drawn, positions=drawn.positions + 1),
         )
         return self._with(now, tree, plain=True)
@@ -95,6 +96,7 @@ class StepLayout:
             pages=pages,
             page_begin=page_begin,
             page_size=step.page_size,
+            scope=step.scope,
             sampling=draws(own, runs(reach[self.at], agenda.tip_counts), runs(first + 1, agenda.tip_counts)),
         )
         return self._with(now, tree, plain=agenda.drafted is None)
@@ -118,3 +120,9 @@ def only_decodes(agenda: Agenda, tips: Ints, tree: KVTree) -> bool:
     lacking, counts = tree.length[tips] - tree.held[tips], agenda.tip_counts
     known = counts if agenda.drafted is None else counts - agenda.drafted
     return bool((known == 1).all()) and bool((lacking == counts).all())
+
+
+def scopes_of(tree: KVTree, nodes: Ints) -> Ints:
+    """The scope of each of some nodes, which stand depth-first with their roots."""
+    is_root = tree.parent[nodes] < 0
+    return np.asarray(tree.scope[nodes[is_root]][np.cumsum(is_root) - 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from umbel.errors import InvalidRequest
@@ -39,7 +39,7 @@ class BranchReader:
     tokenizer: BranchEncoder
     width: int
     context: int
-    _params: dict[int, SamplingParams] = field(default_factory=dict)  # by tokens of the prompt
+    _params: dict[tuple[int, str | None], SamplingParams] = field(default_factory=dict)  # by prompt's tokens, adapter
 
     def expand(self, rows: Sequence[InputRow]) -> tuple[list[InputRow], dict[int, Branches], list[InputRow]]:
         """The rows with each that has branches as a row of token ids for each of them, those behind its calibration
@@ -58,13 +58,13 @@ class BranchReader:
                 faults.append(row._replace(request=None, error=row_error(as_refusal(error, "reading"))))
                 continue
             found[row.row] = branches
-            requests = [Request(pair.ids, None, self._asking(pair.n_prompt)) for pair in pairs]
+            requests = [Request(pair.ids, None, self._asking(pair.n_prompt, row.request.params.lora)) for pair in pairs]
             expanded.append(row._replace(request=requests[0]))
             expanded += [row._replace(request=request, columns=b"") for request in requests[1:]]
         return expanded, found, faults
 
-    def _asking(self, n_prompt: int) -> SamplingParams:
-        return self._params.setdefault(n_prompt, scoring_params(n_prompt))
+    def _asking(self, n_prompt: int, lora: str | None) -> SamplingParams:
+        return self._params.setdefault((n_prompt, lora), replace(scoring_params(n_prompt), lora=lora))
 
     def _pairs(self, request: Request, branches: Branches) -> list[Continued]:
         _check_params(request.params)

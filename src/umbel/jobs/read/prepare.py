@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import InvalidRequest
+from umbel.ir.adapter import scopes_of
 from umbel.ir.branches import Branches
 from umbel.ir.chat import Chat
 from umbel.ir.contain import as_refusal, concerns_row, row_error
@@ -75,7 +76,8 @@ class Window:
 @dataclass(slots=True)
 class WindowBuilder:
     """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window. `bos` is
-    kept where prompts are cut; `notes` counts these. `pooler`: what the model gives instead of answers."""
+    kept where prompts are cut; `notes` counts these. `pooler`: what the model gives instead of answers, `loras`: its
+    adapters."""
 
     tokenizer: TextEncoder
     width: int
@@ -84,6 +86,7 @@ class WindowBuilder:
     bos: int | None = None
     notes: ReadNotes = field(default_factory=ReadNotes)
     pooler: Pooler = WRITER
+    loras: tuple[str, ...] = ()
     n_tokens: int = 0
     _tokens: list[NDArray[np.int32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
@@ -173,7 +176,8 @@ class WindowBuilder:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
         tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
         keys, draw_keys = np.asarray(self._keys, np.int64), np.asarray(self._draw_keys, np.int64)
-        workload = Workload(tokens, offsets, self._params, keys, draw_keys)
+        scope = scopes_of(self._params, self.loras)
+        workload = Workload(tokens, offsets, self._params, keys, draw_keys, scope)
         open_ended = sum(params.max_tokens is None for params in self._params)
         window = Window(workload, self._names, self._faults, open_ended, skipped=self._skipped)
         self.n_tokens, self._names, self._skipped = 0, RowNames(), []
@@ -219,13 +223,15 @@ def prepare(
     told: Callable[[int], object] = lambda rows: None,
     bos: int | None = None,
     pooler: Pooler = WRITER,
+    loras: tuple[str, ...] = (),
 ) -> Prepared:
     """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions; `told` is called
-    with the number of rows that are read so far.
+    with the number of rows that are read so far; `loras` are the model's adapters.
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
-    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=source.files[0].notes, pooler=pooler)
+    notes = source.files[0].notes
+    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=notes, pooler=pooler, loras=loras)
     for batch in source.batches():
         builder.take(batch)
         told(builder.rows)

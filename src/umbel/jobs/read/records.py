@@ -129,6 +129,7 @@ class ReadOptions:
     `answers`: how tool calls and reasoning are read from answers to chats.
     `chat_options`: what chats are rendered with that say nothing else.
     `vectors`: what plain rows get instead of answers that ask for nothing else.
+    `loras`: the names of the adapters that rows may ask for.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -145,6 +146,7 @@ class ReadOptions:
     answers: AnswerReader = WHOLE
     chat_options: ChatOptions = PLAIN_CHAT
     vectors: PoolingParams | None = None
+    loras: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

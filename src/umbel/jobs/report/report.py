@@ -25,6 +25,7 @@ COUNTED = (
     "drafted_tokens",
     "accepted_tokens",
     "forced_tokens",
+    "adapter_loads",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 

@@ -152,6 +152,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("speculation", came_true, width)
     if forced := counts.get("forced_tokens"):
         yield from entry("forms", f"{count(forced, 'token')} certain by the forms of answers, computed together", width)
+    if counts.get("adapter_loads"):
+        yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:
         starved = f"{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
         yield from entry("starved", starved, width)

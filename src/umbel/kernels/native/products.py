@@ -96,6 +96,17 @@ def unpack(packed: Packed, rows: Tensor, dtype: torch.dtype) -> Tensor:
     return out if out.shape[1] == packed.inputs else out[:, : packed.inputs].contiguous()
 
 
+def whole_panels(packed: Packed) -> Packed:
+    """Gated weights as those of a plain product, whose outputs are in the order of the panels: see `as_halves`."""
+    return Packed(packed.panels, len(packed.panels) * PANEL, packed.inputs, gated=False)
+
+
+def as_halves(product: Tensor, packed: Packed) -> Tensor:
+    """The product of `whole_panels`, with the first half of the outputs before the second: `[rows, outputs]`."""
+    halves = product.view(len(product), -1, 2, PANEL // 2).transpose(1, 2)
+    return halves.flatten(2)[:, :, : packed.outputs // 2].flatten(1)
+
+
 def _fill_up(rows: Tensor, dwords: int) -> Tensor:
     """Rows with zeros behind them, up to so many dwords; contiguous."""
     missing = dwords * 4 // rows.element_size() - rows.shape[1]

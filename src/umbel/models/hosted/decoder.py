@@ -32,6 +32,8 @@ class HostedDecoder:
     """Runs packed rows through the layers of a module of transformers. Hidden states before the layers are token ids,
     as modules embed them in ways of their own."""
 
+    adapters = None
+
     def __init__(self, spec: ModelSpec, module: PreTrainedModel, device: torch.device, method: LinearMethod):
         self.spec, self.device = spec, device
         self.dtype: torch.dtype = module.dtype

@@ -7,8 +7,10 @@ from statistics import NormalDist
 import numpy as np
 
 from umbel import registry
+from umbel.cost.shape import BYTES
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
+from umbel.ir.adapter import kept_bytes
 from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import CONFIDENCE
@@ -81,6 +83,7 @@ def kv_room(draft: PlanDraft) -> int:
 
 def _free_bytes(draft: PlanDraft) -> int:
     weights = 0 if draft.loaded else draft.price.shape.weight_bytes
+    weights += kept_bytes(draft.spec.adapters, BYTES[draft.price.dtype])  # which are read when rows ask for them
     return max(draft.price.machine.memory_bytes - weights, 0)
 
 

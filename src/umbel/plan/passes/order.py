@@ -8,6 +8,7 @@ decodes fill the steps of later prompts; longest answers first keeps a few long 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,10 @@ def order_rows(draft: PlanDraft) -> PlanDraft:
 
     Prices whole runs, so it comes after the passes that set lengths, chunk and pool.
     """
-    forest = draft.forest
+    forest, major = draft.forest, _scopes(draft)
+    if major is not None:  # a forest that shares nothing has its rows in the input's order
+        forest = reorder(forest, np.zeros(forest.n_nodes), major=major)
+        draft = replace(draft, forest=forest)
     shares = bool(forest.n_nodes) and int(forest.rows_below.max()) > 1
     as_given = "tree walk" if shares else "input"
     candidates = {as_given: forest}
@@ -49,15 +53,18 @@ def order_rows(draft: PlanDraft) -> PlanDraft:
     return draft.decide(decision, forest=candidates[chosen], order=candidates[chosen].order)
 
 
-def reorder(forest: Forest, key: Floats | Ints, row_key: Floats | Ints | None = None) -> Forest:
-    """The same forest with siblings, and roots, by ascending `key` (`[nodes]`); equal keys keep their order.
+def reorder(
+    forest: Forest, key: Floats | Ints, row_key: Floats | Ints | None = None, major: Ints | None = None
+) -> Forest:
+    """The same forest with siblings, and roots, by ascending `key` (`[nodes]`); equal keys keep their order. Where
+    `major` (`[nodes]`) is given, it comes first.
 
     `row_key` (`[rows]`) orders the rows that end at one node in the same way. No loop over nodes: a node's number is
     that of its parent, plus one, plus the sizes of the siblings' subtrees before it.
     """
     nodes = np.arange(forest.n_nodes)
     size = forest.subtree_end - nodes
-    turn = np.lexsort((key, forest.parent))
+    turn = np.lexsort((key, forest.parent) if major is None else (key, major, forest.parent))
     before = np.cumsum(size[turn]) - size[turn]
     family = forest.parent[turn]
     first = np.flatnonzero(np.diff(family, prepend=-2))
@@ -91,11 +98,18 @@ def other_orders(draft: PlanDraft) -> Iterator[tuple[str, Forest]]:
     begin = np.cumsum(ends) - ends
     drawn = sums_between((draft.samples * draft.lengths)[rows], begin, begin + forest.rows_below)
     longest = largest_between(draft.lengths[rows], begin, begin + forest.rows_below)
-    tokens = sum_below(forest.end - forest.start, forest.subtree_end)
-    yield "decode-heavy first", reorder(forest, -drawn / tokens, -draft.lengths)
+    tokens, major = sum_below(forest.end - forest.start, forest.subtree_end), _scopes(draft)
+    yield "decode-heavy first", reorder(forest, -drawn / tokens, -draft.lengths, major)
     inside = np.where(forest.parent < 0, 0, -longest)
-    yield "longest first inside", reorder(forest, inside, -draft.lengths)
-    yield "longest first", reorder(forest, -longest, -draft.lengths)
+    yield "longest first inside", reorder(forest, inside, -draft.lengths, major)
+    yield "longest first", reorder(forest, -longest, -draft.lengths, major)
+
+
+def _scopes(draft: PlanDraft) -> Ints | None:
+    """The scope of each node (`[nodes]`): the rows of one adapter follow one another, so that it is read once, and a
+    step has rows of few (S-LoRA, 2311.03285). None where there is one scope."""
+    scope = draft.workload.scope
+    return None if scope is None else scope[draft.forest.source]
 
 
 def _reason(name: str) -> str:

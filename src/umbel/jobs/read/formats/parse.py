@@ -10,6 +10,7 @@ import orjson
 
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir import body as wire
+from umbel.ir.adapter import check_adapter
 from umbel.ir.chat import CHAT_FIELDS, ChatOptions, Message, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import refuse, shown
@@ -19,6 +20,7 @@ from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.calls import Calling
 from umbel.jobs.read.formats.field_names import FieldNames
+from umbel.jobs.read.formats.for_model import for_model
 from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.ids import custom_id_of, id_in
 from umbel.jobs.read.formats.keeping import Keeping, file_column
@@ -148,14 +150,13 @@ class RowParser:
     def _request(self, item: Mapping[str, Any]) -> tuple[Request, Style]:
         if self.endpoint is not None:
             style, inner = _envelope(item, self.endpoint)
-            self._check_model(inner.get("model"))
+            inner = for_model(inner, self.options)
             params = self._params(inner, style)
             echo = style == Style.COMPLETION and inner.get("echo") is True
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
             return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
-        self._check_model(item.get("model") if self.template is None else None)
-        request = self._plain_request(item)
-        return self._tools.told_plain(item if self.template is None else {}, request)
+        item = for_model(item, self.options) if self.template is None else item
+        return self._tools.told_plain(item if self.template is None else {}, self._plain_request(item))
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN)
@@ -207,6 +208,8 @@ class RowParser:
         params = self._memo.get(key)
         if params is None:
             params = wire.params_from_body(asked, dialect, defaults, self.options.width)
+            if params.lora is not None:
+                check_adapter(params.lora, self.options.loras)
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[key] = params
@@ -216,16 +219,6 @@ class RowParser:
 
     def _sets_no_limit(self, item: Mapping[str, Any]) -> bool:
         return self.options.defaults.max_tokens is None and all(item.get(name) is None for name in _LIMITS)
-
-    def _check_model(self, name: object) -> None:
-        if name is None or self.options.models is None:
-            return
-        if not isinstance(name, str):
-            refuse("invalid_type", "model", f"model={shown(name)}: must be a string")
-        if name not in self.options.models:
-            names = ", ".join(sorted(self.options.models))
-            message = f"model {shown(name)} is not loaded; this job runs {names} (--served-model-name adds a name)"
-            raise InvalidRequest("model_not_found", message, "model", status=404)
 
 
 def _prompt_of(request: Request) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""The adapters of a loaded model: put beside its products once, read from their files when rows first need them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umbel.errors import ModelError
+from umbel.ir.adapter import Adapter, kept_bytes
+from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Ints, Step
+from umbel.linear.base import Linear, LinearMethod, Product
+from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankProduct
+from umbel.models.adapters.modules import ModulePair, module_pairs
+from umbel.models.block import ActivatedBlock, Block, DenseBlock
+from umbel.models.decoder import Decoder
+from umbel.models.layers import LayerWeights
+from umbel.models.parts import as_ours
+from umbel.models.rotary import halves_order, in_order
+from umbel.models.safetensors_header import TensorEntry
+from umbel.models.sources.finite import check_finite
+from umbel.models.tensor_file import DTYPES, TensorFile
+
+Products = Mapping[str, LowRankProduct]
+
+
+class AdapterBank:
+    """Which adapters are in memory, and which rows of a step have one.
+
+    The adapters that were read last stay, up to `kept_bytes`, and those of the step that is computed. `rows` are all
+    rows of that step, `wanted` those that pass what follows the attention of the last layer. `loads` counts how often
+    an adapter was read. `plain` are the decoder's layers without any; numbers are of `width` bytes.
+    """
+
+    def __init__(
+        self,
+        adapters: Sequence[Adapter],
+        load: Callable[[Adapter], Products],
+        width: int,
+        plain: tuple[LayerWeights, ...] = (),
+    ):
+        self.adapters = tuple(adapters)
+        self.rows, self.wanted = AdaptedRows(), AdaptedRows()
+        self.loads, self.plain = 0, plain
+        self._load, self._width = load, width
+        self._kept: OrderedDict[int, Products] = OrderedDict()
+
+    def prepare(self, step: Step, wanted: Ints) -> None:
+        """Take the rows of a step, and which of them (`[k]`) are drawn from or scored. Raises ModelError for an adapter
+        whose files have changed."""
+        if step.scope is None:
+            self.rows.runs = self.wanted.runs = ()
+            return
+        scope = np.repeat(step.scope, step.row_end - step.row_begin)  # [rows], the number of the adapter of each
+        used = {number: self._at_hand(number) for number in np.unique(scope).tolist() if number}
+        self._give_up(used.keys())
+        self.rows.runs = tuple(_runs(scope, used))
+        self.wanted.runs = tuple(_runs(scope[wanted], used))
+
+    def _at_hand(self, number: int) -> Products:
+        """An adapter, from its files if it is not there."""
+        if number not in self._kept:
+            self._kept[number] = self._load(self.adapters[number - 1])
+            self.loads += 1
+        self._kept.move_to_end(number)
+        return self._kept[number]
+
+    def _give_up(self, used: Container[int]) -> None:
+        """Drop what was not read for longest, as far as there is no room for it."""
+        room = kept_bytes(self.adapters, self._width)
+        sizes = {number: self.adapters[number - 1].weights * self._width for number in self._kept}
+        for number in list(self._kept):
+            if sum(sizes.values()) <= room:
+                return
+            if number not in used:
+                del self._kept[number], sizes[number]
+
+
+def _runs(scope: Ints, used: Mapping[int, Products]) -> Iterator[AdaptedRun]:
+    """Rows that stand side by side with the same adapter."""
+    edges = np.flatnonzero(np.diff(scope)) + 1
+    for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(scope)], strict=True):
+        if begin < end and (number := scope.item(begin)):
+            yield AdaptedRun(begin, end, used[number])
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterLoader:
+    """Reads adapters for a model of shape `spec`; their products are made by `method`, in `dtype` on `device`."""
+
+    spec: ModelSpec
+    method: LinearMethod
+    dtype: torch.dtype
+    device: torch.device
+
+    def load(self, adapter: Adapter) -> Products:
+        """The products of an adapter. Raises ModelError where its files are damaged."""
+        directory, outputs = Path(adapter.directory), {p.name: p.outputs for p in adapter.products}
+        try:
+            pairs = module_pairs(directory, self.spec)
+            files = {path: TensorFile(path) for path in {p.down.path for each in pairs.values() for p in each}}
+            return {name: self._product(name, each, outputs[name], files) for name, each in pairs.items()}
+        except (ModelError, KeyError, OSError) as error:
+            raise ModelError(f"adapter {adapter.name!r} ({directory}): {error}") from None
+
+    def _product(
+        self, name: str, pairs: Sequence[ModulePair], outputs: int, files: Mapping[Path, TensorFile]
+    ) -> LowRankProduct:
+        """The pairs of one product as one: inner matrices stacked, outer ones along the diagonal."""
+        rank = sum(pair.rank for pair in pairs)
+        down, up, at = [], torch.zeros(outputs, rank), 0
+        for pair in pairs:
+            inner, outer = (_read(files[entry.path], entry) for entry in (pair.down, pair.up))
+            if pair.part.lies == "grouped":
+                outer = as_ours(outer, pair.part)
+            down.append(inner)
+            up[pair.begin : pair.begin + len(outer), at : at + pair.rank] = outer * pair.scale
+            at += pair.rank
+        up = self._in_order(name, up)
+        made = (each.to(self.device, self.dtype).contiguous() for each in (torch.cat(down), up))
+        return LowRankProduct(*map(self.method.convert, made))
+
+    def _in_order(self, name: str, up: Tensor) -> Tensor:
+        """Outputs of queries and keys as the decoder has them, where it turns other pairs than the checkpoint."""
+        _, layer, product = name.split(".")
+        own = self.spec.layer(int(layer))
+        if product != "qkv" or own.recurrence is not None:
+            return up
+        order = halves_order(own.rope, self.spec.head_dim)
+        found = in_order(up, order, self.spec.n_heads + self.spec.n_kv_heads)
+        assert isinstance(found, Tensor)
+        return found
+
+
+def _read(file: TensorFile, entry: TensorEntry) -> Tensor:
+    """A matrix in float32."""
+    whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    file.read_into(entry, whole)
+    check_finite(entry.name, whole)
+    return whole.to(torch.float32)
+
+
+def put_adapters(decoder: Decoder, loader: AdapterLoader, before: AdapterBank | None = None) -> AdapterBank:
+    """Put the adapters of a model beside those products of its decoder that they add to, in the place of those of the
+    bank `before`; the others stay as they are."""
+    adapters, plain = loader.spec.adapters, decoder.layers if before is None else before.plain
+    bank = AdapterBank(adapters, loader.load, loader.dtype.itemsize, plain)
+    bank.loads = 0 if before is None else before.loads
+    named = {product.name for adapter in adapters for product in adapter.products}
+    decoder.layers = tuple(_layer(w, layer, decoder.spec, named, bank) for layer, w in enumerate(plain))
+    decoder.adapters = bank
+    return bank
+
+
+def _layer(w: LayerWeights, layer: int, spec: ModelSpec, named: set[str], bank: AdapterBank) -> LayerWeights:
+    """A layer with adapters; only wanted rows pass what follows the attention of the last one."""
+    ending = bank.wanted if layer == spec.n_layers - 1 else bank.rows
+
+    def beside(product: Linear, name: str, rows: AdaptedRows) -> Linear:
+        full = f"layers.{layer}.{name}"
+        return AdaptedLinear(product, full, rows) if full in named else product
+
+    block: Block = w.block
+    if isinstance(block, DenseBlock) and f"layers.{layer}.gate_up" in named:
+        block = replace(block, gate_up=AdaptedGate(cast(Product, block.gate_up), f"layers.{layer}.gate_up", ending))
+    if isinstance(block, ActivatedBlock):
+        block = replace(block, up=beside(block.up, block.name, ending))
+    if isinstance(block, DenseBlock | ActivatedBlock):
+        block = replace(block, down=beside(block.down, "down", ending))
+    return replace(w, qkv=beside(w.qkv, "qkv", bank.rows), o=beside(w.o, "o", ending), block=block)
