@@ -19,6 +19,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.models.families import resolve_model
 from umbel.runner.ahead import AheadTorchRunner
+from umbel.text.grammars import Grammars
 from umbel.text.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="llguidance is not installed here")
@@ -50,7 +51,7 @@ def test_tokens_are_certain_where_the_mask_has_one(asked: StructuredOutputsParam
     """Along random answers: what is forced is what the masks say one by one, up to where there is a choice or the end;
     a state that goes back allows what it allowed before."""
     tokenizer, rng, seen = Tokenizer.load(resolve_model("demo")), random.Random(3), 0
-    masker = tokenizer.grammars(tokenizer.vocab_size, (2,))
+    masker = tokenizer.masker(Grammars, tokenizer.vocab_size, (2,))
     for _ in range(12):
         state, one_by_one = masker.start(asked), masker.start(asked)
         while (choice := allowed(state)) != [2]:
@@ -154,7 +155,7 @@ def test_the_kernels_of_gpus(demo: LLM, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_forms_are_compiled_meanwhile_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By who wants one first; what cannot be compiled is said to who asks for it."""
-    masker, made = Tokenizer.load(resolve_model("demo")).grammars(2592, (2,)), list[StructuredOutputsParams]()
+    masker, made = Tokenizer.load(resolve_model("demo")).masker(Grammars, 2592, (2,)), list[StructuredOutputsParams]()
     compiled = masker._compile
     monkeypatch.setattr(masker, "_compile", lambda asked: (made.append(asked), compiled(asked))[1])
     asked = [form(regex=f"[a-z]{{{n}}}") for n in range(1, 30)]

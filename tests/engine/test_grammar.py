@@ -24,6 +24,7 @@ from umbel.ir.structured import StructuredOutputsParams
 from umbel.ir.token_masks import unpacked
 from umbel.models.families import resolve_model
 from umbel.runner.ahead import AheadTorchRunner
+from umbel.text.grammars import Grammars
 from umbel.text.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="llguidance is not installed here")
@@ -97,7 +98,7 @@ def test_masks_allow_what_some_text_goes_on_with(asked: StructuredOutputsParams,
     width, rng = tokenizer.vocab_size, random.Random(1)
     oracle, compared = Oracle(tokenizer, texts, 2), 0
     for _ in range(40):
-        matcher, so_far, token = tokenizer.grammars(width, (2,)).start(asked), b"", -1
+        matcher, so_far, token = tokenizer.masker(Grammars, width, (2,)).start(asked), b"", -1
         while token != 2:
             words = np.frombuffer(matcher.compute_bitmask(), np.uint32)
             got = set(np.flatnonzero(unpacked(words, width)).tolist())
@@ -132,7 +133,7 @@ def test_greedy_tokens_are_those_of_transformers_with_the_same_masks(demo: LLM) 
     asked = [(prompt, *one) for prompt in prompts for one in FORMS]
     params = [SamplingParams(temperature=0.0, max_tokens=40, structured_outputs=one) for _, one, _ in asked]
     compared = 0
-    grammars, width = demo.tokenizer.grammars(demo.spec.vocab_size, (2,)), demo.spec.vocab_size
+    grammars, width = demo.tokenizer.masker(Grammars, demo.spec.vocab_size, (2,)), demo.spec.vocab_size
     for (prompt, one, texts), output in zip(asked, demo.generate([p for p, _, _ in asked], params), strict=True):
         wanted, lead = masked_greedy(model, demo.tokenizer.encode([prompt])[0], grammars.start(one), width)
         if lead > 1e-3:
@@ -268,4 +269,4 @@ def test_tokens_given_to_an_answer_are_part_of_it(demo: LLM) -> None:
 
 def test_a_model_that_names_no_end_has_no_forms() -> None:
     with pytest.raises(InvalidRequest, match="eos_token_id"):
-        Tokenizer.load(resolve_model("demo")).grammars(2592, ())
+        Tokenizer.load(resolve_model("demo")).masker(Grammars, 2592, ())

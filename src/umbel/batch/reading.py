@@ -94,7 +94,9 @@ class LateTokenizer:
     def masker(self, width: int, ends: tuple[int, ...]) -> tuple[Masker, list[bytes]]:
         """What follows forms of answers of a model of vocabulary `width`, whose texts `ends` end, and the bytes of its
         tokens. Raises UmbelError where there is no tokenizer."""
-        return self._loaded.grammars(width, ends), self._loaded.token_bytes(range(width))
+        from umbel.text.grammars import Grammars
+
+        return self._loaded.masker(Grammars, width, ends), self._loaded.token_bytes(range(width))
 
     def spell(self, ids: Sequence[int]) -> str:
         """The text of token ids; "" where no row has made the tokenizer necessary."""

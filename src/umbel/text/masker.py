@@ -10,8 +10,9 @@ from umbel.ir.token_masks import Masks
 
 
 class Masker(Protocol):
-    """Made for one tokenizer and the tokens that end a text (`Pieces`). States are its own; calls for one state never
-    overlap, calls for several may.
+    """Made of a vocabulary: the bytes of each token by its id, the ids of special ones, which no form takes for text,
+    the ids that end a text, and what turns a text into ids. States are its own; calls for one state never overlap,
+    calls for several may.
 
     What it allows is decided by the tokens before alone: answers do not depend on what they were computed with.
     """

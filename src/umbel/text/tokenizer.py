@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from umbel.text.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
     from umbel.text.chat_template import ChatTemplate
-    from umbel.text.grammars import Grammars
+    from umbel.text.masker import Masker
 
 CHECKED = 16
 MISFITS, FEW = 0.01, 16  # share and number of ids without an embedding that a fine-tune may have added
@@ -45,7 +45,7 @@ class Tokenizer:
         self._shared_checked = False
         self._now = now
         self.word_runs = WordRuns(self._encode_plain)
-        self._grammars: dict[tuple[int, tuple[int, ...]], Grammars] = {}
+        self._maskers: dict[tuple[Callable[..., Masker], int, tuple[int, ...]], Masker] = {}
 
     @classmethod
     def load(cls, directory: Path, now: datetime | None = None) -> Tokenizer:
@@ -124,22 +124,17 @@ class Tokenizer:
         """The vocabulary entry of an id, None when there is none."""
         return self.decoder.token_text(token_id)
 
-    def grammars(self, width: int, ends: tuple[int, ...]) -> Grammars:
-        """What follows grammars of answers of a model with a vocabulary of this `width`, whose texts `ends` end. Raises
-        InvalidRequest where the model names none of them."""
-        from umbel.text.grammars import Grammars
-
+    def masker(self, make: Callable[..., Masker], width: int, ends: tuple[int, ...]) -> Masker:
+        """What follows forms of answers of a model with a vocabulary of this `width`, whose texts `ends` end: made once
+        by `make`, of a Vocabulary. Raises InvalidRequest where the model names no end."""
         if not ends:
             message = "structured_outputs: config.json names no eos_token_id, so that no answer could end"
             raise InvalidRequest("unsupported_parameter", message, "structured_outputs")
-        if (width, ends) not in self._grammars:
+        if (make, width, ends) not in self._maskers:
             special = [i for i in self.special_ids if i < width]
-            pieces, encode = (
-                self.token_bytes(range(width)),
-                lambda text: self.encode([text], add_special_tokens=False)[0],
-            )
-            self._grammars[width, ends] = Grammars(pieces, special, ends, encode)
-        return self._grammars[width, ends]
+            encode = lambda text: self._encode_plain([text])[0]  # noqa: E731
+            self._maskers[make, width, ends] = make(self.token_bytes(range(width)), special, ends, encode)
+        return self._maskers[make, width, ends]
 
     def check_fits(self, embedding_rows: int) -> None:
         """Raise ModelError when many of the tokenizer's ids have no embedding: it belongs to another model then.

@@ -24,6 +24,7 @@ from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.structured import StructuredOutputsParams
 from umbel.ir.token_masks import DrawMasks, Masks, n_words
 from umbel.spec.base import Drafts
+from umbel.text.grammars import Grammars
 from umbel.text.masker import Masker
 
 
@@ -162,7 +163,7 @@ class Grammar(Watcher):
         around = self._around
         if around.tokenizer is None or around.vocab_size is None:
             raise InvalidRequest("unsupported_parameter", "structured_outputs need the model's tokenizer")
-        return around.tokenizer.grammars(around.vocab_size, around.eos)
+        return around.tokenizer.masker(Grammars, around.vocab_size, around.eos)
 
     @cached_property
     def _worker(self) -> ThreadPoolExecutor:
