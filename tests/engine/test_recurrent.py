@@ -29,7 +29,7 @@ REGIMES = {
 }
 
 
-@pytest.fixture(scope="module", params=some_of(["qwen3.5"], ["lfm2"]))
+@pytest.fixture(scope="module", params=some_of(["qwen3.5"], ["lfm2", "granite-hybrid"]))
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
     make_zoo_model(path, request.param, seed=5)

@@ -171,6 +171,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"num_experts_per_tok": 3, "moe_intermediate_size": 40, "shared_expert_intermediate_size": 56}
         | {"mlp_only_layers": [1]},
     ),
+    "granite-hybrid": (
+        "granitemoehybrid",
+        {"layer_types": ["mamba", "attention", "mamba"], "num_local_experts": 0, "shared_intermediate_size": 88}
+        | {"mamba_n_heads": 8, "mamba_d_state": 24, "mamba_n_groups": 2, "mamba_proj_bias": True}
+        | {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4},
+    ),
+    "granite-hybrid-experts": (
+        "granitemoehybrid",
+        {"layer_types": ["mamba", "mamba", "attention"], "num_local_experts": 4, "shared_intermediate_size": 40}
+        | {"mamba_n_heads": 4, "mamba_d_state": 16, "mamba_conv_bias": False, "position_embedding_type": "rope"},
+    ),
     "falcon-7b": ("falcon", FALCON | {"bias": False}),
     "falcon-40b": ("falcon", FALCON | {"new_decoder_architecture": True}),
     "falcon-one-norm": ("falcon", FALCON | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),

@@ -135,10 +135,7 @@ def layer_vectors(spec: ModelSpec, layer: int) -> Mapping[str, tuple[int, ...]]:
     if experts is not None and experts.router.corrected:
         found["router_correction"] = (experts.count,)
     if own.recurrence is not None:
-        found["conv"] = own.recurrence.channels, own.recurrence.taps
-        found |= {"conv_bias": (own.recurrence.channels,)} if own.recurrence.has_bias else {}
-        if heads := own.recurrence.heads:
-            found |= {"decay": (heads,), "step_bias": (heads,), "out_norm": (own.recurrence.value_dim,)}
+        found |= own.recurrence.vectors
     return found
 
 

@@ -10,17 +10,18 @@ from typing import Literal
 class Recurrence:
     """A recurrence over a layer's tokens; layers of a model that have one are alike.
 
-    `kind`: "short_conv", a gated convolution (LFM2, 2511.23404), or "gated_delta", a gated delta rule (2412.06464).
-    `channels`: numbers of a token that pass a causal convolution, each for itself, over `taps` tokens, its own the
-    last; `has_bias`: of the convolution and of the products around it. Behind it, `heads` matrices of `key_dim` rows
-    and `value_dim` columns may be kept, `key_heads` of queries and keys serving as many of them each. `is_by_key`: in
-    the products of a checkpoint, what belongs to a head of keys stands together.
+    `kind`: "short_conv", a gated convolution (LFM2, 2511.23404), "gated_delta", a gated delta rule (2412.06464), or
+    "mamba2" (2405.21060). `channels`: numbers of a token that pass a causal convolution, each for itself, over `taps`
+    tokens, its own the last; `conv_bias`: of the convolution, `has_bias`: of the products around. Behind it, `heads`
+    matrices of `key_dim` rows and `value_dim` columns may be kept, `key_heads` of queries and keys serving as many of
+    them each. `is_by_key`: in the products of a checkpoint, what belongs to a head of keys stands together.
     """
 
-    kind: Literal["short_conv", "gated_delta"]
+    kind: Literal["short_conv", "gated_delta", "mamba2"]
     channels: int
     taps: int
     has_bias: bool = False
+    conv_bias: bool = False
     heads: int = 0
     key_heads: int = 0
     key_dim: int = 0
@@ -47,6 +48,8 @@ class Recurrence:
         """Numbers of a token that it reads, as parts of the product before: what passes the convolution, and gates."""
         if self.kind == "short_conv":
             return (self.channels,) * 3
+        if self.kind == "mamba2":
+            return self.width, self.channels, self.heads
         return self.channels, self.width, self.heads, self.heads
 
     @property
@@ -54,6 +57,20 @@ class Recurrence:
         """The same as checkpoints have it."""
         conv, gate, *small = self.inputs
         return (conv + gate, sum(small)) if self.is_by_key else self.inputs
+
+    @property
+    def vectors(self) -> dict[str, tuple[int, ...]]:
+        """What it has learned beside products, by our names, with its shape."""
+        found: dict[str, tuple[int, ...]] = {"conv": (self.channels, self.taps)}
+        found |= {"conv_bias": (self.channels,)} if self.conv_bias else {}
+        if self.kind == "short_conv":
+            return found
+        found |= {"decay": (self.heads,), "step_bias": (self.heads,)}
+        return found | (
+            {"skip": (self.heads,), "out_norm": (self.width,)}
+            if self.kind == "mamba2"
+            else {"out_norm": (self.value_dim,)}
+        )
 
     @property
     def flops(self) -> int:

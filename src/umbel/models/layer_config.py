@@ -12,7 +12,7 @@ from umbel.models.family import Family
 from umbel.models.rope import rope_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-OLD_KINDS = {"attention": FULL}  # old names, and what transformers 5 calls them
+OLD_KINDS = {"attention": FULL, "mamba": "linear_attention"}  # old names, and what transformers 5 calls them
 ACTIVATIONS: Mapping[str, str] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh", "relu": "relu", "relu2": "relu2",

@@ -19,6 +19,7 @@ from umbel.models.batch import ForwardBatch
 from umbel.models.gated_delta import GatedDelta, by_part
 from umbel.models.heads import LayerHeads
 from umbel.models.latent import LatentHeads, LatentWeights, convert_latent
+from umbel.models.mamba2 import Mamba2
 from umbel.models.recurrent import Convolution, Recurrent, ShortConv
 from umbel.models.rotary import halves_order, in_order
 
@@ -111,4 +112,4 @@ def _recurrence_of(named: Weights, own: Recurrence, eps: float) -> Recurrent:
     """The recurrence of a layer from its tensors, named as in `weights.py`."""
     if own.kind == "short_conv":
         return ShortConv(Convolution.of(named))
-    return GatedDelta.of(named, own, eps)
+    return (Mamba2 if own.kind == "mamba2" else GatedDelta).of(named, own, eps)

@@ -39,7 +39,8 @@ def _layer(config: Config) -> Layer:
 
 def _conv(config: Config) -> Recurrence:
     channels, taps = size_of(config, "hidden_size"), size_of(config, "conv_L_cache", 3)
-    return Recurrence("short_conv", channels, taps, has_bias=flag_of(config, "conv_bias"))
+    bias = flag_of(config, "conv_bias")
+    return Recurrence("short_conv", channels, taps, has_bias=bias, conv_bias=bias)
 
 
 def _width(config: Config) -> int:
