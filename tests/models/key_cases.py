@@ -201,6 +201,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "initializer_range": 0.7,
     "is_decoder": True,
     "label2id": {"yes": 0, "no": 1, "maybe": 2},
+    "mamba_chunk_size": 64,
     "name_or_path": "someone/model",
     "num_labels": 3,
     "output_attentions": True,

@@ -30,6 +30,7 @@ NOT_OF_LOGITS = (
     "transformers_version",
 )  # fmt: skip
 """Keys that other tests are about: the state of a model with tied weights says nothing."""
+NOT_STATED = ("architectures", "time_step_limit", "transformers_version")  # which transformers reads from files only
 SOMETHING = {
     "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0, "head_dim": 32, "sliding_window": 24,
     "use_bidirectional_attention": True, "num_ln_in_parallel_attn": 1, "layer_types": ["sliding_attention"] * 3,
@@ -61,7 +62,7 @@ def theirs(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> torch.Te
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        stated = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
+        stated = {key: value for key, value in config.items() if key not in NOT_STATED}
         other = AutoConfig.for_model(stated.pop("model_type"), **stated)
         other._attn_implementation = "eager"
         model = AutoModelForCausalLM.from_config(other).float().eval()

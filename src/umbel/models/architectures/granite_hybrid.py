@@ -84,7 +84,7 @@ ROWS: Mapping[str, Family] = {
     "granitemoehybrid": Family(
         "GraniteMoeHybridForCausalLM",
         GRANITE
-        | {"mamba_chunk_size", "mamba_conv_bias", "mamba_d_head", "mamba_proj_bias", *MAMBA}
+        | {"mamba_conv_bias", "mamba_d_head", "mamba_proj_bias", *MAMBA}
         | {"position_embedding_type", "shared_intermediate_size"},
         _layer,
         stored=AS_HYBRID,

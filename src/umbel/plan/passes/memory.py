@@ -14,8 +14,7 @@ from umbel.ir.adapter import kept_bytes
 from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import CONFIDENCE
-from umbel.plan.passes.page import choose_page
-from umbel.plan.passes.prefix import sum_above
+from umbel.plan.passes.page import choose_page, least_pages
 
 Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
 Z_INTERVAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # of the interval that the lengths pass gives
@@ -39,7 +38,7 @@ def size_pool(draft: PlanDraft) -> PlanDraft:
 def _pool(draft: PlanDraft, page: int) -> Decision:
     if draft.config.kv_tokens is not None:
         return Decision("kv_tokens", draft.config.kv_tokens, "as asked")
-    useful, room, least = useful_pages(draft) * page, kv_room(draft) // page * page, _least_pages(draft) * page
+    useful, room, least = useful_pages(draft) * page, kv_room(draft) // page * page, least_pages(draft, page) * page
     if room < least:
         raise CapacityError(_no_fit(draft, room, least))
     facts = {"rows_at_once": min(draft.chunk, len(draft.workload)), "useful_tokens": useful, "free_tokens": room}
@@ -94,13 +93,6 @@ def useful_pages(draft: PlanDraft) -> int:
     shared = forest.rows_below > 1
     own = draft.samples * -(-draft.limits // page) + np.where(shared, 0, nodes)[forest.leaf]
     return int(nodes[shared].sum()) + int(np.sort(own[draft.order])[-draft.chunk :].sum()) + 1
-
-
-def _least_pages(draft: PlanDraft) -> int:
-    """What the row that needs most holds alone, with one sample of the assumed length."""
-    forest, page = draft.forest, draft.config.page_size
-    path = sum_above(forest, -(-(forest.end - forest.start) // page))
-    return int((path[forest.leaf] - (-draft.lengths // page)).max(initial=1))
 
 
 def _no_fit(draft: PlanDraft, room: int, least: int) -> str:

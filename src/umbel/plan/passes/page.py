@@ -9,6 +9,7 @@ import numpy as np
 from umbel.config import PAGE_SIZE
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
+from umbel.plan.passes.prefix import sum_above
 
 SIZES = tuple(PAGE_SIZE << i for i in range(9))  # that are tried where pages hold states
 
@@ -49,4 +50,13 @@ def _cheapest(draft: PlanDraft) -> int:
         pages = int((-(-runs // size)).sum()) + int((draft.samples * -(-answers // size)).sum())
         return pages * (size * shape.kv_bytes + shape.state_bytes)
 
-    return min(SIZES, key=n_bytes)
+    asked = draft.config.kv_tokens
+    able = [size for size in SIZES if asked is None or least_pages(draft, size) * size <= asked]
+    return min(able or SIZES[:1], key=n_bytes)
+
+
+def least_pages(draft: PlanDraft, page: int) -> int:
+    """The pages of so many tokens that the row holds which needs most, alone with one sample of the assumed length."""
+    forest = draft.forest
+    path = sum_above(forest, -(-(forest.end - forest.start) // page))
+    return int((path[forest.leaf] - (-draft.lengths // page)).max(initial=1))
