@@ -25,6 +25,15 @@ def test_asks_and_ends(tmp_path: Path) -> None:
     assert not process.alive
 
 
+def test_its_processor_time_is_what_it_says_of_itself(tmp_path: Path) -> None:
+    code = "import json,sys,time\nfor _ in sys.stdin:\n while time.process_time()<.3: pass\n"
+    process = start(tmp_path, code + " print(json.dumps({'had':time.process_time()}),flush=True)")
+    before = process.processor_seconds()
+    had = process.ask({"do": "work"}, 600)["had"]
+    assert before < 0.3 <= had and process.processor_seconds() == pytest.approx(had, abs=0.1)
+    process.stop()
+
+
 def test_an_error_is_raised_and_the_process_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path)
     process.ask({"do": "load", "settings": {"fail": True}}, 600)

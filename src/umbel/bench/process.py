@@ -102,6 +102,11 @@ class EngineProcess:
         """Whether it still runs (or is paused)."""
         return self._process.poll() is None
 
+    def processor_seconds(self) -> float:
+        """Processor time that it has had so far, without what it started; needs /proc."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> tuple[int, int]:
         """Bytes that its group holds now, and the sum of its processes' peaks; zeros where there is no /proc."""
         now, peak = 0, 0

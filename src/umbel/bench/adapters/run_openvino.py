@@ -9,7 +9,10 @@ import wire
 
 
 def prepare(ask: Any) -> dict[str, Any]:
-    """Export a Hugging Face directory to OpenVINO's form with the weights as they are, unless that is there."""
+    """Export a Hugging Face directory to OpenVINO's form with the weights as they are, unless that is there, or the
+    directory is one already (with weights of fewer bits, say)."""
+    if (Path(ask["model"]) / "openvino_model.xml").exists():
+        return {"model": ask["model"]}
     target = Path(ask["work"]) / (Path(ask["model"]).name + "-openvino")
     if not (target / "openvino_model.xml").exists():
         import openvino
@@ -50,7 +53,8 @@ class OpenVinoEngine:
             "KV_CACHE_PRECISION": short,
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": 1,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            # Inputs of which rows are rounded to 8 bits together, where weights have fewer bits; 0: rows are not.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.get("dynamic_quantization", 0),
         }
         self.pipe = openvino_genai.ContinuousBatchingPipeline(ask["model"], scheduler, "CPU", properties)
         return {"versions": {"openvino-genai": openvino_genai.__version__}}
