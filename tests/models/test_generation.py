@@ -89,6 +89,22 @@ def test_rows_and_options_overrule_the_file(tmp_path: Path) -> None:
         assert answers[0][:3] == answers[1]
 
 
+def test_completions_of_openai_keep_their_16_tokens(tmp_path: Path) -> None:
+    """vLLM's `CompletionRequest.max_tokens` is 16 where a body has none, whatever the model's file says."""
+    directory = model_with(tmp_path / "m", temperature=0.0, max_new_tokens=21)
+    source = tmp_path / "in.jsonl"
+    body = {"model": "m", "prompt": [5, 6], "ignore_eos": True}
+    lines = [("/v1/completions", body), ("/v1/completions", body | {"max_tokens": 18})]
+    rows = [{"custom_id": f"{i}", "method": "POST", "url": url, "body": body} for i, (url, body) in enumerate(lines)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"model": directory, "device": "cpu", "dtype": "float32", "threads": 1}
+    for more, lengths in (({}, [16, 18]), ({"max_tokens": 20}, [20, 18])):
+        out = tmp_path / f"{len(more)}.jsonl"
+        run(str(source), str(out), **options, **more)
+        answers = [json.loads(line)["response"]["body"] for line in out.read_text().splitlines()]
+        assert [answer["usage"]["completion_tokens"] for answer in answers] == lengths
+
+
 @pytest.mark.parametrize(
     ("stated", "said"),
     [

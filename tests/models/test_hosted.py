@@ -14,10 +14,14 @@ from tests.parameters import few_of
 from tests.tiny_models import make_model
 from tests.tiny_types import VOCAB_SIZE, save_tiny, tiny_config, tiny_module
 from umbel import LLM, SamplingParams
+from umbel.cost.devices import machine_of
+from umbel.cost.roofline import Load, Price
+from umbel.cost.shape import Shape
 from umbel.errors import ModelError, UsageError
 from umbel.models.families import FAMILIES, read_spec
 from umbel.models.hosted.classes import class_of
 from umbel.models.hosted.fate import fate_of, model_types
+from umbel.sim.model import find_model
 
 TYPES = (
     "apertus", "nemotron", "afmoe", "gpt2", "opt", "olmo2", "cohere2", "codegen", "ernie4_5_moe", "exaone4", "glm4",
@@ -176,3 +180,15 @@ def test_a_module_that_cannot_take_packed_rows_is_refused_by_name(tmp_path: Path
     directory = saved(tmp_path, "gemma4_text", num_hidden_layers=4)
     with pytest.raises(ModelError, match="gemma4_text"):
         LLM(str(directory), dtype="float32")
+
+
+def test_a_plan_without_weights_is_of_the_module_that_runs(tmp_path: Path) -> None:
+    """`umbel plan --model-impl transformers` plans what `umbel run` does, and prices what a module costs a step."""
+    directory = str(make_model(tmp_path / "m", "llama"))
+    ours, _ = find_model(directory)
+    theirs, _ = find_model(directory, "transformers")
+    assert ours.hosted is None and theirs.hosted is not None
+    machine, one = machine_of("a100"), Load.one(tokens=1, samples=1, pairs=8, kv_read=8)
+    native, module = (Price(Shape.of(spec, "float32"), machine, "float32", spec.n_layers) for spec in (ours, theirs))
+    more = module.total(one).expected - native.total(one).expected
+    assert more > 2e-4 * ours.n_layers  # measured: a third of a millisecond in each

@@ -120,6 +120,11 @@ class SamplingOptions:
         except InvalidRequest as error:
             raise UsageError(f"--{(error.param or '').replace('_', '-')}: {error.message}") from None
 
+    def of_completions(self, of_model: Sequence[tuple[str, float]]) -> SamplingParams:
+        """The same for rows of /v1/completions: the model's own limit does not take the place of the 16 tokens that
+        they have without one, as in vLLM."""
+        return self.params([(name, value) for name, value in of_model if name != "max_tokens"])
+
 
 def json_of(name: str, text: str) -> object:
     """A value that is written as JSON. Raises InvalidRequest."""

@@ -43,7 +43,8 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     defaults, template = asked.sampling.params(spec.sampling), LateTokenizer(directory).template
     vectors = asked.vectors.params(spec.pooler)
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors)
-    options = replace(options, loras=names_of(spec.adapters))
+    completions = asked.sampling.of_completions(spec.sampling)
+    options = replace(options, loras=names_of(spec.adapters), completions=completions)
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
     watch = tuple(HashedInput.of(file.path) for file in source)
     settings = {**config.identity, **digests_of(spec.adapters)}

@@ -65,7 +65,8 @@ class _Forms:
         defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
         vectors, loras = asked.vectors.params(spec.pooler), names_of(spec.adapters)
         options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors)
-        options, settings = replace(options, loras=loras), {**asked.config.identity, **digests_of(spec.adapters)}
+        completions = asked.sampling.of_completions(spec.sampling)
+        options, settings = replace(options, loras=loras, completions=completions), {**asked.config.identity, **digests_of(spec.adapters)}
         identity = fingerprint({}, options, hash_model(directory), settings, version("umbel"), served)
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()

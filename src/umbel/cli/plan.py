@@ -85,14 +85,15 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
 
     budget = job.budget.budget()
     config, target = _aim(job.config, view.machine)
-    spec, directory = find_model(job.model, config.generation_config)
+    spec, directory = find_model(job.model, config.model_impl, config.generation_config)
     spec = adapted_spec(spec, config)
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     defaults = job.sampling.params(spec.sampling)
     vectors = job.vectors.params(spec.pooler)
     options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors)
-    options = replace(options, loras=names_of(spec.adapters))
+    completions = job.sampling.of_completions(spec.sampling)
+    options = replace(options, loras=names_of(spec.adapters), completions=completions)
     with opened(job.sources) as inputs:
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec)
     notes.take((*tokenizer.notes, *options.answers.chosen))

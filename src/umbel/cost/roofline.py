@@ -45,6 +45,7 @@ POOR = Efficiency(arithmetic=0.25, memory=0.3, overhead=3.0)
 
 _DRAW = 5e-6  # seconds to draw one sample and note it, beside its logits
 _GATHER = 4.0  # times that KV passes through memory when rows gather it: read, written side by side, read twice
+_MODULE = 3.3e-4  # seconds of Python and small operations in a layer of transformers' (measured, llama in float32)
 _CELLS = 512  # keys of context whose merging costs about as much as the rest of a layer's overhead
 
 
@@ -121,4 +122,5 @@ class Price:
 
     def _overhead(self) -> float:
         """Seconds that a step takes however small it is."""
-        return self.machine.step_overhead + self.machine.layer_overhead * self.n_layers
+        modules = _MODULE * self.shape.hosted_layers
+        return self.machine.step_overhead + self.machine.layer_overhead * self.n_layers + modules

@@ -25,6 +25,7 @@ class Shape:
     `weight_bytes`: of everything that is loaded.
     `kv_bytes`: of the keys and values of one token.
     `state_bytes`: of the state that layers keep of all tokens up to one, which each page of KV has.
+    `hosted_layers`: that a module of transformers computes.
 
     The part of the last layer behind its attention is counted with the output head: only rows that are sampled from
     pass it, as no other row's hidden state is read there.
@@ -38,6 +39,7 @@ class Shape:
     weight_bytes: int
     kv_bytes: int
     state_bytes: int = 0
+    hosted_layers: int = 0
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
@@ -57,6 +59,7 @@ class Shape:
         offset = spec.edges.position_offset
         positions = 0 if offset is None else (spec.max_positions + offset) * spec.hidden_size
         return cls(
+            hosted_layers=0 if spec.hosted is None else spec.n_layers,
             token_flops=sum(m.flops for m in products) + sum(r.flops for r in spec.recurrences) - ending_flops,
             pair_flops=sum(shape.pair_flops for shape in spec.kv_shapes),
             head_flops=2 * table + ending_flops,

@@ -114,6 +114,8 @@ def fingerprint(
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}
     parts |= {"read.template": options.template, "read.chat": options.chat, "read.strict": options.strict}
     parts |= {"read.system": options.system} if options.system is not None else {}
+    if options.completions is not None and options.completions.max_tokens != options.defaults.max_tokens:
+        parts["read.completions.max_tokens"] = options.completions.max_tokens
     if options.chat_options.variables:
         parts["read.chat_template_kwargs"] = options.chat_options.variables
     if options.branches is not None:

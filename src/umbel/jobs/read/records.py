@@ -130,6 +130,7 @@ class ReadOptions:
     `chat_options`: what chats are rendered with that say nothing else.
     `vectors`: what plain rows get instead of answers that ask for nothing else.
     `loras`: the names of the adapters that rows may ask for.
+    `completions`: `defaults` of rows of /v1/completions; None: the same.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -147,6 +148,11 @@ class ReadOptions:
     chat_options: ChatOptions = PLAIN_CHAT
     vectors: PoolingParams | None = None
     loras: tuple[str, ...] = ()
+    completions: SamplingParams | None = None
+
+    def defaults_of(self, style: Style) -> SamplingParams:
+        """The sampling fields of rows that do not set them."""
+        return self.completions if style == Style.COMPLETION and self.completions is not None else self.defaults
 
 
 @dataclass(slots=True)

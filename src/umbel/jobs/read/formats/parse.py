@@ -193,15 +193,15 @@ class RowParser:
         return [{"role": "system", "content": self.system.fill(item)}, *messages]
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
-        dialect = _DIALECTS[style]
+        dialect, defaults = _DIALECTS[style], self.options.defaults_of(style)
         effective, unknown = self.names.sort(item, dialect, guess=style == Style.PLAIN)
         if unknown:
             if self.options.strict:
                 wire.refuse_unknown(unknown, dialect)
             self.notes.ignored(unknown)
         asked = self._forms.told({name: item[name] for name in effective})
-        is_short = dialect.max_tokens is not None and self._sets_no_limit(item)
-        defaults = self._plain if style == Style.PLAIN else self.options.defaults
+        is_short = dialect.max_tokens is not None and defaults.max_tokens is None and _sets_no_limit(item)
+        defaults = self._plain if style == Style.PLAIN else defaults
         if not asked and not is_short:
             return defaults
         key = (int(style), orjson.dumps(asked, default=repr))
@@ -217,8 +217,6 @@ class RowParser:
             self.notes.note(SHORT_COMPLETION)
         return params
 
-    def _sets_no_limit(self, item: Mapping[str, Any]) -> bool:
-        return self.options.defaults.max_tokens is None and all(item.get(name) is None for name in _LIMITS)
 
 
 def _prompt_of(request: Request) -> dict[str, Any]:
@@ -254,3 +252,7 @@ def _openai_request(
     if style == Style.CHAT:
         return Request(None, check_messages(inner["messages"]), params, chat=chat_options(inner, chat))
     return Request(check_prompt(inner["prompt"], width), None, params)
+
+
+def _sets_no_limit(item: Mapping[str, Any]) -> bool:
+    return all(item.get(name) is None for name in _LIMITS)
