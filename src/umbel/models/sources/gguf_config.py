@@ -75,6 +75,7 @@ def config_of(header: GgufHeader, factors: np.ndarray | None) -> dict[str, Any]:
     config["dtype"] = _dtype(header)
     config |= _ids(header.metadata)
     _check_head(stated, config)
+    config |= row.derive(config)
     scaling = _scaling(stated, config, factors)
     return config | ({"rope_scaling": scaling} if scaling else {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ PIECE = 2**15 - 1  # numbers that are decoded at a time: they stay in cache, and
 
 @dataclass(frozen=True, slots=True)
 class GgufEntry:
-    """One tensor: what is stored, and `heads` whose rotary pairs stand side by side (0: none do)."""
+    """One tensor: what is stored, and `heads` whose rotary pairs stand side by side (0: none do). `adds_one`: it is
+    stored with one added."""
 
     stored: GgufTensor
     dtype: str
@@ -32,6 +33,7 @@ class GgufEntry:
     offset: int
     n_bytes: int
     heads: int = 0
+    adds_one: bool = False
 
 
 class GgufTensors:
@@ -48,7 +50,7 @@ class GgufTensors:
         flat = whole.view(-1)
         for block in self._blocks(entry):
             check_finite(name, block)
-            flat[at : at + len(block)].copy_(block)
+            flat[at : at + len(block)].copy_(block.float() - 1 if entry.adds_one else block)
             at += len(block)
         if entry.heads:
             pairs = whole.view(entry.heads, -1, 2, *whole.shape[1:]).transpose(1, 2)
@@ -77,23 +79,27 @@ def _entries(header: GgufHeader, row: Architecture, heads: Mapping[str, int]) ->
     for tensor in header.tensors.values():
         if tensor.name == FACTORS:
             continue
-        dtype = NAMES.get(tensor.kind, "F32")
         part, _, end = tensor.name.rpartition(".")
         block, layer, inner = (*part.split(".", 2), "", "")[:3]
+        adds_one = row.adds_one and part.endswith("norm")
+        whole = GgufEntry(
+            tensor, NAMES.get(tensor.kind, "F32"), tensor.shape, tensor.offset, tensor.n_bytes, adds_one=adds_one
+        )
         if part in TOP:
-            yield f"{TOP[part]}.{end}", GgufEntry(tensor, dtype, tensor.shape, tensor.offset, tensor.n_bytes)
+            yield f"{TOP[part]}.{end}", whole
         elif block != "blk" or inner not in row.tensors:
-            yield tensor.name, GgufEntry(tensor, dtype, tensor.shape, tensor.offset, tensor.n_bytes)
+            yield tensor.name, whole
         else:
-            name = f"model.layers.{layer}.{row.tensors[inner]}.{end}"
-            yield from _of_layer(name, tensor, dtype, heads[inner] if row.in_pairs and inner in HALVED else 0)
+            whole = replace(whole, heads=heads[inner] if row.in_pairs and inner in HALVED else 0)
+            yield from _of_layer(f"model.layers.{layer}.{row.tensors[inner]}.{end}", whole)
 
 
-def _of_layer(name: str, tensor: GgufTensor, dtype: str, heads: int) -> Iterator[tuple[str, GgufEntry]]:
+def _of_layer(name: str, whole: GgufEntry) -> Iterator[tuple[str, GgufEntry]]:
     """A tensor of a layer, or those of its experts, which are stored as one."""
-    if "{}" not in name or len(tensor.shape) < 2:
-        yield name, GgufEntry(tensor, dtype, tensor.shape, tensor.offset, tensor.n_bytes, heads)
+    if "{}" not in name or len(whole.shape) < 2:
+        yield name, whole
         return
-    count, n_bytes = tensor.shape[0], tensor.n_bytes // max(tensor.shape[0], 1)
+    count, n_bytes = whole.shape[0], whole.n_bytes // max(whole.shape[0], 1)
     for i in range(count):
-        yield name.format(i), GgufEntry(tensor, dtype, tensor.shape[1:], tensor.offset + i * n_bytes, n_bytes)
+        place = replace(whole, shape=whole.shape[1:], offset=whole.offset + i * n_bytes, n_bytes=n_bytes, heads=0)
+        yield name.format(i), place
