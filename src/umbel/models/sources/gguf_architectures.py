@@ -78,7 +78,7 @@ class Architecture:
 
 
 def _gemma_scale(wide: int) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """The scale of queries: by the size of a head, but in the model of so many layers by its width; files do not say."""
+    """The scale of queries, which files do not say: by the size of a head, but by the width in the widest model."""
 
     def scale(config: Mapping[str, Any]) -> Mapping[str, Any]:
         if config.get("num_hidden_layers") == wide:

@@ -193,7 +193,8 @@ class RowParser:
         return [{"role": "system", "content": self.system.fill(item)}, *messages]
 
     def _params(self, item: Mapping[str, Any], style: Style) -> SamplingParams:
-        dialect, defaults = _DIALECTS[style], self.options.defaults_of(style)
+        dialect = _DIALECTS[style]
+        defaults = self._plain if style == Style.PLAIN else self.options.defaults_of(style)
         effective, unknown = self.names.sort(item, dialect, guess=style == Style.PLAIN)
         if unknown:
             if self.options.strict:
@@ -201,7 +202,6 @@ class RowParser:
             self.notes.ignored(unknown)
         asked = self._forms.told({name: item[name] for name in effective})
         is_short = dialect.max_tokens is not None and defaults.max_tokens is None and _sets_no_limit(item)
-        defaults = self._plain if style == Style.PLAIN else defaults
         if not asked and not is_short:
             return defaults
         key = (int(style), orjson.dumps(asked, default=repr))
