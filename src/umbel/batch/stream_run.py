@@ -66,7 +66,10 @@ class _Forms:
         vectors, loras = asked.vectors.params(spec.pooler), names_of(spec.adapters)
         options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors)
         completions = asked.sampling.of_completions(spec.sampling)
-        options, settings = replace(options, loras=loras, completions=completions), {**asked.config.identity, **digests_of(spec.adapters)}
+        options, settings = (
+            replace(options, loras=loras, completions=completions),
+            {**asked.config.identity, **digests_of(spec.adapters)},
+        )
         identity = fingerprint({}, options, hash_model(directory), settings, version("umbel"), served)
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()

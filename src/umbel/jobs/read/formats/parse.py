@@ -218,7 +218,6 @@ class RowParser:
         return params
 
 
-
 def _prompt_of(request: Request) -> dict[str, Any]:
     if request.messages is not None:
         return {"messages": request.messages}
