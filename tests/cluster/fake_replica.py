@@ -27,9 +27,9 @@ LOCK = threading.Lock()
 MARK, FIRST, HUNG = "UMBEL_TEST_MARK", "UMBEL_TEST_FIRST", "UMBEL_TEST_HUNG"
 
 
-def tell(kind: Kind, data: bytes, attempt: int = 0) -> None:
+def tell(kind: Kind, data: bytes = b"", lot: int = 0) -> None:
     with LOCK:
-        sys.stdout.buffer.write(frame(kind, data, attempt))
+        sys.stdout.buffer.write(frame(kind, data, lot))
         sys.stdout.buffer.flush()
 
 
@@ -40,7 +40,7 @@ def beat() -> None:
         time.sleep(0.02)
 
 
-def do(ids: list[int], attempt: int) -> None:
+def do(ids: list[int], lot: int) -> None:
     """What some tokens ask for."""
     if 13 in ids:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -52,8 +52,8 @@ def do(ids: list[int], attempt: int) -> None:
     if 202 in ids:
         time.sleep(3600.0)
     if 203 in ids:
-        tell(Kind.ANSWER, encode_answer(Output(0, 1, (Completion(0, "", (99,), "late"),))), attempt - 1)
-        tell(Kind.DONE, b"{}", attempt - 1)
+        tell(Kind.ANSWER, encode_answer(Output(0, 1, (Completion(0, "", (99,), "late"),))), lot - 1)
+        tell(Kind.DONE, json.dumps({"stats": asdict(Stats()), "first_token": None}).encode(), lot - 1)
 
 
 def main() -> None:
@@ -67,12 +67,13 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=beat, daemon=True).start()
     tell(Kind.READY, json.dumps({"machine": asdict(named("a100")), "dtype": "float32"}).encode())
+    tell(Kind.WANT)
     done = 0
     while (found := read_frame(sys.stdin.buffer)) is not None:
         workload = decode_rows(found.data)
         for row, key in enumerate(workload.keys.tolist()):
             ids = workload.prompt(row).tolist()
-            do(ids, found.attempt)
+            do(ids, found.lot)
             if 15 in ids and not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -84,11 +85,12 @@ def main() -> None:
             tell(
                 Kind.ANSWER,
                 encode_answer(Output(row, len(ids), (Completion(0, "", (key, *ids[:1]), "length"),))),
-                found.attempt,
+                found.lot,
             )
             done += 1
         stats = asdict(Stats(rows_done=done, output_tokens=2 * done, kv_peak_tokens=done))
-        tell(Kind.DONE, json.dumps({"stats": stats, "first_token": 5.0}).encode(), found.attempt)
+        tell(Kind.DONE, json.dumps({"stats": stats, "first_token": 5.0}).encode(), found.lot)
+        tell(Kind.WANT)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,68 +11,110 @@ from hypothesis import strategies as st
 
 from umbel.cluster.deal import LEAST_DEATHS, MOST_DEATHS, Deal
 from umbel.errors import UmbelError
+from umbel.plan.deal.placement import Share
 
 
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.sets(st.integers(0, 120), max_size=4), st.data())
-def test_each_row_once(sizes: list[int], poison: set[int], data: st.DataObject) -> None:
-    """Replicas die over the poisoned rows, and a few times for nothing; only what is poisoned can be given up twice."""
-    ends = np.cumsum(sizes)
-    deal = Deal(np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True))
-    total, chance = int(ends[-1]), data.draw(st.integers(0, 5))
+def shares(sizes: list[int], piece: int = 1) -> list[Share]:
+    """Shares of rows that take a second each, in pieces of so many rows."""
+    found, begin = [], 0
+    for size in sizes:
+        stops = np.array([*range(piece, size, piece), size] if size else [], np.int64)
+        found.append(Share(np.arange(begin, begin + size), stops, np.diff(stops, prepend=0).astype(float)))
+        begin += size
+    return found
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=5),
+    st.integers(1, 7),
+    st.sets(st.integers(0, 120), max_size=4),
+    st.data(),
+)
+def test_each_row_once(sizes: list[int], piece: int, poison: set[int], data: st.DataObject) -> None:
+    """Replicas have up to two lots at a time and die over the poisoned rows, and a few times for nothing."""
+    deal = Deal(shares(sizes, piece), least=data.draw(st.integers(0, 20)))
+    total, chance = sum(sizes), data.draw(st.integers(0, 5))
     seen: list[int] = []
     lost: list[int] = []
-    deaths, kills = 0, dict.fromkeys(range(total), 0)
-    for turn in range(10_000):
+    held: dict[int, list[tuple[int, list[int]]]] = {0: [], 1: [], 2: []}
+    deaths = 0
+    for turn in range(20_000):
         if deal.over:
             break
         replica = turn % 3
-        rows = deal.give(replica)
-        if rows is None:
+        if len(held[replica]) < 2 and (found := deal.give(replica)) is not None:
+            held[replica].append((found[0], found[1].tolist()))
+        if not held[replica]:
             continue
-        by_chance = chance > 0 and data.draw(st.booleans())
-        chance -= by_chance
-        until = data.draw(st.integers(0, len(rows))) if by_chance else len(rows)
-        dies = by_chance
-        for place, row in enumerate(rows[:until].tolist()):
+        lot, rows = held[replica][0]
+        dies = chance > 0 and data.draw(st.booleans())
+        chance -= dies
+        until = data.draw(st.integers(0, len(rows))) if dies else len(rows)
+        for place, row in enumerate(rows[:until]):
             if row in poison:
-                kills[row] += 1
                 dies = True
                 break
-            assert deal.answered(replica, place) == row
+            assert deal.has(replica, lot) and deal.answered(lot, place) == row
             seen.append(row)
         if dies:
             deaths += 1
+            held[replica] = []
             lost += deal.died(replica, "ended with signal 9")
         else:
-            deal.done(replica)
+            deal.done(lot)
+            held[replica].pop(0)
     assert deal.over and sorted(seen + lost) == list(range(total))
     assert set(lost) >= poison & set(range(total)) and len(lost) <= len(poison) + 5
-    assert deaths <= 5 + 12 * len(poison)
+    assert deaths <= 5 + 14 * len(poison)
 
 
 def test_a_row_is_not_given_up_for_one_death() -> None:
-    deal = Deal([np.array([4])])
+    deal = Deal(shares([1]))
     for count in range(1, LEAST_DEATHS + 1):
         assert deal.give(0) is not None
-        assert deal.died(0, "ended with signal 9") == ([4] if count == LEAST_DEATHS else [])
+        assert deal.died(0, "ended with signal 9") == ([0] if count == LEAST_DEATHS else [])
     assert deal.over
 
 
-def test_what_a_dead_replica_leaves_goes_to_the_others() -> None:
-    deal = Deal([np.arange(10), np.arange(10, 20)])
+def test_what_a_dead_replica_leaves_goes_to_those_that_have_nothing_else() -> None:
+    deal = Deal(shares([10, 10]), least=10)
     first, second = deal.give(0), deal.give(1)
     assert first is not None and second is not None and deal.give(2) is None
     for place in range(4):
-        deal.answered(0, place)
-    assert deal.died(0, "ended with signal 9") == []
-    taken = [deal.give(replica) for replica in (0, 2, 3, 4)]
-    assert [row for rows in taken if rows is not None for row in rows.tolist()] == list(range(4, 10))
+        deal.answered(first[0], place)
+    assert deal.died(0, "ended with signal 9") == [] and not deal.has(0, first[0])
     assert deal.give(1) is None  # it has rows
+    taken = [deal.give(replica) for replica in (0, 2, 3, 4)]
+    assert [row for found in taken if found is not None for row in found[1].tolist()] == list(range(4, 10))
+    assert deal.give(0) is None
+
+
+def test_lots_are_of_the_own_share_then_of_the_end_of_the_largest() -> None:
+    deal = Deal(shares([8, 40, 16], piece=4), least=8)
+    assert [deal.give(0)[1].tolist() for _ in range(2)] == [[*range(8)], [*range(40, 48)]]  # type: ignore[index]
+    assert deal.stolen == 1 and deal.give(1)[1].tolist() == [*range(8, 16)]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("slow", [1.0, 3.0])
+def test_a_slow_replica_loses_work_to_the_others(slow: float) -> None:
+    """One of four takes `slow` times as long: all end within a tenth of what their speeds together allow."""
+    deal = Deal(shares([4000] * 4, piece=60), least=100)
+    seconds = [1.0, 1.0, 1.0, slow]
+    bound = 16_000 / sum(1 / each for each in seconds)
+    times = [(0.0, replica) for replica in range(4)]
+    end = 0.0
+    while times:
+        now, replica = heapq.heappop(times)
+        if (found := deal.give(replica)) is not None:
+            deal.done(found[0])
+            heapq.heappush(times, (now + len(found[1]) * seconds[replica], replica))
+        end = max(end, now)
+    assert deal.over and bound <= end + 1e-6 and end <= 1.1 * bound
 
 
 def test_deaths_without_end_are_an_error_that_says_what_to_do() -> None:
     """Also of replicas that had no rows: those that cannot even load."""
-    deal = Deal([np.arange(100)])
+    deal = Deal(shares([100]))
     for _ in range(MOST_DEATHS - 1):
         assert deal.died(1, "ended with exit code 1") == []
     with pytest.raises(UmbelError, match=r"exit code 1; what is finished is kept.*run the same command again"):

@@ -51,7 +51,7 @@ def test_answers() -> None:
 @pytest.mark.parametrize("size", [1, 7, 18, 1000])
 def test_frames_in_pieces(size: int) -> None:
     sent = [Frame(Kind.READY, b""), Frame(Kind.ANSWER, b"x" * 20, 2**40), Frame(Kind.DONE, b"{}", 3)]
-    data = b"".join(frame(one.kind, one.data, one.attempt) for one in sent)
+    data = b"".join(frame(one.kind, one.data, one.lot) for one in sent)
     buffer, found = bytearray(), []
     for at in range(0, len(data), size):
         buffer += data[at : at + size]

@@ -173,7 +173,7 @@ def test_a_replica_that_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatc
     pool = replicas.pool
     pool._watch._clock = lambda: time.monotonic() + ahead[0]
     os.kill(pool.processes[0], signal.SIGSTOP)
-    pool.submit(0, b"x" * 2_000_000)
+    pool.submit(0, 7, b"x" * 2_000_000)
     results = pool.results()
     while select.select([pool._children[0].process.stdout], [], [], 0)[0]:  # what it had said before
         pool._events.extend(pool._read(0))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
 from umbel.cost.cards import named
@@ -30,6 +31,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=4)
 DRAWN = SamplingParams(temperature=0.7, max_tokens=4)
 
 # Few tokens and short prompts, so that beginnings are shared, prompts are equal and some are prefixes of others.
+Ints = NDArray[np.int64]
 PROMPTS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=12), min_size=1, max_size=40)
 
 
@@ -37,26 +39,33 @@ def plan_of(workload: Workload, prefix: str = "every-fork") -> Plan:
     return make_plan(workload, SPEC, EngineConfig("m", dtype="float32", prefix=prefix, skip=("order", "pack")), SMALL)
 
 
-def dealt(workload: Workload, replicas: int, *, tails: bool = False) -> tuple[Plan, Placement]:
+def dealt(workload: Workload, replicas: int) -> tuple[Plan, Placement]:
     plan = plan_of(workload)
     samples = np.array([p.n for p in workload.params])
-    return plan, place(plan, samples, replicas, tails=tails)
+    return plan, place(plan, samples, replicas)
+
+
+def rows_of(placement: Placement) -> list[Ints]:
+    return [share.rows for share in placement.shares]
 
 
 @settings(max_examples=60)
-@given(PROMPTS, st.integers(1, 5), st.booleans(), st.data())
-def test_rows_tokens_and_balance(prompts: list[list[int]], replicas: int, tails: bool, data: st.DataObject) -> None:
+@given(PROMPTS, st.integers(1, 5), st.data())
+def test_rows_tokens_and_balance(prompts: list[list[int]], replicas: int, data: st.DataObject) -> None:
     params = [data.draw(st.sampled_from([GREEDY, DRAWN])) for _ in prompts]
     workload = Workload.of(prompts, params)
-    plan, placement = dealt(workload, replicas, tails=tails)
-    assert sorted(np.concatenate(placement.bundles).tolist()) == list(range(len(prompts)))
-    for rows, tokens in zip(placement.bundles, placement.tokens, strict=True):
+    plan, placement = dealt(workload, replicas)
+    assert sorted(np.concatenate(rows_of(placement)).tolist()) == list(range(len(prompts)))
+    for share, tokens in zip(placement.shares, placement.tokens, strict=True):
+        rows = share.rows
+        assert len(share.stops) == len(share.seconds) and (np.diff(share.stops, prepend=0) > 0).all()
+        assert (share.stops[-1] if len(rows) else 0) == len(rows)
         assert (plan.same_as[rows][:, None] == rows).any(axis=1).all()  # with each row the one that answers it
         assert tokens == (build_forest(select_rows(workload, rows)).n_tokens if len(rows) else 0)
     seconds = placement.seconds
     assert seconds.sum() >= plan.estimates.seconds[1] * (1 - 1e-9)
-    if not tails:  # list scheduling: when the last piece came, no other bin was fuller
-        assert seconds.max() <= seconds.sum() / replicas + placement.largest * (1 - 1 / replicas) + 1e-12
+    # List scheduling: when the last piece came, no other bin was fuller.
+    assert seconds.max() <= seconds.sum() / replicas + placement.largest * (1 - 1 / replicas) + 1e-12
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -71,7 +80,7 @@ def test_never_far_from_the_best_of_all_ways(seed: int) -> None:
     best = min(
         max(each[[b == k for b in way]].sum() for k in range(3)) for way in itertools.product(range(3), repeat=8)
     )
-    worst = max(each[rows].sum() for rows in placement.bundles)
+    worst = max(each[rows].sum() for rows in rows_of(placement))
     assert worst <= (4 / 3 - 1 / 9) * best * 1.1
     assert int(placement.tokens.sum()) == plan.forest.n_tokens
 
@@ -82,33 +91,23 @@ def test_a_shared_beginning_is_cut_where_it_pays() -> None:
     short = Workload.of([[1, 2, 3, *tail] for tail in tails], GREEDY)
     plan, placement = dealt(short, 2)
     again = int(placement.tokens.sum()) - plan.forest.n_tokens
-    assert 5 <= again <= 12 and min(map(len, placement.bundles)) >= 18
+    assert 5 <= again <= 12 and min(map(len, rows_of(placement))) >= 18
     long = Workload.of([[*range(1, 501), 1], [*range(1, 501), 2]], SamplingParams(temperature=0.0, max_tokens=1))
     plan, placement = dealt(long, 2)
-    assert int(placement.tokens.sum()) == plan.forest.n_tokens and min(map(len, placement.bundles)) == 0
+    assert int(placement.tokens.sum()) == plan.forest.n_tokens and min(map(len, rows_of(placement))) == 0
 
 
 def test_equal_prompts_that_draw_are_spread() -> None:
     workload = Workload.of([[1, 2, 3]] * 64, DRAWN)
     _, placement = dealt(workload, 4)
-    assert [len(rows) for rows in placement.bundles] == [16] * 4 and placement.tokens.tolist() == [3] * 4
+    assert [len(rows) for rows in rows_of(placement)] == [16] * 4 and placement.tokens.tolist() == [3] * 4
 
 
 def test_twins_stay_together() -> None:
     workload = Workload.of([[1, 2, i % 4] for i in range(64)], GREEDY)
     _, placement = dealt(workload, 4)
-    assert [len(rows) for rows in placement.bundles] == [16] * 4
-    assert all(len({workload.prompt(int(i)).tobytes() for i in rows}) == 1 for rows in placement.bundles)
-
-
-def test_what_is_held_back_is_an_eighth() -> None:
-    workload = Workload.of([[i % 400 + 1, i // 400 + 1, *range(i % 5)] for i in range(1600)], GREEDY)
-    _, placement = dealt(workload, 2, tails=True)
-    assert len(placement.bundles) == 4
-    own, held = placement.seconds[:2], placement.seconds[2:]
-    assert held / own == pytest.approx(1 / 7, rel=0.1)
-    assert placement.makespan == pytest.approx(placement.seconds.sum() / 2, rel=0.02)
-    assert len(place(plan_of(workload), np.ones(1600, int), 2).bundles) == 2  # too few rows here to fill batches
+    assert [len(rows) for rows in rows_of(placement)] == [16] * 4
+    assert all(len({workload.prompt(int(i)).tobytes() for i in rows}) == 1 for rows in rows_of(placement))
 
 
 def test_chains_are_looked_at_only_so_deep() -> None:
@@ -119,7 +118,7 @@ def test_chains_are_looked_at_only_so_deep() -> None:
     pieces = cut(forest, np.ones(n), np.ones(n), limit=3.0, least=1.0)
     assert np.concatenate([forest.order[a:b] for a, b in zip(pieces.begin, pieces.stop, strict=True)]).size == n
     assert pieces.above.max() < MAX_DEPTH
-    found = deal(forest, np.ones(n), pieces, np.ones(2))
+    found = deal(forest, np.ones(n), pieces, 2)
     assert found.tokens.sum() >= n
 
 
@@ -130,7 +129,7 @@ def test_many_rows_take_little_time() -> None:
     forest = Forest(-ones, 0 * ones, 100 * ones, rows, rows + 1, ones, rows, rows)
     pieces = cut(forest, np.ones(n), np.ones(n), limit=np.inf, least=2 * n / 8 / 64)
     assert len(pieces.begin) <= 8 * 64 + 1
-    found = deal(forest, np.ones(n), pieces, np.ones(8))
+    found = deal(forest, np.ones(n), pieces, 8)
     assert found.seconds.max() <= found.seconds.mean() * 1.02
 
 
@@ -139,7 +138,7 @@ def test_the_plan_says_who_gets_what() -> None:
     plan = plan_replicas(workload, 2, plan_of)
     assert isinstance(plan, SharedPlan)
     decision = plan.decision("replicas")
-    a, b = (len(rows) for rows in plan.bundles)
+    a, b = (len(share.rows) for share in plan.shares)
     assert decision.value == 2 and decision.reason.startswith(f"{a} and {b} rows") and a + b == 300
     alone = plan_of(workload).estimates
     assert plan.estimates.seconds[1] == pytest.approx(alone.seconds[1] / 2, rel=0.15)

@@ -30,12 +30,13 @@ class ExecutorCan:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something from a replica: a frame, or (`kind` None) that it is lost, with how in `data`: it ended, or was ended
-    because it `hung`."""
+    """Something from a replica: a frame, of the rows of a `lot` or of none (0), or (`kind` None) that it is lost, with
+    how in `data`: it ended, or was ended because it `hung`."""
 
     replica: int
     kind: Kind | None
     data: bytes
+    lot: int = 0
     hung: bool = False
 
 
@@ -52,8 +53,8 @@ class Executor(Protocol):
     def start(self) -> list[int]:
         """Start those that do not run; returns their numbers. Each says READY, or FAILED, or is lost."""
 
-    def submit(self, replica: int, data: bytes) -> None:
-        """Send rows to a replica; where it is gone, `results` says so."""
+    def submit(self, replica: int, lot: int, data: bytes) -> None:
+        """Send the rows of a lot to a replica; where it is gone, `results` says so."""
 
     def results(self) -> Iterator[Event]:
         """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
@@ -66,5 +67,5 @@ class Executor(Protocol):
 
 
 def order(config: EngineConfig, *, share: int = 1, compared: bool = False) -> str:
-    """What a replica gets when it starts (`replica.Replica`)."""
+    """What a replica gets when it starts (`replica.serve`)."""
     return json.dumps({"config": asdict(config), "share": share, "compared": compared})

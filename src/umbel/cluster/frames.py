@@ -18,14 +18,14 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.request import Completion, Output, RowError
 from umbel.ir.workload import Workload
 
-HEAD = struct.Struct("<BQQ")  # kind, attempt, bytes that follow
+HEAD = struct.Struct("<BQQ")  # kind, lot, bytes that follow
 
 
 class Kind(IntEnum):
     """The kind of a frame.
 
-    To a replica: rows to run. From it: that it is loaded, an answer, its totals so far, that the rows are done, an
-    error that stops the job, and a heartbeat with the progress of its work.
+    To a replica: rows to run. From it: that it is loaded, that it wants rows, an answer, its totals so far, that the
+    rows are done, an error that stops the job, and a heartbeat with the progress of its work.
     """
 
     ROWS = 0
@@ -35,20 +35,21 @@ class Kind(IntEnum):
     DONE = 4
     FAILED = 5
     BEAT = 6
+    WANT = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A message. `attempt` numbers the bundle of rows, and answers to it repeat the number."""
+    """A message. `lot` numbers rows that are sent together; what is said of them repeats the number."""
 
     kind: Kind
     data: bytes
-    attempt: int = 0
+    lot: int = 0
 
 
-def frame(kind: Kind, data: bytes, attempt: int = 0) -> bytes:
+def frame(kind: Kind, data: bytes = b"", lot: int = 0) -> bytes:
     """The bytes of one frame."""
-    return HEAD.pack(kind, attempt, len(data)) + data
+    return HEAD.pack(kind, lot, len(data)) + data
 
 
 def read_frame(stream: BinaryIO) -> Frame | None:
@@ -56,20 +57,20 @@ def read_frame(stream: BinaryIO) -> Frame | None:
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
-    kind, attempt, size = HEAD.unpack(head)
+    kind, lot, size = HEAD.unpack(head)
     data = stream.read(size)
-    return Frame(Kind(kind), data, attempt) if len(data) == size else None
+    return Frame(Kind(kind), data, lot) if len(data) == size else None
 
 
 def take_frames(buffer: bytearray) -> list[Frame]:
     """Remove the whole frames at the beginning of a buffer and return them."""
     found, at = [], 0
     while len(buffer) - at >= HEAD.size:
-        kind, attempt, size = HEAD.unpack_from(buffer, at)
+        kind, lot, size = HEAD.unpack_from(buffer, at)
         end = at + HEAD.size + size
         if len(buffer) < end:
             break
-        found.append(Frame(Kind(kind), bytes(buffer[at + HEAD.size : end]), attempt))
+        found.append(Frame(Kind(kind), bytes(buffer[at + HEAD.size : end]), lot))
         at = end
     del buffer[:at]
     return found

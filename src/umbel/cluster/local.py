@@ -27,10 +27,8 @@ PATIENCE = 10.0  # seconds in which a replica ends by itself once its pipe has
 
 @dataclass(slots=True)
 class _Child:
-    """`attempt` numbers the rows that it was given last: answers to others are not wanted any more."""
-
     process: subprocess.Popen[bytes]
-    attempt: int = 0
+    lots: int = 0  # that it was sent and is not through with
     coming: bytearray = field(default_factory=bytearray)
     going: bytearray = field(default_factory=bytearray)
 
@@ -49,7 +47,6 @@ class LocalPool:
         self._selector = selectors.DefaultSelector()
         self._events: deque[Event] = deque()  # read, not yet taken
         self._watch = watch or Heartbeats()
-        self._attempts = 0
         self._end = weakref.finalize(self, _stop, self._children, 0.0)
 
     def start(self) -> list[int]:
@@ -67,12 +64,11 @@ class LocalPool:
             self._selector.register(_fd(process.stdout), selectors.EVENT_READ, number)
         return missing
 
-    def submit(self, replica: int, data: bytes) -> None:
+    def submit(self, replica: int, lot: int, data: bytes) -> None:
         """Send rows to a replica; where it is gone, `results` says so."""
         child = self._children[replica]
-        self._attempts += 1
-        child.attempt = self._attempts
-        child.going += frame(Kind.ROWS, data, child.attempt)
+        child.lots += 1
+        child.going += frame(Kind.ROWS, data, lot)
         self._watch.work(replica, busy=True)
         self._send(replica)
 
@@ -131,20 +127,19 @@ class LocalPool:
             return
         child.coming += data
         for found in take_frames(child.coming):
-            if found.kind in (Kind.ANSWER, Kind.DONE) and found.attempt != child.attempt:
-                continue
             self._watch.hear(number, found.data if found.kind is Kind.BEAT else None)
             if found.kind in (Kind.READY, Kind.DONE):
-                self._watch.work(number, busy=False)
+                child.lots -= found.kind is Kind.DONE
+                self._watch.work(number, busy=child.lots > 0)
             if found.kind is not Kind.BEAT:
-                yield Event(number, found.kind, found.data)
+                yield Event(number, found.kind, found.data, found.lot)
 
     def _lose(self, number: int, why: str | None, *, hung: bool = False) -> Event:
         """Take a replica out that ended (`why` None: its exit code says how), or end it."""
         self._unregister(number)
         child = self._children.pop(number)
         _stop({number: child}, 0.0 if hung else PATIENCE)
-        return Event(number, None, (why or _ended(child.process.returncode)).encode(), hung)
+        return Event(number, None, (why or _ended(child.process.returncode)).encode(), hung=hung)
 
     def _unregister(self, number: int) -> None:
         self._watch.forget(number)

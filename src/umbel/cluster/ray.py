@@ -24,12 +24,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from umbel.cluster.executor import Event, ExecutorCan, order
-from umbel.cluster.frames import Kind, frame, take_frames
+from umbel.cluster.frames import Frame, Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
-from umbel.cluster.replica import Replica, failed
+from umbel.cluster.replica import Lots, serve
 from umbel.config import EngineConfig
 from umbel.cost.devices import threads_of_each
-from umbel.errors import UmbelError, UsageError
+from umbel.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 PACK_SECONDS = 0.1  # for which an actor gathers answers before it sends them
@@ -39,55 +39,46 @@ PATIENCE = 30.0  # seconds without any replica after which it is said what they 
 
 
 class Actor:
-    """A replica in a process of Ray. Its calls run one at a time, `beat` beside them."""
+    """A replica in a process of Ray: `answers` is called once and streams until it ends, `put` beside it."""
 
-    def __init__(self, asked: str):
-        self._replica = Replica(asked)
+    def __init__(self, order: str):
+        self._order = order
+        self._coming = Lots()
 
-    def beat(self) -> bytes:
-        """Frames: a heartbeat and the totals."""
-        return frame(Kind.BEAT, self._replica.beat()) + frame(Kind.STATS, self._replica.totals())
+    def put(self, lot: int, rows: bytes) -> None:
+        """Take in rows."""
+        self._coming.put((lot, rows))
 
-    def load(self) -> bytes:
-        """A frame: READY, or FAILED where another try would meet the same error."""
-        try:
-            return frame(*self._replica.load())
-        except UmbelError as error:
-            return frame(Kind.FAILED, failed(error))
-
-    def run(self, rows: bytes) -> Iterator[bytes]:
-        """Frames of the rows' answers, those of a tenth of a second together."""
-        coming: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
-        threading.Thread(target=self._answer, args=(rows, coming), daemon=True).start()
-        while (first := coming.get()) is not None:
+    def answers(self) -> Iterator[bytes]:
+        """All that the replica says, as frames, those of a tenth of a second together."""
+        said: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, args=(said,), daemon=True).start()
+        while True:
+            parts = [said.get()]
             time.sleep(PACK_SECONDS)
-            parts = [first, *(coming.get_nowait() for _ in range(coming.qsize()))]
-            for part in parts:
-                if isinstance(part, BaseException):
-                    raise part
-            ended = parts[-1] is None
+            parts += [said.get_nowait() for _ in range(said.qsize())]
             yield b"".join(part for part in parts if isinstance(part, bytes))
-            if ended:
+            for error in (part for part in parts if isinstance(part, BaseException)):
+                raise error
+            if None in parts:
                 return
 
-    def _answer(self, rows: bytes, coming: queue.SimpleQueue[bytes | BaseException | None]) -> None:
+    def _serve(self, said: queue.SimpleQueue[bytes | BaseException | None]) -> None:
         try:
-            for kind, data in self._replica.run(rows):
-                coming.put(frame(kind, data))
-        except BaseException as error:
-            coming.put(error)
-        coming.put(None)
+            serve(self._order, self._coming, lambda kind, data, lot: said.put(frame(kind, data, lot)))
+            said.put(None)
+        except BaseException as error:  # ends the stream, and with it the actor
+            said.put(error)
 
 
 @dataclass(slots=True)
 class _Held:
-    """An actor, with what is awaited of it: a reference to one result, or a generator of several."""
+    """An actor and the stream of what it says."""
 
     actor: Any
-    waits: dict[str, Any]
-    here: bool = False  # it has been heard of: it is not waiting for a place any more
-    busy: bool = True
-    next_beat: float = 0.0
+    said: Any
+    lots: int = 0  # that it was sent and is not through with
+    here: bool = False  # it has said something: it is not waiting for a place any more
 
 
 class RayPool:
@@ -96,14 +87,11 @@ class RayPool:
     can = ExecutorCan(machines=True, elastic=True, package="ray")
 
     def __init__(self, config: EngineConfig, watch: Heartbeats | None = None):
-        self._cluster = connect(config)
+        self._give_back = connect(config)
         self.settings, self._needs = needs(config)
         self._order, self._count = order(self.settings, compared=True), config.data_parallel_size
-        groups = ray.remote(concurrency_groups={"beats": 1})
-        Actor.beat = ray.method(concurrency_group="beats")(Actor.beat)
-        self._kind = groups(Actor).options(
-            **self._needs, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )
+        options = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD", "max_concurrency": 2}
+        self._kind = ray.remote(Actor).options(**self._needs, **options)
         self._held: dict[int, _Held] = {}
         self._events: deque[Event] = deque()  # heard, not yet taken
         self._watch = watch or Heartbeats()
@@ -120,21 +108,22 @@ class RayPool:
         missing = [number for number in range(self._count) if number not in self._held]
         for number in missing:
             actor = self._kind.remote(self._order)
-            self._held[number] = _Held(actor, {"load": actor.load.remote(), "beat": actor.beat.remote()})
+            self._held[number] = _Held(actor, actor.answers.options(num_returns="streaming").remote())
         return missing
 
-    def submit(self, replica: int, data: bytes) -> None:
-        """Send rows to a replica; where it is gone, `results` says so."""
+    def submit(self, replica: int, lot: int, data: bytes) -> None:
+        """Send the rows of a lot to a replica; where it is gone, `results` says so."""
         held = self._held[replica]
-        held.waits["run"] = held.actor.run.options(num_returns="streaming").remote(data)
-        self._work(replica, busy=True)
+        held.lots += 1
+        held.actor.put.remote(lot, data)
+        self._watch.work(replica, busy=True)
 
     def results(self) -> Iterator[Event]:
         """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
         while True:
             while self._events:
                 yield self._events.popleft()
-            self._hear()
+            self._listen()
             for number, why in self._watch.lost().items():
                 self._lose(number, f"{why} and was ended", hung=True)
 
@@ -147,64 +136,47 @@ class RayPool:
     def close(self) -> None:
         """End all, and the cluster if it was started for them."""
         self.stop()
-        self._cluster()
+        self._give_back()
 
-    def _hear(self) -> None:
+    def _listen(self) -> None:
         """Take what has come, or comes within half a second."""
-        now = time.monotonic()
-        for held in self._held.values():
-            if "beat" not in held.waits and now >= held.next_beat:
-                held.waits["beat"] = held.actor.beat.remote()
-        of = {wait: (number, name) for number, held in self._held.items() for name, wait in held.waits.items()}
+        of = {held.said: number for number, held in self._held.items()}
         if not of:
             time.sleep(BEAT_SECONDS)
-            return
-        if ray.wait(list(of), num_returns=1, timeout=BEAT_SECONDS)[0]:
-            for wait in ray.wait(list(of), num_returns=len(of), timeout=0)[0]:
-                self._take(*of[wait])
-        self._say_what_is_missing(now)
+        elif ray.wait(list(of), num_returns=1, timeout=BEAT_SECONDS)[0]:
+            for said in ray.wait(list(of), num_returns=len(of), timeout=0)[0]:
+                self._take(of[said], said)
+        self._say_what_is_missing(time.monotonic())
 
-    def _take(self, number: int, name: str) -> None:
-        """Take what an actor has sent, or that it is lost."""
-        held = self._held.get(number)
-        if held is None:  # it was lost a moment ago
-            return
-        wait = held.waits[name]
+    def _take(self, number: int, said: Any) -> None:
+        """Take what an actor has said, or that it is lost."""
         try:
-            data = ray.get(next(wait) if name == "run" else wait)
+            data = ray.get(next(said))
         except StopIteration:
-            del held.waits[name]
-            return
+            self._lose(number, "ended")
         except RayTaskError as error:
             self._lose(number, f"failed: {error.cause!r}")
-            return
         except RayError as error:
             self._lose(number, f"was lost ({type(error).__name__})")
-            return
-        if name != "run":
-            del held.waits[name]
-            held.next_beat = time.monotonic() + BEAT_SECONDS
-        for found in take_frames(bytearray(data)):
-            self._tell(number, held, found.kind, found.data)
+        else:
+            for found in take_frames(bytearray(data)):
+                self._tell(number, found)
 
-    def _tell(self, number: int, held: _Held, kind: Kind, data: bytes) -> None:
+    def _tell(self, number: int, found: Frame) -> None:
+        held = self._held[number]
         if not held.here:
             held.here = True
             self._watch.begin(number)
-        self._watch.hear(number, data if kind is Kind.BEAT else None)
-        late = kind is Kind.STATS and not held.busy  # asked for before its rows were done, which told more
-        if kind in (Kind.READY, Kind.DONE):
-            self._work(number, busy=False)
-        if kind is not Kind.BEAT and not late:
-            self._events.append(Event(number, kind, data))
-
-    def _work(self, number: int, *, busy: bool) -> None:
-        self._held[number].busy = busy
-        self._watch.work(number, busy=busy)
+        self._watch.hear(number, found.data if found.kind is Kind.BEAT else None)
+        if found.kind in (Kind.READY, Kind.DONE):
+            held.lots -= found.kind is Kind.DONE
+            self._watch.work(number, busy=held.lots > 0)
+        if found.kind is not Kind.BEAT:
+            self._events.append(Event(number, found.kind, found.data, found.lot))
 
     def _lose(self, number: int, why: str, *, hung: bool = False) -> None:
         self._forget(number)
-        self._events.append(Event(number, None, why.encode(), hung))
+        self._events.append(Event(number, None, why.encode(), hung=hung))
 
     def _forget(self, number: int) -> None:
         """Take a replica out, and end it."""

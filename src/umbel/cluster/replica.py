@@ -1,11 +1,18 @@
-"""A replica: the model in a process of its own, which runs rows that come as bytes and says what it made of them."""
+"""A replica: the model in a process of its own, which runs rows that come as bytes and says what it made of them.
+
+Lots of rows follow each other in one loop (`engine/succession.py`): the next one joins when no row of those before it
+waits to start, so that the batch stays full from the first lot to the last.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+import queue
 import resource
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,62 +20,99 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cluster.frames import Kind, decode_rows, encode_answer
+from umbel.cluster.heartbeats import BEAT_SECONDS
 from umbel.config import EngineConfig
 from umbel.engine.arithmetic import arithmetic_of
 from umbel.engine.local import LocalEngine
 from umbel.errors import UmbelError
+from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
 from umbel.jobs.fingerprint import hash_model
 
-Told = tuple[Kind, bytes]
+Tell = Callable[[Kind, bytes, int], None]
+Lots = queue.SimpleQueue[tuple[int, bytes]]
+ON_ITS_WAY = 0.2  # seconds in which the lot that was wanted comes, while nothing runs; then the loop ends
 
 
-class Replica:
-    """A replica that an executor has ordered: "config" are its settings, "share" how many there are on this processor,
-    "compared" says whether it has to tell what makes its answers comparable to those of others.
+def serve(order: str, coming: Lots, tell: Tell) -> None:
+    """Load the model and run the lots that come, without end; `tell` gets what is said of them, from two threads.
 
-    `load` may take long, and `beat` and `totals` can be asked meanwhile, from another thread.
+    `order` is what the executor asked for: "config" are the settings, "share" says how many replicas there are on this
+    processor, "compared" whether it has to say what makes its answers comparable to those of others. An UmbelError,
+    which another try would meet as well, is told and ends it.
     """
-
-    def __init__(self, order: str):
-        asked = json.loads(order)
-        self._config = EngineConfig(**asked["config"])
-        self._share: int = asked["share"]
-        self._compared: bool = asked["compared"]
-        self._engine: LocalEngine | None = None
-
-    def load(self) -> Told:
-        """Load the model; returns READY. Raises UmbelError for what another try would meet as well."""
-        engine = LocalEngine(self._config, share=self._share)
+    asked = json.loads(order)
+    engines: list[LocalEngine] = []  # the one, once it is loaded
+    threading.Thread(target=_beat, args=(engines, tell), daemon=True).start()
+    try:
+        config = EngineConfig(**asked["config"])
+        engine = LocalEngine(config, share=asked["share"])
         told: dict[str, Any] = {"machine": asdict(engine.machine), "dtype": engine.model.config.dtype}
-        if self._compared:
-            told |= {"on": platform.node(), "made": made_of(self._config, engine.model.directory, engine.spec)}
-        self._engine = engine
-        return Kind.READY, json.dumps(told).encode()
-
-    def run(self, data: bytes) -> Iterator[Told]:
-        """Run rows; ANSWER for each as it finishes, then DONE with the totals."""
-        assert self._engine is not None  # rows are sent to what is ready
-        for output in self._engine.execute(decode_rows(data)):
-            yield Kind.ANSWER, encode_answer(output)
-        yield Kind.DONE, self.totals()
-
-    def beat(self) -> bytes:
-        """A mark of progress: steps while it runs, memory while it loads."""
-        steps = 0 if self._engine is None else self._engine.stats().steps
-        return f"{steps} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}".encode()
-
-    def totals(self) -> bytes:
-        """The totals so far, and when the first token was there (seconds on the system's monotonic clock)."""
-        engine = self._engine
-        stats, first = (Stats(), None) if engine is None else (engine.stats(), engine.first_token)
-        return json.dumps({"stats": asdict(stats), "first_token": first}).encode()
+        if asked["compared"]:
+            told |= {"on": platform.node(), "made": made_of(config, engine.model.directory, engine.spec)}
+        engines.append(engine)
+        tell(Kind.READY, json.dumps(told).encode(), 0)
+        while True:
+            _run(engine, Wanted(engine, coming, tell), tell)
+    except UmbelError as error:
+        tell(Kind.FAILED, json.dumps({"error": type(error).__name__, "message": str(error)}).encode(), 0)
 
 
-def failed(error: UmbelError) -> bytes:
-    """An error that ends the job, as the data of FAILED."""
-    return json.dumps({"error": type(error).__name__, "message": str(error)}).encode()
+class Wanted:
+    """The lots of one loop, as Arrivals: when none is there, one is asked for."""
+
+    several = True
+
+    def __init__(self, engine: LocalEngine, coming: Lots, tell: Tell):
+        self.numbers: list[int] = []
+        self.left: list[int] = []  # rows of each lot that are not answered
+        self._engine, self._coming, self._tell = engine, coming, tell
+        self._asked = False
+
+    def take(self, *, wait: bool) -> tuple[Workload, Plan] | None:
+        """The next lot with its plan; without end the first one is waited for, and a moment any other."""
+        if not self._asked and self._coming.empty():
+            self._tell(Kind.WANT, b"", 0)
+            self._asked = True
+        try:
+            number, data = self._coming.get(wait, ON_ITS_WAY if self.numbers else None)
+        except queue.Empty:
+            return None
+        workload, self._asked = decode_rows(data), False
+        self.numbers.append(number)
+        self.left.append(len(workload))
+        return workload, self._engine.plan_for(workload)
+
+
+def _run(engine: LocalEngine, lots: Wanted, tell: Tell) -> None:
+    """Run lots in one loop, until none comes while nothing runs."""
+    for i, output in engine.execute_all(lots):
+        tell(Kind.ANSWER, encode_answer(output), lots.numbers[i])
+        lots.left[i] -= 1
+        if not lots.left[i]:
+            tell(Kind.DONE, totals(engine), lots.numbers[i])
+    tell(Kind.STATS, totals(engine), 0)
+
+
+def _beat(engines: list[LocalEngine], tell: Tell) -> None:
+    """Say twice a second that it lives, with a mark of progress: steps while it runs, memory while it loads; and when
+    rows have advanced the totals, even while none of them ends."""
+    last = b""
+    while True:
+        steps = engines[0].stats().steps if engines else 0
+        tell(Kind.BEAT, f"{steps} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}".encode(), 0)
+        if engines and (now := totals(engines[0])) != last:
+            last = now
+            tell(Kind.STATS, now, 0)
+        time.sleep(BEAT_SECONDS)
+
+
+def totals(engine: LocalEngine) -> bytes:
+    """The totals so far, and when the first token was there (seconds on the system's monotonic clock)."""
+    stats: Stats = engine.stats()
+    return json.dumps({"stats": asdict(stats), "first_token": engine.first_token}).encode()
 
 
 def made_of(config: EngineConfig, directory: Path, spec: ModelSpec) -> dict[str, str]:

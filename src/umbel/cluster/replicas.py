@@ -75,6 +75,8 @@ class Replicas(Scoring):
         self._planned = 0  # prompt tokens that the rows asked for so far need
         self.pool: Executor = registry.load("executor", self.config.executor, self.config)
         self._ready: set[int] = set()
+        self._wanting: set[int] = set()  # of these, those that asked for rows and got none yet
+        self._next_lot = 1
         self._made: dict[str, str] = {}  # what the first of them says that its answers depend on
         self._machine, self._each = self._load()
 
@@ -97,14 +99,14 @@ class Replicas(Scoring):
             plan = self.plan_for(workload)
         assert isinstance(plan, SharedPlan)
         self._planned += plan.estimates.computed_prompt_tokens
-        deal, whole = Deal(plan.bundles), False
+        deal, whole = Deal(plan.shares, plan.least, self._next_lot), False
         try:
             self.pool.start()
-            for replica in list(self._ready):
-                self._give(deal, replica, workload)
+            self._give(deal, workload)
             yield from self._results(deal, workload)
             whole = True
         finally:
+            self._next_lot = deal.next_number
             if not whole:
                 self.stop(patience=0.0)
 
@@ -145,6 +147,8 @@ class Replicas(Scoring):
             elif event.kind is Kind.READY:
                 told = told or json.loads(event.data)
                 self._join(event)
+            elif event.kind is Kind.WANT:
+                self._wanting.add(event.replica)
             awaited = 1 if self.pool.can.elastic and told else self.config.data_parallel_size - len(lost)
             if len(self._ready) >= awaited:
                 break
@@ -175,14 +179,14 @@ class Replicas(Scoring):
         if deal.over:
             return
         for event in self.pool.results():
-            if event.kind is Kind.ANSWER:
+            if event.kind is Kind.ANSWER and deal.has(event.replica, event.lot):
                 output = decode_answer(event.data)
-                yield replace(output, row=deal.answered(event.replica, output.row))
+                yield replace(output, row=deal.answered(event.lot, output.row))
             elif event.kind is None:
                 yield from self._given_up(deal, event, workload)
-            else:
+            elif event.kind is not Kind.ANSWER:
                 self._take(deal, event)
-                self._give(deal, event.replica, workload)
+                self._give(deal, workload)
             if deal.over:
                 return
 
@@ -193,6 +197,9 @@ class Replicas(Scoring):
         if event.kind is Kind.READY:
             self._join(event)
             return
+        if event.kind is Kind.WANT:
+            self._wanting.add(event.replica)
+            return
         told = json.loads(event.data)
         self._totals[event.replica] = Stats(**told["stats"])
         first = told["first_token"]
@@ -200,13 +207,15 @@ class Replicas(Scoring):
             first = time.monotonic()
         if first is not None:
             self.first_token = first if self.first_token is None else min(first, self.first_token)
-        if event.kind is Kind.DONE:
-            deal.done(event.replica)
+        if event.kind is Kind.DONE and deal.has(event.replica, event.lot):
+            deal.done(event.lot)
 
-    def _give(self, deal: Deal, replica: int, workload: Workload) -> None:
-        rows = deal.give(replica) if replica in self._ready else None
-        if rows is not None:
-            self.pool.submit(replica, encode_rows(select_rows(workload, rows)))
+    def _give(self, deal: Deal, workload: Workload) -> None:
+        """Send lots to those that want some."""
+        for replica in sorted(self._wanting):
+            if (given := deal.give(replica)) is not None:
+                self._wanting.discard(replica)
+                self.pool.submit(replica, given[0], encode_rows(select_rows(workload, given[1])))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
         """Replace a replica that is lost: start it again, give its rows to idle ones, fail the rows that are given up.
@@ -220,8 +229,7 @@ class Replicas(Scoring):
         lost = deal.died(event.replica, how)
         if loaded or not self.pool.processes:
             self.pool.start()
-        for replica in list(self._ready):
-            self._give(deal, replica, workload)
+        self._give(deal, workload)
         for row in lost:
             message = f"each process that ran this row was lost: the last one {how}; the row was alone in it"
             error = RowError("replica_hung" if event.hung else "replica_died", message, type="server_error", status=500)
@@ -229,6 +237,7 @@ class Replicas(Scoring):
 
     def _gone(self, replica: int) -> None:
         self._ready.discard(replica)
+        self._wanting.discard(replica)
         self._past = self._past.plus(self._totals[replica])
         self._totals[replica] = Stats()
 

@@ -47,9 +47,7 @@ class LocalEngine:
         share: int = 1,
     ):
         if config.replicated:
-            raise UsageError(
-                "data_parallel_size, executor: an LLM is one replica here; use umbel.cluster.replicas.Replicas"
-            )
+            raise UsageError("data_parallel_size, executor: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self.keeps_unfinished = True
         self.model = Model(_with_room_of(runner, config), computes=runner is None)
         reserved = prepare_drafter(self.model)  # before the memory that is left is looked at
@@ -57,7 +55,7 @@ class LocalEngine:
         machine = machine.with_memory(max(machine.memory_bytes - reserved, 0))
         self.machine = shared_by(joined(machine, config.tensor_parallel_size), share)
         self.history = _history(self.model, self.machine)
-        self.first_token: float | None = None  # when the first of all tokens was there, on the clock of time.monotonic
+        self._first_token: float | None = None
         self._given = runner
         self.loops: list[Loop] = []  # that run now
         self._past = Stats()
@@ -70,6 +68,11 @@ class LocalEngine:
     def spec(self) -> ModelSpec:
         """The model's shape."""
         return self.model.spec
+
+    @property
+    def first_token(self) -> float | None:
+        """When the first of all tokens was there, on the clock of time.monotonic; None before that."""
+        return self._first_token or next((loop.first_token for loop in self.loops if loop.first_token), None)
 
     def plan_for(self, workload: Workload) -> Plan:
         """What `execute` would do with a tokenised workload."""
@@ -123,7 +126,7 @@ class LocalEngine:
             self._store = store
             self.loops.remove(loop)
             self._past = self._past.plus(loop.stats())
-            self.first_token = self.first_token or loop.first_token
+            self._first_token = self._first_token or loop.first_token
             spans.lap("learning", self._learn(loop))
 
     def _learn(self, loop: Loop) -> None:

@@ -1,5 +1,4 @@
-"""Cuts a planned forest into bundles of rows for replicas: whole subtrees, the costliest first to the replica that has
-least.
+"""Cuts a planned forest into rows for replicas: whole subtrees, the costliest first to the replica that has least.
 
 Longest processing time first (Graham, SIAM J. Appl. Math. 1969), with the twist that a subtree cut at its children
 makes every replica that gets some of them compute the run above: that is priced, and cut only where it pays. Sending
@@ -25,8 +24,6 @@ Floats = NDArray[np.float64]
 CUTS = (np.inf, 1.0, 0.5, 0.25, 0.125)  # fair shares above which subtrees are cut; the first that nothing beats
 FINEST = 64  # neighbours are dealt out together up to a fair share by this: so few pieces leave little imbalance
 MAX_DEPTH = 64  # runs above a piece that are looked at; a deeper subtree goes as one
-OWN, TAIL = 7, 1  # parts of a replica's share: its own bundle, and the rest for the first free replica
-FULL = 2.0  # times the samples that run at once, which a tail must have to be worth the emptying of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +42,37 @@ class Pieces:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Rows of each bundle in the plan's order, and what they are expected to take: `seconds` and prompt `tokens`.
+class Share:
+    """The rows of a replica in the plan's order, and where they may be cut.
 
-    The first `replicas` bundles are one for each replica, any others are for the first one to become free.
+    `rows`: `[rows]`.
+    `stops`: `[pieces]`, the place in `rows` behind each piece, which shares nothing worth the while with the next.
+    `seconds`: `[pieces]`, expected.
     """
 
-    replicas: int
-    bundles: tuple[Ints, ...]
+    rows: Ints
+    stops: Ints
+    seconds: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The share of each replica, and what it is expected to take: `seconds` and prompt `tokens` (`[replicas]`)."""
+
+    shares: tuple[Share, ...]
     seconds: Floats
     tokens: Ints
-    largest: float  # seconds of the largest piece with all above it: no bundle is further above the mean
+    largest: float  # seconds of the largest piece with all above it: no share is further above the mean
 
     @property
     def makespan(self) -> float:
-        """Seconds until the last replica is done, at the prices that the bundles were cut by."""
-        own, tails = self.seconds[: self.replicas], self.seconds[self.replicas :]
-        return float((own + tails if len(tails) else own).max(initial=0.0))
+        """Seconds until the last replica is done, at the prices that the shares were cut by."""
+        return float(self.seconds.max(initial=0.0))
 
 
-def place(plan: Plan, samples: Ints, replicas: int, *, tails: bool | None = None) -> Placement:
-    """Distribute the rows of a plan over replicas; rows that another row answers go with it.
-
-    `samples` (`[rows]`) are the completions asked for. With `tails` an eighth of the rows is held back in one bundle a
-    replica; None: when these are large enough to fill batches.
-    """
+def place(plan: Plan, samples: Ints, replicas: int) -> Placement:
+    """Distribute the rows of a plan over replicas; rows that another row answers go with it. `samples` (`[rows]`) are
+    the completions asked for."""
     forest = plan.forest
     token, drawn = token_prices(plan.estimates.curve)
     run_seconds = ((forest.end - forest.start) * token).astype(np.float64)
@@ -77,19 +80,15 @@ def place(plan: Plan, samples: Ints, replicas: int, *, tails: bool | None = None
     total = float(run_seconds.sum() + row_seconds.sum())
     scale = plan.estimates.seconds[1] / total if total else 1.0
     run_seconds, row_seconds = run_seconds * scale, row_seconds * scale
-    if tails is None:
-        running = max(float(plan.estimates.curve.running.max(initial=0.0)), 1.0)
-        tails = int(samples[forest.order].sum()) * TAIL / (OWN + TAIL) / replicas >= FULL * running
-    sizes = np.repeat([float(OWN), float(TAIL)], replicas) if tails else np.ones(replicas)
     fair = (run_seconds.sum() + row_seconds.sum()) / replicas
     best: _Dealt | None = None
     for share in CUTS:
         pieces = cut(forest, run_seconds, row_seconds, fair * share, fair / FINEST)
-        dealt = deal(forest, run_seconds, pieces, sizes)
+        dealt = deal(forest, run_seconds, pieces, replicas)
         if best is None or dealt.height < best.height * (1 - 1e-9):
             best = dealt
     assert best is not None
-    return best.placement(plan, replicas)
+    return best.placement(plan)
 
 
 def cut(forest: Forest, run_seconds: Floats, row_seconds: Floats, limit: float, least: float) -> Pieces:
@@ -130,7 +129,6 @@ class _Dealt:
 
     forest: Forest
     pieces: Pieces
-    sizes: Floats
     bin: Ints
     seconds: Floats
     tokens: Ints
@@ -138,43 +136,49 @@ class _Dealt:
 
     @property
     def height(self) -> float:
-        """How full the fullest bin is for its size."""
-        return float((self.seconds / self.sizes).max(initial=0.0))
+        """How full the fullest bin is."""
+        return float(self.seconds.max(initial=0.0))
 
-    def placement(self, plan: Plan, replicas: int) -> Placement:
-        """The bins as bundles of rows, twins after the rows that answer for them."""
+    def placement(self, plan: Plan) -> Placement:
+        """The bins as shares of rows, twins after the rows that answer for them."""
         pieces, order = self.pieces, self.forest.order
         place = np.empty(len(plan.same_as), np.int64)
         place[order] = np.arange(len(order))
         place = place[plan.same_as]
-        of_place = np.repeat(self.bin, pieces.stop - pieces.begin)
+        of_place = np.repeat(np.arange(len(pieces.begin)), pieces.stop - pieces.begin)
         turn = np.lexsort((np.arange(len(place)), place))
-        owner = of_place[place[turn]] if len(place) else place
-        bundles = tuple(turn[owner == b] for b in range(len(self.sizes)))
-        return Placement(replicas, bundles, self.seconds, self.tokens, self.largest)
+        piece = of_place[place[turn]] if len(place) else place
+        owner = self.bin[piece]
+        shares = tuple(self._share(turn[owner == b], piece[owner == b]) for b in range(len(self.seconds)))
+        return Placement(shares, self.seconds, self.tokens, self.largest)
+
+    def _share(self, rows: Ints, piece: Ints) -> Share:
+        """A bin's rows, each of a `piece` (`[rows]`); what lies above pieces counts with none of them."""
+        last = np.flatnonzero(np.diff(piece, append=-1) != 0)
+        return Share(rows, last + 1, self.pieces.seconds[piece[last]])
 
 
-def deal(forest: Forest, run_seconds: Floats, pieces: Pieces, sizes: Floats) -> _Dealt:
-    """Put the costliest piece first, each into the bin that is then least full for its size (`[bins]`).
+def deal(forest: Forest, run_seconds: Floats, pieces: Pieces, bins: int) -> _Dealt:
+    """Put the costliest piece first, each into the one of so many bins that is then least full.
 
     A bin that gets the first piece below a run which was cut computes that run as well.
     """
     run_tokens = forest.end - forest.start
-    seconds, tokens = np.zeros(len(sizes)), np.zeros(len(sizes), np.int64)
-    held: list[set[int]] = [set() for _ in sizes]
-    bins, largest = np.zeros(len(pieces.begin), np.int64), 0.0
+    seconds, tokens = np.zeros(bins), np.zeros(bins, np.int64)
+    held: list[set[int]] = [set() for _ in range(bins)]
+    bin_of, largest = np.zeros(len(pieces.begin), np.int64), 0.0
     own = _piece_tokens(forest, pieces)
     for i in np.argsort(-pieces.seconds, kind="stable").tolist():
         path = _path(forest, int(pieces.above[i]))
         missing = [[node for node in path if node not in has] for has in held]
         added = np.array([pieces.seconds[i] + run_seconds[nodes].sum() for nodes in missing])
-        b = int(((seconds + added) / sizes).argmin())
-        bins[i] = b
+        b = int((seconds + added).argmin())
+        bin_of[i] = b
         seconds[b] += added[b]
         tokens[b] += own[i] + run_tokens[missing[b]].sum()
         held[b].update(path)
         largest = max(largest, float(pieces.seconds[i] + run_seconds[path].sum()))
-    return _Dealt(forest, pieces, sizes, bins, seconds, tokens, largest)
+    return _Dealt(forest, pieces, bin_of, seconds, tokens, largest)
 
 
 def _path(forest: Forest, node: int) -> list[int]:

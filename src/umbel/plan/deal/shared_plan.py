@@ -12,7 +12,7 @@ from umbel.ir.distinct import Distinct
 from umbel.ir.plan import Decision, Estimates, Fact, Plan
 from umbel.ir.selection import select_rows
 from umbel.ir.workload import Workload
-from umbel.plan.deal.placement import Placement, place
+from umbel.plan.deal.placement import Placement, Share, place
 
 Ints = NDArray[np.int64]
 SHOWN = 8  # replicas whose rows are listed
@@ -21,13 +21,14 @@ OF_EACH = ("chunk", "kv_tokens", "admission")  # decisions that are about one re
 
 @dataclass(frozen=True, slots=True)
 class SharedPlan(Plan):
-    """The plan of a whole input with the rows of each bundle; the first `replicas` are one for each replica.
+    """The plan of a whole input with the share of each replica, dealt in lots of `least` expected seconds or more.
 
     Forest, order and groups are those of the whole, `kv_tokens` and `chunk` those of one replica. Steps and tokens
     computed are estimated over all replicas, seconds for the one that is expected to take longest.
     """
 
-    bundles: tuple[Ints, ...] = ()
+    shares: tuple[Share, ...] = ()
+    least: float = 0.0
 
 
 def plan_replicas(workload: Workload, replicas: int, make: Callable[[Workload], Plan]) -> SharedPlan:
@@ -35,34 +36,31 @@ def plan_replicas(workload: Workload, replicas: int, make: Callable[[Workload], 
     whole = make(workload)
     samples = Distinct.of(workload.params).column(lambda p: p.n)
     placement = place(whole, samples, replicas)
-    bundles, longest = placement.bundles, _longest(placement)
+    longest = placement.shares[int(placement.seconds.argmax())].rows
     part = make(select_rows(workload, longest)) if len(longest) < len(workload) else whole
-    shared = SharedPlan(**{f.name: getattr(whole, f.name) for f in fields(Plan)}, bundles=bundles)
+    shared = SharedPlan(**{f.name: getattr(whole, f.name) for f in fields(Plan)}, shares=placement.shares)
     decision = _decision(whole, placement)
     own = {d.name: d for d in part.decisions if d.name in OF_EACH}
     return replace(
         shared,
         kv_tokens=part.kv_tokens,
         chunk=part.chunk,
+        least=_least(part, samples[longest], float(placement.seconds.max(initial=0.0))),
         decisions=(*(own.get(d.name, d) for d in whole.decisions), decision),
         estimates=_estimates(whole, part, placement),
     )
 
 
-def _longest(placement: Placement) -> Ints:
-    """The rows of the replica that is expected to take longest, with its part of those held back."""
-    replicas, seconds = placement.replicas, placement.seconds
-    tails = placement.bundles[replicas:]
-    if not tails:
-        return placement.bundles[int(seconds.argmax())]
-    at = int((seconds[:replicas] + seconds[replicas:]).argmax())
-    return np.concatenate([placement.bundles[at], tails[at]])
+def _least(part: Plan, samples: Ints, seconds: float) -> float:
+    """Expected seconds of a lot that fills the batch of a replica: its share takes `seconds` and has `samples`."""
+    running = float(part.estimates.curve.running.max(initial=0.0))
+    return seconds * min(running / max(float(samples.sum()), 1.0), 1.0)
 
 
 def _estimates(whole: Plan, part: Plan, placement: Placement) -> Estimates:
     """Estimates: tokens of the whole, steps as if all replicas took as many as the longest, seconds and memory of the
     longest."""
-    of_all, of_one, replicas = whole.estimates, part.estimates, placement.replicas
+    of_all, of_one, replicas = whole.estimates, part.estimates, len(placement.shares)
     return replace(
         of_all,
         computed_prompt_tokens=int(placement.tokens.sum()),
@@ -76,19 +74,16 @@ def _estimates(whole: Plan, part: Plan, placement: Placement) -> Estimates:
 
 def _decision(whole: Plan, placement: Placement) -> Decision:
     """The rows of each replica, the tokens computed more than once for them, and whose seconds the estimate is."""
-    replicas = placement.replicas
-    own, tails = placement.bundles[:replicas], placement.bundles[replicas:]
-    *counts, last = [f"{len(rows):,}" for rows in own[:SHOWN]]
+    replicas = len(placement.shares)
+    *counts, last = [f"{len(share.rows):,}" for share in placement.shares[:SHOWN]]
     listed = f"{', '.join(counts)} and {last}" if replicas <= SHOWN else f"{', '.join([*counts, last])}, ..."
-    held = ", {held_rows:,} for the first free replica" if tails else ""
     why = (
-        f"{{rows}} rows, by subtrees of the forest{held}; {{recomputed_tokens:,}} prompt tokens are computed again for "
+        "{rows} rows, by subtrees of the forest, in lots; {recomputed_tokens:,} prompt tokens are computed again for "
         "it; the longest part is {uneven:.1%} above the mean, and the seconds are its own; one replica alone would "
         "take {single_seconds:.3g} s"
     )
     facts: dict[str, Fact] = {
         "rows": listed,
-        "held_rows": sum(map(len, tails)),
         "recomputed_tokens": int(placement.tokens.sum()) - whole.forest.n_tokens,
         "uneven": placement.makespan * replicas / max(float(placement.seconds.sum()), 1e-12) - 1,
         "single_seconds": whole.estimates.seconds[1],
