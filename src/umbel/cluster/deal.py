@@ -30,7 +30,7 @@ MOST_DEATHS = 24  # in a row without any answer: more than it takes to single ou
 
 
 @dataclass(slots=True)
-class Lot:
+class DealtLot:
     """Rows that are given out together, and how many replicas have died while running them."""
 
     rows: Ints
@@ -63,7 +63,7 @@ class _Left:
 @dataclass(slots=True)
 class _Given:
     replica: int
-    lot: Lot
+    lot: DealtLot
     answered: NDArray[np.bool_]
 
 
@@ -73,7 +73,7 @@ class Deal:
 
     def __init__(self, shares: Iterable[Share], least: float = 0.0, first: int = 0):
         self._left = [_Left(share, 0, len(share.stops)) for share in shares]
-        self._again: deque[Lot] = deque()  # of replicas that died
+        self._again: deque[DealtLot] = deque()  # of replicas that died
         self._given: dict[int, _Given] = {}
         self._least, self._next, self._deaths = least, first, 0
         self.stolen = 0  # lots that went to another replica than was planned
@@ -102,7 +102,7 @@ class Deal:
         self.stolen += behind
         total = sum(one.seconds for one in self._left)
         share = total / (LOTS * len(self._left))
-        return self._hand(replica, Lot(left.take(max(share, self._least), behind=behind)))
+        return self._hand(replica, DealtLot(left.take(max(share, self._least), behind=behind)))
 
     def has(self, replica: int, lot: int) -> bool:
         """Whether a replica has a lot: what it says of others is late."""
@@ -143,7 +143,7 @@ class Deal:
         most = max(self._left, key=lambda left: left.seconds, default=None)
         return (None if most is None or most.first == most.last else most), True
 
-    def _hand(self, replica: int, lot: Lot) -> tuple[int, Ints]:
+    def _hand(self, replica: int, lot: DealtLot) -> tuple[int, Ints]:
         number, self._next = self._next, self._next + 1
         self._given[number] = _Given(replica, lot, np.zeros(len(lot.rows), bool))
         return number, lot.rows
@@ -152,5 +152,5 @@ class Deal:
         left, deaths = given.lot.rows[~given.answered], given.lot.deaths + 1
         if len(given.lot.rows) == 1 and len(left) and deaths >= LEAST_DEATHS:
             return [int(left[0])]
-        self._again.extend(Lot(part, deaths) for part in np.array_split(left, PARTS) if len(part))
+        self._again.extend(DealtLot(part, deaths) for part in np.array_split(left, PARTS) if len(part))
         return []
