@@ -41,7 +41,7 @@ def serve(order: str, coming: Lots, tell: Tell) -> None:
 
     `order` is what the executor asked for: "config" are the settings, "share" says how many replicas there are on this
     processor, "compared" whether it has to say what makes its answers comparable to those of others. An UmbelError,
-    which another try would meet as well, is told and ends it.
+    which another try would meet as well, is passed on and ends it.
     """
     asked = json.loads(order)
     engines: list[LocalEngine] = []  # the one, once it is loaded
