@@ -144,6 +144,14 @@ def test_adapters_as_vllm_takes_them(base: Path, lora: dict[str, str]) -> None:
         llm.generate(PROMPTS[:2], params, lora_request=object())
 
 
+def test_files_that_change_after_they_were_checked_are_noticed(base: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path, base, seed=1)
+    llm = LLM(str(base), dtype="float32", device="cpu", threads=1, lora={"a": str(tmp_path)})
+    write_adapter(tmp_path, base, seed=2)
+    with pytest.raises(ModelError, match=r"adapter 'a' .*have changed since they were checked"):
+        llm.generate(PROMPTS[:1], SamplingParams(max_tokens=1), lora_request="a")
+
+
 def test_a_session_answers_with_adapters(base: Path, lora: dict[str, str]) -> None:
     llm = LLM(str(base), dtype="float32", device="cpu", threads=1, lora=lora)
     params = [asking(name, 0) for name in NAMES]

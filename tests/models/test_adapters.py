@@ -47,6 +47,7 @@ OTHERS = [
     ("falcon-40b", ["query_key_value", "dense"], {}),
     ("opt", ["q_proj", "v_proj", "fc1"], {}),
     ("lfm2", ["in_proj", "out_proj", "q_proj", "w1"], {}),
+    ("granite-hybrid", ["in_proj", "out_proj", "q_proj", "input_linear"], {}),
     ("smollm3", EVERY, {"use_rslora": True}),
 ]
 

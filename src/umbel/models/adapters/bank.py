@@ -18,7 +18,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Ints, Step
 from umbel.linear.base import Linear, LinearMethod, Product
 from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankProduct
-from umbel.models.adapters.modules import ModulePair, module_pairs
+from umbel.models.adapters.modules import ModulePair, digest_of, module_pairs
 from umbel.models.block import ActivatedBlock, Block, DenseBlock
 from umbel.models.decoder import Decoder
 from umbel.models.layers import LayerWeights
@@ -104,6 +104,8 @@ class AdapterLoader:
         """The products of an adapter. Raises ModelError where its files are damaged."""
         directory, outputs = Path(adapter.directory), {p.name: p.outputs for p in adapter.products}
         try:
+            if digest_of(directory) != adapter.digest:
+                raise ModelError("its files have changed since they were checked: start again")
             pairs = module_pairs(directory, self.spec)
             files = {path: TensorFile(path) for path in {p.down.path for each in pairs.values() for p in each}}
             return {name: self._product(name, each, outputs[name], files) for name, each in pairs.items()}

@@ -90,7 +90,7 @@ def read_adapter(name: str, directory: Path, spec: ModelSpec) -> Adapter:
         for product, each in pairs.items()
     )
     ranks = [pair.rank for each in pairs.values() for pair in each]
-    return Adapter(name, str(directory), _digest(directory), (min(ranks), max(ranks)), products)
+    return Adapter(name, str(directory), digest_of(directory), (min(ranks), max(ranks)), products)
 
 
 def check_base(spec: ModelSpec) -> None:
@@ -185,7 +185,7 @@ def _why_left(name: str, spec: ModelSpec) -> str:
     return f"{shorten(module)} is no module of this {spec.family} model of {spec.n_layers} layers that takes an adapter"
 
 
-def _digest(directory: Path) -> str:
+def digest_of(directory: Path) -> str:
     """A digest of an adapter's two files."""
     digest = sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
