@@ -42,7 +42,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     names = model_names(config.model, directory, reading.served_model_name or ())
     defaults, template = asked.sampling.params(spec.sampling), LateTokenizer(directory).template
     vectors = asked.vectors.params(spec.pooler)
-    options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors)
+    options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors, spec.pooler)
     completions = asked.sampling.of_completions(spec.sampling)
     options = replace(options, loras=names_of(spec.adapters), completions=completions)
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()

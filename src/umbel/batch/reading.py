@@ -17,7 +17,7 @@ from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
 from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
-from umbel.ir.pooling import PoolingParams
+from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import ReadOptions
 from umbel.models.sources.find import source_at
@@ -131,10 +131,11 @@ def read_options(
     models: frozenset[str] | None,
     template: Callable[[], str | None] = lambda: None,
     vectors: PoolingParams | None = None,
+    pooler: Pooler = WRITER,
 ) -> ReadOptions:
     """Reader settings from the command line's; `template` gives the model's chat template where it is looked at,
-    `vectors` are what rows get instead of answers. Raises UsageError for a template that cannot be read, and for what
-    asks for something of answers where there are none."""
+    `vectors` are what rows get instead of answers, `pooler` what the model gives. Raises UsageError for a template that
+    cannot be read, and for what asks for something of answers where there are none."""
     _check_vectors(defaults, vectors)
     if reading.system is not None:
         Template.parse(reading.system, "--system", constant=True)
@@ -157,6 +158,7 @@ def read_options(
         answers=answers_of(reading.tool_call_parser, reading.reasoning_parser, template),
         chat_options=_chat_options(reading.chat_template_kwargs),
         vectors=vectors,
+        pooler=pooler,
     )
 
 

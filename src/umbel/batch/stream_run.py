@@ -64,7 +64,9 @@ class _Forms:
         names = model_names(asked.model, directory, served)
         defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
         vectors, loras = asked.vectors.params(spec.pooler), names_of(spec.adapters)
-        options = read_options(defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors)
+        options = read_options(
+            defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors, spec.pooler
+        )
         completions = asked.sampling.of_completions(spec.sampling)
         options, settings = (
             replace(options, loras=loras, completions=completions),

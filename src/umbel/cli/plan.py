@@ -91,7 +91,7 @@ def _viewed(job: JobOptions, view: ViewOptions, typed: Sequence[str], *, words: 
     notes, tokenizer = ReadNotes(), LateTokenizer(view.tokenizer or directory, model=job.model)
     defaults = job.sampling.params(spec.sampling)
     vectors = job.vectors.params(spec.pooler)
-    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors)
+    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
     completions = job.sampling.of_completions(spec.sampling)
     options = replace(options, loras=names_of(spec.adapters), completions=completions)
     with opened(job.sources) as inputs:

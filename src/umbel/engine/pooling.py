@@ -21,14 +21,13 @@ from umbel.engine.pooling_output import (
     RankedDocument,
     ScoringOutput,
     ScoringRequestOutput,
-    cosine,
 )
 from umbel.engine.progress_line import progress_line
 from umbel.engine.scoring import Scoring
 from umbel.errors import UsageError
 from umbel.ir.neutral import check_neutral
 from umbel.ir.params import SamplingParams
-from umbel.ir.pooling import TASKS, PoolingParams
+from umbel.ir.pooling import TASKS, PoolingParams, cosine
 from umbel.ir.request import RowError
 from umbel.text.pairs import encode_pairs
 

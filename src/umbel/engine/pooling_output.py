@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, NoReturn, TypeVar
 
@@ -99,12 +98,3 @@ class RankedDocument:
     document: str
     relevance_score: float
     error: RowError | None = None
-
-
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """The cosine of the angle between two vectors, 0.0 where one has no length."""
-    import numpy as np
-
-    a, b = np.array(one, np.float64), np.array(other, np.float64)
-    length = float(np.sqrt((a * a).sum()) * np.sqrt((b * b).sum()))
-    return float((a * b).sum()) / length if length else 0.0

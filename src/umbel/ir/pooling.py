@@ -15,7 +15,8 @@ from umbel.ir.limits import MAX_INT, check_bool, check_choice, check_int, refuse
 
 TASKS = ("embed", "classify")
 POOLING_TYPES = ("LAST", "MEAN")
-_OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation"})
+OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation", "lora"})
+"""Fields of SamplingParams that are about the prompt and the model, not about the answer."""
 Vector = NDArray[np.float32]
 LEAST = 1e-12  # that a vector is divided by, as in torch's normalize
 
@@ -153,10 +154,17 @@ def without_answer(params: Any) -> None:
     for name, nothing in (("n", 1), ("logprobs", None), ("prompt_logprobs", None), ("structured_outputs", None)):
         if getattr(params, name) != nothing:
             refuse("invalid_value", name, f"{name} with pooling_params: a vector is wanted, and no text is written")
-    usual = {each.name: each.default for each in fields(params) if each.name not in _OF_PROMPTS}
+    usual = {each.name: each.default for each in fields(params) if each.name not in OF_PROMPTS}
     asked = {"pooling_params": PoolingParams.of(params.pooling_params), "temperature": 0.0, "max_tokens": 0}
     for name, value in (usual | asked).items():
         object.__setattr__(params, name, value)  # frozen for everyone else
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """The cosine of the angle between two vectors, 0.0 where one has no length."""
+    a, b = np.array(one, np.float64), np.array(other, np.float64)
+    length = float(np.sqrt((a * a).sum()) * np.sqrt((b * b).sum()))
+    return float((a * b).sum()) / length if length else 0.0
 
 
 WRITER = Pooler()

@@ -73,8 +73,8 @@ class RunningPart:
         head = self._names.head(row, first)
         try:
             if branches is not None:
-                scored = gathering.add(row, place - first, branches, output)
-                return None if scored is None else renderer.scores(head, scored)
+                outputs = gathering.add(row, place - first, branches, output)
+                return None if outputs is None else renderer.together(head, branches, outputs)
             return renderer.answer(head, output, many=many, prompt=prompt)
         except BaseException as error:
             if not concerns_row(error):

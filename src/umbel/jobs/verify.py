@@ -213,6 +213,16 @@ def _check_scores(item: dict[str, Any]) -> None:
         _require(abs(sum(shares) - 1) < 1e-6, f"probabilities that add up to {sum(shares)}")
 
 
+def _check_data(body: dict[str, Any]) -> None:
+    """A body of vectors, scores or ranks. Raises AssertionError or KeyError when it is inconsistent."""
+    _require(body["usage"]["completion_tokens"] == 0 < body["usage"]["prompt_tokens"], "usage of vectors")
+    if "results" in body:
+        scores = [one["relevance_score"] for one in body["results"]]
+        _require(scores == sorted(scores, reverse=True), "a ranking out of order")
+        return
+    _require([one["index"] for one in body["data"]] == list(range(len(body["data"]))), "data out of order")
+
+
 def _check_vector(item: dict[str, Any]) -> None:
     """A line of a vector instead of an answer. Raises AssertionError or KeyError when it is inconsistent."""
     _require(item["usage"]["completion_tokens"] == 0 < item["usage"]["prompt_tokens"], "usage of a vector")
@@ -235,6 +245,9 @@ def _check_openai(item: dict[str, Any]) -> str | None:
     _require(isinstance(body["created"], int) and body["system_fingerprint"], "no created or system_fingerprint")
     usage = body["usage"]
     _require(usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"], "usage does not add up")
+    if "choices" not in body:
+        _check_data(body)
+        return None
     _require([c["index"] for c in body["choices"]] == list(range(len(body["choices"]))), "choices out of order")
     for choice in body["choices"]:
         text = choice["message"]["content"] if body["object"] == "chat.completion" else choice["text"]

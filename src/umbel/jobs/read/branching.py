@@ -11,12 +11,15 @@ from umbel.ir.branches import Branches
 from umbel.ir.chat import Chat
 from umbel.ir.choices import check_choices
 from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import check_chars, refuse
+from umbel.ir.inputs import Inputs
+from umbel.ir.limits import check_chars, check_room, refuse
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Request
 from umbel.ir.scores import scoring_params
+from umbel.ir.truncation import fitted
 from umbel.jobs.read.records import InputRow, n_chars_of
 from umbel.text.continuations import Continued, PromptText
+from umbel.text.pairs import encode_pairs
 
 
 class BranchEncoder(Protocol):
@@ -34,11 +37,13 @@ class BranchEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BranchReader:
-    """Tokenises and checks rows with `branches` for a model of vocabulary `width` and `context` positions."""
+    """Tokenises and checks rows with `branches` for a model of vocabulary `width` and `context` positions; `bos` stays
+    where prompts are cut."""
 
     tokenizer: BranchEncoder
     width: int
     context: int
+    bos: int | None = None
     _params: dict[tuple[int, str | None], SamplingParams] = field(default_factory=dict)  # by prompt's tokens, adapter
 
     def expand(self, rows: Sequence[InputRow]) -> tuple[list[InputRow], dict[int, Branches], list[InputRow]]:
@@ -51,17 +56,43 @@ class BranchReader:
                 expanded.append(row)
                 continue
             try:
-                pairs = self._pairs(row.request, branches)
+                requests = self._requests(row.request, branches)
             except BaseException as error:
                 if not concerns_row(error):
                     raise
                 faults.append(row._replace(request=None, error=row_error(as_refusal(error, "reading"))))
                 continue
             found[row.row] = branches
-            requests = [Request(pair.ids, None, self._asking(pair.n_prompt, row.request.params.lora)) for pair in pairs]
             expanded.append(row._replace(request=requests[0]))
             expanded += [row._replace(request=request, columns=b"") for request in requests[1:]]
         return expanded, found, faults
+
+    def _requests(self, request: Request, branches: Branches) -> list[Request]:
+        """The rows of a row, of token ids that have been checked."""
+        if branches.inputs is not None:
+            return self._of_inputs(branches.inputs)
+        pairs = self._pairs(request, branches)
+        return [Request(pair.ids, None, self._asking(pair.n_prompt, request.params.lora)) for pair in pairs]
+
+    def _of_inputs(self, inputs: Inputs) -> list[Request]:
+        for one in inputs.prompts:
+            check_chars(len(one) if isinstance(one, str) else 0, self.context)
+        found = [fitted(ids, inputs.params, self.context, self.bos) for ids in self._ids_of(inputs)]
+        for ids in found:
+            check_room(len(ids), 0, self.context, 0)
+        whole = inputs.params.clone(truncation=None, truncate_prompt_tokens=None)
+        return [Request(ids, None, whole) for ids in found]
+
+    def _ids_of(self, inputs: Inputs) -> list[Sequence[int]]:
+        """Token ids of each prompt, or of each two that are read as one."""
+        texts = [one for one in inputs.prompts if isinstance(one, str)]
+        if inputs.is_paired:
+            half = inputs.n_rows
+            if len(texts) < 2 * half:
+                refuse("invalid_type", "text_1", "pairs of texts are read as one: token ids cannot be joined")
+            return list(encode_pairs(self.tokenizer.encode, list(zip(texts[:half], texts[half:], strict=True))))
+        own = iter(self.tokenizer.encode(texts) if texts else ())
+        return [next(own) if isinstance(one, str) else one for one in inputs.prompts]
 
     def _asking(self, n_prompt: int, lora: str | None) -> SamplingParams:
         return self._params.setdefault((n_prompt, lora), replace(scoring_params(n_prompt), lora=lora))
@@ -106,6 +137,8 @@ class BranchReader:
 
 def _check_params(params: SamplingParams) -> None:
     """Refuse what would change scores and is not done for them. Sampling fields say nothing where nothing is drawn."""
+    if params.pooling_params is not None:
+        refuse("invalid_value", "pooling_params", "pooling_params: a row gets a vector, or scores of continuations")
     if params.truncation is not None:
         refuse("unsupported_parameter", "truncation", "truncation: a prompt is not cut before its continuations")
     if params.structured_outputs is not None:

@@ -164,7 +164,7 @@ class WindowBuilder:
         """The rows as rows of the workload, and which of them have continuations scored; faults are kept apart."""
         if all(row.request is None or row.request.branches is None for row in rows):
             return rows, {}
-        reader = BranchReader(self.tokenizer, self.width, self.context)
+        reader = BranchReader(self.tokenizer, self.width, self.context, self.bos)
         expanded, branches, faults = reader.expand(rows)
         self._faults += faults
         return expanded, branches

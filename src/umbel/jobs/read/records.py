@@ -12,7 +12,7 @@ from typing import NamedTuple
 from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
-from umbel.ir.pooling import PoolingParams
+from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.ir.request import Request, RowError
 from umbel.text.answers.base import NO_TYPES, Types
 from umbel.text.answers.formats import WHOLE, AnswerReader
@@ -40,11 +40,15 @@ class Style(IntEnum):
     PLAIN_CHAT = 6  # plain rows that are chats, of which answers may have parts: as CHAT, TOOLS and CALLS
     PLAIN_TOOLS = 7
     PLAIN_CALLS = 8
+    EMBEDDINGS = 9  # these four want vectors, and what is made of them
+    CLASSIFY = 10
+    SCORE = 11
+    RERANK = 12
 
     @property
     def is_plain(self) -> bool:
         """Whether its answer is a plain object."""
-        return self == Style.PLAIN or self >= Style.PLAIN_CHAT
+        return self == Style.PLAIN or Style.PLAIN_CHAT <= self <= Style.PLAIN_CALLS
 
     @property
     def as_plain(self) -> Style:
@@ -128,7 +132,7 @@ class ReadOptions:
     `include_prompt`: the prompt comes back, too, as it was put together.
     `answers`: how tool calls and reasoning are read from answers to chats.
     `chat_options`: what chats are rendered with that say nothing else.
-    `vectors`: what plain rows get instead of answers that ask for nothing else.
+    `vectors`: what plain rows get instead of answers that ask for nothing else; `pooler`: what the model gives.
     `loras`: the names of the adapters that rows may ask for.
     `completions`: `defaults` of rows of /v1/completions; None: the same.
     """
@@ -147,6 +151,7 @@ class ReadOptions:
     answers: AnswerReader = WHOLE
     chat_options: ChatOptions = PLAIN_CHAT
     vectors: PoolingParams | None = None
+    pooler: Pooler = WRITER
     loras: tuple[str, ...] = ()
     completions: SamplingParams | None = None
 

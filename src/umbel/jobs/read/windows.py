@@ -16,6 +16,7 @@ from umbel.jobs.read.cuts import WindowSizes, cut
 from umbel.jobs.read.formats.jsonl import parse_line
 from umbel.jobs.read.formats.lines import Line, too_long
 from umbel.jobs.read.formats.parse import RowParser
+from umbel.jobs.read.formats.vectors import FIELDS as VECTOR_FIELDS
 from umbel.jobs.read.outline import Outline, outline, repeats
 from umbel.jobs.read.prepare import Window, WindowBuilder
 from umbel.jobs.read.records import InputRow, Style, line_of
@@ -216,4 +217,6 @@ def _markers(parser: RowParser) -> list[bytes]:
     if parser.template is not None:
         columns = [name for _, name in parser.template.parts if name is not None]
         return [f'"{columns[0]}"'.encode()[:8]]
+    if parser.style in VECTOR_FIELDS:
+        return [b'"input"', b'"query"', b'"queries', b'"text_1"']
     return [b'"message', b'"prompt"'] if parser.style == Style.CHAT else [b'"prompt"', b'"message']

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from umbel.ir.branches import Branches
 from umbel.ir.choices import Score
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.request import Completion, Output, RowError
@@ -15,6 +16,7 @@ from umbel.jobs.read.records import RowHead, Style
 from umbel.jobs.store import Result
 from umbel.jobs.write.gathering import ScoredRow
 from umbel.jobs.write.openai_answers import Issuer, OpenAIAnswers, TokenTexts, shown_token
+from umbel.jobs.write.pooled_answers import pooled_body
 
 
 @dataclass(slots=True)
@@ -52,8 +54,18 @@ class Renderer:
         empty = tuple(Completion(i, "", (), "length") for i in range(n))
         return self.answer(head, Output(head.row, prompt_tokens, empty), many=n > 1)
 
-    def scores(self, head: RowHead, scored: ScoredRow) -> Result:
-        """The line of a row whose continuations were scored."""
+    def together(self, head: RowHead, branches: Branches, outputs: Sequence[Output]) -> Result:
+        """The line of a row that ran as several: whose continuations were scored, or with several inputs."""
+        if branches.inputs is None:
+            return self._scores(head, ScoredRow.of(branches, outputs))
+        error = next((one.error for one in outputs if one.error is not None), None)
+        if error is not None:
+            return self.failure(head, error)
+        body = pooled_body(head.style, branches.inputs, outputs, self.labels)
+        tokens = sum(output.prompt_tokens for output in outputs)
+        return Result(head.row, orjson.dumps(self._openai.pooled(head, body)), None, tokens, 0, False)
+
+    def _scores(self, head: RowHead, scored: ScoredRow) -> Result:
         errors = [score.error for score in scored.scores] if scored.chosen is None else [scored.chosen.error]
         error = next((one for one in errors if one is not None), None)
         if error is not None:

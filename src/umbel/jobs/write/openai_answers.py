@@ -13,6 +13,7 @@ from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.request import Completion, Output, RowError
 from umbel.jobs.fingerprint import job_key, system_fingerprint
 from umbel.jobs.read.records import RowHead, Style
+from umbel.jobs.write.pooled_answers import IDS
 from umbel.text.answers.base import ToolCall
 from umbel.text.answers.formats import WHOLE, Answer, AnswerReader
 
@@ -105,6 +106,12 @@ class OpenAIAnswers:
         if output.prompt_logprobs is not None and style != Style.ECHO:
             body["prompt_logprobs"] = [self._prompt_entry(one) for one in output.prompt_logprobs]
         return _line(tag, row.custom_id, 200, body)
+
+    def pooled(self, row: RowHead, body: dict[str, Any]) -> dict[str, Any]:
+        """The line of a row that wanted vectors, with what its body has beside the names that all have."""
+        tag, issuer = self._tag(row), self.issuer
+        head = {"id": f"{IDS[row.style]}-{tag}", "created": issuer.created, "model": issuer.model}
+        return _line(tag, row.custom_id, 200, {**head, **body, "system_fingerprint": issuer.system})
 
     def failure(self, row: RowHead, error: RowError) -> dict[str, Any]:
         """The line of a row without an answer. The error is that of a response, or `batch_expired` beside none where

@@ -11,10 +11,12 @@ import orjson
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir import body as wire
 from umbel.ir.adapter import check_adapter
+from umbel.ir.branches import Branches
 from umbel.ir.chat import CHAT_FIELDS, ChatOptions, Message, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import refuse, shown
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import OF_PROMPTS
 from umbel.ir.prompts import check_messages, check_prompt, missing_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
@@ -25,10 +27,22 @@ from umbel.jobs.read.formats.forms import Forms
 from umbel.jobs.read.formats.ids import custom_id_of, id_in
 from umbel.jobs.read.formats.keeping import Keeping, file_column
 from umbel.jobs.read.formats.template import Template
+from umbel.jobs.read.formats.vectors import ACTIVATION, inputs_of
+from umbel.jobs.read.formats.vectors import FIELDS as VECTOR_FIELDS
 from umbel.jobs.read.records import InputRow, ReadNotes, ReadOptions, Style
 
-ENDPOINTS: Mapping[str, Style] = {"/v1/chat/completions": Style.CHAT, "/v1/completions": Style.COMPLETION}
+ENDPOINTS: Mapping[str, Style] = {
+    "/v1/chat/completions": Style.CHAT,
+    "/v1/completions": Style.COMPLETION,
+    "/v1/embeddings": Style.EMBEDDINGS,
+    **dict.fromkeys(("/classify", "/v1/classify"), Style.CLASSIFY),
+    **dict.fromkeys(("/score", "/v1/score"), Style.SCORE),
+    **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), Style.RERANK),
+}
 _DIALECTS = {Style.CHAT: wire.CHAT, Style.COMPLETION: wire.COMPLETION, Style.PLAIN: wire.PLAIN}
+_DIALECTS |= {
+    style: wire.Dialect(style.name.lower(), names | ACTIVATION, None) for style, names in VECTOR_FIELDS.items()
+}
 _MEMO_ENTRIES = 4_096
 _SYSTEM = ("system", "developer")  # roles of a message that says how to answer
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -152,11 +166,18 @@ class RowParser:
             style, inner = _envelope(item, self.endpoint)
             inner = for_model(inner, self.options)
             params = self._params(inner, style)
+            if style in VECTOR_FIELDS:
+                return self._vectors_request(inner, style, params), style
             echo = style == Style.COMPLETION and inner.get("echo") is True
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
             return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
         item = for_model(item, self.options) if self.template is None else item
         return self._tools.told_plain(item if self.template is None else {}, self._plain_request(item))
+
+    def _vectors_request(self, body: Mapping[str, Any], style: Style, params: SamplingParams) -> Request:
+        kept = {name: getattr(params, name) for name in OF_PROMPTS}
+        inputs = inputs_of(body, style, SamplingParams(**kept), self.options.pooler, self.options.width)
+        return Request(params=inputs.params, branches=Branches((), inputs=inputs))
 
     def _plain_request(self, item: Mapping[str, Any]) -> Request:
         params = self._params(item, Style.PLAIN)
