@@ -82,7 +82,8 @@ def _check_named(config: Config, model_class: type[PreTrainedModel]) -> None:
     if not (
         isinstance(named, list) and len(named) == 1 and str(named[0]).endswith((*CAUSAL_HEADS, model_class.__name__))
     ):
-        raise ModelError(f"architectures={shorten(named)}: only {model_class.__name__} is supported")
+        way = "for embeddings or classes take a decoder such as Qwen3-Embedding; encoders are not supported"
+        raise ModelError(f"architectures={shorten(named)}: only {model_class.__name__} is supported; {way}")
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
             raise ModelError(f"{key}: through transformers, weights are read as float32, bfloat16 or float16 only")
