@@ -79,6 +79,7 @@ OF_MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
 OF_ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "alpha": ("hunyuan-alpha", {"rope_parameters": {"rope_type": "dynamic", "alpha": 9.0, "factor": 1.0}}),
     "attention_multiplier": ("granite", {"attention_multiplier": 0.3}),
+    "attn_layer_indices": ("bamba", {"attn_layer_indices": [0, 2]}),
     "attention_out_bias": ("seed", {"attention_out_bias": False}),
     "attn_logit_softcapping": ("gemma2", {"attn_logit_softcapping": None}),
     "bias": ("falcon-40b", {"bias": False}),

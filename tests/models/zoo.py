@@ -182,6 +182,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"layer_types": ["mamba", "mamba", "attention"], "num_local_experts": 4, "shared_intermediate_size": 40}
         | {"mamba_n_heads": 4, "mamba_d_state": 16, "mamba_conv_bias": False, "position_embedding_type": "rope"},
     ),
+    "bamba": (
+        "bamba",
+        {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2} | BIASED,
+    ),
     "falcon-7b": ("falcon", FALCON | {"bias": False}),
     "falcon-40b": ("falcon", FALCON | {"new_decoder_architecture": True}),
     "falcon-one-norm": ("falcon", FALCON | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),

@@ -10,9 +10,9 @@ from umbel.models.architectures import (
     gemma,
     glm,
     gpt2,
-    granite_hybrid,
     lfm2,
     llama,
+    mamba_hybrids,
     mixtures,
     olmo,
     parallel,
@@ -24,6 +24,6 @@ from umbel.models.family import Family
 FAMILIES: Mapping[str, Family] = MappingProxyType({
     **llama.ROWS, **gemma.ROWS, **olmo.ROWS, **glm.ROWS, **parallel.ROWS, **gpt2.ROWS, **mixtures.ROWS,
     **routed.ROWS, **deepseek.ROWS, **lfm2.ROWS, **qwen_hybrid.ROWS,
-    **granite_hybrid.ROWS,
+    **mamba_hybrids.ROWS,
 })  # fmt: skip
 """By `model_type`."""

@@ -1,4 +1,4 @@
-"""Granite 4.0's hybrids: Mamba-2, attention in a few layers, and a dense MLP or experts beside a shared one."""
+"""Models that have Mamba-2 in most layers and attention in a few: Granite 4.0's hybrids, and Bamba."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from umbel.ir.experts import Experts
 from umbel.ir.layer import Layer
 from umbel.ir.recurrence import Recurrence
 from umbel.models import experts_config as read
-from umbel.models.architectures.llama import granite, granite_edges
+from umbel.models.architectures.llama import granite, granite_edges, llama
 from umbel.models.architectures.mixtures import AS_GRANITE, GRANITE
 from umbel.models.config_file import Config, flag_of, shorten, size_of
 from umbel.models.family import Family
+from umbel.models.stored import AS_LLAMA
 
 MAMBA = {
     "mamba_d_conv": 4,
@@ -37,6 +38,21 @@ AS_HYBRID = replace(
         "out_norm": ("mamba.norm.weight", 0),
     },
 )
+
+
+AS_BAMBA = replace(
+    AS_HYBRID,
+    products={
+        **AS_LLAMA.products,
+        "gate_up": ("feed_forward.gate_proj", "feed_forward.up_proj"),
+        "down": ("feed_forward.down_proj",),
+    },
+    norms={**AS_LLAMA.norms, "mlp_norm": "pre_ff_layernorm"},
+    norm="model.final_layernorm",
+    experts=None,
+)
+KEYS = frozenset(("mamba_conv_bias", "mamba_d_head", "mamba_proj_bias", *MAMBA))
+REFUSED = {"time_step_limit": NO_LIMIT, "hidden_act": (None, "silu", "swish")}
 
 
 def _layer(config: Config) -> Layer:
@@ -80,12 +96,19 @@ def _width(config: Config) -> int:
     return size_of(config, "intermediate_size" if _has_experts(config) else "shared_intermediate_size")
 
 
+def _bamba(config: Config) -> Mapping[str, object]:
+    """Which layers have attention."""
+    layers, full = range(size_of(config, "num_hidden_layers")), config.get("attn_layer_indices") or []
+    if not isinstance(full, list) or not all(isinstance(i, int) and i in layers for i in full):
+        raise ModelError(f"attn_layer_indices={shorten(full)}: must be a list of layers' numbers below {len(layers)}")
+    kinds = ["full_attention" if i in full else "linear_attention" for i in layers]
+    return {"layer_types": kinds}
+
+
 ROWS: Mapping[str, Family] = {
     "granitemoehybrid": Family(
         "GraniteMoeHybridForCausalLM",
-        GRANITE
-        | {"mamba_conv_bias", "mamba_d_head", "mamba_proj_bias", *MAMBA}
-        | {"position_embedding_type", "shared_intermediate_size"},
+        GRANITE | KEYS | {"position_embedding_type", "shared_intermediate_size"},
         _layer,
         stored=AS_HYBRID,
         bos=1,
@@ -96,6 +119,20 @@ ROWS: Mapping[str, Family] = {
         width=_width,
         edges=granite_edges,
         defaults={"num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024},
-        refused={"time_step_limit": NO_LIMIT, "hidden_act": (None, "silu", "swish")},
+        refused=REFUSED,
+    ),
+    "bamba": Family(
+        "BambaForCausalLM",
+        KEYS | {"attention_bias", "attn_layer_indices", "mlp_bias"},
+        llama,
+        stored=AS_BAMBA,
+        bos=1,
+        eos=2,
+        norm_eps=1e-5,
+        rotary_share=0.5,
+        recurrent="linear_attention",
+        recurrence=mamba2,
+        derive=_bamba,
+        refused=REFUSED,
     ),
 }
