@@ -123,3 +123,13 @@ def test_the_commands_tell_of_adapters(place: Path, tmp_path: Path, capsys: pyte
     assert "read from their files 2 times" in capsys.readouterr().out
     assert main(["run", source, "-o", str(tmp_path / "b"), *model, f"--lora=x={place / 'model'}"]) == 2
     assert "adapter 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.nightly
+def test_replicas_answer_with_adapters(place: Path, tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", rows_of(24))
+    run(source, str(tmp_path / "one.jsonl"), **options(place))
+    run(source, str(tmp_path / "two.jsonl"), data_parallel_size=2, **options(place))
+    assert [row["token_ids"] for row in read(tmp_path / "two.jsonl")] == [
+        row["token_ids"] for row in read(tmp_path / "one.jsonl")
+    ]
