@@ -264,3 +264,17 @@ def test_a_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ModelError, match=r"pip install 'umbel\[gguf\]'"):
         read_spec(path)
+
+
+def test_a_header_is_read_once_and_again_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a large vocabulary it takes a second, and spec, tokenizer and weights each ask for it."""
+    from umbel.models.sources import gguf_file
+
+    reads, read = [], gguf_file.read_gguf
+    monkeypatch.setattr(gguf_file, "read_gguf", lambda path: reads.append(path) or read(path))
+    path = make_gguf(make_model(tmp_path / "m", "llama"), tmp_path / "m.gguf")
+    first = StoredWeights(path, read_spec(path), torch.float32)["embed"]
+    assert len(reads) == 1
+    make_gguf(make_model(tmp_path / "other", "llama", seed=7), tmp_path / "m.gguf")
+    assert not torch.equal(StoredWeights(path, read_spec(path), torch.float32)["embed"], first)
+    assert len(reads) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,23 @@ class GgufFile:
 
     def _read_header(self) -> GgufHeader:
         if self._header is None:
-            self._header = read_gguf(self.path)
+            self._header = _header_at(self.path, _stamp(self.path))
         return self._header
+
+
+@lru_cache(maxsize=1)
+def _header_at(path: Path, stamp: tuple[int, ...]) -> GgufHeader:
+    """The header of a file as it is now: of a large vocabulary it takes a second to read, and many ask for it."""
+    return read_gguf(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another of its name, and from itself after a change; empty where it cannot be read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _config(header: GgufHeader) -> dict[str, Any]:
