@@ -29,7 +29,8 @@ def test_every_setting_is_an_argument_with_its_type_and_default() -> None:
     assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in (*settings, "profile", "runner"))
 
 
-OTHERS = ("model", "data_parallel_size", "watchers")  # what an LLM is of, cannot have, and has of other packages only
+# What an LLM is of, what it has of other packages only, and what is of replicas.
+OTHERS = ("model", "watchers", "data_parallel_size", "executor", "ray_address")
 
 
 @pytest.mark.parametrize("setting", [f for f in fields(EngineConfig) if f.name not in OTHERS])

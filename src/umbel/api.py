@@ -64,6 +64,8 @@ class LLM(Pooling):
         speculate: str = "auto",
         model_impl: str = "auto",
         generation_config: str = "auto",
+        executor: str = "local",
+        ray_address: str | None = None,
         lora: Mapping[str, str] | tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
@@ -93,6 +95,8 @@ class LLM(Pooling):
             speculate=speculate,
             model_impl=model_impl,
             generation_config=generation_config,
+            executor=executor,
+            ray_address=ray_address,
             lora=lora,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
