@@ -154,3 +154,27 @@ def test_scores_and_ranks_are_cosines(llm: LLM) -> None:
     ranked = llm.rerank(texts[0], texts[1:], top_n=2)
     assert [one.index for one in ranked] == sorted(range(3), key=lambda i: -wanted[i])[:2]
     assert ranked[0].document == texts[0] and ranked[0].relevance_score == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_modules(make_base(tmp_path_factory.mktemp("mean") / "llama", "llama"), "mean_tokens", normalize=False)
+
+
+def test_means_are_those_of_transformers(means: Path) -> None:
+    model = loaded(means, AutoModel)
+    with open_llm(means, prefix="every-fork", chunk=16) as llm:
+        for prompt, found in zip(PROMPTS, llm.embed(PROMPTS), strict=True):
+            wanted = states(model, prompt).mean(0)
+            np.testing.assert_allclose(found.outputs.embedding, wanted, atol=1e-5)
+        (last,) = llm.embed(PROMPTS[:1], PoolingParams(pooling_type="LAST", use_activation=True))
+        np.testing.assert_allclose(last.outputs.embedding, unit(states(model, PROMPTS[0])[-1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", few_of(SETTINGS[1:4], SETTINGS[4:]))
+def test_bits_of_means_do_not_depend_on_cuts(means: Path, options: dict[str, Any]) -> None:
+    with open_llm(means) as llm:
+        alone = [llm.embed([prompt])[0].outputs.embedding for prompt in PROMPTS]
+    with open_llm(means, **options) as other:
+        assert [one.outputs.embedding for one in other.embed(PROMPTS)] == alone
+        assert other.stats().computed_prompt_tokens < sum(map(len, PROMPTS)) or options["prefix"] == "none"

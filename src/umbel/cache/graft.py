@@ -32,16 +32,19 @@ class Places:
         return cls(np.full(n_nodes, -1), np.full(n_nodes, -1), np.zeros(n_nodes, np.int64))
 
 
-def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Ints) -> None:
+def graft(
+    tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Ints, means: NDArray[np.bool_] | None = None
+) -> None:
     """Add a forest of prompts, whose rows are numbered on from those that are there.
 
     `samples_per_row` (`[rows]`) is 0 for rows that will not run; what only they have is left out. Beginnings are looked
-    up where the tree has an index, except of prompts that are scored: their logits are not kept, so that they have to
-    be computed; nor are these found later, as all that they hang from is known only now.
+    up where the tree has an index, except of prompts that are scored, or whose states are summed (`means`, `[rows]`):
+    neither logits nor states are kept, so that they have to be computed; nor are these found later, as all that they
+    hang from is known only now.
     """
     places, apart = Places.new(forest.n_nodes), np.zeros(forest.n_nodes, bool)
     if tree.index is not None:
-        apart = _with_scores(workload, forest)
+        apart = _with_scores(workload, forest, means)
         places = _find(tree, tree.index, workload, forest, apart)
     below = _sum_below(forest, samples_per_row)
     new = np.flatnonzero((places.node < 0) & (below > 0))
@@ -69,10 +72,11 @@ def graft(tree: KVTree, workload: Workload, forest: Forest, samples_per_row: Int
             tree.index.add(node)
 
 
-def _with_scores(workload: Workload, forest: Forest) -> NDArray[np.bool_]:
-    """The nodes of all trees of the forest in which a row's prompt is scored (`[nodes]`)."""
+def _with_scores(workload: Workload, forest: Forest, means: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """The nodes of all trees of the forest in which a row's prompt is scored or summed (`[nodes]`)."""
     number = np.cumsum(forest.parent < 0) - 1  # of the tree that a node is in
     asked = Distinct.of(workload.params).flags(lambda p: p.prompt_logprobs is not None)
+    asked = asked if means is None else asked | means
     some = np.zeros(forest.n_nodes, bool)
     some[number[forest.leaf[asked]]] = True
     return np.asarray(some[number])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.summed_runs import SummedRuns
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.scores import Scores, TokenScores
 
@@ -87,11 +88,13 @@ class Reader:
 class ScoredRuns:
     """Which runs of a KV tree have scores wanted, what steps are to score, and what rows get in the end.
 
-    `open` are the runs by their nodes, while they have tokens that were never computed: empty where nothing is wanted.
+    `summed`: the same for means. `open` are the runs by their nodes, while they have tokens that were never computed:
+    empty where nothing is wanted.
     """
 
     def __init__(self) -> None:
         self.open: dict[int, ScoredRun] = {}
+        self.summed = SummedRuns()
         self._readers: dict[int, Reader] = {}  # by row
         self._asked: deque[list[tuple[ScoredRun, int, int]]] = deque()  # of steps under way: positions of runs
 
@@ -116,6 +119,7 @@ class ScoredRuns:
     def drop_node(self, node: int) -> None:
         """A node is gone."""
         self.open.pop(node, None)
+        self.summed.drop_node(node)
 
     def share(self, row: int, rows: list[int]) -> None:
         """Rows with the same prompt want what another does."""
@@ -125,6 +129,7 @@ class ScoredRuns:
     def drop_row(self, row: int) -> None:
         """A row is not wanted any more."""
         self._readers.pop(row, None)
+        self.summed.drop_row(row)
 
     def take(self, row: int) -> tuple[TokenLogprobs | None, ...] | None:
         """What a row gets whose prompt was computed: an entry for each of its tokens, None for those before the first

@@ -33,6 +33,7 @@ from umbel.ir.workload import Workload
 from umbel.runner.base import Runner
 from umbel.sched.lot import Defaults, Lot
 from umbel.sched.scheduler import Scheduler
+from umbel.sched.scoring import land_wanted
 from umbel.text.tokenizer import Tokenizer
 
 
@@ -58,7 +59,7 @@ class Loop:
         self.runner = runner
         self.defaults = defaults or Defaults()
         defaults = self.defaults
-        said = defaults.width, runner.ahead > 0, defaults.eos, defaults.pooler
+        said = defaults.width, runner.ahead > 0, defaults.eos, defaults.pooler, scheduler.kv.scored.summed.take
         around = Surroundings(scheduler.requests, tokenizer, *said)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])
         scheduler.force(self.watchers.forced)
@@ -241,8 +242,7 @@ class Loop:
             self.first_token = time.monotonic()
         self._steps += 1
         self._kv_read += result.kv_tokens_read
-        if result.scores is not None:
-            self.scheduler.kv.scored.land(result.scores)
+        land_wanted(self.scheduler.kv, result)
         sampled = self.scheduler.in_flight.present(SampledTokens(flight.drawing, result, flight.masks))
         outcomes = self.watchers.judge(sampled)
         self._output_tokens += int(outcomes.keep.sum())

@@ -110,8 +110,6 @@ class Pooler:
             refuse(
                 "unsupported_parameter", "pooling_type", "pooling_type='MEAN': heads for classes read the last token"
             )
-        if self.is_mean(asked):
-            refuse("unsupported_parameter", "pooling_type", "pooling_type='MEAN': is not supported yet")
         if asked.dimensions is not None:
             self._check_dimensions(asked)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores, TokenScores
+from umbel.ir.sums import RowRanges, StateSums
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -77,7 +78,7 @@ class Step:
     (p - start) % page_size`.
     `scope` (`[nodes]`): what the KV of each node depends on beside its tokens, as in Workload: the number of the
     adapter that its rows are computed with, 0 for none; None: all are 0.
-    `scores`: known tokens whose log-probabilities are wanted; None: of none.
+    `scores`: known tokens whose log-probabilities are wanted; None: of none. `sums`: rows whose states are summed.
     """
 
     tokens: Ints
@@ -94,6 +95,7 @@ class Step:
     page_size: int
     sampling: Sampling
     scores: Scores | None = None
+    sums: RowRanges | None = None
     scope: Ints | None = None
 
     @property
@@ -120,6 +122,7 @@ class StepResult:
     top_logprobs: Floats | None = None
     scores: TokenScores | None = None
     vectors: NDArray[np.float32] | None = None
+    sums: StateSums | None = None
     seconds: float = 0.0
     kv_tokens_read: int = 0
 

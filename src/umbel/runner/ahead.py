@@ -51,7 +51,7 @@ class AheadTorchRunner(TorchRunner):
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """The draws of a step and the KV tokens that each layer read, from a recorded step where there is one."""
-        plain = step.scores is None and step.sampling.pooled is None
+        plain = step.scores is None and step.sums is None and step.sampling.pooled is None
         known = self.graphs.logits(step, before) if plain and self.graphs is not None else None
         if known is None:
             return super()._begin(step, before)

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umbel.ir.columns import runs
 from umbel.ir.step import Sampling
+from umbel.ir.sums import MOST, UNIT, RowRanges
 from umbel.kernels.transfer import upload
 from umbel.models.decoder import Decoder
 from umbel.runner.sampling import Draws
@@ -32,3 +34,19 @@ def pool_some(draws: Draws, decoder: Decoder, hidden: Tensor, row_of: np.ndarray
     vectors[at] = found
     draws.bad[at] = ~torch.isfinite(found).all(-1)
     return replace(draws, vectors=vectors)
+
+
+def rows_of(sums: RowRanges) -> np.ndarray:
+    """The rows of a step that are summed (`[rows]`), range by range."""
+    return runs(sums.begin, sums.end - sums.begin)
+
+
+def sum_states(decoder: Decoder, hidden: Tensor, sums: RowRanges) -> tuple[Tensor, Tensor]:
+    """What a StateSums says, of the hidden states of `rows_of(sums)` (`[rows, hidden]`)."""
+    (of_run,) = upload(hidden.device, np.repeat(np.arange(len(sums.begin)), sums.end - sums.begin))
+    states = decoder.pool(hidden)
+    fits = (states.abs() < MOST).all(-1)
+    units = torch.round(torch.where(fits[:, None], states, 0.0).double() / UNIT).long()
+    total = units.new_zeros(len(sums.begin), states.shape[1]).index_add_(0, of_run, units)
+    bad = torch.zeros(len(sums.begin), dtype=torch.int64, device=hidden.device)
+    return total, bad.index_add_(0, of_run, (~fits).long()) > 0

@@ -18,6 +18,7 @@ from torch import Tensor
 from umbel.ir.randomness import noise_keys
 from umbel.ir.scores import TokenScores
 from umbel.ir.step import Sampling, StepResult
+from umbel.ir.sums import StateSums
 from umbel.kernels.reference import Filters, most_likely
 from umbel.kernels.rows import change_logits, draw, forbid, largest
 from umbel.kernels.transfer import upload
@@ -35,11 +36,12 @@ class Draws:
     logprobs: tuple[Tensor, Tensor, Tensor] | None
     scores: tuple[Tensor, Tensor, Tensor] | None = None
     vectors: Tensor | None = None
+    sums: tuple[Tensor, Tensor] | None = None
 
     def fetch(self) -> Callable[[], StepResult]:
         """Have it copied to the processor; what is returned waits until it is there."""
         vectors = () if self.vectors is None else (self.vectors,)
-        parts = (self.ids, self.bad), self.logprobs or (), self.scores or (), vectors
+        parts = (self.ids, self.bad), self.logprobs or (), self.scores or (), vectors, self.sums or ()
         copies = [[t.to("cpu", non_blocking=True) for t in part] for part in parts]
         done = torch.cuda.Event() if self.ids.is_cuda else None
         if done is not None:
@@ -48,9 +50,11 @@ class Draws:
         def wait() -> StepResult:
             if done is not None:
                 done.synchronize()
-            drawn, logprobs, scores, vectors = ([copy.numpy() for copy in part] for part in copies)
+            drawn, logprobs, scores, vectors, sums = ([copy.numpy() for copy in part] for part in copies)
             told = StepResult(*drawn, *logprobs, scores=TokenScores(*scores) if scores else None)
-            return replace(told, vectors=vectors[0]) if vectors else told
+            if not vectors and not sums:
+                return told
+            return replace(told, vectors=vectors[0] if vectors else None, sums=StateSums(*sums) if sums else None)
 
         return wait
 

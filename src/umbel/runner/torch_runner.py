@@ -15,7 +15,7 @@ from umbel.kernels.transfer import upload
 from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
-from umbel.runner.pooling import pool_draws, pool_some
+from umbel.runner.pooling import pool_draws, pool_some, rows_of, sum_states
 from umbel.runner.sampling import Draws, draw_samples
 from umbel.runner.scoring import score_tokens
 
@@ -58,7 +58,9 @@ class TorchRunner:
         scored = rows[:0] if step.scores is None else np.unique(step.scores.at)
         if self.decoder.adapters is not None:
             self.decoder.adapters.prepare(step, np.concatenate([rows, scored]))
-        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, np.concatenate([rows, scored]))
+        summed = rows[:0] if step.sums is None else rows_of(step.sums)
+        wanted = np.concatenate([rows, scored, summed])
+        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, wanted)
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens, positions))
@@ -68,8 +70,10 @@ class TorchRunner:
         hidden = self.decoder.forward(hidden, batch, self.attention)
         draws = self._draw(hidden[: len(rows)], row_of, step.sampling)
         if step.scores is not None:
-            draws = replace(draws, scores=score_tokens(self.decoder, hidden[len(rows) :], step.scores))
+            draws = replace(draws, scores=score_tokens(self.decoder, hidden[len(rows) :][: len(scored)], step.scores))
             spans.lap("head", None)
+        if step.sums is not None:
+            draws = replace(draws, sums=sum_states(self.decoder, hidden[len(rows) + len(scored) :], step.sums))
         return draws, read
 
     def _draw(self, hidden: torch.Tensor, row_of: np.ndarray, sampling: Sampling) -> Draws:

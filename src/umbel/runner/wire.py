@@ -13,6 +13,7 @@ import torch.distributed as dist
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
+from umbel.ir.sums import RowRanges
 
 
 class Word(IntEnum):
@@ -29,7 +30,7 @@ def encode_step(step: Step) -> bytes:
     if step.sampling.filled is not None:
         step.sampling.filled()
         step = replace(step, sampling=replace(step.sampling, filled=None))
-    parts = {"sampling": step.sampling, "scores": step.scores, "changes": step.sampling.changes}
+    parts = {"sampling": step.sampling, "scores": step.scores, "changes": step.sampling.changes, "sums": step.sums}
     arrays = {f.name: getattr(step, f.name) for f in fields(Step) if f.name not in parts}
     for name, part in parts.items():
         own = [f.name for f in fields(part) if f.name not in parts] if part is not None else []
@@ -43,14 +44,15 @@ def decode_step(data: bytes) -> Step:
     """What `encode_step` was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = dict(arrays)
-    drawn, scored, changed = (
+    drawn, scored, changed, summed = (
         {name.removeprefix(part): found.pop(name) for name in list(found) if name.startswith(part)}
-        for part in ("sampling.", "scores.", "changes.")
+        for part in ("sampling.", "scores.", "changes.", "sums.")
     )
     scores = Scores(scored["at"], scored["targets"], int(scored["top"])) if scored else None
     page_size = int(found.pop("page_size"))
     sampling = Sampling(**drawn, changes=LogitChanges(**changed) if changed else None)
-    return Step(**found, page_size=page_size, sampling=sampling, scores=scores)
+    sums = RowRanges(**summed) if summed else None
+    return Step(**found, page_size=page_size, sampling=sampling, scores=scores, sums=sums)
 
 
 def tell(word: Word, data: bytes = b"") -> None:

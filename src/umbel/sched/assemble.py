@@ -9,6 +9,7 @@ from umbel.cache.tree import KVTree
 from umbel.ir.columns import lengthen, runs
 from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
+from umbel.ir.sums import RowRanges
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
@@ -68,6 +69,7 @@ class Assembler:
             page_size=tree.pool.page_size,
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
             scores=self._scores(agenda, row_begin) if tree.scored.open else None,
+            sums=self._sums(agenda, row_begin) if tree.scored.summed.open else None,
             scope=scopes_of(tree, nodes) if tree.is_scoped else None,
         )
         at, plain = place[tips], agenda.drafted is None
@@ -152,3 +154,8 @@ class Assembler:
         """The prompt tokens that the step can score."""
         tree, place = self._tree, self._place
         return tree.scored.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))
+
+    def _sums(self, agenda: Agenda, row_begin: Ints) -> RowRanges | None:
+        """The prompt tokens whose states the step is to sum."""
+        summed, tree, place = self._tree.scored.summed, self._tree, self._place
+        return summed.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))

@@ -28,7 +28,8 @@ class Lot:
     generate), `groups` (which of `templates` it answers like; None: all alike), `same_as` (the row of the lot whose
     answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does), `lockstep`
     (its next tokens are not scheduled before its last ones are known; None: of no row), `streams` (what keys its draws;
-    None: its seed or its key), `first_sample` (the number of its first sample; None: 0). `order` lists the rows to run
+    None: its seed or its key), `first_sample` (the number of its first sample; None: 0),
+    `means` (it wants the mean of its prompt's states; None: no row does). `order` lists the rows to run
     (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
     """
 
@@ -45,6 +46,7 @@ class Lot:
     streams: Ints | None = None
     first_sample: Ints | None = None
     seed: int = 0
+    means: Flags | None = None
 
     @property
     def row_groups(self) -> Ints:
@@ -76,7 +78,14 @@ class Defaults:
             same_as=plan.same_as,
             streamed=streamed,
             seed=self.seed,
+            means=self.means(workload),
         )
+
+    def means(self, workload: Workload) -> Flags | None:
+        """Which rows want the mean of their states, None where none does."""
+        wanted = lambda p: p.pooling_params is not None and self.pooler.is_mean(p.pooling_params)  # noqa: E731
+        found = Distinct.of(workload.params).flags(wanted)
+        return found if found.any() else None
 
     def end_ids(self, workload: Workload) -> list[tuple[int, ...]]:
         """Tokens that end each row: its own stop ids, and the model's end tokens unless it ignores them."""

@@ -28,7 +28,7 @@ from umbel.sched.phases.prompts import Prompts
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.build import build_admit, build_books, follows_nodes
 from umbel.sched.policies.policy import Policy
-from umbel.sched.scoring import want_scores
+from umbel.sched.scoring import want_means, want_scores
 from umbel.sched.unfit import never_fitting
 
 Ints = NDArray[np.int64]
@@ -79,8 +79,9 @@ class Scheduler:
         run[order] = samples[order]
         if self.policy.keep == "auto" and not follows_nodes(self.policy, forest, order):
             self.kv.idle.by_use()
-        graft(self.kv, lot.workload, forest, run)
+        graft(self.kv, lot.workload, forest, run, lot.means)
         want_scores(self.kv, self.requests, order + first)
+        want_means(self.kv, lot.means, order, first)
         self.planned_tokens += forest.n_tokens
         self.waiting.extend(order, samples, self.requests.first_sample[first : first + len(samples)])
         self.lengths.add_rows(lot.row_groups, lot.templates)
@@ -187,8 +188,9 @@ class Scheduler:
         """The shared runs on the agenda are computed as far as it says."""
         if not agenda.counts:
             return
-        if self.kv.scored.open:
-            self.kv.scored.begin(agenda.counts, self.kv.held, self.kv.seen)
+        for wanted in (self.kv.scored, self.kv.scored.summed):
+            if wanted.open:
+                wanted.begin(agenda.counts, self.kv.held, self.kv.seen)
         nodes, counts = (np.fromiter(found, np.int64) for found in (agenda.counts, agenda.counts.values()))
         new = self.kv.compute_runs(nodes, counts)
         self.computed_tokens += new

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
-from umbel.ir.pooling import WRITER, Pooler
+from umbel.ir.pooling import WRITER, Pooler, Vector
 from umbel.ir.sampled import Drawing, Ints, Outcomes, SampledTokens, TokenIds
 from umbel.ir.token_masks import DrawMasks
 from umbel.sched.request_table import RequestTable
@@ -20,7 +20,8 @@ from umbel.text.tokenizer import Tokenizer
 class Surroundings:
     """What a watcher is made with: the rows (more may be added later), the tokenizer (None: there is none), the number
     of tokens in the model's vocabulary (None: not known, as of a simulated model), whether steps are decided `ahead`:
-    before the tokens of the last one are known, the tokens that end a text, and what makes vectors of the model's."""
+    before the tokens of the last one are known, the tokens that end a text, what makes vectors of the model's, and the
+    mean of a row's states, once, where it wants that."""
 
     requests: RequestTable
     tokenizer: Tokenizer | None = None
@@ -28,6 +29,7 @@ class Surroundings:
     ahead: bool = False
     eos: tuple[int, ...] = ()
     pooler: Pooler = WRITER
+    mean_of: Callable[[int], Vector | None] = lambda row: None
 
 
 class Watcher:

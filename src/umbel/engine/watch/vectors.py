@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from umbel.engine.row_errors import NOT_FINITE
 from umbel.engine.watch.base import Surroundings, Watcher
 from umbel.ir.params import SamplingParams
 from umbel.ir.sampled import Ints, Outcomes, SampledTokens
@@ -14,7 +17,7 @@ class Vectors(Watcher):
 
     def __init__(self, around: Surroundings):
         super().__init__(around)
-        self._pooler = around.pooler
+        self._pooler, self._mean_of = around.pooler, around.mean_of
 
     def watches(self, params: SamplingParams) -> bool:
         """Whether the row wants a vector."""
@@ -24,7 +27,13 @@ class Vectors(Watcher):
         """Samples that end take their vectors along."""
         drawing, vectors = sampled.drawing, sampled.result.vectors
         for sample in which.tolist() if vectors is not None else ():
-            asked = self.requests.params[drawing.rows.item(sample)].pooling_params
-            if vectors is not None and asked is not None and sample in outcomes.finished:
-                pooled = vectors[drawing.begin.item(sample + 1) - 1]
+            row = drawing.rows.item(sample)
+            asked = self.requests.params[row].pooling_params
+            if vectors is None or asked is None or sample not in outcomes.finished:
+                continue
+            mean = self._mean_of(row)
+            pooled = vectors[drawing.begin.item(sample + 1) - 1] if mean is None else mean
+            if np.isnan(pooled).any():
+                outcomes.fail(sample, row, NOT_FINITE)
+            else:
                 outcomes.finished[sample].vector = self._pooler.finished(pooled, asked)
