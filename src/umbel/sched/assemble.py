@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
 from umbel.ir.columns import lengthen, runs
-from umbel.ir.scores import Scores
 from umbel.ir.step import Sampling, Step
-from umbel.ir.sums import RowRanges
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
@@ -54,6 +54,7 @@ class Assembler:
         begin = tree.start[nodes] + first
         above = tree.parent[nodes]
         pages, page_begin = tree.table.gather(nodes)
+        scored, row_of = tree.scored, partial(self._row_of, row_begin)
         step = Step(
             tokens=self._tokens(nodes, first, rows),
             positions=runs(begin, rows),
@@ -68,8 +69,8 @@ class Assembler:
             page_begin=page_begin,
             page_size=tree.pool.page_size,
             sampling=self._sampling(agenda, tips, row_begin + rows - 1),
-            scores=self._scores(agenda, row_begin) if tree.scored.open else None,
-            sums=self._sums(agenda, row_begin) if tree.scored.summed.open else None,
+            scores=scored.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.open else None,
+            sums=scored.summed.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.summed.open else None,
             scope=scopes_of(tree, nodes) if tree.is_scoped else None,
         )
         at, plain = place[tips], agenda.drafted is None
@@ -150,12 +151,6 @@ class Assembler:
             logprobs=requests.logprobs[rows],
         )
 
-    def _scores(self, agenda: Agenda, row_begin: Ints) -> Scores | None:
-        """The prompt tokens that the step can score."""
-        tree, place = self._tree, self._place
-        return tree.scored.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))
-
-    def _sums(self, agenda: Agenda, row_begin: Ints) -> RowRanges | None:
-        """The prompt tokens whose states the step is to sum."""
-        summed, tree, place = self._tree.scored.summed, self._tree, self._place
-        return summed.ask(agenda.counts, tree.held, tree.seen, lambda node: row_begin.item(place.item(node)))
+    def _row_of(self, row_begin: Ints, node: int) -> int:
+        """The first row of a node in the step being made."""
+        return row_begin.item(self._place.item(node))
