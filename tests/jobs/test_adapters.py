@@ -133,3 +133,10 @@ def test_replicas_answer_with_adapters(place: Path, tmp_path: Path) -> None:
     assert [row["token_ids"] for row in read(tmp_path / "two.jsonl")] == [
         row["token_ids"] for row in read(tmp_path / "one.jsonl")
     ]
+
+
+def test_embeddings_are_made_by_the_adapter_of_a_row(place: Path, tmp_path: Path) -> None:
+    rows = [{"custom_id": f"{i}", "prompt": "Right or wrong?", "lora": NAMES[i % 3]} for i in range(4)]
+    run(written(tmp_path / "in.jsonl", rows), str(tmp_path / "out.jsonl"), task="embed", **options(place))
+    found = [answer["embedding"] for answer in read(tmp_path / "out.jsonl")]
+    assert found[3] == found[0] and len({str(one) for one in found}) == len(NAMES)
