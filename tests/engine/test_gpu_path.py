@@ -20,6 +20,7 @@ from umbel.attention.triton import TritonAttention
 from umbel.ir.params import SamplingParams
 from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
+from umbel.kv.states import StateStore
 from umbel.kv.store import KVStore
 from umbel.models.decoder import Decoder
 from umbel.runner.ahead import AheadTorchRunner
@@ -157,8 +158,10 @@ def record_steps(monkeypatch: pytest.MonkeyPatch) -> Repeats:
     monkeypatch.setattr("umbel.runner.graphs._bucket", lambda rows: rows + rows % 2)
     graphs = Repeats()
 
-    def runner_of(decoder: Decoder, attention: TritonAttention, device: torch.device, _: Spans) -> AheadTorchRunner:
-        return AheadTorchRunner(decoder, attention, device, DecodeGraphs(decoder, attention, graphs))
+    def runner_of(
+        decoder: Decoder, attention: TritonAttention, device: torch.device, _: Spans, states: StateStore | None
+    ) -> AheadTorchRunner:
+        return AheadTorchRunner(decoder, attention, device, DecodeGraphs(decoder, attention, graphs), states)
 
     monkeypatch.setattr("umbel.engine.build.TorchRunner", runner_of)
     return graphs
