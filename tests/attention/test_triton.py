@@ -107,7 +107,11 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(
-    "name", some_of(["windows", "caps and sinks", "latent"], ["heads", "sinks", "sizes", "many heads", "large latent"])
+    "name",
+    [
+        *some_of(["windows", "caps and sinks", "latent"], ["heads", "sinks", "sizes"]),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("many heads", "large latent")),
+    ],
 )
 def test_what_layers_may_be(name: str) -> None:
     """Each layer means the reference, rows that are whole and rows that are merged."""

@@ -48,11 +48,12 @@ def test_what_is_recorded_is_what_the_catalogue_says_can_be(monkeypatch: pytest.
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("umbel.runner.graphs.DecodeGraphs", lambda *parts: parts)
 
-    def recorded(name: str, hosted: object = None) -> bool:
-        decoder = SimpleNamespace(spec=SimpleNamespace(hosted=hosted))
+    def recorded(name: str, hosted: object = None, recurrences: tuple[object, ...] = ()) -> bool:
+        decoder = SimpleNamespace(spec=SimpleNamespace(hosted=hosted, recurrences=recurrences))
         return pick_graphs(cast(Any, decoder), cast(Any, SimpleNamespace(name=name))) is not None
 
     assert not recorded("triton", hosted="modules of transformers")
+    assert not recorded("triton", recurrences=("a convolution",))
     assert [name for name in ("triton", "native", "torch") if recorded(name)] == ["triton"]
     monkeypatch.setenv(VARIABLE, "0")
     assert not recorded("triton")
