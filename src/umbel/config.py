@@ -87,7 +87,7 @@ class EngineConfig:
     lora: Mapping[str, str] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("skip", "watchers"):
+        for name in ("skip", "watchers", "lora"):
             if isinstance(several := getattr(self, name), list):  # as JSON has them, for the other ranks
                 object.__setattr__(self, name, tuple(several))
         for name in (*CHOICES, *OPTIONS.values()):

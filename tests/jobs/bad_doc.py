@@ -105,7 +105,7 @@ A line is a row when it is one JSON object as RFC 8259 has it, in UTF-8. Beyond 
 - With `--strict` a row at fault, or an unknown field, stops the job before the model is loaded, with exit code 4.
 - `bad_words` are texts with one token at least, as vLLM takes them; token ids go into `logit_bias` with -100.
 
-Cases 46-48 (grammars) are refused as `unsupported_parameter` until those features exist. Of case 27 the offline job
+Of case 27 the offline job
 knows one half: a job runs one model, so a second model's name is `model_not_found`. Cases 16, 18, 57-59 belong to the
 server.
 """

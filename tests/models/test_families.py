@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "quantised": ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
     "unknown family": ("llama", {"model_type": "lama"}, "model_type='lama': transformers .* has no such type"),
     "no family": ("llama", {"model_type": ["llama"]}, "model_type"),
-    "other head": ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
+    "other head": ("llama", {"architectures": ["LlamaForTokenClassification"]}, "architectures"),
     "activation": ("llama", {"hidden_act": "mish"}, "hidden_act"),
     "eos text": ("llama", {"eos_token_id": "</s>"}, "eos_token_id"),
     "many eos": ("llama", {"eos_token_id": [1] * 2000}, "eos_token_id"),

@@ -130,7 +130,8 @@ def restored(stored: bytes, params: SamplingParams) -> Resumable:
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     logprobs = values["logprobs"]
     known = None if logprobs is None else tuple(_logprobs(logprobs))
-    return {**values, "token_ids": tuple(values["token_ids"]), "logprobs": known}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return {**values, **lists, "logprobs": known}
 
 
 def _logprobs(values: list[dict[str, Any]]) -> Iterator[TokenLogprobs]:
