@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,3 +225,10 @@ def test_what_does_not_go_together_is_refused(tiny: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UsageError, match="data_parallel_size=2: 1 GPUs are on this machine"):
         Replicas(str(tiny), data_parallel_size=2, device="cuda")
+
+
+def test_an_executor_that_is_not_installed_is_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "umbel.cluster.ray", raising=False)
+    with pytest.raises(UsageError, match=r"the package 'ray' is not installed: pip install 'umbel\[ray\]'"):
+        Replicas(str(tiny), executor="ray", **OPTIONS)

@@ -73,7 +73,7 @@ class Replicas(Scoring):
         self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told
         self._past = Stats()  # of those that ended
         self._planned = 0  # prompt tokens that the rows asked for so far need
-        self.pool: Executor = registry.load("executor", self.config.executor, self.config)
+        self.pool = _executor(self.config)
         self._ready: set[int] = set()
         self._wanting: set[int] = set()  # of these, those that asked for rows and got none yet
         self._next_lot = 1
@@ -248,6 +248,20 @@ class Replicas(Scoring):
         if config.load_format == "dummy":
             history = replace(history, lengths=None)
         return history.load()
+
+
+def _executor(config: EngineConfig) -> Executor:
+    """What holds the replicas. Raises UsageError where its package is not installed."""
+    try:
+        pool: Executor = registry.load("executor", config.executor, config)
+    except ModuleNotFoundError as error:
+        if error.name != config.executor:
+            raise
+        raise UsageError(
+            f"executor={config.executor!r}: the package {error.name!r} is not installed: "
+            f"pip install 'umbel[{config.executor}]'"
+        ) from None
+    return pool
 
 
 def _warn(event: Event, what: str) -> None:
