@@ -142,7 +142,7 @@ class Job:
     def _collect_and_publish(self, store: JobStore, publisher: Publisher, stop: StopSignal) -> Summary:
         done, renderer_of = store.done(), self._renderer(store)
         resumed = store.totals()
-        store.get("plan"), store.get("live")  # a record that was damaged is found now, not when the output is there
+        store.check_records()  # now, not when the output is there
         self.progress.done, self.progress.failed = resumed.rows, resumed.failed
         try:
             whole = self._collect(store, stop, done, *renderer_of)

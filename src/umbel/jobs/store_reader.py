@@ -45,9 +45,19 @@ class StoreReader:
             found = self._db.execute("SELECT value, crc FROM job WHERE name = ?", (name,)).fetchone()
         if found is None:
             return None
-        if found[1] != zlib.crc32(str(found[0]).encode()):
-            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --overwrite")
+        self._check(name, *found)
         return orjson.loads(found[0])
+
+    def check_records(self) -> None:
+        """Raise StoreDamaged where a record is damaged."""
+        with self._storage():
+            records = self._db.execute("SELECT name, value, crc FROM job").fetchall()
+        for record in records:
+            self._check(*record)
+
+    def _check(self, name: str, value: object, crc: object) -> None:
+        if crc != zlib.crc32(str(value).encode()):
+            raise StoreDamaged(f"{self.path}: damaged (record {name!r}); start again with --overwrite")
 
     def kept(self) -> tuple[int, int]:
         """How many rows are kept that are not done, and their tokens."""
