@@ -19,7 +19,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_from_prompts_to_page(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": [5, 6, 7, 8 + i], "max_tokens": 3} for i in range(4)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

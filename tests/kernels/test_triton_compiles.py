@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed here")
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_kernel_compiles_for_hopper(tmp_path: Path) -> None:
     """In a process of its own, since this one may interpret them."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
