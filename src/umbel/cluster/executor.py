@@ -20,12 +20,11 @@ class ExecutorCan:
     """What an executor can do.
 
     `machines`: its replicas may be on several, which have to be compared. `elastic`: some of them may come later than
-    the first, or never, and work begins without them. `package`: what must be installed.
+    the first, or never, and work begins without them.
     """
 
     machines: bool = False
     elastic: bool = False
-    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)

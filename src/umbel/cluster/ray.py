@@ -84,7 +84,7 @@ class _Held:
 class RayPool:
     """The actors; they end with this object, with `stop`, and when this process does in whatever way."""
 
-    can = ExecutorCan(machines=True, elastic=True, package="ray")
+    can = ExecutorCan(machines=True, elastic=True)
 
     def __init__(self, config: EngineConfig, watch: Heartbeats | None = None):
         self._give_back = connect(config)
@@ -93,7 +93,7 @@ class RayPool:
         options = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD", "max_concurrency": 2}
         self._kind = ray.remote(Actor).options(**self._needs, **options)
         self._held: dict[int, _Held] = {}
-        self._events: deque[Event] = deque()  # heard, not yet taken
+        self._events: deque[Event] = deque()  # received, not yet taken
         self._watch = watch or Heartbeats()
         self._since = time.monotonic()
         self._end = weakref.finalize(self, _end, self._held)

@@ -46,7 +46,7 @@ class Share:
     """The rows of a replica in the plan's order, and where they may be cut.
 
     `rows`: `[rows]`.
-    `stops`: `[pieces]`, the place in `rows` behind each piece, which shares nothing worth the while with the next.
+    `stops`: `[pieces]`, the place in `rows` behind each piece: a subtree, or several that stand side by side.
     `seconds`: `[pieces]`, expected.
     """
 
