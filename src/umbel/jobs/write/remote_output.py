@@ -20,6 +20,8 @@ from umbel.jobs.write.sink import digest_file
 
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf"})
 """Where a file appears when all of it has arrived; elsewhere it gets its name then."""
+_TRIED = frozenset({"s3", "s3a"})
+"""Where an upload can be begun and given up, which shows whether one may write and leaves nothing behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class RemoteOutput:
                 f"output {self.uri}: exists, and was not published from here; choose another name, or replace it with "
                 "--overwrite"
             )
+        if scheme_of(self.uri) in _TRIED:
+            self._try_to_write()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def publish(self) -> None:
@@ -86,6 +90,25 @@ class RemoteOutput:
                 files.rm_file(part)
             raise
 
+    def _try_to_write(self) -> None:
+        """Begin an upload and give it up: what cannot be written is known before hours of work are done for it."""
+        files, path = file_system(self.uri, "output")
+        try:
+            file = files.open(path, "wb", autocommit=False)
+            file.write(b"?")
+            file.flush(force=True)
+        except Exception as error:
+            raise self._closed("written", error) from error
+        with suppress(Exception):
+            file.discard()
+
+    def _closed(self, what: str, error: Exception) -> UsageError:
+        need = "s3:PutObject, s3:GetObject and s3:ListBucket" if scheme_of(self.uri) in _TRIED else "read and write"
+        return UsageError(
+            f"output {public_name(self.uri)}: cannot be {what}: {said(error)}; nothing was run: mend the name, or give "
+            f"these credentials what they need there ({need})"
+        )
+
     def _size(self) -> int | None:
         """Bytes of the file under the URI, None where there is none."""
         files, path = file_system(self.uri, "output")
@@ -95,7 +118,7 @@ class RemoteOutput:
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise UsageError(f"output {self.uri}: cannot be reached: {said(error)}") from error
+            raise self._closed("reached", error) from error
 
     @property
     def _path(self) -> Path:
