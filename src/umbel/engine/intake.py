@@ -17,6 +17,7 @@ from umbel.ir.chat import CHAT_FIELDS, Chat, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
 from umbel.ir.limits import NO_WORDS, check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import PoolingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
 from umbel.ir.request import Completion
@@ -27,8 +28,8 @@ from umbel.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Mapping[str, Any]]
-Params = SamplingParams | Mapping[str, Any]
-"""Sampling parameters, or their fields as an object."""
+Params = SamplingParams | PoolingParams | Mapping[str, Any]
+"""Sampling parameters, or their fields as an object; pooling parameters where a vector is wanted."""
 
 _PARTS = frozenset({"prompt", "prompt_token_ids", "messages"})
 _OF_CHATS = _PARTS | CHAT_FIELDS
@@ -200,7 +201,7 @@ def as_prompts(prompts: Prompt | Iterable[Prompt]) -> Sequence[Prompt]:
 
 def params_for(count: int, params: Params | Sequence[Params]) -> Sequence[SamplingParams]:
     """The parameters of each of `count` prompts. Raises UsageError for a list of another length."""
-    if isinstance(params, (SamplingParams, Mapping)):
+    if isinstance(params, (SamplingParams, PoolingParams, Mapping)):
         return [_made(params)] * count
     if len(params) != count:
         raise UsageError(f"{count} prompts but {len(params)} sampling params: give one, or one for each")
@@ -208,6 +209,8 @@ def params_for(count: int, params: Params | Sequence[Params]) -> Sequence[Sampli
 
 
 def _made(params: Params) -> SamplingParams:
+    if isinstance(params, PoolingParams):
+        return SamplingParams(pooling_params=params)
     return params if isinstance(params, SamplingParams) else SamplingParams(**params)
 
 

@@ -37,8 +37,9 @@ class Steering:
 
     def fork(self, row: int, sample: int, keys: Sequence[int], *, streamed: bool = False) -> list[int]:
         """Add a row for each of `keys` (its number in the input) that goes on from where the sample is, with a sample
-        number of its own; nothing is computed again for it. Raises UsageError for a sample that has ended."""
-        rank, requests = self.rank_of(row, sample), self.scheduler.requests
+        number of its own; nothing is computed again for it. Raises UsageError for a sample that has ended, or whose
+        row wants no answer."""
+        rank, requests = self._growing(row, sample), self.scheduler.requests
         rows = list(range(len(requests), len(requests) + len(keys)))
         requests.repeat(row, keys, self._numbers(row, len(keys)), streamed=streamed)
         self.scheduler.kv.scored.share(row, rows)
@@ -48,8 +49,8 @@ class Steering:
 
     def append(self, row: int, sample: int, tokens: Sequence[int]) -> None:
         """Put tokens behind those that the sample has, as part of its answer; they count beside its `max_tokens`.
-        Raises UsageError where that leaves no room in the context for a further one."""
-        rank, requests = self.rank_of(row, sample), self.scheduler.requests
+        Raises UsageError where that leaves no room in the context for a further one, or no answer is wanted."""
+        rank, requests = self._growing(row, sample), self.scheduler.requests
         slot, n_out = self.scheduler.seqs.slot_of.get(rank), len(self.tokens_of(rank))
         limit = requests.limit.item(row) if slot is None else self.scheduler.seqs.max_out.item(slot)
         room = self.defaults.context - requests.prompt_len(row)
@@ -104,6 +105,7 @@ class Steering:
             lockstep=self.watchers.extend(load.params),
             streams=np.array([record.stream]),
             first_sample=np.array([min(numbers)]),
+            means=self.defaults.means(load),
         )
 
     def restore(self, row: int, record: Resumable) -> None:
@@ -137,6 +139,12 @@ class Steering:
         seqs = self.scheduler.seqs
         slot = seqs.slot_of.get(rank)
         return seqs.out[0, :0] if slot is None else seqs.out[slot, : seqs.n_out.item(slot)]
+
+    def _growing(self, row: int, sample: int) -> int:
+        """The rank of a sample that is being answered."""
+        if self.scheduler.requests.params[row].max_tokens == 0:
+            raise UsageError("a vector, or scores of the prompt, are wanted: there is no answer to go on with")
+        return self.rank_of(row, sample)
 
     def _numbers(self, row: int, count: int) -> Ints:
         first = self.next_sample(row)

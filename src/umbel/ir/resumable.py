@@ -41,5 +41,5 @@ class Resumable:
     def check_fits(self, context: int) -> None:
         """Raise UsageError where a model with a context of so many tokens could not go on with it."""
         longest = len(self.prompt_token_ids) + max(len(one.token_ids) for one in self.open)
-        if longest >= context:
+        if longest + (self.params.max_tokens != 0) > context:
             raise UsageError(f"resume: {longest:,} tokens leave no room for another in a context of {context:,}")
