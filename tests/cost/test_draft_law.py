@@ -10,8 +10,6 @@ from umbel.cost.drafts import Bargain, Decodes
 from umbel.cost.load import Load
 from umbel.cost.roofline import Floats
 
-MEASURED = 400  # samples whose drafts the law is made of
-
 
 def priced(token: float, knee: float = 1e9):  # type: ignore[no-untyped-def]
     """Seconds of a step: a fixed part, a part for each token, ten times as much for each token beyond a knee."""
@@ -36,18 +34,21 @@ def simulated(chances: Floats, longer: float, most: int, samples: int, seed: int
 @pytest.mark.parametrize("token", [1e-6, 5e-5, 2e-4, 1e-3])
 @pytest.mark.parametrize("slope", [0.0, -0.4])
 @pytest.mark.parametrize("longer", [1.0, 0.9])
-def test_a_law_of_few_drafts_finds_the_best_length(seed: int, token: float, slope: float, longer: float) -> None:
+@pytest.mark.parametrize("samples, near", [(400, 0.2), (40_000, 0.04)])  # of the gain, seven standard errors
+def test_a_law_finds_the_best_length(
+    seed: int, token: float, slope: float, longer: float, samples: int, near: float
+) -> None:
     """Every length is then simulated with many drafts, and timed."""
     chances = 1 / (1 + np.exp(-(1.2 + slope * np.log(np.arange(1, PLACES + 1)))))
-    law = simulated(chances, longer, PLACES, MEASURED, seed)[0]
+    law = simulated(chances, longer, PLACES, samples, seed)[0]
     step, seconds = Decodes(8, 50.0), priced(token, knee=40)
     speeds = [1 / seconds(step.load(np.zeros(1))).item()]
     for most in range(1, PLACES + 1):
         _, drafted, accepted = simulated(chances, longer, most, 10_000, seed + 1)
         speeds.append((1 + accepted) / seconds(step.load(np.array([8 * drafted]))).item())
     most, bargain = law.best(step, seconds)
-    assert speeds[most] >= 0.97 * max(speeds)
-    assert bargain.gain == pytest.approx(speeds[most] / speeds[0], rel=0.06)
+    assert speeds[most] >= 0.95 * max(speeds)
+    assert bargain.gain == pytest.approx(speeds[most] / speeds[0], rel=near)
 
 
 def test_the_line_is_the_likeliest(seed: int) -> None:
