@@ -18,6 +18,7 @@ from tests.tiny_models import make_model
 from umbel.api import LLM, RequestOutput
 from umbel.attention.triton import TritonAttention
 from umbel.ir.params import SamplingParams
+from umbel.ir.pooling import PoolingParams
 from umbel.ir.spans import Spans
 from umbel.ir.spec import ModelSpec
 from umbel.kv.states import StateStore
@@ -109,6 +110,19 @@ def test_scores_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.MonkeyP
                 assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
                 compared += 1
     assert compared == sum(len(PROMPTS[i]) - 1 for i in (0, 2, 3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LAST", "MEAN"])
+def test_vectors_are_those_of_the_processor(llm: LLM, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Prompts are cut over steps and shared."""
+    model, asked = str(llm.config.model), PoolingParams(pooling_type=kind)
+    wanted = LLM(model, dtype="float32", device="cpu", chunk=12).embed(PROMPTS[2:4], asked)
+    if not torch.cuda.is_available():
+        assert on_gpu_kernels(monkeypatch) == []
+    got = LLM(model, dtype="float32", device="auto", chunk=12).embed(PROMPTS[2:4], asked)
+    for one, other in zip(got, wanted, strict=True):
+        assert one.outputs.embedding == pytest.approx(other.outputs.embedding, abs=1e-5)
 
 
 class Repeats:

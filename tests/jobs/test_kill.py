@@ -25,6 +25,7 @@ KINDS: list[dict[str, Any]] = [
     {"choices": [" right", " wrong answer"], "calibration_prompt": "N/A"},
     {"prompt_logprobs": 2},
     {"continuations": [" the report", [5, 6]]},
+    {"pooling_params": {"task": "embed"}, "max_tokens": None},
 ]
 TOOL = Path(__file__).parents[2] / "tools" / "kill_test.py"
 

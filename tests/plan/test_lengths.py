@@ -15,6 +15,7 @@ from umbel.cost.roofline import Price
 from umbel.cost.shape import Shape
 from umbel.ir.params import SamplingParams
 from umbel.ir.plan import Plan
+from umbel.ir.pooling import PoolingParams
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.lengths import TEMPLATE_ROWS, UNBOUNDED, assume_lengths
@@ -51,6 +52,13 @@ def test_without_history_rows_run_to_their_limits_and_the_plan_says_so() -> None
         set(guessed.lengths.tolist()) == {UNBOUNDED}
         and "128 tokens assumed" in guessed.decision("output tokens").reason
     )
+
+
+def test_where_no_row_writes_nothing_is_expected() -> None:
+    plan = plan_of(Workload.of([[1, 2], [3, 4]], SamplingParams(pooling_params=PoolingParams())))
+    assert plan.decision("output tokens").reason == "no row writes: each is read, for a vector or for scores"
+    beside = plan_of(Workload.of([[1, 2], [3, 4]], [SamplingParams(pooling_params=PoolingParams()), SamplingParams()]))
+    assert "1 row sets no max_tokens" in beside.decision("output tokens").reason
 
 
 def test_rows_that_only_their_limit_can_end_are_certain() -> None:

@@ -28,6 +28,7 @@ _DIGEST_TOKENS = 256  # at most, and in steps of `TEMPLATE_TOKENS`: where forks 
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, without their whole part, lie evenly however many are taken
 CONFIDENCE = 0.9  # of the interval around the expected total
 _DIGEST_BYTES = 8
+_SILENT = Decision("output tokens", 0, "no row writes: each is read, for a vector or for scores")
 
 
 def assume_lengths(draft: PlanDraft) -> PlanDraft:
@@ -53,7 +54,7 @@ def assume_lengths(draft: PlanDraft) -> PlanDraft:
     bounds = np.where(certain, lengths, [np.minimum(bounds[0], lengths), np.maximum(bounds[1], lengths)])
     between = output_range(samples, limits, bounds, spread * total)
     return draft.decide(
-        _decision(total, between, learned, int(free.sum())),
+        _SILENT if len(none) and none.all() else _decision(total, between, learned, int(free.sum())),
         samples=samples,
         lengths=lengths,
         walked=spread_out,
