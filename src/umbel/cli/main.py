@@ -18,6 +18,7 @@ INTERNAL, USAGE = 1, 2
 COMMANDS = MappingProxyType(
     {  # where a command's function lives, and the line that `umbel --help` shows for it
         "run": ("umbel.cli.run", "run_command", "Run a file of prompts through a model; resumable."),
+        "serve": ("umbel.cli.serve", "serve_command", "Serve a model to OpenAI's clients."),
         "plan": ("umbel.cli.plan", "plan_command", "Show what a run would compute, hold in memory and take."),
         "sim": ("umbel.cli.sim", "sim_command", "Show what a job would take under other engines' policies."),
         "doctor": ("umbel.cli.doctor", "doctor_command", "Check the installation and measure this machine."),

@@ -1,0 +1,79 @@
+"""Events of one request on their way from the engine's thread to its handler."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+
+from umbel.engine.request_output import RequestOutput
+from umbel.engine.session import Session
+from umbel.engine.tickets import SessionEvent
+
+
+@dataclass(slots=True)
+class News:
+    """What came of prompt number `place` of a request: tokens of completion number `sample`, or its `output`, which is
+    the last of it."""
+
+    place: int
+    sample: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    output: RequestOutput | None = None
+
+    @property
+    def text(self) -> str:
+        """What the tokens add to the text of their completion."""
+        return "".join(self.texts)
+
+
+class Mailbox:
+    """Iterating waits for what comes; it ends when all `count` prompts have finished.
+
+    Tokens that wait to be read are joined, so that a slow reader gets them in larger parts, and what is kept for it
+    never grows beyond the answers. `put` and `fail` are called under the `lock` of the service, by any thread;
+    iterating is for the event loop.
+    """
+
+    def __init__(self, count: int, lock: threading.Lock):
+        self._lock = lock
+        self.ready = asyncio.Event()
+        self.closed = False
+        self.session: Session | None = None
+        self.tickets: range = range(0)
+        self._open = count
+        self._waiting: dict[tuple[int, int], News] = {}  # by place and sample, -1 for the output; in order of coming
+        self._error: Exception | None = None
+
+    def put(self, event: SessionEvent) -> None:
+        """Take an event of one of the tickets."""
+        place = event.ticket - self.tickets.start
+        if event.kind == "finished":
+            self._waiting[place, -1] = News(place, output=event.output)
+            return
+        news = self._waiting.setdefault((place, event.sample), News(place, event.sample))
+        news.token_ids += event.token_ids
+        news.texts.append(event.text)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more comes: the reader gets this error behind what is there."""
+        self._error = error
+
+    def __aiter__(self) -> Mailbox:
+        return self
+
+    async def __anext__(self) -> News:
+        while (news := self._next()) is None:
+            if not self._open:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            self.ready.clear()
+            await self.ready.wait()
+        self._open -= news.output is not None
+        return news
+
+    def _next(self) -> News | None:
+        with self._lock:
+            return self._waiting.pop(next(iter(self._waiting))) if self._waiting else None

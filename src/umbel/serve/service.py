@@ -1,0 +1,207 @@
+"""The engine behind the server: one session on a thread of its own, and the way of rows to it and of events back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from umbel.api import LLM
+from umbel.engine.request_output import RequestOutput
+from umbel.engine.session import Session
+from umbel.engine.tickets import SessionEvent
+from umbel.errors import UsageError
+from umbel.serve.errors import LOG, ApiError, where_of
+from umbel.serve.mailbox import Mailbox
+from umbel.serve.reading import BodyReader, ServedRow, options_for
+from umbel.serve.settings import ServeSettings
+
+T = TypeVar("T")
+MOST_FAILURES = 3  # of the engine one after the other, without an answer between them
+
+
+class Service:
+    """Answers rows with a model, from `start` to `close`. All of it but `live` and `failure` is for the event loop.
+
+    Rows are read and tokenised on one thread, and run on another; neither waits for a client. A failure of the engine
+    ends the rows that it runs, with an error for each, and a new session goes on with the others; after three of them
+    without an answer in between, `failure` says what they were and nothing is answered any more.
+    """
+
+    def __init__(self, llm: LLM, settings: ServeSettings):
+        self.llm, self.settings = llm, settings
+        self.options = options_for(llm, settings)
+        self.reader = BodyReader(self.options)
+        self.began = int(time.time())
+        self.failure: str | None = None
+        self._reading = ThreadPoolExecutor(1, "umbel-reading")
+        self._lock = threading.Lock()  # guards all that follows
+        self._session: Session | None = None
+        self._boxes: dict[int, Mailbox] = {}  # by ticket, of those that have not finished
+        self._known = 0  # tickets of the session that a mailbox has, or had
+        self._early: dict[int, list[SessionEvent]] = {}  # events of tickets that no mailbox has yet
+        self._dirty: list[Mailbox] = []  # mailboxes with events that their readers do not know of
+        self._rows = 0  # asked for and not answered
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Begin to answer; returns when rows are taken."""
+        self._loop = asyncio.get_running_loop()
+        opened = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="umbel-engine", daemon=True)
+        self._thread.start()
+        await asyncio.to_thread(opened.wait)
+
+    async def close(self) -> None:
+        """Abandon what runs, and end."""
+        with self._lock:
+            self._closing, session = True, self._session
+            boxes = list(self._boxes.values())
+        for box in boxes:
+            self._leave(box)
+        if session is not None:
+            session.close()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def live(self) -> int:
+        """Rows that were asked for and are not answered."""
+        return self._rows
+
+    async def read(self, act: Callable[[], T]) -> T:
+        """Do what needs the reader of bodies or the tokenizer, on their thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, act)
+
+    @asynccontextmanager
+    async def submit(self, rows: Sequence[ServedRow], *, stream: bool = False) -> AsyncIterator[Mailbox]:
+        """Have rows answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops what is not
+        answered. Raises ApiError where there is no room for so many rows, or no engine."""
+        self._check(len(rows))
+        box = Mailbox(len(rows), self._lock)
+        self._rows += len(rows)
+        try:
+            await self.read(lambda: self._add(box, rows, stream=stream))
+            yield box
+        finally:
+            self._rows -= len(rows)
+            self._leave(box)
+
+    async def answers(self, rows: Sequence[ServedRow]) -> list[RequestOutput]:
+        """The answers of some rows, in their order."""
+        found: dict[int, RequestOutput] = {}
+        async with self.submit(rows) as box:
+            async for news in box:
+                if news.output is not None:
+                    found[news.place] = news.output
+        return [found[place] for place in range(len(rows))]
+
+    def _check(self, count: int) -> None:
+        most = self.settings.limits.rows
+        if self.failure is not None:
+            raise ApiError(503, "engine_failed", f"the engine has failed ({self.failure}); start the server again")
+        if self._closing or self._session is None:
+            raise ApiError(503, "shutting_down", "the server takes no more requests", after=5)
+        if self._rows + count > most:
+            message = f"{self._rows:,} prompts wait or run, and this request has {count:,}: at most {most:,} together"
+            raise ApiError(429, "rate_limit_exceeded", message, after=1)
+
+    def _add(self, box: Mailbox, rows: Sequence[ServedRow], *, stream: bool) -> None:
+        """Hand rows to the session, whose events go to the mailbox from now on."""
+        with self._lock:
+            session = self._session
+        if session is None or box.closed:
+            return
+        tickets = session.add([row.prompt for row in rows], [row.params for row in rows], stream=stream)
+        with self._lock:
+            if session is not self._session:  # it failed in between
+                box.fail(_engine_failed())
+                return
+            box.session, box.tickets, self._known = session, range(tickets[0], tickets[-1] + 1), tickets[-1] + 1
+            self._boxes.update(dict.fromkeys(box.tickets, box))
+            for ticket in box.tickets:
+                for event in self._early.pop(ticket, ()):
+                    self._hand_over(box, event)
+            left = box.closed
+        if left:
+            self._leave(box)
+
+    def _leave(self, box: Mailbox) -> None:
+        """Stop what is not answered of a request: its pages of KV are free before the next step."""
+        with self._lock:
+            box.closed = True
+            open_ = [ticket for ticket in box.tickets if self._boxes.get(ticket) is box]
+            for ticket in open_:
+                del self._boxes[ticket]
+        for ticket in open_ if box.session is not None else ():
+            with suppress(UsageError):  # the session has ended
+                box.session.cancel(ticket)
+
+    def _run(self, opened: threading.Event) -> None:
+        """The engine's thread: session after session until the end."""
+        failures = 0
+        while not self._closing and failures < MOST_FAILURES:
+            try:
+                with self.llm.session() as session:
+                    with self._lock:
+                        self._session, self._known = session, 0
+                    opened.set()
+                    for event in session:
+                        failures = 0 if event.kind == "finished" else failures
+                        self._deliver(event)
+                    return
+            except Exception as error:
+                failures += 1
+                LOG.error("the engine failed: %s", where_of(error))
+                self._fail_all(type(error).__name__, last=failures == MOST_FAILURES)
+        opened.set()
+
+    def _fail_all(self, name: str, *, last: bool) -> None:
+        """The session is gone: every row of it gets an error."""
+        with self._lock:
+            self._session, self._known = None, 0
+            self.failure = name if last else None
+            boxes = dict.fromkeys(self._boxes.values())
+            self._boxes.clear()
+            self._early.clear()
+            for box in boxes:
+                box.fail(_engine_failed())
+                self._soil(box)
+
+    def _deliver(self, event: SessionEvent) -> None:
+        """Bring an event to the mailbox of its ticket."""
+        with self._lock:
+            box = self._boxes.get(event.ticket)
+            if box is not None:
+                self._hand_over(box, event)
+            elif event.ticket >= self._known:
+                self._early.setdefault(event.ticket, []).append(event)
+
+    def _hand_over(self, box: Mailbox, event: SessionEvent) -> None:
+        if event.kind == "finished":
+            del self._boxes[event.ticket]
+        box.put(event)
+        self._soil(box)
+
+    def _soil(self, box: Mailbox) -> None:
+        """A mailbox has news; the event loop is woken once for all that have."""
+        if not self._dirty and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake)
+        self._dirty.append(box)
+
+    def _wake(self) -> None:
+        with self._lock:
+            dirty, self._dirty = self._dirty, []
+        for box in dirty:
+            box.ready.set()
+
+
+def _engine_failed() -> ApiError:
+    return ApiError(500, "engine_failed", "the engine failed while it ran this request; send it again")
