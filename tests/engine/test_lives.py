@@ -22,7 +22,7 @@ from umbel.ir.resumable import Resumable
 from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.fake import FakeRunner
-from umbel.sched.lot import Defaults, Lot
+from umbel.sched.lot import Defaults, Lot, Standing
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
@@ -58,6 +58,7 @@ class Lives(RuleBasedStateMachine):
         chunk=st.sampled_from((1, 3, 16, 200)),
         pool=st.sampled_from(((1, CONTEXT + 2), (1, 120), (4, 400))),
         admission=st.sampled_from(("past-future", "aggressive")),
+        queue=st.sampled_from(("plan", "priority")),
         keeps=st.booleans(),
         right=st.sampled_from((None, 0.0, 0.7, 1.0)),
         most=st.sampled_from((1, 5)),
@@ -68,13 +69,16 @@ class Lives(RuleBasedStateMachine):
         chunk: int,
         pool: tuple[int, int],
         admission: str,
+        queue: str,
         keeps: bool,
         right: float | None,
         most: int,
     ) -> None:
         (page, pages), runner = pool, FakeRunner(pool[1], pool[0], VOCAB)
         speculate = None if right is None else Speculate(Scripted(self._whole, right, (*ENDS, 0)), Constant(most))
-        scheduler = Scheduler(PagePool(pages, page), chunk, Policy(admission=admission), speculate=speculate)
+        scheduler = Scheduler(
+            PagePool(pages, page), chunk, Policy(queue=queue, admission=admission), speculate=speculate
+        )
         if keeps:
             scheduler.reuse()
         self.loop = Loop(scheduler, Ahead(runner) if ahead else runner, None, Defaults(0, ENDS, CONTEXT))
@@ -87,12 +91,13 @@ class Lives(RuleBasedStateMachine):
         prompts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=20), min_size=1, max_size=3),
         n=st.sampled_from((1, 1, 1, 2)),
         out=st.integers(1, 14),
+        priority=st.integers(-1, 1),
     )
-    def add(self, prompts: list[list[int]], n: int, out: int) -> None:
+    def add(self, prompts: list[list[int]], n: int, out: int, priority: int) -> None:
         params = SamplingParams(n=n, temperature=1.0, max_tokens=out)
         load = Workload.of(prompts, params)
-        limits = np.full(len(prompts), out)
-        first = self.loop.add_lot(Lot(load, build_forest(load), [ENDS] * len(prompts), limits))
+        limits, standing = np.full(len(prompts), out), Standing(np.full(len(prompts), priority))
+        first = self.loop.add_lot(Lot(load, build_forest(load), [ENDS] * len(prompts), limits, standing=standing))
         for row, prompt in enumerate(prompts, first):
             self.forked[row], self.numbers[row] = row, n
             self.lives |= {(row, i): Life(prompt, i, out, []) for i in range(n)}
@@ -162,11 +167,11 @@ class Lives(RuleBasedStateMachine):
         check_books(self.loop.scheduler)
 
     @precondition(lambda self: self.taken)
-    @rule(data=st.data())
-    def resume(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), priority=st.integers(-1, 1))
+    def resume(self, data: st.DataObject, priority: int) -> None:
         record, lives, numbers = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
         assert record.next_sample == numbers
-        row = self.loop.resume(record, 0)
+        row = self.loop.resume(record, 0, priority=priority)
         self.forked[row], self.numbers[row] = row, numbers
         self.lives |= {(row, sample): life for sample, life in lives.items()}
         check_books(self.loop.scheduler)

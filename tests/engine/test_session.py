@@ -308,3 +308,35 @@ def test_kept_beginnings_make_room_for_rows(llm: LLM) -> None:
         session.close()
         found |= finished(session)
     assert [found[ticket] for ticket in range(40)] == wanted
+
+
+@pytest.mark.usefixtures("runs")
+def test_rows_that_are_paused_for_urgent_ones_give_the_same_answers(llm: LLM) -> None:
+    """Batch rows fill the memory; urgent rows come, which start at once and finish first."""
+    asked = some_requests(random.Random(3), 14)
+    with LLM(llm.config.model, dtype="float32", device="cpu", threads=1, kv_tokens=96, page_size=4, chunk=32) as small:
+        wanted = {i: small.generate([prompt], p, keys=[i])[0].outputs for i, (prompt, p) in enumerate(asked)}
+        urgent = [
+            ([9, 8, i, *range(30, 50)], SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True))
+            for i in range(3)
+        ]
+        wanted |= {20 + i: small.generate([prompt], p)[0].outputs for i, (prompt, p) in enumerate(urgent)}
+        with small.session() as session:
+            of = dict(zip(session.add(*zip(*asked, strict=True), keys=range(14), priority=5), range(14), strict=True))
+            events = [next(session)]
+            now = session.add(*zip(*urgent, strict=True), priority=-1)
+            of |= zip(now, range(20, 23), strict=True)
+            session.close()
+            events += session
+        order = [event.ticket for event in events if event.kind == "finished"]
+        assert finished(iter(events)) == {ticket: wanted[key] for ticket, key in of.items()}
+        assert small.stats().preemptions > 0 and set(order[1:8]) >= set(now)
+
+
+@pytest.mark.parametrize("priority", [0.5, True, "1", None, 2**31])
+def test_priorities_are_whole_numbers(llm: LLM, priority: object) -> None:
+    with llm.session() as session:
+        with pytest.raises(UsageError, match="priority="):
+            session.add([5], GREEDY, priority=priority)  # type: ignore[arg-type]
+        session.close()
+        assert list(session) == []

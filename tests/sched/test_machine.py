@@ -27,7 +27,7 @@ from tests.sched.drive import (
     scheduler_of,
 )
 from umbel.runner.base import run_step
-from umbel.sched.lot import Lot
+from umbel.sched.lot import Lot, Standing
 from umbel.sched.policies.policy import Policy
 
 # CI takes 300, a release 2000, a night 100000.
@@ -97,7 +97,10 @@ class SchedulerLife(RuleBasedStateMachine):
         job = Job(prompts, job.ns, job.outs)
         workload = replace(job.workload, keys=first + np.arange(len(prompts)))
         ends = () if self.loose == 1 else (VOCAB,)
-        self.scheduler.add(Lot(workload, job.forest, (ends,) * len(prompts), np.array(job.outs) * self.loose))
+        some = st.lists(st.integers(-1, 1), min_size=len(prompts), max_size=len(prompts))
+        standing = data.draw(st.none() | some.map(lambda found: Standing(np.array(found, np.int64))))
+        limits = np.array(job.outs) * self.loose
+        self.scheduler.add(Lot(workload, job.forest, (ends,) * len(prompts), limits, standing=standing))
         self.job = Job([*self.job.prompts, *prompts], [*self.job.ns, *job.ns], [*self.job.outs, *job.outs])
         added = {key for key in self.job.samples if key[0] >= first}
         self.answers |= {key: expected(self.job, *key) for key in added}

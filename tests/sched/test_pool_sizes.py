@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from tests.parameters import some_of
@@ -71,10 +72,9 @@ class Counting:
         self.counts: Counter[int] = Counter()
         self._inner, scheduler.books.victim = scheduler.books.victim, self
 
-    def pick(self, seqs: Sequences) -> int | None:
-        slot = self._inner.pick(seqs)
-        if slot is not None:
-            self.counts[int(seqs.rank[slot])] += 1
+    def pick(self, seqs: Sequences, slots: np.ndarray) -> int:
+        slot = self._inner.pick(seqs, slots)
+        self.counts[int(seqs.rank[slot])] += 1
         return slot
 
 

@@ -52,6 +52,7 @@ SCHEDULING: tuple[Technique, ...] = (
         by="policy",
         why_not="looks for sharing in the cache; the walk of the forest has it by construction; umbel sim plays it",
     ),
+    Technique("queue", "priority", True, "umbel.sched.policies.lines:Lines", "QLLM, 2503.09304", by="policy"),
     Technique(
         "victim",
         "last-in-plan",

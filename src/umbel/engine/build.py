@@ -164,13 +164,14 @@ def build_loop(
     known: Known | None = None,
     spans: Spans = NO_SPANS,
     price: Price | None = None,
+    queue: str = "plan",
 ) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
-    steps decides how many proposed tokens they check (None: as many as there are)."""
+    steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
     meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
-    scheduler = make_scheduler(plan, Policy(admission=plan.admission, **asked), lengths, speculate)
+    scheduler = make_scheduler(plan, Policy(queue=queue, admission=plan.admission, **asked), lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
 

@@ -146,9 +146,9 @@ class Loop:
         self.cancel(row)
         return record
 
-    def resume(self, record: Resumable, key: int, *, streamed: bool = False) -> int:
+    def resume(self, record: Resumable, key: int, *, streamed: bool = False, priority: int = 0) -> int:
         """Add a row that was taken out, as number `key` of the input; returns its number."""
-        row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed))
+        row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed, priority=priority))
         self.restore(row, record)
         return row
 

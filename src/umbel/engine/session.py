@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-import numpy as np
-
 from umbel.engine.events import Event, Tokens
+from umbel.engine.inbox import Arrival, Inbox, checked_priority, lot_of
 from umbel.engine.intake import Batch, Intake, Params, Prompt
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.local import LocalEngine
@@ -21,7 +20,6 @@ from umbel.engine.tickets import LiveRequest, SessionEvent, Tickets, checked_ids
 from umbel.errors import UsageError
 from umbel.ir.request import Output
 from umbel.ir.resumable import Resumable
-from umbel.ir.workload import Workload, join
 
 
 class Session:
@@ -41,15 +39,14 @@ class Session:
         self._turn = threading.RLock()  # one thread at a time makes steps
         self._changed = threading.Condition()  # guards all that follows
         self._tickets = Tickets()
-        self._arrived: list[tuple[Workload, bool]] = []  # rows keyed by ticket, and whether they stream
-        self._leaving: list[int] = []  # tickets that were cancelled
+        self._inbox = Inbox()
         self._row_of: dict[int, int] = {}  # ticket -> row of the loop; for the thread that makes steps
         self._events: deque[SessionEvent] = deque()
         self._steering = 0  # threads that wait for the step to end, to steer a row
         self._closed = False
 
     def __enter__(self) -> Session:
-        self._loop = self._ending.enter_context(self._engine.running(self._planner.plan))
+        self._loop = self._ending.enter_context(self._engine.running(self._planner.plan, queue="priority"))
         self._loop.scheduler.reuse()
         self._loop.ledger = RowLedger()
         return self
@@ -68,13 +65,16 @@ class Session:
         sampling_params: Params | Sequence[Params] | None = None,
         keys: Sequence[int | str] | None = None,
         stream: bool = False,
+        priority: int = 0,
     ) -> list[int]:
         """Ask for answers to some prompts, given as to `LLM.generate`; returns a ticket for each. With `stream`, tokens
-        come as events too. A prompt that cannot be run finishes with an `error` in its output.
+        come as events too. Rows of a higher `priority` number take what those of lower ones leave of each step, and
+        step back for them. A prompt that cannot be run finishes with an `error` in its output.
 
-        Raises UsageError for no prompts, for keys of the wrong number, twice the same or that of a prompt that is not
-        finished, and after `close`; nothing is added then.
+        Raises UsageError for no prompts, a priority that is no whole number of 32 bits, for keys of the wrong number,
+        twice the same or that of a prompt that is not finished, and after `close`; nothing is added then.
         """
+        checked_priority(priority)
         with self._reading:
             self._check_open("add")
             batch = self._intake.take(prompts, sampling_params, keys)
@@ -82,7 +82,7 @@ class Session:
                 raise UsageError("add: there are no prompts; give at least one")
             with self._changed:
                 self._check_open("add")
-                tickets = self._enter(batch, keys, stream)
+                tickets = self._enter(batch, keys, stream, priority)
                 self._changed.notify_all()
             if keys is None:
                 self._intake.first_key += len(tickets)
@@ -133,14 +133,15 @@ class Session:
             self._drop(ticket)
         return record
 
-    def resume(self, record: Resumable, stream: bool = False) -> int:
+    def resume(self, record: Resumable, stream: bool = False, priority: int = 0) -> int:
         """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except what is
-        still in memory. With `stream`, new tokens come as events. Raises UsageError where the context is too small."""
+        still in memory. `stream` and `priority` as for `add`. Raises UsageError where the context is too small."""
+        checked_priority(priority)
         self._check_open("resume")
         record.check_fits(self._intake.model.spec.max_positions)
         with self._between_steps() as loop, self._changed:
             (ticket,) = self._tickets.more([request := LiveRequest(record.params)])
-            row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream)
+            row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream, priority=priority)
             for one in record.open if stream else ():
                 self._read(request, Tokens(row, one.sample, one.token_ids, given=True))
         return ticket
@@ -183,14 +184,14 @@ class Session:
         if self._closed:
             raise UsageError(f"{what}: the session is closed; open another one")
 
-    def _enter(self, batch: Batch, keys: Sequence[int | str] | None, stream: bool) -> list[int]:
+    def _enter(self, batch: Batch, keys: Sequence[int | str] | None, stream: bool, priority: int) -> list[int]:
         """Give out tickets for prompts that were read, and have their rows started."""
         load, first = batch.workload, self._tickets.enter(batch, keys)
         for output in batch.refused:
             ticket = first + int(output.request_id)
             self._events.append(SessionEvent(ticket, "finished", output=replace(output, request_id=str(ticket))))
         if len(load):
-            self._arrived.append((replace(load, keys=load.keys + first), stream))
+            self._inbox.arrived.append(Arrival(replace(load, keys=load.keys + first), stream, priority))
         return list(range(first, self._tickets.count))
 
     @contextmanager
@@ -224,7 +225,7 @@ class Session:
     def _drop(self, ticket: int) -> None:
         """A live ticket is not wanted any more."""
         self._tickets.cancel(ticket)
-        self._leaving.append(ticket)
+        self._inbox.leaving.append(ticket)
 
     def _next_event(self) -> SessionEvent | None:
         """The next event that somebody waits for, None when there is none yet."""
@@ -247,7 +248,7 @@ class Session:
 
     def _waits(self) -> bool:
         busy = self._loop is not None and self._loop.busy
-        return bool(busy or self._arrived or self._leaving or self._events)
+        return bool(busy or self._inbox.waits or self._events)
 
     def _advance(self) -> None:
         """Take in what came, and make one step."""
@@ -261,21 +262,15 @@ class Session:
     def _take_in(self, loop: Loop) -> None:
         """Add what was added and cancel what was cancelled since the last step."""
         with self._changed:
-            arrived, self._arrived = self._arrived, []
-            leaving, self._leaving = self._leaving, []
+            arrived, leaving = self._inbox.empty()
         if arrived:
-            self._start(loop, arrived)
+            lot = lot_of(arrived, self._planner, loop.defaults)
+            tickets, first = lot.workload.keys.tolist(), loop.add_lot(lot)
+            self._row_of.update(zip(tickets, range(first, first + len(tickets)), strict=True))
         for ticket in leaving:
             row = self._row_of.pop(ticket, None)
             if row is not None:
                 loop.cancel(row)
-
-    def _start(self, loop: Loop, arrived: list[tuple[Workload, bool]]) -> None:
-        """Plan and add all that came since the last step."""
-        load = join([workload for workload, _ in arrived])
-        streamed = np.repeat([streams for _, streams in arrived], [len(workload) for workload, _ in arrived])
-        first = loop.add(load, self._planner.lot(load), streamed)
-        self._row_of.update(zip(load.keys.tolist(), range(first, first + len(load)), strict=True))
 
     def _tell(self, loop: Loop, event: Event) -> None:
         """Turn what came out of the loop into an event of a ticket."""

@@ -18,7 +18,7 @@ from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.workload import Workload
 from umbel.plan.draft import flat_forest
 from umbel.sched import steering
-from umbel.sched.lot import Defaults, Lot
+from umbel.sched.lot import Defaults, Lot, Standing
 from umbel.sched.scheduler import Scheduler
 
 Ints = NDArray[np.int64]
@@ -92,7 +92,7 @@ class Steering:
         kv = self.scheduler.kv
         return kv.scope.item(kv.path(kv.leaf.item(row))[0])
 
-    def lot_of(self, record: Resumable, key: int, *, streamed: bool) -> Lot:
+    def lot_of(self, record: Resumable, key: int, *, streamed: bool, priority: int) -> Lot:
         """A row that was taken out as one to add, without the tokens that it had."""
         load = Workload.of([record.prompt_token_ids], record.params, [key], scope=[record.scope])
         numbers = [*(s.sample for s in record.open), *(c.index for c in record.finished)]
@@ -106,6 +106,7 @@ class Steering:
             streams=np.array([record.stream]),
             first_sample=np.array([min(numbers)]),
             means=self.defaults.means(load),
+            standing=Standing(np.array([priority])),
         )
 
     def restore(self, row: int, record: Resumable) -> None:

@@ -21,7 +21,8 @@ class Agenda:
     `counts`: shared run -> tokens of it to compute. `refeed`: complete shared runs whose last token is fed once more,
     because a sample wants its logits. `slots`, `tip_counts`: samples that extend their tips, and by how many tokens.
     `drafted`: how many of these are proposed ones (`[slots]`; None: no token is).
-    `firsts`: samples that draw the first token of their tips, from the last row of the run above.
+    `firsts`: samples that draw the first token of their tips, from the last row of the run above. `level`: only samples
+    of rows of this priority are looked at now (None: all).
     """
 
     budget: int
@@ -31,11 +32,19 @@ class Agenda:
     tip_counts: Ints = field(default_factory=_none)
     drafted: Ints | None = None
     firsts: list[int] = field(default_factory=list)
+    level: int | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing was decided yet."""
         return not self.counts and not self.refeed and len(self.slots) == 0
+
+    def add_tips(self, slots: Ints, counts: Ints) -> None:
+        """Extend the tips of the samples in `slots` by so many tokens each, none of them proposed."""
+        first = len(self.slots) == 0
+        self.slots = slots if first else np.concatenate([self.slots, slots])
+        self.tip_counts = counts if first else np.concatenate([self.tip_counts, counts])
+        self.budget -= int(counts.sum())
 
     def add_tip(self, slot: int, tokens: int) -> None:
         """Extend the tip of the sample in `slot` by `tokens` tokens."""

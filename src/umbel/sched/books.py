@@ -22,8 +22,8 @@ Ints = NDArray[np.int64]
 class Victim(Protocol):
     """Chooses which of the running samples gives its pages up when there are too few."""
 
-    def pick(self, seqs: Sequences) -> int | None:
-        """The slot of the sample that steps back; None where no one can without all work coming to a stop."""
+    def pick(self, seqs: Sequences, slots: Ints) -> int:
+        """The slot of the sample that steps back, of these, which run and are in plan order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,17 @@ class Books:
     forced_tokens: int = 0
     evicted: set[int] = field(default_factory=set)
 
+    def runners(self, level: int | None) -> Ints:
+        """Running slots in plan order, of rows of one priority (None: of all)."""
+        slots = self.seqs.runners()
+        return slots if level is None else slots[self.requests.priority[self.seqs.row[slots]] == level]
+
+    def next_rank(self, level: int | None) -> int | None:
+        """The rank whose turn it is, if its row is of this priority (None: of any)."""
+        rank = self.waiting.first()
+        alike = rank is None or level in (None, self.requests.priority.item(self.waiting.rows[rank]))
+        return rank if alike else None
+
     def candidate(self, rank: int) -> Candidate:
         """The sample that waits with this rank."""
         slot, row = self.seqs.slot_of.get(rank, -1), self.waiting.rows[rank]
@@ -88,11 +99,14 @@ class Books:
         seqs.resume(slot)
         return slot
 
-    def give_way(self) -> bool:
-        """The victim gives up the pages of its tip and waits again; False where there is none."""
-        slot = self.victim.pick(self.seqs)
-        if slot is None:
+    def give_way(self, level: int | None = None) -> bool:
+        """The victim, one of the least urgent that run, gives up the pages of its tip and waits again. False where no
+        one is less urgent than `level` (None: where all work would stop without it)."""
+        slots = self.seqs.runners()
+        priority = self.requests.priority[self.seqs.row[slots]]
+        if len(slots) <= 1 if level is None else not (priority > level).any():
             return False
+        slot = self.victim.pick(self.seqs, slots[priority == priority.max()])
         self.kv.leave(self.seqs.tip.item(slot), done=False)
         self.seqs.pause(slot)
         self.waiting.put_back(self.seqs.rank.item(slot))

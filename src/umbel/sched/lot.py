@@ -21,6 +21,13 @@ ENDLESS = 1 << 40  # tokens; a context that no prompt reaches
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How rows stand among those of others (`[rows]`): `priority`, of which lower ones go first."""
+
+    priority: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class Lot:
     """Rows to add: `workload` and its `forest`.
 
@@ -28,9 +35,9 @@ class Lot:
     generate), `groups` (which of `templates` it answers like; None: all alike), `same_as` (the row of the lot whose
     answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does), `lockstep`
     (its next tokens are not scheduled before its last ones are known; None: of no row), `streams` (what keys its draws;
-    None: its seed or its key), `first_sample` (the number of its first sample; None: 0),
-    `means` (it wants the mean of its prompt's states; None: no row does). `order` lists the rows to run
-    (None: all, as a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
+    None: its seed or its key), `first_sample` (the number of its first sample; None: 0), `means` (it wants the mean of
+    its prompt's states; None: no row does), `standing` (None: all alike). `order` lists the rows to run (None: all, as
+    a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
     """
 
     workload: Workload
@@ -47,6 +54,7 @@ class Lot:
     first_sample: Ints | None = None
     seed: int = 0
     means: Flags | None = None
+    standing: Standing | None = None
 
     @property
     def row_groups(self) -> Ints:

@@ -28,13 +28,15 @@ class RequestTable(Growable):
     Columns (`[rows]`): where its prompt begins in `tokens` and its `length`, the fields of its parameters that a step
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
     first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `certain`
-    (only `limit` can end it), `streamed` (it wants its tokens as they come), `lockstep` (its next tokens wait for its
-    last ones). Lists: `params`, and `end_ids`, the tokens that end the row and are banned
-    before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a lockstep row.
+    (only `limit` can end it), `priority` (lower ones go first), `streamed` (it wants its tokens as they come),
+    `lockstep` (its next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and
+    are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a lockstep row.
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
-        **dict.fromkeys(("begin", "length", "n", "top_k", "stream", "first_sample", "key", "min_tokens", "limit"), 0),
+        **dict.fromkeys(
+            ("begin", "length", "n", "top_k", "stream", "first_sample", "key", "min_tokens", "limit", "priority"), 0
+        ),
         **dict.fromkeys(("temperature", "top_p", "min_p"), 0.0),
         **dict.fromkeys(("certain", "streamed", "lockstep"), False),
         "logprobs": -1,
@@ -52,6 +54,7 @@ class RequestTable(Growable):
     logprobs: Ints
     min_tokens: Ints
     limit: Ints
+    priority: Ints
     certain: Flags
     streamed: Flags
     lockstep: Flags
@@ -93,6 +96,7 @@ class RequestTable(Growable):
             limit=lot.limits,
             certain=~params.flags(lambda p: p.ends_early) & ~ended,
             lockstep=False if lot.lockstep is None else lot.lockstep,
+            priority=0 if lot.standing is None else lot.standing.priority,
             streamed=False if lot.streamed is None else lot.streamed,
         )
         self.params += load.params

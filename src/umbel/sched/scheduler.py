@@ -21,15 +21,12 @@ from umbel.ir.step import Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.assemble import Assembler
 from umbel.sched.lot import Lot
-from umbel.sched.phases.base import Phase
-from umbel.sched.phases.decode import Decode
 from umbel.sched.phases.forced import Ask, Forced
-from umbel.sched.phases.prompts import Prompts
 from umbel.sched.phases.speculate import Speculate
-from umbel.sched.policies.build import build_admit, build_books, follows_nodes
+from umbel.sched.policies.build import build_books, build_phases, follows_nodes
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scoring import want_means, want_scores
-from umbel.sched.unfit import never_fitting
+from umbel.sched.unfit import never_fitting, unfit_row
 
 Ints = NDArray[np.int64]
 
@@ -59,8 +56,8 @@ class Scheduler:
         self.books = books = build_books(policy, pool, lengths or LengthBook())
         self.kv, self.seqs, self.waiting, self.requests = books.kv, books.seqs, books.waiting, books.requests
         self.in_flight, self.lengths = books.in_flight, books.lengths
-        self.admit = build_admit(policy, books)
-        self.phases: list[Phase] = [Decode(), Prompts(), self.admit, *([speculate] if speculate else ())]
+        self.admit, phases = build_phases(policy, books)
+        self.phases = [*phases, *([speculate] if speculate else ())]
         self.speculate = speculate
         self.failed: list[tuple[int, str]] = []
         self.steps = self.computed_tokens = self.recomputed_tokens = 0
@@ -104,7 +101,7 @@ class Scheduler:
 
     def admit_no_more(self) -> None:
         """From now on no sample starts that waits; those that run go on."""
-        self.phases = [phase for phase in self.phases if phase is not self.admit]
+        self.admit.max_running = 0
 
     @property
     def preemptions(self) -> int:
@@ -141,16 +138,15 @@ class Scheduler:
         self.occupied_pages += self.pool.used - self.kv.idle.pages
 
     def _drop_unfit(self) -> bool:
-        """Report the row in front as one that cannot fit, as nothing could be scheduled; False when none is left."""
-        slots = self.seqs.runners()
-        rank = int(self.seqs.rank[slots[0]]) if len(slots) else self.waiting.first()
-        if rank is None:
+        """Nothing could be scheduled: others step back, or the one row in front is reported as one that cannot fit;
+        False when none is left."""
+        if self.books.give_way():
+            return True
+        found = unfit_row(self.books)
+        if found is None:
             return False
-        row = self.waiting.rows[rank]
-        made = int(self.seqs.n_out[self.seqs.slot_of[rank]]) if rank in self.seqs.slot_of else 0
-        what = f"prompt of {self.requests.prompt_len(row)} tokens and {made} generated"
-        self.failed.append((row, f"{what} do not fit the KV pool of {self.pool.n_pages * self.pool.page_size} tokens"))
-        self.drop_row(row)
+        self.failed.append(found)
+        self.drop_row(found[0])
         return True
 
     def drop_row(self, row: int) -> None:

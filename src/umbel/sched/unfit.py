@@ -1,4 +1,4 @@
-"""Rows that can never fit the pool, known before any of them is computed."""
+"""Rows that can never fit the pool: known before any of them is computed, or found when nothing else can be done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.pages import PagePool
+from umbel.sched.books import Books
 from umbel.sched.request_table import RequestTable
 
 Ints = NDArray[np.int64]
@@ -23,3 +24,16 @@ def never_fitting(requests: RequestTable, order: Ints, pool: PagePool) -> Iterat
     for at in np.flatnonzero(pages > pool.n_pages).tolist():
         what = f"prompt of {prompts[at]} tokens and {least[at]} to generate do"
         yield int(order[at]), f"{what} not fit the KV pool of {pool.n_pages * pool.page_size} tokens"
+
+
+def unfit_row(books: Books) -> tuple[int, str] | None:
+    """The row in front, for which there is no room though nothing else could be scheduled, with the reason; None when
+    no row is left."""
+    slots, seqs = books.seqs.runners(), books.seqs
+    rank = seqs.rank.item(slots[0]) if len(slots) else books.waiting.first()
+    if rank is None:
+        return None
+    row, pool = books.waiting.rows[rank], books.kv.pool
+    made = seqs.n_out.item(seqs.slot_of[rank]) if rank in seqs.slot_of else 0
+    what = f"prompt of {books.requests.prompt_len(row)} tokens and {made} generated"
+    return row, f"{what} do not fit the KV pool of {pool.n_pages * pool.page_size} tokens"

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
+from umbel.sched.request_table import RequestTable
 
 Ints = NDArray[np.int64]
 
 
 class Waiting:
     """A sample is known by its rank, its place in the order; `rows` and `samples` say whose it is (`[ranks]`). Rows
-    that are added later come behind all that are there. `kv` is for rules that look at what is cached."""
+    that are added later come behind all that are there. `kv` is for rules that look at what is cached, `requests` for
+    those that ask whose row it is."""
 
-    def __init__(self, kv: KVTree) -> None:
+    def __init__(self, kv: KVTree, requests: RequestTable) -> None:
         self.rows, self.samples = array("q"), array("q")
         # Per row: the rank of its first sample, and how many it has (none where the order leaves the row out).
         self._first, self._count = array("q"), array("q")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from umbel.cache.tree import KVTree
 from umbel.sched.agenda import Agenda
-from umbel.sched.books import Books
+from umbel.sched.books import Books, Candidate
 from umbel.sched.phases.base import Phase
 from umbel.sched.phases.prompts import prime
 from umbel.sched.policies.admission import Admission
@@ -19,17 +19,21 @@ class Admit(Phase):
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Start samples; one that costs no tokens now (a twin of one that starts) may start without budget."""
         self.admission.begin()
-        seqs, most = books.seqs, self.max_running
-        while (rank := books.waiting.first()) is not None and (most is None or seqs.n_running < most):
+        while (rank := books.next_rank(agenda.level)) is not None:
             sample = books.candidate(rank)
             free = sample.n_out == 0 and _is_completed(agenda, books.kv, sample.path[-1])
             if agenda.budget == 0 and not free:
                 return
-            # Alone, it may try with what there is.
-            fits = self.admission.admits if seqs.n_running else self.admission.fits_now
-            if not fits(sample):
+            if not self.may_start(books, sample):
                 return
             prime(agenda, books, books.start(rank, sample.path), sample.path)
+
+    def may_start(self, books: Books, sample: Candidate) -> bool:
+        """Whether a sample may start now; alone, it may try with what there is."""
+        running, most = books.seqs.n_running, self.max_running
+        if most is not None and running >= most:
+            return False
+        return self.admission.admits(sample) if running else self.admission.fits_now(sample)
 
 
 def _is_completed(agenda: Agenda, kv: KVTree, node: int) -> bool:

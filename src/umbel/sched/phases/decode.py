@@ -16,7 +16,7 @@ class Decode(Phase):
         """Put the tokens that tips lack on the agenda."""
         seqs, kv = books.seqs, books.kv
         while True:
-            slots = seqs.runners()
+            slots = books.runners(agenda.level)
             slots = books.in_flight.known(slots[seqs.primed[slots]])
             tips = seqs.tip[slots]
             lacking = kv.length[tips] - kv.held[tips]
@@ -30,5 +30,4 @@ class Decode(Phase):
             if not books.give_way():
                 return
         kv.take(tips, missing)
-        agenda.slots, agenda.tip_counts = slots, granted
-        agenda.budget -= int(granted.sum())
+        agenda.add_tips(slots, granted)

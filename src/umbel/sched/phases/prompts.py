@@ -15,7 +15,7 @@ class Prompts(Phase):
 
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Put the next tokens of prompts on the agenda, in plan order."""
-        slots = books.seqs.runners()
+        slots = books.runners(agenda.level)
         for slot in slots[~books.seqs.primed[slots]].tolist():
             prime(agenda, books, slot, books.kv.path(books.kv.parent.item(books.seqs.tip.item(slot))))
 

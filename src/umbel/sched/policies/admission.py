@@ -35,6 +35,10 @@ class Admission:
     def begin(self) -> None:
         """A new step begins: results for the last one are no longer valid."""
 
+    def renew(self) -> None:
+        """Within a step, other samples run than before, or a more urgent one asks: what was refused is forgotten."""
+        self.begin()
+
     def admits(self, candidate: Candidate) -> bool:
         """Whether the sample may start beside those that run."""
         return self.fits_now(candidate)

@@ -13,6 +13,11 @@ from umbel.ir.forest import Forest
 from umbel.sched.books import Books
 from umbel.sched.in_flight import InFlight
 from umbel.sched.phases.admit import Admit
+from umbel.sched.phases.base import Phase
+from umbel.sched.phases.decode import Decode
+from umbel.sched.phases.prompts import Prompts
+from umbel.sched.policies.levels import AdmitUrgent, Levels
+from umbel.sched.policies.lines import Lines
 from umbel.sched.policies.policy import Policy
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
@@ -27,7 +32,7 @@ def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
     return Books(
         kv=kv,
         seqs=seqs,
-        waiting=registry.load("queue", policy.queue, kv),
+        waiting=registry.load("queue", policy.queue, kv, requests),
         in_flight=InFlight(seqs, requests),
         requests=requests,
         lengths=lengths,
@@ -36,9 +41,13 @@ def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
     )
 
 
-def build_admit(policy: Policy, books: Books) -> Admit:
-    """The phase in which samples start, by the rule of the policy."""
-    return Admit(registry.load("admission", policy.admission, books), policy.max_running)
+def build_phases(policy: Policy, books: Books) -> tuple[Admit, list[Phase]]:
+    """The phase in which samples start, by the rule of the policy, and all phases that give a step's tokens out."""
+    by_level = isinstance(books.waiting, Lines)
+    kind = AdmitUrgent if by_level else Admit
+    admit = kind(registry.load("admission", policy.admission, books), policy.max_running)
+    phases: list[Phase] = [Decode(), Prompts(), admit]
+    return admit, [Levels(phases)] if by_level else phases
 
 
 def follows_nodes(policy: Policy, forest: Forest, order: Ints) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
+from umbel.sched.request_table import RequestTable
 from umbel.sched.waiting import Waiting
 
 Ints = NDArray[np.int64]
@@ -22,8 +23,8 @@ Ints = NDArray[np.int64]
 class LongestPrefix(Waiting):
     """Waiting samples by their cached prompt tokens, ties in order; preempted ones come first, as in plan order."""
 
-    def __init__(self, kv: KVTree):
-        super().__init__(kv)
+    def __init__(self, kv: KVTree, requests: RequestTable):
+        super().__init__(kv, requests)
         self._kv = kv
         self._lots: list[_Lot] = []
         self._first_ranks: list[int] = []

@@ -51,6 +51,12 @@ class PastFuture(Admission):
         self._forecast = None
         self._like = None, self._like[1]
 
+    def renew(self) -> None:
+        """Within a step, other samples run than before, or a more urgent one asks: what was refused is forgotten."""
+        self.begin()
+        self._step -= 1
+        self._refused = -self.page_size, -1
+
     def admits(self, candidate: Candidate) -> bool:
         """Whether the predicted peak, this sample included, fits."""
         if self._pauses() or not self.fits_now(candidate):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from umbel.sched.sequences import Sequences
+from umbel.sched.sequences import Ints, Sequences
 
 
 class LastInPlan:
-    """The sample that is last in the plan's order is preempted and computed again later (vLLM, arXiv 2309.06180); one
-    that runs alone never is."""
+    """The sample that is last in the plan's order is preempted and computed again later (vLLM, arXiv 2309.06180)."""
 
-    def pick(self, seqs: Sequences) -> int | None:
-        """The slot of the sample that steps back; None where it is the only one."""
-        slots = seqs.runners()
-        return slots.item(-1) if len(slots) > 1 else None
+    def pick(self, seqs: Sequences, slots: Ints) -> int:
+        """The slot of the sample that steps back."""
+        return slots.item(-1)
