@@ -40,7 +40,7 @@ from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.growing import growing
 from umbel.jobs.write.openai_answers import Issuer
-from umbel.jobs.write.partial import partial_lines, writing_seconds
+from umbel.jobs.write.partial import NOT_RUN, partial_lines, reason_of, writing_seconds
 from umbel.jobs.write.placing import SEALED
 from umbel.jobs.write.publish import Publisher, Rows
 
@@ -143,12 +143,12 @@ class Job:
         done, renderer_of = store.done(), self._renderer(store)
         resumed = store.totals()
         store.check_records()  # now, not when the output is there
-        self.progress.done, self.progress.failed = resumed.rows, resumed.failed
+        self.progress.done, self.progress.failed, reason = resumed.rows, resumed.failed, NOT_RUN
         try:
             whole = self._collect(store, stop, done, *renderer_of)
             stop.limit(None)
         except (OutOfTime, Drain) as stopped:
-            whole = self._answered(store)  # then the stop came too late to end anything
+            whole, reason = self._answered(store), reason_of(stopped)  # if whole, it came too late to end anything
             if not whole and isinstance(stopped, Drain):
                 raise
         self.progress.enter("write")
@@ -156,7 +156,7 @@ class Job:
             self._publish(publisher, stop, lambda: store.lines(self.spec.order), partial=False)
             return self._summary(store, "complete", resumed.rows)
         spec, renderer = self.spec, renderer_of[1]
-        rows = lambda: partial_lines(store, spec.source(ReadNotes()), renderer, spec.order)  # noqa: E731
+        rows = lambda: partial_lines(store, spec.source(ReadNotes()), renderer, spec.order, reason)  # noqa: E731
         self._publish(publisher, stop, rows, partial=True)
         return self._summary(store, "budget", resumed.rows)
 

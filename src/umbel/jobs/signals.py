@@ -33,6 +33,10 @@ class OutOfTime(BaseException):
     """Raised in the main thread where it stands when the time set by `StopSignal.limit` is over."""
 
 
+class Cancelled(OutOfTime):
+    """Raised in the thread of a job when the rows that are left are not wanted any more."""
+
+
 def leave(code: int, message: str) -> NoReturn:
     """End this process immediately, with a message on stderr: for a handler at a moment when there is nothing to clean
     up, or no time for it."""

@@ -137,7 +137,7 @@ class Stream:
         with self._known:
             self._known.wait_for(lambda: event.ticket in self._places)
             part, row = self._places.pop(event.ticket)
-        result = part.result(_output_of(event.output, row), self.renderer, self._gathering)
+        result = part.result(output_of(event.output, row), self.renderer, self._gathering)
         if result is not None:
             self._write(result)
 
@@ -150,7 +150,7 @@ class Stream:
             self.progress.done, self.progress.failed = self._sums["rows"], self._errors.total()
 
 
-def _output_of(answer: RequestOutput, row: int) -> Output:
+def output_of(answer: RequestOutput, row: int) -> Output:
     """The answer as the engine gives that of row number `row` of a workload."""
     scores, vector = answer.prompt_logprobs, answer.vector
     return Output(row, len(answer.prompt_token_ids), answer.outputs, answer.error, scores, vector)

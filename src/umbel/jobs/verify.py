@@ -22,6 +22,7 @@ from umbel.jobs.verify_input import input_rows, is_table
 from umbel.jobs.verify_output import is_table_file, output_rows
 
 MAX_FINDINGS = 20
+UNREACHED = ("batch_expired", "batch_cancelled")
 REASONS = ("stop", "length", "repetition")
 UNREAD = frozenset({"invalid_json_line", "line_too_long", "damaged_input", "invalid_csv_line"})
 """Errors of rows that could not be read, so that none of their columns come back."""
@@ -234,8 +235,9 @@ def _check_openai(item: dict[str, Any]) -> str | None:
     response = item["response"]
     _require(item["id"].startswith("batch_req_"), f"id {item['id']!r}")
     if response is None:
-        _require(item["error"]["code"] == "batch_expired", "neither a response nor batch_expired")
-        return "batch_expired"
+        code = str(item["error"]["code"])
+        _require(code in UNREACHED, f"neither a response nor one of {', '.join(UNREACHED)}")
+        return code
     body = response["body"]
     _require(item["error"] is None, "a response beside an error")
     if response["status_code"] != 200:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -10,6 +11,8 @@ from fastapi import FastAPI
 
 from umbel.serve.about import about_router
 from umbel.serve.auth import RequireKey
+from umbel.serve.batches.office import Office
+from umbel.serve.batches.routes import batches_router, files_router
 from umbel.serve.completions import completions_router
 from umbel.serve.errors import Contained, install
 from umbel.serve.service import Service
@@ -18,12 +21,19 @@ from umbel.serve.service import Service
 def make_app(service: Service) -> FastAPI:
     """The app that answers by a service, which starts and ends with it."""
 
+    store = service.settings.store
+    office = None if store is None else Office.open(service, store)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        if office is not None:
+            office.start()
         try:
             yield
         finally:
+            if office is not None:
+                await asyncio.to_thread(office.close)
             await service.close()
 
     app = FastAPI(title="Umbel", version=version("umbel"), lifespan=lifespan, redoc_url=None)
@@ -31,6 +41,8 @@ def make_app(service: Service) -> FastAPI:
     install(app)
     for router in (about_router, completions_router):
         app.include_router(router(service))
+    for of_office in (files_router, batches_router) if office is not None else ():
+        app.include_router(of_office(office))
     app.add_middleware(Contained)
     app.add_middleware(RequireKey, keys=service.settings.keys)  # the last one added is the first one asked
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
@@ -28,6 +29,26 @@ class News:
         return "".join(self.texts)
 
 
+class Bell(Protocol):
+    """Wakes who waits for a box."""
+
+    def set(self) -> None: ...
+
+
+class EventBox(Protocol):
+    """Where events of the tickets of some rows go; `closed` once they are not wanted any more. `put` and `fail` are
+    called under the lock of the service."""
+
+    ready: Bell
+    closed: bool
+    session: Session | None
+    tickets: range
+
+    def put(self, event: SessionEvent) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+
 class Mailbox:
     """Iterating waits for what comes; it ends when all `count` prompts have finished.
 
@@ -38,7 +59,7 @@ class Mailbox:
 
     def __init__(self, count: int, lock: threading.Lock):
         self._lock = lock
-        self.ready = asyncio.Event()
+        self._event = self.ready = asyncio.Event()
         self.closed = False
         self.session: Session | None = None
         self.tickets: range = range(0)
@@ -69,8 +90,8 @@ class Mailbox:
                 raise StopAsyncIteration
             if self._error is not None:
                 raise self._error
-            self.ready.clear()
-            await self.ready.wait()
+            self._event.clear()
+            await self._event.wait()
         self._open -= news.output is not None
         return news
 

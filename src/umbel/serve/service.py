@@ -15,8 +15,9 @@ from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
 from umbel.engine.tickets import SessionEvent
 from umbel.errors import UsageError
+from umbel.serve.either_intake import EitherIntake
 from umbel.serve.errors import LOG, ApiError, where_of
-from umbel.serve.mailbox import Mailbox
+from umbel.serve.mailbox import EventBox, Mailbox
 from umbel.serve.reading import BodyReader, ServedRow, options_for
 from umbel.serve.settings import ServeSettings
 
@@ -41,10 +42,10 @@ class Service:
         self._reading = ThreadPoolExecutor(1, "umbel-reading")
         self._lock = threading.Lock()  # guards all that follows
         self._session: Session | None = None
-        self._boxes: dict[int, Mailbox] = {}  # by ticket, of those that have not finished
+        self._boxes: dict[int, EventBox] = {}  # by ticket, of those that have not finished
         self._known = 0  # tickets of the session that a mailbox has, or had
         self._early: dict[int, list[SessionEvent]] = {}  # events of tickets that no mailbox has yet
-        self._dirty: list[Mailbox] = []  # mailboxes with events that their readers do not know of
+        self._dirty: list[EventBox] = []  # mailboxes with events that their readers do not know of
         self._rows = 0  # asked for and not answered
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,7 +89,8 @@ class Service:
         box = Mailbox(len(rows), self._lock)
         self._rows += len(rows)
         try:
-            await self.read(lambda: self._add(box, rows, stream=stream))
+            prompts, params = [row.prompt for row in rows], [row.params for row in rows]
+            await self.read(lambda: self._add(box, lambda session: session.add(prompts, params, stream=stream)))
             yield box
         finally:
             self._rows -= len(rows)
@@ -103,6 +105,19 @@ class Service:
                     found[news.place] = news.output
         return [found[place] for place in range(len(rows))]
 
+    def run_rows(self, box: EventBox, enter: Callable[[Session], Sequence[int]]) -> bool:
+        """From any thread: have a box get what comes of rows that `enter` gives to the session, which returns their
+        tickets; False where there is none now. These rows do not count as `live`."""
+        try:
+            self._reading.submit(self._add, box, enter).result()
+        except (UsageError, RuntimeError):  # it ends
+            return False
+        return box.session is not None
+
+    def leave_rows(self, box: EventBox) -> None:
+        """From any thread: stop what is not answered of a box."""
+        self._leave(box)
+
     def _check(self, count: int) -> None:
         most = self.settings.limits.rows
         if self.failure is not None:
@@ -113,13 +128,13 @@ class Service:
             message = f"{self._rows:,} prompts wait or run, and this request has {count:,}: at most {most:,} together"
             raise ApiError(429, "rate_limit_exceeded", message, after=1)
 
-    def _add(self, box: Mailbox, rows: Sequence[ServedRow], *, stream: bool) -> None:
-        """Hand rows to the session, whose events go to the mailbox from now on."""
+    def _add(self, box: EventBox, enter: Callable[[Session], Sequence[int]]) -> None:
+        """Hand rows to the session, whose events go to the box from now on."""
         with self._lock:
             session = self._session
         if session is None or box.closed:
             return
-        tickets = session.add([row.prompt for row in rows], [row.params for row in rows], stream=stream)
+        tickets = enter(session)
         with self._lock:
             if session is not self._session:  # it failed in between
                 box.fail(_engine_failed())
@@ -133,7 +148,7 @@ class Service:
         if left:
             self._leave(box)
 
-    def _leave(self, box: Mailbox) -> None:
+    def _leave(self, box: EventBox) -> None:
         """Stop what is not answered of a request: its pages of KV are free before the next step."""
         with self._lock:
             box.closed = True
@@ -149,7 +164,7 @@ class Service:
         failures = 0
         while not self._closing and failures < MOST_FAILURES:
             try:
-                with self.llm.session() as session:
+                with Session(self.llm.engine, EitherIntake(self.llm.intake)) as session:
                     with self._lock:
                         self._session, self._known = session, 0
                     opened.set()
@@ -184,13 +199,13 @@ class Service:
             elif event.ticket >= self._known:
                 self._early.setdefault(event.ticket, []).append(event)
 
-    def _hand_over(self, box: Mailbox, event: SessionEvent) -> None:
+    def _hand_over(self, box: EventBox, event: SessionEvent) -> None:
         if event.kind == "finished":
             del self._boxes[event.ticket]
         box.put(event)
         self._soil(box)
 
-    def _soil(self, box: Mailbox) -> None:
+    def _soil(self, box: EventBox) -> None:
         """A mailbox has news; the event loop is woken once for all that have."""
         if not self._dirty and self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)

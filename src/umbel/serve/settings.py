@@ -9,6 +9,7 @@ from pathlib import Path
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.chat import PLAIN_CHAT, ChatOptions
+from umbel.serve.batches.limits import StoreLimits
 
 MIB = 2**20
 
@@ -20,7 +21,7 @@ class ServeLimits:
     `body_bytes`: of a request's body (uploads have limits of their own). `rows`: prompts that are asked for and not
     answered yet, of all clients together. `prompts`: of one request. `headers`: how many; `header_bytes`: together.
     `header_seconds`, `body_seconds`: to send them. `send_seconds`: to take a part of a stream. `drain_seconds`: what
-    runs may go on so long when the server is to stop.
+    runs may go on so long when the server is to stop. `store`: what files and batches may be.
     """
 
     body_bytes: int = 16 * MIB
@@ -32,6 +33,7 @@ class ServeLimits:
     body_seconds: float = 60.0
     send_seconds: float = 60.0
     drain_seconds: float = 30.0
+    store: StoreLimits = field(default_factory=StoreLimits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 from umbel.ir.logprobs import TokenLogprobs
@@ -17,6 +18,8 @@ from umbel.jobs.write.pooled_answers import IDS
 from umbel.text.answers.base import ToolCall
 from umbel.text.answers.formats import WHOLE, Answer, AnswerReader
 
+UNREACHED: Mapping[str, str] = MappingProxyType({"budget_exceeded": "batch_expired", "cancelled": "batch_cancelled"})
+"""Codes of rows that were not reached, and what OpenAI calls them."""
 _BROKEN = re.compile("(?:\ufffd)+".encode())
 
 
@@ -114,12 +117,12 @@ class OpenAIAnswers:
         return _line(tag, row.custom_id, 200, {**head, **body, "system_fingerprint": issuer.system})
 
     def failure(self, row: RowHead, error: RowError) -> dict[str, Any]:
-        """The line of a row without an answer. The error is that of a response, or `batch_expired` beside none where
+        """The line of a row without an answer. The error is that of a response, or one of UNREACHED beside none where
         the row was not reached, as OpenAI writes them."""
         tag = self._tag(row)
-        if error.code == "budget_exceeded":
-            expired = {"code": "batch_expired", "message": error.message}
-            return {"id": f"batch_req_{tag}", "custom_id": row.custom_id, "response": None, "error": expired}
+        if error.code in UNREACHED:
+            reason = {"code": UNREACHED[error.code], "message": error.message}
+            return {"id": f"batch_req_{tag}", "custom_id": row.custom_id, "response": None, "error": reason}
         return _line(tag, row.custom_id, error.status, {"error": error.body()})
 
     def _tag(self, row: RowHead) -> str:

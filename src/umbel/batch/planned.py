@@ -1,0 +1,171 @@
+"""Plans a job without running it: the input is read and tokenised, the plan made, and what is shown of it gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umbel.batch.job_options import JobOptions
+from umbel.config import EngineConfig
+from umbel.errors import UsageError
+
+if TYPE_CHECKING:
+    from umbel.batch.plan_view import PlanView
+    from umbel.batch.reading import LateTokenizer
+    from umbel.cost.machine import Machine
+    from umbel.ir.plan import Plan
+    from umbel.ir.spec import ModelSpec
+    from umbel.ir.workload import Workload
+    from umbel.jobs.read.prepare import Prepared
+    from umbel.jobs.read.source import Source
+    from umbel.jobs.read.source_files import SourceFiles
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAim:
+    """What a job is planned for.
+
+    `spec`, `directory`: the model, and where it lies; None for a shape.
+    `machine`: the name of a machine.
+    `tokenizer`: the directory of another tokenizer than the model's.
+    `typed`: the words behind `umbel`, which pages show.
+    `told`: called with the rows that were read so far.
+    """
+
+    spec: ModelSpec
+    directory: Path | None
+    machine: str = "this"
+    tokenizer: Path | None = None
+    typed: Sequence[str] = ()
+    told: Callable[[int], object] = lambda rows: None
+
+
+def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
+    """Read the input and plan the job; `words` adds what the plan is of, and what its rows share in words. Raises
+    UmbelError."""
+    # Imported when a plan is made, so that a command's --help is quick.
+    from umbel.batch.plan_forms import put_forms
+    from umbel.batch.plan_view import PlanView
+    from umbel.batch.prompts import first_prompts
+    from umbel.batch.reading import LateTokenizer, model_names, read_options
+    from umbel.ir.adapter import names_of
+    from umbel.jobs.read.records import ReadNotes, note_texts
+    from umbel.jobs.read.source_files import open_source
+    from umbel.jobs.read.spool import opened
+    from umbel.models.adapters.modules import adapted_spec
+    from umbel.plan.deal.fit import fits_of
+    from umbel.plan.explain.record import to_json
+
+    budget, directory = job.budget.budget(), aim.directory
+    config, target = _aimed(job.config, aim.machine)
+    spec = adapted_spec(aim.spec, config)
+    names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
+    notes, tokenizer = ReadNotes(), LateTokenizer(aim.tokenizer or directory, model=job.model)
+    defaults = job.sampling.params(spec.sampling)
+    vectors = job.vectors.params(spec.pooler)
+    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
+    completions = job.sampling.of_completions(spec.sampling)
+    options = replace(options, loras=names_of(spec.adapters), completions=completions)
+    with opened(job.sources) as inputs:
+        prepared = _read(open_source(inputs, options, notes), tokenizer, spec, aim.told)
+    notes.take((*tokenizer.notes, *options.answers.chosen))
+    _check_rows(prepared, job.title, strict=job.reading.strict)
+    plan = _plan(prepared.workload, spec, directory, config, target)
+    plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
+    fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
+    record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
+    put_forms(record, prepared, tokenizer, spec)
+    _put_total(record, spec, directory, config, job.budget.price)
+    if words:  # spelt by the tokenizer that the first prompts were spelt with
+        _put_words(record, plan, prepared.workload, tokenizer)
+        record = {"about": _about(job, target, aim.typed), **record}
+    return PlanView(record, prepared, fits, prompts)
+
+
+def _put_total(
+    record: dict[str, Any], spec: ModelSpec, directory: Path | None, config: EngineConfig, price: float | None
+) -> None:
+    """Put the time of the whole job into the record of its plan, and what it costs."""
+    from umbel.cost.shape import Shape
+    from umbel.cost.startup import Loads, reading
+    from umbel.plan.explain.total import put_total
+
+    n_bytes = Shape.of(spec, spec.dtype).weight_bytes
+    loading = Loads.of(directory, config).expect(n_bytes)
+    put_total(record, reading(record["rows"], record["prompt_tokens"]), loading, price)
+
+
+def _about(job: JobOptions, target: Machine, typed: Sequence[str]) -> dict[str, str]:
+    """What the plan is of, by the names of About."""
+    from umbel.plan.explain.about import About, machine_words
+
+    return About.now(job.files, job.model, machine_words(target), typed).as_dict()
+
+
+def _put_words(record: dict[str, Any], plan: Plan, workload: Workload, tokenizer: LateTokenizer) -> None:
+    """Put the words that rows share into the tree."""
+    from umbel.plan.explain.tree import shown_lines
+    from umbel.plan.explain.words import put_words
+
+    put_words(record["tree"], shown_lines(plan), plan, workload, tokenizer.spell)
+
+
+def _aimed(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
+    """The machine that one replica plans for, on as many devices of the machine `name` as it has, and its settings.
+
+    Several accelerators hold a part of every layer each, where the settings do not say how they are used.
+    """
+    from umbel.batch.devices import machine_here
+    from umbel.cost.cards import counted, named
+    from umbel.cost.devices import joined, shared_by, threads_of_each
+
+    count, kind = counted(name)
+    used = config.tensor_parallel_size * config.data_parallel_size
+    if used == 1:
+        config = replace(config, tensor_parallel_size=count)
+    elif count not in (1, used):
+        raise UsageError(f"--machine {name}: --tensor-parallel-size times --data-parallel-size is {used}, not {count}")
+    replicas = config.data_parallel_size
+    found = machine_here(config.device) if kind == "this" else named(kind)
+    target = joined(shared_by(found, replicas), config.tensor_parallel_size)
+    if replicas > 1 and not target.on_gpu:
+        config = replace(config, threads=threads_of_each(config.threads, replicas))
+    return config, target
+
+
+def _plan(workload: Workload, spec: ModelSpec, directory: Path | None, config: EngineConfig, target: Machine) -> Plan:
+    """The plan that a run would make, with the history of earlier runs."""
+    from umbel.cost.history import History
+    from umbel.plan.deal.shared_plan import plan_replicas
+    from umbel.plan.planner import make_plan
+
+    chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
+    known = History.of(spec, directory, chosen.cost_key, target, config.threads).load()
+    make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
+    replicas = config.data_parallel_size
+    return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)
+
+
+def _read(
+    source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpec, told: Callable[[int], object]
+) -> Prepared:
+    """The rows of an input."""
+    from umbel.ir.adapter import names_of
+    from umbel.jobs.read.prepare import prepare
+
+    sizes, loras = (spec.vocab_size, spec.max_positions), names_of(spec.adapters)
+    return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler, loras)
+
+
+def _check_rows(prepared: Prepared, source: str, *, strict: bool) -> None:
+    """Raise InputError when no row can run, or with `strict` when one cannot."""
+    from umbel.errors import InputError
+    from umbel.jobs.read.alike import check_any
+    from umbel.jobs.read.records import strict_message
+
+    if strict and prepared.faults:
+        raise InputError(strict_message(prepared.faults, prepared.rows))
+    check_any(prepared, source)

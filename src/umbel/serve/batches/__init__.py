@@ -1,0 +1,1 @@
+"""Files and batches of a server: durable records, jobs that run on its session, and their plans."""
