@@ -1,6 +1,6 @@
 """Plans real sharing (traces, few-shot tasks) and simulates what each policy saves of it at three sizes of KV pool.
 
-    python bench/sharing.py DATA [--only NAME,..] [--rows 600] [--store FILE] [--out docs/sharing.md]
+    python -m bench.sharing DATA [--only NAME,..] [--rows 200] [--store FILE] [--out docs/simulated.md]
 
 DATA is a folder with traces/ (Mooncake, a multi-turn chat trace in blocks of 16 tokens, agent traces as differences),
 tasks/ (gsm8k, bbh, mmlu) and tokenizers/gpt2; what is absent is left out, by name. Blocks that a trace names by a hash
@@ -26,18 +26,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import ByteLevelBPETokenizer
 
+from bench.pages import write
 from umbel.config import EngineConfig
 from umbel.cost.cards import named
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.sim.case import SimCase
-from umbel.sim.policies import POLICIES
+from umbel.sim.policies.blendserve import Demand
+from umbel.sim.policies.named import POLICIES
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import simulate
 from umbel.sim.traces import read_trace
 
-MARK = "<!-- table of bench/sharing.py -->"
+MARKS = "<!-- bench/sharing.py: begin -->", "<!-- bench/sharing.py: end -->"
 GPU_POOLS = (400_000, 820_000, 3_000_000)  # an 8B model on an A100, on an H200, on four H200s
 SHARES = (0.1, 0.3, 1.0)  # of all that a small job could hold, where every GPU's pool would hold everything
 LEAST = (2, 3, 4)  # times its longest row, so that it can run at all
@@ -172,25 +174,37 @@ def simulate_all(data: Data, only: list[str], policies: list[str], store: Path |
                     continue
                 begin = time.perf_counter()
                 results[where] = simulate(case, policy).as_dict() | {"wall": round(time.perf_counter() - begin, 1)}
-                results[where]["distinct_tokens"] = case.forest.n_tokens
+                results[where]["bound"] = bounds_of(case)
                 print(where, results[where], file=sys.stderr, flush=True)
                 if store:
                     store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
 
-def lines(results: dict[str, Any]) -> Iterator[str]:
-    """The table: a row per set and pool, the share of prompt tokens saved per policy, and the most there is to save."""
-    yield f"| rows of | rows | prompt tokens | KV pool | {' | '.join(POLICIES)} | all sharing |"
+def bounds_of(case: SimCase) -> dict[str, float]:
+    """The saving when every distinct token is computed once, and the seconds that BlendServe aims at."""
+    distinct = case.forest.n_tokens / len(case.workload.tokens)
+    return {"saving": 1 - distinct, "seconds": Demand.of(case).bound}
+
+
+def table(results: dict[str, Any], show: Callable[[dict[str, Any]], str], most: str) -> Iterator[str]:
+    """A row per set and pool, a column per policy, and behind them what no policy can pass by (`most`)."""
+    yield f"| rows of | rows | prompt tokens | KV pool | {' | '.join(POLICIES)} | {most} |"
     yield "| --- | ---: | ---: | ---: |" + " ---: |" * (len(POLICIES) + 1)
     places = dict.fromkeys(tuple(where.split(" | ")[:2]) for where in results)
     for name, kv_tokens in places:
         found = [results[f"{name} | {kv_tokens} | {policy}"] for policy in POLICIES]
-        cells = [f"{r['saving']:.1%}" + (f" ({r['failed_rows']} too long)" if r["failed_rows"] else "") for r in found]
+        cells = [show(r) + (f" ({r['failed_rows']} too long)" if r["failed_rows"] else "") for r in found]
         first = found[0]
-        most = 1 - first["distinct_tokens"] / first["prompt_tokens"]
         counts = f"{first['rows']:,} | {first['prompt_tokens']:,} | {int(kv_tokens):,}"
-        yield f"| {name} | {counts} | {' | '.join(cells)} | {most:.1%} |"
+        yield f"| {name} | {counts} | {' | '.join(cells)} | {show(first['bound'])} |"
+
+
+def report(results: dict[str, Any]) -> str:
+    """Both tables."""
+    saved = table(results, lambda r: f"{r['saving']:.1%}", "all sharing")
+    seconds = table(results, lambda r: f"{r['seconds']:,.1f}", "BlendServe's bound")
+    return "\n".join(["### Prompt tokens saved\n", *saved, "\n### Seconds, predicted\n", *seconds])
 
 
 def main() -> None:
@@ -198,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", help="names of sets, by commas", default=",".join(SETS))
-    parser.add_argument("--rows", type=int, default=600, help="rows of a trace, at most")
+    parser.add_argument("--rows", type=int, default=200, help="rows of a trace, at most")
     parser.add_argument("--policies", help="only these, into --store, without a table")
     parser.add_argument("--store", type=Path, help="JSON file that keeps results")
     parser.add_argument("--out", type=Path)
@@ -207,17 +221,10 @@ def main() -> None:
     results = simulate_all(Data(asked.data, asked.rows), asked.only.split(","), names, asked.store)
     if asked.policies:
         return
-    text = "\n".join(lines(results)) + "\n"
     if asked.out:
-        write(asked.out, text)
+        write(asked.out, MARKS, report(results))
     else:
-        print(text)
-
-
-def write(path: Path, text: str) -> None:
-    """Put the table where it was; what a page says before `MARK` stays."""
-    before = path.read_text(encoding="utf-8").split(MARK)[0] if path.exists() else ""
-    path.write_text(f"{before}{MARK}\n\n{text}", encoding="utf-8")
+        print(report(results))
 
 
 if __name__ == "__main__":

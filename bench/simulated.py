@@ -21,13 +21,14 @@ from typing import Any
 from umbel.config import EngineConfig
 from umbel.cost.cards import named
 from umbel.sim.case import SimCase
-from umbel.sim.policies import ABLATIONS, POLICIES
+from umbel.sim.policies.named import ABLATIONS
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import simulate
 from umbel.sim.synthetic import Synthetic
 
 Results = dict[str, dict[str, Any]]  # "shape x degree policy" -> outcome
 
+POLICIES = ("fcfs-lru", "sorted-lru", "longest-prefix", "batchllm", "umbel")
 MARK = "<!-- tables of bench/simulated.py -->"
 SHAPES_OF_PAPER = "2000/200,2000/1000,1000/1000,16000/200"
 
@@ -100,16 +101,16 @@ def report(asked: argparse.Namespace, results: Results) -> str:
     saved = [line + (" bound |", " ---: |")[i] if i < 2 else line for i, line in enumerate(saved)]
     saved[2:] = [f"{line} {limits[i + 2].rsplit('|', 2)[1].strip()} |" for i, line in enumerate(saved[2:])]
     parts = [
-        "## Prompt tokens saved\n\nTokens that a cache lost and computed again count as computed. The bound is every\n"
+        "### Prompt tokens saved\n\nTokens that a cache lost and computed again count as computed. The bound is every\n"
         "prefix computed once.",
         "\n".join(saved),
-        "## Rows per second, predicted",
+        "### Rows per second, predicted",
         "\n".join(table(asked, results, list(POLICIES), rate)),
-        "## Ours with parts switched off: saving",
+        "### Ours with parts switched off: saving",
         "\n".join(table(asked, results, ours, saving)),
-        "## Ours with parts switched off: rows per second, predicted",
+        "### Ours with parts switched off: rows per second, predicted",
         "\n".join(table(asked, results, ours, rate)),
-        "## Ours with parts switched off: mean use of the pool, preemptions, tokens computed again",
+        "### Ours with parts switched off: mean use of the pool, preemptions, tokens computed again",
         "\n".join(table(asked, results, ours, memory)),
     ]
     return "\n\n".join(parts) + "\n"

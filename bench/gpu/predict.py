@@ -25,7 +25,7 @@ from umbel.cost.load import Load
 from umbel.cost.roofline import CEILING, Price
 from umbel.cost.shape import Shape
 from umbel.sim.case import SimCase
-from umbel.sim.policies import setup
+from umbel.sim.policies.named import setup
 from umbel.sim.shapes import SHAPES
 from umbel.sim.simulate import Run
 

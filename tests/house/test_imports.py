@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": ENGINE | {"api", "jobs"},
     "workflow": ENGINE | {"api", "jobs"},
     "campaign": ENGINE | {"api", "jobs"},
-    "sim": ENGINE | {"api", "jobs"},
+    "sim": ENGINE | {"api", "jobs", "cluster"},
     "bench": ENGINE | {"api", "jobs"},
     "batch": ENGINE | {"api", "jobs", "cluster", "profile"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "batch"},

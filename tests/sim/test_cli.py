@@ -10,10 +10,11 @@ import pytest
 from umbel.cli.main import main
 from umbel.cost.shape import Shape
 from umbel.sim.model import find_model
-from umbel.sim.policies import ABLATIONS, POLICIES
+from umbel.sim.policies.named import ABLATIONS, POLICIES
 from umbel.sim.shapes import SHAPES
 
-NAMES = ["fcfs-lru", "sorted-lru", "longest-prefix", "batchllm", "umbel"]
+NAMES = ["fcfs-lru", "random-lru", "sorted-lru", "llm-d-hash", "daft-buckets", "sglang-lpm", "longest-prefix"]
+NAMES += ["blendserve", "batchllm", "umbel"]
 WHERE = ["--machine", "a100", "--kv-tokens", "4000"]
 SHAPE = ["--model", "llama-3.2-1b", *WHERE]
 MADE = "synthetic:prefix=100,remainder=20,degree=4,rows=40,output=5"
@@ -117,6 +118,39 @@ def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.C
 def test_a_model_that_is_nowhere_is_refused_with_the_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sim", MADE, "--model", "llama-3.1-8", *WHERE]) != 0
     assert "did you mean 'llama-3.1-8b'?" in capsys.readouterr().err
+
+
+def test_a_cluster_runs_our_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--replicas", "3", "--speeds", "1,0.5", "--losses", "2@0"]
+    assert main(["sim", MADE, *SHAPE, *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["replicas"], found["rows"], found["answered"], found["rows_of_replicas"][2]) == (3, 40, 40, 0)
+    assert found["least_seconds"] == pytest.approx(found["one_node_seconds"] / 1.5)
+    assert main(["sim", MADE, *SHAPE, *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "40 rows on 3 replicas; a100, bfloat16" and lines[1].startswith("40 answered in ")
+    assert lines[-4].split() == ["replica", "speed", "comes", "goes", "rows", "busy", "s"]
+    assert lines[-1].split() == ["2", "1", "0", "0", "0", "0.00"]
+
+
+def test_rows_without_a_replica_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", MADE, *SHAPE, "--replicas", "1", "--losses", "0@0"]) == 0
+    assert "40 rows left without a replica, 0 given up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speeds", "1"], "--speeds is for a cluster: say how many --replicas it has"),
+        (["--replicas", "2", "--policies", "umbel"], "--policies umbel: a cluster runs our plan only"),
+        (["--replicas", "2", "--joins", "2@1"], "there is no replica 2"),
+    ],
+)
+def test_clusters_that_cannot_be_are_named(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sim", MADE, *SHAPE, *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_several_cards_share_a_model(capsys: pytest.CaptureFixture[str]) -> None:

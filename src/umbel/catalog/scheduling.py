@@ -54,6 +54,15 @@ SCHEDULING: tuple[Technique, ...] = (
     ),
     Technique("queue", "priority", True, "umbel.sched.policies.lines:Lines", "QLLM, 2503.09304", by="policy"),
     Technique(
+        "queue",
+        "longest-prefix-of-few",
+        True,
+        "umbel.sched.policies.few:LongestPrefixOfFew",
+        "SGLang, 2312.07104",
+        by="policy",
+        why_not="the same, but only while at most 128 rows wait; umbel sim plays it",
+    ),
+    Technique(
         "victim",
         "last-in-plan",
         True,

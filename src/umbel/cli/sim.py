@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 _FILE = "Input as for plan, a trace (--trace), or synthetic:prefix=2000,remainder=200,degree=16,rows=6400,output=100"
 _MODEL = "A directory with config.json, that file, 'demo', or a shape such as llama-3.1-8b."
-_POLICIES = "Which, by commas [fcfs-lru,sorted-lru,longest-prefix,batchllm,umbel]; also umbel-no-prefix and the like."
+_POLICIES = (
+    "Which, by commas [fcfs-lru,random-lru,sorted-lru,llm-d-hash,daft-buckets,sglang-lpm,longest-prefix,blendserve,"
+    "batchllm,umbel]; also umbel-no-prefix and the like."
+)
 
 
 def sim_command(
@@ -44,6 +47,10 @@ def sim_command(
     prompt: Annotated[str | None, Option(help='Template over columns, e.g. "Classify: {text}".', written=True)] = None,
     chat: Annotated[bool, Option("--chat", help="Put each templated prompt into a user message.")] = False,
     max_tokens: Annotated[int | None, Option(help="Output limit of rows that set none.", min=1)] = None,
+    replicas: Annotated[int | None, Option(help="Our plan, dealt to so many replicas, instead.", min=1)] = None,
+    speeds: Annotated[str | None, Option(help="With --replicas: paces of the first, as in 1,1,0.33.")] = None,
+    joins: Annotated[str | None, Option(help="With --replicas: those that come later, as in 2@30 (seconds).")] = None,
+    losses: Annotated[str | None, Option(help="With --replicas: those that are lost, as in 0@60,3@90.")] = None,
     dtype: engine_options.Dtype = "auto",
     threads: Annotated[int | None, Option(help="CPU threads that the run would take.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print a JSON list, one object a policy.")] = False,
@@ -51,16 +58,19 @@ def sim_command(
     """Simulate a job on a virtual clock under several policies.
 
     Runs the production scheduler; only the model is replaced, by its price. Saving is 1 - computed / prompt tokens,
-    where what a cache lost and computed again counts as computed.
+    where what a cache lost and computed again counts as computed. With --replicas, what a cluster makes of our plan:
+    up to 20,000 rows step by step, more of them with a price for each row.
 
     \f
     Examples:
       umbel sim tasks.jsonl -m demo --machine h200
       umbel sim synthetic:prefix=2000,remainder=200,degree=16,rows=6400,output=100 -m llama-3.1-8b --machine h200
+      umbel sim synthetic:rows=6400 -m llama-3.1-8b --machine h200 --replicas 8 --speeds 1,0.33 --losses 2@30
 
     Exit codes: 0, 2 usage, 4 the input cannot be read, 6 a row does not fit the machine.
     """
     from umbel.batch.reading import LateTokenizer
+    from umbel.cli.sim_cluster import cluster_text
     from umbel.cost.devices import machine_of
     from umbel.ir.params import SamplingParams
     from umbel.sim.case import SimCase
@@ -68,6 +78,7 @@ def sim_command(
     from umbel.sim.simulate import simulate
 
     names = _names(policies, ablations=ablations)
+    nodes = _nodes(replicas, {"--speeds": speeds, "--joins": joins, "--losses": losses}, policies)
     config = EngineConfig.of(model, dtype=dtype, threads=threads, kv_tokens=kv_tokens)
     target = machine_of(machine)
     spec, directory = find_model(model)
@@ -76,6 +87,9 @@ def sim_command(
     workload, lengths = _read(file, trace, rows, spec, texts, read)
     known = None if directory is None else _known(spec, directory, target, config)
     case = SimCase(workload, spec, target, config, lengths, known)
+    if nodes:
+        print(cluster_text(case, nodes, as_json=as_json))
+        return
     ticker = Ticker()
     tell = lambda policy, done, rows: ticker(f"{policy}: {done:,} of {rows:,} rows")  # noqa: E731
     outcomes = [simulate(case, name, tell) for name in names]
@@ -92,7 +106,7 @@ def _known(spec: ModelSpec, directory: Path, machine: Machine, config: EngineCon
 
 
 def _names(policies: str | None, *, ablations: bool) -> list[str]:
-    from umbel.sim.policies import ABLATIONS, POLICIES, check_name
+    from umbel.sim.policies.named import ABLATIONS, POLICIES, check_name
 
     names = list(POLICIES) if policies is None else [name.strip() for name in policies.split(",") if name.strip()]
     if ablations:
@@ -102,6 +116,19 @@ def _names(policies: str | None, *, ablations: bool) -> list[str]:
     if not names:
         raise UsageError(f"--policies: name at least one of {', '.join(POLICIES)}")
     return list(dict.fromkeys(names))
+
+
+def _nodes(replicas: int | None, given: dict[str, str | None], policies: str | None) -> list[Any]:
+    """The nodes of a cluster, none where no one is asked for."""
+    from umbel.sim.cluster.nodes import nodes_of
+
+    if replicas is None:
+        for option in (name for name, value in given.items() if value is not None):
+            raise UsageError(f"{option} is for a cluster: say how many --replicas it has")
+        return []
+    if policies is not None:
+        raise UsageError(f"--policies {policies}: a cluster runs our plan only; leave out --policies or --replicas")
+    return nodes_of(replicas, given["--speeds"], given["--joins"], given["--losses"])
 
 
 def _read(

@@ -52,8 +52,12 @@ class SimCase:
 
     def planned(self, **changes: object) -> Plan:
         """The plan, with some settings changed."""
+        return self.plan_of(self.workload, **changes)
+
+    def plan_of(self, workload: Workload, **changes: object) -> Plan:
+        """A plan for other rows, with some settings changed."""
         config = replace(self.config, **changes)  # type: ignore[arg-type]
-        return make_plan(self.workload, self.spec, config, self.machine, known=self.known)
+        return make_plan(workload, self.spec, config, self.machine, known=self.known)
 
     @cached_property
     def plan(self) -> Plan:

@@ -9,7 +9,8 @@ from umbel.cost.windows import Windows
 from umbel.engine.assemble import make_loop
 from umbel.engine.loop import Loop
 from umbel.sim.case import SimCase
-from umbel.sim.policies import Setup, setup
+from umbel.sim.policies.named import setup
+from umbel.sim.policies.setup import Setup
 from umbel.sim.runner import SimRunner
 
 Watch = Callable[[str, int, int], None]  # policy, rows done, rows
