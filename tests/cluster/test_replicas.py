@@ -16,9 +16,10 @@ from tests.cluster.fake_replica import FIRST, HUNG, MARK
 from tests.house.source import ROOT
 from tests.tiny_models import make_model
 from umbel.api import LLM
+from umbel.cluster.executor import ExecutorCan
 from umbel.cluster.heartbeats import Heartbeats
 from umbel.cluster.local import LocalPool
-from umbel.cluster.replicas import Replicas
+from umbel.cluster.replicas import MOST_UNLOADED, Replicas
 from umbel.errors import CapacityError, UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 
@@ -117,13 +118,17 @@ def test_a_row_that_kills_is_an_error_and_the_others_are_answered(
 
 
 @pytest.mark.slow
-def test_what_cannot_load_again_is_left_out_while_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And when the last one dies too, the run ends instead of trying on."""
+@pytest.mark.parametrize(("can", "most"), [(ExecutorCan(), 1), (ExecutorCan(elastic=True), MOST_UNLOADED + 1)])
+def test_what_cannot_load_again_is_left_out_while_others_go_on(
+    can: ExecutorCan, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once or, where machines come and go, after a few times; when the last one dies too, the run ends."""
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     replicas = faked(tmp_path, monkeypatch)
+    replicas.pool.can = can
     outputs = replicas.generate([[15 + min(i, 1), i + 20] for i in range(40)])
     assert [output.outputs[0].token_ids[0] for output in outputs] == list(range(40))
-    assert (tmp_path / "mark").read_text() in ("", "x")
+    assert (tmp_path / "mark").read_text() in ["x" * times for times in range(most + 1)]
     monkeypatch.setattr("umbel.cluster.deal.MOST_DEATHS", 5)
     with pytest.raises(UmbelError, match=r"5 replicas were lost .* exit code 3; what is finished is kept"):
         replicas.generate([[13]])

@@ -36,6 +36,7 @@ from umbel.plan.planner import make_plan
 from umbel.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
+MOST_UNLOADED = 4  # losses of a replica in a row, before it is loaded, after which others go on without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Replicas(Scoring):
         self._planned = 0  # prompt tokens that the rows asked for so far need
         self.pool = _executor(self.config)
         self._ready: set[int] = set()
+        self._unloaded: dict[int, int] = {}  # how often in a row each was lost before it was loaded
         self._wanting: set[int] = set()  # of these, those that asked for rows and got none yet
         self._next_lot = 1
         self._made: dict[str, str] = {}  # what the first of them says that its answers depend on
@@ -220,14 +222,17 @@ class Replicas(Scoring):
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
         """Replace a replica that is lost: start it again, give its rows to idle ones, fail the rows that are given up.
 
-        One that could not even load is not started again while others go on.
+        One that could not even load is not started again while others go on, but for machines that come and go: there
+        it may be lost a few times.
         """
         loaded, how = event.replica in self._ready, event.data.decode()
+        unloaded = 0 if loaded else self._unloaded.get(event.replica, 0) + 1
+        self._unloaded[event.replica] = unloaded
         _warn(event, "its rows go to those that are free" if loaded else "while it loaded the model")
         self._gone(event.replica)
         self._past = self._past.plus(Stats(lost_processes=1))
         lost = deal.died(event.replica, how)
-        if loaded or not self.pool.processes:
+        if unloaded <= (MOST_UNLOADED if self.pool.can.elastic else 0) or not self.pool.processes:
             self.pool.start()
         self._give(deal, workload)
         for row in lost:

@@ -1,0 +1,178 @@
+"""What happens to clusters in hours, in minutes: actors, nodes and drivers killed, slow ones, new ones; every row once,
+with the bytes of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.kill_test import make_input
+
+from tests.cluster.nodes import Nodes, nodes
+from tests.held import PATIENCE
+from tests.tiny_models import make_model
+from umbel.api import LLM
+from umbel.cli.main import main
+from umbel.cluster.replicas import Replicas
+from umbel.ir.params import SamplingParams
+from umbel.ir.request import Output
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),  # of Ray's own
+]
+
+OPTIONS = {"dtype": "float32", "device": "cpu", "threads": 1}
+PROMPTS = [[7, 8, 9] * 9 + [i % 5 + 10] * (i % 3) + [20 + i % 200, i // 200] for i in range(1000)]
+KEYS = range(len(PROMPTS))  # the draws of each call are those of the first
+GREEDY = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
+DRAWN = SamplingParams(temperature=0.8, max_tokens=24, n=2)
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["two nodes", "three nodes"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    with nodes(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["demo", "qwen3_moe"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo model, or a mixture of experts."""
+    if request.param == "demo":
+        return "demo"
+    place = tmp_path_factory.mktemp("losses") / "moe"
+    return str(make_model(place, request.param, seed=3, hidden_size=256, num_hidden_layers=6))
+
+
+@pytest.fixture(scope="module", params=[GREEDY, DRAWN], ids=["greedy", "drawn"])
+def params(request: pytest.FixtureRequest) -> SamplingParams:
+    found: SamplingParams = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def wanted(model: str, params: SamplingParams) -> list[Output]:
+    return LLM(model, **OPTIONS).generate(PROMPTS, params, keys=KEYS, use_tqdm=False)
+
+
+@pytest.fixture(scope="module")
+def replicas(model: str, cluster: Nodes) -> Iterator[Replicas]:
+    with Replicas(model, data_parallel_size=cluster.count, executor="ray", **OPTIONS) as made:
+        yield made
+
+
+def answers(replicas: Replicas, params: SamplingParams, happen: Callable[[int], None]) -> list[Output]:
+    """All answers, each once; `happen` gets how many there are, after each."""
+    found: dict[str, Any] = {}
+    for output in replicas.stream(PROMPTS, params, keys=KEYS):
+        assert output.request_id not in found
+        found[output.request_id] = output
+        happen(len(found))
+    return [found[str(i)] for i in range(len(PROMPTS))]
+
+
+@pytest.mark.parametrize(("what", "times"), [("actor", 3), ("node", 2)])
+def test_killed(
+    what: str, times: int, replicas: Replicas, cluster: Nodes, params: SamplingParams, wanted: list[Output], seed: int
+) -> None:
+    """At random moments, whatever the others are doing: they work, load or wait for a place."""
+    chance, left, lost = random.Random(seed), times, replicas.stats().lost_processes
+    moments: list[int] = []
+
+    def happen(count: int) -> None:
+        nonlocal left
+        if moments and count >= moments[0]:
+            moments.pop(0)
+            left -= 1
+            if what == "actor":
+                cluster.kill(chance)
+            else:
+                cluster.lose(chance)
+                cluster.join()
+
+    while left:
+        moments[:] = sorted(chance.sample(range(1, len(PROMPTS) * 3 // 4), min(left, 2)))
+        assert answers(replicas, params, happen) == wanted
+    assert replicas.stats().lost_processes > lost
+
+
+def test_one_that_stands_still_loses_its_work_to_the_others(
+    replicas: Replicas, cluster: Nodes, params: SamplingParams, wanted: list[Output]
+) -> None:
+    """An actor is stopped when it has rows, and goes on when nothing comes from the others any more."""
+    stopped: list[int] = []
+    last = [time.monotonic()]
+
+    def happen(count: int) -> None:
+        last[0] = time.monotonic()
+        if not stopped and count > len(PROMPTS) // 10:
+            stopped.append(cluster.actors()[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+            threading.Thread(target=go_on).start()
+
+    def go_on() -> None:
+        while time.monotonic() - last[0] < 5.0:
+            time.sleep(0.1)
+        os.kill(stopped[0], signal.SIGCONT)
+
+    before = replicas.stats().lost_processes
+    assert answers(replicas, params, happen) == wanted
+    assert stopped and replicas.stats().lost_processes == before
+
+
+def test_a_node_that_joins_is_used(
+    replicas: Replicas, model: str, cluster: Nodes, params: SamplingParams, wanted: list[Output]
+) -> None:
+    """While rows run: one more replica was asked for than there is room for."""
+    replicas.stop()
+    with Replicas(model, data_parallel_size=cluster.count + 1, executor="ray", **OPTIONS) as more:
+        joined: list[int] = []
+
+        def happen(count: int) -> None:
+            if not joined:
+                joined.append(count)
+                cluster.join()
+
+        assert answers(more, params, happen) == wanted
+        while len(cluster.actors()) <= cluster.count or not all(one.rows_done for one in more._totals):
+            assert answers(more, params, happen) == wanted
+        assert more.stats().lost_processes == 0
+    cluster.lose(random.Random(0))
+
+
+@pytest.mark.parametrize("kills", [5])
+def test_the_driver_killed_and_begun_again(
+    kills: int, replicas: Replicas, cluster: Nodes, model: str, params: SamplingParams, tmp_path: Path, seed: int
+) -> None:
+    """`umbel run`, killed at random moments and then drained: what is finished is kept, and the bytes are the same."""
+    replicas.stop()
+    make_input(tmp_path / "in.jsonl", 1500, 1, 0)
+    given = ["run", str(tmp_path / "in.jsonl"), "--model", model, "--dtype", "float32", "--threads", "1"]
+    given += ["--temperature", str(params.temperature), "--seed", "7", "--quiet"]
+    began = time.monotonic()
+    assert main([*given, "-o", str(tmp_path / "whole.jsonl")]) == 0
+    chance, seconds, codes = random.Random(seed), time.monotonic() - began, []
+    many = ["--executor", "ray", "--ray-address", cluster.address, "--data-parallel-size", str(cluster.count)]
+    command = [*given, "-o", str(tmp_path / "out.jsonl"), *many, "--summary", str(tmp_path / "summary")]
+    for number in [signal.SIGKILL] * kills + [signal.SIGTERM]:
+        process = subprocess.Popen([sys.executable, "-m", "umbel.cli.main", *command])
+        try:
+            codes.append(process.wait(chance.uniform(0.0, 2 * seconds)))
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            codes.append(process.wait(PATIENCE))
+    assert main(command) == 0
+    summary = json.loads((tmp_path / "summary").read_text())
+    print(f"driver ended with {codes}; {summary['resumed']} rows were kept")
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert set(codes) <= {-9, 75, -15, 0} and -9 in codes
