@@ -189,6 +189,21 @@ def test_a_replica_that_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatc
     assert not pool.processes
 
 
+def test_what_is_lost_is_not_started_or_given_rows_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are lost at a time: what is done about the first must not take the second for a new one."""
+    pool = faked(tmp_path, monkeypatch).pool
+    pool._events.clear()
+    for number, pid in dict(pool.processes).items():
+        os.kill(pid, signal.SIGKILL)
+        pool._events.append(pool._lose(number, None))
+    assert pool.start() == [] and pool.submit(1, 1, b"rows") is None
+    told = pool.results()
+    assert next(told).replica == 0 and pool.start() == [0]
+    assert next(told).replica == 1 and pool.start() == [1]
+
+
 def test_late_answers_are_refused_by_the_number_of_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = faked(tmp_path, monkeypatch)
     for prompts in ([[i + 20] for i in range(4)], [[203, i + 20] for i in range(4)]):

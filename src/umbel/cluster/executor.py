@@ -7,7 +7,7 @@ whether they live, and ends them; which rows go where is `Deal`'s, which answers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -50,7 +50,8 @@ class Executor(Protocol):
         """What runs, or is about to, by replica."""
 
     def start(self) -> list[int]:
-        """Start those that do not run; returns their numbers. Each says READY, or FAILED, or is lost."""
+        """Start those that do not run, but for those of which `results` has yet to say that they are lost; returns
+        their numbers. Each says READY, or FAILED, or is lost."""
 
     def submit(self, replica: int, lot: int, data: bytes) -> None:
         """Send the rows of a lot to a replica; where it is gone, `results` says so."""
@@ -63,6 +64,12 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all, and what was started for them; nothing is started any more."""
+
+
+def untold_losses(events: Iterable[Event]) -> set[int]:
+    """Replicas that are lost by events that were not taken yet: started before that, they would be taken for the lost
+    ones."""
+    return {event.replica for event in events if event.kind is None}
 
 
 def order(config: EngineConfig, *, share: int = 1, compared: bool = False) -> str:

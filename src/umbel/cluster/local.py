@@ -14,7 +14,7 @@ from typing import IO
 
 import torch
 
-from umbel.cluster.executor import Event, ExecutorCan, order
+from umbel.cluster.executor import Event, ExecutorCan, order, untold_losses
 from umbel.cluster.frames import Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
 from umbel.cluster.settings import config_of_replica
@@ -51,7 +51,8 @@ class LocalPool:
 
     def start(self) -> list[int]:
         """Start those that do not run; returns their numbers."""
-        missing = [number for number in range(len(self._orders)) if number not in self._children]
+        there = self._children.keys() | untold_losses(self._events)
+        missing = [number for number in range(len(self._orders)) if number not in there]
         for number in missing:
             command = [sys.executable, "-m", PROGRAM, self._orders[number]]
             # In a session of their own: Ctrl-C on a terminal is for the job, which then ends them.
@@ -66,7 +67,9 @@ class LocalPool:
 
     def submit(self, replica: int, lot: int, data: bytes) -> None:
         """Send rows to a replica; where it is gone, `results` says so."""
-        child = self._children[replica]
+        child = self._children.get(replica)
+        if child is None:
+            return
         child.lots += 1
         child.going += frame(Kind.ROWS, data, lot)
         self._watch.work(replica, busy=True)

@@ -23,7 +23,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from umbel.cluster.executor import Event, ExecutorCan, order
+from umbel.cluster.executor import Event, ExecutorCan, order, untold_losses
 from umbel.cluster.frames import Frame, Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
 from umbel.cluster.replica import Lots, serve
@@ -105,7 +105,8 @@ class RayPool:
 
     def start(self) -> list[int]:
         """Start those that do not run; returns their numbers. Those for which there is no room wait until there is."""
-        missing = [number for number in range(self._count) if number not in self._held]
+        there = self._held.keys() | untold_losses(self._events)
+        missing = [number for number in range(self._count) if number not in there]
         for number in missing:
             actor = self._kind.remote(self._order)
             self._held[number] = _Held(actor, actor.answers.options(num_returns="streaming").remote())
@@ -113,7 +114,9 @@ class RayPool:
 
     def submit(self, replica: int, lot: int, data: bytes) -> None:
         """Send the rows of a lot to a replica; where it is gone, `results` says so."""
-        held = self._held[replica]
+        held = self._held.get(replica)
+        if held is None:
+            return
         held.lots += 1
         held.actor.put.remote(lot, data)
         self._watch.work(replica, busy=True)
