@@ -25,7 +25,7 @@ def test_every_setting_is_an_argument_with_its_type_and_default() -> None:
     given = inspect.signature(LLM).parameters
     settings = {f.name: (f.type, f.default) for f in fields(EngineConfig) if f.name != "model"}
     assert {name: (given[name].annotation, given[name].default) for name in settings} == settings
-    assert given.keys() - settings.keys() == {"model", "profile", "runner", "unknown"}
+    assert given.keys() - settings.keys() == {"model", "profile", "runner", "use_tqdm_on_load", "unknown"}
     assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in (*settings, "profile", "runner"))
 
 
@@ -36,7 +36,7 @@ OTHERS = ("model", "watchers", "data_parallel_size", "executor", "ray_address")
 @pytest.mark.parametrize("setting", [f for f in fields(EngineConfig) if f.name not in OTHERS])
 def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("umbel.api.LocalEngine", lambda config, *rest: seen.append(config) or _Stop())
+    monkeypatch.setattr("umbel.api.LocalEngine", lambda config, *_, **__: seen.append(config) or _Stop())
     other = {
         "dtype": "float32",
         "device": "cpu",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from umbel.config import PAGE_SIZE, EngineConfig
 from umbel.engine.intake import Intake
 from umbel.engine.local import LocalEngine
 from umbel.engine.pooling import Pooling
+from umbel.engine.progress_line import loading_line
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
 from umbel.ir.arrivals import Arrivals
@@ -31,7 +32,8 @@ class LLM(Pooling):
 
     `model` is "demo", a directory or a hub id; the options are those of `EngineConfig`, None or "auto" meaning that the
     plan derives them. `profile` records what the time goes into, which makes GPUs slower. A `runner` computes the steps
-    instead of the model's device, and the weights are not loaded; a test or a simulation gives one. vLLM's options are
+    instead of the model's device, and the weights are not loaded; a test or a simulation gives one. `use_tqdm_on_load`
+    shows how far loading is, as `use_tqdm` of `generate` does for prompts, and is off by itself. vLLM's options are
     taken where they ask for nothing. Raises UsageError for an unknown option and ModelError for a model that cannot be
     loaded. `close`, or leaving a `with` block, gives the memory back.
     """
@@ -69,6 +71,7 @@ class LLM(Pooling):
         lora: Mapping[str, str] | tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
+        use_tqdm_on_load: bool | Callable[..., Any] | None = False,
         **unknown: Any,
     ):
         config = EngineConfig.of(
@@ -102,7 +105,9 @@ class LLM(Pooling):
         )
         self.config = config
         self.for_vectors = (runner if isinstance(runner, str) else unknown.get("task")) in ("pooling", *TASKS)
-        self.engine = LocalEngine(config, partial(spans_for, profile), None if isinstance(runner, str) else runner)
+        with loading_line(use_tqdm_on_load) as count:
+            given = None if isinstance(runner, str) else runner
+            self.engine = LocalEngine(config, partial(spans_for, profile), given, count=count)
         self.intake = Intake(self.engine.model)
 
     @property
@@ -119,8 +124,7 @@ class LLM(Pooling):
         return self.engine.execute(workload, plan)
 
     def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
-        """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
-        come as rows finish, each with the number of its workload and its row there, until `stops` ends them."""
+        """Run workloads that follow each other until `stops` ends them; outputs have their number and the row there."""
         return self.engine.execute_all(arrivals, stops)
 
     def session(self) -> Session:

@@ -138,7 +138,6 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "prefix_caching_hash_algo": ("sha256", "builtin", "xxhash"),
         "profiler_config": (),
         "structured_outputs_config": (),
-        "use_tqdm_on_load": (True, False),
         "gpu_memory_utilization": (0.9, 0.92),
         "hf_overrides": ({},),
         "hf_token": (False,),

@@ -18,5 +18,5 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """Stands in for the model; `seen` tells what it was asked."""
     fake = FakeEngine()
-    monkeypatch.setattr(loading, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(loading, "_load", lambda *given: fake)
     return fake

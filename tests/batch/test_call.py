@@ -97,13 +97,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_call_goes_on(
     source: Path, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out, before = tmp_path / "out.jsonl", signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(loading, "_load", lambda config, profile: Stopped())
+    monkeypatch.setattr(loading, "_load", lambda *given: Stopped())
     with pytest.raises(JobStopped, match=r"stopped on request; 6 rows: \d answered.*run it again") as stopped:
         umbel.run(source, out, model=model, quiet=True)
     assert signal.getsignal(signal.SIGINT) == before and not out.exists()
     done = stopped.value.summary.ok  # type: ignore[attr-defined]
     engine = FakeEngine()
-    monkeypatch.setattr(loading, "_load", lambda config, profile: engine)
+    monkeypatch.setattr(loading, "_load", lambda *given: engine)
     summary = umbel.run(source, out, model=model, quiet=True)
     assert summary.resumed == done > 0 and len(engine.seen) == 6 - done
 

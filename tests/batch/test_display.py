@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from umbel.batch import display
-from umbel.batch.display import _Bar, line_of, say, showing
+from umbel.batch.display import _Bar, _PlainLines, line_of, say, share_done, showing
+from umbel.ir.load_count import LoadCount
 from umbel.ir.report import Left, Stats
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.records import ReadNotes
@@ -84,6 +85,27 @@ def test_phases_have_names() -> None:
     assert line_of(progress.reading()) == "starting"
     progress.enter("load")
     assert line_of(progress.reading()) == "loading the model"
+
+
+def test_a_model_is_loaded_in_one_bar_or_a_few_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log, a line for each quarter of it however often the display looks; on a terminal the bar is as full."""
+    count = LoadCount()
+    progress = Progress(loaded=count.share)
+    progress.enter("load")
+    lines = _PlainLines(progress)
+    lines.show()
+    assert share_done(progress.reading()) == 0.0
+    count.expect(200)
+    for _ in range(200):
+        count.add(1)
+        lines.show()
+    assert share_done(progress.reading()) == 1.0
+    told = ["", ", 0%", ", 25%", ", 50%", ", 75%", ", 100%"]
+    assert capsys.readouterr().err.splitlines() == [f"loading the model{share}" for share in told]
+    progress.enter("run")
+    assert progress.reading().loaded is None and share_done(progress.reading()) == 0.0
 
 
 def test_closing_lines_say_what_happened_and_warn() -> None:

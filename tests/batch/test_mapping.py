@@ -139,13 +139,13 @@ class Stopped(FakeEngine):
 
 
 def test_a_stop_says_whether_anything_is_kept(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loading, "_load", lambda config, profile: Stopped())
+    monkeypatch.setattr(loading, "_load", lambda *given: Stopped())
     rows = [{"prompt": f"text {i}", "max_tokens": 3} for i in range(6)]
     with pytest.raises(JobStopped, match="nothing kept: out='answers"):
         umbel.map(rows, model=model, quiet=True)
     with pytest.raises(JobStopped, match="run it again to continue"):
         umbel.map(rows, model=model, out=tmp_path / "o.arrow", quiet=True)
-    monkeypatch.setattr(loading, "_load", lambda config, profile: FakeEngine())
+    monkeypatch.setattr(loading, "_load", lambda *given: FakeEngine())
     assert all(row["error"] is None for row in umbel.map(rows, model=model, out=tmp_path / "o.arrow", quiet=True))
 
 

@@ -49,7 +49,7 @@ def send(place: str) -> None:
 
 def prepare() -> None:
     """Put the fakes into place."""
-    assemble._load = lambda config, profile: HeldEngine()  # type: ignore[assignment]
+    assemble._load = lambda *given: HeldEngine()  # type: ignore[assignment]
     run = main._run
 
     def early(given: list[str], *, own_process: bool = False) -> int:

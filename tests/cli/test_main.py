@@ -25,7 +25,7 @@ ROWS = [{"custom_id": f"r{i}", "prompt": f"text {i}", "max_tokens": 3} for i in 
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """Stands in for the model; `seen` tells what it was asked."""
     fake = FakeEngine()
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(assemble, "_load", lambda *given: fake)
     return fake
 
 
@@ -227,7 +227,7 @@ def test_a_model_that_changes_between_fingerprint_and_loading(
         assert run(place) == 2
     assert f"{name} changed while the model was read: start the job again" in capsys.readouterr().err
     assert not fake.seen
-    monkeypatch.setattr(assemble, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(assemble, "_load", lambda *given: fake)
     assert run(place) == 0
 
 

@@ -168,11 +168,11 @@ def test_sampling_goes_on_between_calls_and_seeds_repeat(llm: LLM) -> None:
 class Bar:
     """A progress bar as tqdm makes one."""
 
-    def __init__(self, total: int, desc: str):
-        self.total, self.done, self.closed = total, 0, False
+    def __init__(self, total: float, desc: str):
+        self.total, self.done, self.closed = total, 0.0, False
         Bar.last = self
 
-    def update(self, n: int) -> None:
+    def update(self, n: float) -> None:
         self.done += n
 
     def close(self) -> None:
@@ -199,6 +199,24 @@ def test_progress_is_shown_where_it_was_asked_for(
     llm.generate(["a", "b"], GREEDY)
     told = capsys.readouterr().err
     assert "2/2 prompts · 8 tokens" in told and told.endswith("\r\x1b[K")
+
+
+def test_how_far_loading_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every weight is counted once; nothing is shown unless it was asked for, and on a terminal not of a quick one."""
+    model = str(make_model(tmp_path / "model", "qwen3"))
+    monkeypatch.setattr(progress_line, "PATIENCE", 1e9)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    LLM(model, device="cpu").close()
+    assert capsys.readouterr().err == ""
+    LLM(model, device="cpu", use_tqdm_on_load=None).close()
+    assert capsys.readouterr().err == "\r\x1b[K"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    LLM(model, device="cpu", use_tqdm_on_load=True).close()
+    assert re.fullmatch(r"loading the model, 100% · \S+ m?s\n", capsys.readouterr().err)
+    LLM(model, device="cpu", use_tqdm_on_load=Bar).close()
+    assert Bar.last.total == 1.0 and Bar.last.closed and Bar.last.done == pytest.approx(1.0)
 
 
 def test_names_beside_the_calls(llm: LLM) -> None:

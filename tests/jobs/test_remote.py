@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(loading, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(loading, "_load", lambda *given: fake)
     return fake
 
 

@@ -62,7 +62,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> Itera
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(loading, "_load", lambda config, profile: fake)
+    monkeypatch.setattr(loading, "_load", lambda *given: fake)
     return fake
 
 

@@ -52,7 +52,7 @@ def _live_bar(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def _plain_lines(progress: Progress) -> Iterator[None]:
-    with every(PLAIN_SECONDS, lambda: print(line_of(progress.reading()), file=sys.stderr, flush=True)):
+    with every(PLAIN_SECONDS, _PlainLines(progress).show):
         yield
 
 
@@ -83,6 +83,21 @@ def say(lines: Iterable[str]) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+class _PlainLines:
+    """What is printed every few seconds; of a model that is loaded, a line for each quarter of it."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._quarter = progress, -1
+
+    def show(self) -> None:
+        reading = self._progress.reading()
+        if reading.loaded is not None:
+            quarter, self._quarter = self._quarter, int(4 * reading.loaded)
+            if quarter == self._quarter:
+                return
+        print(line_of(reading), file=sys.stderr, flush=True)
+
+
 class _Bar:
     """Renders the current reading each time the live display refreshes."""
 
@@ -91,7 +106,8 @@ class _Bar:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         reading, bar = self._progress.reading(), 20 if options.max_width >= WIDE else 6
-        share = ProgressBar(total=1.0, completed=share_done(reading), width=bar, pulse=reading.rows == 0)
+        pulse = reading.rows == 0 and reading.loaded is None
+        share = ProgressBar(total=1.0, completed=share_done(reading), width=bar, pulse=pulse)
         grid = Table.grid(padding=(0, 1))
         grid.add_column()
         grid.add_column(no_wrap=True, overflow="ellipsis")  # of a wrapped bar the terminal would keep lines
@@ -104,7 +120,9 @@ def line_of(reading: Reading, width: int | None = None) -> str:
     if reading.phase not in _PHASES:
         return "starting" if not reading.done else "done"
     if reading.phase != "run":
-        return _PHASES[reading.phase] + (f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else "")
+        loaded = "" if reading.loaded is None else f", {reading.loaded:.0%}"
+        done = f", {reading.done:,} of {reading.rows:,} rows done" if reading.rows else ""
+        return _PHASES[reading.phase] + loaded + done
     if reading.ending is not None:
         return f"stopping: {count(reading.ending, 'row')} near the end; Ctrl-C again ends at once"
     tokens, rate = _tokens_done(reading), f"{reading.tokens_per_second:,.0f} tokens/s"
@@ -135,7 +153,10 @@ def _tokens_done(reading: Reading) -> str:
 
 
 def share_done(reading: Reading) -> float:
-    """How much of the job is done: by time, where it is known how much is left, else by rows."""
+    """How much of the job is done: by time, where it is known how much is left, else by rows. While the model is
+    loaded, how much of it is there."""
+    if reading.loaded is not None:
+        return reading.loaded
     if reading.eta_seconds is None:
         return reading.done / max(1, reading.rows)
     return reading.elapsed_seconds / max(reading.elapsed_seconds + reading.eta_seconds, 1e-9)

@@ -19,6 +19,7 @@ from umbel.jobs.fingerprint import fingerprint, stamp_model
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
+from umbel.jobs.progress import Progress
 from umbel.jobs.read.changes import HashedInput, input_identity
 from umbel.jobs.read.inputs import Inputs
 from umbel.models.adapters.modules import adapted_spec
@@ -46,8 +47,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     completions = asked.sampling.of_completions(spec.sampling)
     options = replace(options, loras=names_of(spec.adapters), completions=completions)
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
-    watch = tuple(HashedInput.of(file.path) for file in source)
-    settings = {**config.identity, **digests_of(spec.adapters)}
+    watch, settings = tuple(HashedInput.of(file.path) for file in source), config.identity | digests_of(spec.adapters)
     identity = fingerprint(input_identity(source, watch), options, loading.files, settings, version("umbel"), given)
     job = JobSpec(
         input=source,
@@ -68,10 +68,10 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
         watch=watch,
         errors=asked.output.errors,
     )
-
     spans, decided = NO_SPANS if profile is None else profile, loading.arithmetic
     about, tokenizer = partial(_about, asked, decided, typed), partial(LateTokenizer, directory)
-    return Job(job, tokenizer, loading.engine, warm=_import_engine, spans=spans, arithmetic=decided, about=about)
+    progress, warm = Progress(loaded=loading.count.share), _import_engine
+    return Job(job, tokenizer, loading.engine, progress, warm=warm, spans=spans, arithmetic=decided, about=about)
 
 
 def _about(asked: JobOptions, decided: Callable[[], Mapping[str, str]], typed: Sequence[str]) -> dict[str, str]:

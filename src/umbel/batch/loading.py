@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from umbel.config import EngineConfig
 from umbel.cost.startup import Loads
 from umbel.errors import ModelError
+from umbel.ir.load_count import LoadCount
 from umbel.ir.spec import ModelSpec
 from umbel.jobs.execution import Engine
 from umbel.jobs.fingerprint import hash_model, stamp_model
@@ -24,7 +25,7 @@ class Loading:
     """The engine of a model, to be loaded when there are rows to run.
 
     `stamps` were taken of the model's files before anything was read of them, `files` are their digests. The time of
-    hashing and loading counts, that of imports unless they were done meanwhile.
+    hashing and loading counts, that of imports unless they were done meanwhile. `count`: how far loading is.
     """
 
     config: EngineConfig
@@ -32,6 +33,7 @@ class Loading:
     directory: Path
     stamps: dict[str, tuple[int, int, int]]
     profile: Recorder | None = None
+    count: LoadCount = field(default_factory=LoadCount)
     files: dict[str, str] = field(init=False)
     _hashing: float = field(init=False)
     _began: float | None = None
@@ -51,7 +53,7 @@ class Loading:
     def engine(self) -> Engine:
         """The loaded engine. Raises ModelError when files of the model have changed since they were hashed."""
         began = self._begin()
-        engine = _load(self.config, self.profile)
+        engine = _load(self.config, self.profile, self.count)
         self._check_unchanged()
         Loads.of(self.directory, self.config).learn(self._hashing + time.perf_counter() - began)
         return engine
@@ -69,7 +71,7 @@ class Loading:
             raise ModelError(f"{self.directory}: {files} changed while the model was read: start the job again")
 
 
-def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
+def _load(config: EngineConfig, profile: Recorder | None, count: LoadCount) -> Engine:
     if config.replicated:
         from umbel.cluster.replicas import Replicas
 
@@ -77,4 +79,4 @@ def _load(config: EngineConfig, profile: Recorder | None) -> Engine:
     from umbel.engine.local import LocalEngine
     from umbel.profile.attach import spans_for
 
-    return LocalEngine(config, partial(spans_for, profile))
+    return LocalEngine(config, partial(spans_for, profile), count=count)

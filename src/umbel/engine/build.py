@@ -22,6 +22,7 @@ from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
 from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError, UsageError
+from umbel.ir.load_count import LoadCount
 from umbel.ir.plan import Plan
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
@@ -59,9 +60,16 @@ class Model:
 
     decoder: Decoder
 
-    def __init__(self, config: EngineConfig, shard: Shard | None = None, *, computes: bool = True):
+    def __init__(
+        self,
+        config: EngineConfig,
+        shard: Shard | None = None,
+        *,
+        computes: bool = True,
+        count: LoadCount | None = None,
+    ):
         """`shard` is given to the ranks behind the first, which starts them and whose model plans and runs. The weights
-        of one that does not compute are not loaded."""
+        of one that does not compute are not loaded. Those that are loaded are counted in `count`."""
         self.directory: Path = resolve_model(config.model)
         spec = read_spec(self.directory, config.model_impl, config.generation_config)
         self.spec: ModelSpec = adapted_spec(spec, config)
@@ -78,16 +86,16 @@ class Model:
         if config.threads is not None or own.count > 1:
             torch.set_num_threads(config.threads or max(torch.get_num_threads() // own.count, 1))
         if computes:
-            self.decoder = self._load(own)
+            self.decoder = self._load(own, count)
 
-    def _load(self, own: Shard) -> Decoder:
+    def _load(self, own: Shard, count: LoadCount | None) -> Decoder:
         config = self.config
         if self.spec.hosted is not None:
             return self._load_hosted(own)
         if config.load_format == "dummy":
             weights: Weights = dummy_weights(self.spec, self.dtype, config.seed, self.device)
         else:
-            weights = StoredWeights(self.directory, self.spec, self.dtype, self.device)
+            weights = StoredWeights(self.directory, self.spec, self.dtype, self.device, count)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
         decoder = build_shard(self.spec, weights, own, self.device, method)
         if self.spec.adapters:

@@ -18,6 +18,7 @@ from umbel.engine.outlook import Outlook
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.load_count import LoadCount
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
@@ -35,8 +36,8 @@ class LocalEngine:
     """One model on the device of this process, or on a `runner` that is given instead of it.
 
     `spans_of` gives what the steps of the loaded model report their time to. `share`: this process is one of so many
-    that share the processor. Raises UsageError for settings that this machine cannot meet, ModelError for a model that
-    cannot be loaded.
+    that share the processor. `count`: what of the weights is there while they are loaded. Raises UsageError for
+    settings that this machine cannot meet, ModelError for a model that cannot be loaded.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class LocalEngine:
         spans_of: Callable[[Model], Spans] | None = None,
         runner: Runner | None = None,
         share: int = 1,
+        count: LoadCount | None = None,
     ):
         if config.replicated:
             raise UsageError("data_parallel_size, executor: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self.keeps_unfinished = True
-        self.model = Model(_with_room_of(runner, config), computes=runner is None)
+        self.model = Model(_with_room_of(runner, config), computes=runner is None, count=count)
         reserved = prepare_drafter(self.model)  # before the memory that is left is looked at
         machine = machine_of(self.model.device)
         machine = machine.with_memory(max(machine.memory_bytes - reserved, 0))

@@ -57,8 +57,7 @@ class Loop:
     ):
         self.scheduler = scheduler
         self.runner = runner
-        self.defaults = defaults or Defaults()
-        defaults = self.defaults
+        self.defaults = defaults = defaults or Defaults()
         said = defaults.width, runner.ahead > 0, defaults.eos, defaults.pooler, scheduler.kv.scored.summed.take
         around = Surroundings(scheduler.requests, tokenizer, *said)
         self.watchers = Watchers([make(around) for make in (known_watchers() if watchers is None else watchers)])

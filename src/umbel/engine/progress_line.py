@@ -1,4 +1,4 @@
-"""How far a call is, in one line: on a terminal, in a notebook, or by a progress bar of the caller's."""
+"""How far a call or a load is, in one line: on a terminal, in a notebook, or by a progress bar of the caller's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from umbel.ir.load_count import LoadCount
 from umbel.ir.report import Left, Stats
 from umbel.plan.explain.text import duration
 
@@ -38,13 +39,44 @@ def progress_line(asked: bool | Callable[..., Any] | None, total: int, engine: W
         finally:
             bar.close()
         return
+    line = _Line(total, engine)
+    with _shown(line, asked):
+        yield line.tell
+
+
+@contextmanager
+def loading_line(asked: bool | Callable[..., Any] | None) -> Iterator[LoadCount]:
+    """Show how much of a model is there that the block loads and counts; `asked` as of `progress_line`."""
+    count = LoadCount()
+    if not callable(asked):
+        with _shown(_LoadLine(count), asked):
+            yield count
+        return
+    bar, told = asked(total=1.0, desc="loading the model"), 0.0
+
+    def tell() -> None:
+        nonlocal told
+        share = count.share() or 0.0
+        bar.update(share - told)
+        told = share
+
+    try:
+        with every(LIVE, tell):
+            yield count
+        tell()
+    finally:
+        bar.close()
+
+
+@contextmanager
+def _shown(line: _Line | _LoadLine, asked: bool | None) -> Iterator[None]:
+    """Show a line that changes, where it can be seen."""
     place = None if asked is False else _place(logs=asked is True)
     if place is None:
-        yield lambda: None
+        yield
         return
-    line, seconds = _Line(total, engine), LIVE if place is not _print_line else PLAIN
-    with every(seconds, lambda: place(line.text()) if line.due() else None):
-        yield line.tell
+    with every(LIVE if place is not _print_line else PLAIN, lambda: place(line.text()) if line.due() else None):
+        yield
     if line.due() or asked is True:
         place(line.text())
     place("") if place is _write_over else None
@@ -90,6 +122,19 @@ class _Line:
         if left and self.done < self.total:
             parts.append(f"about {duration(round(left) or 1)} left")
         return " · ".join(parts)
+
+
+class _LoadLine:
+    """The state of a model that is loaded as text."""
+
+    def __init__(self, count: LoadCount):
+        self._count, self._began = count, time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._began >= PATIENCE
+
+    def text(self) -> str:
+        return f"loading the model, {self._count.share() or 0.0:.0%} · {duration(time.monotonic() - self._began)}"
 
 
 def _place(*, logs: bool) -> Callable[[str], object] | None:

@@ -21,6 +21,7 @@ class Reading:
     `elapsed_seconds`: since rows began to run.
     `eta_seconds`: None while there is nothing to estimate it from.
     `ending`: rows that go on to their end although a stop was asked for; None where none was.
+    `loaded`: how much of the model is loaded, from 0 to 1; None while that is not known.
     """
 
     phase: str
@@ -34,6 +35,7 @@ class Reading:
     elapsed_seconds: float
     eta_seconds: float | None
     ending: int | None = None
+    loaded: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Progress:
     starved_seconds: float = 0.0
     stats: Callable[[], Stats] = Stats
     left: Callable[[], Left] = Left
+    loaded: Callable[[], float | None] = lambda: None
     planned: Callable[[Plan, FirstWindow | None], None] = lambda plan, window: None
     window: FirstWindow | None = None
     _since: float = 0.0
@@ -124,6 +127,7 @@ class Progress:
             elapsed_seconds=elapsed,
             eta_seconds=eta,
             ending=self.ending,
+            loaded=self.loaded() if self.phase == "load" else None,
         )
 
     def _expected(self, stats: Stats, left: Left) -> tuple[float | None, float | None]:

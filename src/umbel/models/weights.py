@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from umbel.cost.machine import choose_dtype, processor_dtypes
 from umbel.errors import ModelError
 from umbel.ir.architecture import layer_vectors
 from umbel.ir.int4_format import LOADING
+from umbel.ir.load_count import LoadCount
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.int4 import Int4Weight, round_to_int4, stack
 from umbel.models.architectures import FAMILIES
@@ -42,7 +44,7 @@ def pick_dtype(requested: str, spec: ModelSpec, device: torch.device | str) -> t
 
 class StoredWeights(Mapping[str, Tensor | Int4Weight]):
     """Every tensor of `layout(spec)` on `device`, as `dtype` or in the 4 bits it is stored in; read from the files
-    when it is asked for.
+    when it is asked for, and counted in `count`.
 
     Making one raises ModelError for files that are missing, damaged or not safetensors, and for tensors that are
     missing, unexpected, of another shape than the config says or of a type that is no float (or not what 4-bit weights
@@ -50,19 +52,33 @@ class StoredWeights(Mapping[str, Tensor | Int4Weight]):
     and for a file that was changed since.
     """
 
-    def __init__(self, directory: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        directory: Path,
+        spec: ModelSpec,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        count: LoadCount | None = None,
+    ):
         self.directory, self.dtype, self.device, self.form = directory, dtype, device, spec.quantization
         self._tensors = source_at(directory).tensors(spec)
         self._stored = self._tensors.entries
         self._expected = _as_stored(layout(spec), self._stored, spec)
         self._wide = kept_wide(spec)
         _check_tensors(directory, self._expected, self._stored, spec)
+        self._count = count or LoadCount()
+        self._count.expect(sum(map(_size_of, self._expected.values())))
 
     def __getitem__(self, name: str) -> Tensor | Int4Weight:
         """One tensor, its parts stacked, in memory of its own."""
-        parts, at = self._expected[name], 0
-        if is_packed(self.form, name):
-            return self._packed(name, parts)
+        parts = self._expected[name]
+        found = self._packed(name, parts) if is_packed(self.form, name) else self._stacked(name, parts)
+        self._count.add(_size_of(parts))
+        return found
+
+    def _stacked(self, name: str, parts: tuple[Part, ...]) -> Tensor:
+        """One tensor that is stored as numbers."""
+        at = 0
         dtype = torch.float32 if name in self._wide else self.dtype
         whole = torch.empty(_shape_of(parts), dtype=dtype, device=self.device)
         for part in parts:
@@ -141,6 +157,11 @@ def kept_wide(spec: ModelSpec) -> frozenset[str]:
 def _shape_of(parts: tuple[Part, ...]) -> tuple[int, ...]:
     """The shape of our tensor that stacks these."""
     return sum(part.filled[0] for part in parts), *parts[0].filled[1:]
+
+
+def _size_of(parts: tuple[Part, ...]) -> int:
+    """How many numbers our tensor has that stacks these."""
+    return prod(_shape_of(parts))
 
 
 def _as_packed(spec: ModelSpec, name: str, weight: Tensor) -> Tensor | Int4Weight:

@@ -85,8 +85,7 @@ class TorchRunner:
         return draws if sampling.pooled is None else pool_some(draws, self.decoder, hidden, row_of, sampling)
 
     def _logits_memory(self, rows: int) -> torch.Tensor:
-        """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling from
-        them."""
+        """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling."""
         size = rows * self.decoder.spec.vocab_size
         if self._memory.numel() < size:
             self._memory = self._memory.new_empty(size)

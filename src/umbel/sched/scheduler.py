@@ -36,10 +36,8 @@ class Scheduler:
 
     A step computes at most `chunk` tokens, which `phases` give out in turn. `lengths` is what is known of how long
     answers are; it learns from every sample that ends. `speculate` is the phase that proposes tokens, None where no one
-    does.
-    Counters: `steps`; prompt tokens computed for the first time,
-    and tokens computed again; `peak_pages` and `peak_running` of any step; `occupied_pages`, the pages in use (cached
-    ones without a user left out) summed over the steps.
+    does. Counters: `steps`; prompt tokens computed for the first time, and tokens computed again; `peak_pages` and
+    `peak_running` of any step; `occupied_pages`, the pages in use (cached ones without a user left out) of all steps.
     """
 
     def __init__(
