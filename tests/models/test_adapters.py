@@ -134,8 +134,8 @@ def without_weights(directory: Path) -> None:
 
 Q = "model.layers.0.self_attn.q_proj"
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "prefix": (changed(peft_type="PREFIX_TUNING"), "peft_type='PREFIX_TUNING'"),
-    "prompt": (changed(peft_type="PROMPT_TUNING"), "peft_type='PROMPT_TUNING'"),
+    "prefix": (changed(peft_type="PREFIX_TUNING"), "a soft prompt has prompt_embeddings and no other tensor"),
+    "other kind": (changed(peft_type="IA3"), "peft_type='IA3'"),
     "none": (changed(peft_type=None), "peft_type=None"),
     "dora": (changed(use_dora=True), "use_dora=True.*magnitudes"),
     "bias": (changed(bias="all"), "bias='all'"),

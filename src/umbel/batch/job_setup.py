@@ -14,6 +14,7 @@ from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.budget import seconds_of
+from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spans import NO_SPANS
 from umbel.jobs.fingerprint import fingerprint, stamp_model
 from umbel.jobs.job import Job
@@ -59,6 +60,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
         context=spec.max_positions,
         bos=spec.bos_token_id,
         pooler=spec.pooler,
+        soft=SoftPrompts.of(spec.adapters),
         order=asked.output.order,
         fresh=asked.output.fresh,
         retry_failed=asked.output.retry_failed,

@@ -153,11 +153,11 @@ def _read(
     source: Source | SourceFiles, tokenizer: LateTokenizer, spec: ModelSpec, told: Callable[[int], object]
 ) -> Prepared:
     """The rows of an input."""
-    from umbel.ir.adapter import names_of
+    from umbel.ir.soft_prompt import SoftPrompts
     from umbel.jobs.read.prepare import prepare
 
-    sizes, loras = (spec.vocab_size, spec.max_positions), names_of(spec.adapters)
-    return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler, loras)
+    sizes, soft = (spec.vocab_size, spec.max_positions), SoftPrompts.of(spec.adapters)
+    return prepare(source, tokenizer, *sizes, told, spec.bos_token_id, spec.pooler, soft)
 
 
 def _check_rows(prepared: Prepared, source: str, *, strict: bool) -> None:

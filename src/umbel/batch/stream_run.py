@@ -21,6 +21,7 @@ from umbel.batch.job_run import write_summary
 from umbel.batch.reading import LateTokenizer, model_names, read_options
 from umbel.errors import UsageError
 from umbel.ir.adapter import digests_of, names_of
+from umbel.ir.soft_prompt import SoftPrompts
 from umbel.jobs.begun import now
 from umbel.jobs.fingerprint import fingerprint, hash_model
 from umbel.jobs.paths import JobPaths
@@ -76,7 +77,8 @@ class _Forms:
         issuer = Issuer.of(identity, names[0], start, options.answers)
         notes = ReadNotes()
         sizes, bos = (spec.vocab_size, spec.max_positions), spec.bos_token_id
-        builder = WindowBuilder(tokenizer, *sizes, bos=bos, notes=notes, pooler=spec.pooler, loras=loras)
+        soft = SoftPrompts.of(spec.adapters)
+        builder = WindowBuilder(tokenizer, *sizes, bos=bos, notes=notes, pooler=spec.pooler, soft=soft)
         return cls(options, tokenizer, builder, Renderer(issuer, tokenizer.token_bytes, spec.pooler.labels), notes)
 
 

@@ -24,6 +24,7 @@ from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError, UsageError
 from umbel.ir.load_count import LoadCount
 from umbel.ir.plan import Plan
+from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
@@ -112,7 +113,10 @@ class Model:
         if name in given:
             raise UsageError(f"lora={name!r}: the name is that of the adapter in {given[name]}")
         config = replace(self.config, lora={**given, name: directory})
-        self.spec, self.config = adapted_spec(self.spec, config), config
+        spec = adapted_spec(self.spec, config)
+        if spec.adapters[-1].places:
+            raise UsageError(f"lora={name!r}: a soft prompt belongs to the plan; give it to the LLM (lora=)")
+        self.spec, self.config = spec, config
         if hasattr(self, "decoder"):
             self._put_adapters(self.decoder)
 
@@ -146,7 +150,8 @@ class Model:
     def defaults(self) -> Defaults:
         """What holds where rows say nothing."""
         spec = self.spec
-        return Defaults(self.config.seed, spec.eos_token_ids, spec.max_positions, spec.vocab_size, spec.pooler)
+        sizes, soft = (spec.max_positions, spec.vocab_size), SoftPrompts.of(spec.adapters)
+        return Defaults(self.config.seed, spec.eos_token_ids, *sizes, spec.pooler, soft)
 
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

@@ -21,6 +21,7 @@ from umbel.ir.pooling import PoolingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
 from umbel.ir.request import Completion
+from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spec import ModelSpec
 from umbel.ir.truncation import fitted, skips
 from umbel.ir.workload import Workload
@@ -87,11 +88,10 @@ class Intake:
             for i, (prompt, p) in enumerate(zip(prompts, each, strict=True))
         ]
         self._warn_of_stops(each)
-        context = self.model.spec.max_positions
         good = [
             i
             for i, found in enumerate(ids)
-            if not isinstance(found, InvalidRequest) and not skips(found, each[i], context)
+            if not isinstance(found, InvalidRequest) and not skips(found, each[i], self.context_of(each[i]))
         ]
         asked = [each[i] for i in good]
         scope = scopes_of(asked, names_of(self.model.spec.adapters))
@@ -130,18 +130,23 @@ class Intake:
             return rendered
         try:
             text = text_of(prompt) if rendered is None else rendered
+            context = self.context_of(params)
             if params.truncation in (None, "error"):
-                check_chars(len(text or ""), self.model.spec.max_positions)
+                check_chars(len(text or ""), context)
             ids = self.ids_of(prompt) if rendered is None else self.tokenizer.encode_rendered([rendered])[0]
             ids = self.model.spec.pooler.read(ids)
-            ids = fitted(ids, params, self.model.spec.max_positions, self.model.spec.bos_token_id)
-            if not skips(ids, params, self.model.spec.max_positions):
+            ids = fitted(ids, params, context, self.model.spec.bos_token_id)
+            if not skips(ids, params, context):
                 self._check(ids, params)
         except BaseException as error:
             if not concerns_row(error):
                 raise
             return as_refusal(error, "reading")
         return ids
+
+    def context_of(self, params: SamplingParams) -> int:
+        """The most tokens of a row's prompt and answer together."""
+        return self.model.spec.max_positions - SoftPrompts.of(self.model.spec.adapters).before(params)
 
     def ids_of(self, prompt: Prompt) -> Sequence[int]:
         """The token ids of a prompt that is no conversation. Raises InvalidRequest where it has none."""
@@ -162,11 +167,12 @@ class Intake:
         check_token_ids(ids, self.model.spec.vocab_size)
         self._check_tokens(params)
         self.model.spec.pooler.check(params.pooling_params)
+        SoftPrompts.of(self.model.spec.adapters).check(params)
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.structured_outputs is not None and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "structured_outputs need a tokenizer", "structured_outputs")
-        check_room(len(ids), params.min_tokens, self.model.spec.max_positions, params.max_tokens)
+        check_room(len(ids), params.min_tokens, self.context_of(params), params.max_tokens)
 
     def _check_tokens(self, params: SamplingParams) -> None:
         """Raise InvalidRequest for tokens, or words, that the model has not."""

@@ -83,13 +83,14 @@ class Rows:
                 if any(score is not None and isnan(score.logprob) for score in scores or ()):
                     yield from self.fail(sample.row, NOT_FINITE)
                     continue
-                size = self.requests.prompt_len(sample.row)
+                size, before = len(self.requests.prompt(sample.row)), self.requests.places.item(sample.row)
+                scores = scores and scores[before:]
                 yield from self._fan_out(Output(sample.row, size, outputs, None, scores, sample.vector))
 
     def fail(self, row: int, error: RowError) -> Iterator[Output]:
         """The row's one output is an error; samples it had are dropped."""
         self._partial.pop(row, None)
-        yield from self._fan_out(Output(row, self.requests.prompt_len(row), error=error))
+        yield from self._fan_out(Output(row, len(self.requests.prompt(row)), error=error))
 
     def _fan_out(self, output: Output) -> Iterator[Output]:
         readers = self.readers(output.row)

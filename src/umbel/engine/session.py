@@ -138,7 +138,7 @@ class Session:
         still in memory. `stream` and `priority` as for `add`. Raises UsageError where the context is too small."""
         checked_priority(priority)
         self._check_open("resume")
-        record.check_fits(self._intake.model.spec.max_positions)
+        record.check_fits(self._intake.context_of(record.params))
         with self._between_steps() as loop, self._changed:
             (ticket,) = self._tickets.more([request := LiveRequest(record.params)])
             row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream, priority=priority)

@@ -95,6 +95,7 @@ class Steering:
     def lot_of(self, record: Resumable, key: int, *, streamed: bool, priority: int) -> Lot:
         """A row that was taken out as one to add, without the tokens that it had."""
         load = Workload.of([record.prompt_token_ids], record.params, [key], scope=[record.scope])
+        load = self.defaults.soft.put_before(load)
         numbers = [*(s.sample for s in record.open), *(c.index for c in record.finished)]
         return Lot(
             load,
@@ -107,6 +108,7 @@ class Steering:
             first_sample=np.array([min(numbers)]),
             means=self.defaults.means(load),
             standing=Standing(np.array([priority])),
+            places=self.defaults.soft.by_row(load.scope),
         )
 
     def restore(self, row: int, record: Resumable) -> None:

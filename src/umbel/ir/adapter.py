@@ -35,24 +35,30 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter of low rank (LoRA, 2106.09685) as it lies in `directory`: `ranks` are the smallest and the largest of
-    its modules, `digest` is of its files."""
+    """An adapter as it lies in `directory`: of low rank (LoRA, 2106.09685), or a soft prompt. `ranks` are the smallest
+    and the largest of its modules, `digest` is of its files.
+
+    A soft prompt stands before every prompt of its rows, in `places` positions: as keys and values of every layer
+    (prefix tuning, P-Tuning v2, 2110.07602), or as embeddings; these are its `numbers`.
+    """
 
     name: str
     directory: str
     digest: str
     ranks: tuple[int, int]
     products: tuple[LowRank, ...]
+    places: int = 0
+    numbers: int = 0
 
     @property
     def weights(self) -> int:
         """Numbers in all of its matrices."""
-        return sum(product.weights for product in self.products)
+        return sum(product.weights for product in self.products) + self.numbers
 
     @property
     def token_flops(self) -> int:
         """Multiplications and additions for a token."""
-        return 2 * self.weights
+        return 2 * sum(product.weights for product in self.products)
 
 
 def names_of(adapters: Sequence[Adapter]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from umbel.ir.budget import Budget
 from umbel.ir.pooling import WRITER, Pooler
+from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
 from umbel.ir.stops import GRACE_SECONDS
 from umbel.jobs.paths import JobPaths, check_paths
 from umbel.jobs.read.changes import HashedInput
@@ -30,6 +31,7 @@ class JobSpec:
     `model`: the name in OpenAI answers.
     `width`, `context`, `bos`: the model's vocabulary and positions, and the token that begins its texts.
     `pooler`: what the model gives instead of answers.
+    `soft`: the names of its adapters, and their soft prompts.
     `strict`: run nothing when any row is at fault.
     `fresh`: discard an earlier run.
     `retry_failed`: run rows again that failed for lack of memory or by the model.
@@ -57,6 +59,7 @@ class JobSpec:
     price: float | None = None
     bos: int | None = None
     pooler: Pooler = WRITER
+    soft: SoftPrompts = NO_SOFT
 
     def source(self, notes: ReadNotes) -> Source | SourceFiles:
         """The input, ready to be read."""
@@ -64,7 +67,7 @@ class JobSpec:
 
     def builder(self, tokenizer: TextEncoder, check: Callable[[], None], notes: ReadNotes) -> WindowBuilder:
         """What makes windows of the rows; `check` may end its work."""
-        more = check, self.bos, notes, self.pooler, self.options.loras
+        more = check, self.bos, notes, self.pooler, self.soft
         return WindowBuilder(tokenizer, self.width, self.context, *more)
 
     def checked_paths(self) -> JobPaths:

@@ -14,6 +14,7 @@ from umbel.cost.known import Known
 from umbel.cost.roofline import Price
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Refusal
+from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 
@@ -54,6 +55,7 @@ class PlanDraft:
     @classmethod
     def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> PlanDraft:
         """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
+        workload = SoftPrompts.of(spec.adapters).put_before(workload)
         forest = flat_forest(workload)
         ones, rows = np.ones(len(workload), np.int64), np.arange(len(workload))
         chunk = config.chunk or price.machine.chunks[0]

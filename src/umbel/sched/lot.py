@@ -12,6 +12,7 @@ from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.ir.pooling import WRITER, Pooler
+from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
 from umbel.ir.workload import Workload
 
 Ints = NDArray[np.int64]
@@ -36,8 +37,9 @@ class Lot:
     answer it gets; None: every row runs), `streamed` (it wants its tokens as they come; None: no row does), `lockstep`
     (its next tokens are not scheduled before its last ones are known; None: of no row), `streams` (what keys its draws;
     None: its seed or its key), `first_sample` (the number of its first sample; None: 0), `means` (it wants the mean of
-    its prompt's states; None: no row does), `standing` (None: all alike). `order` lists the rows to run (None: all, as
-    a walk of the forest meets them). Rows without a seed of their own draw by `seed`.
+    its prompt's states; None: no row does), `standing` (None: all alike), `places` (tokens at the beginning of its
+    prompt that stand for a soft prompt; None: none). `order` lists the rows to run (None: all, as a walk of the forest
+    meets them). Rows without a seed of their own draw by `seed`.
     """
 
     workload: Workload
@@ -55,6 +57,7 @@ class Lot:
     seed: int = 0
     means: Flags | None = None
     standing: Standing | None = None
+    places: Ints | None = None
 
     @property
     def row_groups(self) -> Ints:
@@ -65,16 +68,19 @@ class Lot:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a row says nothing: the engine's `seed`, the model's end tokens (`eos`), its `context` (the most
-    tokens of a prompt and its answer together), its vocabulary (`width`; None: not known) and what makes vectors."""
+    tokens of a prompt and its answer together), its vocabulary (`width`; None: not known), what makes vectors and the
+    `soft` prompts of its adapters."""
 
     seed: int = 0
     eos: tuple[int, ...] = ()
     context: int = ENDLESS
     width: int | None = None
     pooler: Pooler = WRITER
+    soft: SoftPrompts = NO_SOFT
 
     def lot(self, workload: Workload, plan: Plan, streamed: Flags | None = None) -> Lot:
         """A workload as its plan runs it."""
+        workload = self.soft.put_before(workload)
         return Lot(
             workload,
             plan.forest,
@@ -87,6 +93,7 @@ class Defaults:
             streamed=streamed,
             seed=self.seed,
             means=self.means(workload),
+            places=self.soft.by_row(workload.scope),
         )
 
     def means(self, workload: Workload) -> Flags | None:

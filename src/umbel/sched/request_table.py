@@ -25,7 +25,8 @@ _OWN = ("n", "key", "first_sample", "streamed")  # columns in which a fork diffe
 class RequestTable(Growable):
     """Every row by its number, in the order in which rows were added.
 
-    Columns (`[rows]`): where its prompt begins in `tokens` and its `length`, the fields of its parameters that a step
+    Columns (`[rows]`): where its prompt begins in `tokens` and its `length`, of which `places` tokens stand for a soft
+    prompt, the fields of its parameters that a step
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
     first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `certain`
     (only `limit` can end it), `priority` (lower ones go first), `streamed` (it wants its tokens as they come),
@@ -34,9 +35,8 @@ class RequestTable(Growable):
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
-        **dict.fromkeys(
-            ("begin", "length", "n", "top_k", "stream", "first_sample", "key", "min_tokens", "limit", "priority"), 0
-        ),
+        **dict.fromkeys(("begin", "length", "places", "n", "top_k", "stream", "first_sample", "key"), 0),
+        **dict.fromkeys(("min_tokens", "limit", "priority"), 0),
         **dict.fromkeys(("temperature", "top_p", "min_p"), 0.0),
         **dict.fromkeys(("certain", "streamed", "lockstep"), False),
         "logprobs": -1,
@@ -51,6 +51,7 @@ class RequestTable(Growable):
     stream: Ints
     first_sample: Ints
     key: Ints
+    places: Ints
     logprobs: Ints
     min_tokens: Ints
     limit: Ints
@@ -91,6 +92,7 @@ class RequestTable(Growable):
             stream=streams(seeds, load.noise_keys, own) if lot.streams is None else lot.streams,
             first_sample=0 if lot.first_sample is None else lot.first_sample,
             key=load.keys,
+            places=0 if lot.places is None else lot.places,
             logprobs=params.column(lambda p: -1 if p.num_logprobs is None else p.num_logprobs),
             min_tokens=params.column(lambda p: p.min_tokens),
             limit=lot.limits,
@@ -120,9 +122,13 @@ class RequestTable(Growable):
 
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of a row's prompt."""
+        return self.fed(row)[self.places.item(row) :]
+
+    def fed(self, row: int) -> NDArray[np.int32]:
+        """What is fed of it, with the tokens that stand for a soft prompt."""
         begin = self.begin.item(row)
         return self.tokens[begin : begin + self.length.item(row)]
 
     def prompt_len(self, row: int) -> int:
-        """Tokens of a row's prompt."""
+        """Tokens that are fed of a row's prompt."""
         return self.length.item(row)

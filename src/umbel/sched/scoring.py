@@ -14,9 +14,9 @@ def want_scores(kv: KVTree, requests: RequestTable, rows: NDArray[np.int64]) -> 
     """Have the prompts of those of `rows` scored that ask for it; their nodes are in the tree, not computed yet."""
     params = requests.params
     for row in [row for row in rows.tolist() if params[row].prompt_logprobs is not None]:
-        wanted, prompt = params[row], requests.prompt(row)
+        wanted, prompt, before = params[row], requests.fed(row), requests.places.item(row)
         path = [(node, kv.start.item(node)) for node in kv.path(kv.leaf.item(row))]
-        kv.scored.add(row, prompt, path, max(wanted.logprob_start_len, 1), wanted.prompt_logprobs or 0)
+        kv.scored.add(row, prompt, path, before + max(wanted.logprob_start_len, 1), wanted.prompt_logprobs or 0)
 
 
 def want_means(kv: KVTree, means: NDArray[np.bool_] | None, rows: NDArray[np.int64], first: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from umbel.errors import InvalidRequest
@@ -25,9 +25,10 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Fits prompts into a `context` of so many tokens. A `bos` that begins a prompt stays; `notes` count the rows."""
+    """Fits prompts into a context of as many tokens as `context` says for a row. A `bos` that begins a prompt stays;
+    `notes` count the rows."""
 
-    context: int
+    context: Callable[[SamplingParams], int]
     bos: int | None = None
     notes: ReadNotes = field(default_factory=ReadNotes)
 
@@ -40,7 +41,7 @@ class Fitting:
             found, ids = row, prompt
             if row.request is not None and not isinstance(prompt, InvalidRequest):
                 params = row.request.params
-                if skips(prompt, params, self.context):
+                if skips(prompt, params, self.context(params)):
                     skipped.append(Skipped(row._replace(request=None), len(prompt), params.n))
                     self.notes.note(SKIPPED)
                     continue
@@ -51,7 +52,7 @@ class Fitting:
 
     def _cut(self, row: InputRow, prompt: Sequence[int], params: SamplingParams) -> tuple[InputRow, Prompt]:
         try:
-            ids = fitted(prompt, params, self.context, self.bos)
+            ids = fitted(prompt, params, self.context(params), self.bos)
         except InvalidRequest as error:
             return row, error
         if len(ids) < len(prompt):

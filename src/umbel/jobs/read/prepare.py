@@ -23,6 +23,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.randomness import key_of
 from umbel.ir.request import Request
+from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.fitting import Fitting, Skipped, asks
@@ -76,8 +77,7 @@ class Window:
 @dataclass(slots=True)
 class WindowBuilder:
     """Tokenises rows for a model of vocabulary `width` and `context` positions and gathers them into a window. `bos` is
-    kept where prompts are cut; `notes` counts these. `pooler`: what the model gives instead of answers, `loras`: its
-    adapters."""
+    kept where prompts are cut; `notes` counts these. `pooler`: what it gives instead of answers; `soft`: adapters."""
 
     tokenizer: TextEncoder
     width: int
@@ -86,7 +86,7 @@ class WindowBuilder:
     bos: int | None = None
     notes: ReadNotes = field(default_factory=ReadNotes)
     pooler: Pooler = WRITER
-    loras: tuple[str, ...] = ()
+    soft: SoftPrompts = NO_SOFT
     n_tokens: int = 0
     _tokens: list[NDArray[np.int32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
@@ -110,8 +110,7 @@ class WindowBuilder:
         valid, branches = self._expanded([row for row in rows if row.request is not None])
         prompts = self._tokenised(valid)
         if asks(valid):
-            fitting = Fitting(self.context, self.bos, self.notes)
-            valid, prompts, skipped = fitting.fit(valid, prompts)
+            valid, prompts, skipped = Fitting(self._context_of, self.bos, self.notes).fit(valid, prompts)
             self._skipped += skipped
         tokens = _flat(prompts)
         if len(tokens) and int(tokens.max()) >= self.width:  # a tokenizer with more entries than the model has rows
@@ -123,8 +122,9 @@ class WindowBuilder:
             try:
                 if isinstance(ids, InvalidRequest):
                     raise ids
-                if not 0 < len(ids) < self.context - params.min_tokens:  # nearly all rows need no closer look
-                    check_room(len(ids), params.min_tokens, self.context, params.max_tokens)
+                context = self._context_of(params)
+                if not 0 < len(ids) < context - params.min_tokens:  # nearly all rows need no closer look
+                    check_room(len(ids), params.min_tokens, context, params.max_tokens)
                 if params.stop or params.structured_outputs is not None:
                     self.tokenizer.check_stops(params)
                 if params is not self._checked:
@@ -153,7 +153,11 @@ class WindowBuilder:
             return found
         return [ids if isinstance(ids, InvalidRequest) else self.pooler.read(ids) for ids in found]
 
+    def _context_of(self, params: SamplingParams) -> int:
+        return self.context if params.lora is None else self.context - self.soft.before(params)
+
     def _check_params(self, params: SamplingParams) -> None:
+        self.soft.check(params)
         self.pooler.check(params.pooling_params)
         params.check_ids(self.width)
         if params.bad_words:
@@ -164,7 +168,8 @@ class WindowBuilder:
         """The rows as rows of the workload, and which of them have continuations scored; faults are kept apart."""
         if all(row.request is None or row.request.branches is None for row in rows):
             return rows, {}
-        reader = BranchReader(self.tokenizer, self.width, self.context, self.bos)
+        context = self.context - max(self.soft.places, default=0)
+        reader = BranchReader(self.tokenizer, self.width, context, self.bos)
         expanded, branches, faults = reader.expand(rows)
         self._faults += faults
         return expanded, branches
@@ -176,7 +181,7 @@ class WindowBuilder:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
         tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
         keys, draw_keys = np.asarray(self._keys, np.int64), np.asarray(self._draw_keys, np.int64)
-        scope = scopes_of(self._params, self.loras)
+        scope = scopes_of(self._params, self.soft.names)
         workload = Workload(tokens, offsets, self._params, keys, draw_keys, scope)
         open_ended = sum(params.max_tokens is None for params in self._params)
         window = Window(workload, self._names, self._faults, open_ended, skipped=self._skipped)
@@ -223,15 +228,15 @@ def prepare(
     told: Callable[[int], object] = lambda rows: None,
     bos: int | None = None,
     pooler: Pooler = WRITER,
-    loras: tuple[str, ...] = (),
+    soft: SoftPrompts = NO_SOFT,
 ) -> Prepared:
     """Read and tokenise all of `source` for a model of vocabulary `width` and `context` positions; `told` is called
-    with the number of rows that are read so far; `loras` are the model's adapters.
+    with the number of rows that are read so far; `soft` are the model's adapters.
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
     notes = source.files[0].notes
-    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=notes, pooler=pooler, loras=loras)
+    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=notes, pooler=pooler, soft=soft)
     for batch in source.batches():
         builder.take(batch)
         told(builder.rows)

@@ -26,7 +26,7 @@ from umbel.jobs.report.lengths import EDGES, KINDS, counted
 from umbel.jobs.report.sums import fold, joined_plans
 from umbel.plan.explain.record import to_json
 from umbel.plan.explain.tree import Line, lines_of_rows, shown_lines
-from umbel.plan.explain.words import Spell, no_words, put_words
+from umbel.plan.explain.words import Spell, no_words, places_of, put_words
 
 Ints = NDArray[np.int64]
 
@@ -257,7 +257,8 @@ def _keys(plan: Plan, workload: Workload, lines: tuple[Line, ...]) -> Iterator[s
     digests = {-1: ""}
     for i, line in enumerate(lines):
         if line.kind == "run":
-            prompt = workload.prompt(int(plan.forest.source[line.node]))[: line.end]
+            row = int(plan.forest.source[line.node])
+            prompt = workload.prompt(row)[: max(line.end - places_of(plan, workload, row), 0)]
             digests[i] = blake2b(prompt.tobytes(), digest_size=8).hexdigest()
             yield f"run {digests[i]}"
         else:

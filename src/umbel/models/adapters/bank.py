@@ -16,8 +16,10 @@ from umbel.errors import ModelError
 from umbel.ir.adapter import Adapter, kept_bytes
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Ints, Step
+from umbel.kernels.transfer import upload
 from umbel.linear.base import Linear, LinearMethod, Product
 from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankProduct
+from umbel.models.adapters.given import GivenRows, GivenRun, SoftPrompt, load_soft_prompt, put_given
 from umbel.models.adapters.modules import ModulePair, digest_of, module_pairs
 from umbel.models.block import ActivatedBlock, Block, DenseBlock
 from umbel.models.decoder import Decoder
@@ -28,43 +30,56 @@ from umbel.models.safetensors_header import TensorEntry
 from umbel.models.sources.finite import check_finite
 from umbel.models.tensor_file import DTYPES, TensorFile
 
-Products = Mapping[str, LowRankProduct]
+Loaded = Mapping[str, LowRankProduct] | SoftPrompt
+CPU = torch.device("cpu")
 
 
 class AdapterBank:
     """Which adapters are in memory, and which rows of a step have one.
 
     The adapters that were read last stay, up to `kept_bytes`, and those of the step that is computed. `rows` are all
-    rows of that step, `wanted` those that pass what follows the attention of the last layer. `loads` counts how often
-    an adapter was read. `plain` are the decoder's layers without any; numbers are of `width` bytes.
+    rows of that step, `wanted` those that pass what follows the attention of the last layer, `given` those that stand
+    for soft prompts. `loads` counts how often an adapter was read. `plain` are the decoder's layers without any;
+    numbers are of `width` bytes.
     """
 
     def __init__(
         self,
         adapters: Sequence[Adapter],
-        load: Callable[[Adapter], Products],
+        load: Callable[[Adapter], Loaded],
         width: int,
         plain: tuple[LayerWeights, ...] = (),
+        device: torch.device = CPU,
     ):
         self.adapters = tuple(adapters)
-        self.rows, self.wanted = AdaptedRows(), AdaptedRows()
-        self.loads, self.plain = 0, plain
+        self.rows, self.wanted, self.given = AdaptedRows(), AdaptedRows(), GivenRows()
+        self.loads, self.plain, self.device = 0, plain, device
         self._load, self._width = load, width
-        self._kept: OrderedDict[int, Products] = OrderedDict()
+        self._kept: OrderedDict[int, Loaded] = OrderedDict()
 
     def prepare(self, step: Step, wanted: Ints) -> None:
         """Take the rows of a step, and which of them (`[k]`) are drawn from or scored. Raises ModelError for an adapter
         whose files have changed."""
         if step.scope is None:
-            self.rows.runs = self.wanted.runs = ()
+            self.rows.runs = self.wanted.runs = self.given.runs = ()
             return
         scope = np.repeat(step.scope, step.row_end - step.row_begin)  # [rows], the number of the adapter of each
         used = {number: self._at_hand(number) for number in np.unique(scope).tolist() if number}
         self._give_up(used.keys())
-        self.rows.runs = tuple(_runs(scope, used))
-        self.wanted.runs = tuple(_runs(scope[wanted], used))
+        low_rank = {number: one for number, one in used.items() if not isinstance(one, SoftPrompt)}
+        soft = {number: one for number, one in used.items() if isinstance(one, SoftPrompt)}
+        self.rows.runs = tuple(_runs(scope, low_rank))
+        self.wanted.runs = tuple(_runs(scope[wanted], low_rank))
+        self.given.runs = tuple(self._given(step.positions, scope, soft)) if soft else ()
 
-    def _at_hand(self, number: int) -> Products:
+    def _given(self, positions: Ints, scope: Ints, soft: Mapping[int, SoftPrompt]) -> Iterator[GivenRun]:
+        """The rows that stand for soft prompts."""
+        for number, prompt in soft.items():
+            rows = np.flatnonzero((scope == number) & (positions < self.adapters[number - 1].places))
+            if len(rows):
+                yield GivenRun(*upload(self.device, rows, positions[rows]), prompt)
+
+    def _at_hand(self, number: int) -> Loaded:
         """An adapter, from its files if it is not there."""
         if number not in self._kept:
             self._kept[number] = self._load(self.adapters[number - 1])
@@ -83,12 +98,12 @@ class AdapterBank:
                 del self._kept[number], sizes[number]
 
 
-def _runs(scope: Ints, used: Mapping[int, Products]) -> Iterator[AdaptedRun]:
+def _runs(scope: Ints, used: Mapping[int, Mapping[str, LowRankProduct]]) -> Iterator[AdaptedRun]:
     """Rows that stand side by side with the same adapter."""
     edges = np.flatnonzero(np.diff(scope)) + 1
     for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(scope)], strict=True):
-        if begin < end and (number := scope.item(begin)):
-            yield AdaptedRun(begin, end, used[number])
+        if begin < end and (products := used.get(scope.item(begin))) is not None:
+            yield AdaptedRun(begin, end, products)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +115,14 @@ class AdapterLoader:
     dtype: torch.dtype
     device: torch.device
 
-    def load(self, adapter: Adapter) -> Products:
-        """The products of an adapter. Raises ModelError where its files are damaged."""
+    def load(self, adapter: Adapter) -> Loaded:
+        """The products of an adapter, or its soft prompt. Raises ModelError where its files are damaged."""
         directory, outputs = Path(adapter.directory), {p.name: p.outputs for p in adapter.products}
         try:
             if digest_of(directory) != adapter.digest:
                 raise ModelError("its files have changed since they were checked: start again")
+            if adapter.places:
+                return load_soft_prompt(adapter, self.spec, self.dtype, self.device)
             pairs = module_pairs(directory, self.spec)
             files = {path: TensorFile(path) for path in {p.down.path for each in pairs.values() for p in each}}
             return {name: self._product(name, each, outputs[name], files) for name, each in pairs.items()}
@@ -153,11 +170,13 @@ def put_adapters(decoder: Decoder, loader: AdapterLoader, before: AdapterBank | 
     """Put the adapters of a model beside those products of its decoder that they add to, in the place of those of the
     bank `before`; the others stay as they are."""
     adapters, plain = loader.spec.adapters, decoder.layers if before is None else before.plain
-    bank = AdapterBank(adapters, loader.load, loader.dtype.itemsize, plain)
+    bank = AdapterBank(adapters, loader.load, loader.dtype.itemsize, plain, loader.device)
     bank.loads = 0 if before is None else before.loads
     named = {product.name for adapter in adapters for product in adapter.products}
     decoder.layers = tuple(_layer(w, layer, decoder.spec, named, bank) for layer, w in enumerate(plain))
     decoder.adapters = bank
+    if any(adapter.places for adapter in adapters):
+        put_given(decoder, bank.given)
     return bank
 
 

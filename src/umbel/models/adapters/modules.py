@@ -20,6 +20,7 @@ from umbel.ir.adapter import Adapter, LowRank
 from umbel.ir.architecture import layer_matmuls
 from umbel.ir.spec import ModelSpec
 from umbel.models.adapters.peft_config import CONFIG_FILE, MAX_RANK, PeftConfig
+from umbel.models.adapters.soft_prompts import read_soft_prompt, soft_kind
 from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import naming, shorten
 from umbel.models.layout import product_parts
@@ -82,6 +83,8 @@ def read_adapter(name: str, directory: Path, spec: ModelSpec) -> Adapter:
     """The shape of an adapter. Raises ModelError, naming it, for one that cannot be used with this model."""
     try:
         check_base(spec)
+        if soft_kind(directory) is not None:
+            return read_soft_prompt(name, directory, spec, digest_of(directory))
         pairs = module_pairs(directory, spec)
     except ModelError as error:
         raise ModelError(f"adapter {name!r} ({directory}): {error}") from None

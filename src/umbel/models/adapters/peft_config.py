@@ -85,7 +85,7 @@ def _check_keys(config: Config) -> None:
     """Raise ModelError for a kind of adapter, or a setting, that is not computed here."""
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"peft_type={shorten(kind)}: only adapters of low rank (LORA) are computed")
+        raise ModelError(f"peft_type={shorten(kind)}: only adapters of low rank (LORA) and soft prompts are computed")
     if (task := config.get("task_type")) not in (None, "CAUSAL_LM"):
         raise ModelError(f"task_type={shorten(task)}: only adapters of models that write text (CAUSAL_LM) are computed")
     for key, value in config.items():

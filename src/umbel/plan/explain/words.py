@@ -30,13 +30,20 @@ def put_words(
 
 
 def _text(line: Line, plan: Plan, workload: Workload, spell: Spell) -> str:
-    start = line.end - line.tokens
-    ids = workload.prompt(int(plan.forest.source[line.node]))[start : min(line.end, start + FIRST_TOKENS)]
+    row = int(plan.forest.source[line.node])
+    end = line.end - places_of(plan, workload, row)
+    start = max(end - line.tokens, 0)
+    ids = workload.prompt(row)[start : max(min(end, start + FIRST_TOKENS), 0)]
     spelt = spell(ids.tolist()).replace("\ufffd", " ")
     text = " ".join(spelt.split())
     if text and start:  # it goes on, perhaps in the middle of a word
         text = f"…{' ' if spelt[0].isspace() else ''}{text}"
     return shortened(text, more=line.tokens > FIRST_TOKENS) if text else ""
+
+
+def places_of(plan: Plan, workload: Workload, row: int) -> int:
+    """Positions before the tokens of a row in the plan's forest: those of a soft prompt."""
+    return int(plan.forest.end[plan.forest.leaf[row]]) - len(workload.prompt(row))
 
 
 def shortened(text: str, most: int = CHARACTERS, *, more: bool = False) -> str:
