@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from umbel.engine.events import Event, Tokens
 from umbel.engine.inbox import Arrival, Inbox, checked_priority, lot_of
@@ -156,8 +157,12 @@ class Session:
 
     def spent(self, tickets: Sequence[int]) -> Spent:
         """What the rows of some tickets have cost so far, whether they are live or not."""
+        return self.look(lambda loop: loop.spent(tickets))
+
+    def look(self, see: Callable[[Loop], Any]) -> Any:
+        """What `see` finds in the loop between two steps. Raises UsageError where there is none."""
         with self._between_steps() as loop:
-            return loop.spent(tickets)
+            return see(loop)
 
     def close(self) -> None:
         """No more prompts come: iterating ends when all that were added are done."""

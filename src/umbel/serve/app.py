@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from umbel.serve.auth import RequireKey
 from umbel.serve.batches.office import Office
 from umbel.serve.batches.routes import batches_router, files_router
 from umbel.serve.completions import completions_router
+from umbel.serve.dashboard.router import dashboard_router, sign_in_page
 from umbel.serve.errors import Contained, install
 from umbel.serve.service import Service
 
@@ -43,6 +45,9 @@ def make_app(service: Service) -> FastAPI:
         app.include_router(router(service))
     for of_office in (files_router, batches_router) if office is not None else ():
         app.include_router(of_office(office))
+    app.include_router(dashboard_router(service, office))
     app.add_middleware(Contained)
-    app.add_middleware(RequireKey, keys=service.settings.keys)  # the last one added is the first one asked
+    app.add_middleware(
+        RequireKey, keys=service.settings.keys, sign_in=partial(sign_in_page, service.settings)
+    )  # the last one added is the first one asked
     return app

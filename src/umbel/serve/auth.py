@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from umbel.serve.errors import ApiError, api_response
@@ -19,10 +20,10 @@ EVERYONE = "everyone"
 
 class RequireKey:
     """Refuses requests without one of the `keys`; without keys, lets all in. The tenant of a request, a name that
-    stands for its key, is `request.scope["tenant"]`."""
+    stands for its key, is `request.scope["tenant"]`. `sign_in` is what browsers get that ask for a page without one."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str] = ()):
-        self.app = app
+    def __init__(self, app: ASGIApp, keys: Sequence[str] = (), sign_in: Callable[[], Response] | None = None):
+        self.app, self._sign_in = app, sign_in
         self._digests = {sha256(key.encode()).digest(): tenant_of(key) for key in keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,12 +33,17 @@ class RequireKey:
             return
         scope["tenant"] = tenant = self._tenant(scope)
         if tenant is None and scope["path"] not in OPEN_PATHS:
-            message = "the API key is missing or wrong: send Authorization: Bearer KEY"
-            refusal = api_response(ApiError(401, "invalid_api_key", message))
-            refusal.headers["WWW-Authenticate"] = "Bearer"
-            await refusal(scope, receive, send)
+            await self._refusal(scope)(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response:
+        if self._sign_in is not None and scope["method"] == "GET" and b"text/html" in _header(scope, b"accept"):
+            return self._sign_in()
+        message = "the API key is missing or wrong: send Authorization: Bearer KEY"
+        refusal = api_response(ApiError(401, "invalid_api_key", message))
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
 
     def _tenant(self, scope: Scope) -> str | None:
         if not self._digests:
@@ -53,6 +59,11 @@ class RequireKey:
 def tenant_of(key: str) -> str:
     """A name that stands for a key in stores and figures, and does not give it away."""
     return sha256(b"umbel tenant " + key.encode()).hexdigest()[:16]
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """The value of a header, b"" where it is not sent."""
+    return next((value for found, value in scope["headers"] if found == name), b"")
 
 
 def _key_in(scope: Scope) -> bytes:

@@ -10,6 +10,7 @@ from typing import Protocol
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
 from umbel.engine.tickets import SessionEvent
+from umbel.serve.pace import Pace
 
 
 @dataclass(slots=True)
@@ -57,8 +58,9 @@ class Mailbox:
     iterating is for the event loop.
     """
 
-    def __init__(self, count: int, lock: threading.Lock):
-        self._lock = lock
+    def __init__(self, count: int, lock: threading.Lock, pace: Pace):
+        self._lock, self._pace, self._begun = lock, pace, pace.clock()
+        self._waits: dict[tuple[int, int], float] = {}  # by place and sample, when its last tokens came
         self._event = self.ready = asyncio.Event()
         self.closed = False
         self.session: Session | None = None
@@ -73,6 +75,7 @@ class Mailbox:
         if event.kind == "finished":
             self._waiting[place, -1] = News(place, output=event.output)
             return
+        self._pace.note(self._waits, self._begun, (place, event.sample))
         news = self._waiting.setdefault((place, event.sample), News(place, event.sample))
         news.token_ids += event.token_ids
         news.texts.append(event.text)

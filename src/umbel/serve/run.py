@@ -37,6 +37,11 @@ class LoudServer(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             print(f"umbel listens at http://{_shown(self.config.host)}:{port}", file=sys.stderr, flush=True)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and end the streams that have no end of their own."""
+        self.config.app.state.service.ends = True  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
 
 def _serve(server: uvicorn.Server) -> int:
     """Run the server in this thread. Signals are its own meanwhile; it raises them again when it has ended, which

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from umbel.api import LLM
+from umbel.engine.loop import Loop
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
 from umbel.engine.tickets import SessionEvent
@@ -18,6 +19,7 @@ from umbel.errors import UsageError
 from umbel.serve.either_intake import EitherIntake
 from umbel.serve.errors import LOG, ApiError, where_of
 from umbel.serve.mailbox import EventBox, Mailbox
+from umbel.serve.pace import Pace
 from umbel.serve.reading import BodyReader, ServedRow, options_for
 from umbel.serve.settings import ServeSettings
 
@@ -39,6 +41,8 @@ class Service:
         self.reader = BodyReader(self.options)
         self.began = int(time.time())
         self.failure: str | None = None
+        self.ends = False  # it is to stop: streams without an end of their own end now
+        self.pace = Pace()
         self._reading = ThreadPoolExecutor(1, "umbel-reading")
         self._lock = threading.Lock()  # guards all that follows
         self._session: Session | None = None
@@ -86,7 +90,7 @@ class Service:
         """Have rows answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops what is not
         answered. Raises ApiError where there is no room for so many rows, or no engine."""
         self._check(len(rows))
-        box = Mailbox(len(rows), self._lock)
+        box = Mailbox(len(rows), self._lock, self.pace)
         self._rows += len(rows)
         try:
             prompts, params = [row.prompt for row in rows], [row.params for row in rows]
@@ -113,6 +117,16 @@ class Service:
         except (UsageError, RuntimeError):  # it ends
             return False
         return box.session is not None
+
+    async def look(self, see: Callable[[Loop], T]) -> T | None:
+        """What `see` finds in the engine between two steps; None where there is no session."""
+        session = self._session
+        if session is None:
+            return None
+        try:
+            return await asyncio.to_thread(session.look, see)
+        except UsageError:  # it has ended
+            return None
 
     def leave_rows(self, box: EventBox) -> None:
         """From any thread: stop what is not answered of a box."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from umbel.jobs.progress import Progress
 from umbel.serve.batches.desk import Desk
 from umbel.serve.batches.folder import StoreFolder
 from umbel.serve.batches.plans import PlanShelf
@@ -51,6 +52,11 @@ class Office:
     def waits_for(self, batch: BatchRecord) -> Mapping[str, Any] | None:
         """What keeps the rows of a batch from running."""
         return self.worker.queue.waits_for(batch, self.service.live)
+
+    def progress(self, batch: BatchRecord) -> Progress | None:
+        """How far the job of a batch is, while it runs."""
+        job = self.worker.jobs.get(batch.id)
+        return None if job is None else job.progress
 
     def plan(self, batch: BatchRecord, form: str, *, verbose: bool) -> str:
         """The plan of a batch as text, JSON or a page. Raises UmbelError."""

@@ -23,8 +23,8 @@ from umbel.jobs.stream import output_of
 from umbel.serve.batches.lots import HandedLot, with_tokens
 from umbel.serve.batches.rowbox import BoxNews, RowBox, received
 
-ROWS = 64  # of batches that the session has at a time
-ROWS_BESIDE = 4  # the same while requests run
+ROWS = 256  # of batches that the session has at a time
+BEHIND = 1  # their priority: those of requests have 0, and go first
 LOOK_SECONDS = 0.1  # between two looks at whether the batch is to stop, while no row finishes
 FAILED = RowError("internal_error", "the engine failed when it ran this row alone", None, "server_error", 500)
 
@@ -33,10 +33,6 @@ class RowService(Protocol):
     """The part of a Service that is used here; for any thread."""
 
     failure: str | None
-
-    @property
-    def live(self) -> int:
-        """Rows of requests that are not answered."""
 
     def run_rows(self, box: RowBox, enter: Callable[[Session], list[int]]) -> bool:
         """Have a box get what comes of rows that `enter` gives to the session; False where there is none now."""
@@ -102,9 +98,9 @@ class SharedEngine:
         return bool(self._lots)
 
     def _feed(self) -> None:
-        """Hand rows out, as many as there is room for beside requests."""
+        """Hand rows out, as many as there is room for."""
         self._boxes = [box for box in self._boxes if box.open]
-        room = (ROWS_BESIDE if self.service.live else ROWS) - sum(len(box.open) for box in self._boxes)
+        room = ROWS - sum(len(box.open) for box in self._boxes)
         for lot in self._lots.values():
             while room > 0 and lot.waits:
                 if lot.again and self._boxes:
@@ -123,9 +119,9 @@ class SharedEngine:
         """Have the session run some rows; False where there is none now."""
         if (record := lot.begun.pop(rows[0], None)) is None:
             part = lot.part(rows)
-            return self.service.run_rows(box, lambda session: session.add(part))
+            return self.service.run_rows(box, lambda session: session.add(part, priority=BEHIND))
         known = lot.taken_up(rows[0], record, self.seed)
-        return self.service.run_rows(box, lambda session: [session.resume(known)])
+        return self.service.run_rows(box, lambda session: [session.resume(known, priority=BEHIND)])
 
     def _answers(self, seconds: float) -> Iterator[tuple[int, Output]]:
         for arrival in received(self._queue, seconds):
