@@ -71,7 +71,7 @@ def make_prompts(rows: int, words: int) -> Prompts:
 def made(arguments: argparse.Namespace, kind: str) -> Replicas:
     """Two replicas, both of them loaded."""
     replicas = Replicas(arguments.model, data_parallel_size=2, executor=kind, device="cpu", threads=1)
-    while len(replicas._ready) < 2:
+    while len(replicas.crew.ready) < 2:
         replicas.generate([[5, 6, 7]] * 8, SamplingParams(max_tokens=2), use_tqdm=False)
     return replicas
 
@@ -153,7 +153,7 @@ def slow(arguments: argparse.Namespace) -> None:
             before, began = work(replicas), time.monotonic()
             idle, then = 0.0, before
             for _ in replicas.stream(prompts, params):
-                if not replicas._wanting:
+                if not replicas.crew.wanting:
                     idle, then = time.monotonic() - began, work(replicas)
             end, done = time.monotonic() - began, work(replicas)
     rates = [(b - a) / idle for a, b in zip(before, then, strict=True)]
@@ -167,7 +167,7 @@ def slow(arguments: argparse.Namespace) -> None:
 
 def work(replicas: Replicas) -> list[int]:
     """Tokens that each replica has computed."""
-    return [total.computed_prompt_tokens + total.output_tokens for total in replicas._totals]
+    return [one.prompt_tokens + one.output_tokens for one in replicas.replicas()]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ def test_every_setting_is_an_argument_with_its_type_and_default() -> None:
 
 
 # What an LLM is of, what it has of other packages only, and what is of replicas.
-OTHERS = ("model", "watchers", "data_parallel_size", "executor", "ray_address")
+OTHERS = ("model", "watchers", "data_parallel_size", "executor", "ray_address", "mixed_replicas")
 
 
 @pytest.mark.parametrize("setting", [f for f in fields(EngineConfig) if f.name not in OTHERS])

@@ -68,6 +68,7 @@ class LLM(Pooling):
         generation_config: str = "auto",
         executor: str = "local",
         ray_address: str | None = None,
+        mixed_replicas: bool = False,
         lora: Mapping[str, str] | tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
@@ -100,6 +101,7 @@ class LLM(Pooling):
             generation_config=generation_config,
             executor=executor,
             ray_address=ray_address,
+            mixed_replicas=mixed_replicas,
             lora=lora,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )

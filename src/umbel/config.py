@@ -49,14 +49,13 @@ class EngineConfig:
     devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a
     part of the rows. `watchers` of other packages look at what samples draw, behind the built-in ones.
     `keep` says which prompts stay cached that no running sample reads; by itself ("auto") a job gives them up with
-    their last reader, and a session keeps them until their pages are wanted.
-    `speculate` names who proposes tokens, several of which a step can check; answers do not depend on it.
-    `model_impl` says who computes the layers: "native" ours, "transformers" that library's module with our attention
-    and KV, "auto" ours where they know the model.
+    their last reader, and a session keeps them until their pages are wanted. `speculate` names who proposes tokens,
+    several of which a step can check; answers do not depend on it. `model_impl` says who computes the layers: "native"
+    ours, "transformers" that library's module with our attention and KV, "auto" ours where they know the model.
     `lora` are adapters that rows may name, each as NAME=DIRECTORY; an object of directories by name will do.
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
-    in vLLM, "vllm" and "none" leave it out.
-    `executor` says where replicas run: "local" on this machine, "ray" on the cluster at `ray_address`.
+    in vLLM, "vllm" and "none" leave it out. `executor` says where replicas run: "local" on this machine, "ray" on the
+    cluster at `ray_address`; with `mixed_replicas` on several kinds of machines, whose last bits may differ.
     """
 
     model: str
@@ -84,6 +83,7 @@ class EngineConfig:
     generation_config: str = "auto"
     executor: str = "local"
     ray_address: str | None = None
+    mixed_replicas: bool = False
     lora: Mapping[str, str] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -95,13 +95,11 @@ class EngineConfig:
             for one in value if isinstance(value, tuple) else (value,):
                 _check_choice(name, one)
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if (value := getattr(self, name)) is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
-        if self.ray_address is not None and self.executor != "ray":
-            raise UsageError(
-                f"ray_address={self.ray_address!r} with executor={self.executor!r}: it is for executor=ray"
-            )
+        for name in ("ray_address", "mixed_replicas"):
+            if (value := getattr(self, name)) and self.executor != "ray":
+                raise UsageError(f"{name}={value!r} with executor={self.executor!r}: it is for executor=ray")
         for asked in self.lossy if not self.allow_lossy else ():
             raise UsageError(f"{asked} may change answers: allow_lossy (--allow-lossy) says that it may")
 
@@ -113,7 +111,8 @@ class EngineConfig:
     @property
     def lossy(self) -> tuple[str, ...]:
         """What was asked for that may change answers, by the catalogue."""
-        return tuple("{}={!r}".format(*row.option) for row in registry.lossy(self))
+        mixed = ("mixed_replicas=True",) * self.mixed_replicas
+        return (*("{}={!r}".format(*row.option) for row in registry.lossy(self)), *mixed)
 
     @property
     def identity(self) -> dict[str, str | int]:
@@ -134,7 +133,7 @@ class EngineConfig:
             "seed": self.seed,
             **({"watchers": ", ".join(self.watchers)} if self.watchers else {}),
         }
-        lossy = {name: str(getattr(self, name)) for name, _ in (row.option for row in registry.lossy(self))}
+        lossy = {name: value.strip("'") for name, _, value in (asked.partition("=") for asked in self.lossy)}
         return {**lossy, **chosen}
 
     @property

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
 
 from umbel.batch import display
-from umbel.batch.display import _Bar, _PlainLines, line_of, say, share_done, showing
+from umbel.batch.display import _Bar, _PlainLines, line_of, replica_lines, say, share_done, showing
 from umbel.ir.load_count import LoadCount
 from umbel.ir.report import Left, Stats
-from umbel.jobs.progress import Progress
+from umbel.ir.tally import ReplicaTally
+from umbel.jobs.progress import Progress, Reading
 from umbel.jobs.read.records import ReadNotes
 from umbel.jobs.store_reader import Totals
 from umbel.jobs.summary import Summary, closing_lines, duration, warnings_of
@@ -40,6 +42,43 @@ def test_a_line_shows_rows_rate_savings_and_eta() -> None:
     assert (reading.eta_seconds, reading.expected_tokens) == (7.0, 400.0)
     wanted = "5/10 rows · 100 of about 400 tokens · 25 tokens/s · 250 tokens saved by sharing · 1 failed"
     assert line_of(reading) == f"{wanted} · 10 s · about 7 s left"
+
+
+TALLIES = tuple(
+    ReplicaTally(i, "lost" if i == 1 else "running", f"node{i}", rows=i, output_tokens=9 * i, restarts=i == 1)
+    for i in range(10)
+)
+
+
+def test_each_replica_has_a_line_and_those_beyond_are_counted() -> None:
+    lines = list(replica_lines(TALLIES))
+    assert lines[0] == "replica 0 on node0 running: 0 rows, 0 tokens"
+    assert lines[1] == "replica 1 on node1 lost: 1 row, 9 tokens, started 1 time again"
+    assert lines[8:] == ["2 more: 2 running"] and not list(replica_lines(()))
+
+
+def test_replicas_stand_below_the_bar_and_behind_a_plain_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = half_done()
+    progress.replicas = lambda: TALLIES[:2]
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(_Bar(progress))
+    shown = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "5/10 rows" in shown[0] and [line.strip() for line in shown[1:]] == list(replica_lines(TALLIES[:2]))
+    told = threading.Event()
+    monkeypatch.setattr(display, "PLAIN_SECONDS", 0.001)
+    monkeypatch.setattr(display, "line_of", lambda reading: told.set() or "a line")
+    with showing(progress, quiet=False):
+        assert told.wait(60.0)
+    assert f"a line · {'; '.join(replica_lines(TALLIES[:2]))}\n" in capsys.readouterr().err
+
+
+def test_a_reading_comes_back_from_its_record() -> None:
+    progress = half_done()
+    progress.replicas = lambda: TALLIES
+    record = json.loads(json.dumps(asdict(progress.reading())))
+    assert Reading.of(record) == progress.reading()
 
 
 def test_rows_that_the_engine_does_not_have_yet_are_taken_to_be_like_those_that_it_has() -> None:

@@ -74,3 +74,17 @@ def test_the_time_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch_module.silent_seconds() == 5.0
     monkeypatch.setenv(watch_module.SILENT_VARIABLE, "soon")
     assert watch_module.silent_seconds() == watch_module.SILENT_SECONDS
+
+
+def test_silence_is_told_once_long_before_the_end_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    watch, clock = watched()
+    watch.hear(0, b"")
+    for clock.now in (9.0, 12.0, 30.0):
+        assert watch.lost() == {}
+    assert caplog.messages == [
+        "umbel: replica 0 has given no sign of life for 12 s; after 60 s it is ended and its rows go to others"
+    ]
+    watch.hear(0, b"")
+    watch.lost()
+    watch.lost()
+    assert caplog.messages[1:] == ["umbel: replica 0 gives signs of life again"]

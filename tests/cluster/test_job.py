@@ -13,6 +13,7 @@ from tests.cluster.test_replicas import ended
 from tests.held import COMMITTED, HELD, PATIENCE, held, wait_until
 from tests.tiny_models import make_model
 from umbel.cli.main import main
+from umbel.jobs.report.report import read_report
 from umbel.jobs.verify import verify
 
 N_ROWS = 60
@@ -69,6 +70,9 @@ def test_drained_killed_and_resumed(place: Path) -> None:
     assert summary["resumed"] == kept[signal.SIGKILL][1]
     assert (place / "out").read_bytes() == (place / "whole").read_bytes()
     assert verify(place / "in.jsonl", place / "out").exit_code == 3
+    told = read_report(place / "out")["replicas"]
+    assert [one["replica"] for one in told] == [0, 1] and all(one["actual"]["lots"] for one in told)
+    assert sum(one["actual"]["rows"] for one in told) >= N_ROWS + 2 and sum(one["planned"]["rows"] for one in told)
 
 
 def test_what_cannot_be_said_is_refused_before_anything_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,3 +92,33 @@ def test_the_plan_of_several_replicas(place: Path, capsys: pytest.CaptureFixture
     (decision,) = (d for d in told["decisions"] if d["name"] == "replicas")
     assert decision["value"] == 4 and "rows, by subtrees of the forest" in decision["reason"]
     assert told["rows"] == alone["rows"] and told["seconds"]["expected"] < alone["seconds"]["expected"]
+    several = told["replicas"]
+    assert [several["count"], sum(share["rows"] for share in several["shares"])] == [4, told["rows"] - 1]
+    assert several["nodes"] == [] and several["unasked"] == "the plan is for a100, not for this machine"
+    assert [price["replicas"] for price in several["prices"]] == [3, 4, 5]
+    for price in several["prices"]:
+        assert main([*plan, "--data-parallel-size", str(price["replicas"])]) == 0
+        seconds = json.loads(capsys.readouterr().out)["total_seconds"]["expected"]
+        assert price["seconds"] == pytest.approx(seconds)
+        assert price["replica_seconds"] == pytest.approx(seconds * price["replicas"])
+
+
+def test_the_plan_of_replicas_as_text_and_as_a_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All forms have the same figures; this machine is the one found."""
+    plan = ["plan", str(place / "in.jsonl"), "--model", str(place / "tiny"), "--max-tokens", "10", "-dp", "2"]
+    assert main([*plan, "--json"]) == 0
+    several = json.loads(capsys.readouterr().out)["replicas"]
+    (node,) = several["nodes"]
+    assert main([*plan, "-v"]) == 0
+    text = capsys.readouterr().out
+    assert main(plan) == 0
+    brief = capsys.readouterr().out
+    assert main([*plan, "--html", str(place / "plan.html")]) == 0
+    page = (place / "plan.html").read_text()
+    for shown in (text, brief, page):
+        assert f"1 found: {node['name']} ({node['processors']} processors" in shown
+        assert "3: " in shown and "of all replicas together" in shown
+    for number, share in enumerate(several["shares"]):
+        assert f"  {number:<6}{share['rows']:>9,}{share['subtrees']:>9,}{share['tokens']:>12,}" in text
+        assert f"<td>{share['tokens']:,}</td>" in page
+    assert f"{several['recomputed_tokens']:,} prompt tokens" in text and "of all replicas' time is idle" in text

@@ -19,10 +19,13 @@ from tests.held import COMMITTED, PATIENCE, held, wait_until
 from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.cli.main import main
+from umbel.cluster.nodes import digest_of
 from umbel.cluster.replicas import Replicas
 from umbel.errors import UmbelError, UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.request import Output
+
+ask_nodes = pytest.importorskip("umbel.cluster.ray_nodes", reason="Ray is not installed here").ask_nodes
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,9 +83,16 @@ def test_two_nodes_answer_as_one_process(one: LLM, two: Replicas, params: Sampli
         assert two.generate(PROMPTS, params, keys=KEYS) == wanted
         after = two.stats()
         assert after.rows_done - before.rows_done == len(PROMPTS) and after.lost_processes == before.lost_processes
-        return all(total.rows_done for total in two._totals)
+        return all(member.stats.rows_done for member in two.crew._members)
 
     wait_until(both_had_rows)
+
+
+def test_each_node_says_what_it_has_before_anything_is_loaded(two: Replicas, tiny: Path) -> None:
+    found = two.pool.nodes()
+    assert found and {(node.processors, node.gpus, node.model) for node in found} == {(1, 0, digest_of(tiny))}
+    assert {node.model for node in ask_nodes(str(tiny.parent / "elsewhere"), {"num_cpus": 1.0})} == {""}
+    assert not ask_nodes(str(tiny), {"num_cpus": 2.0})
 
 
 def test_a_killed_actor_and_a_lost_node_lose_no_row(one: LLM, two: Replicas, cluster: Nodes) -> None:
@@ -96,7 +106,7 @@ def test_a_killed_actor_and_a_lost_node_lose_no_row(one: LLM, two: Replicas, clu
 
 def test_one_that_stands_still_holds_up_only_what_it_has(one: LLM, two: Replicas, cluster: Nodes) -> None:
     """It goes on when the other has nothing to do any more."""
-    wait_until(lambda: bool(two.generate(PROMPTS, GREEDY)) and len(two._ready) == 2)
+    wait_until(lambda: bool(two.generate(PROMPTS, GREEDY)) and len(two.crew.ready) == 2)
 
     def stop() -> None:
         actor = cluster.actors()[0]
@@ -104,7 +114,7 @@ def test_one_that_stands_still_holds_up_only_what_it_has(one: LLM, two: Replicas
         threading.Thread(target=go_on, args=(actor,)).start()
 
     def go_on(actor: int) -> None:
-        wait_until(lambda: bool(two._wanting))
+        wait_until(lambda: bool(two.crew.wanting))
         os.kill(actor, signal.SIGCONT)
 
     lost = two.stats().lost_processes
@@ -123,7 +133,7 @@ def test_a_row_that_ends_each_actor_it_meets_is_an_error(one: LLM, two: Replicas
 def test_what_would_answer_otherwise_is_refused(two: Replicas, cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name of what differs, before it gets a row."""
     two.generate(PROMPTS, GREEDY)
-    monkeypatch.setattr(two, "_made", two._made | {"model": "0123456789abcdef"})
+    monkeypatch.setattr(two.crew, "_made", two.crew._made | {"model": "0123456789abcdef"})
     two.stop()
     with pytest.raises(UmbelError, match=r"replica \d on .* would answer with other bits: model \w+ instead of 0123"):
         two.generate(PROMPTS, GREEDY)

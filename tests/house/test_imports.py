@@ -125,7 +125,8 @@ def test_pure_side_stays_light(module: Module) -> None:
 def test_http_and_ray_and_arguments_have_one_place(module: Module) -> None:
     name, unit = module.name, module.unit
     assert unit == "serve" or not found(name, HTTP), "HTTP lives in serve/"
-    assert name == "umbel.cluster.ray" or not found(name, {"ray"}), "Ray lives in cluster/ray.py"
+    in_ray = name in ("umbel.cluster.ray", "umbel.cluster.ray_nodes")
+    assert in_ray or not found(name, {"ray"}), "Ray lives in cluster/ray.py and ray_nodes.py"
     assert unit == "cli" or not found(name, PARSERS), "argument parsing lives in cli/"
 
 

@@ -22,6 +22,7 @@ from umbel.ir.request import Completion, Output
 from umbel.ir.resumable import OpenSample, Resumable
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.failpoints import FailHook, no_failpoint
 from umbel.jobs.fingerprint import fingerprint
@@ -129,6 +130,9 @@ class FakeEngine:
 
     def left(self) -> Left:
         return Left()
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        return ()
 
     def stats(self) -> Stats:
         return Stats(computed_prompt_tokens=3 * len(self.seen), output_tokens=self.tokens, rows_done=len(self.seen))

@@ -153,3 +153,26 @@ def test_a_processor_is_shared_and_a_gpu_is_not() -> None:
     assert (half.matmul_flops, half.memory_rate, half.memory_bytes) == (4e9, 2e9, 5 * 10**8)
     assert half.name.startswith("1/2 of ") and half.step_overhead == here.step_overhead
     assert shared_by(here, 1) is here and shared_by(named("a100"), 2) == named("a100")
+
+
+def test_figures_of_shares_are_those_of_their_rows() -> None:
+    """By counting: what each replica computes are the distinct beginnings of its rows, and what is computed twice is
+    the sum of these beyond the whole; seconds of runs are the same for each token."""
+    rng = np.random.default_rng(5)
+    prompts = [[i % 3 + 1, *range(10, 70), i % 9 + 80, *rng.integers(1, 60, 5).tolist()] for i in range(240)]
+    workload = Workload.of(prompts, GREEDY)
+    plan, whole = plan_replicas(workload, 5, plan_of), plan_of(workload)
+
+    def distinct(rows: Ints) -> int:
+        return len({tuple(prompts[row][:end]) for row in rows.tolist() for end in range(1, len(prompts[row]) + 1)})
+
+    assert [share.rows for share in plan.planned] == [len(share.rows) for share in plan.shares]
+    assert [share.tokens for share in plan.planned] == [distinct(share.rows) for share in plan.shares]
+    again = sum(share.tokens for share in plan.planned) - distinct(np.arange(240))
+    assert plan.recomputed_tokens == again > 0
+    seconds = [share.seconds for share in plan.planned]
+    assert max(seconds) == pytest.approx(plan.estimates.seconds[1])
+    assert plan.idle_seconds == pytest.approx([max(seconds) - one for one in seconds]) and min(plan.idle_seconds) == 0
+    placement = place(whole, np.ones(240, np.int64), 5)
+    once = whole.estimates.seconds[1] / placement.makespan * max(seconds)
+    assert sum(seconds) - plan.recomputed_seconds == pytest.approx(once)

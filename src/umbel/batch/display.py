@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -11,10 +12,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from umbel.batch.terminal import broken, columns_of, width_of
 from umbel.engine.progress_line import every
 from umbel.ir.plan import Plan
+from umbel.ir.tally import ReplicaTally
 from umbel.jobs.progress import FirstWindow, Progress, Reading
 from umbel.jobs.summary import duration
 from umbel.plan.explain.text import count, explain, head_lines, note_lines, to_json
@@ -22,6 +25,7 @@ from umbel.plan.explain.whole import whole_lines
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.25
+LISTED = 8  # replicas with a line of their own
 WIDE = 100  # columns of a terminal for a long bar
 _PHASES = {"plan": "reading", "load": "loading the model", "run": "running", "write": "writing"}
 
@@ -95,7 +99,8 @@ class _PlainLines:
             quarter, self._quarter = self._quarter, int(4 * reading.loaded)
             if quarter == self._quarter:
                 return
-        print(line_of(reading), file=sys.stderr, flush=True)
+        told = [line_of(reading), "; ".join(replica_lines(reading.replicas))]
+        print(" · ".join(filter(None, told)), file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -113,6 +118,8 @@ class _Bar:
         grid.add_column(no_wrap=True, overflow="ellipsis")  # of a wrapped bar the terminal would keep lines
         grid.add_row(share, line_of(reading, options.max_width - bar - 1))
         yield grid
+        for line in replica_lines(reading.replicas):
+            yield Text(f"  {line}", no_wrap=True, overflow="ellipsis")
 
 
 def line_of(reading: Reading, width: int | None = None) -> str:
@@ -144,6 +151,18 @@ def line_of(reading: Reading, width: int | None = None) -> str:
         if width is None or len(line) <= width:
             break
     return line
+
+
+def replica_lines(replicas: Sequence[ReplicaTally]) -> Iterator[str]:
+    """What each of several replicas does, a line for each of the first ones, and those that are not listed counted."""
+    for one in replicas[:LISTED]:
+        started = f", started {count(one.restarts, 'time')} again" if one.restarts else ""
+        where = f" on {one.on}" if one.on else ""
+        done = f"{count(one.rows, 'row')}, {count(one.output_tokens, 'token')}"
+        yield f"replica {one.number}{where} {one.state}: {done}{started}"
+    if rest := replicas[LISTED:]:
+        states = Counter(one.state for one in rest)
+        yield f"{len(rest):,} more: {', '.join(f'{n:,} {state}' for state, n in states.items())}"
 
 
 def _tokens_done(reading: Reading) -> str:

@@ -62,6 +62,9 @@ class EngineOptions:
     ray_address: Annotated[
         str | None, Option("--ray-address", help="The cluster; RAY_ADDRESS, or one of this machine, if not given.")
     ] = None
+    mixed_replicas: Annotated[
+        bool, Option("--mixed-replicas", help="They may be of several kinds of machines, whose last bits differ.")
+    ] = False
     allow_lossy: Annotated[bool, Option("--allow-lossy", help="Answers may change for speed.")] = False
     watchers: Watchers = None
     keep: Annotated[str, Option("--keep-cached", help="Prompts that stay cached: {choices}.")] = "auto"

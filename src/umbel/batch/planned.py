@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umbel.batch.job_options import JobOptions
 from umbel.config import EngineConfig
-from umbel.errors import UsageError
 
 if TYPE_CHECKING:
     from umbel.batch.plan_view import PlanView
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from umbel.ir.spec import ModelSpec
     from umbel.ir.workload import Workload
     from umbel.jobs.read.prepare import Prepared
+    from umbel.jobs.read.records import ReadOptions
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.source_files import SourceFiles
 
@@ -48,10 +47,11 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     UmbelError."""
     # Imported when a plan is made, so that a command's --help is quick.
     from umbel.batch.plan_forms import put_forms
+    from umbel.batch.plan_replicas import find_nodes, put_replicas
     from umbel.batch.plan_view import PlanView
+    from umbel.batch.planning import Planning, target_at
     from umbel.batch.prompts import first_prompts
-    from umbel.batch.reading import LateTokenizer, model_names, read_options
-    from umbel.ir.adapter import names_of
+    from umbel.batch.reading import LateTokenizer
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source_files import open_source
     from umbel.jobs.read.spool import opened
@@ -60,29 +60,40 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     from umbel.plan.explain.record import to_json
 
     budget, directory = job.budget.budget(), aim.directory
-    config, target = _aimed(job.config, aim.machine)
+    found = find_nodes(job.config, aim.machine) if job.config.replicated else ((), "")
+    target = target_at(job.config, aim.machine, len(found[0]))
+    config = target.config
     spec = adapted_spec(aim.spec, config)
-    names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     notes, tokenizer = ReadNotes(), LateTokenizer(aim.tokenizer or directory, model=job.model)
-    defaults = job.sampling.params(spec.sampling)
-    vectors = job.vectors.params(spec.pooler)
-    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
-    completions = job.sampling.of_completions(spec.sampling)
-    options = replace(options, loras=names_of(spec.adapters), completions=completions)
+    options = _options(job, spec, directory, tokenizer)
     with opened(job.sources) as inputs:
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec, aim.told)
     notes.take((*tokenizer.notes, *options.answers.chosen))
     _check_rows(prepared, job.title, strict=job.reading.strict)
-    plan = _plan(prepared.workload, spec, directory, config, target)
+    planning = Planning(prepared.workload, spec, directory)
+    plan = planning.plan(target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
     put_forms(record, prepared, tokenizer, spec)
     _put_total(record, spec, directory, config, job.budget.price)
+    if config.replicated:
+        put_replicas(record, found, lambda count: planning.plan(target.of_count(count)))
     if words:  # spelt by the tokenizer that the first prompts were spelt with
         _put_words(record, plan, prepared.workload, tokenizer)
-        record = {"about": _about(job, target, aim.typed), **record}
+        record = {"about": _about(job, target.machine, aim.typed), **record}
     return PlanView(record, prepared, fits, prompts)
+
+
+def _options(job: JobOptions, spec: ModelSpec, directory: Path | None, tokenizer: LateTokenizer) -> ReadOptions:
+    """How the rows of a job are read."""
+    from umbel.batch.reading import model_names, read_options
+    from umbel.ir.adapter import names_of
+
+    names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
+    defaults, vectors = job.sampling.params(spec.sampling), job.vectors.params(spec.pooler)
+    options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
+    return replace(options, loras=names_of(spec.adapters), completions=job.sampling.of_completions(spec.sampling))
 
 
 def _put_total(
@@ -111,42 +122,6 @@ def _put_words(record: dict[str, Any], plan: Plan, workload: Workload, tokenizer
     from umbel.plan.explain.words import put_words
 
     put_words(record["tree"], shown_lines(plan), plan, workload, tokenizer.spell)
-
-
-def _aimed(config: EngineConfig, name: str) -> tuple[EngineConfig, Machine]:
-    """The machine that one replica plans for, on as many devices of the machine `name` as it has, and its settings.
-
-    Several accelerators hold a part of every layer each, where the settings do not say how they are used.
-    """
-    from umbel.batch.devices import machine_here
-    from umbel.cost.cards import counted, named
-    from umbel.cost.devices import joined, shared_by, threads_of_each
-
-    count, kind = counted(name)
-    used = config.tensor_parallel_size * config.data_parallel_size
-    if used == 1:
-        config = replace(config, tensor_parallel_size=count)
-    elif count not in (1, used):
-        raise UsageError(f"--machine {name}: --tensor-parallel-size times --data-parallel-size is {used}, not {count}")
-    replicas = config.data_parallel_size
-    found = machine_here(config.device) if kind == "this" else named(kind)
-    target = joined(shared_by(found, replicas), config.tensor_parallel_size)
-    if replicas > 1 and not target.on_gpu:
-        config = replace(config, threads=threads_of_each(config.threads, replicas))
-    return config, target
-
-
-def _plan(workload: Workload, spec: ModelSpec, directory: Path | None, config: EngineConfig, target: Machine) -> Plan:
-    """The plan that a run would make, with the history of earlier runs."""
-    from umbel.cost.history import History
-    from umbel.plan.deal.shared_plan import plan_replicas
-    from umbel.plan.planner import make_plan
-
-    chosen = replace(config, dtype=target.choose_dtype(config.dtype, spec.dtype))
-    known = History.of(spec, directory, chosen.cost_key, target, config.threads).load()
-    make = partial(make_plan, spec=spec, config=config, machine=target, known=known)
-    replicas = config.data_parallel_size
-    return plan_replicas(workload, replicas, make) if replicas > 1 else make(workload)
 
 
 def _read(

@@ -55,7 +55,7 @@ def clean_command(output: Annotated[str, _OUT]) -> None:
 
 
 def _text(status: dict[str, Any]) -> str:
-    from umbel.batch.display import line_of
+    from umbel.batch.display import line_of, replica_lines
     from umbel.jobs.progress import Reading
     from umbel.jobs.report.text import OUTCOMES
 
@@ -64,7 +64,8 @@ def _text(status: dict[str, Any]) -> str:
     told = dict(status["reading"] or {})
     if told:
         told.pop("at")
-        lines.append(line_of(Reading(**told)))
+        reading = Reading.of(told)
+        lines += [line_of(reading), *replica_lines(reading.replicas)]
     lines.append(f"stored: {rows}, {status['failed']:,} failed, {status['output_tokens']:,} tokens")
     if status["kept_rows"]:
         lines.append(f"kept: {status['kept_tokens']:,} tokens of {status['kept_rows']:,} more rows, not done")

@@ -77,6 +77,7 @@ class Deal:
         self._given: dict[int, _Given] = {}
         self._least, self._next, self._deaths = least, first, 0
         self.stolen = 0  # lots that went to another replica than was planned
+        self.dealt_again = 0  # rows of replicas that died, which others get
 
     @property
     def over(self) -> bool:
@@ -152,5 +153,6 @@ class Deal:
         left, deaths = given.lot.rows[~given.answered], given.lot.deaths + 1
         if len(given.lot.rows) == 1 and len(left) and deaths >= LEAST_DEATHS:
             return [int(left[0])]
+        self.dealt_again += len(left)
         self._again.extend(DealtLot(part, deaths) for part in np.array_split(left, PARTS) if len(part))
         return []

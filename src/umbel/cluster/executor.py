@@ -7,11 +7,12 @@ whether they live, and ends them; which rows go where is `Deal`'s, which answers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from umbel.cluster.frames import Kind
+from umbel.cluster.nodes import FoundNode
 from umbel.config import EngineConfig
 
 
@@ -48,6 +49,10 @@ class Executor(Protocol):
     @property
     def processes(self) -> Mapping[int, object]:
         """What runs, or is about to, by replica."""
+
+    def nodes(self) -> Sequence[FoundNode]:
+        """The machines that replicas may run on, where they are others than this one: each as it says of itself, before
+        a model is loaded."""
 
     def start(self) -> list[int]:
         """Start those that do not run, but for those of which `results` has yet to say that they are lost; returns

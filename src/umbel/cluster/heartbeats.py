@@ -7,13 +7,16 @@ work, is stuck.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_LOG = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two signs of life
 SILENT_SECONDS = 60.0  # without one, after the first
+LATE_SECONDS = 10.0  # of silence after which it is said
 STUCK_SECONDS = 3600.0  # with nothing done
 SILENT_VARIABLE = "UMBEL_SILENT_SECONDS"  # of the environment, in place of SILENT_SECONDS
 
@@ -32,6 +35,7 @@ class _Seen:
     last_beat: float | None = None  # None: no heartbeat yet, it is still importing
     mark: bytes | None = None
     busy: bool = True
+    late: bool = False  # it was said that it is silent
 
 
 class Heartbeats:
@@ -73,8 +77,23 @@ class Heartbeats:
         """The processes to be given up, and why. Only to be asked when all that they sent has been read."""
         now, found = self._clock(), {}
         for number, seen in self._seen.items():
+            self._say_late(number, seen, now)
             if seen.last_beat is not None and now - seen.last_beat > self._silent:
                 found[number] = f"gave no sign of life for {self._silent:,.0f} s"
             elif seen.busy and now - seen.moved > self._stuck:
                 found[number] = f"got no further for {self._stuck:,.0f} s"
         return found
+
+    def _say_late(self, number: int, seen: _Seen, now: float) -> None:
+        """Log that a process falls silent, long before it is given up, and that it is heard again."""
+        silence = 0.0 if seen.last_beat is None else now - seen.last_beat
+        if silence > min(LATE_SECONDS, self._silent) and not seen.late:
+            seen.late = True
+            _LOG.warning(
+                "umbel: replica %d has given no sign of life for %.0f s; after %.0f s it is ended and its rows go to "
+                "others",
+                *(number, silence, self._silent),
+            )
+        elif silence <= BEAT_SECONDS and seen.late:
+            seen.late = False
+            _LOG.warning("umbel: replica %d gives signs of life again", number)

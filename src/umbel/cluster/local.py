@@ -17,6 +17,7 @@ import torch
 from umbel.cluster.executor import Event, ExecutorCan, order, untold_losses
 from umbel.cluster.frames import Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
+from umbel.cluster.nodes import FoundNode
 from umbel.cluster.settings import config_of_replica
 from umbel.config import EngineConfig
 
@@ -48,6 +49,10 @@ class LocalPool:
         self._events: deque[Event] = deque()  # read, not yet taken
         self._watch = watch or Heartbeats()
         self._end = weakref.finalize(self, _stop, self._children, 0.0)
+
+    def nodes(self) -> tuple[FoundNode, ...]:
+        """None: all replicas are on this machine."""
+        return ()
 
     def start(self) -> list[int]:
         """Start those that do not run; returns their numbers."""

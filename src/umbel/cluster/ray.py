@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -26,10 +25,11 @@ from ray.exceptions import RayError, RayTaskError
 from umbel.cluster.executor import Event, ExecutorCan, order, untold_losses
 from umbel.cluster.frames import Frame, Kind, frame, take_frames
 from umbel.cluster.heartbeats import BEAT_SECONDS, Heartbeats
+from umbel.cluster.nodes import FoundNode
+from umbel.cluster.ray_nodes import QUIET, address_of, ask_nodes, join
 from umbel.cluster.replica import Lots, serve
 from umbel.config import EngineConfig
 from umbel.cost.devices import threads_of_each
-from umbel.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 PACK_SECONDS = 0.1  # for which an actor gathers answers before it sends them
@@ -87,6 +87,7 @@ class RayPool:
     can = ExecutorCan(machines=True, elastic=True)
 
     def __init__(self, config: EngineConfig, watch: Heartbeats | None = None):
+        self._alone = address_of(config) is None and not ray.is_initialized()
         self._give_back = connect(config)
         self.settings, self._needs = needs(config)
         self._order, self._count = order(self.settings, compared=True), config.data_parallel_size
@@ -102,6 +103,10 @@ class RayPool:
     def processes(self) -> dict[int, str]:
         """Ids of the actors that run or wait for a place, by replica."""
         return {number: held.actor._actor_id.hex() for number, held in self._held.items()}
+
+    def nodes(self) -> tuple[FoundNode, ...]:
+        """The machines that can take a replica now, as each says of itself; none of a cluster of this one alone."""
+        return () if self._alone else ask_nodes(self.settings.model, self._needs)
 
     def start(self) -> list[int]:
         """Start those that do not run; returns their numbers. Those for which there is no room wait until there is."""
@@ -216,25 +221,17 @@ def connect(config: EngineConfig) -> Callable[[], None]:
     returns what gives it back. Raises UsageError where there is none, or one of another version."""
     if ray.is_initialized():
         return lambda: None
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
-    try:
-        if config.ray_address or "RAY_ADDRESS" in os.environ:
-            ray.init(address=config.ray_address, **quiet)
-        else:
-            threads = threads_of_each(config.threads, config.data_parallel_size)
-            ray.init("local", num_cpus=threads * config.data_parallel_size + SPARE, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = config.ray_address or os.environ.get("RAY_ADDRESS", "this machine")
-        raise UsageError(
-            f"ray_address={where!r}: no Ray cluster to work on: {str(error).splitlines()[0]}; start one with "
-            "`ray start --head`, of the same versions of Ray and Python, or leave the address out"
-        ) from None
+    if (address := address_of(config)) is not None:
+        join(address)
+    else:
+        threads = threads_of_each(config.threads, config.data_parallel_size)
+        ray.init("local", num_cpus=threads * config.data_parallel_size + SPARE, include_dashboard=False, **QUIET)
     return ray.shutdown
 
 
 def needs(config: EngineConfig) -> tuple[EngineConfig, dict[str, float]]:
     """The settings of each replica, and what Ray is asked for: GPUs where the cluster has some, else CPUs."""
-    alone = replace(config, data_parallel_size=1, executor="local", ray_address=None)
+    alone = replace(config, data_parallel_size=1, executor="local", ray_address=None, mixed_replicas=False)
     if config.device == "cuda" or (config.device == "auto" and ray.cluster_resources().get("GPU")):
         return alone, {"num_gpus": config.tensor_parallel_size, "num_cpus": 1}
     threads = config.threads or _threads(config.data_parallel_size)

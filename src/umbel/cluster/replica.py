@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from umbel.cluster.frames import Kind, decode_rows, encode_answer
 from umbel.cluster.heartbeats import BEAT_SECONDS
+from umbel.cluster.nodes import digest_of
 from umbel.config import EngineConfig
 from umbel.engine.arithmetic import arithmetic_of
 from umbel.engine.local import LocalEngine
@@ -29,7 +29,6 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
-from umbel.jobs.fingerprint import hash_model
 
 Tell = Callable[[Kind, bytes, int], None]
 Lots = queue.SimpleQueue[tuple[int, bytes]]
@@ -117,5 +116,4 @@ def totals(engine: LocalEngine) -> bytes:
 
 def made_of(config: EngineConfig, directory: Path, spec: ModelSpec) -> dict[str, str]:
     """What the bits of answers depend on beside the rows: the model's files, this installation and this machine."""
-    files = sha256(json.dumps(sorted(hash_model(directory).items())).encode()).hexdigest()[:16]
-    return {"model": files, "umbel": version("umbel"), **arithmetic_of(config, spec)}
+    return {"model": digest_of(directory), "umbel": version("umbel"), **arithmetic_of(config, spec)}

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from umbel import errors, registry
+from umbel.cluster.crew import Crew
 from umbel.cluster.deal import Deal
 from umbel.cluster.executor import Event, Executor
 from umbel.cluster.frames import Kind, decode_answer, encode_rows
+from umbel.cluster.nodes import Needs, check_nodes, digest_of, is_file
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
 from umbel.cost.history import History
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
+from umbel.cost.shape import Shape
 from umbel.engine.build import load_tokenizer
 from umbel.engine.intake import Intake
 from umbel.engine.scoring import Scoring
@@ -28,6 +31,7 @@ from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.selection import select_rows
 from umbel.ir.spec import ModelSpec
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.models.adapters.modules import adapted_spec
 from umbel.models.families import read_spec, resolve_model
@@ -71,15 +75,12 @@ class Replicas(Scoring):
         spec = adapted_spec(spec, self.config)
         self.intake = Intake(_Files(directory, spec, load_tokenizer(directory, spec)))
         self.first_token: float | None = None
-        self._totals = [Stats()] * self.config.data_parallel_size  # of the processes that run, as last told
-        self._past = Stats()  # of those that ended
         self._planned = 0  # prompt tokens that the rows asked for so far need
         self.pool = _executor(self.config)
-        self._ready: set[int] = set()
         self._unloaded: dict[int, int] = {}  # how often in a row each was lost before it was loaded
-        self._wanting: set[int] = set()  # of these, those that asked for rows and got none yet
+        self.crew = Crew(self.config.data_parallel_size, mixed=self.config.mixed_replicas)
         self._next_lot = 1
-        self._made: dict[str, str] = {}  # what the first of them says that its answers depend on
+        self._check_nodes()
         self._machine, self._each = self._load()
 
     def plan_for(self, workload: Workload) -> Plan:
@@ -90,7 +91,7 @@ class Replicas(Scoring):
             each, asked = self._each, self.config.dtype
             return make_plan(rows, self.spec, each, self._machine, loaded=True, known=known, asked_dtype=asked)
 
-        return plan_replicas(workload, self.config.data_parallel_size, plan)
+        return plan_replicas(workload, self.config.data_parallel_size, plan, mixed=self.config.mixed_replicas)
 
     def execute(self, workload: Workload, plan: Plan | None = None) -> Iterator[Output]:
         """Run a workload, as `LLM.execute`. Closing the generator ends the replicas; they are started again for the
@@ -103,21 +104,24 @@ class Replicas(Scoring):
         self._planned += plan.estimates.computed_prompt_tokens
         deal, whole = Deal(plan.shares, plan.least, self._next_lot), False
         try:
-            self.pool.start()
+            self.crew.start(self.pool.start())
+            self.crew.begin()
             self._give(deal, workload)
             yield from self._results(deal, workload)
             whole = True
         finally:
+            self.crew.end()
             self._next_lot = deal.next_number
             if not whole:
                 self.stop(patience=0.0)
 
     def stats(self) -> Stats:
         """Sums over all replicas, live to half a second; the KV peak is the highest of one of them."""
-        found = self._past
-        for total in self._totals:
-            found = found.plus(total)
-        return replace(found, planned_prompt_tokens=self._planned)
+        return replace(self.crew.stats(), planned_prompt_tokens=self._planned)
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """What each replica has done so far, live as `stats`."""
+        return self.crew.tallies()
 
     def close(self) -> None:
         """End the processes, and a cluster that was started for them; the next rows start local ones again."""
@@ -127,8 +131,8 @@ class Replicas(Scoring):
     def stop(self, patience: float = 10.0) -> None:
         """End the processes."""
         self.pool.stop(patience)
-        for replica in range(len(self._totals)):
-            self._gone(replica)
+        for replica in range(self.config.data_parallel_size):
+            self.crew.leave(replica)
 
     def _load(self) -> tuple[Machine, EngineConfig]:
         """Start all replicas and wait until each is loaded or lost, or where they may come later until one is loaded;
@@ -136,7 +140,7 @@ class Replicas(Scoring):
 
         Where some load, those that do not are left out for now: they are started once more when rows come.
         """
-        self.pool.start()
+        self.crew.start(self.pool.start())
         told: dict[str, Any] = {}
         lost: list[Event] = []
         for event in self.pool.results():
@@ -145,14 +149,15 @@ class Replicas(Scoring):
                 raise _error(event.data)
             if event.kind is None:
                 lost.append(event)
+                self.crew.lose(event.replica, 0)
                 _warn(event, "while it loaded the model")
             elif event.kind is Kind.READY:
-                told = told or json.loads(event.data)
-                self._join(event)
+                said = self._join(event)
+                told = told or said
             elif event.kind is Kind.WANT:
-                self._wanting.add(event.replica)
+                self.crew.want(event.replica)
             awaited = 1 if self.pool.can.elastic and told else self.config.data_parallel_size - len(lost)
-            if len(self._ready) >= awaited:
+            if len(self.crew.ready) >= awaited:
                 break
         if not told:
             self.pool.close()
@@ -160,22 +165,30 @@ class Replicas(Scoring):
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in told["machine"].items()}
         return Machine(**values), replace(self.pool.settings, dtype=told["dtype"])
 
-    def _join(self, event: Event) -> None:
-        """Take in a replica that is loaded. Raises UmbelError where its answers would be others than those of the
-        first: another model, installation or processor."""
-        told = json.loads(event.data)
-        made = told.get("made", {})
-        self._made = self._made or made
-        differs = [
-            f"{name} {made[name]} instead of {first}" for name, first in self._made.items() if made[name] != first
-        ]
-        if differs:
-            self.stop(patience=0.0)
-            raise UmbelError(
-                f"replica {event.replica} on {told['on']} would answer with other bits: {'; '.join(differs)}; take "
-                "machines and installations that are alike"
+    def _check_nodes(self) -> None:
+        """Raise UsageError where the machines that replicas may run on cannot take them."""
+        nodes, each, spec = self.pool.nodes(), self.pool.settings, self.spec
+        if not nodes:
+            return
+        model = digest_of(self.intake.model.directory) if is_file(each.model) else ""
+        on_cpu = each.device == "cpu"
+        n_bytes = Shape.of(spec, each.dtype if each.dtype != "auto" else spec.dtype).weight_bytes if on_cpu else 0
+        try:
+            check_nodes(
+                nodes, Needs(self.config.data_parallel_size, each.model, model, n_bytes, self.config.mixed_replicas)
             )
-        self._ready.add(event.replica)
+        except UmbelError:
+            self.pool.close()
+            raise
+
+    def _join(self, event: Event) -> dict[str, Any]:
+        """Take in a replica that is loaded; returns what it told. Raises UmbelError, and ends all, where its answers
+        would be others than those of the first."""
+        try:
+            return self.crew.join(event)
+        except UmbelError:
+            self.stop(patience=0.0)
+            raise
 
     def _results(self, deal: Deal, workload: Workload) -> Iterator[Output]:
         if deal.over:
@@ -183,6 +196,7 @@ class Replicas(Scoring):
         for event in self.pool.results():
             if event.kind is Kind.ANSWER and deal.has(event.replica, event.lot):
                 output = decode_answer(event.data)
+                self.crew.answered(event.replica)
                 yield replace(output, row=deal.answered(event.lot, output.row))
             elif event.kind is None:
                 yield from self._given_up(deal, event, workload)
@@ -200,10 +214,10 @@ class Replicas(Scoring):
             self._join(event)
             return
         if event.kind is Kind.WANT:
-            self._wanting.add(event.replica)
+            self.crew.want(event.replica)
             return
         told = json.loads(event.data)
-        self._totals[event.replica] = Stats(**told["stats"])
+        self.crew.told(event.replica, Stats(**told["stats"]))
         first = told["first_token"]
         if first is not None and self.pool.can.machines:  # by the clock of another machine
             first = time.monotonic()
@@ -211,12 +225,14 @@ class Replicas(Scoring):
             self.first_token = first if self.first_token is None else min(first, self.first_token)
         if event.kind is Kind.DONE and deal.has(event.replica, event.lot):
             deal.done(event.lot)
+            self.crew.done(event.replica, event.lot)
 
     def _give(self, deal: Deal, workload: Workload) -> None:
         """Send lots to those that want some."""
-        for replica in sorted(self._wanting):
+        for replica in sorted(self.crew.wanting):
+            stolen = deal.stolen
             if (given := deal.give(replica)) is not None:
-                self._wanting.discard(replica)
+                self.crew.give(replica, given[0], stolen=deal.stolen > stolen)
                 self.pool.submit(replica, given[0], encode_rows(select_rows(workload, given[1])))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
@@ -225,26 +241,20 @@ class Replicas(Scoring):
         One that could not even load is not started again while others go on, but for machines that come and go: there
         it may be lost a few times.
         """
-        loaded, how = event.replica in self._ready, event.data.decode()
+        loaded, how = event.replica in self.crew.ready, event.data.decode()
         unloaded = 0 if loaded else self._unloaded.get(event.replica, 0) + 1
         self._unloaded[event.replica] = unloaded
         _warn(event, "its rows go to those that are free" if loaded else "while it loaded the model")
-        self._gone(event.replica)
-        self._past = self._past.plus(Stats(lost_processes=1))
+        before = deal.dealt_again
         lost = deal.died(event.replica, how)
+        self.crew.lose(event.replica, deal.dealt_again - before)
         if unloaded <= (MOST_UNLOADED if self.pool.can.elastic else 0) or not self.pool.processes:
-            self.pool.start()
+            self.crew.start(self.pool.start())
         self._give(deal, workload)
         for row in lost:
             message = f"each process that ran this row was lost: the last one {how}; the row was alone in it"
             error = RowError("replica_hung" if event.hung else "replica_died", message, type="server_error", status=500)
             yield Output(row, int(workload.offsets[row + 1] - workload.offsets[row]), error=error)
-
-    def _gone(self, replica: int) -> None:
-        self._ready.discard(replica)
-        self._wanting.discard(replica)
-        self._past = self._past.plus(self._totals[replica])
-        self._totals[replica] = Stats()
 
     def _known(self) -> Known:
         """The history of earlier runs of a replica."""

@@ -28,6 +28,7 @@ from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.plan.explain.shown import ShownPlan
 from umbel.text.tokenizer import Tokenizer
@@ -62,6 +63,10 @@ class Answering(ABC):
     def left(self) -> Left:
         """What the rows that run have left to do; nothing is known here."""
         return Left()
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """What each of several replicas has done so far; there is one."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

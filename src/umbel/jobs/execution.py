@@ -14,6 +14,7 @@ from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.stops import Stops
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.progress import FirstWindow, Progress
 from umbel.jobs.read.names import RowNames
@@ -52,6 +53,9 @@ class Engine(Protocol):
 
     def left(self) -> Left:
         """What the rows that it was given have left to do."""
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """What each of several replicas has done so far; empty where there is one."""
 
 
 class RunningPart:
@@ -133,9 +137,8 @@ class Execution:
     def planned(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Plan | None]]:
         """Windows with their plans, as soon as there is an engine to plan for."""
         for window in windows:
-            engine = self.engine
-            ready = engine is not None and len(window.workload) > 0
-            yield window, engine.plan_for(window.workload) if ready and engine is not None else None
+            engine = self.engine if len(window.workload) else None
+            yield window, None if engine is None else engine.plan_for(window.workload)
 
     def run(self, windows: Iterator[tuple[Window, Plan | None]], reading: ReadingAhead | None = None) -> None:
         """Run the rows of all windows, or those that fit the budget, and put their results into the store.
@@ -159,9 +162,7 @@ class Execution:
                 self._count_discarded(recording, stats)
             raise
         finally:
-            close = getattr(outputs, "close", None)
-            if close is not None:
-                close()
+            getattr(outputs, "close", lambda: None)()
             self._recording = None
 
     def _count_discarded(self, recording: Recording, before: Stats) -> None:
@@ -230,19 +231,19 @@ class Execution:
             self.progress.enter("load")
             self.engine = self.spans.lap("loading the model", self.load())
             self.progress.stats, self.progress.left = self.engine.stats, self.engine.left
+            self.progress.replicas = self.engine.replicas
             self.rounds.begin(self.engine.stats())
             self.progress.enter("run")
         return self.engine
 
     def _begin(self, part: JobPart) -> int:
         """Record that a part begins; returns its number."""
-        assert self.engine is not None
-        assert self._recording is not None
+        assert self.engine is not None and self._recording is not None
         store, stats, recording = self.store, self.engine.stats(), self._recording
         if recording.parts:
             self._commit()  # rows that are counted as done are stored before the record says so
         number = recording.begin(part.plan, part.workload, stats)
-        started = {"plan": recording.plan_record(), "live": recording.as_dict(stats)}
+        started = {"plan": recording.plan_record(), "live": recording.as_dict(stats, self.engine.replicas())}
         noted = self.notes.with_earlier(store.get(NOTES))
         store.put(**started, **{NOTES: noted}, ended=None)  # until the job says how it ended
         self.progress.tell_plan(replace(part.plan, notes=(*part.plan.notes, *note_texts(noted))))
@@ -296,4 +297,4 @@ class Execution:
             return None
         starved, self._starved = self.progress.starved_seconds - self._starved, self.progress.starved_seconds
         self._recording.starved_seconds += starved
-        return self._recording.as_dict(self.engine.stats())
+        return self._recording.as_dict(self.engine.stats(), self.engine.replicas())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
+from umbel.ir.tally import ReplicaTally
 
 PHASES = ("plan", "load", "run", "write")
 
@@ -22,6 +24,7 @@ class Reading:
     `eta_seconds`: None while there is nothing to estimate it from.
     `ending`: rows that go on to their end although a stop was asked for; None where none was.
     `loaded`: how much of the model is loaded, from 0 to 1; None while that is not known.
+    `replicas`: what each of several has done in this run.
     """
 
     phase: str
@@ -36,6 +39,13 @@ class Reading:
     eta_seconds: float | None
     ending: int | None = None
     loaded: float | None = None
+    replicas: tuple[ReplicaTally, ...] = ()
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Reading:
+        """The reading that `asdict` made a record of."""
+        tallies = tuple(ReplicaTally(**one) for one in record.get("replicas", ()))
+        return cls(**{**record, "replicas": tallies})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class Progress:
     stats: Callable[[], Stats] = Stats
     left: Callable[[], Left] = Left
     loaded: Callable[[], float | None] = lambda: None
+    replicas: Callable[[], tuple[ReplicaTally, ...]] = tuple
     planned: Callable[[Plan, FirstWindow | None], None] = lambda plan, window: None
     window: FirstWindow | None = None
     _since: float = 0.0
@@ -106,8 +117,8 @@ class Progress:
 
     def freeze(self) -> None:
         """Keep the last figures and drop the references to the engine that gave them."""
-        stats, left = self.stats(), self.left()
-        self.stats, self.left = lambda: stats, lambda: left
+        stats, left, replicas = self.stats(), self.left(), self.replicas()
+        self.stats, self.left, self.replicas = lambda: stats, lambda: left, lambda: replicas
 
     def reading(self) -> Reading:
         """The figures of this moment."""
@@ -128,6 +139,7 @@ class Progress:
             eta_seconds=eta,
             ending=self.ending,
             loaded=self.loaded() if self.phase == "load" else None,
+            replicas=self.replicas(),
         )
 
     def _expected(self, stats: Stats, left: Left) -> tuple[float | None, float | None]:

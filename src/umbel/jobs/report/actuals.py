@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output
+from umbel.ir.tally import ReplicaTally, added_tallies
 from umbel.ir.workload import Workload
 from umbel.jobs.report.lengths import EDGES, KINDS, counted
 from umbel.jobs.report.sums import fold, joined_plans
@@ -183,11 +184,11 @@ class Recording:
         """Count one finished row (`watch` does it as well)."""
         self._open[part].add(output)
 
-    def as_dict(self, stats: Stats) -> dict[str, Any]:
-        """The store's record "live", written with each commit: totals over all parts by the names of Stats, and what is
-        open.
+    def as_dict(self, stats: Stats, replicas: Sequence[ReplicaTally] = ()) -> dict[str, Any]:
+        """The store's record "live", written with each commit: totals over all parts by the names of Stats, those of
+        each of several `replicas`, and what is open.
 
-        `stats` are the engine's totals now.
+        `stats` are the engine's totals now, and what each replica has done.
         """
         for part in self._open.values():
             part.settle()
@@ -195,6 +196,9 @@ class Recording:
         total = {name: self._before.get(name, 0) + value for name, value in own.items()}
         total["kv_peak_tokens"] = max(self._before.get("kv_peak_tokens", 0), stats.kv_peak_tokens)
         self.sample(lambda: stats)
+        tallies = added_tallies(self._before.get("replicas", ()), replicas)
+        if tallies:
+            total["replicas"] = tallies
         return {**total, "open": self._part(list(self._open.values()), self._own(stats, self._since))}
 
     def _own(self, stats: Stats, start: Mapping[str, float]) -> dict[str, Any]:

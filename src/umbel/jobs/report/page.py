@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from umbel.jobs.report.pictures import histogram, interval
+from umbel.jobs.report.replicas import replica_grids
 from umbel.jobs.report.text import percent, status_text
 from umbel.plan.explain.page import Picture, exactness_tile, forest_picture, render, scaled
 from umbel.plan.explain.record import curve_of_json
@@ -21,7 +22,7 @@ def report_page(report: Record, text: str) -> str:
     """The page of a report: `report` as `read_report` gives it, `text` as `umbel report` prints it."""
     title = f"{report['output']}: {status_text(report['status'])}"
     pictures = list(_pictures(report)) if report["parts"] else []
-    return render(title, _tiles(report), pictures, report, text, _ends(report))
+    return render(title, _tiles(report), pictures, report, text, _ends(report), replica_grids(report["replicas"]))
 
 
 def _tiles(report: Record) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from umbel.config import readable
 from umbel.jobs.execution import ABOUT, NOTES
 from umbel.jobs.read.records import note_texts
 from umbel.jobs.report.lengths import stretches
+from umbel.jobs.report.replicas import replicas_of
 from umbel.jobs.report.sums import DONE_SUMS, LINE_SUMS, fold
 from umbel.jobs.spent import SPENT
 from umbel.jobs.status import how_it_stands, open_reader
@@ -64,6 +65,7 @@ def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -
     notes = list(dict.fromkeys([*sums.get("notes", ()), *note_texts(noted or {})]))
     if not sums:
         empty = {"figures": {}, "counts": {}, "tree": [], "curve": {}, "course": [], "lengths": [], "reasons": {}}
+        empty["replicas"] = []
         return {"exact": True, "lossy": [], "notes": notes, "parts": 0, "cut_short": 0, **empty}
     actual = sums["actual"]
     return {
@@ -77,6 +79,7 @@ def report_of(sums: Mapping[str, Any], noted: Mapping[str, int] | None = None) -
         "seconds_range": [sums["due"]["seconds_low"], sums["due"]["seconds_high"]],
         "tree": pruned(sums["lines"]),
         "lengths": stretches(sums["lengths"]),
+        "replicas": replicas_of(sums.get("shares", ()), sums.get("tallies", ())),
         **{name: sums[name] for name in ("curve", "course", "reasons", "chunk", "kv_tokens", "decisions", "refusals")},
     }
 

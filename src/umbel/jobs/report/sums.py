@@ -9,6 +9,7 @@ import numpy as np
 
 from umbel.ir.plan import Curve
 from umbel.jobs.report.lengths import added
+from umbel.jobs.report.shares import added_shares, due_shares, joined_shares
 from umbel.plan.explain.record import curve_of_json, curve_to_json
 
 MAX_LINES = 400  # of the tree of all parts; further ones are summed up
@@ -63,6 +64,8 @@ def fold(record: Mapping[str, Any] | None, live: Mapping[str, Any] | None, *, cl
         "lengths": added(before.get("lengths"), part["lengths"]),
         "reasons": _add(before.get("reasons"), part["reasons"]),
         "notes": list(dict.fromkeys([*before.get("notes", []), *plan["notes"]])),
+        "shares": added_shares(before.get("shares", []), due_shares(plan, _planned(plan), due)),
+        "tallies": list((live or {}).get("replicas", [])),
         **{name: plan[name] for name in _PLAN_ONLY},
     }
 
@@ -85,6 +88,7 @@ def joined_plans(plans: Sequence[Mapping[str, Any]]) -> Sums:
         "seconds": {name: sum(one[name] for one in seconds) for name in seconds[0]},
         "tree": tree,
         "curve": curve,
+        **joined_shares(plans),
         "notes": list(dict.fromkeys(note for plan in plans for note in plan["notes"])),
         "parts": len(plans),
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
+from umbel.jobs.report.replicas import replica_lines
 from umbel.jobs.spent import price_text
 from umbel.plan.explain.text import WIDTH, branch, count, duration, entry, exactness, note_lines, tree_lines
 
@@ -39,6 +40,7 @@ def report_text(report: Record, width: int = WIDTH) -> str:
     lines = [*_head(report, width), *note_lines(report["notes"], width)]
     if report["parts"]:
         lines += [*_parts(report, width), *_figures(report, width), *_spent(report, width), *_counts(report, width)]
+        lines += replica_lines(report["replicas"], width)
         lines += [_forest(report), *tree_lines(report["tree"], _branch, width)]
     lines += [f"  {n:,} x {code}" for code, n in report["errors"].items()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -50,6 +52,7 @@ def brief_text(report: Record, width: int = WIDTH) -> str:
     if report["parts"]:
         counts = {name: value for name, value in report["counts"].items() if value}
         lines += [*_figures(report, width), *_spent(report, width), *_counts({"counts": counts}, width)]
+        lines += replica_lines(report["replicas"], width)
     lines += note_lines(report["notes"], width, 1)
     if report["tree"]:
         more = f"the forest with what its rows wrote, {count(len(report['tree']), 'line')}: -v shows it"

@@ -57,11 +57,13 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The share of each replica, and what it is expected to take: `seconds` and prompt `tokens` (`[replicas]`)."""
+    """The share of each replica, and what it is expected to take: `seconds` and prompt `tokens` (`[replicas]`); of the
+    seconds `recomputed` are those of runs that a replica before computes as well."""
 
     shares: tuple[Share, ...]
     seconds: Floats
     tokens: Ints
+    recomputed: float
     largest: float  # seconds of the largest piece with all above it: no share is further above the mean
 
     @property
@@ -80,7 +82,8 @@ def place(plan: Plan, samples: Ints, replicas: int) -> Placement:
     total = float(run_seconds.sum() + row_seconds.sum())
     scale = plan.estimates.seconds[1] / total if total else 1.0
     run_seconds, row_seconds = run_seconds * scale, row_seconds * scale
-    fair = (run_seconds.sum() + row_seconds.sum()) / replicas
+    once = float(run_seconds.sum() + row_seconds.sum())
+    fair = once / replicas
     best: _Dealt | None = None
     for share in CUTS:
         pieces = cut(forest, run_seconds, row_seconds, fair * share, fair / FINEST)
@@ -88,7 +91,7 @@ def place(plan: Plan, samples: Ints, replicas: int) -> Placement:
         if best is None or dealt.height < best.height * (1 - 1e-9):
             best = dealt
     assert best is not None
-    return best.placement(plan)
+    return best.placement(plan, once)
 
 
 def cut(forest: Forest, run_seconds: Floats, row_seconds: Floats, limit: float, least: float) -> Pieces:
@@ -139,8 +142,9 @@ class _Dealt:
         """How full the fullest bin is."""
         return float(self.seconds.max(initial=0.0))
 
-    def placement(self, plan: Plan) -> Placement:
-        """The bins as shares of rows, twins after the rows that answer for them."""
+    def placement(self, plan: Plan, once: float) -> Placement:
+        """The bins as shares of rows, twins after the rows that answer for them; `once` are the seconds of all with
+        each run computed once."""
         pieces, order = self.pieces, self.forest.order
         place = np.empty(len(plan.same_as), np.int64)
         place[order] = np.arange(len(order))
@@ -150,7 +154,8 @@ class _Dealt:
         piece = of_place[place[turn]] if len(place) else place
         owner = self.bin[piece]
         shares = tuple(self._share(turn[owner == b], piece[owner == b]) for b in range(len(self.seconds)))
-        return Placement(shares, self.seconds, self.tokens, self.largest)
+        again = float(self.seconds.sum()) - once
+        return Placement(shares, self.seconds, self.tokens, max(again, 0.0), self.largest)
 
     def _share(self, rows: Ints, piece: Ints) -> Share:
         """A bin's rows, each of a `piece` (`[rows]`); what lies above pieces counts with none of them."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from umbel.plan.explain.text import WIDTH, Record, count, entries, entry, head_texts, note_lines, title_lines
+from umbel.plan.explain.replicas import replica_texts
+from umbel.plan.explain.text import (
+    WIDTH,
+    Record,
+    count,
+    duration,
+    entries,
+    entry,
+    head_texts,
+    note_lines,
+    title_lines,
+)
 
 MAX_NOTES = 1
 _HEAD = ("time", "price", "compute", "kv peak")
@@ -20,6 +31,7 @@ def brief_lines(record: Record, width: int = WIDTH) -> list[str]:
         *(entry("duplicates", head["duplicates"], width) if record["duplicate_rows"] else ()),
         *(entry("forms", head["forms"], width) if "forms" in record else ()),
         *_decided(record, width),
+        *entries(_replicas(record), width),
         *note_lines(record["notes"], width, MAX_NOTES),
     ]
 
@@ -29,6 +41,13 @@ def _decided(record: Record, width: int) -> Iterator[str]:
     for decision in record["decisions"]:
         if decision["name"] in _DECIDED:
             yield from entry(decision["name"], f"{_value(decision['value'])}: {decision['reason']}", width)
+
+
+def _replicas(record: Record) -> dict[str, str]:
+    """Of several replicas the machines, and what one more or fewer costs."""
+    wanted = ("machines", "one fewer", "as asked", "one more")
+    texts = replica_texts(record["replicas"], duration) if "replicas" in record else ()
+    return {name: text for name, text in texts if name in wanted}
 
 
 def _value(value: object) -> str:

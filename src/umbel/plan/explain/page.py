@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from umbel.plan.explain.forest import forest, runs
+from umbel.plan.explain.replicas import Grid, replica_grid
 from umbel.plan.explain.svg import Series, curves
 from umbel.plan.explain.text import duration
 
@@ -49,7 +50,8 @@ def plan_page(record: Record, text: str, title: str, head: Sequence[str] = ()) -
         exactness_tile(record["lossy"]),
     ]
     pictures = [forest_picture(record["tree"]), *_curves(record["curve"], record["kv_tokens"], record["chunk"])]
-    return render(title, tiles, pictures, {**record, "notes": [*head, *record["notes"]]}, text)
+    grids = [replica_grid(record["replicas"], duration)] if "replicas" in record else []
+    return render(title, tiles, pictures, {**record, "notes": [*head, *record["notes"]]}, text, grids=grids)
 
 
 def render(
@@ -59,9 +61,10 @@ def render(
     record: Record,
     text: str,
     tables: Mapping[str, Mapping[str, int]] | None = None,
+    grids: Sequence[Grid] = (),
 ) -> str:
-    """Fill the template. `tiles` are (name, value, note), `tables` have counts by name. Of `record`, a plan's or a
-    report's, what it is about, the notes, decisions and refusals are shown."""
+    """Fill the template. `tiles` are (name, value, note), `tables` have counts by name, `grids` rows of texts. Of
+    `record`, a plan's or a report's, what it is about, the notes, decisions and refusals are shown."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"duration": duration, "number": lambda v: f"{v:,}" if isinstance(v, int) else v}
     source = files("umbel.plan.explain").joinpath("page.html").read_text(encoding="utf-8")
@@ -72,6 +75,7 @@ def render(
         pictures=pictures,
         listed=LISTED,
         tables=tables or {},
+        grids=grids,
         notes=record["notes"],
         decisions=record.get("decisions", ()),
         refusals=record.get("refusals", ()),

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.plan import Curve, Decision, Plan, Refusal
+from umbel.plan.deal.shared_plan import SharedPlan
+from umbel.plan.explain.replicas import replicas_of
 from umbel.plan.explain.tree import Line, shown_lines
 
 DIGITS = 5  # of the curve's figures: a picture has no more
@@ -19,7 +21,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
     `seconds` is an object of `low`, `expected` and `high`, `output_range` one of `low` and `high`. `twins` counts the
     rows that another row answers. `tree` lists lines as in tree.Line, with `saved_seconds`, a parent before its
-    children; `curve` holds columns as in ir.plan.Curve.
+    children; `curve` holds columns as in ir.plan.Curve. `replicas`, where there are several, is as `replicas_of` says.
     """
     e = plan.estimates
     low, expected, high = e.seconds
@@ -50,6 +52,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "levels": [{"nodes": v.nodes, "rows": v.rows, "tokens": v.tokens, "saved": v.saved} for v in e.levels],
         "tree": _tree(plan),
         "curve": curve_to_json(e.curve),
+        **({"replicas": replicas_of(plan)} if isinstance(plan, SharedPlan) else {}),
     }
 
 

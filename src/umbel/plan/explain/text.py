@@ -9,6 +9,7 @@ from typing import Any
 
 from umbel.ir.plan import Plan
 from umbel.plan.explain.record import to_json
+from umbel.plan.explain.replicas import replica_lines, replica_texts
 from umbel.plan.explain.total import price_text
 
 __all__ = ["count", "duration", "exactness", "explain", "head_lines", "to_json"]
@@ -38,11 +39,19 @@ def text_of(record: Record, width: int = WIDTH) -> str:
         "decisions",
         *decision_lines(record["decisions"], width),
         *refusal_lines(record["refusals"], width),
+        *_replicas(record, width),
         *level_lines(record["levels"]),
         "forest",
         *tree_lines(record["tree"], branch, width),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _replicas(record: Record, width: int) -> Iterator[str]:
+    """The shares of several replicas, and what is to be said of them."""
+    if "replicas" in record:
+        yield from replica_lines(record["replicas"], duration)
+        yield from entries(dict(replica_texts(record["replicas"], duration)), width)
 
 
 def head_lines(plan: Plan, width: int = WIDTH) -> list[str]:

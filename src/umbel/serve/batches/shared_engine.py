@@ -17,6 +17,7 @@ from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.resumable import Resumable
 from umbel.ir.stops import Place, Stops, Unstopped
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.signals import Drain
 from umbel.jobs.stream import output_of
@@ -167,6 +168,10 @@ class SharedEngine:
         since = ("computed_prompt_tokens", "planned_prompt_tokens", "recomputed_tokens", "preemptions", "steps")
         more = {name: getattr(now, name) - getattr(before, name) for name in (*since, "kv_token_steps")}
         return replace(own, **more, kv_peak_tokens=now.kv_peak_tokens)
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """None: the server's engine is one."""
+        return ()
 
     def left(self) -> Left:
         """What the rows that it was given have left to do."""
