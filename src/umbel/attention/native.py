@@ -6,6 +6,8 @@ The grid of positions is that of `layout.py`; how rows share cells and how the w
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,9 @@ from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
 from umbel.kv.store import KVStore
 
+if TYPE_CHECKING:
+    from umbel.kernels.native import _umbel
+
 
 class NativeAttention:
     """The compiled backend; float32, bfloat16 or int8 keys and values, sums in float32."""
@@ -29,6 +34,7 @@ class NativeAttention:
         self.store = store
         self.native = native
         self.kinds = LayerKinds.of(self.shapes, lambda shape: (shape.group_size, shape.n_kv_heads, shape.window))
+        self.forests: list[_umbel.Forest] = []
 
     @classmethod
     def of(cls, spec: ModelSpec, store: KVStore, device: torch.device) -> NativeAttention:
@@ -39,7 +45,10 @@ class NativeAttention:
 
     def prepare(self, step: Step) -> int:
         """Lay the step out as cells, pieces and blocks of rows."""
-        self.forests = [self.native.lay_out(step, self.store.scratch, *kind) for kind in self.kinds.kinds]
+        laid_out = [self.native.lay_out(step, self.store.scratch, *kind) for kind in self.kinds.kinds]
+        for forest, new in zip(self.forests, laid_out, strict=False):
+            forest.replace(new)  # which calls read that were recorded
+        self.forests = self.forests or laid_out
         self.writes = torch.from_numpy(self.forests[0].writes)
         return self.kinds.mean_read([int(forest.tokens_read) for forest in self.forests])
 

@@ -44,7 +44,7 @@ from umbel.plan.planner import make_plan
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
-from umbel.runner.pick import pick_graphs
+from umbel.runner.pick import pick_recorded
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
 from umbel.sched.phases.speculate import Speculate
@@ -247,7 +247,7 @@ def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runne
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other; on a processor there is no device to compute meanwhile.
+    recorded = pick_recorded(model.decoder, attention) if spans is NO_SPANS else None
     if model.device.type == "cpu" or spans is not NO_SPANS:
-        return TorchRunner(model.decoder, attention, model.device, spans, states)
-    graphs = pick_graphs(model.decoder, attention)
-    return AheadTorchRunner(model.decoder, attention, model.device, graphs, states)
+        return TorchRunner(model.decoder, attention, model.device, spans, states, recorded)
+    return AheadTorchRunner(model.decoder, attention, model.device, recorded, states)

@@ -74,6 +74,13 @@ class Decoder:
     ) -> Tensor:
         """Run `layers` (all by default) on `hidden` `[rows, hidden]`; gives the new hidden of the rows that the batch
         wants. `attention` was prepared for the rows."""
+        hidden, delta = self.run_layers(hidden, batch, attention, layers)
+        return hidden if delta is None else batch.spans.lap("norms", hidden + delta)
+
+    def run_layers(
+        self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same before the last sum: hidden states, and what is still to be added to them."""
         lap = batch.spans.lap
         layers = range(self.spec.n_layers) if layers is None else layers
         delta = None  # what the block before adds to `hidden`: added where the next block norms it
@@ -85,7 +92,7 @@ class Decoder:
                 wanted = batch.wanted
                 hidden, attended, normed = hidden[wanted], attended[wanted], normed[wanted] if w.is_parallel else normed
             hidden, delta = _ended(w, hidden, normed, attended, batch)
-        return hidden if delta is None else lap("norms", hidden + delta)
+        return hidden, delta
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """Final norm and head for the rows given (`[k, hidden]`): float32 `[k, vocab]`, maybe put into `out`."""

@@ -8,7 +8,7 @@ nearly alike the same token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,12 +19,10 @@ from umbel.ir.randomness import noise_keys
 from umbel.ir.scores import TokenScores
 from umbel.ir.step import Sampling, StepResult
 from umbel.ir.sums import StateSums
-from umbel.kernels.reference import Filters, most_likely
+from umbel.kernels.reference import Filters
 from umbel.kernels.rows import change_logits, draw, forbid, largest
 from umbel.kernels.transfer import upload
-
-# Draws handled at a time where each needs a copy of its logits: all copies at once would fill the memory.
-_BLOCK = 64
+from umbel.runner.draw_logprobs import blocks, logprobs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +78,11 @@ def draw_samples(logits: Tensor, row_of: np.ndarray, sampling: Sampling) -> Draw
     if len(alone := np.flatnonzero(masked & ~apart)):
         _forbid(logits, row_of[alone], sampling, alone)
         _draw_again(ids, bad, logits, row_of, sampling, alone, noise)
-    for which in _blocks(np.flatnonzero(apart)):
+    for which in blocks(np.flatnonzero(apart)):
         own, row_of_own = _own_logits(logits, row_of, sampling, which), np.zeros(len(ids), np.int64)
         row_of_own[which] = np.arange(len(which))
         _draw_again(ids, bad, own, row_of_own, sampling, which, noise)
-    return Draws(ids, bad, _logprobs(logits, row_of, ids, sampling))
+    return Draws(ids, bad, logprobs_of(logits, row_of, ids, sampling))
 
 
 def _draw_again(
@@ -136,10 +134,6 @@ def _forbid(logits: Tensor, rows: np.ndarray, sampling: Sampling, which: np.ndar
         forbid(logits, rows, sampling.mask[which], sampling.masks)
 
 
-def _blocks(which: np.ndarray) -> Iterator[np.ndarray]:
-    return (which[low : low + _BLOCK] for low in range(0, len(which), _BLOCK))
-
-
 def _redraw(
     ids: Tensor, logits: Tensor, row_of: np.ndarray, sampling: Sampling, which: np.ndarray, noise: np.ndarray
 ) -> None:
@@ -151,35 +145,3 @@ def _redraw(
     (at,) = upload(ids.device, which)
     temperatures = sampling.temperature[which]
     ids[at] = draw(logits, row_of[which], ids[at], temperatures, noise[which], filters if cut else None)
-
-
-def _named(logp: Tensor, named: np.ndarray, values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The most likely ids of some draws with their log-probabilities, and in the place of each the id that was `named`
-    there."""
-    (wanted,) = upload(logp.device, named)
-    wanted = torch.nn.functional.pad(wanted, (0, ids.shape[1] - wanted.shape[1]), value=-1)
-    own = logp.gather(-1, wanted.clamp_min(0))
-    return torch.where(wanted < 0, values, own), torch.where(wanted < 0, ids, wanted)
-
-
-def _logprobs(
-    logits: Tensor, row_of: np.ndarray, ids: Tensor, sampling: Sampling
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Log-probability of the chosen ids, and the most likely ids with theirs, as many as any draw asked for, or those
-    that it named; None where none did."""
-    asked = sampling.logprobs
-    k, count = int(asked.max(initial=-1)), len(ids)
-    if k < 0:
-        return None
-    chosen = torch.full((count,), torch.nan, dtype=torch.float64, device=ids.device)
-    top_ids, top = ids.new_full((count, k), -1), chosen.new_full((count, k), torch.nan)
-    for which in _blocks(np.flatnonzero(asked >= 0)):
-        rows, at = upload(ids.device, row_of[which], which)
-        logp = torch.log_softmax(logits[rows].float(), -1)
-        chosen[at] = logp.gather(-1, ids[at].unsqueeze(-1)).squeeze(-1).double()
-        if k:
-            values, found = most_likely(logp, k)
-            if sampling.named is not None:
-                values, found = _named(logp, sampling.named[which], values, found)
-            top_ids[at], top[at] = found, values.double()
-    return chosen, top_ids, top

@@ -15,13 +15,16 @@ from umbel.kernels.transfer import upload
 from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
+from umbel.runner.logits_memory import LogitsMemory
 from umbel.runner.pooling import pool_draws, pool_some, rows_of, sum_states
+from umbel.runner.recorded import RecordedSteps, draw_recorded
 from umbel.runner.sampling import Draws, draw_samples
 from umbel.runner.scoring import score_tokens
 
 
 class TorchRunner:
-    """One model on one device. The attention backend owns the KV store; `states` are those of layers that keep some."""
+    """One model on one device. The attention backend owns the KV store; `states` are those of layers that keep some,
+    steps that were `recorded` run so."""
 
     ahead = 0
 
@@ -32,13 +35,15 @@ class TorchRunner:
         device: torch.device,
         spans: Spans = NO_SPANS,
         states: StateStore | None = None,
+        recorded: RecordedSteps | None = None,
     ):
         self.decoder = decoder
         self.attention = attention
         self.states = states
         self.device = device
         self.spans = spans
-        self._memory = torch.empty(0, dtype=torch.float32, device=device)
+        self.recorded = recorded
+        self._memory = LogitsMemory(decoder.spec.vocab_size, device)
 
     @torch.inference_mode()
     def start(self, step: Step) -> Wait:
@@ -46,12 +51,13 @@ class TorchRunner:
         began = time.perf_counter()
         draws, read = self._begin(step)
         drawn = self.spans.lap("sampling", draws.fetch()())
-        result = replace(drawn, seconds=time.perf_counter() - began, kv_tokens_read=read)
-        return done(result)
+        return done(replace(drawn, seconds=time.perf_counter() - began, kv_tokens_read=read))
 
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from or score a token. Gives what was drawn and the KV tokens that each layer read."""
+        if self.recorded is not None and (known := draw_recorded(self.recorded, step, before)) is not None:
+            return known
         spans = self.spans
         read = spans.lap("layout", self.attention.prepare(step))
         rows, row_of = np.unique(step.sampling.at, return_inverse=True)
@@ -80,17 +86,10 @@ class TorchRunner:
         """What comes of the last hidden states of distinct rows (`[rows, hidden]`): tokens, or vectors."""
         if sampling.pooled is not None and len(sampling.pooled) == len(sampling):
             return self.spans.lap("head", pool_draws(self.decoder, hidden, row_of, sampling))
-        logits = self.spans.lap("head", self.decoder.logits(hidden, self._logits_memory(len(hidden))))
+        logits = self.spans.lap("head", self.decoder.logits(hidden, self._memory.rows(len(hidden))))
         draws = self.spans.lap("sampling", draw_samples(logits, row_of, sampling))
         return draws if sampling.pooled is None else pool_some(draws, self.decoder, hidden, row_of, sampling)
 
-    def _logits_memory(self, rows: int) -> torch.Tensor:
-        """Memory for the logits, kept between steps: allocating tens of megabytes costs as much as sampling."""
-        size = rows * self.decoder.spec.vocab_size
-        if self._memory.numel() < size:
-            self._memory = self._memory.new_empty(size)
-        return self._memory[:size].view(rows, self.decoder.spec.vocab_size)
-
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self.states, self._memory
+        del self.decoder, self.attention, self.states, self.recorded, self._memory

@@ -17,6 +17,7 @@
 
 #include "forest.h"
 #include "kernels.h"
+#include "tape.h"
 #include "team.h"
 
 namespace nb = nanobind;
@@ -261,7 +262,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 NB_MODULE(_umbel, m) {
   nb::set_leak_warnings(false);  // the kernels are kept to the end of the process, whatever else is freed before
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 8;  // see INTERFACE in calls.py
+  m.attr("interface") = 9;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);
@@ -269,18 +270,25 @@ NB_MODULE(_umbel, m) {
       .def_prop_ro("tokens_read", &Forest::tokens_read)
       .def_prop_ro("blocks", &Forest::blocks)
       .def_prop_ro("rows", &Forest::rows)
-      .def_prop_ro("writes", &writes);
+      .def_prop_ro("writes", &writes)
+      .def("replace", [](Forest& self, Forest& other) { self = std::move(other); });
   m.def("make_forest", &make_forest);
+  nb::class_<Tape>(m, "Tape")
+      .def(nb::init<>())
+      .def("begin", &Tape::begin)
+      .def("end", &Tape::end)
+      .def("run", &Tape::run, unlocked)
+      .def("__len__", &Tape::size);
   nb::class_<Native>(m, "Native")
       .def(nb::init<const std::string&>())
       .def_prop_ro("name", &Native::name)
-      .def("rms_norm", &Native::rms_norm, unlocked)
-      .def("gated_silu", &Native::gated_silu, unlocked)
-      .def("rotate", &Native::rotate, unlocked)
-      .def("run_chain", &Native::run_chain, unlocked)
+      .def("rms_norm", taped(&Native::rms_norm), unlocked)
+      .def("gated_silu", taped(&Native::gated_silu), unlocked)
+      .def("rotate", taped(&Native::rotate), unlocked)
+      .def("run_chain", taped(&Native::run_chain), unlocked)
       .def("argmax", &Native::argmax)
       .def("forbid", &Native::forbid)
       .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,
            "threads"_a)
-      .def("attend", &attend, unlocked);
+      .def("attend", taped(&attend), unlocked);
 }

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "tape.h"
 #include "team.h"
 
 #if defined(__SSE2__)
@@ -240,15 +241,15 @@ void bind_products(nb::module_& m) {
   m.def("unpack", &unpack, unlocked);
   nb::class_<Floats>(m, "FloatProducts")
       .def(nb::init<const std::string&, bool>())
-      .def("multiply", &Floats::run, unlocked);
+      .def("multiply", taped(&Floats::run), unlocked);
   nb::class_<Int8>(m, "Int8Products")
       .def(nb::init<const std::string&>())
-      .def("quantise", &Int8::quantise, unlocked)
-      .def("multiply", &Int8::run, unlocked);
+      .def("quantise", taped(&Int8::quantise), unlocked)
+      .def("multiply", taped(&Int8::run), unlocked);
   nb::class_<Int4>(m, "Int4Products")
       .def(nb::init<const std::string&>())
-      .def("quantise", &Int4::quantise, unlocked)
-      .def("multiply", &Int4::run, unlocked);
+      .def("quantise", taped(&Int4::quantise), unlocked)
+      .def("multiply", taped(&Int4::run), unlocked);
 }
 
 }  // namespace umbel
