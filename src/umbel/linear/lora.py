@@ -19,6 +19,7 @@ from torch import Tensor
 from umbel.ir.step import Ints, Step
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import Linear, Product
+from umbel.linear.packed import add_packed
 
 
 class RowAdapters(Protocol):
@@ -102,8 +103,9 @@ class AdaptedGate:
 
 def add_adapters(product: Tensor, x: Tensor, name: str, runs: Sequence[AdaptedRun]) -> Tensor:
     """Add to the product `name` of rows `x`, in place, what the adapters of some runs of them add."""
-    for run in runs:
-        if (own := run.products.get(name)) is not None:
+    mine = [(run, own) for run in runs if (own := run.products.get(name)) is not None]
+    if not add_packed(product, x, [(run.begin, run.end, own.down, own.up) for run, own in mine]):
+        for run, own in mine:
             product[run.begin : run.end] += own.apply(x[run.begin : run.end])
     return product
 

@@ -6,6 +6,7 @@ to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from umbel.kernels.native.products import (
     FORMS,
     FloatProducts,
     Packed,
+    PackedPair,
     ProductForm,
     as_halves,
     pack,
@@ -22,6 +24,7 @@ from umbel.kernels.native.products import (
     unpack,
     whole_panels,
 )
+from umbel.linear.base import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,22 @@ class PackedLinear:
             return self.apply(x)
         whole, (plain, _) = whole_panels(self.weight), FORMS[self.kernels.dtype]
         return as_halves(self.kernels.multiply(x, whole, self.bias, plain), self.weight)
+
+
+def add_packed(product: Tensor, x: Tensor, pairs: Sequence[tuple[int, int, Linear, Linear]]) -> bool:
+    """Add to `product`, in place, what pairs of packed products make of rows of `x`: of each pair the first row, the
+    one behind the last, and both products. False, and nothing is done, where they are other products."""
+    packed = [
+        PackedPair(begin, end, down.weight, up.weight)
+        for begin, end, down, up in pairs
+        if isinstance(down, PackedLinear) and isinstance(up, PackedLinear)
+    ]
+    if not packed or len(packed) < len(pairs) or not (x.is_contiguous() and product.is_contiguous()):
+        return False
+    first = pairs[0][2]
+    assert isinstance(first, PackedLinear)
+    first.kernels.add_pairs(x, product, packed)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

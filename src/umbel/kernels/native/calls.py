@@ -14,7 +14,7 @@ from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.sinks import check_sinks
 
-INTERFACE = 9
+INTERFACE = 10
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 

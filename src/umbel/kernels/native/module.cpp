@@ -262,7 +262,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 NB_MODULE(_umbel, m) {
   nb::set_leak_warnings(false);  // the kernels are kept to the end of the process, whatever else is freed before
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 9;  // see INTERFACE in calls.py
+  m.attr("interface") = 10;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);

@@ -4,11 +4,13 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "tape.h"
 #include "team.h"
@@ -163,21 +165,43 @@ void unpack(Address packed, Address ids, Address out, int64_t n, int64_t dwords,
   });
 }
 
+// Some rows in one panel.
+int64_t tasks_of(const Product& p) {
+  return (p.outputs + width_of(p.form) - 1) / width_of(p.form) * ((p.rows + kChunk - 1) / kChunk);
+}
+
+void multiply_some(const Products& kernels, const Product& p, int64_t task, int threads) {
+  const int64_t chunks = (p.rows + kChunk - 1) / kChunk, panels = tasks_of(p) / chunks;
+  const int64_t chunk = task / panels, panel = task % panels, next = panel + threads;
+  const uint32_t* ahead = next < panels ? p.weights + next * p.dwords * kPanel : nullptr;
+  kernels.multiply(p, panel, ahead, p.rows * chunk / chunks, p.rows * (chunk + 1) / chunks);
+}
+
 void multiply(const Products& kernels, const Product& p, int threads) {
-  const int64_t width = width_of(p.form), panels = (p.outputs + width - 1) / width;
-  const int64_t chunks = (p.rows + kChunk - 1) / kChunk;
   if (p.rows * p.dwords * p.outputs < kWorthAThread) threads = 1;
-  share(panels * chunks, threads, [&](int64_t task, int) {
-    const int64_t chunk = task / panels, panel = task % panels, next = panel + threads;
-    const uint32_t* ahead = next < panels ? p.weights + next * p.dwords * kPanel : nullptr;
-    kernels.multiply(p, panel, ahead, p.rows * chunk / chunks, p.rows * (chunk + 1) / chunks);
+  share(tasks_of(p), threads, [&](int64_t task, int) { multiply_some(kernels, p, task, threads); });
+}
+
+// Small products that do not wait for each other, with one call of the threads.
+void multiply_all(const Products& kernels, const std::vector<Product>& all, int threads) {
+  std::vector<int64_t> ends;
+  int64_t work = 0, tasks = 0;
+  for (const Product& p : all) {
+    work += p.rows * p.dwords * p.outputs;
+    ends.push_back(tasks += tasks_of(p));
+  }
+  if (work < kWorthAThread) threads = 1;
+  share(tasks, threads, [&](int64_t task, int) {
+    const auto which = std::upper_bound(ends.begin(), ends.end(), task) - ends.begin();
+    multiply_some(kernels, all[which], task - (which == 0 ? 0 : ends[which - 1]), threads);
   });
 }
 
 struct Floats {
   const Products* kernels;
+  bool narrow;
   Floats(const std::string& instruction_set, bool narrow)
-      : kernels((narrow ? bfloat16_products : float32_products)(instruction_set.c_str())) {
+      : kernels((narrow ? bfloat16_products : float32_products)(instruction_set.c_str())), narrow(narrow) {
     if (kernels == nullptr) throw std::invalid_argument("no such products for " + instruction_set);
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
@@ -185,6 +209,29 @@ struct Floats {
     const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
                        rows,  dwords,  outputs,  static_cast<Form>(form),  nullptr,  nullptr,  nullptr,  0,  nullptr};
     multiply(*kernels, p, threads);
+  }
+  // Adds to rows of `out` what a second product makes of what a first one makes of those of `x`. `pairs`: of each the first
+  // row, how many, the weights of both, and the dwords of a row between them.
+  void add_pairs(Address x, Address out, int64_t dwords, int64_t outputs, std::vector<int64_t> pairs, int threads) const {
+    constexpr size_t kFields = 5;
+    const int64_t in_dword = narrow ? 2 : 1;
+    int64_t size = 0;
+    for (size_t i = 0; i < pairs.size(); i += kFields) size += pairs[i + 1] * pairs[i + 4];
+    static thread_local std::vector<uint32_t> between;
+    between.resize(size);
+    std::vector<Product> first, second;
+    uint32_t* inner = between.data();
+    for (size_t i = 0; i < pairs.size(); i += kFields) {
+      const int64_t row = pairs[i], rows = pairs[i + 1], width = pairs[i + 4];
+      first.push_back({at<const uint8_t>(x) + row * dwords * 4, at<const uint32_t>(pairs[i + 2]), inner, nullptr, rows, dwords,
+                       width * in_dword, narrow ? Form::kBfloat16 : Form::kFloat32, nullptr, nullptr, nullptr, 0, nullptr});
+      second.push_back({reinterpret_cast<const uint8_t*>(inner), at<const uint32_t>(pairs[i + 3]),
+                        at<uint8_t>(out) + row * outputs * 4 / in_dword, nullptr, rows, width, outputs,
+                        narrow ? Form::kAdded : Form::kAddedFloat32, nullptr, nullptr, nullptr, 0, nullptr});
+      inner += rows * width;
+    }
+    multiply_all(*kernels, first, threads);
+    multiply_all(*kernels, second, threads);
   }
 };
 
@@ -241,7 +288,8 @@ void bind_products(nb::module_& m) {
   m.def("unpack", &unpack, unlocked);
   nb::class_<Floats>(m, "FloatProducts")
       .def(nb::init<const std::string&, bool>())
-      .def("multiply", taped(&Floats::run), unlocked);
+      .def("multiply", taped(&Floats::run), unlocked)
+      .def("add_pairs", taped(&Floats::add_pairs), unlocked);
   nb::class_<Int8>(m, "Int8Products")
       .def(nb::init<const std::string&>())
       .def("quantise", taped(&Int8::quantise), unlocked)

@@ -21,6 +21,8 @@ enum class Form : int32_t {
   kFloat32 = 1,
   kGated = 2,  // silu(first half) * second half, in bfloat16; the columns of both halves lie side by side in each panel
   kGatedFloat32 = 3,
+  kAdded = 4,  // bfloat16, added to what is there
+  kAddedFloat32 = 5,
 };
 
 constexpr bool is_gated(Form form) { return form == Form::kGated || form == Form::kGatedFloat32; }

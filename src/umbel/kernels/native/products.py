@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -36,6 +37,25 @@ class Packed:
     outputs: int
     inputs: int
     gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPair:
+    """Two products one behind the other, of rows `begin` to `end`."""
+
+    begin: int
+    end: int
+    down: Packed
+    up: Packed
+
+    def check(self, rows: int, inputs: int, outputs: int) -> None:
+        """Raise ValueError where the pair does not take so many rows of `inputs`, or give `outputs`."""
+        sizes = self.down.inputs, self.up.outputs
+        gated = self.down.gated or self.up.gated
+        if not 0 <= self.begin <= self.end <= rows or sizes != (inputs, outputs) or gated:
+            raise ValueError(f"rows {self.begin} to {self.end} of {sizes} do not fit {rows} of {(inputs, outputs)}")
+        if self.down.outputs != self.up.inputs:
+            raise ValueError(f"{self.down.outputs} numbers for a product of {self.up.inputs}")
 
 
 FORMS = {
@@ -138,6 +158,20 @@ class FloatProducts:
         sizes = len(x), weight.panels.shape[1], outputs
         self._kernels.multiply(*addresses, *sizes, int(form), torch.get_num_threads())
         return out
+
+    def add_pairs(self, x: Tensor, product: Tensor, pairs: Sequence[PackedPair]) -> None:
+        """Add to `product` (`[rows, outputs]`), in place, what pairs make of their rows of `x` (`[rows, inputs]`): with
+        the bits of two products and a sum, and the threads called once for all of them."""
+        if not (x.dtype == product.dtype == self.dtype and x.is_contiguous() and product.is_contiguous()):
+            raise ValueError(f"x is {x.dtype}, the product {product.dtype}, pairs {self.dtype}: or not side by side")
+        x, flat = _fill_up(x, -(-x.shape[1] * x.element_size() // 4)), list[int]()
+        for pair in pairs:
+            pair.check(len(x), pairs[0].down.inputs, product.shape[1])
+            weights = pair.down.panels.data_ptr(), pair.up.panels.data_ptr()
+            flat += pair.begin, pair.end - pair.begin, *weights, pair.up.panels.shape[1]
+        dwords = x.shape[1] * x.element_size() // 4
+        addresses = x.data_ptr(), product.data_ptr()
+        self._kernels.add_pairs(*addresses, dwords, product.shape[1], flat, torch.get_num_threads())
 
 
 @dataclass(frozen=True, slots=True)
