@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -135,6 +137,18 @@ def test_a_tape_knows_what_it_misses(act: Callable[[Tensor], Tensor]) -> None:
     with torch.inference_mode():
         assert Tape(TapeMemory()).record(lambda: (act(x), rms_norm(x, weight, 1e-5))) is None
         assert Tape(TapeMemory()).record(lambda: rms_norm(x, weight, 1e-5).reshape(-1)) is not None
+
+
+@pytest.mark.slow
+def test_recording_imports_no_compiler() -> None:
+    """Torch's takes a second, which a job of a few rows must not pay."""
+    program = (
+        "import sys, torch\n"
+        "from umbel.kernels.native.tape import Tape, TapeMemory\n"
+        "Tape(TapeMemory()).record(lambda: torch.empty(3).view(3, 1))\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_tapes_share_memory_and_grow_it() -> None:

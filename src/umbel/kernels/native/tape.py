@@ -73,6 +73,11 @@ class Tape:
 class _Watch(TorchDispatchMode):
     """Gives tensors that are to be filled a place in the memory of a tape, and sees what torch computes."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps torch from wrapping the method below, at whose first call it would import its compiler for a second."""
+        return False
+
     def __init__(self, memory: TapeMemory):
         super().__init__()
         self.memory, self.has_computed = memory, False
