@@ -28,6 +28,8 @@ _INPUT = "Files, 'patterns*', URIs: JSON lines (also OpenAI), JSON, CSV, TSV, Pa
 _OUTPUT = "Where answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .feather; - is stdout, row by row."
 _PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
 _SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
+_LAYOUT = "Order of the lines of --prompt: as written, or as most is shared; auto: where that saves 1 % of them."
+_PIN = "Columns whose lines stay where they are: text,title."
 _VARIABLES = "Variables of the chat template, for all chats: '{\"enable_thinking\": false}'; a row's own come first."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
 _ID = "The column that gives a row its custom_id [custom_id, else its number]."
@@ -44,6 +46,9 @@ _THOUGHT = "How it writes reasoning before the content; auto: as its chat templa
 MACHINE = "this (measured), h200, h100, a100, a100-40gb, l40s, l4, a10 or rtx4090; 2xh100 are two."
 _MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a shape such as llama-3.1-8b."
 _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
+
+
+LayoutName = Literal["off", "auto", "columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,8 @@ class ReadingOptions:
     prompt: Annotated[str | None, Option(help=_PROMPT, written=True)] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
     system: Annotated[str | None, Option(help=_SYSTEM, written=True)] = None
+    layout: Annotated[LayoutName, Option(help=_LAYOUT)] = "off"
+    pin: Annotated[str | None, Option(help=_PIN, several=True, metavar="COLUMNS")] = None
     chat_template_kwargs: Annotated[
         str | None,
         Option(

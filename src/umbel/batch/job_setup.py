@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from umbel.batch.job_options import JobOptions
 from umbel.batch.loading import Loading
-from umbel.batch.reading import LateTokenizer, model_names, read_options
+from umbel.batch.reading import LateTokenizer, model_names, put_layout, read_options
 from umbel.cluster.settings import check_replicas
 from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.budget import seconds_of
@@ -46,7 +46,7 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     vectors = asked.vectors.params(spec.pooler)
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors, spec.pooler)
     completions = asked.sampling.of_completions(spec.sampling)
-    options = replace(options, loras=names_of(spec.adapters), completions=completions)
+    options = put_layout(replace(options, loras=names_of(spec.adapters), completions=completions), source, reading)
     loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
     watch, settings = tuple(HashedInput.of(file.path) for file in source), config.identity | digests_of(spec.adapters)
     identity = fingerprint(input_identity(source, watch), options, loading.files, settings, version("umbel"), given)

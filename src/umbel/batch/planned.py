@@ -51,7 +51,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     from umbel.batch.plan_view import PlanView
     from umbel.batch.planning import Planning, target_at
     from umbel.batch.prompts import first_prompts
-    from umbel.batch.reading import LateTokenizer
+    from umbel.batch.reading import LateTokenizer, put_layout
     from umbel.jobs.read.records import ReadNotes, note_texts
     from umbel.jobs.read.source_files import open_source
     from umbel.jobs.read.spool import opened
@@ -67,6 +67,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     notes, tokenizer = ReadNotes(), LateTokenizer(aim.tokenizer or directory, model=job.model)
     options = _options(job, spec, directory, tokenizer)
     with opened(job.sources) as inputs:
+        options = put_layout(options, inputs, job.reading, advise=True)
         prepared = _read(open_source(inputs, options, notes), tokenizer, spec, aim.told)
     notes.take((*tokenizer.notes, *options.answers.chosen))
     _check_rows(prepared, job.title, strict=job.reading.strict)
@@ -76,6 +77,8 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     record, prompts = to_json(plan), first_prompts(prepared.workload, tokenizer)
     put_forms(record, prepared, tokenizer, spec)
+    if options.layout is not None:
+        record["layout"] = options.layout.to_json()
     _put_total(record, spec, directory, config, job.budget.price)
     if config.replicated:
         put_replicas(record, found, lambda count: planning.plan(target.of_count(count)))

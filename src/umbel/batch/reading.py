@@ -19,7 +19,10 @@ from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.jobs.read.formats.template import Template
-from umbel.jobs.read.records import ReadOptions
+from umbel.jobs.read.inputs import Inputs
+from umbel.jobs.read.layout import find_layout, laid_out
+from umbel.jobs.read.records import ReadNotes, ReadOptions
+from umbel.jobs.read.source_files import open_source
 from umbel.models.sources.find import source_at
 from umbel.text.answers.choose import answers_of
 
@@ -141,8 +144,8 @@ def read_options(
         Template.parse(reading.system, "--system", constant=True)
     if reading.prompt is not None:
         Template.parse(reading.prompt)
-    elif reading.chat:
-        raise UsageError("--chat: only means something with --prompt")
+    elif wanted := _of_templates(reading):
+        raise UsageError(f"{wanted}: only means something with --prompt")
     return ReadOptions(
         defaults,
         reading.prompt,
@@ -160,6 +163,22 @@ def read_options(
         vectors=vectors,
         pooler=pooler,
     )
+
+
+def _of_templates(reading: ReadingOptions) -> str | None:
+    """The option, if any, that asks for something of the template of prompts."""
+    given = {"--chat": reading.chat, "--layout": reading.layout != "off", "--pin": reading.pin is not None}
+    return next((option for option, is_given in given.items() if is_given), None)
+
+
+def put_layout(options: ReadOptions, source: Inputs, reading: ReadingOptions, *, advise: bool = False) -> ReadOptions:
+    """The options with the template's lines in the order that is asked for; with `advise` also a look at what another
+    order would save, where none is asked for. Raises UsageError for pinned columns that there are not, and for an input
+    that cannot be read."""
+    if not advise and reading.layout == "off":
+        return options
+    pinned = () if reading.pin is None else tuple(name.strip() for name in reading.pin.split(","))
+    return laid_out(options, find_layout(open_source(source, options, ReadNotes()), pinned), reading.layout)
 
 
 def _check_vectors(defaults: SamplingParams, vectors: PoolingParams | None) -> None:

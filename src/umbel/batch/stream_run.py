@@ -144,6 +144,7 @@ def _check_options(asked: JobOptions) -> None:
     given = [o for group, kind in groups for o in declared(kind) if getattr(group, o.name) != o.default]
     names = [next(n for n in o.names if n.startswith("--")) for o in given if o.name not in _TAKEN]
     names += ["--strict"] if asked.reading.strict else []
+    names += ["--layout"] if asked.reading.layout != "off" else []
     names += ["--data-parallel-size"] if asked.config.data_parallel_size > 1 else []
     names += ["--executor"] if asked.config.executor != "local" else []
     if names:

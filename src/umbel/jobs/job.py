@@ -213,7 +213,7 @@ class Job:
         for window, plan in windows:
             self.spans.lap("reading and tokenising", None)
             tell()
-            self._notes.take((*tokenizer.notes, *self.spec.options.answers.chosen))
+            self._notes.take((*tokenizer.notes, *self.spec.options.said))
             yield window, plan
 
     def _load(self, store: JobStore, stop: StopSignal) -> Engine:

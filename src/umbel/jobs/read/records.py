@@ -14,6 +14,7 @@ from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.ir.request import Request, RowError
+from umbel.plan.layout import LayoutChoice
 from umbel.text.answers.base import NO_TYPES, Types
 from umbel.text.answers.formats import WHOLE, AnswerReader
 
@@ -135,6 +136,7 @@ class ReadOptions:
     `vectors`: what plain rows get instead of answers that ask for nothing else; `pooler`: what the model gives.
     `loras`: the names of the adapters that rows may ask for.
     `completions`: `defaults` of rows of /v1/completions; None: the same.
+    `layout`: what became of the order of the template's lines; None where it was not looked at.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -154,6 +156,13 @@ class ReadOptions:
     pooler: Pooler = WRITER
     loras: tuple[str, ...] = ()
     completions: SamplingParams | None = None
+    layout: LayoutChoice | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What users are told of how the input is read."""
+        laid = "" if self.layout is None else self.layout.text()
+        return (*self.answers.chosen, *([f"layout: {laid}"] if laid else []))
 
     def defaults_of(self, style: Style) -> SamplingParams:
         """The sampling fields of rows that do not set them."""

@@ -114,10 +114,14 @@ class Source:
         """The Arrow types of the columns that come back, by their names there, where the input has types."""
         return format_of(self.path).kinds(self.path, self.parser())
 
+    def read(self, parser: RowParser) -> Iterator[InputRow]:
+        """Every row, as a parser makes it."""
+        return format_of(self.path).read(self.path, parser)
+
     def _reader(self, first: int) -> Iterator[InputRow]:
         parser = self.parser()
         parser.first = first
-        return format_of(self.path).read(self.path, parser)
+        return self.read(parser)
 
 
 def parser_of(options: ReadOptions, notes: ReadNotes, *, table: bool = False, file: str | None = None) -> RowParser:

@@ -132,6 +132,7 @@ def head_texts(record: Record) -> dict[str, str]:
         "batches": _batches(record),
         "kv peak": _kv(record),
         "duplicates": _duplicates(record),
+        **({"layout": record["layout"]["text"]} if record.get("layout", {}).get("text") else {}),
         **({"forms": _forms(record["forms"])} if "forms" in record else {}),
     }
 

@@ -1,0 +1,123 @@
+"""The lines of a prompt template in another order (`--layout`), by which rows share more of their prompts.
+
+It changes prompts, and so answers; it is exact for the prompts that it makes. A line with a column may change places
+with its neighbours that have one; lines without any, and those with a pinned column, stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from umbel.errors import UsageError, nearest
+from umbel.jobs.read.formats.template import Template
+from umbel.jobs.read.records import InputRow, ReadOptions
+from umbel.jobs.read.source import Source
+from umbel.jobs.read.source_files import SourceFiles
+from umbel.plan.layout import WORTH, Block, Digests, Ints, Layout, LayoutChoice, best_layout
+
+ROWS = 200_000  # that are looked at, the first ones
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateLines:
+    """The lines of a template: those of `pinned` columns and without columns stay where they are."""
+
+    text: str
+    pinned: frozenset[str] = frozenset()
+
+    @property
+    def lines(self) -> tuple[Template, ...]:
+        """Each of them as a template."""
+        return tuple(Template.parse(line, constant=True) for line in self.text.split("\n"))
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Lines that may change places, side by side; one that may not is a block of its own."""
+        found: list[list[int]] = [[]]
+        for number, line in enumerate(self.lines):
+            if line.columns and not line.columns & self.pinned:
+                found[-1].append(number)
+            else:
+                found += [[number], []]
+        return tuple(tuple(block) for block in found if block)
+
+    @property
+    def may_change(self) -> bool:
+        """Whether there is more than one order."""
+        return any(len(block) > 1 for block in self.blocks)
+
+    def columns(self, order: Block) -> tuple[str, ...]:
+        """The columns of the lines in this order."""
+        lines = self.lines
+        return tuple(name for number in order for _, name in lines[number].parts if name is not None)
+
+    def ordered(self, order: Block) -> str:
+        """The template with its lines in this order."""
+        lines = self.text.split("\n")
+        return "\n".join(lines[number] for number in order)
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredTemplate(Template):
+    """A template that notes what each of its `lines` is for each row, and leaves prompts to others."""
+
+    lines: tuple[Template, ...] = ()
+    digests: list[list[int]] = field(default_factory=list)
+    lengths: list[list[int]] = field(default_factory=list)
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """A dash in the place of the prompt. Raises InvalidRequest as the template does."""
+        texts = [line.fill(row) for line in self.lines]
+        self.digests.append([hash(pair) for pair in enumerate(texts)])
+        self.lengths.append([len(text) + 1 for text in texts])  # with the end of the line
+        return "-"
+
+    def tables(self) -> tuple[Digests, Ints]:
+        """Digests and lengths of the lines of all rows so far (`[rows, lines]`)."""
+        shape = (len(self.digests), len(self.lines))
+        digests = np.array(self.digests, np.int64).reshape(shape).view(np.uint64)
+        return digests, np.array(self.lengths, np.int64).reshape(shape)
+
+
+def find_layout(source: Source | SourceFiles, pinned: Collection[str] = ()) -> tuple[TemplateLines, Layout] | None:
+    """The order of the lines of the input's template that shares most among its first 200,000 rows; None where there is
+    only one order. Raises UsageError for a pinned column that the template does not have."""
+    template = source.options.template
+    if template is None:
+        return None
+    lines = TemplateLines(template, frozenset(pinned))
+    whole = Template.parse(template)
+    for name in sorted(lines.pinned - whole.columns):
+        raise UsageError(f"--pin {name}: --prompt has no such column{nearest(name, sorted(whole.columns))}")
+    if not lines.may_change:
+        return None
+    meter = MeteredTemplate(whole.parts, lines=lines.lines)
+    for _ in islice(_rows(source, meter), ROWS):
+        pass
+    return lines, best_layout(*meter.tables(), lines.blocks)
+
+
+def laid_out(options: ReadOptions, found: tuple[TemplateLines, Layout] | None, rule: str) -> ReadOptions:
+    """The options with the template in the order that was found, where the rule takes it. Raises UsageError where it
+    asks for an order and there is only one."""
+    if found is None:
+        if rule == "off":
+            return options
+        raise UsageError(f"--layout {rule}: --prompt needs two lines side by side with columns that are not pinned")
+    lines, layout = found
+    least = {"off": 1.0, "auto": WORTH, "columns": 0.0}[rule]
+    choice = LayoutChoice(rule, lines.columns(layout.order), layout.saved_share > least, layout)
+    template = lines.ordered(layout.order) if choice.taken else options.template
+    return replace(options, template=template, layout=choice)
+
+
+def _rows(source: Source | SourceFiles, meter: MeteredTemplate) -> Iterator[InputRow]:
+    for file in source.files:
+        parser = file.parser()
+        parser.template = meter
+        yield from file.read(parser)
