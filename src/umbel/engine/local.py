@@ -25,6 +25,7 @@ from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
 from umbel.ir.stops import Stops, Unstopped
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
 from umbel.plan.passes.speculate import LOOKUP
@@ -152,6 +153,10 @@ class LocalEngine:
         for loop in list(self.loops):
             total = total.plus(loop.stats())
         return total
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """None: there is one."""
+        return ()
 
     def left(self) -> Left:
         """What the rows that were given to it have left to do, as of half a second ago; from any thread."""
