@@ -33,9 +33,13 @@ from umbel.cost.devices import threads_of_each
 
 _LOG = logging.getLogger(__name__)
 PACK_SECONDS = 0.1  # for which an actor gathers answers before it sends them
+PACKED = (Kind.ANSWER, Kind.STATS, Kind.BEAT)  # what can wait so long; for the others a replica may be idle
 SPARE = 1  # CPUs of a machine that replicas leave to others: work of Ray that finds none waits without end
 PART = 0.9  # of the only CPU of a machine
 PATIENCE = 30.0  # seconds without any replica after which it is said what they wait for
+
+
+Said = queue.SimpleQueue["tuple[Kind, bytes] | BaseException | bool"]
 
 
 class Actor:
@@ -50,25 +54,41 @@ class Actor:
         self._coming.put((lot, rows))
 
     def answers(self) -> Iterator[bytes]:
-        """All that the replica says, as frames, those of a tenth of a second together."""
-        said: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        """All that the replica says, as frames; answers of a tenth of a second together, what is waited for at once."""
+        said: Said = queue.SimpleQueue()
         threading.Thread(target=self._serve, args=(said,), daemon=True).start()
         while True:
-            parts = [said.get()]
-            time.sleep(PACK_SECONDS)
-            parts += [said.get_nowait() for _ in range(said.qsize())]
-            yield b"".join(part for part in parts if isinstance(part, bytes))
-            for error in (part for part in parts if isinstance(part, BaseException)):
-                raise error
-            if None in parts:
+            frames, ended = _gather(said)
+            yield frames
+            if isinstance(ended, BaseException):
+                raise ended
+            if ended:
                 return
 
-    def _serve(self, said: queue.SimpleQueue[bytes | BaseException | None]) -> None:
+    def _serve(self, said: Said) -> None:
         try:
-            serve(self._order, self._coming, lambda kind, data, lot: said.put(frame(kind, data, lot)))
-            said.put(None)
+            serve(self._order, self._coming, lambda kind, data, lot: said.put((kind, frame(kind, data, lot))))
+            said.put(True)
         except BaseException as error:  # ends the stream, and with it the actor
             said.put(error)
+
+
+def _gather(said: Said) -> tuple[bytes, BaseException | bool]:
+    """Frames that have been said, in one piece, and how it ended where it did."""
+    frames: list[bytes] = []
+    until = 0.0
+    while True:
+        try:
+            one = said.get(timeout=max(until - time.monotonic(), 0.0) if frames else None)
+        except queue.Empty:
+            return b"".join(frames), False
+        if not isinstance(one, tuple):
+            return b"".join(frames), one
+        if not frames:
+            until = time.monotonic() + PACK_SECONDS
+        frames.append(one[1])
+        if one[0] not in PACKED:
+            until = 0.0  # with what is there already
 
 
 @dataclass(slots=True)
