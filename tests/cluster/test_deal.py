@@ -106,10 +106,24 @@ def test_a_slow_replica_loses_work_to_the_others(slow: float) -> None:
     while times:
         now, replica = heapq.heappop(times)
         if (found := deal.give(replica)) is not None:
+            for place in range(len(found[1])):
+                deal.answered(found[0], place)
             deal.done(found[0])
             heapq.heappush(times, (now + len(found[1]) * seconds[replica], replica))
         end = max(end, now)
     assert deal.over and bound <= end + 1e-6 and end <= 1.1 * bound
+
+
+def test_lots_of_a_slow_replica_are_smaller_and_those_of_a_new_one_are_not() -> None:
+    deal = Deal(shares([400, 400, 400]), least=40)
+    lots = [deal.give(replica) for replica in (0, 1)]
+    assert lots[0] is not None and lots[1] is not None
+    for place in range(60):
+        deal.answered(lots[0][0], place)
+        if place % 3 == 2:
+            deal.answered(lots[1][0], place // 3)
+    fast, slow, new = (len(lot[1]) for replica in (0, 1, 2) if (lot := deal.give(replica)) is not None)
+    assert 0.3 * fast <= slow <= 0.4 * fast and new >= 0.8 * fast
 
 
 def test_deaths_without_end_are_an_error_that_says_what_to_do() -> None:

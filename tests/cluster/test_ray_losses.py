@@ -39,25 +39,38 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
 DRAWN = SamplingParams(temperature=0.8, max_tokens=24, n=2)
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["two nodes", "three nodes"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    with nodes(request.param) as made:
+CASES = {
+    "two nodes, dense, drawn": (2, "demo", DRAWN),
+    "two nodes, experts, greedy": (2, "qwen3_moe", GREEDY),
+    "three nodes, dense, greedy": (3, "demo", GREEDY),
+    "three nodes, experts, drawn": (3, "qwen3_moe", DRAWN),
+}
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[int, str, SamplingParams]:
+    found: tuple[int, str, SamplingParams] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(case: tuple[int, str, SamplingParams]) -> Iterator[Nodes]:
+    with nodes(case[0]) as made:
         yield made
 
 
-@pytest.fixture(scope="module", params=["demo", "qwen3_moe"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module")
+def model(case: tuple[int, str, SamplingParams], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The demo model, or a mixture of experts."""
-    if request.param == "demo":
+    if case[1] == "demo":
         return "demo"
     place = tmp_path_factory.mktemp("losses") / "moe"
-    return str(make_model(place, request.param, seed=3, hidden_size=256, num_hidden_layers=6))
+    return str(make_model(place, case[1], seed=3, hidden_size=256, num_hidden_layers=6))
 
 
-@pytest.fixture(scope="module", params=[GREEDY, DRAWN], ids=["greedy", "drawn"])
-def params(request: pytest.FixtureRequest) -> SamplingParams:
-    found: SamplingParams = request.param
-    return found
+@pytest.fixture(scope="module")
+def params(case: tuple[int, str, SamplingParams]) -> SamplingParams:
+    return case[2]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +94,7 @@ def answers(replicas: Replicas, params: SamplingParams, happen: Callable[[int], 
     return [found[str(i)] for i in range(len(PROMPTS))]
 
 
-@pytest.mark.parametrize(("what", "times"), [("actor", 3), ("node", 2)])
+@pytest.mark.parametrize(("what", "times"), [("actor", 5), ("node", 3)])
 def test_killed(
     what: str, times: int, replicas: Replicas, cluster: Nodes, params: SamplingParams, wanted: list[Output], seed: int
 ) -> None:
@@ -150,9 +163,8 @@ def test_a_node_that_joins_is_used(
     cluster.lose(random.Random(0))
 
 
-@pytest.mark.parametrize("kills", [5])
 def test_the_driver_killed_and_begun_again(
-    kills: int, replicas: Replicas, cluster: Nodes, model: str, params: SamplingParams, tmp_path: Path, seed: int
+    replicas: Replicas, cluster: Nodes, model: str, params: SamplingParams, tmp_path: Path, seed: int
 ) -> None:
     """`umbel run`, killed at random moments and then drained: what is finished is kept, and the bytes are the same."""
     replicas.stop()
@@ -164,7 +176,7 @@ def test_the_driver_killed_and_begun_again(
     chance, seconds, codes = random.Random(seed), time.monotonic() - began, []
     many = ["--executor", "ray", "--ray-address", cluster.address, "--data-parallel-size", str(cluster.count)]
     command = [*given, "-o", str(tmp_path / "out.jsonl"), *many, "--summary", str(tmp_path / "summary")]
-    for number in [signal.SIGKILL] * kills + [signal.SIGTERM]:
+    for number in [signal.SIGKILL] * 3 + [signal.SIGTERM]:
         process = subprocess.Popen([sys.executable, "-m", "umbel.cli.main", *command])
         try:
             codes.append(process.wait(chance.uniform(0.0, 2 * seconds)))

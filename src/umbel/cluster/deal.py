@@ -2,7 +2,8 @@
 
 A replica takes lots of its own share, in the plan's order, and when that is through from the end of the largest share
 that is left: slow ones lose work to fast ones. Lots become smaller towards the end of the job (guided self-scheduling,
-Polychronopoulos and Kuck, IEEE Trans. Computers 1987), so that all replicas end at about the same time.
+Polychronopoulos and Kuck, IEEE Trans. Computers 1987), and are those of a slow replica smaller by its pace, so that all
+end at about the same time.
 
 Rows without an answer of one that dies go back in a few smaller lots, for any replica that has nothing else: a row that
 ends every process soon stands alone and is given up. Each death makes a lot smaller or ends a row, so the procedure
@@ -35,6 +36,7 @@ class DealtLot:
 
     rows: Ints
     deaths: int = 0
+    seconds: float = 0.0  # expected of them all
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class _Left:
     def seconds(self) -> float:
         return float(self.share.seconds[self.first : self.last].sum())
 
-    def take(self, seconds: float, *, behind: bool) -> Ints:
+    def take(self, seconds: float, *, behind: bool) -> DealtLot:
         """Remove rows of about so many seconds, a piece at least, from the front or from `behind`."""
         taken = self.share.seconds[self.first : self.last]
         count = 1 + int(np.searchsorted(np.cumsum(taken[::-1] if behind else taken), seconds * (1 - 1e-9)))
@@ -57,7 +59,8 @@ class _Left:
         first = self.last - count if behind else self.first
         self.first, self.last = (self.first, first) if behind else (first + count, self.last)
         stops = self.share.stops
-        return self.share.rows[stops[first - 1] if first else 0 : stops[first + count - 1]]
+        rows = self.share.rows[stops[first - 1] if first else 0 : stops[first + count - 1]]
+        return DealtLot(rows, seconds=float(self.share.seconds[first : first + count].sum()))
 
 
 @dataclass(slots=True)
@@ -65,6 +68,34 @@ class _Given:
     replica: int
     lot: DealtLot
     answered: NDArray[np.bool_]
+
+
+class Paces:
+    """How fast replicas are beside the fastest, by the expected seconds of the rows that each has answered since its
+    first one: without a clock, as all work all the time."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, float] = {}
+        self._before: dict[int, dict[int, float]] = {}  # what others had done when one began
+
+    def add(self, replica: int, seconds: float) -> None:
+        """A row was answered."""
+        if replica not in self._done:
+            self._before[replica] = dict(self._done)
+        self._done[replica] = self._done.get(replica, 0.0) + seconds
+
+    def of(self, replica: int) -> float:
+        """Above 0, at most 1; 1 of one that has answered nothing."""
+        if replica not in self._done:
+            return 1.0
+        before = self._before[replica]
+        most = max(done - before.get(other, 0.0) for other, done in self._done.items())
+        return self._done[replica] / most if most > 0 else 1.0
+
+    def forget(self, replica: int) -> None:
+        """It was lost: what comes in its place begins anew."""
+        self._done.pop(replica, None)
+        self._before.pop(replica, None)
 
 
 class Deal:
@@ -75,6 +106,7 @@ class Deal:
         self._left = [_Left(share, 0, len(share.stops)) for share in shares]
         self._again: deque[DealtLot] = deque()  # of replicas that died
         self._given: dict[int, _Given] = {}
+        self._paces = Paces()
         self._least, self._next, self._deaths = least, first, 0
         self.stolen = 0  # lots that went to another replica than was planned
         self.dealt_again = 0  # rows of replicas that died, which others get
@@ -103,7 +135,8 @@ class Deal:
         self.stolen += behind
         total = sum(one.seconds for one in self._left)
         share = total / (LOTS * len(self._left))
-        return self._hand(replica, DealtLot(left.take(max(share, self._least), behind=behind)))
+        seconds = max(share, self._least) * self._paces.of(replica)
+        return self._hand(replica, left.take(seconds, behind=behind))
 
     def has(self, replica: int, lot: int) -> bool:
         """Whether a replica has a lot: what it says of others is late."""
@@ -113,6 +146,7 @@ class Deal:
         """Mark the row at a place of a lot as answered; returns the row."""
         given = self._given[lot]
         given.answered[place] = True
+        self._paces.add(given.replica, given.lot.seconds / len(given.lot.rows))
         self._deaths = 0
         return int(given.lot.rows[place])
 
@@ -133,6 +167,7 @@ class Deal:
                 "finished is kept: mend what ends them (memory?), or lower --data-parallel-size, and run the same "
                 "command again"
             )
+        self._paces.forget(replica)
         lost = [number for number, given in self._given.items() if given.replica == replica]
         return [row for number in lost for row in self._take_back(self._given.pop(number))]
 
