@@ -2,7 +2,7 @@
 
     RAY_worker_niceness=0 python -m bench.executors over --model demo --rows 1200 --rounds 8
     python -m bench.executors driver --model TINY --rows 100000
-    python -m bench.executors slow --model demo --rows 6000
+    python -m bench.executors slow --model demo --rows 3000 --kv-tokens 8192
 
 `over`: two replicas of each kind, in turn over the same rows: seconds, and seconds of processors of all that works for
 them. `driver`: seconds of a processor that the driver takes for a row of one token out. `slow`: one of two replicas is
@@ -70,7 +70,8 @@ def make_prompts(rows: int, words: int) -> Prompts:
 
 def made(arguments: argparse.Namespace, kind: str) -> Replicas:
     """Two replicas, both of them loaded."""
-    replicas = Replicas(arguments.model, data_parallel_size=2, executor=kind, device="cpu", threads=1)
+    options = {"data_parallel_size": 2, "device": "cpu", "threads": 1, "kv_tokens": arguments.kv_tokens}
+    replicas = Replicas(arguments.model, executor=kind, **options)
     while len(replicas.crew.ready) < 2:
         replicas.generate([[5, 6, 7]] * 8, SamplingParams(max_tokens=2), use_tqdm=False)
     return replicas
@@ -177,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--rows", type=int, default=1200)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--kv-tokens", type=int, help="of each; small, for batches that are small beside the job")
     parser.add_argument("--executor", default="local", choices=("local", "ray"))
     options = parser.parse_args(arguments)
     {"over": over, "driver": driver, "slow": slow}[options.what](options)
