@@ -57,7 +57,7 @@ def serve_command(
 
     Exit codes: 0 stopped when what ran was done, 1 the port is taken or the server failed, 2 usage.
     """
-    if missing := [name for name in ("fastapi", "uvicorn", "sse_starlette") if find_spec(name) is None]:
+    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]:
         raise UsageError(f"umbel serve needs {missing[0]}: pip install 'umbel[serve]'")
     from umbel.serve.run import run_server
     from umbel.serve.settings import ServeSettings

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.meter import Meter
-from umbel.engine.events import Event, Flight, Tokens
+from umbel.engine.events import Event, Flight, Tokens, newest
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.output import Rows
 from umbel.engine.steering import Steering
@@ -266,7 +266,8 @@ class Loop:
             token_ids = tuple(sampled.tokens[begin : begin + outcomes.keep.item(i)].tolist())
             sample = self.scheduler.seqs.sample.item(drawing.slots.item(i))
             finish = outcomes.finished.get(i)
-            found += [Tokens(reader, sample, token_ids, finish) for reader in self.rows.readers(row)]
+            scores = newest(self.watchers.collected(drawing.ranks.item(i)), finish, len(token_ids))
+            found += [Tokens(reader, sample, token_ids, finish, False, scores) for reader in self.rows.readers(row)]
         return found
 
     def _fail(self, failed: Mapping[int, RowError]) -> Iterator[Output]:

@@ -286,8 +286,8 @@ class Session:
         with self._changed:
             request = self._tickets.live.get(ticket)
             if request is not None and isinstance(event, Tokens):
-                text = self._read(request, event)
-                self._events.append(SessionEvent(ticket, "tokens", event.sample, event.token_ids, text))
+                said = event.token_ids, self._read(request, event), None, event.logprobs
+                self._events.append(SessionEvent(ticket, "tokens", event.sample, *said))
             elif request is not None and isinstance(event, Output):
                 found = RequestOutput.of(ticket, request.text, ids.tolist(), event, self._intake.model.tokenizer)
                 self._events.append(SessionEvent(ticket, "finished", output=found))

@@ -12,6 +12,7 @@ from umbel.engine.events import Tokens
 from umbel.engine.intake import Batch
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import UsageError
+from umbel.ir.logprobs import TokenLogprobs
 from umbel.ir.params import SamplingParams
 from umbel.text.detokenizer import AnswerStream
 from umbel.text.tokenizer import Tokenizer
@@ -22,7 +23,8 @@ class SessionEvent:
     """What has happened to the prompt of a `ticket`.
 
     `kind` "tokens": `token_ids` of its completion number `sample` have come, and `text` is what they add to its text
-    (characters that later tokens may still change come with those). `kind` "finished": `output` is the answer, the last
+    (characters that later tokens may still change come with those), `logprobs` their log-probabilities where the prompt
+    asked for them. `kind` "finished": `output` is the answer, the last
     event of the ticket.
     """
 
@@ -32,6 +34,7 @@ class SessionEvent:
     token_ids: tuple[int, ...] = ()
     text: str = ""
     output: RequestOutput | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(slots=True)

@@ -37,6 +37,12 @@ class AnswerWriter:
         issuer = Issuer(token_hex(8), service.settings.names[0], int(time.time()), None, service.options.answers)
         return OpenAIAnswers(issuer, self.texts)
 
+    def head(self, row: ServedRow, answers: OpenAIAnswers, id: str, kind: str) -> dict[str, Any]:
+        """What every chunk of the answer to a row begins with; `id` is the beginning of its id."""
+        issuer = answers.issuer
+        made = {"id": f"{id}-{answers.tag(row.head)}", "object": kind, "created": issuer.created}
+        return made | {"model": issuer.model, "system_fingerprint": issuer.system}
+
     def body(self, row: ServedRow, output: RequestOutput, writer: OpenAIAnswers) -> dict[str, Any]:
         """The body of the answer to a row. Raises InvalidRequest where it has none."""
         found = engine_output(output)

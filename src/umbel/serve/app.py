@@ -14,10 +14,26 @@ from umbel.serve.about import about_router
 from umbel.serve.auth import RequireKey
 from umbel.serve.batches.office import Office
 from umbel.serve.batches.routes import batches_router, files_router
+from umbel.serve.chat import chat_router
 from umbel.serve.completions import completions_router
 from umbel.serve.dashboard.router import dashboard_router, sign_in_page
 from umbel.serve.errors import Contained, install
+from umbel.serve.metrics import metrics_router
+from umbel.serve.protocol import HeaderLimit
+from umbel.serve.responses import responses_router
 from umbel.serve.service import Service
+from umbel.serve.tokens import tokens_router
+from umbel.serve.vectors import vectors_router
+
+ROUTERS = (
+    about_router,
+    completions_router,
+    chat_router,
+    responses_router,
+    vectors_router,
+    tokens_router,
+    metrics_router,
+)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -41,13 +57,13 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(title="Umbel", version=version("umbel"), lifespan=lifespan, redoc_url=None)
     app.state.service = service
     install(app)
-    for router in (about_router, completions_router):
+    for router in ROUTERS:
         app.include_router(router(service))
     for of_office in (files_router, batches_router) if office is not None else ():
         app.include_router(of_office(office))
     app.include_router(dashboard_router(service, office))
     app.add_middleware(Contained)
-    app.add_middleware(
-        RequireKey, keys=service.settings.keys, sign_in=partial(sign_in_page, service.settings)
-    )  # the last one added is the first one asked
+    app.add_middleware(HeaderLimit, limits=service.settings.limits)
+    sign_in = partial(sign_in_page, service.settings)
+    app.add_middleware(RequireKey, keys=service.settings.keys, sign_in=sign_in)  # added last, asked first
     return app

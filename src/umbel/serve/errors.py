@@ -41,8 +41,12 @@ def failed(error: RowError, headers: Mapping[str, str] | None = None) -> JSONRes
 
 def api_response(error: ApiError) -> JSONResponse:
     """The response that an error asks for."""
-    record = RowError(error.code, error.message, error.param, _type_of(error.status), error.status)
-    return failed(record, None if error.after is None else {"Retry-After": str(error.after)})
+    return failed(record_of(error), None if error.after is None else {"Retry-After": str(error.after)})
+
+
+def record_of(error: ApiError) -> RowError:
+    """An error as a record."""
+    return RowError(error.code, error.message, error.param, _type_of(error.status), error.status)
 
 
 def _type_of(status: int) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
 from umbel.engine.tickets import SessionEvent
-from umbel.serve.pace import Pace
+from umbel.ir.logprobs import TokenLogprobs
+from umbel.serve.figures import Figures
 
 
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class News:
     sample: int = 0
     token_ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     output: RequestOutput | None = None
 
     @property
@@ -58,9 +61,10 @@ class Mailbox:
     iterating is for the event loop.
     """
 
-    def __init__(self, count: int, lock: threading.Lock, pace: Pace):
-        self._lock, self._pace, self._begun = lock, pace, pace.clock()
-        self._waits: dict[tuple[int, int], float] = {}  # by place and sample, when its last tokens came
+    def __init__(self, count: int, lock: threading.Lock, figures: Figures):
+        self._lock, self._figures = lock, figures
+        self._began = time.perf_counter()
+        self._latest: dict[tuple[int, int], float] = {}  # when each sample of a place had its last tokens
         self._event = self.ready = asyncio.Event()
         self.closed = False
         self.session: Session | None = None
@@ -74,11 +78,14 @@ class Mailbox:
         place = event.ticket - self.tickets.start
         if event.kind == "finished":
             self._waiting[place, -1] = News(place, output=event.output)
+            if event.output is not None:
+                self._figures.note_answer(event.output, self._began)
             return
-        self._pace.note(self._waits, self._begun, (place, event.sample))
+        self._figures.note_tokens(self._latest, self._began, (place, event.sample))
         news = self._waiting.setdefault((place, event.sample), News(place, event.sample))
         news.token_ids += event.token_ids
         news.texts.append(event.text)
+        news.logprobs += event.logprobs
 
     def fail(self, error: Exception) -> None:
         """Nothing more comes: the reader gets this error behind what is there."""

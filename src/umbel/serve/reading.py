@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from umbel.api import LLM
-from umbel.engine.intake import Prompt
+from umbel.engine.intake import Intake, Prompt
 from umbel.errors import InvalidRequest
 from umbel.ir.adapter import names_of
 from umbel.ir.params import SamplingParams
@@ -27,6 +27,14 @@ class ServedRow:
     head: RowHead
     prompt: Prompt
     params: SamplingParams
+
+
+class RequestIntake(Intake):
+    """Tokenises and checks the prompts of requests, without a word of stop strings that cannot match: the warning would
+    go to the server's log, and quotes them."""
+
+    def _warn_of_stops(self, params: list[SamplingParams]) -> None:
+        return
 
 
 def options_for(llm: LLM, settings: ServeSettings) -> ReadOptions:

@@ -12,19 +12,39 @@ import uvicorn
 
 from umbel.api import LLM
 from umbel.batch.reading import model_names
+from umbel.errors import UmbelError
 from umbel.models.families import resolve_model
 from umbel.serve.app import make_app
+from umbel.serve.protocol import PatientProtocol
 from umbel.serve.service import Service
 from umbel.serve.settings import ServeSettings
 
+SWITCH_SECONDS = 0.001
+"""How long the engine's thread may keep Python from the one that talks to clients."""
+
 
 def run_server(settings: ServeSettings) -> int:
-    """Serve until a signal says otherwise; returns the exit code. Raises UsageError, ModelError."""
+    """Serve until a signal says otherwise; returns the exit code. Raises UsageError, ModelError, and UmbelError where
+    the port is taken, before anything is loaded."""
     config = settings.config
+    place = bound(settings.host, settings.port)
+    sys.setswitchinterval(SWITCH_SECONDS)
     names = model_names(config.model, resolve_model(config.model), list(settings.names))
     options = {one.name: getattr(config, one.name) for one in fields(config) if one.name != "model"}
-    with LLM(config.model, **options) as llm:
-        return _serve(build_server(Service(llm, replace(settings, names=tuple(names)))))
+    with place, LLM(config.model, **options) as llm:
+        return _serve(build_server(Service(llm, replace(settings, names=tuple(names)))), place)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket of this address, that nothing can connect to yet. Raises UmbelError."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise UmbelError(f"{_shown(host)}:{port}: {error.strerror or error}; --port N takes another one") from None
+    return found
 
 
 class LoudServer(uvicorn.Server):
@@ -43,13 +63,13 @@ class LoudServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _serve(server: uvicorn.Server) -> int:
+def _serve(server: uvicorn.Server, place: socket.socket) -> int:
     """Run the server in this thread. Signals are its own meanwhile; it raises them again when it has ended, which
     must not end this process by them."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with suppress(KeyboardInterrupt):
-            server.run()
+            server.run(sockets=[place])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -63,7 +83,7 @@ def build_server(service: Service) -> LoudServer:
         make_app(service),
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=type("LimitedProtocol", (PatientProtocol,), {"limits": limits}),
         ws="none",
         log_level="warning",
         access_log=False,

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from umbel.api import LLM
@@ -18,12 +19,24 @@ from umbel.engine.tickets import SessionEvent
 from umbel.errors import UsageError
 from umbel.serve.either_intake import EitherIntake
 from umbel.serve.errors import LOG, ApiError, where_of
+from umbel.serve.figures import Figures
 from umbel.serve.mailbox import EventBox, Mailbox
 from umbel.serve.pace import Pace
-from umbel.serve.reading import BodyReader, ServedRow, options_for
+from umbel.serve.reading import BodyReader, RequestIntake, ServedRow, options_for
 from umbel.serve.settings import ServeSettings
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy the engine is: answers that are being computed, prompts that wait, the share of the KV pool in use."""
+
+    running: int
+    waiting: int
+    kv_share: float
+
+
 MOST_FAILURES = 3  # of the engine one after the other, without an answer between them
 
 
@@ -39,13 +52,16 @@ class Service:
         self.llm, self.settings = llm, settings
         self.options = options_for(llm, settings)
         self.reader = BodyReader(self.options)
+        self.intake = RequestIntake(llm.intake.model)
         self.began = int(time.time())
         self.failure: str | None = None
         self.ends = False  # it is to stop: streams without an end of their own end now
         self.pace = Pace()
+        self.figures = Figures(settings.names[0], self.pace)
         self._reading = ThreadPoolExecutor(1, "umbel-reading")
         self._lock = threading.Lock()  # guards all that follows
         self._session: Session | None = None
+        self._opened = threading.Event()  # there is a session, or never will be
         self._boxes: dict[int, EventBox] = {}  # by ticket, of those that have not finished
         self._known = 0  # tickets of the session that a mailbox has, or had
         self._early: dict[int, list[SessionEvent]] = {}  # events of tickets that no mailbox has yet
@@ -58,10 +74,9 @@ class Service:
     async def start(self) -> None:
         """Begin to answer; returns when rows are taken."""
         self._loop = asyncio.get_running_loop()
-        opened = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(opened,), name="umbel-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="umbel-engine", daemon=True)
         self._thread.start()
-        await asyncio.to_thread(opened.wait)
+        await asyncio.to_thread(self._opened.wait)
 
     async def close(self) -> None:
         """Abandon what runs, and end."""
@@ -81,6 +96,14 @@ class Service:
         """Rows that were asked for and are not answered."""
         return self._rows
 
+    def load(self) -> EngineLoad:
+        """How busy the engine is now."""
+        for loop in list(self.llm.engine.loops):
+            scheduler = loop.scheduler
+            running = scheduler.seqs.n_running
+            return EngineLoad(running, max(self._rows - running, 0), scheduler.pool.used / scheduler.pool.n_pages)
+        return EngineLoad(0, self._rows, 0.0)
+
     async def read(self, act: Callable[[], T]) -> T:
         """Do what needs the reader of bodies or the tokenizer, on their thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, act)
@@ -90,7 +113,7 @@ class Service:
         """Have rows answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops what is not
         answered. Raises ApiError where there is no room for so many rows, or no engine."""
         self._check(len(rows))
-        box = Mailbox(len(rows), self._lock, self.pace)
+        box = Mailbox(len(rows), self._lock, self.figures)
         self._rows += len(rows)
         try:
             prompts, params = [row.prompt for row in rows], [row.params for row in rows]
@@ -98,7 +121,7 @@ class Service:
             yield box
         finally:
             self._rows -= len(rows)
-            self._leave(box)
+            self.figures.note_left(self._leave(box))
 
     async def answers(self, rows: Sequence[ServedRow]) -> list[RequestOutput]:
         """The answers of some rows, in their order."""
@@ -136,7 +159,7 @@ class Service:
         most = self.settings.limits.rows
         if self.failure is not None:
             raise ApiError(503, "engine_failed", f"the engine has failed ({self.failure}); start the server again")
-        if self._closing or self._session is None:
+        if self._closing:
             raise ApiError(503, "shutting_down", "the server takes no more requests", after=5)
         if self._rows + count > most:
             message = f"{self._rows:,} prompts wait or run, and this request has {count:,}: at most {most:,} together"
@@ -144,8 +167,11 @@ class Service:
 
     def _add(self, box: EventBox, enter: Callable[[Session], Sequence[int]]) -> None:
         """Hand rows to the session, whose events go to the box from now on."""
+        self._opened.wait()
         with self._lock:
             session = self._session
+            if session is None:
+                box.fail(_engine_failed())
         if session is None or box.closed:
             return
         tickets = enter(session)
@@ -162,8 +188,8 @@ class Service:
         if left:
             self._leave(box)
 
-    def _leave(self, box: EventBox) -> None:
-        """Stop what is not answered of a request: its pages of KV are free before the next step."""
+    def _leave(self, box: EventBox) -> int:
+        """Stop what is not answered of a request, so many rows: their pages of KV are free before the next step."""
         with self._lock:
             box.closed = True
             open_ = [ticket for ticket in box.tickets if self._boxes.get(ticket) is box]
@@ -172,16 +198,17 @@ class Service:
         for ticket in open_ if box.session is not None else ():
             with suppress(UsageError):  # the session has ended
                 box.session.cancel(ticket)
+        return len(open_)
 
-    def _run(self, opened: threading.Event) -> None:
+    def _run(self) -> None:
         """The engine's thread: session after session until the end."""
         failures = 0
         while not self._closing and failures < MOST_FAILURES:
             try:
-                with Session(self.llm.engine, EitherIntake(self.llm.intake)) as session:
+                with Session(self.llm.engine, EitherIntake(self.intake)) as session:
                     with self._lock:
                         self._session, self._known = session, 0
-                    opened.set()
+                    self._opened.set()
                     for event in session:
                         failures = 0 if event.kind == "finished" else failures
                         self._deliver(event)
@@ -190,11 +217,12 @@ class Service:
                 failures += 1
                 LOG.error("the engine failed: %s", where_of(error))
                 self._fail_all(type(error).__name__, last=failures == MOST_FAILURES)
-        opened.set()
+        self._opened.set()
 
     def _fail_all(self, name: str, *, last: bool) -> None:
         """The session is gone: every row of it gets an error."""
         with self._lock:
+            self._opened.clear()
             self._session, self._known = None, 0
             self.failure = name if last else None
             boxes = dict.fromkeys(self._boxes.values())

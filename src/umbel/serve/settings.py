@@ -20,8 +20,9 @@ class ServeLimits:
 
     `body_bytes`: of a request's body (uploads have limits of their own). `rows`: prompts that are asked for and not
     answered yet, of all clients together. `prompts`: of one request. `headers`: how many; `header_bytes`: together.
-    `header_seconds`, `body_seconds`: to send them. `send_seconds`: to take a part of a stream. `drain_seconds`: what
-    runs may go on so long when the server is to stop. `store`: what files and batches may be.
+    `header_seconds`, `body_seconds`: to send them. `send_seconds`: an answer may stand unread so long, beyond the
+    buffers of a connection. `drain_seconds`: what runs may go on so long when the server is to stop. `store`: what
+    files and batches may be.
     """
 
     body_bytes: int = 16 * MIB

@@ -89,7 +89,7 @@ class OpenAIAnswers:
 
     def answer(self, row: RowHead, output: Output, prompt: Sequence[int] = ()) -> dict[str, Any]:
         """The line of a row that ran; `prompt`: the ids of the prompt for answers that begin with it."""
-        tag, style, issuer = self._tag(row), row.style, self.issuer
+        tag, style, issuer = self.tag(row), row.style, self.issuer
         usage = {
             "prompt_tokens": output.prompt_tokens,
             "completion_tokens": output.output_tokens,
@@ -112,20 +112,21 @@ class OpenAIAnswers:
 
     def pooled(self, row: RowHead, body: dict[str, Any]) -> dict[str, Any]:
         """The line of a row that wanted vectors, with what its body has beside the names that all have."""
-        tag, issuer = self._tag(row), self.issuer
+        tag, issuer = self.tag(row), self.issuer
         head = {"id": f"{IDS[row.style]}-{tag}", "created": issuer.created, "model": issuer.model}
         return _line(tag, row.custom_id, 200, {**head, **body, "system_fingerprint": issuer.system})
 
     def failure(self, row: RowHead, error: RowError) -> dict[str, Any]:
         """The line of a row without an answer. The error is that of a response, or one of UNREACHED beside none where
         the row was not reached, as OpenAI writes them."""
-        tag = self._tag(row)
+        tag = self.tag(row)
         if error.code in UNREACHED:
             reason = {"code": UNREACHED[error.code], "message": error.message}
             return {"id": f"batch_req_{tag}", "custom_id": row.custom_id, "response": None, "error": reason}
         return _line(tag, row.custom_id, error.status, {"error": error.body()})
 
-    def _tag(self, row: RowHead) -> str:
+    def tag(self, row: RowHead) -> str:
+        """What the ids of a row's answer have in common."""
         name = f"row {row.row}" if row.custom_id is None else f"id {row.custom_id}"
         return blake2b(f"{self.issuer.job} {name}".encode(), digest_size=12).hexdigest()
 
@@ -137,7 +138,7 @@ class OpenAIAnswers:
 
     def calls(self, row: RowHead, c: Completion, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
         """Calls of an answer as OpenAI has them."""
-        return [call.as_openai(f"call_{self._tag(row)}_{c.index}_{i}") for i, call in enumerate(calls)]
+        return [call.as_openai(f"call_{self.tag(row)}_{c.index}_{i}") for i, call in enumerate(calls)]
 
     def _chat_choice(self, c: Completion, row: RowHead) -> dict[str, Any]:
         read = self.read(row, c)
@@ -148,11 +149,11 @@ class OpenAIAnswers:
         if read.calls:
             message["tool_calls"] = self.calls(row, c, read.calls)
             reason = "tool_calls" if reason == "stop" else reason
-        logprobs = None if c.logprobs is None else {"content": self._chat_logprobs(c), "refusal": None}
+        logprobs = None if c.logprobs is None else {"content": self.chat_logprobs(c), "refusal": None}
         return {"index": c.index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     def _text_choice(self, c: Completion, echoed: Echo | None) -> dict[str, Any]:
-        logprobs = None if c.logprobs is None else self._text_logprobs(c)
+        logprobs = None if c.logprobs is None else self.text_logprobs(c)
         text = c.text
         if echoed is not None:
             text = echoed.text + text
@@ -181,7 +182,8 @@ class OpenAIAnswers:
         texts = zip(found.items(), self.texts.of(found), strict=True)
         return {str(id): {"logprob": value, "decoded_token": shown_token(own)} for (id, value), own in texts}
 
-    def _chat_logprobs(self, c: Completion) -> list[dict[str, Any]]:
+    def chat_logprobs(self, c: Completion) -> list[dict[str, Any]]:
+        """The log-probabilities of an answer's tokens as chats have them."""
         content = []
         for token, own in zip(c.logprobs or (), self.texts.of_answer(c), strict=True):
             others = self.texts.of(id for id, _ in token.top)
@@ -192,7 +194,8 @@ class OpenAIAnswers:
             content.append({**_entry(own, token.logprob), "top_logprobs": top})
         return content
 
-    def _text_logprobs(self, c: Completion) -> dict[str, Any]:
+    def text_logprobs(self, c: Completion) -> dict[str, Any]:
+        """The same as text completions have them."""
         tokens, found = c.logprobs or (), self.texts.of_answer(c)
         texts = [shown_token(own) for own in found]
         return {
