@@ -65,6 +65,7 @@ def test_a_cancelled_batch_has_what_was_done(llm: LLM, tmp_path: Path, gate: Gat
             client.files.retrieve(batch.input_file_id)
 
 
+@pytest.mark.slow
 def test_a_batch_expires_with_what_was_done(llm: LLM, tmp_path: Path, gate: Gate) -> None:
     with listening(llm, store=tmp_path) as url, client_of(url) as client:
         done = ended(client, made(client, texts(10), window="2s"))
@@ -90,6 +91,7 @@ def test_a_batch_says_what_it_waits_for_and_is_cancelled_there(llm: LLM, tmp_pat
             client.batches.cancel(first.id)
 
 
+@pytest.mark.slow
 def test_the_next_server_goes_on(llm: LLM, tmp_path: Path, gate: Gate) -> None:
     with listening(llm, store=tmp_path / "a") as url, client_of(url) as client:
         batch = made(client, texts(12, tokens=9))

@@ -16,6 +16,7 @@ from umbel.api import LLM
 from umbel.batch.call import run
 
 CHAT, TEXT, VECTOR = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 MOMENTS = ("id", "request_id", "created")
 
 
@@ -84,12 +85,36 @@ def test_a_batch_has_the_output_of_a_run_of_its_file(client: openai.OpenAI, llm:
         assert [timeless(one) for one in lines(client, file_id)] == [timeless(one) for one in expected]
 
 
-def test_vectors_and_chats_are_batches_too(client: openai.OpenAI) -> None:
-    rows = [line(i, VECTOR, input=[[3, 4, 5 + i], [6]]) for i in range(3)]
-    batch = ended(client, made(client, rows, VECTOR))
-    assert batch.status == "completed" and batch.error_file_id is None
-    for found in lines(client, batch.output_file_id):
-        assert [len(one["embedding"]) > 0 for one in found["response"]["body"]["data"]] == [True, True]
+def test_chats_vectors_and_responses_are_batches_too(client: openai.OpenAI) -> None:
+    said = [{"role": "user", "content": "one two"}]
+    chats = [line(i, CHAT, messages=said, max_tokens=3 + i, temperature=0) for i in range(2)]
+    vectors = [line(i, VECTOR, input=[[3, 4, 5 + i], [6]]) for i in range(2)]
+    responses = [line(i, RESPONSES, input="one two", max_output_tokens=3 + i, temperature=0) for i in range(2)]
+    wrong = [line(2, RESPONSES, input="one", background=True), line(3, RESPONSES, input=[{"type": "image"}])]
+    files = [made(client, chats, CHAT), made(client, vectors, VECTOR), made(client, [*responses, *wrong], RESPONSES)]
+    batches = [ended(client, batch) for batch in files]
+    assert [batch.status for batch in batches] == ["completed"] * 3
+    of_chats, of_vectors, of_responses = (bodies(client, batch.output_file_id) for batch in batches)
+    assert [[len(one["embedding"]) > 0 for one in body["data"]] for body in of_vectors] == [[True, True]] * 2
+    texts_of = [[part["text"] for item in body["output"] for part in item["content"]] for body in of_responses]
+    assert texts_of == [[body["choices"][0]["message"]["content"]] for body in of_chats]
+    for body, chat in zip(of_responses, of_chats, strict=True):
+        assert openai.types.responses.Response.model_validate(body).usage.total_tokens == chat["usage"]["total_tokens"]
+        assert (body["object"], body["status"], body["temperature"]) == ("response", "incomplete", 0)
+    faults = [one["response"] for one in lines(client, batches[2].error_file_id)]
+    found = [(one["status_code"], one["body"]["error"]["param"]) for one in faults]
+    assert found == [(400, "background"), (400, "input")] and batches[0].error_file_id is None
+
+
+def test_lines_that_are_no_responses_fail_a_batch_of_them(client: openai.OpenAI) -> None:
+    rows = [line(0, RESPONSES, input="one"), b"{broken", line(1, CHAT, messages=[]), line(0, RESPONSES, input="one")]
+    batch = ended(client, made(client, rows, RESPONSES))
+    found = [(one.line, one.code) for one in batch.errors.data]
+    assert found == [(2, "invalid_json_line"), (3, "invalid_url"), (4, "duplicate_custom_id")]
+
+
+def bodies(client: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:
+    return [one["response"]["body"] for one in lines(client, file_id)]
 
 
 def test_times_and_usage_of_a_batch(client: openai.OpenAI) -> None:
@@ -167,6 +192,7 @@ def test_a_batch_that_is_asked_for_again_is_made_once(client: openai.OpenAI) -> 
         client.batches.create(**asked | {"metadata": None}, extra_headers={"Idempotency-Key": "k"})
 
 
+@pytest.mark.slow
 def test_a_lost_answer_makes_no_second_batch_or_file(server: str) -> None:
     lost = list[str]()
 
@@ -186,6 +212,7 @@ def test_a_lost_answer_makes_no_second_batch_or_file(server: str) -> None:
     assert [one - other for one, other in zip(after, before, strict=True)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_lists_come_in_pages(client: openai.OpenAI) -> None:
     made_ids = [made(client, texts(1)).id for _ in range(5)]
     for id in made_ids:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from umbel.engine.intake import Batch, Intake, Params, Prompt
+from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.jobs.stream import CheckedRows
 
@@ -30,6 +31,10 @@ class EitherIntake:
     def first_key(self, key: int) -> None:
         """Have prompts draw by keys from this one on."""
         self.prompts.first_key = key
+
+    def context_of(self, params: SamplingParams) -> int:
+        """The most tokens of a prompt and its answer together."""
+        return self.prompts.context_of(params)
 
     def take(
         self,

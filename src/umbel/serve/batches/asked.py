@@ -11,6 +11,7 @@ from umbel.ir.budget import seconds_of
 from umbel.ir.limits import refuse, shown
 from umbel.jobs.read.formats.parse import ENDPOINTS
 from umbel.serve.batches.records import BatchRecord
+from umbel.serve.batches.response_lines import URL as RESPONSES
 
 _FIELDS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"})
 _LONGEST, _PAIRS, _NAME, _VALUE = 366 * 86_400, 16, 64, 512
@@ -52,9 +53,9 @@ class BatchAsked:
         for name in body.keys() - _FIELDS:
             refuse("unknown_parameter", str(name), f"unknown field {shown(name)}{nearest(str(name), _FIELDS)}")
         endpoint, window = _text(body, "endpoint"), _text(body, "completion_window")
-        if endpoint not in ENDPOINTS or not endpoint.startswith("/v1/"):
-            known = ", ".join(name for name in ENDPOINTS if name.startswith("/v1/"))
-            refuse("invalid_value", "endpoint", f"endpoint={shown(endpoint)}: must be one of {known}")
+        known = (*(name for name in ENDPOINTS if name.startswith("/v1/")), RESPONSES)
+        if endpoint not in known:
+            refuse("invalid_value", "endpoint", f"endpoint={shown(endpoint)}: must be one of {', '.join(known)}")
         kept = expires_after(body.get("output_expires_after"), "output_expires_after")
         terms = Terms(endpoint, _text(body, "input_file_id"), window, _metadata(body.get("metadata")), kept)
         return cls(terms, _seconds(window))

@@ -39,7 +39,7 @@ class PlanShelf:
     def _view(self, batch: BatchRecord) -> PlanView:
         if (found := self._kept.get(batch.id)) is None:
             worker, config = self.worker, self.worker.settings.config
-            asked = options_of(worker.settings, worker.reading, worker.files_of(batch))
+            asked = options_of(worker.settings, worker.reading, worker.prepared(batch))
             directory = resolve_model(config.model)
             spec = read_spec(directory, config.model_impl, config.generation_config)
             found = plan_job(asked, PlanAim(spec, directory), words=True)

@@ -117,7 +117,7 @@ class BatchRecord:
         cached = max(0, prompt - self.figures["computed_prompt_tokens"])
         return {
             "input_tokens": prompt,
-            "input_tokens_details": {"cached_tokens": cached},
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": output,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt + output,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,10 +22,12 @@ from umbel.serve.batches.desk import BATCH, FILE, Desk
 from umbel.serve.batches.folder import BATCHES, new_id
 from umbel.serve.batches.queue import BatchQueue, Entry
 from umbel.serve.batches.records import BatchRecord, Counts, FileRecord
+from umbel.serve.batches.response_lines import ANSWERS, CHAT, CHATS, ERRORS, write_chats, write_responses
+from umbel.serve.batches.response_lines import URL as RESPONSES
 from umbel.serve.batches.shared_engine import SharedEngine
+from umbel.serve.errors import LOG, where_of
 from umbel.serve.settings import ServeSettings
 
-LOG = logging.getLogger("umbel.serve")
 LOOK_SECONDS = 1.0  # between two looks at the clock while nothing is to do
 _GOING = ("validating", "in_progress", "finalizing", "cancelling")
 
@@ -78,7 +79,7 @@ class BatchWorker:
         except Drain:
             pass
         except Exception as error:
-            LOG.error("batch %s: %s", entry.id, type(error).__name__)
+            LOG.error("batch %s: %s", entry.id, where_of(error))
             self._fail(entry.id, error)
         finally:
             self.queue.put_back(entry)
@@ -109,7 +110,8 @@ class BatchWorker:
 
     def _checked(self, batch: BatchRecord, control: Control) -> Checked:
         control.look()
-        return check_file(self._source(batch), batch.endpoint, self.reading, self.desk.limits.rows, control.look)
+        url = CHAT if batch.endpoint == RESPONSES else batch.endpoint
+        return check_file(self.prepared(batch).source, url, self.reading, self.desk.limits.rows, control.look)
 
     def _source(self, batch: BatchRecord) -> Path:
         stored = self.desk.book.get(FILE, batch.input_file_id)
@@ -117,13 +119,19 @@ class BatchWorker:
             raise InvalidRequest("not_found", f"the file {batch.input_file_id} is not there any more")
         return self.desk.folder.path_of(stored["path"])
 
-    def files_of(self, batch: BatchRecord) -> BatchFiles:
-        """The files of a batch's job."""
-        return BatchFiles(self._source(batch), self.desk.folder.batch_folder(batch.id))
+    def prepared(self, batch: BatchRecord) -> BatchFiles:
+        """The files of a batch's job, of which the one that it reads is there."""
+        source, folder = self._source(batch), self.desk.folder.batch_folder(batch.id)
+        if batch.endpoint != RESPONSES:
+            return BatchFiles(source, folder)
+        if not (chats := folder / CHATS).exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_chats(source, chats)
+        return BatchFiles(chats, folder)
 
     def _run(self, entry: Entry, batch: BatchRecord) -> None:
         """Run the job of a batch to its end, or to where it is stopped, and say so."""
-        files, look = self.files_of(batch), entry.control.look
+        files, look = self.prepared(batch), entry.control.look
         files.folder.mkdir(mode=0o700, exist_ok=True)
         asked = options_of(self.settings, self.reading, files)
         with opened_job(asked, lambda: self.engine(look), look) as job:
@@ -134,7 +142,8 @@ class BatchWorker:
             finally:
                 self.jobs.pop(batch.id, None)
         if summary.status != "drained":
-            self._finish(batch.id, files, summary, entry.control)
+            self._finish(batch.id, self._outputs(batch, files), summary)
+            self._clear(files)
 
     def _note(self, name: str, id: str, job: Job) -> None:
         """Tell how far a job is, at one of its durable acts."""
@@ -149,26 +158,42 @@ class BatchWorker:
         counts = replace(batch.counts, completed=done - failed, failed=failed)
         self.desk.move(id, batch.status, (batch.status,), counts=counts)
 
-    def _finish(self, id: str, files: BatchFiles, summary: Summary, control: Control) -> None:
-        """Record how a batch ended, with the files that have rows."""
-        batch = self._batch(id)
-        if batch.status == "in_progress":
-            batch = batch.now("finalizing", int(self.desk.clock()))
-        whole = summary.status in ("complete", "already_complete")
-        status = "cancelled" if batch.status == "cancelling" else "completed" if whole else "expired"
-        made = self._written(batch, files)
-        counts = Counts(summary.rows, summary.ok, summary.rows - summary.ok)
-        self.desk.finish(batch, status, made, counts=counts, figures=figures_of(summary))
-        remove_store(store_path(files.output))
-        for path in (files.output, files.errors):
-            if str(path.relative_to(self.desk.folder.root)) not in {record.path for record in made.values()}:
-                self.desk.folder.remove(str(path.relative_to(self.desk.folder.root)))
+    def _outputs(self, batch: BatchRecord, files: BatchFiles) -> dict[str, Path]:
+        """The files that a job has written, as they are handed out."""
+        written = {"output_file_id": files.output, "error_file_id": files.errors}
+        if batch.endpoint != RESPONSES:
+            return written
+        shown = {"output_file_id": files.folder / ANSWERS, "error_file_id": files.folder / ERRORS}
+        for name, path in written.items():
+            write_responses(self._source(batch), path, shown[name])
+        return shown
 
-    def _written(self, batch: BatchRecord, files: BatchFiles) -> dict[str, FileRecord]:
+    def _finish(self, id: str, outputs: Mapping[str, Path], summary: Summary) -> None:
+        """Record how a batch ended, with the files that have rows."""
+        whole = summary.status in ("complete", "already_complete")
+        counts = Counts(summary.rows, summary.ok, summary.rows - summary.ok)
+        with self.desk.book.changing():  # so that it is not cancelled in between
+            batch = self._batch(id)
+            made = self._written(batch, outputs)
+            if batch.status == "in_progress":
+                batch = batch.now("finalizing", int(self.desk.clock()))
+            status = "cancelled" if batch.status == "cancelling" else "completed" if whole else "expired"
+            self.desk.finish(batch, status, made, counts=counts, figures=figures_of(summary))
+
+    def _clear(self, files: BatchFiles) -> None:
+        """Remove what a batch that has ended does not need."""
+        remove_store(store_path(files.output))
+        kept = {record["path"] for record in self.desk.book.all(FILE)}
+        for path in files.folder.iterdir():
+            name = str(path.relative_to(self.desk.folder.root))
+            if name not in kept:
+                self.desk.folder.remove(name)
+
+    def _written(self, batch: BatchRecord, outputs: Mapping[str, Path]) -> dict[str, FileRecord]:
         second, kept = int(self.desk.clock()), batch.output_seconds
         expires = None if kept is None else second + kept
         found = dict[str, FileRecord]()
-        for name, path in (("output_file_id", files.output), ("error_file_id", files.errors)):
+        for name, path in outputs.items():
             if path.exists() and (size := path.stat().st_size):
                 shown = f"{batch.id}_{'output' if name == 'output_file_id' else 'error'}.jsonl"
                 facts = (new_id("file-"), batch.owner, shown, "batch_output", size, hash_file(path))
