@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from umbel.config import PAGE_SIZE, EngineConfig
+from umbel.engine.inbox import Targets
 from umbel.engine.intake import Intake
 from umbel.engine.local import LocalEngine
 from umbel.engine.pooling import Pooling
@@ -129,9 +130,10 @@ class LLM(Pooling):
         """Run workloads that follow each other until `stops` ends them; outputs have their number and the row there."""
         return self.engine.execute_all(arrivals, stops)
 
-    def session(self) -> Session:
-        """Answers prompts that come while others run: `with llm.session() as session`. See Session."""
-        return Session(self.engine, self.intake)
+    def session(self, *, ttft_target: float | None = None, tbt_target: float | None = None) -> Session:
+        """Answers prompts that come while others run: `with llm.session() as session`. See Session. It aims at so many
+        seconds to the first token of a row, and between tokens of rows that stream (None: at all answers together)."""
+        return Session(self.engine, self.intake, Targets(ttft_target, tbt_target))
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""

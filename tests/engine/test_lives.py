@@ -58,7 +58,7 @@ class Lives(RuleBasedStateMachine):
         chunk=st.sampled_from((1, 3, 16, 200)),
         pool=st.sampled_from(((1, CONTEXT + 2), (1, 120), (4, 400))),
         admission=st.sampled_from(("past-future", "aggressive")),
-        queue=st.sampled_from(("plan", "priority")),
+        queue=st.sampled_from(("plan", "priority", "fair", "deadline")),
         keeps=st.booleans(),
         right=st.sampled_from((None, 0.0, 0.7, 1.0)),
         most=st.sampled_from((1, 5)),
@@ -96,7 +96,7 @@ class Lives(RuleBasedStateMachine):
     def add(self, prompts: list[list[int]], n: int, out: int, priority: int) -> None:
         params = SamplingParams(n=n, temperature=1.0, max_tokens=out)
         load = Workload.of(prompts, params)
-        limits, standing = np.full(len(prompts), out), Standing(np.full(len(prompts), priority))
+        limits, standing = np.full(len(prompts), out), Standing.alike(len(prompts), priority, out % 2, -out)
         first = self.loop.add_lot(Lot(load, build_forest(load), [ENDS] * len(prompts), limits, standing=standing))
         for row, prompt in enumerate(prompts, first):
             self.forked[row], self.numbers[row] = row, n
@@ -171,7 +171,7 @@ class Lives(RuleBasedStateMachine):
     def resume(self, data: st.DataObject, priority: int) -> None:
         record, lives, numbers = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
         assert record.next_sample == numbers
-        row = self.loop.resume(record, 0, priority=priority)
+        row = self.loop.resume(record, 0, standing=Standing.alike(1, priority, 1))
         self.forked[row], self.numbers[row] = row, numbers
         self.lives |= {(row, sample): life for sample, life in lives.items()}
         check_books(self.loop.scheduler)

@@ -48,6 +48,12 @@ def jobs(draw: st.DrawFn) -> Job:
     return Job(*zip(*rows, strict=True))
 
 
+def _standing(priorities: list[int]) -> Standing:
+    """Rows of these priorities, of two tenants, due in another order than they came."""
+    found = np.array(priorities, np.int64)
+    return Standing(found, np.arange(len(found)) % 2, -found.astype(float) - np.arange(len(found)) % 3)
+
+
 class SchedulerLife(RuleBasedStateMachine):
     """One scheduler against a model that knows nothing of pages: which samples are open, and their next tokens."""
 
@@ -98,7 +104,7 @@ class SchedulerLife(RuleBasedStateMachine):
         workload = replace(job.workload, keys=first + np.arange(len(prompts)))
         ends = () if self.loose == 1 else (VOCAB,)
         some = st.lists(st.integers(-1, 1), min_size=len(prompts), max_size=len(prompts))
-        standing = data.draw(st.none() | some.map(lambda found: Standing(np.array(found, np.int64))))
+        standing = data.draw(st.none() | some.map(_standing))
         limits = np.array(job.outs) * self.loose
         self.scheduler.add(Lot(workload, job.forest, (ends,) * len(prompts), limits, standing=standing))
         self.job = Job([*self.job.prompts, *prompts], [*self.job.ns, *job.ns], [*self.job.outs, *job.outs])

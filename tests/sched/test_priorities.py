@@ -34,7 +34,7 @@ class Case:
     def add(self, prompts: list[list[int]], out: int, priority: int) -> list[int]:
         job, first = Job(prompts, [1] * len(prompts), [out] * len(prompts)), len(self.scheduler.requests)
         load = replace(job.workload, keys=first + np.arange(len(prompts)))
-        standing = Standing(np.full(len(prompts), priority))
+        standing = Standing.alike(len(prompts), priority)
         limits = np.full(len(prompts), out)
         self.scheduler.add(Lot(load, job.forest, [()] * len(prompts), limits, standing=standing))
         rows = list(range(first, first + len(prompts)))

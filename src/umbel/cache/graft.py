@@ -12,7 +12,7 @@ from umbel.cache.run_index import RunIndex
 from umbel.cache.tree import KVTree
 from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
-from umbel.ir.workload import Workload
+from umbel.ir.workload import ADAPTER, Workload
 
 Ints = NDArray[np.int64]
 
@@ -58,7 +58,7 @@ def graft(
     tree.held[nodes] = tree.seen[nodes] = 0
     tree.slot[nodes] = -1
     tree.scope[nodes] = 0 if workload.scope is None else workload.scope[forest.source[new]]
-    tree.is_scoped = tree.is_scoped or bool(tree.scope[nodes].any())
+    tree.is_scoped = tree.is_scoped or bool((tree.scope[nodes] & ADAPTER).any())
     tree.tokens.read(nodes, workload.tokens, workload.offsets[forest.source[new]] + start)
     _label(tree, nodes, np.searchsorted(new, forest.subtree_end[new]), np.flatnonzero(tops), above)
     for node, count in zip(nodes.tolist(), below[new].tolist(), strict=True):

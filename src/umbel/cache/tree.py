@@ -63,7 +63,7 @@ class KVTree(Columns):
         self.idle = Idle(keep or LastReader(), self.labels)
         self.index: RunIndex | None = None
         self.scored = ScoredRuns()
-        self.is_scoped = False  # whether a run ever had another scope than 0
+        self.is_scoped = False  # whether a run ever had an adapter
         self.n_nodes = 0  # numbers given out so far; those of nodes that are gone are used again
         self._leaf, self._n_rows = np.zeros(0, np.int64), 0
         self.users, self.waiting = list[int](), list[int]()

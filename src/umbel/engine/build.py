@@ -49,6 +49,7 @@ from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
+from umbel.sched.policies.stall_free import StepPace
 from umbel.spec.base import MOST, Constant, Drafter, Kept, Setting
 from umbel.spec.measured import Measured
 from umbel.spec.priced import PricedDepth
@@ -178,13 +179,17 @@ def build_loop(
     spans: Spans = NO_SPANS,
     price: Price | None = None,
     queue: str = "plan",
+    tbt: float | None = None,
 ) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
-    steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next."""
+    steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next, `tbt` how
+    many seconds a step may take while a row streams."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
     meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
-    scheduler = make_scheduler(plan, Policy(queue=queue, admission=plan.admission, **asked), lengths, speculate)
+    pace = None if tbt is None or price is None else StepPace(LivePrice(price, meter), tbt)
+    policy = Policy(queue=queue, admission=plan.admission, pace=pace, **asked)
+    scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
 

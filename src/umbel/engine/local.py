@@ -111,16 +111,17 @@ class LocalEngine:
         return replace(plan, kv_tokens=min(2 * plan.kv_tokens, most))
 
     @contextmanager
-    def running(self, plan: Plan, queue: str = "plan") -> Iterator[Loop]:
-        """A loop without rows, with a pool of the plan's size; `queue` is the rule by which rows are next. When it
-        ends, what is left in it is abandoned and what it has taught is kept."""
+    def running(self, plan: Plan, queue: str = "plan", tbt: float | None = None) -> Iterator[Loop]:
+        """A loop without rows, with a pool of the plan's size; `queue` is the rule by which rows are next, `tbt` the
+        seconds that a step may take while a row streams. When it ends, what is left in it is abandoned and what it has
+        taught is kept."""
         if self._closed:
             raise UsageError("this LLM is closed: make another one")
         spans, known = self._spans, self.history.load()
         store = None if self._given else build_store(self.model, plan.kv_pages, plan.page_size, self._take_store())
         runner = self._given or build_runner(self.model, store, spans)
         price = price_of(self.spec, self.model.config, self.machine, known.calibration)
-        loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price, queue))
+        loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price, queue, tbt))
         self.loops.append(loop)
         try:
             yield loop

@@ -31,7 +31,7 @@ from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.step import Step
 from umbel.ir.workload import Workload
 from umbel.runner.base import Runner
-from umbel.sched.lot import Defaults, Lot
+from umbel.sched.lot import Defaults, Lot, Standing
 from umbel.sched.scheduler import Scheduler
 from umbel.sched.scoring import land_wanted
 from umbel.text.tokenizer import Tokenizer
@@ -145,9 +145,9 @@ class Loop:
         self.cancel(row)
         return record
 
-    def resume(self, record: Resumable, key: int, *, streamed: bool = False, priority: int = 0) -> int:
+    def resume(self, record: Resumable, key: int, *, streamed: bool = False, standing: Standing | None = None) -> int:
         """Add a row that was taken out, as number `key` of the input; returns its number."""
-        row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed, priority=priority))
+        row = self.add_lot(self.steering.lot_of(record, key, streamed=streamed, standing=standing))
         self.restore(row, record)
         return row
 

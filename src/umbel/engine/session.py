@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from umbel.engine.events import Event, Tokens
-from umbel.engine.inbox import Arrival, Inbox, checked_priority, lot_of
+from umbel.engine.inbox import Inbox, Targets, Wish, check_open
 from umbel.engine.intake import Batch, Intake, Params, Prompt
 from umbel.engine.ledger import RowLedger, Spent
 from umbel.engine.local import LocalEngine
@@ -31,23 +31,24 @@ class Session:
     Answers are those of `LLM.generate`, whatever runs beside them. Leaving the `with` block abandons what is not done.
     """
 
-    def __init__(self, engine: LocalEngine, intake: Intake):
+    def __init__(self, engine: LocalEngine, intake: Intake, targets: Targets | None = None):
         self._engine, self._intake = engine, intake
-        self._planner = engine.planner()
+        self._inbox = Inbox(targets or Targets(), engine.planner())
         self._ending = ExitStack()
         self._loop: Loop | None = None
         self._reading = threading.Lock()  # prompts are tokenised one call at a time
         self._turn = threading.RLock()  # one thread at a time makes steps
         self._changed = threading.Condition()  # guards all that follows
         self._tickets = Tickets()
-        self._inbox = Inbox()
         self._row_of: dict[int, int] = {}  # ticket -> row of the loop; for the thread that makes steps
         self._events: deque[SessionEvent] = deque()
         self._steering = 0  # threads that wait for the step to end, to steer a row
         self._closed = False
 
     def __enter__(self) -> Session:
-        self._loop = self._ending.enter_context(self._engine.running(self._planner.plan, queue="priority"))
+        self._loop = self._ending.enter_context(
+            self._engine.running(self._inbox.planner.plan, self._inbox.targets.queue, self._inbox.targets.tbt)
+        )
         self._loop.scheduler.reuse()
         self._loop.ledger = RowLedger()
         return self
@@ -67,15 +68,18 @@ class Session:
         keys: Sequence[int | str] | None = None,
         stream: bool = False,
         priority: int = 0,
+        tenant: str | None = None,
     ) -> list[int]:
         """Ask for answers to some prompts, given as to `LLM.generate`; returns a ticket for each. With `stream`, tokens
         come as events too. Rows of a higher `priority` number take what those of lower ones leave of each step, and
-        step back for them. A prompt that cannot be run finishes with an `error` in its output.
+        step back for them. Tenants share what there is evenly, and no KV. A prompt that cannot be run finishes with an
+        `error` in its output.
 
-        Raises UsageError for no prompts, a priority that is no whole number of 32 bits, for keys of the wrong number,
-        twice the same or that of a prompt that is not finished, and after `close`; nothing is added then.
+        Raises UsageError for no prompts, a priority that is no whole number of 32 bits, an empty tenant, for keys of
+        the wrong number, twice the same or that of a prompt that is not finished, and after `close`; nothing is added
+        then.
         """
-        checked_priority(priority)
+        wish = Wish(priority, tenant)
         with self._reading:
             self._check_open("add")
             batch = self._intake.take(prompts, sampling_params, keys)
@@ -83,7 +87,7 @@ class Session:
                 raise UsageError("add: there are no prompts; give at least one")
             with self._changed:
                 self._check_open("add")
-                tickets = self._enter(batch, keys, stream, priority)
+                tickets = self._enter(batch, keys, wish, stream=stream)
                 self._changed.notify_all()
             if keys is None:
                 self._intake.first_key += len(tickets)
@@ -134,15 +138,16 @@ class Session:
             self._drop(ticket)
         return record
 
-    def resume(self, record: Resumable, stream: bool = False, priority: int = 0) -> int:
+    def resume(self, record: Resumable, stream: bool = False, priority: int = 0, tenant: str | None = None) -> int:
         """Go on with a row that was taken out; returns its new ticket. What it had is computed again, except what is
-        still in memory. `stream` and `priority` as for `add`. Raises UsageError where the context is too small."""
-        checked_priority(priority)
+        still in memory. `stream`, `priority` and `tenant` as for `add`. Raises UsageError where the context is too
+        small."""
         self._check_open("resume")
         record.check_fits(self._intake.context_of(record.params))
         with self._between_steps() as loop, self._changed:
             (ticket,) = self._tickets.more([request := LiveRequest(record.params)])
-            row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream, priority=priority)
+            stands = self._inbox.standing(Wish(priority, tenant), [len(record.prompt_token_ids)])
+            row = self._row_of[ticket] = loop.resume(record, ticket, streamed=stream, standing=stands)
             for one in record.open if stream else ():
                 self._read(request, Tokens(row, one.sample, one.token_ids, given=True))
         return ticket
@@ -182,21 +187,16 @@ class Session:
         return event
 
     def _check_open(self, what: str) -> None:
-        if self._loop is None and not self._closed:
-            raise UsageError(
-                f"{what}: the session is not open yet; use it in a with block: with llm.session() as session"
-            )
-        if self._closed:
-            raise UsageError(f"{what}: the session is closed; open another one")
+        check_open(what, has_begun=self._loop is not None, is_closed=self._closed)
 
-    def _enter(self, batch: Batch, keys: Sequence[int | str] | None, stream: bool, priority: int) -> list[int]:
+    def _enter(self, batch: Batch, keys: Sequence[int | str] | None, wish: Wish, *, stream: bool) -> list[int]:
         """Give out tickets for prompts that were read, and have their rows started."""
         load, first = batch.workload, self._tickets.enter(batch, keys)
         for output in batch.refused:
             ticket = first + int(output.request_id)
             self._events.append(SessionEvent(ticket, "finished", output=replace(output, request_id=str(ticket))))
         if len(load):
-            self._inbox.arrived.append(Arrival(replace(load, keys=load.keys + first), stream, priority))
+            self._inbox.put(replace(load, keys=load.keys + first), wish, streams=stream)
         return list(range(first, self._tickets.count))
 
     @contextmanager
@@ -269,7 +269,7 @@ class Session:
         with self._changed:
             arrived, leaving = self._inbox.empty()
         if arrived:
-            lot = lot_of(arrived, self._planner, loop.defaults)
+            lot = self._inbox.lot_of(arrived, loop.defaults)
             tickets, first = lot.workload.keys.tolist(), loop.add_lot(lot)
             self._row_of.update(zip(tickets, range(first, first + len(tickets)), strict=True))
         for ticket in leaving:

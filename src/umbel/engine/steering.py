@@ -15,7 +15,7 @@ from umbel.engine.watch.watchers import Watchers
 from umbel.errors import UsageError
 from umbel.ir.request import Completion
 from umbel.ir.resumable import OpenSample, Resumable
-from umbel.ir.workload import Workload
+from umbel.ir.workload import ADAPTER, Workload
 from umbel.plan.draft import flat_forest
 from umbel.sched import steering
 from umbel.sched.lot import Defaults, Lot, Standing
@@ -90,12 +90,13 @@ class Steering:
     def scope(self, row: int) -> int:
         """What the row's KV depends on beside its tokens (Workload.scope)."""
         kv = self.scheduler.kv
-        return kv.scope.item(kv.path(kv.leaf.item(row))[0])
+        return kv.scope.item(kv.path(kv.leaf.item(row))[0]) & ADAPTER
 
-    def lot_of(self, record: Resumable, key: int, *, streamed: bool, priority: int) -> Lot:
+    def lot_of(self, record: Resumable, key: int, *, streamed: bool, standing: Standing | None = None) -> Lot:
         """A row that was taken out as one to add, without the tokens that it had."""
         load = Workload.of([record.prompt_token_ids], record.params, [key], scope=[record.scope])
         load = self.defaults.soft.put_before(load)
+        load = load if standing is None else standing.apart(load)
         numbers = [*(s.sample for s in record.open), *(c.index for c in record.finished)]
         return Lot(
             load,
@@ -107,7 +108,7 @@ class Steering:
             streams=np.array([record.stream]),
             first_sample=np.array([min(numbers)]),
             means=self.defaults.means(load),
-            standing=Standing(np.array([priority])),
+            standing=standing,
             places=self.defaults.soft.by_row(load.scope),
         )
 

@@ -17,7 +17,7 @@ from umbel.ir.adapter import Adapter
 from umbel.ir.columns import runs
 from umbel.ir.limits import refuse
 from umbel.ir.params import SamplingParams
-from umbel.ir.workload import Workload
+from umbel.ir.workload import ADAPTER, Workload
 
 TOKEN = 0  # that stands for a position of a soft prompt
 
@@ -48,9 +48,10 @@ class SoftPrompts:
         """Positions before the prompts of rows of these scopes (`[rows]`); None where no row has any."""
         if scope is None or not any(self.places):
             return None
-        by_scope = np.zeros(int(scope.max(initial=0)) + 1 + len(self.places), np.int64)  # none of adapters added since
+        adapter = scope & ADAPTER
+        by_scope = np.zeros(int(adapter.max(initial=0)) + 1 + len(self.places), np.int64)  # of those added since: none
         by_scope[1 : 1 + len(self.places)] = self.places
-        found = by_scope[scope]
+        found = by_scope[adapter]
         return found if found.any() else None
 
     def put_before(self, load: Workload) -> Workload:

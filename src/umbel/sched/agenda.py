@@ -41,9 +41,8 @@ class Agenda:
 
     def add_tips(self, slots: Ints, counts: Ints) -> None:
         """Extend the tips of the samples in `slots` by so many tokens each, none of them proposed."""
-        first = len(self.slots) == 0
-        self.slots = slots if first else np.concatenate([self.slots, slots])
-        self.tip_counts = counts if first else np.concatenate([self.tip_counts, counts])
+        self.slots = np.concatenate([self.slots, slots])
+        self.tip_counts = np.concatenate([self.tip_counts, counts])
         self.budget -= int(counts.sum())
 
     def add_tip(self, slot: int, tokens: int) -> None:

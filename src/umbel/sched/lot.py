@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
-from umbel.ir.workload import Workload
+from umbel.ir.workload import ADAPTER, Workload
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -23,9 +23,22 @@ ENDLESS = 1 << 40  # tokens; a context that no prompt reaches
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How rows stand among those of others (`[rows]`): `priority`, of which lower ones go first."""
+    """How rows stand among those of others (`[rows]`): `priority`, of which lower ones go first, whose they are
+    (`tenant`), and when the prompt of each has to be begun at the latest (`due`, in seconds of any clock)."""
 
     priority: Ints
+    tenant: Ints
+    due: NDArray[np.float64]
+
+    @classmethod
+    def alike(cls, count: int, priority: int = 0, tenant: int = 0, due: float = 0.0) -> Standing:
+        """Rows that stand alike."""
+        return cls(np.full(count, priority), np.full(count, tenant), np.full(count, due))
+
+    def apart(self, load: Workload) -> Workload:
+        """The rows, which share KV with no other tenant's."""
+        scope = np.zeros(len(load), np.int64) if load.scope is None else load.scope
+        return replace(load, scope=scope | self.tenant * (ADAPTER + 1)) if self.tenant.any() else load
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from umbel.ir.columns import Growable, joined
 from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.randomness import streams
-from umbel.sched.lot import Lot
+from umbel.sched.lot import Lot, Standing
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -29,15 +29,16 @@ class RequestTable(Growable):
     prompt, the fields of its parameters that a step
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
     first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `certain`
-    (only `limit` can end it), `priority` (lower ones go first), `streamed` (it wants its tokens as they come),
-    `lockstep` (its next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the row and
-    are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a lockstep row.
+    (only `limit` can end it), `priority`, `tenant` and `due` (as in Standing), `streamed` (it wants its tokens as they
+    come), `lockstep` (its next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the
+    row and are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a
+    lockstep row.
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
         **dict.fromkeys(("begin", "length", "places", "n", "top_k", "stream", "first_sample", "key"), 0),
-        **dict.fromkeys(("min_tokens", "limit", "priority"), 0),
-        **dict.fromkeys(("temperature", "top_p", "min_p"), 0.0),
+        **dict.fromkeys(("min_tokens", "limit", "priority", "tenant"), 0),
+        **dict.fromkeys(("temperature", "top_p", "min_p", "due"), 0.0),
         **dict.fromkeys(("certain", "streamed", "lockstep"), False),
         "logprobs": -1,
     }
@@ -56,6 +57,8 @@ class RequestTable(Growable):
     min_tokens: Ints
     limit: Ints
     priority: Ints
+    tenant: Ints
+    due: Floats
     certain: Flags
     streamed: Flags
     lockstep: Flags
@@ -80,8 +83,12 @@ class RequestTable(Growable):
         ended = np.array([bool(ids) for ids in lot.end_ids], bool)
         own = params.flags(lambda p: p.seed is not None)
         seeds = params.column(lambda p: lot.seed if p.seed is None else p.seed)
+        stands = lot.standing or Standing.alike(len(load))
         self._grow(
             len(load),
+            priority=stands.priority,
+            tenant=stands.tenant,
+            due=stands.due,
             begin=begin + load.offsets[:-1],
             length=np.diff(load.offsets),
             n=params.column(lambda p: p.n),
@@ -98,7 +105,6 @@ class RequestTable(Growable):
             limit=lot.limits,
             certain=~params.flags(lambda p: p.ends_early) & ~ended,
             lockstep=False if lot.lockstep is None else lot.lockstep,
-            priority=0 if lot.standing is None else lot.standing.priority,
             streamed=False if lot.streamed is None else lot.streamed,
         )
         self.params += load.params

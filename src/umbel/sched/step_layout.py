@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from umbel.cache.tree import KVTree
 from umbel.ir.columns import runs
 from umbel.ir.step import Sampling, Step
+from umbel.ir.workload import ADAPTER
 from umbel.sched.agenda import Agenda
 from umbel.sched.sequences import Sequences
 
@@ -123,6 +124,6 @@ def only_decodes(agenda: Agenda, tips: Ints, tree: KVTree) -> bool:
 
 
 def scopes_of(tree: KVTree, nodes: Ints) -> Ints:
-    """The scope of each of some nodes, which stand depth-first with their roots."""
+    """The adapter of each of some nodes, which stand depth-first with their roots."""
     is_root = tree.parent[nodes] < 0
-    return np.asarray(tree.scope[nodes[is_root]][np.cumsum(is_root) - 1])
+    return np.asarray(tree.scope[nodes[is_root]][np.cumsum(is_root) - 1] & ADAPTER)

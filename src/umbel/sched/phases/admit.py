@@ -26,7 +26,11 @@ class Admit(Phase):
                 return
             if not self.may_start(books, sample):
                 return
-            prime(agenda, books, books.start(rank, sample.path), sample.path)
+            self.begin_prompt(agenda, books, books.start(rank, sample.path), sample.path)
+
+    def begin_prompt(self, agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
+        """A sample has started: its prompt goes on the agenda."""
+        prime(agenda, books, slot, path)
 
     def may_start(self, books: Books, sample: Candidate) -> bool:
         """Whether a sample may start now; alone, it may try with what there is."""

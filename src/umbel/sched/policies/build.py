@@ -16,9 +16,9 @@ from umbel.sched.phases.admit import Admit
 from umbel.sched.phases.base import Phase
 from umbel.sched.phases.decode import Decode
 from umbel.sched.phases.prompts import Prompts
-from umbel.sched.policies.levels import AdmitUrgent, Levels
 from umbel.sched.policies.lines import Lines
 from umbel.sched.policies.policy import Policy
+from umbel.sched.policies.stall_free import AdmitInPace, DecodeInPace, PromptsInTurn, PromptsLeft
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
 
@@ -43,11 +43,14 @@ def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
 
 def build_phases(policy: Policy, books: Books) -> tuple[Admit, list[Phase]]:
     """The phase in which samples start, by the rule of the policy, and all phases that give a step's tokens out."""
-    by_level = isinstance(books.waiting, Lines)
-    kind = AdmitUrgent if by_level else Admit
-    admit = kind(registry.load("admission", policy.admission, books), policy.max_running)
-    phases: list[Phase] = [Decode(), Prompts(), admit]
-    return admit, [Levels(phases)] if by_level else phases
+    admission, most = registry.load("admission", policy.admission, books), policy.max_running
+    pace = policy.pace
+    if not isinstance(books.waiting, Lines):
+        plain = Admit(admission, most)
+        return plain, [Decode(), Prompts(), plain]
+    urgent = AdmitInPace(admission, most, pace)
+    prompts = PromptsInTurn(pace)
+    return urgent, [registry.load("step", policy.step, [DecodeInPace(pace), prompts, urgent, PromptsLeft(prompts)])]
 
 
 def follows_nodes(policy: Policy, forest: Forest, order: Ints) -> bool:

@@ -44,12 +44,14 @@ class Levels(Phase):
         """Put work on the agenda, until all was looked at and no one gave way for nothing."""
         while True:
             before = books.preemptions
-            self._fill_once(agenda, books)
+            self.fill_once(agenda, books)
             if not agenda.empty or books.preemptions == before:
                 return
 
     def learn(self, books: Books, sampled: SampledTokens, keep: Ints) -> None:
         """A step is done."""
+        assert isinstance(books.waiting, Lines)
+        books.waiting.learn(sampled.drawing.rows, keep)
         for phase in self.phases:
             phase.learn(books, sampled, keep)
 
@@ -63,10 +65,16 @@ class Levels(Phase):
         for phase in self.phases:
             phase.drop_row(books, row)
 
-    def _fill_once(self, agenda: Agenda, books: Books) -> None:
+    def fill_once(self, agenda: Agenda, books: Books) -> None:
+        """Look at every priority once, with every phase."""
+        self.fill_with(self.phases, agenda, books)
+
+    @staticmethod
+    def fill_with(phases: Sequence[Phase], agenda: Agenda, books: Books) -> None:
+        """Run some phases for one priority after the other."""
         for level in _levels_of(books):
             agenda.level = level
-            for phase in self.phases:
+            for phase in phases:
                 phase.fill(agenda, books)
 
 

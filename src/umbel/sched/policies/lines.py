@@ -41,6 +41,9 @@ class Lines(Waiting):
         """Whose turn it is among the lines of one priority, none of them empty."""
         return min(lines)
 
+    def learn(self, rows: Ints, tokens: Ints) -> None:
+        """Samples of these rows have drawn so many tokens (`[samples]`)."""
+
     def extend(self, order: Ints, samples_per_row: Ints, first_sample: Ints | None = None) -> None:
         """Add rows, which stand in the table of requests already."""
         begin = len(self.rows)
@@ -50,9 +53,13 @@ class Lines(Waiting):
 
     def levels(self) -> list[int]:
         """Priorities of which a sample waits, ascending."""
+        return sorted({priority for priority, _ in self.lines()})
+
+    def lines(self) -> list[tuple[int, int]]:
+        """The priority and the number of each line in which a sample waits."""
         for place in list(self._lines):
             self._clear(place)
-        return sorted({priority for priority, _ in self._lines})
+        return list(self._lines)
 
     def first(self) -> int | None:
         """The rank whose turn it is, None when none waits."""
