@@ -109,3 +109,19 @@ def test_without_the_walk_the_one_used_last_stays() -> None:
     assert holders(kv) == {0, 1}
     kv.make_room(2)
     assert holders(kv) == {1}
+
+
+def test_what_rows_wait_for_goes_last() -> None:
+    """A run that others are to read stays, though what nobody waits for was read after it."""
+    kv = tree_of([[1], [2], [3]], 2, PagePool(3, 1), LeastRecent(retains=True))
+    kv.idle.spare(kv.waiting)
+    first, second, third = (kv.path(int(leaf)) for leaf in kv.leaf)
+    for path, rounds in ((first, 1), (second, 2), (third, 1)):
+        for _ in range(rounds):
+            kv.pin(path)
+            kv.unpin(path, done=True)
+    assert [kv.waiting[path[0]] for path in (first, second, third)] == [1, 0, 1]
+    assert kv.make_room(1) and [int(kv.n_pages[path[0]]) for path in (first, second, third)] == [1, 0, 1]
+    kv.skip(third)
+    assert kv.make_room(2) and [int(kv.n_pages[path[0]]) for path in (first, second, third)] == [1, 0, 0]
+    assert kv.make_room(3) and not kv.n_pages[first[0]], "it goes when there is nothing else"

@@ -48,10 +48,15 @@ class TreeLife(RuleBasedStateMachine):
     """`memory` is what was written to each KV slot, a hash of all tokens up to there; the tree only says where."""
 
     @initialize(
-        page=st.sampled_from((1, 2, 4)), rule=st.sampled_from((LastReader(), LeastRecent(True))), indexed=st.booleans()
+        page=st.sampled_from((1, 2, 4)),
+        rule=st.sampled_from((LastReader(), LeastRecent(True))),
+        indexed=st.booleans(),
+        spares=st.booleans(),
     )
-    def begin(self, page: int, rule: LastReader | LeastRecent, indexed: bool) -> None:
+    def begin(self, page: int, rule: LastReader | LeastRecent, indexed: bool, spares: bool) -> None:
         self.tree = KVTree(PagePool(PAGES, page), rule)
+        if spares:
+            self.tree.idle.spare(self.tree.waiting)
         if indexed:
             self.tree.index = PrefixIndex(self.tree)
         self.page = page

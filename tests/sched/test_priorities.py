@@ -174,3 +174,19 @@ def test_equal_priorities_run_as_in_plan_order() -> None:
             fed.append(case.step())
         seen.append((fed, case.scheduler.preemptions))
     assert seen[0] == seen[1] and seen[0][1] > 0
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_chats_that_are_over_do_not_push_out_what_a_batch_is_still_to_read(spares: bool) -> None:
+    """Its rows share a beginning and run one at a time, beneath chats that fill the pool."""
+    case = Case(30, chunk=64, max_running=1)
+    if not spares:
+        case.scheduler.kv.idle.spare([0] * 1000)
+    case.add([[7] * 32 + [i] for i in range(6)], 4, BATCH)
+    for i in range(3):
+        case.step()
+        chats = case.add(prompts(5, 24, 20 + 5 * i), 2, URGENT)
+        while chats[-1] not in case.done:
+            case.step()
+    case.end()
+    assert (case.scheduler.recomputed_tokens < 32) == spares

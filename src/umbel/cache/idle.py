@@ -1,9 +1,10 @@
-"""Nodes that hold pages while no running sample reads them: they can be evicted, in the order of a Keep rule."""
+"""Nodes that hold pages while no running sample reads them: they can be evicted, in the order of a Keep rule, those
+that rows wait for behind all others where that is asked for."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from umbel.cache.keep import Keep, LastReader, LeastRecent
 from umbel.cache.labels import Labels
@@ -17,6 +18,8 @@ class Idle:
         self._labels, self._epoch = labels, labels.epoch
         self._nodes: dict[int, tuple[int, int]] = {}  # node -> when it was read last, its pages
         self._heap: list[tuple[int, int, int, int]] = []  # (key, -label, node, moment); entries may be out of date
+        self._later: list[tuple[int, int, int, int]] = []  # the same, of nodes that turned out to be waited for
+        self._waiting: Sequence[int] | None = None  # per node the samples that wait for it, where these are spared
         self._clock = 0
 
     def __contains__(self, node: int) -> bool:
@@ -34,6 +37,18 @@ class Idle:
     def follow(self, keep: Keep) -> None:
         """Go by another rule from now on."""
         self.keep, self._epoch = keep, -1
+
+    def spare(self, waiting: Sequence[int]) -> None:
+        """From now on nodes with samples to come (`waiting`, per node) go last: their next use is known."""
+        self._waiting = waiting
+
+    def let_go(self, node: int) -> bool:
+        """No sample waits for a node any more. False where it is not kept, and removed."""
+        if not self.keep.retains:
+            self.remove(node)
+            return False
+        heapq.heappush(self._heap, self._entry(node, self._nodes[node][0]))
+        return True
 
     def tick(self, depth: int) -> int:
         """A path of `depth` nodes is no longer read: its moment, for its first node; one less for each further one."""
@@ -58,9 +73,15 @@ class Idle:
             self._epoch = self._labels.epoch  # nodes were labelled again: their keys are made again
             self._heap = [self._entry(node, moment) for node, (moment, _) in self._nodes.items()]
             heapq.heapify(self._heap)
-        while self._heap:
-            _, _, node, moment = heapq.heappop(self._heap)
+            self._later = []
+        while self._heap or self._later:
+            is_last = not self._heap
+            entry = heapq.heappop(self._later if is_last else self._heap)
+            _, _, node, moment = entry
             if node in self._nodes and self._nodes[node][0] == moment:
+                if not is_last and self._waiting is not None and self._waiting[node]:
+                    heapq.heappush(self._later, entry)
+                    continue
                 self.remove(node)
                 return node
         return None

@@ -225,8 +225,7 @@ class KVTree(Columns):
             self.waiting[node] -= 1
             if self.waiting[node] == 0 and not self.table.count.item(node):
                 self.forget(node)
-            elif self.waiting[node] == 0 and not self.idle.keep.retains:
-                self.idle.remove(node)
+            elif self.waiting[node] == 0 and not self.idle.let_go(node):
                 self._drop(node)
 
     def take(self, nodes: Ints, counts: Ints) -> None:

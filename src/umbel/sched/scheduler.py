@@ -91,10 +91,11 @@ class Scheduler:
 
     def reuse(self) -> None:
         """From now on, rows that are added find their beginnings among all runs that are held or planned; prompts and
-        answers that are done stay until their pages are wanted, what was read least recently going first, unless the
-        policy names another rule."""
+        answers that are done stay until their pages are wanted, what was read least recently going first, and what rows
+        wait for last, unless the policy names another rule."""
         if self.policy.keep == "auto":
             self.kv.idle.follow(LeastRecent(retains=True))
+            self.kv.idle.spare(self.kv.waiting)
         self.kv.index = PrefixIndex(self.kv)
 
     def admit_no_more(self) -> None:
