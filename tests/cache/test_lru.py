@@ -112,9 +112,9 @@ def test_without_the_walk_the_one_used_last_stays() -> None:
 
 
 def test_what_rows_wait_for_goes_last() -> None:
-    """A run that others are to read stays, though what nobody waits for was read after it."""
+    """A run that others are to read stays, though what no row waits for was read after it."""
     kv = tree_of([[1], [2], [3]], 2, PagePool(3, 1), LeastRecent(retains=True))
-    kv.idle.spare(kv.waiting)
+    kv.idle.follow(kv.idle.keep, spare=kv.waiting)
     first, second, third = (kv.path(int(leaf)) for leaf in kv.leaf)
     for path, rounds in ((first, 1), (second, 2), (third, 1)):
         for _ in range(rounds):

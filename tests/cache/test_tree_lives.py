@@ -56,7 +56,7 @@ class TreeLife(RuleBasedStateMachine):
     def begin(self, page: int, rule: LastReader | LeastRecent, indexed: bool, spares: bool) -> None:
         self.tree = KVTree(PagePool(PAGES, page), rule)
         if spares:
-            self.tree.idle.spare(self.tree.waiting)
+            self.tree.idle.follow(rule, spare=self.tree.waiting)
         if indexed:
             self.tree.index = PrefixIndex(self.tree)
         self.page = page

@@ -181,7 +181,7 @@ def test_chats_that_are_over_do_not_push_out_what_a_batch_is_still_to_read(spare
     """Its rows share a beginning and run one at a time, beneath chats that fill the pool."""
     case = Case(30, chunk=64, max_running=1)
     if not spares:
-        case.scheduler.kv.idle.spare([0] * 1000)
+        case.scheduler.kv.idle.follow(case.scheduler.kv.idle.keep)
     case.add([[7] * 32 + [i] for i in range(6)], 4, BATCH)
     for i in range(3):
         case.step()

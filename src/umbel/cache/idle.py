@@ -34,13 +34,10 @@ class Idle:
         if self.keep == LastReader():
             self.follow(LeastRecent(retains=False))
 
-    def follow(self, keep: Keep) -> None:
-        """Go by another rule from now on."""
-        self.keep, self._epoch = keep, -1
-
-    def spare(self, waiting: Sequence[int]) -> None:
-        """From now on nodes with samples to come (`waiting`, per node) go last: their next use is known."""
-        self._waiting = waiting
+    def follow(self, keep: Keep, spare: Sequence[int] | None = None) -> None:
+        """Go by another rule from now on. `spare`: nodes with samples to come (so many, per node) go last, as their
+        next use is known."""
+        self.keep, self._epoch, self._waiting = keep, -1, spare
 
     def let_go(self, node: int) -> bool:
         """No sample waits for a node any more. False where it is not kept, and removed."""

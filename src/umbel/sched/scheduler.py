@@ -94,8 +94,7 @@ class Scheduler:
         answers that are done stay until their pages are wanted, what was read least recently going first, and what rows
         wait for last, unless the policy names another rule."""
         if self.policy.keep == "auto":
-            self.kv.idle.follow(LeastRecent(retains=True))
-            self.kv.idle.spare(self.kv.waiting)
+            self.kv.idle.follow(LeastRecent(retains=True), spare=self.kv.waiting)
         self.kv.index = PrefixIndex(self.kv)
 
     def admit_no_more(self) -> None:

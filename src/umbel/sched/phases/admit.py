@@ -14,7 +14,7 @@ class Admit(Phase):
     """Starts samples by the rule `admission`, at most `max_running` at a time (None: as many as it lets)."""
 
     def __init__(self, admission: Admission, max_running: int | None = None):
-        self.admission, self.max_running = admission, max_running
+        self.admission, self.max_running, self.prime = admission, max_running, prime
 
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Start samples; one that costs no tokens now (a twin of one that starts) may start without budget."""
@@ -26,11 +26,7 @@ class Admit(Phase):
                 return
             if not self.may_start(books, sample):
                 return
-            self.begin_prompt(agenda, books, books.start(rank, sample.path), sample.path)
-
-    def begin_prompt(self, agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
-        """A sample has started: its prompt goes on the agenda."""
-        prime(agenda, books, slot, path)
+            self.prime(agenda, books, books.start(rank, sample.path), sample.path)
 
     def may_start(self, books: Books, sample: Candidate) -> bool:
         """Whether a sample may start now; alone, it may try with what there is."""

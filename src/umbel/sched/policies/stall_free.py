@@ -8,6 +8,7 @@ the context that each sample reads. Less urgent samples, too, decode only as far
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -129,11 +130,7 @@ class AdmitInPace(AdmitUrgent):
 
     def __init__(self, admission: Admission, max_running: int | None = None, pace: StepPace | None = None):
         super().__init__(admission, max_running)
-        self.pace = pace
-
-    def begin_prompt(self, agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
-        """A sample has started: its prompt goes on the agenda."""
-        prime_in_pace(self.pace, agenda, books, slot, path)
+        self.prime = partial(prime_in_pace, pace)
 
 
 def prime_in_pace(pace: StepPace | None, agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
