@@ -61,8 +61,11 @@ class ClusterOutcome:
         return asdict(self)
 
 
-def run_cluster(case: SimCase, nodes: Sequence[Node], *, stepped: bool | None = None) -> ClusterOutcome:
-    """Run a case on these nodes; `stepped` runs the loop of each step by step (None: where that takes little time)."""
+def run_cluster(
+    case: SimCase, nodes: Sequence[Node], *, stepped: bool | None = None, one_node_seconds: float | None = None
+) -> ClusterOutcome:
+    """Run a case on these nodes; `stepped` runs the loop of each step by step (None: where that takes little time).
+    `one_node_seconds` is what one takes, where that is known already."""
     plan = plan_cluster(case, len(nodes))
     stepped = len(case.workload) <= MOST_STEPPED if stepped is None else stepped
     prices = RowPrices.of(case.plan, Distinct.of(case.workload.params).column(lambda p: p.n), case.lengths)
@@ -71,8 +74,9 @@ def run_cluster(case: SimCase, nodes: Sequence[Node], *, stepped: bool | None = 
     deal = Deal(plan.shares, plan.least)
     cluster = SimCluster(deal, nodes, make, len(case.workload))
     cluster.run()
-    one = simulate(case, "umbel").seconds if stepped else prices.whole
-    return cluster.outcome(one, case.plan.forest.n_tokens)
+    if one_node_seconds is None:
+        one_node_seconds = simulate(case, "umbel").seconds if stepped else prices.whole
+    return cluster.outcome(one_node_seconds, case.plan.forest.n_tokens)
 
 
 def plan_cluster(case: SimCase, replicas: int) -> SharedPlan:
