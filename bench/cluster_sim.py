@@ -80,7 +80,7 @@ def scaling(results: Results, keep: Callable[[], None]) -> None:
 
 
 def troubles(seconds: float) -> Iterator[tuple[str, list[Node]]]:
-    """What may happen to 4, 8 or 64 nodes of which each has `seconds` to run, were they 8."""
+    """What may happen to 4, 8 or 64 nodes; eight of them would have `seconds` to run."""
     yield "1 node", [Node()]
     for replicas in (8, 64):
         time_each = seconds * 8 / replicas
@@ -142,7 +142,7 @@ def picked(results: Results, kind: str) -> Iterator[tuple[list[str], dict[str, A
 
 def above(found: dict[str, Any]) -> str:
     """How far the end is above what the speeds allow."""
-    return f"{found['seconds'] / found['least_seconds'] - 1:.1%}"
+    return f"{max(found['seconds'] / found['least_seconds'] - 1, 0):.1%}"
 
 
 def again(found: dict[str, Any]) -> str:
