@@ -20,11 +20,12 @@ from umbel.kernels.transfer import upload
 from umbel.linear.base import Linear, LinearMethod, Product
 from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankProduct
 from umbel.models.adapters.given import GivenRows, GivenRun, SoftPrompt, load_soft_prompt, put_given
-from umbel.models.adapters.modules import ModulePair, digest_of, module_pairs
+from umbel.models.adapters.modules import ModulePair, digest_of, module_pairs, products_of
+from umbel.models.adapters.seeded import SCHEME, Member, seeded_matrices
 from umbel.models.block import ActivatedBlock, Block, DenseBlock
 from umbel.models.decoder import Decoder
 from umbel.models.layers import LayerWeights
-from umbel.models.parts import as_ours
+from umbel.models.parts import Part, as_ours
 from umbel.models.rotary import halves_order, in_order
 from umbel.models.safetensors_header import TensorEntry
 from umbel.models.sources.finite import check_finite
@@ -118,6 +119,8 @@ class AdapterLoader:
     def load(self, adapter: Adapter) -> Loaded:
         """The products of an adapter, or its soft prompt. Raises ModelError where its files are damaged."""
         directory, outputs = Path(adapter.directory), {p.name: p.outputs for p in adapter.products}
+        if adapter.directory.startswith(SCHEME):
+            return self._seeded(Member.parse(adapter.directory), outputs)
         try:
             if digest_of(directory) != adapter.digest:
                 raise ModelError("its files have changed since they were checked: start again")
@@ -125,23 +128,28 @@ class AdapterLoader:
                 return load_soft_prompt(adapter, self.spec, self.dtype, self.device)
             pairs = module_pairs(directory, self.spec)
             files = {path: TensorFile(path) for path in {p.down.path for each in pairs.values() for p in each}}
-            return {name: self._product(name, each, outputs[name], files) for name, each in pairs.items()}
+            return {name: self._product(name, _matrices(each, files), outputs[name]) for name, each in pairs.items()}
         except (ModelError, KeyError, OSError) as error:
             raise ModelError(f"adapter {adapter.name!r} ({directory}): {error}") from None
 
-    def _product(
-        self, name: str, pairs: Sequence[ModulePair], outputs: int, files: Mapping[Path, TensorFile]
-    ) -> LowRankProduct:
-        """The pairs of one product as one: inner matrices stacked, outer ones along the diagonal."""
-        rank = sum(pair.rank for pair in pairs)
-        down, up, at = [], torch.zeros(outputs, rank), 0
-        for pair in pairs:
-            inner, outer = (_read(files[entry.path], entry) for entry in (pair.down, pair.up))
-            if pair.part.lies == "grouped":
-                outer = as_ours(outer, pair.part)
+    def _seeded(self, member: Member, outputs: Mapping[str, int]) -> Loaded:
+        """The products of a member of an evolution strategy."""
+        found = dict[str, LowRankProduct]()
+        for name, parts in products_of(self.spec):
+            drawn = seeded_matrices(member, parts)
+            pairs = [(part, at, torch.from_numpy(inner), torch.from_numpy(outer)) for part, at, inner, outer in drawn]
+            found[name] = self._product(name, pairs, outputs[name])
+        return found
+
+    def _product(self, name: str, pairs: Sequence[tuple[Part, int, Tensor, Tensor]], outputs: int) -> LowRankProduct:
+        """The pairs of one product (part, where its outputs begin, inner and outer matrix) as one: inner matrices
+        stacked, outer ones along the diagonal."""
+        down, up, at = [], torch.zeros(outputs, sum(len(inner) for _, _, inner, _ in pairs)), 0
+        for part, begin, inner, outer in pairs:
+            ours = as_ours(outer, part) if part.lies == "grouped" else outer
             down.append(inner)
-            up[pair.begin : pair.begin + len(outer), at : at + pair.rank] = outer * pair.scale
-            at += pair.rank
+            up[begin : begin + len(ours), at : at + len(inner)] = ours
+            at += len(inner)
         up = self._in_order(name, up)
         made = (each.to(self.device, self.dtype).contiguous() for each in (torch.cat(down), up))
         return LowRankProduct(*map(self.method.convert, made))
@@ -156,6 +164,19 @@ class AdapterLoader:
         found = in_order(up, order, self.spec.n_heads + self.spec.n_kv_heads)
         assert isinstance(found, Tensor)
         return found
+
+
+def _matrices(pairs: Sequence[ModulePair], files: Mapping[Path, TensorFile]) -> list[tuple[Part, int, Tensor, Tensor]]:
+    """What `_product` takes, from files."""
+    return [
+        (
+            each.part,
+            each.begin,
+            _read(files[each.down.path], each.down),
+            _read(files[each.up.path], each.up) * each.scale,
+        )
+        for each in pairs
+    ]
 
 
 def _read(file: TensorFile, entry: TensorEntry) -> Tensor:

@@ -19,6 +19,7 @@ from umbel.attention.view import View
 from umbel.errors import ModelError
 from umbel.ir.adapter import Adapter
 from umbel.ir.spec import ModelSpec
+from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.linear.base import Table
 from umbel.models.adapters.soft_prompts import soft_kind, tensor_of
@@ -104,9 +105,9 @@ class GivenAttention:
         """Implement `AttentionBackend.name`."""
         return self.base.name
 
-    def prepare(self, step: object) -> int:
-        """The step is prepared already."""
-        raise NotImplementedError
+    def prepare(self, step: Step) -> int:
+        """Implement `AttentionBackend.prepare`."""
+        return self.base.prepare(step)
 
     def place(self, layer: int) -> Place:
         """Implement `AttentionBackend.place`."""

@@ -20,6 +20,7 @@ from umbel.ir.adapter import Adapter, LowRank
 from umbel.ir.architecture import layer_matmuls
 from umbel.ir.spec import ModelSpec
 from umbel.models.adapters.peft_config import CONFIG_FILE, MAX_RANK, PeftConfig
+from umbel.models.adapters.seeded import SCHEME, seeded_adapter
 from umbel.models.adapters.soft_prompts import read_soft_prompt, soft_kind
 from umbel.models.architectures import FAMILIES
 from umbel.models.config_file import naming, shorten
@@ -66,7 +67,11 @@ def adapted_spec(spec: ModelSpec, config: EngineConfig) -> ModelSpec:
             raise UsageError(f"lora={each!r}: must be NAME=DIRECTORY, the name without blanks, commas and slashes")
         if name in found:
             raise UsageError(f"lora={each!r}: the name {name} is given twice")
-        found[name] = read_adapter(name, Path(directory).expanduser(), spec)
+        if directory.startswith(SCHEME):
+            _check_named_base(name, directory, spec)
+            found[name] = seeded_adapter(name, directory, spec, products_of(spec))
+        else:
+            found[name] = read_adapter(name, Path(directory).expanduser(), spec)
     return replace(spec, adapters=tuple(found.values()))
 
 
@@ -77,6 +82,13 @@ def _asked(lora: object) -> list[str]:
     if not isinstance(lora, list | tuple) or not all(isinstance(one, str) for one in lora):
         raise UsageError(f"lora={lora!r:.80}: must give a directory for each name, {{'name': 'directory'}}")
     return list(lora)
+
+
+def _check_named_base(name: str, place: object, spec: ModelSpec) -> None:
+    try:
+        check_base(spec)
+    except ModelError as error:
+        raise ModelError(f"adapter {name!r} ({place}): {error}") from None
 
 
 def read_adapter(name: str, directory: Path, spec: ModelSpec) -> Adapter:
@@ -112,7 +124,7 @@ def module_pairs(directory: Path, spec: ModelSpec) -> dict[str, list[ModulePair]
     if config.base not in (None, family.architecture):
         raise ModelError(f"it was made for a {shorten(config.base)}, and this is a {family.architecture}")
     left, found = _entries(directory), dict[str, list[ModulePair]]()
-    for product, parts in _products(spec):
+    for product, parts in products_of(spec):
         begin = 0
         for part in parts:
             pair = _take(left, part, begin, config)
@@ -126,7 +138,7 @@ def module_pairs(directory: Path, spec: ModelSpec) -> dict[str, list[ModulePair]
     return found
 
 
-def _products(spec: ModelSpec) -> Iterator[tuple[str, tuple[Part, ...]]]:
+def products_of(spec: ModelSpec) -> Iterator[tuple[str, tuple[Part, ...]]]:
     """The products that adapters may add to, with the checkpoint's tensors that they stack."""
     for layer in range(spec.n_layers):
         for m in layer_matmuls(spec, layer):
