@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from umbel.api import LLM
+from umbel.engine.inbox import Targets
 from umbel.engine.loop import Loop
 from umbel.engine.request_output import RequestOutput
 from umbel.engine.session import Session
@@ -54,6 +55,7 @@ class Service:
         self.reader = BodyReader(self.options)
         self.intake = RequestIntake(llm.intake.model)
         self.began = int(time.time())
+        self._targets = Targets(settings.ttft_target, settings.tbt_target)
         self.failure: str | None = None
         self.ends = False  # it is to stop: streams without an end of their own end now
         self.pace = Pace()
@@ -205,7 +207,7 @@ class Service:
         failures = 0
         while not self._closing and failures < MOST_FAILURES:
             try:
-                with Session(self.llm.engine, EitherIntake(self.intake)) as session:
+                with Session(self.llm.engine, EitherIntake(self.intake), self._targets) as session:
                     with self._lock:
                         self._session, self._known = session, 0
                     self._opened.set()

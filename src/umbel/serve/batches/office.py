@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.jobs.progress import Progress
+from umbel.serve.auth import EVERYONE
 from umbel.serve.batches.desk import Desk
 from umbel.serve.batches.folder import StoreFolder
 from umbel.serve.batches.plans import PlanShelf
@@ -32,8 +33,9 @@ class Office:
         """The office of a service, with its files in a folder. Raises UsageError."""
         llm, settings = service.llm, service.settings
 
-        def engine(look: Callable[[], None]) -> SharedEngine:
-            return SharedEngine(service, llm.plan_for, llm.stats, look, settings.config.seed)
+        def engine(look: Callable[[], None], owner: str) -> SharedEngine:
+            tenant = None if owner == EVERYONE else owner
+            return SharedEngine(service, llm.plan_for, llm.stats, look, llm.config.seed, tenant)
 
         desk = Desk.open(StoreFolder(store), settings.limits.store)
         worker = BatchWorker(desk, replace(settings, config=llm.config), service.options, engine)

@@ -44,14 +44,21 @@ class RowService(Protocol):
 
 @dataclass(slots=True)
 class SharedEngine:
-    """Runs the workloads of one job on a service. `planner` plans them, `totals` are those of the whole server, `seed`
-    keys the draws of rows without their own; `look` raises Drain, OutOfTime or Cancelled once the job is to stop."""
+    """Runs the workloads of one job on a service.
+
+    `planner`: plans them.
+    `totals`: gives those of the whole server.
+    `look`: raises Drain, OutOfTime or Cancelled once the job is to stop.
+    `seed`: keys the draws of rows without their own.
+    `tenant`: whose KV they share; None for that of all.
+    """
 
     service: RowService
     planner: Callable[[Workload], Plan]
     totals: Callable[[], Stats]
     look: Callable[[], None]
     seed: int = 0
+    tenant: str | None = None
     first_token: float | None = None
     keeps_unfinished: bool = True
     _queue: SimpleQueue[BoxNews] = field(default_factory=SimpleQueue)
@@ -120,9 +127,9 @@ class SharedEngine:
         """Have the session run some rows; False where there is none now."""
         if (record := lot.begun.pop(rows[0], None)) is None:
             part = lot.part(rows)
-            return self.service.run_rows(box, lambda session: session.add(part, priority=BEHIND))
+            return self.service.run_rows(box, lambda session: session.add(part, priority=BEHIND, tenant=self.tenant))
         known = lot.taken_up(rows[0], record, self.seed)
-        return self.service.run_rows(box, lambda session: [session.resume(known, priority=BEHIND)])
+        return self.service.run_rows(box, lambda session: [session.resume(known, priority=BEHIND, tenant=self.tenant)])
 
     def _answers(self, seconds: float) -> Iterator[tuple[int, Output]]:
         for arrival in received(self._queue, seconds):

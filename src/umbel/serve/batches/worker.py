@@ -34,13 +34,13 @@ _GOING = ("validating", "in_progress", "finalizing", "cancelling")
 
 @dataclass(slots=True)
 class BatchWorker:
-    """Works on the batches of a desk. `engine` makes what runs the rows of a job, which `look` may stop; `reading` is
-    how lines are read."""
+    """Works on the batches of a desk. `engine` makes what runs the rows of an owner's job, which `look` may stop;
+    `reading` is how lines are read."""
 
     desk: Desk
     settings: ServeSettings
     reading: ReadOptions
-    engine: Callable[[Callable[[], None]], SharedEngine]
+    engine: Callable[[Callable[[], None], str], SharedEngine]
     queue: BatchQueue = field(default_factory=BatchQueue)
     jobs: dict[str, Job] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -134,7 +134,7 @@ class BatchWorker:
         files, look = self.prepared(batch), entry.control.look
         files.folder.mkdir(mode=0o700, exist_ok=True)
         asked = options_of(self.settings, self.reading, files)
-        with opened_job(asked, lambda: self.engine(look), look) as job:
+        with opened_job(asked, lambda: self.engine(look, batch.owner), look) as job:
             self.jobs[batch.id] = job
             job.at = lambda name: self._note(name, batch.id, job)
             try:
