@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.plan import layout as module
-from umbel.plan.layout import Block, Layout, best_layout
+from umbel.plan.layout import Block, TemplateOrder, best_layout
 
 Texts = list[list[str]]
 
 
-def laid(texts: Texts, blocks: list[Block] | None = None) -> Layout:
+def laid(texts: Texts, blocks: list[Block] | None = None) -> TemplateOrder:
     lengths = np.array([[len(text) for text in row] for row in texts], np.int64)
     digests = np.array([[hash(pair) for pair in enumerate(row)] for row in texts], np.int64).view(np.uint64)
     return best_layout(digests, lengths, [tuple(range(len(texts[0])))] if blocks is None else blocks)

@@ -93,7 +93,7 @@ class Paces:
         return self._done[replica] / most if most > 0 else 1.0
 
     def forget(self, replica: int) -> None:
-        """It was lost: what comes in its place begins anew."""
+        """It was lost: what comes in its place starts without a past."""
         self._done.pop(replica, None)
         self._before.pop(replica, None)
 

@@ -19,12 +19,12 @@ Ints = NDArray[np.int64]
 Digests = NDArray[np.uint64]
 Block = tuple[int, ...]
 
-WORTH = 0.01  # of all characters: what another order must save to be taken by `auto`, and to be told of
+WORTH = 0.01  # of all characters: what another order must save for `auto` to take it, and for plans to say so
 EXACT = 8  # lines of a block whose sets are all looked at; of more, the line that saves most comes next
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TemplateOrder:
     """The lines of a template in the order that shares most.
 
     `order`: their numbers. `total`: characters of all rows. `written`, `computed`: of these, those that are computed
@@ -52,7 +52,7 @@ class LayoutChoice:
     rule: str
     columns: tuple[str, ...]
     taken: bool
-    layout: Layout
+    layout: TemplateOrder
 
     def text(self) -> str:
         """The order and what it saves, for people; "" where there is nothing to say."""
@@ -69,7 +69,7 @@ class LayoutChoice:
         return found | {name: getattr(self.layout, name) for name in ("total", "written", "computed")}
 
 
-def best_layout(digests: Digests, lengths: Ints, blocks: Sequence[Block]) -> Layout:
+def best_layout(digests: Digests, lengths: Ints, blocks: Sequence[Block]) -> TemplateOrder:
     """The order of the lines of some rows. Lines of a block change places with one another only; blocks, which hold
     every line once, stay in their order.
 
@@ -80,7 +80,7 @@ def best_layout(digests: Digests, lengths: Ints, blocks: Sequence[Block]) -> Lay
     for block in blocks:
         order += _ordered(table, frozenset(order), block)
     as_written = [line for block in blocks for line in block]
-    return Layout(tuple(order), int(lengths.sum()), table.computed(as_written), table.computed(order))
+    return TemplateOrder(tuple(order), int(lengths.sum()), table.computed(as_written), table.computed(order))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadOptions
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import SourceFiles
-from umbel.plan.layout import WORTH, Block, Digests, Ints, Layout, LayoutChoice, best_layout
+from umbel.plan.layout import WORTH, Block, Digests, Ints, LayoutChoice, TemplateOrder, best_layout
 
 ROWS = 200_000  # that are looked at, the first ones
 
@@ -84,7 +84,9 @@ class MeteredTemplate(Template):
         return digests, np.array(self.lengths, np.int64).reshape(shape)
 
 
-def find_layout(source: Source | SourceFiles, pinned: Collection[str] = ()) -> tuple[TemplateLines, Layout] | None:
+def find_layout(
+    source: Source | SourceFiles, pinned: Collection[str] = ()
+) -> tuple[TemplateLines, TemplateOrder] | None:
     """The order of the lines of the input's template that shares most among its first 200,000 rows; None where there is
     only one order. Raises UsageError for a pinned column that the template does not have."""
     template = source.options.template
@@ -102,7 +104,7 @@ def find_layout(source: Source | SourceFiles, pinned: Collection[str] = ()) -> t
     return lines, best_layout(*meter.tables(), lines.blocks)
 
 
-def laid_out(options: ReadOptions, found: tuple[TemplateLines, Layout] | None, rule: str) -> ReadOptions:
+def laid_out(options: ReadOptions, found: tuple[TemplateLines, TemplateOrder] | None, rule: str) -> ReadOptions:
     """The options with the template in the order that was found, where the rule takes it. Raises UsageError where it
     asks for an order and there is only one."""
     if found is None:

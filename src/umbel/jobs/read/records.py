@@ -160,7 +160,7 @@ class ReadOptions:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """What users are told of how the input is read."""
+        """Notes on how the input is read."""
         laid = "" if self.layout is None else self.layout.text()
         return (*self.answers.chosen, *([f"layout: {laid}"] if laid else []))
 
