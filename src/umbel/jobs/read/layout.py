@@ -84,6 +84,9 @@ class MeteredTemplate(Template):
         return digests, np.array(self.lengths, np.int64).reshape(shape)
 
 
+Found = tuple[TemplateLines, TemplateOrder]
+
+
 def find_layout(
     source: Source | SourceFiles, pinned: Collection[str] = ()
 ) -> tuple[TemplateLines, TemplateOrder] | None:
@@ -104,7 +107,7 @@ def find_layout(
     return lines, best_layout(*meter.tables(), lines.blocks)
 
 
-def laid_out(options: ReadOptions, found: tuple[TemplateLines, TemplateOrder] | None, rule: str) -> ReadOptions:
+def laid_out(options: ReadOptions, found: Found | None, rule: str) -> ReadOptions:
     """The options with the template in the order that was found, where the rule takes it. Raises UsageError where it
     asks for an order and there is only one."""
     if found is None:
