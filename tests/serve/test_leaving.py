@@ -79,7 +79,7 @@ def test_a_row_that_is_left_is_gone_within_two_steps(faked: LLM, runner: Failing
     async def leave(stream: bool) -> None:
         service = Service(faked, settings(faked))
         await service.start()
-        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 3, stream=stream) as box:
+        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 3, None, stream=stream) as box:
             while service.load().running == 0:
                 await asyncio.sleep(0)
             if stream:
@@ -171,12 +171,12 @@ def test_too_many_rows_are_sent_away(faked: LLM) -> None:
     async def ask() -> None:
         service = Service(faked, settings(faked, limits=ServeLimits(rows=3)))
         await service.start()
-        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 2):
+        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 2, None):
             with pytest.raises(ApiError) as refusal:
-                async with service.submit([row()] * 2):
+                async with service.submit([row()] * 2, None):
                     pass
             assert (refusal.value.status, refusal.value.after) == (429, 1)
-            assert len(await service.answers([row(max_tokens=2)])) == 1
+            assert len(await service.answers([row(max_tokens=2)], None)) == 1
         await service.close()
 
     asyncio.run(ask())
@@ -188,7 +188,7 @@ def test_slow_readers_get_larger_parts(faked: LLM) -> None:
     async def read() -> None:
         service = Service(faked, settings(faked))
         await service.start()
-        async with service.submit([row(max_tokens=300, ignore_eos=True, n=2)], stream=True) as box:
+        async with service.submit([row(max_tokens=300, ignore_eos=True, n=2)], None, stream=True) as box:
             while faked.stats().rows_done == 0:
                 await asyncio.sleep(0.01)
             news = [one async for one in box]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,6 +60,12 @@ class RequireKey:
 def tenant_of(key: str) -> str:
     """A name that stands for a key in stores and figures, and does not give it away."""
     return sha256(b"umbel tenant " + key.encode()).hexdigest()[:16]
+
+
+def tenant_in(request: Request) -> str | None:
+    """Whose KV the rows of a request may share: those of its key; None where there are no keys, for that of all."""
+    tenant: str = request.scope["tenant"]
+    return None if tenant == EVERYONE else tenant
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

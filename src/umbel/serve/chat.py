@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from umbel.ir.request import Completion
 from umbel.serve.answering import AnswerWriter
+from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
 from umbel.serve.completions import tokens_of
 from umbel.serve.mailbox import News
@@ -35,7 +36,7 @@ def chat_router(service: Service) -> APIRouter:
         row = await service.read(partial(chat_row, service, body))
         if stream:
             return await stream_answers(service, request, [row], ChatChunks(writer, row, with_usage=with_usage))
-        outputs = await while_there(request, service.answers([row]))
+        outputs = await while_there(request, service.answers([row], tenant_in(request)))
         return json_response(writer.bodies([row], outputs))
 
     return router

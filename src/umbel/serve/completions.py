@@ -14,6 +14,7 @@ from umbel.ir.request import Completion
 from umbel.jobs.read.records import Style
 from umbel.jobs.write.openai_answers import OpenAIAnswers
 from umbel.serve.answering import AnswerWriter
+from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
 from umbel.serve.mailbox import News
 from umbel.serve.reading import ServedRow
@@ -36,7 +37,7 @@ def completions_router(service: Service) -> APIRouter:
         rows = await service.read(partial(rows_of, service, body))
         if stream:
             return await stream_answers(service, request, rows, CompletionChunks(writer, rows, with_usage=with_usage))
-        outputs = await while_there(request, service.answers(rows))
+        outputs = await while_there(request, service.answers(rows, tenant_in(request)))
         return json_response(writer.bodies(rows, outputs))
 
     return router

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from umbel.engine.request_output import RequestOutput
 from umbel.jobs.write.openai_answers import OpenAIAnswers
 from umbel.serve.answering import AnswerWriter, engine_output
+from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
 from umbel.serve.chat import chat_row
 from umbel.serve.events import event_of
@@ -40,7 +41,7 @@ def responses_router(service: Service) -> APIRouter:
         head = ResponseHead(answers.tag(row.head), answers.issuer.created, answers.issuer.model, body)
         if stream:
             return await stream_answers(service, request, [row], ResponseEvents(service, row, answers, head))
-        (output,) = await while_there(request, service.answers([row]))
+        (output,) = await while_there(request, service.answers([row], tenant_in(request)))
         return json_response(response_body(row, answers, head, output))
 
     return router

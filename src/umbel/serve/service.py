@@ -111,24 +111,28 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._reading, act)
 
     @asynccontextmanager
-    async def submit(self, rows: Sequence[ServedRow], *, stream: bool = False) -> AsyncIterator[Mailbox]:
-        """Have rows answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops what is not
-        answered. Raises ApiError where there is no room for so many rows, or no engine."""
+    async def submit(
+        self, rows: Sequence[ServedRow], tenant: str | None, *, stream: bool = False
+    ) -> AsyncIterator[Mailbox]:
+        """Have rows of a tenant answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops
+        what is not answered. Raises ApiError where there is no room for so many rows, or no engine."""
         self._check(len(rows))
         box = Mailbox(len(rows), self._lock, self.figures)
         self._rows += len(rows)
         try:
             prompts, params = [row.prompt for row in rows], [row.params for row in rows]
-            await self.read(lambda: self._add(box, lambda session: session.add(prompts, params, stream=stream)))
+            await self.read(
+                lambda: self._add(box, lambda session: session.add(prompts, params, stream=stream, tenant=tenant))
+            )
             yield box
         finally:
             self._rows -= len(rows)
             self.figures.note_left(self._leave(box))
 
-    async def answers(self, rows: Sequence[ServedRow]) -> list[RequestOutput]:
-        """The answers of some rows, in their order."""
+    async def answers(self, rows: Sequence[ServedRow], tenant: str | None) -> list[RequestOutput]:
+        """The answers of some rows of a tenant, in their order."""
         found: dict[int, RequestOutput] = {}
-        async with self.submit(rows) as box:
+        async with self.submit(rows, tenant) as box:
             async for news in box:
                 if news.output is not None:
                     found[news.place] = news.output

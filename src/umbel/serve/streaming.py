@@ -14,6 +14,7 @@ from umbel.errors import InvalidRequest
 from umbel.ir.contain import row_error
 from umbel.ir.limits import check_bool, refuse, shown
 from umbel.serve.answering import engine_output
+from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import while_there
 from umbel.serve.errors import ApiError, error_body, record_of
 from umbel.serve.events import DONE, EventStream, event_of
@@ -83,7 +84,7 @@ async def stream_answers(service: Service, request: Request, rows: Sequence[Serv
     error with a status of its own. Raises ApiError, InvalidRequest, ClientDisconnect."""
     stack = AsyncExitStack()
     try:
-        box = await stack.enter_async_context(service.submit(rows, stream=True))
+        box = await stack.enter_async_context(service.submit(rows, tenant_in(request), stream=True))
         first = await while_there(request, anext(box))
         _check(first)
     except BaseException:

@@ -18,6 +18,7 @@ from umbel.jobs.read.formats.parse import ENDPOINTS
 from umbel.jobs.read.formats.vectors import FIELDS
 from umbel.jobs.write.pooled_answers import pooled_body
 from umbel.serve.answering import AnswerWriter, engine_output
+from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
 from umbel.serve.reading import ServedRow
 from umbel.serve.responding import json_response
@@ -62,7 +63,7 @@ def vectors_router(service: Service) -> APIRouter:
     async def answer(request: Request, url: str) -> Response:
         body = await read_object(request, service.settings.limits)
         pooled = await service.read(partial(pooled_of, service, url, body))
-        outputs = await while_there(request, service.answers(pooled.rows))
+        outputs = await while_there(request, service.answers(pooled.rows, tenant_in(request)))
         found = [engine_output(output) for output in outputs]
         head, labels = pooled.rows[0].head, service.options.pooler.labels
         said = pooled_body(head.style, pooled.inputs, found, labels)

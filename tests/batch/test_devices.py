@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.jobs.fakes import write_rows
-from umbel.cli import devices
+from umbel.batch import devices
 from umbel.cli.main import main
 from umbel.cost.cards import card
 from umbel.cost.machine import Machine
