@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import signal
 import threading
 import time
 import weakref
@@ -241,11 +242,14 @@ def connect(config: EngineConfig) -> Callable[[], None]:
     returns what gives it back. Raises UsageError where there is none, or one of another version."""
     if ray.is_initialized():
         return lambda: None
+    drains = signal.getsignal(signal.SIGTERM)
     if (address := address_of(config)) is not None:
         join(address)
     else:
         threads = threads_of_each(config.threads, config.data_parallel_size)
         ray.init("local", num_cpus=threads * config.data_parallel_size + SPARE, include_dashboard=False, **QUIET)
+    if signal.getsignal(signal.SIGTERM) is not drains:  # Ray's own ends the process at once, where a job drains
+        signal.signal(signal.SIGTERM, drains)
     return ray.shutdown
 
 
