@@ -91,6 +91,21 @@ def test_other_machines_need_a_key() -> None:
     assert ServeSettings(EngineConfig("demo"), host="0.0.0.0", keys=("k",)).port == 8000
 
 
+def test_keys_share_no_kv(llm: LLM) -> None:
+    """A prompt that another key has sent is computed again; that of the same key is not."""
+    body = {"prompt": [list(range(10, 90))], "max_tokens": 1, "temperature": 0}
+
+    def computed(client: httpx.Client, key: str) -> int:
+        before = llm.engine.stats().computed_prompt_tokens
+        assert client.post(URL, json=body, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        return llm.engine.stats().computed_prompt_tokens - before
+
+    with listening(llm, keys=("first", "second")) as url, httpx.Client(base_url=url) as client:
+        whole = computed(client, "first")
+        assert computed(client, "second") == whole == 80
+        assert computed(client, "first") <= 16 and computed(client, "second") <= 16
+
+
 def test_keys(llm: LLM) -> None:
     with listening(llm, keys=("first", "second")) as url, httpx.Client(base_url=url) as client:
         assert client.get("/health").status_code == 200
