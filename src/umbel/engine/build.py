@@ -252,11 +252,8 @@ def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runne
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other, and what ranks add up is no call of a kernel that could be recorded.
-    recorded = (
-        pick_recorded(model.decoder, attention)
-        if spans is NO_SPANS and model.config.tensor_parallel_size == 1
-        else None
-    )
+    is_alone = spans is NO_SPANS and model.config.tensor_parallel_size == 1
+    recorded = pick_recorded(model.decoder, attention) if is_alone else None
     if model.device.type == "cpu" or spans is not NO_SPANS:
         return TorchRunner(model.decoder, attention, model.device, spans, states, recorded)
     return AheadTorchRunner(model.decoder, attention, model.device, recorded, states)
