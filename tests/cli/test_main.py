@@ -216,7 +216,7 @@ def test_a_model_that_changes_between_fingerprint_and_loading(
     """Answers of other files must not be kept under the fingerprint of the first; the advice to start again works."""
     file, fake = place / "tiny" / name, FakeEngine()
 
-    def load_slowly(config: Any, profile: Any) -> FakeEngine:
+    def load_slowly(*given: Any) -> FakeEngine:
         text = b"{}" if name.startswith("generation") else file.read_bytes()
         (place / "new").write_bytes(text)
         (place / "new").replace(file)
