@@ -96,7 +96,8 @@ def test_processors_keep_experts_so_too() -> None:
     decoder = Decoder(spec, dummy_weights(spec, torch.bfloat16), method=method)
     kept = sum({id(t): t.nbytes for t in tensors_of(decoder)}.values())
     priced = Shape.of(as_kept(spec, "int4", on_gpu=False), "bfloat16").weight_bytes
-    tables = sum(t.nbytes for t in (decoder.embedding.weight.panels, decoder.head.weight.panels))  # padded to panels
+    weights = (decoder.embedding.weight, decoder.head.weight)  # in panels, padded, where bfloat16 is multiplied
+    tables = sum(getattr(weight, "panels", weight).nbytes for weight in weights)
     assert kept - tables == pytest.approx(priced - 2 * spec.vocab_size * spec.hidden_size * 2, rel=0.03)
 
 

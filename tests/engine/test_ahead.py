@@ -127,7 +127,7 @@ def test_the_same_answers(policy: Policy) -> None:
     """Over random jobs and pools from too small for some rows to large enough for all."""
     rng = random.Random(repr(policy))
     overlapped = preempted = wasted = unknown = failed = 0
-    for _ in range(8):
+    for _ in range(12):
         job = random_job(rng)
         pages = rng.choice((job.largest_row(PAGE) - 1, job.largest_row(PAGE), job.demand(PAGE) // 2, job.demand(PAGE)))
         pages, chunk = max(pages, 2), rng.choice((1, 3, 8, 64))
