@@ -18,10 +18,12 @@ PAGES = {str(p.relative_to(ROOT)): p for p in sorted([*ROOT.glob("*.md"), *(ROOT
 BLOCKS = {name: blocks(page.read_text(encoding="utf-8")) for name, page in PAGES.items()}
 QUICK = {"docs/step.md"}
 """Pages that a plain pytest runs: those of others start models for many seconds, and CI runs them."""
+LONG = {f"docs/{name}.md" for name in ("files", "recipes", "coming_from", "transformers", "scores", "reading_a_plan")}
+"""Pages that are for the night, as they take ten seconds to half a minute each."""
 LANGUAGES = {"bash", "python", "text", "json", "toml", "yaml", ""}
 
 WITH_COMMANDS = [
-    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly if name in LONG else pytest.mark.slow)
     for name, found in BLOCKS.items()
     if any(block.runs for block in found)
 ]

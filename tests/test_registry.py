@@ -201,7 +201,7 @@ def test_without_packages_there_is_no_watcher_to_ask_for() -> None:
         EngineConfig("demo", watchers=("endings",))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_conformance_tests_run_over_techniques_of_other_packages(tmp_path: Path) -> None:
     """A new row is tested without a new test."""
     write_package(tmp_path, "umbel-toys", ROWS)

@@ -104,6 +104,7 @@ def test_a_killed_actor_and_a_lost_node_lose_no_row(one: LLM, two: Replicas, clu
     assert two.generate(PROMPTS, GREEDY) == one.generate(PROMPTS, GREEDY, keys=KEYS)
 
 
+@pytest.mark.nightly
 def test_one_that_stands_still_holds_up_only_what_it_has(one: LLM, two: Replicas, cluster: Nodes) -> None:
     """It goes on when the other has nothing to do any more."""
     wait_until(lambda: bool(two.generate(PROMPTS, GREEDY)) and len(two.crew.ready) == 2)

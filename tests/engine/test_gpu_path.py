@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,12 @@ def record_steps(monkeypatch: pytest.MonkeyPatch) -> Repeats:
     graphs = Repeats()
 
     def runner_of(
-        decoder: Decoder, attention: TritonAttention, device: torch.device, _: Spans, states: StateStore | None
+        decoder: Decoder,
+        attention: TritonAttention,
+        device: torch.device,
+        _: Spans,
+        states: StateStore | None,
+        *rest: Any,
     ) -> AheadTorchRunner:
         return AheadTorchRunner(decoder, attention, device, DecodeGraphs(decoder, attention, graphs), states)
 

@@ -48,7 +48,7 @@ class Witness:
 
     def look(self, s: Scheduler, step: Step, slots: np.ndarray) -> None:
         now = set(s.seqs.rank[s.seqs.runners()].tolist())
-        waiting = {int(r) for r in s.waiting._preempted}
+        waiting = {int(r) for r in getattr(s.waiting, "_paused", s.waiting._preempted)}  # of lines, or of one
         lost, stay = (self.running - now) & waiting, self.running & now
         if lost and stay:
             assert min(lost) > max(stay), "a row stepped back that was not the last in the plan"

