@@ -16,12 +16,17 @@ CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 def codes() -> set[str]:
-    """Every code in the source: texts that stand as the first argument of what makes a row's error."""
+    """Every code of a row in the source: texts that stand as the first argument of what makes a row's error."""
+    return codes_made(MAKERS, 0, serving=False)
+
+
+def codes_made(makers: set[str], place: int, *, serving: bool) -> set[str]:
+    """The texts in one argument of calls, in what serves requests or in all else."""
     found = set[str]()
-    for module in modules().values():
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and node.args and _name(node.func) in MAKERS:
-                found |= set(_texts(node.args[0]))
+    for name, module in modules().items():
+        for node in ast.walk(module.tree) if name.startswith("umbel.serve") == serving else ():
+            if isinstance(node, ast.Call) and len(node.args) > place and _name(node.func) in makers:
+                found |= set(_texts(node.args[place]))
     return found
 
 
@@ -43,6 +48,12 @@ def test_every_code_of_a_row_stands_in_the_table() -> None:
     listed = {code for row in re.findall(r"^\| (`.*?) \|", table, re.M) for code in re.findall(r"`(\w+)`", row)}
     assert len(codes()) > 25
     assert listed == codes()
+
+
+def test_every_code_of_a_request_stands_in_the_page_about_the_server() -> None:
+    listed = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")))
+    made = codes_made({"ApiError"}, 1, serving=True) | codes_made(MAKERS, 0, serving=True)
+    assert len(made) > 15 and not made - listed
 
 
 def test_every_exit_code_stands_in_the_table() -> None:
