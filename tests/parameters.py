@@ -21,5 +21,10 @@ def few_of(short: Sequence[Any], others: Sequence[Any]) -> list[Any]:
     return [*short, *_marked(others[::ONE_IN], pytest.mark.slow), *_marked(left, pytest.mark.nightly)]
 
 
+def by_night(short: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """`short` and, for the night, the others."""
+    return [*short, *_marked(others, pytest.mark.nightly)]
+
+
 def _marked(parameters: Sequence[Any], mark: pytest.MarkDecorator) -> list[Any]:
     return [pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=mark) for one in parameters]

@@ -18,8 +18,11 @@ PAGES = {str(p.relative_to(ROOT)): p for p in sorted([*ROOT.glob("*.md"), *(ROOT
 BLOCKS = {name: blocks(page.read_text(encoding="utf-8")) for name, page in PAGES.items()}
 QUICK = {"docs/step.md"}
 """Pages that a plain pytest runs: those of others start models for many seconds, and CI runs them."""
-LONG = {f"docs/{name}.md" for name in ("files", "recipes", "coming_from", "transformers", "scores", "reading_a_plan")}
-"""Pages that are for the night, as they take ten seconds to half a minute each."""
+LONG = {
+    *("docs/files.md", "docs/recipes.md", "docs/coming_from.md", "docs/transformers.md", "docs/scores.md"),
+    *("docs/reading_a_plan.md", "docs/more_machines.md", "docs/forms.md", "docs/chats.md", "docs/python.md"),
+}
+"""Pages that are for the night, as they take eight seconds to half a minute each."""
 LANGUAGES = {"bash", "python", "text", "json", "toml", "yaml", ""}
 
 WITH_COMMANDS = [

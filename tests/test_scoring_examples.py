@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from tests.house.source import ROOT
+from tests.parameters import few_of
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "wanted"),
-    [("label.py", "by scores"), ("shared_prompt_training.py", "largest difference")],
+    few_of([], [("label.py", "by scores"), ("shared_prompt_training.py", "largest difference")]),
 )
 def test_the_example_runs(example: str, wanted: str) -> None:
     command = [sys.executable, str(ROOT / "examples" / example)]

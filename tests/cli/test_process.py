@@ -17,7 +17,7 @@ import pytest
 from tests.cli.fake_umbel import HOLD, SEND
 from tests.house.source import ROOT
 from tests.jobs.fakes import write_rows
-from tests.parameters import some_of
+from tests.parameters import by_night, some_of
 from tests.tiny_models import make_model
 from umbel.jobs.verify import verify
 
@@ -126,7 +126,7 @@ def test_one_ctrl_c_on_a_terminal_drains_and_the_next_run_goes_on(place: Path, h
     assert (place / "out").read_bytes() == (place / "whole").read_bytes()
 
 
-@pytest.mark.parametrize("keys", some_of([b"\x03\x03"], [b"\x03\x03\x03\x03"]))
+@pytest.mark.parametrize("keys", by_night([b"\x03\x03"], [b"\x03\x03\x03\x03"]))
 def test_two_ctrl_c_give_130_or_75(keys: bytes, place: Path, held: Path) -> None:
     terminal = OnTerminal(FAKE + run(place), place, environment(**{HOLD: str(held)}))
     wait_for(held.exists, terminal.process)
@@ -194,6 +194,7 @@ def unread(command: list[str], place: Path) -> tuple[int, bytes]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.nightly
 def test_a_reader_that_leaves_gives_141_and_no_traceback(place: Path) -> None:
     assert finished(FAKE + run(place), place)[0] == 0
     assert unread([*UMBEL, "run", "--help"], place)[1] == b""  # argparse itself passes over it
@@ -222,7 +223,7 @@ def test_a_job_goes_on_where_nobody_reads_its_progress(place: Path) -> None:
 ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
     """Box characters become lines of ASCII; names that cannot be shown are written by number."""
     rows = [
@@ -244,7 +245,7 @@ def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
     assert code == 3 and quiet(shown)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_text_that_is_no_unicode_is_shown_by_number(place: Path) -> None:
     """On a terminal that knows all of Unicode, too."""
     write_rows(place / "in.jsonl", [b'{"custom_id": "\\ud800", "prompt": "", "\\ud800": 1}', *ROWS])

@@ -53,7 +53,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_drained_killed_and_resumed(place: Path) -> None:
     assert main(arguments(place, "whole", 1)) == 3

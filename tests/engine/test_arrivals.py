@@ -160,6 +160,7 @@ def test_one_forward_a_step_whenever_rows_came() -> None:
     assert loop.stats().steps <= last + length + 1
 
 
+@pytest.mark.nightly
 def test_a_row_is_added_to_many_in_less_than_a_millisecond() -> None:
     """The best of several: other programs only add time."""
     many = 100_000

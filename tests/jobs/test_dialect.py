@@ -197,7 +197,7 @@ def test_they_agree_on_the_rows_of_any_gzip_file(
         assert len(read) == sum(bool(line.strip()) for line in whole.split(b"\n"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_line_of_the_most_bytes_is_a_row_for_both(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     begin, end = b'{"custom_id": "a", "prompt": "', b'"}'

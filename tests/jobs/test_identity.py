@@ -17,7 +17,7 @@ import pytest
 from tests.jobs.fakes import FakeEngine, make_job, write_rows
 from tests.packages import ROWS as ROWS_OF_TOYS
 from tests.packages import TOYS, installed, write_package
-from tests.parameters import few_of
+from tests.parameters import by_night
 from tests.tiny_models import make_model
 from umbel.config import DECIDED_HERE, EngineConfig
 from umbel.errors import StoreMismatch
@@ -217,7 +217,7 @@ def test_a_stopped_command_goes_on_with_the_same_arithmetic_only(place: Path) ->
     assert (place / "out").read_bytes() == (place / "whole").read_bytes()
 
 
-@pytest.mark.parametrize("model", few_of(["link"], ["tiny", "tiny/", "../{}/tiny", "{}/link"]))
+@pytest.mark.parametrize("model", by_night(["link"], ["tiny", "tiny/", "../{}/tiny", "{}/link"]))
 def test_a_model_may_be_spelled_in_any_way(model: str, place: Path) -> None:
     output = f"out-{model.replace('/', '-')}.jsonl"
     assert umbel(place, output, "./tiny", "--max-output-tokens-total", "40").returncode == 5

@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.fakes import FakeEngine, FakeTokenizer, make_job, read_rows
 from tests.jobs.test_windows import in_windows
-from tests.parameters import some_of
+from tests.parameters import by_night, some_of
 from umbel.errors import InputChanged
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
@@ -199,7 +199,7 @@ def test_batches_of_long_rows_are_short(tmp_path: Path) -> None:
     assert max(map(len, Source(path).batches())) == 9
 
 
-@pytest.mark.parametrize("name", some_of(["in.jsonl.gz"], ["in.parquet"]))
+@pytest.mark.parametrize("name", by_night(["in.jsonl.gz"], ["in.parquet"]))
 def test_small_files_that_hold_much_are_cut_into_windows(name: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet

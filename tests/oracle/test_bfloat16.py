@@ -65,7 +65,7 @@ class Subject:
 
 @pytest.fixture(
     scope="module",
-    params=some_of(["mistral with a window", DEMO], [name for name in MODELS if name != "mistral with a window"]),
+    params=some_of(["mistral with a window"], [DEMO, *(name for name in MODELS if name != "mistral with a window")]),
 )
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     if request.param == DEMO:

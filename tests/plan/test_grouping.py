@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.parameters import some_of
+from tests.parameters import by_night
 from tests.plan.workloads import MACHINE, SPEC
 from tests.sched.drive import Job, drive, expected
 from umbel.config import EngineConfig
@@ -390,7 +390,7 @@ def even_costs(forest: Forest, upkeep: float) -> Costs:
     return Costs(ones, upkeep * ones, ones, upkeep * ones * 0.5)
 
 
-@pytest.mark.parametrize("make", some_of([star], [chain, comb]))
+@pytest.mark.parametrize("make", by_night([star], [chain, comb]))
 def test_a_hundred_thousand_nodes_take_few_operations(make, monkeypatch: pytest.MonkeyPatch) -> None:
     pushes = 0
     push = grouping.heappush

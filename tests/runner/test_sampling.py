@@ -111,7 +111,7 @@ ALL_FILTERS = {"temperature": 1.5, "top_k": 12, "top_p": 0.9, "min_p": 0.02}
             (200_000, {"top_k": 7}),
             (200_000, {"top_p": 0.8}),
             (200_000, {"min_p": 0.1}),
-            (1_000_000, ALL_FILTERS),
+            (500_000, ALL_FILTERS),
         ],
     ),
     ids=str,

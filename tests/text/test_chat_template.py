@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.parameters import some_of
+from tests.parameters import by_night
 from tests.tiny_models import CHAT_TEMPLATE, make_model, write_tokenizer
 from umbel.engine.build import load_tokenizer
 from umbel.errors import InvalidRequest
@@ -87,7 +87,7 @@ GREEDY = {
 FEW = ["repeats a text", "pads by a filter of formats", "holds itself", "a power of powers", "loops", "writes much"]
 
 
-@pytest.mark.parametrize("names", some_of([FEW], [list(GREEDY)]))
+@pytest.mark.parametrize("names", by_night([FEW], [list(GREEDY)]))
 def test_rows_that_take_too_much_fail_alone(names: list[str]) -> None:
     # Numbers that come from the row, as Jinja computes constants when it reads the template.
     source = "{% set one = messages|length %}{% set big, mid = one * 10**9, one * 99999 %}"
