@@ -85,7 +85,7 @@ class Heartbeats:
         return found
 
     def _say_late(self, number: int, seen: _Seen, now: float) -> None:
-        """Log that a process falls silent, long before it is given up, and that it is heard again."""
+        """Log a process that sends no heartbeat, long before it is ended for that, and log when it sends one again."""
         silence = 0.0 if seen.last_beat is None else now - seen.last_beat
         if silence > min(LATE_SECONDS, self._silent) and not seen.late:
             seen.late = True

@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 Digests = NDArray[np.uint64]
 Block = tuple[int, ...]
 
-WORTH = 0.01  # of all characters: what another order must save for `auto` to take it, and for plans to say so
+LEAST_SAVED = 0.01  # of all characters: what another order must save for `auto` to take it, and for plans to say so
 EXACT = 8  # lines of a block whose sets are all looked at; of more, the line that saves most comes next
 
 
@@ -56,7 +56,7 @@ class LayoutChoice:
 
     def text(self) -> str:
         """The order and what it saves, for people; "" where there is nothing to say."""
-        if not self.taken and self.layout.saved_share < WORTH:
+        if not self.taken and self.layout.saved_share < LEAST_SAVED:
             return "" if self.rule == "off" else f"--layout {self.rule}: the lines of --prompt stay as they are written"
         order = ", ".join(f"{{{name:.40}}}" for name in self.columns)
         new, old = (part / self.layout.total for part in (self.layout.computed, self.layout.written))

@@ -18,7 +18,7 @@ from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.records import InputRow, ReadOptions
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import SourceFiles
-from umbel.plan.layout import WORTH, Block, Digests, Ints, LayoutChoice, TemplateOrder, best_layout
+from umbel.plan.layout import LEAST_SAVED, Block, Digests, Ints, LayoutChoice, TemplateOrder, best_layout
 
 ROWS = 200_000  # that are looked at, the first ones
 
@@ -115,7 +115,7 @@ def laid_out(options: ReadOptions, found: Found | None, rule: str) -> ReadOption
             return options
         raise UsageError(f"--layout {rule}: --prompt needs two lines side by side with columns that are not pinned")
     lines, layout = found
-    least = {"off": 1.0, "auto": WORTH, "columns": 0.0}[rule]
+    least = {"off": 1.0, "auto": LEAST_SAVED, "columns": 0.0}[rule]
     choice = LayoutChoice(rule, lines.columns(layout.order), layout.saved_share > least, layout)
     template = lines.ordered(layout.order) if choice.taken else options.template
     return replace(options, template=template, layout=choice)
