@@ -2,9 +2,12 @@
 
     python bench/layout.py DATA [--out docs/layout.md]
 
-DATA is a folder with tables/comics_dc.csv.gz and tasks/ (mmlu, bbh). Every column is a line `name: value`; shares are
-of characters that are computed when rows share equal lines from the first on, each run once. GGR is Algorithm 1 of
-2403.05821 without functional dependencies and without its limits of depth, written anew from the paper.
+DATA is a folder with tables/comics_dc.csv.gz and tasks/ (mmlu, bbh, nq_open_oracle, musique_rag). Every column is a
+line `name: value`; shares are of characters that are computed when rows share equal lines from the first on, each run
+once. GGR is Algorithm 1 of 2403.05821 without functional dependencies and without its limits of depth.
+
+The second table is of rows with documents: MuSiQue's questions with the ten contexts that CacheBlend gives each, and
+questions of NQ-open with the passages of all of them that TF-IDF finds nearest, nearest first.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import argparse
 import csv
 import gzip
 import json
+import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +25,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.jobs.read.formats.documents import digest_of
+from umbel.plan.document_order import RowDocuments, document_tree
 from umbel.plan.layout import best_layout
 
 MARK = "<!-- table of bench/layout.py -->"
@@ -95,6 +102,55 @@ def _likeliest(codes: Ints, lengths: Ints, lines: Sequence[int]) -> tuple[int, N
     return line, None if best == 0 else codes[:, line] == value
 
 
+def musique(data: Path) -> Texts:
+    """The contexts of each question."""
+    with gzip.open(data / "tasks/musique_rag.jsonl.gz", "rt", encoding="utf-8") as stream:
+        return [[context["text"] for context in json.loads(line)["ctxs"]] for line in stream]
+
+
+def nearest(data: Path, count: int) -> Texts:
+    """For each question of NQ-open the passages that TF-IDF finds nearest, in that order."""
+    with gzip.open(data / "tasks/nq_open_oracle.jsonl.gz", "rt", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream]
+    passages = list(dict.fromkeys(context["text"] for row in rows for context in row["ctxs"]))
+    words = [re.findall(r"\w+", text.lower()) for text in passages]
+    found: dict[str, dict[int, int]] = {}
+    for at, some in enumerate(words):
+        for word in some:
+            found.setdefault(word, {}).setdefault(at, 0)
+            found[word][at] += 1
+    sizes = np.array([len(some) for some in words]) ** 0.5
+    nearby = []
+    for row in rows:
+        scores = np.zeros(len(passages))
+        for word in re.findall(r"\w+", row["question"].lower()):
+            for at, times in found.get(word, {}).items():
+                scores[at] += times / sizes[at] * math.log(len(passages) / len(found[word])) ** 2
+        nearby.append([passages[at] for at in np.argsort(-scores, kind="stable")[:count]])
+    return nearby
+
+
+def retrieved(name: str, rows: Texts) -> str:
+    """A row of the table of documents: as they come, in the order of the tree, and what any order must compute."""
+    lengths = {digest_of(text): len(text) for row in rows for text in row}
+    found = [[digest_of(text) for text in row] for row in rows]
+    nothing = [(0, 0)] * len(rows)
+    began = time.perf_counter()
+    tree = document_tree(RowDocuments(0, nothing, nothing, found, lengths))
+    orders = [tree.order(row) for row in found]
+    seconds = time.perf_counter() - began
+    total = sum(lengths[one] for row in found for one in row)
+    laid = [[row[at] for at in order] for row, order in zip(rows, orders, strict=True)]
+    parts = [distinct(rows), distinct(laid), sum(lengths.values())]
+    return f"| {name} | {len(rows):,} | {' | '.join(f'{part / total:.1%}' for part in parts)} | {seconds:.2g} s |"
+
+
+def distinct(rows: Texts) -> int:
+    """Characters of the different beginnings of rows, by brute force."""
+    runs = {tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)}
+    return sum(len(run[-1]) for run in runs)
+
+
 def measure(name: str, texts: Texts) -> str:
     """A row of the table."""
     lengths = np.array([[len(text) + 1 for text in row] for row in texts], np.int64)
@@ -118,6 +174,9 @@ def main() -> None:
     head = "| rows of | rows | as written | one order | GGR, row by row | one order takes | GGR takes |"
     lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     lines += [measure(name, read(given.data)) for name, read in TABLES.items()]
+    lines += ["", "| rows with documents | rows | as they come | by the tree | every one once | it takes |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |", retrieved("MuSiQue, 10 contexts", musique(given.data))]
+    lines += [retrieved(f"NQ-open, {n} nearest passages", nearest(given.data, n)) for n in (3, 10)]
     print("\n".join(lines))
     if given.out:
         before = given.out.read_text(encoding="utf-8").partition(MARK)[0]

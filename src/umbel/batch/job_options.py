@@ -28,7 +28,9 @@ _INPUT = "Files, 'patterns*', URIs: JSON lines (also OpenAI), JSON, CSV, TSV, Pa
 _OUTPUT = "Where answers go: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .feather; - is stdout, row by row."
 _PROMPT = "Build prompts from columns: 'Classify: {text}'. \\n and \\t are a line end and a tab; @FILE reads it."
 _SYSTEM = "A system message, written like --prompt, for chats that have none; prompts become chats by it."
-_LAYOUT = "Order of the lines of --prompt: as written, or as most is shared; auto: where that saves 1 % of them."
+_LAYOUT = "Order of lines of --prompt and of documents: as they come, or as most is shared; auto: if it saves 1 %."
+_DOCUMENTS = "The column that holds a row's documents, texts or objects, for --prompt [documents]."
+_DOCUMENT = "What a document becomes, from its fields: '{title}: {text}' [{text}]."
 _PIN = "Columns whose lines stay where they are: text,title."
 _VARIABLES = "Variables of the chat template, for all chats: '{\"enable_thinking\": false}'; a row's own come first."
 _KEEP = "Columns that come back beside the answers: all, none, or names with commas [all; not for OpenAI lines]."
@@ -47,8 +49,7 @@ MACHINE = "this (measured), h200, h100, a100, a100-40gb, l40s, l4, a10 or rtx409
 _MODEL = "'demo', a directory, or a hub id; to plan, config.json is enough, or a shape such as llama-3.1-8b."
 _TOKENIZER = "Directory of tokenizer.json, for text [the model's]."
 
-
-LayoutName = Literal["off", "auto", "columns"]
+LayoutName = Literal["off", "auto", "columns", "documents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,8 @@ class ReadingOptions:
     prompt: Annotated[str | None, Option(help=_PROMPT, written=True)] = None
     chat: Annotated[bool, Option("--chat", help="With --prompt: put it into a user message.")] = False
     system: Annotated[str | None, Option(help=_SYSTEM, written=True)] = None
+    documents: Annotated[str | None, Option(help=_DOCUMENTS, metavar="COLUMN")] = None
+    document_format: Annotated[str | None, Option(help=_DOCUMENT, written=True)] = None
     layout: Annotated[LayoutName, Option(help=_LAYOUT)] = "off"
     pin: Annotated[str | None, Option(help=_PIN, several=True, metavar="COLUMNS")] = None
     chat_template_kwargs: Annotated[
@@ -179,7 +182,6 @@ class BudgetOptions:
 
     deadline: Annotated[str | None, Option(help="Stop in time after 90, 90s, 15m or 2h.", metavar="TIME")] = None
     max_output_tokens_total: Annotated[int | None, Option(help="Generate no more tokens in this run.")] = None
-
     grace: Annotated[str, Option(help=_GRACE, metavar="TIME")] = f"{GRACE_SECONDS:.0f}s"
     price: Annotated[float | None, Option(help=_PRICE, min=0)] = None
 

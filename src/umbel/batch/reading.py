@@ -18,6 +18,7 @@ from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
 from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
+from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.inputs import Inputs
 from umbel.jobs.read.layout import find_layout, laid_out
@@ -162,12 +163,23 @@ def read_options(
         chat_options=_chat_options(reading.chat_template_kwargs),
         vectors=vectors,
         pooler=pooler,
+        documents=_documents(reading),
     )
+
+
+def _documents(reading: ReadingOptions) -> DocumentStyle:
+    """How documents of rows are written. Raises UsageError for a column that no template reads."""
+    style = DocumentStyle.parse(reading.documents, reading.document_format)
+    columns = [Template.parse(text, constant=True).columns for text in (reading.prompt, reading.system) if text]
+    if (reading.documents or reading.document_format) and style.column not in frozenset().union(*columns):
+        raise UsageError(f"--documents: --prompt does not say where they stand; write {{{style.column}}} there")
+    return style
 
 
 def _of_templates(reading: ReadingOptions) -> str | None:
     """The option, if any, that asks for something of the template of prompts."""
     given = {"--chat": reading.chat, "--layout": reading.layout != "off", "--pin": reading.pin is not None}
+    given |= {"--documents": reading.documents is not None, "--document-format": reading.document_format is not None}
     return next((option for option, is_given in given.items() if is_given), None)
 
 
@@ -178,7 +190,8 @@ def put_layout(options: ReadOptions, source: Inputs, reading: ReadingOptions, *,
     if not advise and reading.layout == "off":
         return options
     pinned = () if reading.pin is None else tuple(name.strip() for name in reading.pin.split(","))
-    return laid_out(options, find_layout(open_source(source, options, ReadNotes()), pinned), reading.layout)
+    found = find_layout(open_source(source, options, ReadNotes()), pinned, reading.layout)
+    return laid_out(options, found, reading.layout)
 
 
 def _check_vectors(defaults: SamplingParams, vectors: PoolingParams | None) -> None:

@@ -14,6 +14,7 @@ import orjson
 from umbel import registry
 from umbel.config import DECIDED_HERE, choices
 from umbel.errors import UsageError
+from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.jobs.read.records import ReadOptions
 from umbel.technique import OPTIONS
 from umbel.text.answers.formats import WHOLE
@@ -92,6 +93,14 @@ def _hash_sampled(path: Path) -> str:
     return digest.hexdigest()
 
 
+def documents_identity(options: ReadOptions) -> dict[str, Any]:
+    """How the documents of rows are written, where it is said, and in which order."""
+    style, usual = options.documents, DocumentStyle()
+    parts: dict[str, Any] = {"read.documents": style.column} if style.column != usual.column else {}
+    parts |= {"read.document_format": repr(style.each.parts)} if style.each != usual.each else {}
+    return parts | ({} if style.tree is None else {"read.document_order": style.tree.digest})
+
+
 def fingerprint(
     source: Mapping[str, Any],
     options: ReadOptions,
@@ -114,6 +123,7 @@ def fingerprint(
     parts |= {f"default.{name}": value for name, value in asdict(options.defaults).items()}
     parts |= {"read.template": options.template, "read.chat": options.chat, "read.strict": options.strict}
     parts |= {"read.system": options.system} if options.system is not None else {}
+    parts |= documents_identity(options)
     if options.completions is not None and options.completions.max_tokens != options.defaults.max_tokens:
         parts["read.completions.max_tokens"] = options.completions.max_tokens
     if options.chat_options.variables:

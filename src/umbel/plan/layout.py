@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.plan.document_order import DocumentTree, Piece, RowDocuments, document_tree
+
 Ints = NDArray[np.int64]
 Digests = NDArray[np.uint64]
 Block = tuple[int, ...]
@@ -29,12 +31,14 @@ class TemplateOrder:
 
     `order`: their numbers. `total`: characters of all rows. `written`, `computed`: of these, those that are computed
     where lines stand as they were written, and in this order, when rows share equal lines from the first on.
+    `documents`: the order of documents in their line, where it has one.
     """
 
     order: Block
     total: int
     written: int
     computed: int
+    documents: DocumentTree | None = None
 
     @property
     def saved_share(self) -> float:
@@ -59,6 +63,7 @@ class LayoutChoice:
         if not self.taken and self.layout.saved_share < LEAST_SAVED:
             return "" if self.rule == "off" else f"--layout {self.rule}: the lines of --prompt stay as they are written"
         order = ", ".join(f"{{{name:.40}}}" for name in self.columns)
+        order += "" if self.layout.documents is None else ", documents by the rows that share them"
         new, old = (part / self.layout.total for part in (self.layout.computed, self.layout.written))
         shares = f"about {new:.0%} of prompts are computed, {old:.0%} as --prompt is written"
         return f"lines in the order {order}: {shares}" if self.taken else f"--layout auto: order {order}: {shares}"
@@ -66,21 +71,64 @@ class LayoutChoice:
     def to_json(self) -> dict[str, Any]:
         """Rule, columns, whether it is taken, and the characters that are computed either way."""
         found = {"rule": self.rule, "columns": list(self.columns), "taken": self.taken, "text": self.text()}
+        found["documents"] = self.layout.documents is not None
         return found | {name: getattr(self.layout, name) for name in ("total", "written", "computed")}
 
 
-def best_layout(digests: Digests, lengths: Ints, blocks: Sequence[Block]) -> TemplateOrder:
+def best_layout(
+    digests: Digests, lengths: Ints, blocks: Sequence[Block], documents: RowDocuments | None = None
+) -> TemplateOrder:
     """The order of the lines of some rows. Lines of a block change places with one another only; blocks, which hold
     every line once, stay in their order.
 
-    `digests`: `[rows, lines]`, equal where a line's text is equal, and of no two lines alike.
+    `digests`: `[rows, lines]`, equal where a line's text is equal, and of no two lines alike; where a line differs in
+    the order of its `documents` only, it is equal.
     `lengths`: `[rows, lines]`, in characters.
+    `documents`: get an order, too, in which rows share single ones.
     """
     table, order = _Table(_mixed(digests), lengths), list[int]()
     for block in blocks:
         order += _ordered(table, frozenset(order), block)
     as_written = [line for block in blocks for line in block]
+    if documents is not None:
+        return _with_documents(table, (order, _ahead(order, blocks, documents.line)), as_written, documents)
     return TemplateOrder(tuple(order), int(lengths.sum()), table.computed(as_written), table.computed(order))
+
+
+def _ahead(order: Sequence[int], blocks: Sequence[Block], line: int) -> list[int]:
+    """The order with a line before the others of its block."""
+    (block,) = (set(block) for block in blocks if line in block)
+    first, rest = min(order.index(one) for one in block), [one for one in order if one != line]
+    return [*rest[:first], line, *rest[first:]]
+
+
+def _with_documents(
+    table: _Table, orders: Sequence[Sequence[int]], as_written: Sequence[int], documents: RowDocuments
+) -> TemplateOrder:
+    """The best of some orders of the lines, with the documents as they come or in the order of their tree."""
+    tree = document_tree(documents)
+    rows = [[row[at] for at in tree.order(row)] for row in documents.rows]
+    written = _computed(table, as_written, documents, documents.rows)
+    tried: list[tuple[int, int, Sequence[int], DocumentTree | None]] = [(written, 0, as_written, None)]
+    tried += [(_computed(table, one, documents, documents.rows), 1, one, None) for one in orders]
+    tried += [(_computed(table, one, documents, rows), 2, one, tree) for one in orders]
+    computed, _, order, taken = min(tried, key=lambda one: one[:2])
+    return TemplateOrder(tuple(order), int(table.lengths.sum()), written, computed, taken)
+
+
+def _computed(table: _Table, order: Sequence[int], documents: RowDocuments, rows: Sequence[Sequence[int]]) -> int:
+    """Characters that are computed in an order of the lines when rows also share single documents: those of a trie."""
+    nodes, place, total = dict[tuple[int, int], int](), list(order).index(documents.line), 0
+    digests, lengths = table.digests[:, list(order)].tolist(), table.lengths[:, list(order)].tolist()
+    for at, row in enumerate(rows):
+        pieces: list[Piece] = list(zip(digests[at], lengths[at], strict=True))
+        texts = [(one, documents.lengths[one]) for one in row]
+        pieces[place : place + 1] = [documents.heads[at], *texts, documents.tails[at]]
+        node = 0
+        for digest, length in pieces:
+            total += 0 if (node, digest) in nodes else length
+            node = nodes.setdefault((node, digest), len(nodes) + 1)
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.ir.request import Request, RowError
+from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.plan.layout import LayoutChoice
 from umbel.text.answers.base import NO_TYPES, Types
 from umbel.text.answers.formats import WHOLE, AnswerReader
@@ -137,6 +138,7 @@ class ReadOptions:
     `loras`: the names of the adapters that rows may ask for.
     `completions`: `defaults` of rows of /v1/completions; None: the same.
     `layout`: what became of the order of the template's lines; None where it was not looked at.
+    `documents`: how the documents of rows become a column of the template.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -157,6 +159,7 @@ class ReadOptions:
     loras: tuple[str, ...] = ()
     completions: SamplingParams | None = None
     layout: LayoutChoice | None = None
+    documents: DocumentStyle = field(default_factory=DocumentStyle)
 
     @property
     def said(self) -> tuple[str, ...]:

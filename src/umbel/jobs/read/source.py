@@ -128,7 +128,7 @@ def parser_of(options: ReadOptions, notes: ReadNotes, *, table: bool = False, fi
     """A parser of rows, its templates read. Raises UsageError for one that cannot be read."""
     template = None if options.template is None else Template.parse(options.template)
     system = None if options.system is None else Template.parse(options.system, "--system", constant=True)
-    return RowParser(options, notes, None, template, system, table=table, file=file)
+    return RowParser(options, notes, None, template, system, options.documents, table=table, file=file)
 
 
 def _batch(rows: Iterator[InputRow], size: int) -> list[InputRow]:

@@ -21,6 +21,7 @@ from umbel.ir.prompts import check_messages, check_prompt, missing_prompt
 from umbel.ir.request import Request
 from umbel.jobs.read.formats.branches import FIELDS, branches_of
 from umbel.jobs.read.formats.calls import Calling
+from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.jobs.read.formats.field_names import FieldNames
 from umbel.jobs.read.formats.for_model import for_model
 from umbel.jobs.read.formats.forms import Forms
@@ -58,6 +59,7 @@ class RowParser:
 
     `endpoint`: the url of an OpenAI batch file, None for a plain one.
     `template`, `system`: make the prompt, and the system message of a chat that has none, from columns.
+    `documents`: how documents among these are written; None: no column is one of documents.
     `table`: rows are those of a table, of which all columns come back.
     `file`: the name of the file, which comes back on plain rows; None where it is the only one.
     `first`: the number of the file's first row.
@@ -71,6 +73,7 @@ class RowParser:
     endpoint: str | None = None
     template: Template | None = None
     system: Template | None = None
+    documents: DocumentStyle | None = None
     table: bool = False
     file: str | None = None
     first: int = 0
@@ -171,7 +174,7 @@ class RowParser:
             echo = style == Style.COMPLETION and inner.get("echo") is True
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
             return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
-        item = for_model(item, self.options) if self.template is None else item
+        item = for_model(item, self.options) if self.template is None else self._with_documents(item)
         return self._tools.told_plain(item if self.template is None else {}, self._plain_request(item))
 
     def _vectors_request(self, body: Mapping[str, Any], style: Style, params: SamplingParams) -> Request:
@@ -206,6 +209,10 @@ class RowParser:
         if self.system is not None:
             refuse("invalid_value", "prompt", "token ids cannot follow a system message: leave --system out")
         return Request(check_prompt(prompt, self.options.width), None, params, branches)
+
+    def _with_documents(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        style = self.documents
+        return item if style is None or style.column not in self.data else style.written(item)
 
     def _chat(self, item: Mapping[str, Any], messages: Sequence[Message]) -> Sequence[Message]:
         """A conversation, behind the job's system message unless it has one of its own."""

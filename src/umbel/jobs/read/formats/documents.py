@@ -1,0 +1,79 @@
+"""Documents as a column of a row: `documents: [{"id": ..., "title": ..., "text": ...}]`, or texts alone, and what they
+become in a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from umbel.errors import InvalidRequest
+from umbel.ir.limits import refuse, shown
+from umbel.jobs.read.formats.template import Template
+from umbel.plan.document_order import DocumentTree
+
+COLUMN, FORMAT, OPTION = "documents", "{text}", "--document-format"
+BETWEEN = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStyle:
+    """How the documents of a row are written.
+
+    `column`: has them, as a list, which a table may hold as JSON. `each`: what one becomes, from its fields; a text
+    alone is written as it is. `tree`: puts those of a row in another order; None: as they come.
+    """
+
+    column: str = COLUMN
+    each: Template = field(default_factory=lambda: Template.parse(FORMAT, OPTION))
+    tree: DocumentTree | None = None
+
+    @classmethod
+    def parse(cls, column: str | None, each: str | None) -> DocumentStyle:
+        """Read a format such as '{title}: {text}'. Raises UsageError for one that cannot be read, or names no field."""
+        return cls(column or COLUMN, Template.parse(each or FORMAT, OPTION))
+
+    def texts(self, row: Mapping[str, Any]) -> list[str] | None:
+        """The texts of a row's documents, as they come; None where it has no list of them. Raises InvalidRequest for
+        one that is no document, or lacks a field."""
+        value = row.get(self.column)
+        if isinstance(value, str) and value.lstrip()[:1] == "[":
+            value = _decoded(value)
+        return [self._text(at, one) for at, one in enumerate(value)] if isinstance(value, list) else None
+
+    def written(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row with its documents as a text, in the place of their list. Raises as `texts` does."""
+        texts = self.texts(row)
+        if texts is not None and self.tree is not None:
+            texts = [texts[at] for at in self.tree.order([digest_of(text) for text in texts])]
+        return row if texts is None else self.put(row, texts)
+
+    def put(self, row: Mapping[str, Any], texts: Sequence[str]) -> Mapping[str, Any]:
+        """The row with these texts as its documents."""
+        return {**row, self.column: BETWEEN.join(texts)}
+
+    def _text(self, at: int, document: Any) -> str:
+        if isinstance(document, str):
+            return document
+        where = f"{self.column}[{at}]"
+        if not isinstance(document, Mapping):
+            refuse("invalid_value", self.column, f"{where} is {shown(document)}: a document is a text or an object")
+        try:
+            return self.each.fill(document)
+        except InvalidRequest as error:
+            refuse(error.code, self.column, f"{where}: {error.message}")
+
+
+def digest_of(text: str) -> int:
+    """Equal for equal texts, in every process."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None
