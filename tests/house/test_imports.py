@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": ENGINE | {"api", "jobs", "cluster", "profile"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "batch"},
     "harness": ENGINE | {"api"},
+    "clients": ENGINE | {"api"},
     "cli": ENGINE | SURFACES | {"api", "profile", "measure", "batch", "harness"},
     "__main__": {"cli"},
 }

@@ -33,7 +33,8 @@ def llm(directory: Path) -> LLM:
 @contextmanager
 def listening(llm: LLM, **options: object) -> Iterator[str]:
     """The address of a server for a model, on a thread of its own."""
-    settings = ServeSettings(EngineConfig(llm.config.model), port=0, names=("tiny",), **options)  # type: ignore[arg-type]
+    options = {"names": ("tiny",), **options}
+    settings = ServeSettings(EngineConfig(llm.config.model), port=0, **options)  # type: ignore[arg-type]
     server = build_server(Service(llm, settings))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

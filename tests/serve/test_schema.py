@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+import httpx
 import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
+from tests.serve.conftest import listening
+from umbel.api import LLM
 from umbel.serve.schemas import ERROR
 
 MOST_TOKENS = 3
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 LIMITS = ("max_tokens", "max_output_tokens", "n")
+
+
+@pytest.fixture(scope="module")
+def url(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with listening(llm, store=tmp_path_factory.mktemp("store")) as found:
+        yield found
 
 
 def short(body: object) -> object:
@@ -69,4 +78,37 @@ def test_no_request_breaks_the_server(url: str, mode: schemathesis.GenerationMod
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", MODES)
 def test_no_request_of_thousands_does(url: str, mode: schemathesis.GenerationMode) -> None:
-    assert len(list(asked(url, mode, 250))) >= 2_500
+    assert len(list(asked(url, mode, 150))) >= 2_500
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)]
+)
+def test_no_order_of_requests_does(url: str, count: int) -> None:
+    """Files are uploaded, looked at, deleted, made batches of, and these cancelled, in any order."""
+    calls = list[tuple[str, int]]()
+
+    class Workflow(schemathesis.openapi.from_url(f"{url}/openapi.json").as_state_machine()):  # type: ignore[misc]
+        def before_call(self, case: schemathesis.Case) -> None:
+            case.body = short(case.body) if case.operation.label.startswith("POST /v1/c") else case.body
+
+        def validate_response(self, response: schemathesis.Response, case: schemathesis.Case, **more: object) -> None:
+            calls.append((case.operation.label, response.status_code))
+            assert response.status_code < 500, (case.operation.label, case.body, response.text)
+            if response.status_code >= 400:
+                jsonschema.validate(response.json(), ERROR)
+
+    checks = list(HealthCheck)
+    phases = [Phase.generate]
+    Workflow.run(
+        settings=settings(
+            max_examples=count, deadline=None, phases=phases, suppress_health_check=checks, stateful_step_count=20
+        )
+    )
+    assert httpx.get(f"{url}/health").status_code == 200
+    if count > 10:
+        assert {label for label, status in calls if status == 200} >= {
+            "POST /v1/files",
+            "POST /v1/batches",
+            "GET /v1/batches/{batch_id}",
+        }

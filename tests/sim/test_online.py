@@ -16,6 +16,7 @@ from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.sched.lot import Standing
 from umbel.sched.policies.fair import DRAWN, PROMPT, Fair
+from umbel.sched.policies.leftover import SHARE
 from umbel.sched.policies.policy import Policy
 from umbel.sched.policies.stall_free import LEAST, StepPace
 from umbel.sim.online import FixedPrices, Replay, Requests
@@ -99,6 +100,41 @@ def test_rows_that_no_one_watches_use_what_is_left_of_the_target() -> None:
         replay = played(asked, Policy(queue="priority", pace=pace))
         assert (gaps(replay).max() <= target + 1e-9) == kept
     assert replay.loop.stats().rows_done == n + 1
+
+
+def beneath(n_batch: int, answer: int = 60) -> Requests:
+    """Three watched requests, and rows of a batch below them, all there from the start."""
+    n = 3 + n_batch
+    stands = replace(Standing.alike(n), priority=np.append(np.zeros(3, int), np.full(n_batch, 9)))
+    return requests([0.0] * n, [64] * 3 + [500] * n_batch, [answer] * 3 + [80] * n_batch, stands, watched=3)
+
+
+def test_without_a_target_a_batch_gets_a_tenth_of_each_step_and_uses_it() -> None:
+    """Gaps of watched rows are at most a tenth longer than alone, and nine tenths of that tenth are used."""
+    policy = Policy(queue="priority", pace=StepPace(FixedPrices(PRICE), None))
+    alone, beside, unbound = (
+        played(beneath(n), rules) for n, rules in ((0, policy), (300, policy), (300, Policy(queue="priority")))
+    )
+    ratio = gaps_of_watched(beside) / gaps_of_watched(alone)
+    assert ratio.max() <= 1 + SHARE + 1e-9
+    assert ratio[:, 5:].min() >= 1 + 0.9 * SHARE  # once rows of the batch decode, there is always one that fits
+    assert (gaps_of_watched(unbound) / gaps_of_watched(alone)).max() > 2, "without the rule, their prompts stall them"
+    assert beside.loop.stats().rows_done == 303, "and all of the batch is done behind them"
+
+
+def gaps_of_watched(replay: Replay) -> np.ndarray:
+    return np.array([np.diff(times) for times in replay.times[:3]])
+
+
+def test_a_batch_alone_has_whole_steps() -> None:
+    """Nobody reads along: the rule binds nothing."""
+    stands = Standing.alike(20, 9)
+    asked = requests([0.0] * 20, [500] * 20, [10] * 20, stands, watched=0)
+    steps = [
+        played(asked, Policy(queue="priority", pace=pace)).loop.stats().steps
+        for pace in (StepPace(FixedPrices(PRICE), None), None)
+    ]
+    assert steps[0] == steps[1]
 
 
 def test_the_counters_of_tenants_stay_within_the_bound() -> None:

@@ -183,11 +183,11 @@ def build_loop(
 ) -> Loop:
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
     steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next, `tbt` how
-    many seconds a step may take while a row streams."""
+    many seconds a step may take while a row streams (None: only rows that are less urgent are held back for it)."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
     meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
-    pace = None if tbt is None or price is None else StepPace(LivePrice(price, meter), tbt)
+    pace = None if price is None else StepPace(LivePrice(price, meter), tbt)
     policy = Policy(queue=queue, admission=plan.admission, pace=pace, **asked)
     scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)

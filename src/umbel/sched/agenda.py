@@ -22,7 +22,8 @@ class Agenda:
     because a sample wants its logits. `slots`, `tip_counts`: samples that extend their tips, and by how many tokens.
     `drafted`: how many of these are proposed ones (`[slots]`; None: no token is).
     `firsts`: samples that draw the first token of their tips, from the last row of the run above. `level`: only samples
-    of rows of this priority are looked at now (None: all).
+    of rows of this priority are looked at now (None: all). `plain`: the seconds that the step takes without rows that
+    are less urgent than those somebody reads along with (None: not worked out).
     """
 
     budget: int
@@ -33,6 +34,7 @@ class Agenda:
     drafted: Ints | None = None
     firsts: list[int] = field(default_factory=list)
     level: int | None = None
+    plain: float | None = None
 
     @property
     def empty(self) -> bool:

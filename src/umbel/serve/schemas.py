@@ -111,8 +111,60 @@ VECTORS: Mapping[Style, Mapping[str, Any]] = {
 }
 
 
+_ERROR = {"description": "An error", "content": {"application/json": {"schema": dict(ERROR)}}}
+_ERRORS = {"4XX": _ERROR, "5XX": _ERROR}
+
+
 def takes(schema: Mapping[str, Any]) -> dict[str, Any]:
     """What an endpoint's entry of /openapi.json says beside the usual: its body, and its errors."""
-    error = {"description": "An error", "content": {"application/json": {"schema": dict(ERROR)}}}
     body = {"required": True, "content": {"application/json": {"schema": dict(schema)}}}
-    return {"requestBody": body, "responses": {"4XX": error, "5XX": error}}
+    return {"requestBody": body, "responses": dict(_ERRORS)}
+
+
+_EXPIRES = {
+    "type": "object",
+    "required": ["anchor", "seconds"],
+    "properties": {
+        "anchor": {"enum": ["created_at"]},
+        "seconds": {"type": "integer", "minimum": 3_600, "maximum": 30 * 86_400},
+    },
+}
+_UPLOAD: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"enum": ["batch"]}},
+}
+BATCH: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["input_file_id", "endpoint", "completion_window"],
+    "properties": {
+        "input_file_id": _TEXT,
+        "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]},
+        "completion_window": {"enum": ["24h", "90s", "15m", "2h"]},
+        "metadata": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "string"}},
+        "output_expires_after": _EXPIRES,
+    },
+    "additionalProperties": False,
+}
+
+
+def takes_upload() -> dict[str, Any]:
+    """The same for the form of an upload, whose file can be looked at, deleted, and used by a batch."""
+    ways = {name: _way(name, "file_id") for name in ("retrieveFile", "downloadFile", "deleteFile")}
+    ways["createBatch"] = {"operationId": "createBatch", "requestBody": {"input_file_id": "$response.body#/id"}}
+    body = {"required": True, "content": {"multipart/form-data": {"schema": dict(_UPLOAD)}}}
+    return {"requestBody": body, "responses": _answers(ways)}
+
+
+def takes_batch() -> dict[str, Any]:
+    """The same for a new batch, which can be looked at and cancelled."""
+    ways = {name: _way(name, "batch_id") for name in ("retrieveBatch", "cancelBatch", "planBatch")}
+    return takes(BATCH) | {"responses": _answers(ways)}
+
+
+def _way(operation: str, parameter: str) -> dict[str, Any]:
+    return {"operationId": operation, "parameters": {parameter: "$response.body#/id"}}
+
+
+def _answers(links: Mapping[str, Any]) -> dict[str, Any]:
+    return {"200": {"description": "The object", "links": dict(links)}, **_ERRORS}

@@ -2,7 +2,7 @@
 
 Sarathi-Serve (arXiv 2403.02310): every sample that decodes does so in every step, and prompts get what a budget leaves.
 There the budget is a number of tokens, found by a profile; here it is what the price list says of this very step, with
-the context that each sample reads. Less urgent samples, too, decode only as far as the target allows.
+the context that each sample reads. Less urgent samples get what sched.policies.leftover says.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from umbel.sched.phases.base import Phase
 from umbel.sched.phases.decode import Decode
 from umbel.sched.phases.prompts import Prompts, prime
 from umbel.sched.policies.admission import Admission
+from umbel.sched.policies.leftover import is_beneath, seconds_for, so_far
 from umbel.sched.policies.levels import AdmitUrgent, Levels
 from umbel.sched.policies.lines import Lines
 
@@ -37,36 +38,45 @@ class StallFree(Levels):
 
 @dataclass(frozen=True, slots=True)
 class StepPace:
-    """Steps of at most `target` seconds by these `prices`, while a sample decodes whose row streams."""
+    """Steps of at most `target` seconds by these `prices`, while a sample decodes whose row streams (None: of what is
+    left for rows that are less urgent, and as many as it takes for the others)."""
 
     prices: Prices
-    target: float
+    target: float | None
+
+    def binds(self, agenda: Agenda, books: Books) -> bool:
+        """Whether the rows that are looked at now may not have all that they want."""
+        return (self.target is not None or is_beneath(agenda, books)) and _is_watched(books)
 
     def prompt(self, agenda: Agenda, books: Books, depth: int) -> int:
         """The most tokens that the step may have of one more prompt, of which `depth` are computed already."""
-        if not _is_watched(books):
+        if not self.binds(agenda, books):
             return agenda.budget
         count = np.arange(agenda.budget + 1.0)
         one = (count > 0).astype(float)
         most = self._most(agenda, books, count, one, depth + (count + 1) / 2, one * depth + count)
-        return most if most or agenda.counts or _is_beneath(agenda, books) else min(LEAST, agenda.budget)
+        return most if most or agenda.counts or is_beneath(agenda, books) else min(LEAST, agenda.budget)
 
-    def decodes(self, agenda: Agenda, books: Books, contexts: Ints) -> int:
-        """How many more samples may decode, which read contexts of so many tokens."""
-        if agenda.empty or not _is_watched(books):
+    def decodes(self, agenda: Agenda, books: Books) -> int:
+        """How many more of the samples that are looked at now may decode."""
+        if agenda.empty or not self.binds(agenda, books):
             return agenda.budget
+        slots = books.runners(agenda.level)
+        slots = slots[books.seqs.primed[slots]]
+        contexts = books.seqs.prompt_len[slots] + books.seqs.n_out[slots]
         count = np.arange(min(len(contexts), agenda.budget) + 1.0)
         read = np.append(0.0, np.cumsum(contexts))[: len(count)]
         return self._most(agenda, books, count, count, read / np.maximum(count, 1), read)
 
     def _most(self, agenda: Agenda, books: Books, count: Floats, samples: Floats, depth: Floats, read: Floats) -> int:
-        """The most tokens of `count` (ascending) for which the step is within the target: with so many `samples` drawn
-        from them, a mean `depth` of what each sees, and so many tokens of KV `read` for them."""
+        """The most tokens of `count` (ascending) for which the step is as short as it has to be: with so many `samples`
+        drawn from them, a mean `depth` of what each sees, and so many tokens of KV `read` for them."""
         self.prices.renewed()
-        tokens, drawn, pairs, kv_read = _so_far(agenda, books)
+        allowed = seconds_for(agenda, books, self.prices, self.target)
+        tokens, drawn, pairs, kv_read = so_far(agenda, books)
         draws = drawn + samples
         load = Load(np.ones(len(count)), tokens + count, draws, pairs + count * depth, kv_read + read, draws)
-        over = self.prices.each(load) > self.target
+        over = self.prices.each(load) > allowed
         return int(count[max(int(over.argmax()) - 1, 0)]) if over.any() else int(count[-1])
 
 
@@ -80,10 +90,7 @@ class DecodeInPace(Decode):
         """Put the tokens that tips lack on the agenda."""
         spare = agenda.budget
         if self.pace is not None:
-            slots = books.runners(agenda.level)
-            slots = slots[books.seqs.primed[slots]]
-            contexts = books.seqs.prompt_len[slots] + books.seqs.n_out[slots]
-            agenda.budget = self.pace.decodes(agenda, books, contexts)
+            agenda.budget = self.pace.decodes(agenda, books)
         allowed = agenda.budget
         super().fill(agenda, books)
         agenda.budget += spare - allowed
@@ -149,22 +156,3 @@ def _is_watched(books: Books) -> bool:
     seqs = books.seqs
     slots = seqs.runners()
     return bool((seqs.primed[slots] & books.requests.streamed[seqs.row[slots]]).any())
-
-
-def _is_beneath(agenda: Agenda, books: Books) -> bool:
-    """Whether samples decode in the step that are more urgent than those that are looked at now."""
-    priority = books.requests.priority[books.seqs.row[agenda.slots]]
-    return agenda.level is not None and bool((priority < agenda.level).any())
-
-
-def _so_far(agenda: Agenda, books: Books) -> tuple[float, float, float, float]:
-    """What is on the agenda: tokens, samples that are drawn, pairs of a query and a key, tokens of KV that are read.
-    Runs that samples share are counted for each of them."""
-    kv, slots, fed = books.kv, agenda.slots, agenda.tip_counts
-    tips = books.seqs.tip[slots]
-    context = kv.start[tips] + kv.held[tips] + fed
-    nodes, counts = (np.fromiter(found, np.int64) for found in (agenda.counts, agenda.counts.values()))
-    above = kv.start[nodes] + kv.held[nodes]
-    tokens = int(fed.sum() + counts.sum()) + len(agenda.refeed)
-    pairs = float((context * fed).sum() + (counts * (above + (counts + 1) / 2)).sum())
-    return tokens, len(slots) + len(agenda.firsts), pairs, float(context.sum() + (above + counts).sum())

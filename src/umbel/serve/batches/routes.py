@@ -19,6 +19,7 @@ from umbel.serve.batches.uploads import expiry_in, file_in, read_form, text_in
 from umbel.serve.bodies import read_object
 from umbel.serve.errors import ApiError
 from umbel.serve.responding import json_response
+from umbel.serve.schemas import takes_batch, takes_upload
 
 _RETRIES, _KEY = "x-stainless-retry-count", "idempotency-key"
 _FORMS: Mapping[str, str] = {
@@ -32,7 +33,9 @@ def files_router(office: Office) -> APIRouter:
     """The endpoints of /v1/files."""
     router, desk = APIRouter(tags=["files"]), office.desk
 
-    @router.post("/v1/files", summary="Upload a file for a batch: a form with the parts file and purpose")
+    about = "Upload a file for a batch: a form with the parts file and purpose"
+
+    @router.post("/v1/files", summary=about, operation_id="createFile", openapi_extra=takes_upload())
     async def upload(request: Request) -> Response:
         return json_response((await _kept(desk, request)).as_openai())
 
@@ -47,11 +50,11 @@ def files_router(office: Office) -> APIRouter:
         page = desk.files(asker_of(request), after, limit, purpose, oldest_first=order == "asc")
         return json_response(_list(page, [FileRecord(**record).as_openai() for record in page.records]))
 
-    @router.get("/v1/files/{file_id}", summary="A file's object")
+    @router.get("/v1/files/{file_id}", summary="A file's object", operation_id="retrieveFile")
     async def file(request: Request, file_id: str) -> Response:
         return json_response(desk.file(asker_of(request), file_id).as_openai())
 
-    @router.get("/v1/files/{file_id}/content", summary="A file's bytes")
+    @router.get("/v1/files/{file_id}/content", summary="A file's bytes", operation_id="downloadFile")
     async def content(request: Request, file_id: str) -> Response:
         record = desk.file(asker_of(request), file_id)
         path = desk.folder.path_of(record.path)
@@ -59,7 +62,9 @@ def files_router(office: Office) -> APIRouter:
             raise ApiError(410, "file_lost", f"file {file_id} was removed from the server's store by hand", "file_id")
         return FileResponse(path, media_type="application/jsonl")
 
-    @router.delete("/v1/files/{file_id}", summary="Delete a file that no batch needs any more")
+    @router.delete(
+        "/v1/files/{file_id}", summary="Delete a file that no batch needs any more", operation_id="deleteFile"
+    )
     async def delete(request: Request, file_id: str) -> Response:
         await asyncio.to_thread(desk.delete_file, asker_of(request), file_id)
         return json_response({"id": file_id, "object": "file", "deleted": True})
@@ -86,7 +91,9 @@ def batches_router(office: Office) -> APIRouter:
     def shown(batch: BatchRecord) -> dict[str, Any]:
         return batch.as_openai(office.model, office.waits_for(batch))
 
-    @router.post("/v1/batches", summary="Have the requests of a file answered; made once, also if it is sent again")
+    about = "Have the requests of a file answered; made once, also if it is sent again"
+
+    @router.post("/v1/batches", summary=about, operation_id="createBatch", openapi_extra=takes_batch())
     async def make(request: Request) -> Response:
         body = await read_object(request, office.settings.limits)
         return json_response(shown(await asyncio.to_thread(desk.make, asker_of(request), BatchAsked.of(body))))
@@ -96,15 +103,19 @@ def batches_router(office: Office) -> APIRouter:
         page = desk.batch_page(asker_of(request), after, limit)
         return json_response(_list(page, [shown(BatchRecord.of(record)) for record in page.records]))
 
-    @router.get("/v1/batches/{batch_id}", summary="A batch, and what it waits for")
+    @router.get("/v1/batches/{batch_id}", summary="A batch, and what it waits for", operation_id="retrieveBatch")
     async def batch(request: Request, batch_id: str) -> Response:
         return json_response(shown(desk.batch(asker_of(request), batch_id)))
 
-    @router.post("/v1/batches/{batch_id}/cancel", summary="End a batch with the answers that it has")
+    @router.post(
+        "/v1/batches/{batch_id}/cancel", summary="End a batch with the answers that it has", operation_id="cancelBatch"
+    )
     async def cancel(request: Request, batch_id: str) -> Response:
         return json_response(shown(await asyncio.to_thread(desk.cancel, asker_of(request), batch_id)))
 
-    @router.get("/v1/batches/{batch_id}/plan", summary="What umbel plan says of a batch: text, JSON or a page")
+    about_plan = "What umbel plan says of a batch: text, JSON or a page"
+
+    @router.get("/v1/batches/{batch_id}/plan", summary=about_plan, operation_id="planBatch")
     async def plan(
         request: Request,
         batch_id: str,

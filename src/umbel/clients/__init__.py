@@ -1,0 +1,1 @@
+"""Umbel as other programs' models: plug-ins that they find by themselves."""
