@@ -75,7 +75,8 @@ def test_a_batch_expires_with_what_was_done(llm: LLM, tmp_path: Path, gate: Gate
 
 
 def test_a_batch_says_what_it_waits_for_and_is_cancelled_there(llm: LLM, tmp_path: Path, gate: Gate) -> None:
-    with listening(llm, store=tmp_path) as url, client_of(url) as client:
+    limits = ServeLimits(store=StoreLimits(running_batches=1))
+    with listening(llm, store=tmp_path, limits=limits) as url, client_of(url) as client:
         first = made(client, texts(6))
         held(client, first)
         second = made(client, texts(4))
@@ -89,6 +90,25 @@ def test_a_batch_says_what_it_waits_for_and_is_cancelled_there(llm: LLM, tmp_pat
         assert ended(client, first).status == "completed"
         with pytest.raises(openai.ConflictError, match="completed"):
             client.batches.cancel(first.id)
+
+
+def test_a_batch_does_not_wait_for_a_longer_one(llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, let = SharedEngine._feed, threading.Event()
+
+    def slowly(engine: SharedEngine) -> None:
+        if engine._own.rows_done < FIRST or engine._place > 1 or let.is_set():
+            feed(engine)
+
+    monkeypatch.setattr("umbel.jobs.store.GROUP_ROWS", 1)
+    monkeypatch.setattr(shared_engine, "ROWS", FIRST)
+    monkeypatch.setattr(SharedEngine, "_feed", slowly)
+    with listening(llm, store=tmp_path) as url, client_of(url) as client:
+        first = made(client, texts(9))
+        held(client, first)
+        assert ended(client, made(client, texts(5))).request_counts.completed == 5
+        assert client.batches.retrieve(first.id).status == "in_progress"
+        let.set()
+        assert ended(client, first).request_counts.completed == 9
 
 
 @pytest.mark.slow

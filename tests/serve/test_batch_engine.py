@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.held import wait_until
 from tests.serve.conftest import listening
 from tests.serve.test_batches import TEXT, client_of, ended, line, lines, made, timeless
 from umbel.api import LLM
@@ -61,19 +62,27 @@ def test_rows_that_are_taken_out_go_on(llm: LLM, tmp_path: Path, monkeypatch: py
 def test_a_row_that_breaks_the_engine_is_the_one_to_fail(
     llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of its own batch, and of those beside it, of which one has no other row."""
     expected = whole(llm, tmp_path / "whole", rows_of(3, 4, 5, 6))
-    step = Loop.step
+    step, breaks = Loop.step, threading.Event()
 
     def broken(loop: Loop) -> Any:
         requests = loop.scheduler.requests
         live = [loop.scheduler.seqs.row.item(slot) for slot in loop.scheduler.seqs.runners()]
         if any(requests.prompt(row)[0] == POISON for row in live):
+            breaks.wait(10)  # until there are rows beside it
             raise RuntimeError("poison")
         return step(loop)
 
     monkeypatch.setattr(Loop, "step", broken)
     with listening(llm, store=tmp_path / "broken") as url, client_of(url) as client:
-        done = ended(client, made(client, rows_of(3, 4, 5, 6, POISON)))
-        assert [timeless(one) for one in lines(client, done.output_file_id)] == expected
+        batches = [made(client, rows_of(*firsts)) for firsts in ((3, 4, 5, 6, POISON), (3,), (3, 4, 5, 6))]
+        for batch in batches:
+            wait_until(lambda id=batch.id: client.batches.retrieve(id).status != "validating")
+        breaks.set()
+        done, *beside = [ended(client, batch) for batch in batches]
+        assert [one.request_counts.failed for one in beside] == [0, 0]
+        for batch in (done, beside[1]):
+            assert [timeless(one) for one in lines(client, batch.output_file_id)] == expected
         (fault,) = lines(client, done.error_file_id)
         assert (fault["custom_id"], fault["response"]["body"]["error"]["code"]) == ("row-4", "internal_error")

@@ -10,6 +10,7 @@ from typing import Any
 from umbel.jobs.progress import Progress
 from umbel.serve.auth import EVERYONE
 from umbel.serve.batches.desk import Desk
+from umbel.serve.batches.floor import Floor
 from umbel.serve.batches.folder import StoreFolder
 from umbel.serve.batches.plans import PlanShelf
 from umbel.serve.batches.records import BatchRecord
@@ -31,11 +32,11 @@ class Office:
     @classmethod
     def open(cls, service: Service, store: Path) -> Office:
         """The office of a service, with its files in a folder. Raises UsageError."""
-        llm, settings = service.llm, service.settings
+        llm, settings, floor = service.llm, service.settings, Floor()
 
         def engine(look: Callable[[], None], owner: str) -> SharedEngine:
             tenant = None if owner == EVERYONE else owner
-            return SharedEngine(service, llm.plan_for, llm.stats, look, llm.config.seed, tenant)
+            return SharedEngine(service, llm.plan_for, llm.stats, look, llm.config.seed, tenant, floor)
 
         desk = Desk.open(StoreFolder(store), settings.limits.store)
         worker = BatchWorker(desk, replace(settings, config=llm.config), service.options, engine)

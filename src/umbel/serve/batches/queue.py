@@ -1,4 +1,4 @@
-"""The batches of a server that are not done: which is run now, which wait for it, and what each is waiting for."""
+"""The batches of a server that are not done: which run now, which wait for them, and what each is waiting for."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ class BatchQueue:
         if batch.status == "validating":
             return {"for": "validation"}
         if not mine.runs:
-            before = [entry.id for entry in entries[: entries.index(mine)]]
+            before = [entry.id for entry in entries[: entries.index(mine)] if entry.checked]
             return {"for": "batches", "batch_ids": before} if before else None
         return {"for": "requests", "rows": live} if live else None

@@ -21,6 +21,7 @@ from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.signals import Drain
 from umbel.jobs.stream import output_of
+from umbel.serve.batches.floor import Floor
 from umbel.serve.batches.lots import HandedLot, with_tokens
 from umbel.serve.batches.rowbox import BoxNews, RowBox, received
 
@@ -51,6 +52,7 @@ class SharedEngine:
     `look`: raises Drain, OutOfTime or Cancelled once the job is to stop.
     `seed`: keys the draws of rows without their own.
     `tenant`: whose KV they share; None for that of all.
+    `floor`: of all jobs that run on the service.
     """
 
     service: RowService
@@ -59,17 +61,20 @@ class SharedEngine:
     look: Callable[[], None]
     seed: int = 0
     tenant: str | None = None
+    floor: Floor = field(default_factory=Floor)
     first_token: float | None = None
     keeps_unfinished: bool = True
     _queue: SimpleQueue[BoxNews] = field(default_factory=SimpleQueue)
     _lots: dict[int, HandedLot] = field(default_factory=dict)
     _boxes: list[RowBox] = field(default_factory=list)
+    _trial: RowBox | None = None  # has a row that is run alone
     _taken: int = 0
     _own: Stats = field(default_factory=Stats)
     _before: Stats = field(init=False)
+    _place: int = field(init=False)  # on the floor
 
     def __post_init__(self) -> None:
-        self._before = self.totals()
+        self._before, self._place = self.totals(), self.floor.join()
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan by which a workload is run."""
@@ -93,6 +98,7 @@ class SharedEngine:
         finally:
             for box in self._boxes:
                 self.service.leave_rows(box)
+            self.floor.leave(self._place)
 
     def _refill(self, arrivals: Arrivals, stops: Stops) -> bool:
         """Take the next workload once all rows of those before it are handed out; False when all is done."""
@@ -108,14 +114,20 @@ class SharedEngine:
     def _feed(self) -> None:
         """Hand rows out, as many as there is room for."""
         self._boxes = [box for box in self._boxes if box.open]
-        room = ROWS - sum(len(box.open) for box in self._boxes)
+        taken = sum(len(box.open) for box in self._boxes)
+        if not (self._trial in self._boxes or any(lot.again for lot in self._lots.values())):
+            self.floor.tried(self._place)
+        if not self.floor.may_hand_out(self._place, taken):
+            return
+        room = ROWS - taken
         for lot in self._lots.values():
             while room > 0 and lot.waits:
-                if lot.again and self._boxes:
+                if lot.again and (self._boxes or not self.floor.may_try(self._place)):
                     return  # what may have broken the engine runs alone
-                rows = lot.next(room)
+                suspect, rows = bool(lot.again), lot.next(room)
                 box = RowBox(self._queue, lot.number, rows)
                 self._boxes.append(box)
+                self._trial = box if suspect else self._trial
                 if not self._hand_over(box, lot, rows):
                     lot.again += box.open.values()
                     box.open = {}
@@ -146,7 +158,7 @@ class SharedEngine:
         if self.service.failure is not None:
             raise Drain
         rows, box.open = list(box.open.values()), {}
-        if len(rows) == 1 and box.session is not None and len(self._boxes) == 1:
+        if box is self._trial and box.session is not None and len(self._boxes) == 1:
             size = len(lot.workload.prompt(rows[0]))
             yield from lot.answers(Output(rows[0], size, error=FAILED))
         else:

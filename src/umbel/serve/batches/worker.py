@@ -1,4 +1,4 @@
-"""Brings batches to their end on two threads: one reads files and closes what is not to run, one runs jobs."""
+"""Brings batches to their end: one thread reads files and closes what is not to run, a few run jobs side by side."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class BatchWorker:
         self.desk.news = lambda batch: self.queue.take_in(batch, self.desk.clock)
         for batch in self.desk.batches():
             self.queue.take_in(batch, self.desk.clock)
-        acts = ((self._read_and_close, "umbel-batch-desk"), (self._run_jobs, "umbel-batch-run"))
+        acts = [(self._read_and_close, "umbel-batch-desk")]
+        acts += [(self._run_jobs, f"umbel-batch-run-{i}") for i in range(self.settings.limits.store.running_batches)]
         self._threads = [threading.Thread(target=act, name=name, daemon=True) for act, name in acts]
         for thread in self._threads:
             thread.start()
