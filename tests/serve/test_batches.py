@@ -17,7 +17,7 @@ from umbel.batch.call import run
 
 CHAT, TEXT, VECTOR = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 RESPONSES = "/v1/responses"
-MOMENTS = ("id", "request_id", "created")
+MOMENTS = ("id", "request_id", "created", "created_at")
 
 
 def line(number: int, url: str, **body: Any) -> dict[str, Any]:
@@ -104,6 +104,27 @@ def test_chats_vectors_and_responses_are_batches_too(client: openai.OpenAI) -> N
     faults = [one["response"] for one in lines(client, batches[2].error_file_id)]
     found = [(one["status_code"], one["body"]["error"]["param"]) for one in faults]
     assert found == [(400, "background"), (400, "input")] and batches[0].error_file_id is None
+
+
+def test_one_batch_goes_to_all_endpoints(client: openai.OpenAI) -> None:
+    """Each line has the answer that it has in a batch of its own endpoint."""
+    said = [{"role": "user", "content": "one two"}]
+    rows = [
+        line(0, RESPONSES, input="one two", max_output_tokens=3, temperature=0),
+        line(1, VECTOR, input=[[3, 4, 5], [6]]),
+        line(2, CHAT, messages=said, max_tokens=4, temperature=0),
+        line(3, TEXT, prompt=[1, 2, 3], max_tokens=4, temperature=0),
+        line(4, RESPONSES, input="one", background=True),
+    ]
+    mixed = ended(client, made(client, rows, "*"))
+    assert (mixed.status, mixed.endpoint) == ("completed", "*")
+    alone = [ended(client, made(client, [row], row["url"])) for row in rows[:4]]
+    expected = [line for batch in alone for line in lines(client, batch.output_file_id)]
+    assert [timeless(one) for one in lines(client, mixed.output_file_id)] == [timeless(one) for one in expected]
+    (fault,) = lines(client, mixed.error_file_id)
+    assert (fault["custom_id"], fault["response"]["body"]["error"]["param"]) == ("row-4", "background")
+    wrong = ended(client, made(client, [rows[0], line(1, "/v1/moderations", input="x"), {"prompt": "plain"}], "*"))
+    assert wrong.status == "failed" and (wrong.errors.data[0].line, wrong.errors.data[0].code) == (2, "invalid_url")
 
 
 def test_lines_that_are_no_responses_fail_a_batch_of_them(client: openai.OpenAI) -> None:

@@ -139,7 +139,7 @@ BATCH: Mapping[str, Any] = {
     "required": ["input_file_id", "endpoint", "completion_window"],
     "properties": {
         "input_file_id": _TEXT,
-        "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]},
+        "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "*"]},
         "completion_window": {"enum": ["24h", "90s", "15m", "2h"]},
         "metadata": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "string"}},
         "output_expires_after": _EXPIRES,

@@ -139,6 +139,7 @@ class ReadOptions:
     `completions`: `defaults` of rows of /v1/completions; None: the same.
     `layout`: what became of the order of the template's lines; None where it was not looked at.
     `documents`: how the documents of rows become a column of the template.
+    `any_url`: lines of an OpenAI batch file may go to any of its endpoints, not to that of its first one alone.
     """
 
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -160,6 +161,7 @@ class ReadOptions:
     completions: SamplingParams | None = None
     layout: LayoutChoice | None = None
     documents: DocumentStyle = field(default_factory=DocumentStyle)
+    any_url: bool = False
 
     @property
     def said(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from umbel.ir.budget import seconds_of
 from umbel.ir.limits import refuse, shown
 from umbel.jobs.read.formats.parse import ENDPOINTS
 from umbel.serve.batches.records import BatchRecord
+from umbel.serve.batches.response_lines import ANY
 from umbel.serve.batches.response_lines import URL as RESPONSES
 
 _FIELDS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"})
@@ -53,7 +54,7 @@ class BatchAsked:
         for name in body.keys() - _FIELDS:
             refuse("unknown_parameter", str(name), f"unknown field {shown(name)}{nearest(str(name), _FIELDS)}")
         endpoint, window = _text(body, "endpoint"), _text(body, "completion_window")
-        known = (*(name for name in ENDPOINTS if name.startswith("/v1/")), RESPONSES)
+        known = (*(name for name in ENDPOINTS if name.startswith("/v1/")), RESPONSES, ANY)
         if endpoint not in known:
             refuse("invalid_value", "endpoint", f"endpoint={shown(endpoint)}: must be one of {', '.join(known)}")
         kept = expires_after(body.get("output_expires_after"), "output_expires_after")

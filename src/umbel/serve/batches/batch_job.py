@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from umbel.batch.engine_options import EngineOptions
@@ -40,11 +40,14 @@ class BatchFiles:
 
 
 @contextmanager
-def opened_job(asked: JobOptions, engine: Callable[[], SharedEngine], look: Callable[[], None]) -> Iterator[Job]:
-    """A job, to be run within the block. `engine` makes what runs its rows; `look` raises once it is to stop. Raises
-    UmbelError."""
+def opened_job(
+    asked: JobOptions, engine: Callable[[], SharedEngine], look: Callable[[], None], *, any_url: bool
+) -> Iterator[Job]:
+    """A job, to be run within the block. `engine` makes what runs its rows; `look` raises once it is to stop; `any_url`
+    as in ReadOptions. Raises UmbelError."""
     with opened(asked.sources, asked.output.target.parent) as source:
         job = build_job(asked, source)
+        job.spec = replace(job.spec, options=replace(job.spec.options, any_url=any_url))
         job.load, job.warm = engine, look
         yield job
 

@@ -44,7 +44,8 @@ def check_file(
     what is asked of the model is the error of its row. `look` is called now and then, and may raise."""
     try:
         source = Source(path, options, ReadNotes())
-        if (found := find_endpoint(path)) != endpoint:
+        found = find_endpoint(path)
+        if found is None or (found != endpoint and not options.any_url):
             next(source.rows())  # there is one
             return Checked(0, (_wrong_endpoint(found, endpoint),))
         return _read(source, most, look)

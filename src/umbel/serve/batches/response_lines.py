@@ -1,4 +1,4 @@
-"""Batches of `/v1/responses`: their jobs are of chats, and lines are translated on their way in and out."""
+"""Requests to `/v1/responses` in batches: jobs see them as chats, and lines are translated on their way in and out."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ from umbel.serve.response_bodies import ResponseHead, call_item, chat_body
 
 URL, CHAT = "/v1/responses", "/v1/chat/completions"
 CHATS, ANSWERS, ERRORS = "chats.jsonl", "responses.jsonl", "response_errors.jsonl"
-_CALLED = {URL: CHAT, CHAT: f"{CHAT} in a batch for {URL}"}  # a line to chats is at fault
+ANY = "*"  # the endpoint of a batch whose lines may go to any
 Item = Mapping[str, Any]
 
 
-def write_chats(source: Path, target: Path) -> None:
-    """Write the file of chats that asks for the same as a file of responses, line by line; what cannot be read stays as
-    it is, and a body that asks for what cannot be is left empty."""
-    _write(target, (_chat_line(line) for _, line in read_lines(source, blank=True)))
+def are_in(endpoint: str) -> bool:
+    """Whether a batch for an endpoint may have such requests."""
+    return endpoint in (URL, ANY)
 
 
-def _chat_line(line: bytes | InvalidRequest) -> bytes:
+def write_chats(source: Path, target: Path, endpoint: str) -> None:
+    """Write the file that asks for the same by chats as one for an `endpoint` does by responses, line by line; what
+    cannot be read stays as it is, and a body that asks for what cannot be is left empty."""
+    called = {URL: CHAT} if endpoint == ANY else {URL: CHAT, CHAT: f"{CHAT} in a batch for {URL}"}  # which is a fault
+    _write(target, (_chat_line(line, called) for _, line in read_lines(source, blank=True)))
+
+
+def _chat_line(line: bytes | InvalidRequest, called: Mapping[str, str]) -> bytes:
     if isinstance(line, InvalidRequest):
         return b"{"  # too long to be kept: no JSON either way
     try:
@@ -37,7 +43,7 @@ def _chat_line(line: bytes | InvalidRequest) -> bytes:
     except InvalidRequest:
         return line.rstrip(b"\r\n")
     url, body = item.get("url"), item.get("body")
-    found = {**item, "url": _CALLED.get(url, url)} if isinstance(url, str) else dict(item)
+    found = {**item, "url": called.get(url, url)} if isinstance(url, str) else dict(item)
     if url == URL and isinstance(body, dict):
         found["body"] = _asked(body)
     return orjson.dumps(found)
@@ -51,8 +57,8 @@ def _asked(body: Item) -> Item:
 
 
 def write_responses(source: Path, chats: Path, target: Path) -> None:
-    """Write the lines that a job of chats has written as those of responses to what `source` asked; both files have
-    their rows in the order of the source."""
+    """Write the lines that a job has written, those of responses that `source` asked for as such; both files have their
+    rows in the order of the source."""
     with open(chats, "rb") as lines:
         _write(target, _translated(source, (orjson.loads(line) for line in lines)))
 
@@ -60,17 +66,17 @@ def write_responses(source: Path, chats: Path, target: Path) -> None:
 def _translated(source: Path, lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     asked = _bodies(source)
     for line in lines:
-        body = next((body for name, body in asked if name == line["custom_id"]), {})
-        yield orjson.dumps(_response_line(line, body))
+        url, body = next(((url, body) for name, url, body in asked if name == line["custom_id"]), (None, {}))
+        yield orjson.dumps(_response_line(line, body) if url == URL else line)
 
 
-def _bodies(source: Path) -> Iterator[tuple[str, Item]]:
-    """The id and the body of each line that has them."""
+def _bodies(source: Path) -> Iterator[tuple[str, object, Item]]:
+    """The id, the url and the body of each line that has an id and a body."""
     for _, line in read_lines(source):
         with suppress(InvalidRequest):
             item = {} if isinstance(line, InvalidRequest) or not line.strip() else decode_object(line, 0)
             if isinstance(item.get("custom_id"), str) and isinstance(item.get("body"), dict):
-                yield item["custom_id"], item["body"]
+                yield item["custom_id"], item.get("url"), item["body"]
 
 
 def _response_line(line: dict[str, Any], asked: Item) -> dict[str, Any]:

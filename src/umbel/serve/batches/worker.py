@@ -22,7 +22,7 @@ from umbel.serve.batches.desk import BATCH, FILE, Desk
 from umbel.serve.batches.folder import BATCHES, new_id
 from umbel.serve.batches.queue import BatchQueue, Entry
 from umbel.serve.batches.records import BatchRecord, Counts, FileRecord
-from umbel.serve.batches.response_lines import ANSWERS, CHAT, CHATS, ERRORS, write_chats, write_responses
+from umbel.serve.batches.response_lines import ANSWERS, ANY, CHAT, CHATS, ERRORS, are_in, write_chats, write_responses
 from umbel.serve.batches.response_lines import URL as RESPONSES
 from umbel.serve.batches.shared_engine import SharedEngine
 from umbel.serve.errors import LOG, where_of
@@ -111,8 +111,9 @@ class BatchWorker:
 
     def _checked(self, batch: BatchRecord, control: Control) -> Checked:
         control.look()
-        url = CHAT if batch.endpoint == RESPONSES else batch.endpoint
-        return check_file(self.prepared(batch).source, url, self.reading, self.desk.limits.rows, control.look)
+        url = CHAT if batch.endpoint == RESPONSES else batch.endpoint  # a mixed file is looked at line by line
+        reading = replace(self.reading, any_url=batch.endpoint == ANY)
+        return check_file(self.prepared(batch).source, url, reading, self.desk.limits.rows, control.look)
 
     def _source(self, batch: BatchRecord) -> Path:
         stored = self.desk.book.get(FILE, batch.input_file_id)
@@ -123,11 +124,11 @@ class BatchWorker:
     def prepared(self, batch: BatchRecord) -> BatchFiles:
         """The files of a batch's job, of which the one that it reads is there."""
         source, folder = self._source(batch), self.desk.folder.batch_folder(batch.id)
-        if batch.endpoint != RESPONSES:
+        if not are_in(batch.endpoint):
             return BatchFiles(source, folder)
         if not (chats := folder / CHATS).exists():
             folder.mkdir(mode=0o700, exist_ok=True)
-            write_chats(source, chats)
+            write_chats(source, chats, batch.endpoint)
         return BatchFiles(chats, folder)
 
     def _run(self, entry: Entry, batch: BatchRecord) -> None:
@@ -135,7 +136,7 @@ class BatchWorker:
         files, look = self.prepared(batch), entry.control.look
         files.folder.mkdir(mode=0o700, exist_ok=True)
         asked = options_of(self.settings, self.reading, files)
-        with opened_job(asked, lambda: self.engine(look, batch.owner), look) as job:
+        with opened_job(asked, lambda: self.engine(look, batch.owner), look, any_url=batch.endpoint == ANY) as job:
             self.jobs[batch.id] = job
             job.at = lambda name: self._note(name, batch.id, job)
             try:
@@ -162,7 +163,7 @@ class BatchWorker:
     def _outputs(self, batch: BatchRecord, files: BatchFiles) -> dict[str, Path]:
         """The files that a job has written, as they are handed out."""
         written = {"output_file_id": files.output, "error_file_id": files.errors}
-        if batch.endpoint != RESPONSES:
+        if not are_in(batch.endpoint):
             return written
         shown = {"output_file_id": files.folder / ANSWERS, "error_file_id": files.folder / ERRORS}
         for name, path in written.items():

@@ -166,7 +166,7 @@ class RowParser:
 
     def _request(self, item: Mapping[str, Any]) -> tuple[Request, Style]:
         if self.endpoint is not None:
-            style, inner = _envelope(item, self.endpoint)
+            style, inner = _envelope(item, self.endpoint, any_url=self.options.any_url)
             inner = for_model(inner, self.options)
             params = self._params(inner, style)
             if style in VECTOR_FIELDS:
@@ -252,8 +252,8 @@ def _prompt_of(request: Request) -> dict[str, Any]:
     return {"prompt": request.prompt}
 
 
-def _envelope(item: Mapping[str, Any], endpoint: str) -> tuple[Style, dict[str, Any]]:
-    """Style and body of an OpenAI batch line whose file goes to `endpoint`."""
+def _envelope(item: Mapping[str, Any], endpoint: str, *, any_url: bool) -> tuple[Style, dict[str, Any]]:
+    """Style and body of an OpenAI batch line whose file goes to `endpoint`, or anywhere."""
     if item.get("method") != "POST":
         refuse("invalid_method", "method", f"method={shown(item.get('method'))}: must be 'POST'")
     url = item.get("url")
@@ -261,7 +261,7 @@ def _envelope(item: Mapping[str, Any], endpoint: str) -> tuple[Style, dict[str, 
         refuse("missing_required_parameter", "url", f"url is missing: must be {endpoint!r}")
     if not isinstance(url, str) or url not in ENDPOINTS:
         refuse("invalid_url", "url", f"url={shown(url)}: must be one of {', '.join(ENDPOINTS)}")
-    if url != endpoint:
+    if url != endpoint and not any_url:
         refuse("url_mismatch", "url", f"url={url!r}: the file's first request goes to {endpoint!r}; one url per file")
     inner = item.get("body")
     if not isinstance(inner, dict):
