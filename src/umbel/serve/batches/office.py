@@ -10,11 +10,11 @@ from typing import Any
 from umbel.jobs.progress import Progress
 from umbel.serve.auth import EVERYONE
 from umbel.serve.batches.desk import Desk
-from umbel.serve.batches.floor import Floor
 from umbel.serve.batches.folder import StoreFolder
 from umbel.serve.batches.plans import PlanShelf
 from umbel.serve.batches.records import BatchRecord
 from umbel.serve.batches.shared_engine import SharedEngine
+from umbel.serve.batches.trial_room import TrialRoom
 from umbel.serve.batches.worker import BatchWorker
 from umbel.serve.service import Service
 from umbel.serve.settings import ServeSettings
@@ -32,11 +32,11 @@ class Office:
     @classmethod
     def open(cls, service: Service, store: Path) -> Office:
         """The office of a service, with its files in a folder. Raises UsageError."""
-        llm, settings, floor = service.llm, service.settings, Floor()
+        llm, settings, trials = service.llm, service.settings, TrialRoom()
 
         def engine(look: Callable[[], None], owner: str) -> SharedEngine:
             tenant = None if owner == EVERYONE else owner
-            return SharedEngine(service, llm.plan_for, llm.stats, look, llm.config.seed, tenant, floor)
+            return SharedEngine(service, llm.plan_for, llm.stats, look, llm.config.seed, tenant, trials)
 
         desk = Desk.open(StoreFolder(store), settings.limits.store)
         worker = BatchWorker(desk, replace(settings, config=llm.config), service.options, engine)

@@ -21,9 +21,9 @@ from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.signals import Drain
 from umbel.jobs.stream import output_of
-from umbel.serve.batches.floor import Floor
 from umbel.serve.batches.lots import HandedLot, with_tokens
 from umbel.serve.batches.rowbox import BoxNews, RowBox, received
+from umbel.serve.batches.trial_room import TrialRoom
 
 ROWS = 256  # of batches that the session has at a time
 BEHIND = 1  # their priority: those of requests have 0, and go first
@@ -52,7 +52,7 @@ class SharedEngine:
     `look`: raises Drain, OutOfTime or Cancelled once the job is to stop.
     `seed`: keys the draws of rows without their own.
     `tenant`: whose KV they share; None for that of all.
-    `floor`: of all jobs that run on the service.
+    `trials`: of all jobs that run on the service.
     """
 
     service: RowService
@@ -61,7 +61,7 @@ class SharedEngine:
     look: Callable[[], None]
     seed: int = 0
     tenant: str | None = None
-    floor: Floor = field(default_factory=Floor)
+    trials: TrialRoom = field(default_factory=TrialRoom)
     first_token: float | None = None
     keeps_unfinished: bool = True
     _queue: SimpleQueue[BoxNews] = field(default_factory=SimpleQueue)
@@ -71,10 +71,10 @@ class SharedEngine:
     _taken: int = 0
     _own: Stats = field(default_factory=Stats)
     _before: Stats = field(init=False)
-    _place: int = field(init=False)  # on the floor
+    _place: int = field(init=False)  # in the room
 
     def __post_init__(self) -> None:
-        self._before, self._place = self.totals(), self.floor.join()
+        self._before, self._place = self.totals(), self.trials.join()
 
     def plan_for(self, workload: Workload) -> Plan:
         """The plan by which a workload is run."""
@@ -98,7 +98,7 @@ class SharedEngine:
         finally:
             for box in self._boxes:
                 self.service.leave_rows(box)
-            self.floor.leave(self._place)
+            self.trials.leave(self._place)
 
     def _refill(self, arrivals: Arrivals, stops: Stops) -> bool:
         """Take the next workload once all rows of those before it are handed out; False when all is done."""
@@ -116,13 +116,13 @@ class SharedEngine:
         self._boxes = [box for box in self._boxes if box.open]
         taken = sum(len(box.open) for box in self._boxes)
         if not (self._trial in self._boxes or any(lot.again for lot in self._lots.values())):
-            self.floor.tried(self._place)
-        if not self.floor.may_hand_out(self._place, taken):
+            self.trials.tried(self._place)
+        if not self.trials.may_hand_out(self._place, taken):
             return
         room = ROWS - taken
         for lot in self._lots.values():
             while room > 0 and lot.waits:
-                if lot.again and (self._boxes or not self.floor.may_try(self._place)):
+                if lot.again and (self._boxes or not self.trials.may_try(self._place)):
                     return  # what may have broken the engine runs alone
                 suspect, rows = bool(lot.again), lot.next(room)
                 box = RowBox(self._queue, lot.number, rows)

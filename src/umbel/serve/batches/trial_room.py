@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Floor:
+class TrialRoom:
     """Batches by number, with how many of their rows the engine has; for any thread. One of them may ask to `try` a
     row: the others hand none out then, and the row is tried once those that they had are done."""
 
