@@ -1,4 +1,4 @@
-"""What nobody without the right key gets, and where no text of a client may appear."""
+"""What takes the right key, and where no text of a client may appear."""
 
 from __future__ import annotations
 

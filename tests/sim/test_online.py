@@ -127,7 +127,7 @@ def gaps_of_watched(replay: Replay) -> np.ndarray:
 
 
 def test_a_batch_alone_has_whole_steps() -> None:
-    """Nobody reads along: the rule binds nothing."""
+    """No row streams, so that the rule binds nothing."""
     stands = Standing.alike(20, 9)
     asked = requests([0.0] * 20, [500] * 20, [10] * 20, stands, watched=0)
     steps = [

@@ -22,6 +22,8 @@ from umbel.serve.responding import json_response
 from umbel.serve.schemas import takes_batch, takes_upload
 
 _RETRIES, _KEY = "x-stainless-retry-count", "idempotency-key"
+_MAKES = "Have the requests of a file answered; made once, also if it is sent again"
+_PLANS = "What umbel plan says of a batch: text, JSON or a page"
 _FORMS: Mapping[str, str] = {
     "text": "text/plain; charset=utf-8",
     "json": "application/json",
@@ -91,9 +93,7 @@ def batches_router(office: Office) -> APIRouter:
     def shown(batch: BatchRecord) -> dict[str, Any]:
         return batch.as_openai(office.model, office.waits_for(batch))
 
-    about = "Have the requests of a file answered; made once, also if it is sent again"
-
-    @router.post("/v1/batches", summary=about, operation_id="createBatch", openapi_extra=takes_batch())
+    @router.post("/v1/batches", summary=_MAKES, operation_id="createBatch", openapi_extra=takes_batch())
     async def make(request: Request) -> Response:
         body = await read_object(request, office.settings.limits)
         return json_response(shown(await asyncio.to_thread(desk.make, asker_of(request), BatchAsked.of(body))))
@@ -113,9 +113,7 @@ def batches_router(office: Office) -> APIRouter:
     async def cancel(request: Request, batch_id: str) -> Response:
         return json_response(shown(await asyncio.to_thread(desk.cancel, asker_of(request), batch_id)))
 
-    about_plan = "What umbel plan says of a batch: text, JSON or a page"
-
-    @router.get("/v1/batches/{batch_id}/plan", summary=about_plan, operation_id="planBatch")
+    @router.get("/v1/batches/{batch_id}/plan", summary=_PLANS, operation_id="planBatch")
     async def plan(
         request: Request,
         batch_id: str,
