@@ -233,7 +233,7 @@ def expected_of(llm: LLM, url: str, i: int) -> str:
 
 @many(8, 100)
 def test_ten_times_too_many_requests_are_sent_away_by_name(llm: LLM, count: int) -> None:
-    """Those that are let in get their answers; the others get theirs when they come again after the time that is named."""
+    """Those that are let in get their answers, and the others when they come again."""
     wanted = expected(llm, 10 * count)
 
     async def asked(url: str, i: int) -> tuple[int, str]:
