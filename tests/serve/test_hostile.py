@@ -123,7 +123,7 @@ def test_clients_that_hang_up_leave_nothing_and_change_no_answer(llm: LLM, count
         settle(llm, url)
 
 
-@many(20, 1_000)
+@many(20, 300)
 def test_readers_that_do_not_read_hold_nobody_up(llm: LLM, count: int) -> None:
     """A fifth of the streams is not read at all. The others come to their end, and those are ended."""
     wanted = expected(llm, count)
