@@ -14,7 +14,6 @@ from umbel import registry
 from umbel.attention.base import AttentionBackend
 from umbel.attention.capabilities import Case, missing
 from umbel.attention.native import NativeAttention
-from umbel.attention.view import View
 from umbel.cache.pages import PagePool
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.layer import Layer
@@ -22,6 +21,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
 from umbel.kernels.place import Place
+from umbel.kernels.view import View
 from umbel.kv.scaled import ScaledStore
 from umbel.kv.store import KVStore
 from umbel.runner.base import run_step

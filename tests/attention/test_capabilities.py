@@ -38,8 +38,8 @@ PROCESSOR = Case("cpu", "float32", (64,))
         (replace(PROCESSOR, absent={"native": "gone"}), "torch"),
         (replace(PROCESSOR, dtype="float16"), "torch"),
         (replace(PROCESSOR, device="mps"), "torch"),
-        (replace(PROCESSOR, selects=True), "reference"),
-        (replace(HOPPER, selects=True), "reference"),
+        (replace(PROCESSOR, selects=True), "native"),
+        (replace(HOPPER, selects=True), "triton"),
     ],
 )
 def test_the_usual_backend(case: Case, name: str) -> None:
@@ -101,7 +101,7 @@ def test_flashinfer_is_refused_for_features(shapes: tuple[KVShape, ...], feature
     assert choose(case).name in ("native", "torch")
 
 
-@pytest.mark.parametrize("name", [name for name in backends() if name in choices("attention_backend")])
+@pytest.mark.parametrize("name", ["torch", "flashinfer"])
 def test_backends_that_read_whole_paths_are_refused_where_something_selects(name: str) -> None:
     device = backends()[name].devices
     with pytest.raises(UsageError, match=f"attention_backend='{name}' cannot serve.*it reads whole paths"):

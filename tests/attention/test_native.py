@@ -18,12 +18,13 @@ from tests.attention.stage import (
     spec_of,
     steps_of,
 )
+from tests.attention.test_view import random_view
 from tests.sched.drive import Job
 from umbel.attention.native import NativeAttention
-from umbel.attention.view import Piece, View
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.native.calls import INSTRUCTION_SETS, Native
+from umbel.kernels.view import View
 
 if not INSTRUCTION_SETS:
     pytest.skip("no compiled kernels here", allow_module_level=True)
@@ -85,9 +86,31 @@ def test_wrong_shapes_are_refused() -> None:
         attend(backend, q[..., :8], k, v)
     with pytest.raises(TypeError, match="float16, keys are"):
         attend(backend, q.half(), k, v)
-    with pytest.raises(ValueError, match="1 pieces"):
-        attend(backend, q, k, v, View(16, (Piece(0, 0, 1, torch.ones(2, 1, dtype=torch.bool)),)))
+    with pytest.raises(ValueError, match="a view with tiles of"):
+        attend(backend, q, k, v, View.whole(step.n_rows + 1, 2, 1))
     # A query that is part of a wider tensor, as after one matmul for q, k and v, is read in place.
     wide = torch.cat((q, k, v), 1)
     parts = wide.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), 1)
     assert torch.equal(attend(backend, *parts), attend(backend, q, k, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_others_read_changes_no_bit_of_a_row(dtype: torch.dtype) -> None:
+    """A view of everything gives the bits of none, and each row of a view those of a view in which all rows are of its
+    tile, cut for other threads."""
+    spec, rng = spec_of(2, 3, 40), random.Random(5)
+    job = random_job(rng, 5)
+    backend = backend_of(spec, job.demand(16), 16, dtype)
+    generator = torch.Generator().manual_seed(0)
+    for at, (_, step) in enumerate(steps_of(job, job.demand(16), 16, 300)):
+        qkv, view = random_qkv(spec, step.n_rows, generator, dtype), random_view(step, rng)
+        torch.set_num_threads(1)
+        backend.prepare(step)
+        whole = replace(view, reads=torch.ones_like(view.reads))
+        assert torch.equal(attend(backend, *qkv, whole), attend(backend, *qkv))
+        got = attend(backend, *qkv, view)
+        torch.set_num_threads(1 + at % 4)
+        backend.prepare(step)
+        for tile in range(len(view.reads)):
+            alone = attend(backend, *qkv, replace(view, tile_of=torch.full_like(view.tile_of, tile)))
+            assert torch.equal(got[view.tile_of == tile], alone[view.tile_of == tile])

@@ -22,6 +22,7 @@ from tests.attention.stage import (
     spec_of,
     steps_of,
 )
+from tests.attention.test_view import random_view
 from tests.parameters import some_of
 from tests.sched.drive import Job
 from umbel.attention.reference import ReferenceAttention
@@ -29,6 +30,7 @@ from umbel.attention.triton import TritonAttention
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.triton.forest import Tiles
+from umbel.kernels.view import View
 from umbel.kv.fp8 import Fp8Store
 from umbel.kv.store import KVStore
 
@@ -171,3 +173,22 @@ def test_wrong_shapes_are_refused() -> None:
     backend.prepare(step)
     with pytest.raises(ValueError, match="heads of 16"):
         attend(backend, q[:, :3], k, v)
+
+
+def test_views_are_obeyed_and_a_whole_one_changes_no_bit() -> None:
+    """Also under a window."""
+    spec, rng = mixed_spec(KVShape(4, 2, 16, 16, 0.25), KVShape(4, 2, 16, 16, 0.25, window=150)), random.Random(8)
+    base = [rng.randrange(50) for _ in range(270)]
+    job, tiles = Job([base, [*base[:200], 1, 2]], [1, 1], [2, 2]), Tiles()
+    mine, theirs = (poisoned_store(spec, job.demand(16), 16, torch.float32, DEVICE) for _ in range(2))
+    tested, meaning = TritonAttention(spec, mine, DEVICE, tiles), ReferenceAttention(spec, theirs)
+    generator = torch.Generator().manual_seed(0)
+    for _, step in steps_of(job, job.demand(16), 16, 400):
+        view = random_view(step, rng)
+        whole = View(view.tile_of, torch.ones_like(view.reads))
+        tested.prepare(step), meaning.prepare(step)
+        for layer in range(2):
+            qkv = [t.to(DEVICE) for t in random_qkv(spec, step.n_rows, generator, torch.float32, layer)]
+            got, wanted = (attend(backend, *qkv, view, layer) for backend in (tested, meaning))
+            assert (got.double() - wanted.double()).abs().max() < 2e-5
+            assert torch.equal(attend(tested, *qkv, whole, layer), attend(tested, *qkv, layer=layer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,32 +20,28 @@ from tests.attention.stage import (
     steps_of,
 )
 from tests.kv.test_slots import slot_by_hand
+from tests.sched.drive import VOCAB, Job
 from umbel.attention.reference import ReferenceAttention
-from umbel.attention.view import Piece, View
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.step import Step
+from umbel.kernels.view import GRID, View
 from umbel.kv.slots import row_nodes
 
 
-def random_view(step: Step, rng: random.Random) -> View:
-    """For two KV heads, some blocks of some nodes, for some of the rows that have them on their path (and of others,
-    which is no matter); no two pieces are of one node and row."""
-    block, pieces = rng.choice((1, 3, 16)), []
-    for node in rng.sample(range(len(step.parent)), rng.randint(0, len(step.parent))):
-        blocks = -(-int(step.end[node] - step.start[node]) // block)
-        cuts = sorted(rng.sample(range(step.n_rows + 1), min(3, step.n_rows + 1)))
-        for begin, end in pairwise(cuts):
-            reads = torch.tensor([[rng.random() < 0.5 for _ in range(blocks)] for _ in range(2)])
-            pieces.append(Piece(node, begin, end, reads))
-    return View(block, tuple(pieces))
+def random_view(step: Step, rng: random.Random, n_kv_heads: int = 2) -> View:
+    """Some cells for each KV head of some tiles of rows, of which rows are here and there."""
+    cells, tiles = int(step.positions.max()) // GRID + 1, rng.randint(1, 4)
+    reads = torch.tensor(
+        [[[rng.random() < 0.5 for _ in range(cells)] for _ in range(n_kv_heads)] for _ in range(tiles)]
+    )
+    runs = [tile for _ in range(step.n_rows) for tile in [rng.randrange(tiles)] * rng.randint(1, 40)]
+    return View(torch.tensor(runs[: step.n_rows], dtype=torch.int32), reads)
 
 
-def reads(view: View, step: Step, row: int, node: int, position: int, head: int) -> bool:
-    """Whether a KV head of a row reads the key at a position of a node."""
-    if position == step.positions[row]:
-        return True
-    found = [p for p in view.pieces if p.node == node and p.begin <= row < p.end]
-    return all(bool(p.blocks[head, (position - int(step.start[node])) // view.block]) for p in found)
+def reads(view: View, step: Step, row: int, position: int, head: int) -> bool:
+    """Whether a KV head of a row reads the key at a position of its path."""
+    own = int(step.positions[row]) // GRID
+    return position // GRID == own or bool(view.reads[view.tile_of[row], head, position // GRID])
 
 
 def by_hand(
@@ -66,7 +62,7 @@ def by_hand(
                 while position < step.start[node]:
                     node = int(step.parent[node])
                 in_window = shape.window is None or position > step.positions[row] - shape.window
-                if in_window and reads(view, step, row, node, position, kv_head):
+                if in_window and reads(view, step, row, position, kv_head):
                     key, value = kept[slot_by_hand(step, node, position)]
                     score = float(q[row, head].double().numpy() @ key[kv_head]) * shape.scale
                     scores.append(score if shape.cap is None else shape.cap * np.tanh(score / shape.cap))
@@ -84,19 +80,20 @@ def by_hand(
     [
         (0, KVShape(4, 2, 8, 8, 0.3)),
         (1, KVShape(4, 2, 8, 12, 0.3)),
-        (2, KVShape(4, 2, 8, 8, 0.3, window=20)),
+        (2, KVShape(4, 2, 8, 8, 0.3, window=150)),
         (3, KVShape(4, 2, 8, 8, 1.0, cap=2.0)),
         (4, KVShape(4, 2, 8, 8, 0.3, sinks=True)),
-        (5, KVShape(4, 2, 8, 6, 1.0, window=20, cap=2.0, sinks=True)),
+        (5, KVShape(4, 2, 8, 6, 1.0, window=150, cap=2.0, sinks=True)),
     ],
 )
 def test_the_reference_obeys(seed: int, shape: KVShape) -> None:
     rng = random.Random(seed)
-    spec, job = mixed_spec(shape), random_job(rng, 4, longest=40, out=3)
+    base = [rng.randrange(VOCAB) for _ in range(130)]
+    spec, job = mixed_spec(shape), Job([[*base, 1], [*base[:127], 2, 3, 4]], [1, 1], [2, 2])
     backend = ReferenceAttention(spec, poisoned_store(spec, job.demand(4), 4))
-    generator, pieces = torch.Generator().manual_seed(seed), 0
+    generator, left = torch.Generator().manual_seed(seed), 0
     kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for _, step in steps_of(job, job.demand(4), 4, 30):
+    for _, step in steps_of(job, job.demand(4), 4, 90):
         q, k, v = random_qkv(spec, step.n_rows, generator, torch.float32)
         view = random_view(step, rng)
         backend.prepare(step)
@@ -107,22 +104,35 @@ def test_the_reference_obeys(seed: int, shape: KVShape) -> None:
         sinks = random_sinks(shape, generator)
         got = attend(backend, q, k, v, view, sinks=sinks)
         np.testing.assert_allclose(got.numpy(), by_hand(shape, step, view, q, kept, sinks), atol=1e-5)
-        pieces += len(view.pieces)
-    assert pieces > 10
+        left += int((~view.reads).sum())
+    assert left
 
 
-def test_a_view_of_everything_changes_nothing_and_one_of_nothing_leaves_a_row_its_own_key() -> None:
-    spec, job = spec_of(2, 3, 8), random_job(random.Random(3), 4, longest=40, out=3)
+def test_a_view_of_everything_changes_nothing_and_one_of_nothing_leaves_a_row_its_own_cell() -> None:
+    spec, job = spec_of(2, 3, 8), random_job(random.Random(3), 2, longest=140, out=3)
     backend = ReferenceAttention(spec, poisoned_store(spec, job.demand(4), 4))
-    generator = torch.Generator().manual_seed(0)
-    for _, step in steps_of(job, job.demand(4), 4, 30):
+    windowed = ReferenceAttention(spec_of(2, 3, 8, window=1), backend.store)
+    generator, some = torch.Generator().manual_seed(0), 0
+    for _, step in steps_of(job, job.demand(4), 4, 90):
         q, k, v = random_qkv(spec, step.n_rows, generator, torch.float32)
-        backend.prepare(step)
-        nodes = range(len(step.parent))
-        every, none = (
-            View(64, tuple(Piece(n, 0, step.n_rows, torch.full((2, 8), flag)) for n in nodes)) for flag in (True, False)
-        )
+        backend.prepare(step), windowed.prepare(step)
+        every = View.whole(step.n_rows, 2, int(step.positions.max()) // GRID + 1)
         assert torch.equal(attend(backend, q, k, v, every), attend(backend, q, k, v))
-        own = torch.from_numpy(step.fresh)
-        got = attend(backend, q, k, v, none)
-        assert torch.equal(got[own], v.repeat_interleave(3, 1)[own])
+        got = attend(backend, q, k, v, replace(every, reads=~every.reads))
+        first = torch.from_numpy(step.positions % GRID == 0)  # of a cell: reads itself alone
+        assert torch.equal(got[first], attend(windowed, q, k, v)[first])
+        some += int((step.positions >= GRID).sum())
+    assert some > 10
+
+
+def test_views_that_do_not_fit_are_refused() -> None:
+    view = View.whole(3, 2, 1)
+    for wrong, why in (
+        (replace(view, reads=view.reads.float()), "torch.float32 cells, not int32 and bool"),
+        (replace(view, tile_of=view.tile_of + 1), "tile 1 at most, of 1"),
+        (replace(view, reads=view.reads.expand(4, 2, 1)), "for 3 rows and 2 KV heads"),
+        (View.whole(2, 2, 1), "for 3 rows and 2 KV heads"),
+        (View.whole(3, 1, 1), "for 3 rows and 2 KV heads"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=why):
+            wrong.check(3, 2)

@@ -202,10 +202,10 @@ def test_lengths_around_the_window(backend: str, window: int) -> None:
 @EACH
 def test_a_view_is_obeyed_or_refused_as_the_record_says(backend: str) -> None:
     rng, spec = random.Random(1), fitted(backend, 2, 2, 16, None)
-    job = random_job(rng, 3, longest=100, out=3)
+    job = random_job(rng, 3, longest=300, out=3)
     mine, theirs = (poisoned_store(spec, job.demand(4), 4) for _ in range(2))
     tested, reference = BACKENDS[backend](spec, mine), ReferenceAttention(spec, theirs)
-    for _, step in steps_of(job, job.demand(4), 4, 60):
+    for _, step in steps_of(job, job.demand(4), 4, 160):
         q, k, v = random_qkv(spec, step.n_rows, torch.Generator().manual_seed(0), torch.float32)
         view = random_view(step, rng)
         tested.prepare(step), reference.prepare(step)

@@ -14,9 +14,9 @@ from umbel.attention.capabilities import Case
 from umbel.attention.flashinfer import FlashInferAttention
 from umbel.attention.grid import GridAttention
 from umbel.attention.switch import Switch
-from umbel.attention.view import View
 from umbel.cli.main import main
 from umbel.ir.params import SamplingParams
+from umbel.kernels.view import View
 from umbel.technique import Capability
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, *[14] * 20, 30 + i % 4, *range(40, 40 + 3 * (i % 4))] for i in range(8)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kernels.view import View, check_whole
 from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 from umbel.technique import Capability, Technique

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from umbel.attention.view import View
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kernels.view import View
 
 
 class AttentionBackend(Protocol):

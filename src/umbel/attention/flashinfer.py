@@ -24,13 +24,13 @@ from torch import Tensor
 
 from umbel.attention.passes import Pass, list_passes
 from umbel.attention.switch import shipped_switch
-from umbel.attention.view import View, check_whole
 from umbel.attention.work import Cut
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.sinks import check_sinks
 from umbel.kernels.transfer import upload
+from umbel.kernels.view import View, check_whole
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from umbel.attention.kinds import LayerKinds
 from umbel.attention.layout import GRID, Layout, Narrow, lay_out
-from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.sinks import check_sinks
+from umbel.kernels.view import View, check_whole
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 

@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.step import Step
+from umbel.kernels.view import GRID
 from umbel.kv.slots import path_slots
 
 Ints = NDArray[np.int64]
-
-GRID = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from umbel.attention.kinds import LayerKinds
-from umbel.attention.view import View, check_whole
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.dispatch import kernels
 from umbel.kernels.native.calls import Native
 from umbel.kernels.place import Place
+from umbel.kernels.view import View
 from umbel.kv.store import KVStore
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ class NativeAttention:
         return self.store.place(layer, self.writes)
 
     def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
-        """One call of the kernel; reads whole paths only."""
-        check_whole(self.name, select)
+        """One call of the kernel; obeys a view."""
         shape, forest = self.shapes[layer], self.forests[self.kinds.of_layer[layer]]
-        return self.native.attend(forest, q, self.store.place(layer, self.writes), shape, sinks)
+        return self.native.attend(forest, q, self.store.place(layer, self.writes), shape, sinks, select)

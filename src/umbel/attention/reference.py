@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.kinds import LayerKinds
-from umbel.attention.view import View
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.reference import attend
 from umbel.kernels.sinks import check_sinks
+from umbel.kernels.view import GRID, View
 from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 
@@ -37,7 +37,6 @@ class ReferenceAttention:
 
     def prepare(self, step: Step) -> int:
         """Find the KV slots of every row's context."""
-        self.step = step
         self.writes = torch.from_numpy(write_slots(step, self.store.scratch)).to(self.store.keys[0].device)
         self.contexts = [_contexts(step, window) for window in self.kinds.kinds]
         return self.kinds.mean_read([sum(len(slots) for _, slots in rows) for rows in self.contexts])
@@ -50,28 +49,23 @@ class ReferenceAttention:
         """A softmax for each row; obeys a view."""
         shape, contexts = self.shapes[layer], self.contexts[self.kinds.of_layer[layer]]
         check_sinks(shape, sinks)
+        if select is not None:
+            select.check(len(q), shape.n_kv_heads)
         of_groups = None if sinks is None else sinks.view(shape.n_kv_heads, shape.group_size)
         out = q.new_empty(*q.shape[:2], shape.value_dim)
         for row, (positions, slots) in enumerate(contexts):
             keys, values = (t.double() for t in self.store.read(layer, slots))  # [n_kv_heads, context, ...]
             query = q[row].double().view(shape.n_kv_heads, shape.group_size, -1)
-            reads = None if select is None else self._reads(select, row, positions, shape.n_kv_heads).to(q.device)
+            reads = None if select is None else _reads(select, row, positions).to(q.device)
             found = attend(query, keys, values, shape.scale, shape.cap or 0.0, of_groups, reads)
             out[row] = found.flatten(0, 1).to(q.dtype)
         return out
 
-    def _reads(self, view: View, row: int, positions: Ints, n_kv_heads: int) -> Tensor:
-        """Which keys of its context a row reads: bool `[n_kv_heads, context]`."""
-        step = self.step
-        reads = torch.ones(n_kv_heads, len(positions), dtype=torch.bool)
-        for piece in view.pieces:
-            first, end = int(step.start[piece.node]), int(step.end[piece.node])
-            is_below = step.row_begin[piece.node] <= row < step.below_end[piece.node]
-            if is_below and piece.begin <= row < piece.end:
-                at = np.flatnonzero((positions >= first) & (positions < end))
-                reads[:, at] = piece.blocks.cpu()[:, (positions[at] - first) // view.block]
-        reads[:, -1] = True
-        return reads
+
+def _reads(view: View, row: int, positions: Ints) -> Tensor:
+    """Which keys of its context a row reads: bool `[n_kv_heads, context]`."""
+    cells = torch.from_numpy(positions // GRID)
+    return view.reads[int(view.tile_of[row])].cpu()[:, cells] | (cells == cells[-1])
 
 
 def _contexts(step: Step, window: int | None) -> list[tuple[Ints, Tensor]]:

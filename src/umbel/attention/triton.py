@@ -11,13 +11,13 @@ from torch import Tensor
 
 from umbel.attention.kinds import LayerKinds
 from umbel.attention.switch import shipped_switch
-from umbel.attention.view import View, check_whole
 from umbel.attention.work import Cut, list_work
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
 from umbel.kernels.transfer import upload
 from umbel.kernels.triton.forest import DeviceWork, Heads, Tiles, attend
+from umbel.kernels.view import View
 from umbel.kv.slots import write_slots
 from umbel.kv.store import KVStore
 
@@ -93,10 +93,9 @@ class TritonAttention:
         return self.store.place(layer, self.writes)
 
     def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
-        """One launch over the list of work, and one to merge; reads whole paths only."""
-        check_whole(self.name, select)
+        """One launch over the list of work, and one to merge; obeys a view."""
         place, work = self.place(layer), self.works[self.kinds.of_layer[layer]]
-        return attend(work, self.heads[layer], q, place.keys, place.values, place.scales, sinks)
+        return attend(work, self.heads[layer], q, place.keys, place.values, place.scales, sinks, select)
 
     def _cut(self, step: Step, rows: int, group: int, n_sets: int, window: int | None) -> Cut:
         """Pieces that are as long as can be while there are enough of them for the chip."""

@@ -67,7 +67,7 @@ DEVICE: tuple[Technique, ...] = (
         "umbel.attention.triton:TritonAttention",
         "Hydragen, 2402.05099",
         "a GPU and Triton",
-        can=Capability(("cuda",), features=FEATURES, fp8_kv="with instructions", records=True),
+        can=Capability(("cuda",), features=FEATURES, fp8_kv="with instructions", selects=True, records=True),
     ),
     Technique(
         "attention",
@@ -77,7 +77,9 @@ DEVICE: tuple[Technique, ...] = (
         "Hydragen, 2402.05099",
         "a CPU and compiled kernels",
         by="machine",
-        can=Capability(("cpu",), ("float32", "bfloat16"), features=FEATURES, int8_kv=True, reproducible="per row"),
+        can=Capability(
+            ("cpu",), ("float32", "bfloat16"), features=FEATURES, int8_kv=True, selects=True, reproducible="per row"
+        ),
     ),
     Technique(
         "attention",

@@ -13,8 +13,9 @@ from umbel.kernels.place import Place
 from umbel.kernels.reference import Filters
 from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.sinks import check_sinks
+from umbel.kernels.view import View
 
-INTERFACE = 10
+INTERFACE = 11
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 
@@ -169,20 +170,29 @@ class Native:
         )  # fmt: skip
 
     def attend(
-        self, forest: _umbel.Forest, q: Tensor, place: Place, shape: KVShape, sinks: Tensor | None = None
+        self,
+        forest: _umbel.Forest,
+        q: Tensor,
+        place: Place,
+        shape: KVShape,
+        sinks: Tensor | None = None,
+        view: View | None = None,
     ) -> Tensor:
         """Attention of `q` (`[rows, n_heads, key_dim]`, the rows that `forest` was laid out for) with the keys and
-        values of a `place` as `shape` says, with its `sinks` (float32 `[n_heads]`): `[rows, n_heads, value_dim]`."""
+        values of a `place`, or those that a `view` leaves, as `shape` says, with its `sinks` (float32 `[n_heads]`):
+        `[rows, n_heads, value_dim]`."""
         keys, values = place.keys, place.values
         q = q if q.stride(2) == 1 and q.stride(1) == q.shape[2] else q.contiguous()  # each row in one piece
         _check_attention(forest.rows, q, place, shape)
         check_sinks(shape, sinks)
+        if view is not None:
+            view.check(len(q), shape.n_kv_heads)
         out = torch.empty((*q.shape[:2], shape.value_dim), dtype=q.dtype)
         self._kernels.attend(
             forest, q.data_ptr(), out.data_ptr(), keys.data_ptr(), values.data_ptr(), *_scales(place),
-            0 if sinks is None else sinks.data_ptr(), q.stride(0), keys.shape[1], values.stride(0), values.stride(1),
-            shape.n_kv_heads, shape.group_size, shape.key_dim, shape.value_dim, shape.scale, shape.cap or 0.0,
-            shape.window or 0, _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
+            0 if sinks is None else sinks.data_ptr(), *_reads(view), q.stride(0), keys.shape[1],
+            values.stride(0), values.stride(1), shape.n_kv_heads, shape.group_size, shape.key_dim, shape.value_dim,
+            shape.scale, shape.cap or 0.0, shape.window or 0, _is_narrow(q), _is_narrow(keys), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -211,6 +221,11 @@ def _same_width(x: Tensor, weight: Tensor) -> int:
     if weight.shape != x.shape[-1:]:
         raise ValueError(f"weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}")
     return len(weight)
+
+
+def _reads(view: View | None) -> tuple[int, int, int]:
+    """The addresses of what tiles read and of the tiles of rows, and how many cells there are; 0 without a view."""
+    return (0, 0, 0) if view is None else (view.reads.data_ptr(), view.tile_of.data_ptr(), view.reads.shape[2])
 
 
 def _scales(place: Place) -> tuple[int, int]:

@@ -32,6 +32,15 @@ struct Layout {
   const int32_t* block_cells;
 };
 
+// What rows read: row r is of the tile tile_of[r], and of cell c (positions [kGrid * c, kGrid * (c + 1))) a tile reads the
+// keys of KV head h where cells[(tile * kv_heads + h) * n_cells + c] is not 0. A row always reads the cell it stands in.
+struct Reads {
+  const uint8_t* cells = nullptr;  // none: everything
+  const int32_t* tile_of = nullptr;
+  int64_t n_cells = 0;
+  int32_t kv_heads = 0;
+};
+
 enum class Kind : int32_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
 
 // Queries are [rows, kv heads * group, dim], rows `q_stride` apart, and outputs [rows, kv heads * group, value_dim], rows
@@ -51,6 +60,7 @@ struct Attention {
   float scale;
   float cap;           // scores become cap * tanh(score / cap); 0: they stay
   const float* sinks;  // [kv heads * group]: a score of no key, which adds to the sum of weights; or none
+  Reads reads;
 };
 
 // out = weight * x / rms(x) for rows of `width`; with `delta`, of total = x + delta instead of x.

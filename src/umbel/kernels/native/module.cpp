@@ -230,8 +230,8 @@ nb::ndarray<nb::numpy, int64_t, nb::ndim<1>> writes(nb::object self) {
 }
 
 void attend(const Native& native, const Forest& forest, Address q, Address out, Address keys, Address values,
-            Address key_scales, Address value_scales, Address sinks, int64_t q_stride, int64_t slots, int64_t value_head_stride,
-            int64_t value_stride, int64_t kv_heads, int32_t group, int32_t dim, int32_t value_dim, float scale, float cap,
+            Address key_scales, Address value_scales, Address sinks, Address cells, Address tile_of, int64_t n_cells,
+            int64_t q_stride, int64_t slots, int64_t value_head_stride, int64_t value_stride, int64_t kv_heads, int32_t group, int32_t dim, int32_t value_dim, float scale, float cap,
             int64_t window, bool q_is_bfloat16, bool kv_is_bfloat16, int threads) {
   Attention a;
   a.q = at(q);
@@ -254,6 +254,8 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
   a.scale = scale;
   a.cap = cap;
   a.sinks = static_cast<const float*>(at(sinks));
+  a.reads = {static_cast<const uint8_t*>(at(cells)), static_cast<const int32_t*>(at(tile_of)), n_cells,
+             static_cast<int32_t>(kv_heads)};
   native.attend(forest, a, kv_heads, threads);
 }
 
@@ -262,7 +264,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 NB_MODULE(_umbel, m) {
   nb::set_leak_warnings(false);  // the kernels are kept to the end of the process, whatever else is freed before
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 10;  // see INTERFACE in calls.py
+  m.attr("interface") = 11;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);

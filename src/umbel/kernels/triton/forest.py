@@ -18,6 +18,7 @@ from torch import Tensor
 
 from umbel.ir.kv_shape import KVShape
 from umbel.kernels.sinks import check_sinks
+from umbel.kernels.view import GRID, View
 
 NOTHING = tl.constexpr(-1.0e30)  # the largest score of a query that saw no key: finite, so that nothing becomes NaN
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -60,19 +61,39 @@ def _scores(
 
 
 @triton.jit
+def _cells_of(reads, tile_of, row, here, kv_head, kv_heads, n_cells, GRID: tl.constexpr):
+    """Where the cells of each row's tile begin."""
+    if GRID > 0:
+        tile = tl.load(tile_of + row, mask=here, other=0).to(tl.int64)
+        return reads + (tile * kv_heads + kv_head) * n_cells
+    else:
+        return reads + row * 0
+
+
+@triton.jit
+def _chosen(reads, at, position, GRID: tl.constexpr):
+    """Which of the keys at some positions each query reads; `reads` is where the cells of its tile begin."""
+    cell = at // GRID
+    return (tl.load(reads[:, None] + cell[None, :]) != 0) | (cell[None, :] == (position // GRID)[:, None])
+
+
+@triton.jit
 def _read_run(
-    top, total, mixed, mine, mine_rest, position, run, pages, keys, values, key_scales, value_scales, scale,
+    top, total, mixed, mine, mine_rest, position, reads, run, pages, keys, values, key_scales, value_scales, scale,
     DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, V_DIM: tl.constexpr, V_WIDTH: tl.constexpr,
     V_STRIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    SCALED: tl.constexpr, FLOAT32: tl.constexpr,
+    SCALED: tl.constexpr, FLOAT32: tl.constexpr, GRID: tl.constexpr,
 ):  # fmt: skip
     """Go on with a tile's softmax over the keys of one run."""
     first, n = tl.load(run + 2), tl.load(run + 3)
     for from_key in range(0, n, KEYS):
         slot, there = _keys_of(pages, run, n, from_key, PAGE, KEYS)
-        scores = _scores(mine, mine_rest, keys, key_scales, slot, there, scale, DIM, WIDTH, REST, CAP, SCALED, FLOAT32)
         at = first + from_key + tl.arange(0, KEYS)
         seen = there[None, :] & (at[None, :] <= position[:, None])
+        if GRID > 0:  # keys that no query of the tile reads are not loaded
+            seen = seen & _chosen(reads, tl.where(there, at, first), position, GRID)
+            there = there & (tl.max(seen.to(tl.int32), 0) > 0)
+        scores = _scores(mine, mine_rest, keys, key_scales, slot, there, scale, DIM, WIDTH, REST, CAP, SCALED, FLOAT32)
         if WINDOW > 0:
             seen = seen & (at[None, :] > position[:, None] - WINDOW)
         scores = tl.where(seen, scores, NOTHING)
@@ -95,10 +116,11 @@ def _read_run(
 @triton.jit
 def _attend_tile(
     q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
-    q_stride, out_stride, head, queries, scale,
+    reads, tile_of, n_cells, q_stride, out_stride, head, queries, scale,
     LANES: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, V_DIM: tl.constexpr,
     V_WIDTH: tl.constexpr, V_STRIDE: tl.constexpr, GROUP: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr, SINKS: tl.constexpr, FLOAT32: tl.constexpr,
+    GRID: tl.constexpr, SETS: tl.constexpr,
 ):  # fmt: skip
     """One item for one set of heads, on tiles of `LANES` queries."""
     lane, dims, v_dims = tl.arange(0, LANES), tl.arange(0, WIDTH), tl.arange(0, V_WIDTH)
@@ -115,12 +137,14 @@ def _attend_tile(
         mine_rest = mine_rest.to(tl.float32) if FLOAT32 else mine_rest
     inside = here[:, None] & (v_dims < V_DIM)[None, :]
     position = tl.load(positions + row, mask=here, other=-1)
+    mine_reads = _cells_of(reads, tile_of, row, here, head // SETS, tl.num_programs(1) // SETS, n_cells, GRID)
     top, total = tl.full([LANES], NOTHING, tl.float32), tl.zeros([LANES], tl.float32)
     mixed = tl.zeros([LANES, V_WIDTH], tl.float32)
     for at in range(tl.load(item + 2), tl.load(item + 3)):
         top, total, mixed = _read_run(
-            top, total, mixed, mine, mine_rest, position, runs + at * 4, pages, keys, values, key_scales, value_scales,
-            scale, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
+            top, total, mixed, mine, mine_rest, position, mine_reads, runs + at * 4, pages, keys, values, key_scales,
+            value_scales, scale, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, PAGE, KEYS, WINDOW, CAP, SCALED, FLOAT32,
+            GRID,
         )  # fmt: skip
     place = tl.load(item + 4)
     if place < 0:
@@ -139,14 +163,14 @@ def _attend_tile(
         tl.store(partial + query[:, None] * V_DIM + v_dims[None, :], mixed, mask=inside)
 
 
-@triton.jit(do_not_specialize=["queries"])  # it changes with every step
+@triton.jit(do_not_specialize=["queries", "n_cells"])  # they change with every step
 def _attend(
     q, out, keys, values, key_scales, value_scales, pages, positions, items, runs, partial, tops, sinks,
-    q_stride, out_stride, n_slots, queries, scale,
+    reads, tile_of, n_cells, q_stride, out_stride, n_slots, queries, scale,
     WIDE: tl.constexpr, NARROW: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr,
     V_DIM: tl.constexpr, V_WIDTH: tl.constexpr, V_STRIDE: tl.constexpr, GROUP: tl.constexpr, SETS: tl.constexpr,
     PAGE: tl.constexpr, KEYS: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, SCALED: tl.constexpr,
-    SINKS: tl.constexpr, FLOAT32: tl.constexpr,
+    SINKS: tl.constexpr, FLOAT32: tl.constexpr, GRID: tl.constexpr,
 ):  # fmt: skip
     """One program: an item and a set of query heads; `SETS` sets share a KV head. Few queries get a tile for few."""
     item, head = items + tl.program_id(0) * 5, tl.program_id(1)
@@ -158,14 +182,16 @@ def _attend(
     if tl.load(item + 1) * GROUP <= NARROW:
         _attend_tile(
             q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
-            q_stride, out_stride, head, queries, scale,
+            reads, tile_of, n_cells, q_stride, out_stride, head, queries, scale,
             NARROW, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
+            GRID, SETS,
         )  # fmt: skip
     else:
         _attend_tile(
             q, out, keys, values, key_scales, value_scales, pages, positions, item, runs, partial, tops, sinks,
-            q_stride, out_stride, head, queries, scale,
+            reads, tile_of, n_cells, q_stride, out_stride, head, queries, scale,
             WIDE, DIM, WIDTH, REST, V_DIM, V_WIDTH, V_STRIDE, GROUP, PAGE, KEYS, WINDOW, CAP, SCALED, SINKS, FLOAT32,
+            GRID, SETS,
         )  # fmt: skip
 
 
@@ -264,11 +290,12 @@ def attend(
     values: Tensor,
     scales: tuple[Tensor, Tensor] | None = None,
     sinks: Tensor | None = None,
+    view: View | None = None,
 ) -> Tensor:
     """Attention of `q` (`[rows, n_heads, key_dim]`, heads side by side) with the keys and values of one layer
     (`[n_kv_heads, slots, key_dim or value_dim]`): `[rows, n_heads, value_dim]` in q's type. `scales` are the
     dequantisation scales of keys and values (float32 `[n_kv_heads, slots]`), where they have some; `sinks` those of
-    the layer (float32 `[n_heads]`)."""
+    the layer (float32 `[n_heads]`), `view` what rows read, on the same device."""
     shape, tiles, n_sets, device = heads.shape, heads.tiles, heads.n_sets, q.device
     _check(shape, q, keys, values)
     check_sinks(shape, sinks)
@@ -276,16 +303,21 @@ def attend(
     partial = torch.empty((n_sets * work.queries, shape.value_dim), dtype=torch.float32, device=device)
     tops = torch.empty((n_sets * work.queries, 2), dtype=torch.float32, device=device)
     sink_of = tops if sinks is None else sinks
+    if view is not None:
+        view.check(len(q), shape.n_kv_heads)
+    reads, tile_of = (tops, tops) if view is None else (view.reads, view.tile_of)
+    n_cells = 0 if view is None else view.reads.shape[2]
     key_scales, value_scales = scales or (tops, tops)
     width, rest = _parts(shape.key_dim)
     sizes = {"V_DIM": shape.value_dim, "V_WIDTH": max(triton.next_power_of_2(shape.value_dim), 16)}
     sizes |= {"GROUP": heads.group, "SINKS": sinks is not None}
+    grid = GRID if view is not None else 0
     _attend[len(work.items), n_sets](
         q, out, keys, values, key_scales, value_scales, work.pages, work.positions, work.items, work.runs, partial,
-        tops, sink_of, q.stride(0), out.stride(0), keys.shape[1], work.queries, shape.scale,
+        tops, sink_of, reads, tile_of, n_cells, q.stride(0), out.stride(0), keys.shape[1], work.queries, shape.scale,
         WIDE=tiles.wide, NARROW=tiles.narrow, DIM=shape.key_dim, WIDTH=width, REST=rest, V_STRIDE=values.stride(1),
         SETS=heads.sets, PAGE=heads.page_size, KEYS=tiles.keys, WINDOW=shape.window or 0, CAP=shape.cap or 0.0,
-        SCALED=scales is not None, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **sizes,
+        SCALED=scales is not None, GRID=grid, FLOAT32=q.dtype == torch.float32 or INTERPRETED, **sizes,
     )  # fmt: skip
     if len(work.merges):
         _merge[len(work.merges), shape.n_heads](

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
-from umbel.attention.view import View
 from umbel.errors import ModelError
 from umbel.ir.adapter import Adapter
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.kernels.place import Place
+from umbel.kernels.view import View
 from umbel.linear.base import Table
 from umbel.models.adapters.soft_prompts import soft_kind, tensor_of
 from umbel.models.batch import ForwardBatch
