@@ -15,9 +15,12 @@ from tests.serve.test_batch_ends import FIRST, Gate, held
 from tests.serve.test_batches import client_of, ended, made, texts
 from umbel.api import LLM
 from umbel.ir.report import Stats
+from umbel.serve.batches.limits import StoreLimits
+from umbel.serve.dashboard.engine_view import EngineView
 from umbel.serve.dashboard.pages import PageWriter
 from umbel.serve.dashboard.recent import RecentSamples
 from umbel.serve.pace import Pace
+from umbel.serve.settings import ServeLimits
 
 VOID = {"meta", "link", "input", "br", "rect"}
 
@@ -53,7 +56,12 @@ def checked(page: str) -> str:
 def test_it_shows_batches_and_what_the_engine_does(llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.jobs.store.GROUP_ROWS", 1)
     gate = Gate(monkeypatch)
-    with listening(llm, store=tmp_path) as url, client_of(url) as client, httpx.Client(base_url=url) as http:
+    limits = ServeLimits(store=StoreLimits(running_batches=1))
+    with (
+        listening(llm, store=tmp_path, limits=limits) as url,
+        client_of(url) as client,
+        httpx.Client(base_url=url) as http,
+    ):
         assert "None yet" in checked(http.get("/").text)
         batch = made(client, texts(8), metadata={"name": "<b>nightly</b>"})
         held(client, batch)
@@ -80,7 +88,11 @@ def test_waits_of_streams_are_shown_beside_their_targets() -> None:
         pace.note(waits, 0.5, (0, 0))
     between = [(50, 1.0), (90, 4.0), (99, 4.0)]
     assert pace.percentiles() == {"first": [(50, 1.5), (90, 1.5), (99, 1.5)], "between": between}
-    words = checked(PageWriter(("tiny",), 0.2, None).live(RecentSamples(Stats), pace, 0, None))
+    recent = RecentSamples(Stats, pace, clock=lambda: now[0])
+    recent.take(EngineView(running=5, beneath=3))
+    assert recent.last.wait == 4.0
+    words = checked(PageWriter(("tiny",), 0.2, None).live(recent, pace, 0, None))
+    assert "of batches" in words and "Waits between tokens" in words
     assert "to the first token (TTFT) 1.5 s 1.5 s 1.5 s 0.2 s" in words
     assert "between tokens (TBT) 1 s 4 s 4 s none" in words and "keeps none: start it with --store" in words
 

@@ -198,7 +198,7 @@ def mangled(random_: random.Random, data: bytes) -> bytes:
     return bytes(found)
 
 
-@many(200, 50_000)
+@many(200, 20_000)
 def test_bytes_that_are_hardly_requests_break_nothing(llm: LLM, count: int) -> None:
     """Every one gets an answer below 500, or the end of its connection."""
     random_ = random.Random(count)
@@ -206,8 +206,8 @@ def test_bytes_that_are_hardly_requests_break_nothing(llm: LLM, count: int) -> N
     async def sent(url: str, data: bytes) -> int:
         async with opened(url) as (reader, writer):
             writer.write(data)
-            writer.write_eof()
-            with suppress(ConnectionError):
+            with suppress(OSError):  # the server has ended the connection
+                writer.write_eof()
                 head = await reader.read(-1)
                 return int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/1.1 ") else 0
         return 0

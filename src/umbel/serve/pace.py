@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 KEPT = 4_096  # of each kind
 SHOWN = (50, 90, 99)
+LATELY = 200  # waits
 
 
 @dataclass(slots=True)
@@ -28,6 +29,11 @@ class Pace:
             self.first.append(now - begun)
         else:
             self.between.append(now - before)
+
+    def lately(self) -> float:
+        """The 99th percentile of the last LATELY waits between tokens; 0 where there was none."""
+        last = list(self.between)[-LATELY:]
+        return _percentiles(last)[-1][1] if last else 0.0
 
     def percentiles(self) -> dict[str, list[tuple[int, float]]]:
         """The percentiles of both kinds of waits, empty where there was none."""

@@ -38,7 +38,8 @@ class HeldRun:
 @dataclass(frozen=True, slots=True)
 class EngineView:
     """One moment of an engine. Pages: of the `pool`, those that runs shared by samples hold, those of their own ends,
-    and those that are `cached` for prompts to come. `runs` are those of `n_runs` in use that spare most, depth-first;
+    and those that are `cached` for prompts to come. `beneath`: samples that run and are less urgent than requests.
+    `runs` are those of `n_runs` in use that spare most, depth-first;
     `listed` are the first of `running` samples."""
 
     running: int = 0
@@ -53,6 +54,7 @@ class EngineView:
     n_tips: int = 0
     runs: tuple[HeldRun, ...] = ()
     listed: tuple[RunningRow, ...] = ()
+    beneath: int = 0
 
     @property
     def free(self) -> int:
@@ -72,6 +74,7 @@ def look_at(loop: Loop) -> EngineView:
     cached = kv.idle.pages
     return EngineView(
         running=scheduler.seqs.n_running,
+        beneath=int((scheduler.requests.priority[scheduler.seqs.row[scheduler.seqs.runners()]] > 0).sum()),
         waiting=len(scheduler.waiting.rows_to_start()),
         steps=scheduler.steps,
         page_size=scheduler.pool.page_size,

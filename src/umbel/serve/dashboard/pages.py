@@ -107,6 +107,7 @@ class PageWriter:
             "no_batches": none if batches is not None else "This server keeps none: start it with --store DIR.",
             "rates": _rates(recent),
             "running": _running(recent),
+            "between": _between(recent, self.tbt_target),
             "view": recent.last.view,
             "waits": self._waits(pace),
             "shares": SHOWN,
@@ -153,7 +154,21 @@ def _running(recent: RecentSamples) -> Markup:
     views: list[EngineView] = [sample.view for sample in samples]
     running = Series(x, [float(view.running) for view in views], "running", "running", filled=True)
     waiting = Series(x, [float(view.waiting) for view in views], "waiting", "tokens")
-    return curves([running, waiting], label="samples that run", x_label="seconds", y_label="rows", height=_HEIGHT)
+    beneath = Series(x, [float(view.beneath) for view in views], "of batches", "kv")
+    return curves(
+        [running, beneath, waiting], label="samples that run", x_label="seconds", y_label="rows", height=_HEIGHT
+    )
+
+
+def _between(recent: RecentSamples, target: float | None) -> Markup:
+    samples = recent.samples
+    x = [sample.at - samples[0].at for sample in samples]
+    waits = Series(x, [1000 * sample.wait for sample in samples], "P99 of the last ones", "tokens")
+    limit = None if target is None else 1000 * target
+    name = "waits between tokens"
+    return curves(
+        [waits], label=name, x_label="seconds", y_label="ms", limit=limit, limit_name="target", height=_HEIGHT
+    )
 
 
 def _environment() -> Environment:

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 
 from umbel.ir.report import Stats
 from umbel.serve.dashboard.engine_view import EngineView
+from umbel.serve.pace import Pace
 
 KEPT = 120  # samples
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A moment: seconds on a clock that never goes back, the engine's totals, and what it was doing."""
+    """A moment: seconds on a clock that never goes back, the engine's totals, what it was doing, and how long streams
+    waited between tokens lately (seconds, the 99th percentile)."""
 
     at: float
     stats: Stats
     view: EngineView
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class RecentSamples:
     """The last samples; `stats` gives totals, which may be read at any time."""
 
     stats: Callable[[], Stats]
+    pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = time.monotonic
     _samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT))
 
@@ -43,7 +47,7 @@ class RecentSamples:
         """Take a sample, unless the last one is of just before."""
         now = self.clock()
         if not self._samples or now - self._samples[-1].at > 0.5:
-            self._samples.append(Sample(now, self.stats(), view))
+            self._samples.append(Sample(now, self.stats(), view, self.pace.lately()))
 
     @property
     def last(self) -> Sample:

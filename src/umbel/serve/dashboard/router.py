@@ -36,7 +36,7 @@ class Dashboard:
     def __post_init__(self) -> None:
         settings = self.service.settings
         self.writer = PageWriter(settings.names, settings.ttft_target, settings.tbt_target)
-        self.recent = RecentSamples(self.service.llm.stats)
+        self.recent = RecentSamples(self.service.llm.stats, self.service.pace)
 
     async def take(self) -> None:
         """Take a sample of the engine."""
