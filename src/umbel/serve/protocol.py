@@ -63,7 +63,8 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or has a head beyond all limits, and end the connection."""
-        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        hint = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        status = hint if hint < 500 else 400  # of a transfer coding that is not known, which the client chose
         code, about = ("headers_too_large", "the headers are too large") if status == 431 else ("invalid_http", msg)
         body = json_bytes(error_body(record_of(ApiError(status, code, about))))
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
