@@ -23,9 +23,11 @@ CHAT = {
     "lookup_300": ("lookup", 285),
     "lookup_1000": ("lookup", 980),
     "lookup_2000": ("lookup", 1980),
+    "lookup_3500": ("lookup", 3480),
     "passage_150": ("passage", 150),
     "passage_300": ("passage", 300),
     "passage_1000": ("passage", 1000),
+    "passage_2000": ("passage", 2500),
 }
 PLAIN = {"fewshot_plain": labels, "copy_plain": copying, "add_plain": addition}
 
@@ -153,7 +155,7 @@ def main():
     table, same, total = {}, 0, 0
     for name in args.tasks:
         rng, began = random.Random(f"{args.seed}-{name}"), time.monotonic()
-        count = args.count if not name.endswith("000") else max(20, args.count // 3)
+        count = args.count if not name.endswith(("000", "3500")) else max(20, args.count // 3)
         if name in CHAT:
             cases = [chat_case(tok, rng, name) for _ in range(count)]
         elif name == "fewshot_chat":

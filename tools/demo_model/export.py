@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-def config_of(size):
+def config_of(size, base=shapes.BASE):
     """config.json as a dict, with the rope base spelled the old and the new way."""
-    config = json.loads(shapes.fresh(size).config.to_json_string(use_diff=False))
+    config = json.loads(shapes.fresh(size, base=base).config.to_json_string(use_diff=False))
     keep = (
         "architectures",
         "attention_bias",
@@ -51,7 +51,9 @@ def export(run, out):
     weights = {k[6:]: v.to(torch.bfloat16) for k, v in saved.items() if k.startswith("model.")}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)
-    (out / "config.json").write_text(json.dumps(config_of(state["size"]), indent=2) + "\n")
+    (out / "config.json").write_text(
+        json.dumps(config_of(state["size"], state.get("base", shapes.BASE)), indent=2) + "\n"
+    )
     generation = {"do_sample": False, "eos_token_id": [2, 0], "pad_token_id": 3}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -69,7 +69,7 @@ def label_chat(rng, size):
 
 def _threaded(family, tokens_per_turn):
     def build(rng, size):
-        questions = rng.randint(3, max(4, min(12, size // 60)))
+        questions = rng.randint(3, max(4, min(12, size // 60))) if size < 700 else size // rng.randint(45, 110)
         context = max(30, size - tokens_per_turn * questions)
         context = rng.randint(30, context) if rng.random() < 0.4 else context
         told, items = family.thread(rng, "train", context, questions)

@@ -1,15 +1,15 @@
-"""Muon for the hidden matrices (float32 Newton-Schulz, equal shapes in one batched product), Adam for the rest."""
+"""Muon for the hidden matrices (Newton-Schulz; equal shapes in one batched product), Adam for the rest."""
 
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonal(g, steps=5):
+def orthogonal(g, kind=torch.float32, steps=5):
     """The nearest (semi-)orthogonal matrices of a stack [n, rows, cols], roughly."""
     flip = g.shape[1] > g.shape[2]
     x = g.transpose(1, 2) if flip else g
-    x = x / (x.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)).to(kind)
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         s = x @ x.transpose(1, 2)
@@ -20,14 +20,9 @@ def orthogonal(g, steps=5):
 class Muon:
     """One optimizer for the whole model; its state is a flat dict of tensors by parameter name."""
 
-    def __init__(self, model, lr=0.02, adam_lr=0.002, momentum=0.95, decay=0.01):
-        self.lr, self.adam_lr, self.momentum, self.decay, self.count = (
-            lr,
-            adam_lr,
-            momentum,
-            decay,
-            0,
-        )
+    def __init__(self, model, lr=0.02, adam_lr=0.002, momentum=0.95, decay=0.01, kind=torch.float32):
+        self.lr, self.adam_lr, self.momentum, self.decay = lr, adam_lr, momentum, decay
+        self.count, self.kind = 0, kind
         named = dict(model.named_parameters())
         self.hidden = {n: p for n, p in named.items() if p.ndim == 2 and "embed" not in n and "lm_head" not in n}
         self.rest = {n: p for n, p in named.items() if n not in self.hidden}
@@ -50,7 +45,7 @@ class Muon:
         grads = torch.stack([self.hidden[n].grad for n in names])
         moments = torch.stack([self.state[f"m.{n}"] for n in names])
         moments.lerp_(grads, 1 - self.momentum)
-        update = orthogonal(grads.lerp(moments, self.momentum))
+        update = orthogonal(grads.lerp(moments, self.momentum), self.kind).float()
         lr = self.lr * scale * max(1.0, shape[0] / shape[1]) ** 0.5
         for i, n in enumerate(names):
             self.state[f"m.{n}"].copy_(moments[i])

@@ -7,7 +7,6 @@ COMMON = {
     "vocab_size": 2592,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
-    "rope_theta": 10000.0,
     "head_dim": 64,
     "bos_token_id": None,
     "eos_token_id": 2,
@@ -33,10 +32,13 @@ SIZES = {
 }
 
 
-def fresh(size, seed=0):
-    """A newly initialised model whose blocks start as the identity."""
+BASE = 10000.0
+
+
+def fresh(size, seed=0, base=BASE):
+    """A newly initialised model whose blocks start as the identity; `base` is of the rotary positions."""
     torch.manual_seed(seed)
-    config = Qwen3Config(**COMMON, **SIZES[size], architectures=["Qwen3ForCausalLM"])
+    config = Qwen3Config(**COMMON, rope_theta=base, **SIZES[size], architectures=["Qwen3ForCausalLM"])
     config._attn_implementation = "sdpa"
     model = Qwen3ForCausalLM(config)
     for name, p in model.named_parameters():

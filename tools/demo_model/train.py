@@ -11,9 +11,11 @@ from pathlib import Path
 import mix
 import shapes
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from data import PAD, TASKS, Packer, held_out_item
 from muon import Muon
+from network import Network
 from safetensors.torch import load_file, save_file
 
 QUICK_EVAL = {
@@ -41,7 +43,7 @@ def arguments():
     p.add_argument(
         "--stages",
         default="256x16:1200,512x8:3000",
-        help="length x batch : until step, ...",
+        help="length x batch : until step, ...; 512x8+2048x2:300 takes the two in turn",
     )
     p.add_argument(
         "--decay",
@@ -50,6 +52,9 @@ def arguments():
         help="share of all steps spent in the final linear decay",
     )
     p.add_argument("--within", type=float, help="minutes from now: end and decay by the clock instead of by steps")
+    p.add_argument(
+        "--floor", type=float, default=0.0, help="leave tokens of less weight out of the loss, and of the logits"
+    )
     p.add_argument("--lr", type=float, default=0.02)
     p.add_argument("--adam-lr", type=float, default=0.003)
     p.add_argument(
@@ -69,13 +74,63 @@ def arguments():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-minutes", type=float, default=5)
+    p.add_argument("--log-steps", type=int, default=25)
     p.add_argument("--eval-steps", type=int, default=150)
     return p.parse_args()
 
 
 def parse_stages(text):
-    """[(length, batch, until step), ...]."""
-    return [tuple(int(n) for n in part.replace("x", ":").split(":")) for part in text.split(",")]
+    """[([(length, batch), ...], until step), ...]."""
+    found = []
+    for part in text.split(","):
+        shapes_, until = part.split(":")
+        found.append(([tuple(int(n) for n in one.split("x")) for one in shapes_.split("+")], int(until)))
+    return found
+
+
+def shape_at(stages, step):
+    """(length, batch) of one step."""
+    turns = next(turns for turns, until in stages if step < until)
+    return turns[step % len(turns)]
+
+
+def worker():
+    """This process's number among those that train together (`torchrun`), 0 when it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def workers():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share_gradients(model):
+    """Every worker continues with the mean of all workers' gradients."""
+    if workers() == 1:
+        return
+    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    dist.all_reduce(flat)
+    flat /= workers()
+    for p, part in zip(model.parameters(), flat.split([p.numel() for p in model.parameters()]), strict=True):
+        p.grad.copy_(part.view_as(p))
+
+
+def agreed(scale):
+    """The first worker's learning rate scale, for all; below zero means stop."""
+    if workers() == 1:
+        return scale
+    told = torch.tensor([scale], dtype=torch.float64)
+    dist.broadcast(told, 0)
+    return told.item()
+
+
+def base_of(args):
+    """The rotary base of the checkpoint, else of the folder that a new run starts from, else the usual one."""
+    if (args.run / "state.json").exists():
+        return json.loads((args.run / "state.json").read_text()).get("base", shapes.BASE)
+    if args.start_from:
+        return json.loads((args.start_from / "config.json").read_text())["rope_theta"]
+    return shapes.BASE
 
 
 def lr_scale(step, total, decay):
@@ -88,36 +143,37 @@ class Run:
 
     def __init__(self, args):
         self.args, self.step, self.tokens, self.minutes = args, 0, 0, 0.0
-        self.model = shapes.fresh(args.size, args.seed).to(args.device)
+        self.base = base_of(args)
+        self.model = shapes.fresh(args.size, args.seed, self.base).to(args.device)
         if args.start_from:
             weights = load_file(args.start_from / "model.safetensors", device=args.device)
             self.model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
         if args.embedding_from:
             table = load_file(args.embedding_from / "model.safetensors", device=args.device)
             shapes.borrow_embedding(self.model, table["model.embed_tokens.weight"])
-        self.opt = Muon(self.model, args.lr, args.adam_lr)
+        kind = torch.bfloat16 if args.bf16 else torch.float32
+        self.opt = Muon(self.model, args.lr, args.adam_lr, kind=kind)
         self.packer = Packer(args.run / "tokenizer.json", args.seed)
-        self.teacher = None
+        self.network, self.teacher = Network(self.model, kind, args.compile), None
         if args.teacher:
-            loaded = shapes.Qwen3ForCausalLM.from_pretrained(
-                args.teacher, dtype=torch.float32, attn_implementation="sdpa"
-            )
-            self.teacher = loaded.to(args.device).requires_grad_(False)
+            loaded = shapes.Qwen3ForCausalLM.from_pretrained(args.teacher, dtype=torch.float32)
+            self.teacher = Network(loaded.to(args.device).requires_grad_(False), kind, args.compile)
         if (args.run / "state.json").exists():
             self.load()
-        self.loss_fn = torch.compile(self.losses) if args.compile else self.losses
 
     def losses(self, ids, weight):
-        """Per-token cross entropy [batch, length] and the training loss (a scalar)."""
-        x, y = ids[:, :-1], ids[:, 1:]
-        logits = self.model(input_ids=x, use_cache=False).logits.float()
-        ce = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
-        loss = (ce * weight).sum() / weight.sum()
+        """(per-token cross entropy, training loss, positions), of the positions whose weight reaches the floor."""
+        chosen = ((weight > 0) & (weight >= self.args.floor)).flatten().nonzero().flatten()
+        x, y, part = ids[:, :-1], ids[:, 1:].flatten()[chosen], weight.flatten()[chosen]
+        logits = self.network.logits(self.network.hidden(x).flatten(0, 1)[chosen])
+        ce = F.cross_entropy(logits, y, reduction="none")
+        loss = (ce * part).sum() / part.sum()
         if self.teacher is not None:
-            target = self.teacher(input_ids=x, use_cache=False).logits.float().log_softmax(-1)
+            with torch.no_grad():
+                target = self.teacher.logits(self.teacher.hidden(x).flatten(0, 1)[chosen]).log_softmax(-1)
             kl = F.kl_div(logits.log_softmax(-1), target, log_target=True, reduction="none").sum(-1)
-            loss = 0.2 * loss + 0.8 * (kl * weight).sum() / weight.sum()
-        return ce, loss
+            loss = 0.2 * loss + 0.8 * (kl * part).sum() / part.sum()
+        return ce, loss, chosen
 
     def load(self):
         """Take up the newest checkpoint."""
@@ -150,6 +206,7 @@ class Run:
             "stages": self.args.stages,
             "device": self.args.device,
             "seed": self.args.seed,
+            "base": self.base,
         }
         (self.args.run / "state.tmp").write_text(json.dumps(state) + "\n")
         os.replace(self.args.run / "checkpoint.tmp", self.args.run / "checkpoint.safetensors")
@@ -158,17 +215,17 @@ class Run:
     def update(self, length, batch, scale):
         """One optimizer step; returns (per-token losses, weights, tasks)."""
         weights = mix.WARMUP_WEIGHTS if self.step < self.args.warmup else mix.WEIGHTS
-        arrays = self.packer.batch(self.step, batch, length, weights)
+        arrays = self.packer.batch(self.step * workers() + worker(), batch, length, weights)
         ids, weight, task = (torch.from_numpy(a).to(self.args.device) for a in arrays)
-        with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.bf16):
-            ce, loss = self.loss_fn(ids, weight)
+        ce, loss, chosen = self.losses(ids, weight)
         loss.backward()
+        share_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.opt.step(scale)
         self.opt.zero_grad()
         self.step += 1
-        self.tokens += int((ids != PAD).sum())
-        return ce.detach(), weight, task
+        self.tokens += int((ids != PAD).sum()) * workers()
+        return ce.detach(), weight.flatten()[chosen], task.flatten()[chosen]
 
     @torch.no_grad()
     def quick_eval(self, count=32):
@@ -223,25 +280,29 @@ def main():
     """Train through the stages."""
     args = arguments()
     torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
     torch.set_float32_matmul_precision("high")
     run, stages = Run(args), parse_stages(args.stages)
-    total = stages[-1][2]
+    total = stages[-1][1]
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))  # finish the step, save, leave
     tally, saved, mark, since = Tally(), time.monotonic(), time.monotonic(), run.tokens
     started = time.monotonic()
-    while run.step < total and not stop:
-        length, batch, _ = next(s for s in stages if run.step < s[2])
+    while run.step < total:
+        length, batch = shape_at(stages, run.step)
         began = time.monotonic()
         scale = lr_scale(run.step, total, args.decay)
         if args.within:
-            left = 1 - (began - started) / 60 / args.within
-            scale = min(1.0, left / args.decay)
-            if left <= 0:
-                break
+            scale = min(1.0, (1 - (began - started) / 60 / args.within) / args.decay)
+        scale = agreed(-1.0 if stop else scale)
+        if scale <= 0:
+            break
         tally.add(*run.update(length, batch, scale))
         run.minutes += (time.monotonic() - began) / 60
-        if run.step % 25 == 0:
+        if worker():
+            continue
+        if run.step % args.log_steps == 0:
             speed = round((run.tokens - since) / (time.monotonic() - mark))
             log(
                 args,
@@ -251,6 +312,7 @@ def main():
                     "tokens": run.tokens,
                     "minutes": round(run.minutes, 1),
                     "tokens_per_s": speed,
+                    "scale": round(scale, 3),
                     "loss": tally.report(),
                 },
             )
@@ -260,7 +322,8 @@ def main():
         if time.monotonic() - saved > args.save_minutes * 60:
             run.save()
             saved = time.monotonic()
-    run.save()
+    if not worker():
+        run.save()
 
 
 if __name__ == "__main__":

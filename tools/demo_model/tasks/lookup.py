@@ -52,7 +52,7 @@ def thread(rng, split, size, questions=4, lines=None):
     )
     intro, line, question = rng.choice(FORMS)
     per_line = 6 + (4 if "{a}" in line else 0) + (3 if attribute in ("number", "code", "owner") else 0)
-    count = lines or max(2, min(250, size // per_line))
+    count = lines or max(2, min(600, size // per_line))
     asked = set(rng.sample(range(count), min(questions, count)))
     table = {}
     for i in range(count):
