@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.plan.loops import ZeroRunner, loop_of
 from tests.plan.test_against_runs import WORKLOADS
 from tests.plan.workloads import MACHINE, SPEC, groups, run
@@ -30,7 +30,7 @@ OTHERS = 0.15  # how near the walk is to other packages' rules: it lets tokens f
 PAGE = 16
 
 
-@pytest.mark.parametrize("kv_tokens", some_of([1000], [2000, 4000]))
+@pytest.mark.parametrize("kv_tokens", few_of([1000], [2000, 4000]))
 @pytest.mark.parametrize("chunk", [128, 512])
 @pytest.mark.parametrize("name", HARD)
 @EACH
@@ -73,7 +73,7 @@ JOBS: dict[str, Callable[[], Job]] = {
 
 
 @pytest.mark.parametrize("loose", [1, 12])
-@pytest.mark.parametrize("name", some_of(["groups"], ["unrelated", "samples"]))
+@pytest.mark.parametrize("name", few_of(["groups"], ["unrelated", "samples"]))
 @EACH
 def test_the_walk_knows_limits_as_the_rule_does(rule: str, name: str, loose: int) -> None:
     """Answers end at their lengths, and the scheduler knows only their limits, `loose` times as far. A rule that

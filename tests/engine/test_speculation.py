@@ -11,7 +11,7 @@ import pytest
 from tests.drafters import Scripted
 from tests.engine.test_ahead import BAD, ENDS, PAGE, Ahead, Sick, _Checks, random_job
 from tests.engine.test_lives import Life
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.sched.drive import POLICIES, VOCAB, Job, check_from_scratch
 from umbel.cache.pages import PagePool
 from umbel.engine.loop import Loop
@@ -70,7 +70,7 @@ def script_of(job: Job, right: float, seed: int) -> Scripted:
 
 @pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize(
-    "policy", some_of(POLICIES[::7], POLICIES[1::2]), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
+    "policy", few_of(POLICIES[::7], POLICIES[1::2]), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
 )
 def test_the_same_answers(policy: Policy, ahead: bool) -> None:
     """Over random jobs and pools from too small for some rows to large enough for all, whatever is proposed; rows fail

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.sched.drive import POLICIES, Job, Zeros, drive, scheduler_of
 from tests.sched.test_past_future import pages_ahead
 from tests.sched.test_pool_sizes import PAGE, groups
@@ -27,7 +27,7 @@ from umbel.sched.scheduler import Scheduler
 
 EACH = pytest.mark.parametrize(
     "policy",
-    some_of(POLICIES[::3], [policy for policy in POLICIES if policy not in POLICIES[::3]]),
+    few_of(POLICIES[::3], [policy for policy in POLICIES if policy not in POLICIES[::3]]),
     ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}",
 )
 PLANNED = [p for p in POLICIES if p.queue == "plan"]
