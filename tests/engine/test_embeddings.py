@@ -129,6 +129,20 @@ def test_what_is_not_computed_is_refused_by_name(
         llm.embed(PROMPTS)
 
 
+def test_each_prompt_may_have_parameters_of_its_own(llm: LLM) -> None:
+    each = [PoolingParams(use_activation=False), {"use_activation": True}, None, PoolingParams(pooling_type="MEAN")]
+    prompts = PROMPTS[: len(each)]
+    found = [one.outputs.embedding for one in llm.embed(prompts, pooling_params=each)]
+    assert found == [llm.embed([prompt], one)[0].outputs.embedding for prompt, one in zip(prompts, each, strict=True)]
+    assert np.linalg.norm(found[0]) != pytest.approx(1.0, abs=1e-3)
+    assert np.linalg.norm(found[1]) == pytest.approx(1.0, abs=1e-5)
+    assert llm.embed([], []) == []
+    with pytest.raises(UsageError, match=r"4 prompts but 2 pooling_params: give one, or one for each"):
+        llm.embed(prompts, each[:2])
+    with pytest.raises(UsageError, match="task='classify' in a call for 'embed'"):
+        llm.embed(prompts, [*each[:3], PoolingParams(task="classify")])
+
+
 def test_rows_at_fault_and_wrong_calls(llm: LLM) -> None:
     good, bad = llm.embed([PROMPTS[0], [9_999]])
     assert good.outputs.hidden_size == 64 and bad.error is not None and bad.error.code == "invalid_token_id"

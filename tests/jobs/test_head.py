@@ -21,7 +21,7 @@ def shown_window(source: Path) -> Any:
     """What the first window is said to be, once the lines are shown."""
     job, told = make_job(source, source.with_name("out.jsonl")), list[Any]()
     job.feed = partial(open_feed, sizes=WindowSizes(8, 8), small=0)
-    job.progress.planned = lambda plan, window: told.append((show_plan(plan, window), window))
+    job.progress.planned = lambda plan, window, rows: told.append((show_plan(plan, window, rows), window))
     job.run()
     ((_, window),) = told
     return window

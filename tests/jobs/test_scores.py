@@ -135,13 +135,16 @@ def test_a_row_of_which_some_continuations_were_scored_is_run_again(tmp_path: Pa
     assert read_rows(output) == wanted and 0 < len(set(engine.seen)) < 4
 
 
-def test_a_job_gives_what_the_library_gives(tmp_path: Path) -> None:
+def test_a_job_gives_what_the_library_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(make_model(tmp_path / "model"))
     texts, labels = ["Once upon a time", "the dog reads", "Classify the text:"], ["right", "wrong answer", "the report"]
     rows = [{"text": text} for text in texts]
     source = write_rows(tmp_path / "in.jsonl", rows)
     command = ["run", str(source), "-o", str(tmp_path / "out.jsonl"), "--model", model, "--dtype", "float32", "-q"]
     command += ["--prompt", "{text} is: ", "--choices", ",".join(labels), "--calibration-prompt", "N/A is: "]
+    capsys.readouterr()
+    assert main(["plan", *command[1:2], *command[4:-2], *command[-2:]]) == 0
+    assert "PLAN  3 rows in 18 branches," in capsys.readouterr().out  # each choice behind the text, and behind N/A
     assert main(command) == 0
     with LLM(model, dtype="float32", device="cpu") as llm:
         wanted = llm.choose([f"{text} is: " for text in texts], labels, "N/A is: ")

@@ -10,6 +10,8 @@ from umbel.models.architectures import FAMILIES
 from umbel.models.hosted.fate import Fate, fate_of, model_types
 
 DOC = Path(__file__).parents[2] / "docs" / "model_types.md"
+FIGURES = Path(__file__).with_name("type_figures.json")
+"""By type, what `python -m tools.zoo --keep` found of it."""
 HEAD = """# Model types
 
 What becomes of each `model_type` with a causal decoder in transformers {version}. *Native*: our own layers compute it;

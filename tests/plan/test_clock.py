@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +14,7 @@ from tests.plan.workloads import of, run
 from umbel.cost.roofline import Load
 from umbel.ir.forest import Forest
 from umbel.plan.passes.prefix import build_forest
+from umbel.plan.walk import clock
 from umbel.plan.walk.clock import Limits, walk
 from umbel.plan.walk.ledger import STRETCHES, Ledger
 from umbel.plan.walk.peak import PeakForecast
@@ -108,3 +112,44 @@ def test_a_rough_walk_comes_near_the_exact_one(chunk: int, kv_tokens: int) -> No
     assert rough.kv_peak_tokens == pytest.approx(exact.kv_peak_tokens, rel=0.08)
     fed = float((exact.load.tokens * exact.load.steps).sum())
     assert float((rough.load.tokens * rough.load.steps).sum()) == pytest.approx(fed, rel=0.01)
+
+
+@pytest.mark.parametrize("kv_tokens", [6_000, 12_500])
+def test_a_walk_of_long_answers_asks_hardly_more_often_than_one_of_short_ones(
+    kv_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine rows of which the pool holds few; answers, and it, 64 times as long. Lengths differ, so that it matters when
+    a row starts."""
+    asked: list[Any] = []
+    peak = PeakForecast.peak
+
+    def counted(*args: Any) -> float:
+        asked.append(args)
+        return peak(*args)
+
+    monkeypatch.setattr(PeakForecast, "peak", counted)
+    prompts = [[i] * 100 for i in range(9)]
+    counts = []
+    for scale in (1, 64):
+        rows, forest = rows_of(prompts, list(range(9)), [scale * (1_000 + 400 * i) for i in range(9)])
+        asked.clear()
+        walk(forest, rows, Limits(512, scale * kv_tokens, PAGE))
+        counts.append(len(asked))
+    assert 0 < counts[1] < 2 * counts[0]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 60)), min_size=2, max_size=12), st.integers(24, 120))
+def test_a_row_that_waits_starts_in_the_first_page_in_which_it_fits(rows: list[tuple[int, int]], pages: int) -> None:
+    """As if each page's worth of tokens were tried in turn."""
+    walked, forest = rows_of([[i] * n for i, (n, _) in enumerate(rows)], list(range(len(rows))), [n for _, n in rows])
+    limits = Limits(64, pages * PAGE, PAGE)
+    by_halves = walk(forest, walked, limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "bisect_left", in_turn)
+        one_by_one = walk(forest, walked, limits)
+    assert by_halves.steps == one_by_one.steps
+    assert by_halves.kv_peak_tokens == one_by_one.kv_peak_tokens
+
+
+def in_turn(tries: range, wanted: bool, key: Callable[[int], bool]) -> int:
+    return next((at for at, pages in enumerate(tries) if key(pages) == wanted), len(tries))

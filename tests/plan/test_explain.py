@@ -147,7 +147,7 @@ def test_two_lossy_techniques_are_both_named() -> None:
     config = EngineConfig("tiny", linear="int8", kv_cache_dtype="fp8", allow_lossy=True)
     plan = make_plan(CANONICAL["one_row"](), SPEC, config, MACHINE)
     assert plan.lossy == ("linear int8", "kv fp8")
-    assert head_lines(plan)[4] == "  answers       lossy: linear int8, kv fp8"
+    assert head_lines(to_json(plan))[4] == "  answers       lossy: linear int8, kv fp8"
 
 
 def test_notes_of_the_model_are_shown_with_the_plan() -> None:
@@ -157,7 +157,7 @@ def test_notes_of_the_model_are_shown_with_the_plan() -> None:
     assert plan.notes == spec.notes == tuple(record["notes"])
     assert text.count("  note          note ") == 12
     assert "... and 3 more notes (--json lists all)" in text
-    assert "note          note 0 <b>" in "\n".join(head_lines(plan))
+    assert "note          note 0 <b>" in "\n".join(head_lines(record))
     html = plan_page(record, text, "t")
     assert all(f"<li>note {i} &lt;b&gt;</li>" in html for i in range(15))
 

@@ -20,7 +20,7 @@ from umbel.ir.plan import Plan
 from umbel.ir.tally import ReplicaTally
 from umbel.jobs.progress import FirstWindow, Progress, Reading
 from umbel.jobs.summary import duration
-from umbel.plan.explain.text import count, explain, head_lines, note_lines, to_json
+from umbel.plan.explain.text import Record, count, head_lines, note_lines, text_of, to_json
 from umbel.plan.explain.whole import whole_lines
 
 PLAIN_SECONDS = 5.0
@@ -60,22 +60,25 @@ def _plain_lines(progress: Progress) -> Iterator[None]:
         yield
 
 
-def show_plan(plan: Plan, window: FirstWindow | None = None, *, verbose: bool = False) -> None:
-    """Print the plan, in a few lines unless `verbose`; of a first `window` after what the whole input will take."""
-    width = width_of(sys.stderr)
+def show_plan(plan: Plan, window: FirstWindow | None = None, rows: int | None = None, *, verbose: bool = False) -> None:
+    """Print the plan of so many `rows` (None: all are single), in a few lines unless `verbose`; of a first `window`
+    after what the whole input will take."""
+    width, record = width_of(sys.stderr), to_json(plan)
+    if rows is not None:
+        record["input_rows"] = rows
     if window is not None:
-        say(_whole(plan, window, width))
+        say(_whole(plan, record, window, width))
     if verbose:
-        say(explain(plan, width).splitlines())
+        say(text_of(record, width).splitlines())
     elif window is None:
-        say(head_lines(plan, width))
+        say(head_lines(record, width))
 
 
-def _whole(plan: Plan, window: FirstWindow, width: int) -> list[str]:
+def _whole(plan: Plan, record: Record, window: FirstWindow, width: int) -> list[str]:
     part = plan.estimates.rows / max(1, window.planned)  # a budget may let only some rows of the window begin
     token_scale = None if window.share is None else 1 / max(window.share * part, 1e-12)
     row_scale = (window.of_rows or 0) / max(1.0, window.rows * part)
-    head = whole_lines(to_json(plan), window.of_rows, row_scale, token_scale, width)
+    head = whole_lines(record, window.of_rows, row_scale, token_scale, width)
     return [*head, *note_lines(plan.notes, width)]
 
 

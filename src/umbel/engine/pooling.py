@@ -31,7 +31,8 @@ from umbel.ir.pooling import TASKS, PoolingParams, cosine
 from umbel.ir.request import RowError
 from umbel.text.pairs import encode_pairs
 
-Asked = PoolingParams | Mapping[str, Any] | None
+One = PoolingParams | Mapping[str, Any] | None
+Asked = One | Sequence[One]
 Bar = bool | Callable[..., Any] | None
 NOTHING = RowError("skipped", "the prompt was left out, as its truncation asks for")
 _KEYWORDS = ("pooling_params", "use_tqdm", "truncate_prompt_tokens")
@@ -53,8 +54,9 @@ class Pooling(Scoring):
         **others: object,
     ) -> list[EmbeddingRequestOutput]:
         """The embedding of each prompt, in their order: the last hidden states (behind the last norm), pooled and
-        normalised as the model's files say, or as `pooling_params` do. A prompt that cannot be run gives an output
-        with `error`, and the others go on. Raises InvalidRequest for what this model does not give."""
+        normalised as the model's files say, or as `pooling_params` do, which may be a list with one for each prompt. A
+        prompt that cannot be run gives an output with `error`, and the others go on. Raises InvalidRequest for what
+        this model does not give, UsageError for a list of another length."""
         check_neutral("embed", others, _KEYWORDS)
         asked = self._asked(pooling_params, "embed")
         found = self._vectors(prompts, asked, use_tqdm, truncate_prompt_tokens)
@@ -147,8 +149,13 @@ class Pooling(Scoring):
         found = self._vectors(ids, self._asked(None, "classify"), bar, None)
         return [ScoringRequestOutput(*one.of(lambda vector: ScoringOutput(vector[0]))) for one in found]
 
-    def _asked(self, given: Asked, task: str) -> PoolingParams:
-        """What a call asks for. Raises InvalidRequest where the model does not give it."""
+    def _asked(self, given: Asked, task: str) -> list[PoolingParams]:
+        """What a call asks for: one for all prompts, or one for each. Raises InvalidRequest where the model does not
+        give it."""
+        each = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        return [self._asked_once(one, task) for one in each]
+
+    def _asked_once(self, given: One, task: str) -> PoolingParams:
         asked = PoolingParams.of({"task": task} if given is None else given)
         if isinstance(given, Mapping) and "task" not in given:
             asked = PoolingParams.of({**given, "task": task})
@@ -157,11 +164,13 @@ class Pooling(Scoring):
         self.spec.pooler.check(asked)
         return asked
 
-    def _vectors(self, prompts: Prompts, asked: PoolingParams, bar: Bar, cut: int | None) -> Iterator[_Pooled]:
+    def _vectors(self, prompts: Prompts, asked: list[PoolingParams], bar: Bar, cut: int | None) -> Iterator[_Pooled]:
         """What came of each prompt, in order."""
         prompts = as_prompts(prompts)
-        params = SamplingParams(pooling_params=asked, truncate_prompt_tokens=cut)
-        batch = self.intake.take(prompts, params)
+        if len(asked) not in (1, len(prompts)):
+            raise UsageError(f"{len(prompts)} prompts but {len(asked)} pooling_params: give one, or one for each")
+        params = [SamplingParams(pooling_params=one, truncate_prompt_tokens=cut) for one in asked]
+        batch = self.intake.take(prompts, params[0] if len(asked) == 1 else params)
         found = {
             int(one.request_id): _Pooled(one.request_id, one.prompt_token_ids, None, one.error) for one in batch.refused
         }

@@ -72,7 +72,7 @@ class Progress:
         take `planned_seconds`.
     `ran`: those finished.
     `ending`: as in Reading.
-    `planned` gets the first plan, and of a job in windows what it is a plan of.
+    `planned` gets the first plan, of a job in windows what it is a plan of, and how many rows of the input it has.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -93,7 +93,7 @@ class Progress:
     left: Callable[[], Left] = Left
     loaded: Callable[[], float | None] = lambda: None
     replicas: Callable[[], tuple[ReplicaTally, ...]] = tuple
-    planned: Callable[[Plan, FirstWindow | None], None] = lambda plan, window: None
+    planned: Callable[[Plan, FirstWindow | None, int], None] = lambda plan, window, rows: None
     window: FirstWindow | None = None
     _since: float = 0.0
     _told: bool = False
@@ -109,7 +109,7 @@ class Progress:
         """Pass the plan to `planned`, once: of a job in windows the first one's."""
         if not self._told:
             self._told = True
-            self.planned(plan, self.window)
+            self.planned(plan, self.window, round(self.given))
 
     def stop(self, ending: int) -> None:
         """A stop was asked for, and so many rows go on to their end."""

@@ -213,11 +213,13 @@ def _checked(ids: Sequence[int] | InvalidRequest, width: int) -> Sequence[int] |
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A whole input of so many `rows`: `workload` of those that can run, `faults` the others, in the input's order."""
+    """A whole input of so many `rows`: `workload` of those that can run (`runnable` rows, each of several branches or
+    one), `faults` the others, in the input's order."""
 
     workload: Workload
     faults: list[InputRow]
     rows: int
+    runnable: int
 
 
 def prepare(
@@ -241,7 +243,8 @@ def prepare(
         builder.take(batch)
         told(builder.rows)
     window = builder.build()
-    return Prepared(window.workload, sorted(window.faults, key=lambda row: row.row), window.rows)
+    faults = sorted(window.faults, key=lambda row: row.row)
+    return Prepared(window.workload, faults, window.rows, window.runnable)
 
 
 def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:

@@ -38,8 +38,9 @@ def plan_page(record: Record, text: str, title: str, head: Sequence[str] = ()) -
     seconds = record["seconds"]
     interval = f"{duration(seconds['low'])} to {duration(seconds['high'])}"
     saved, total = record["saved_prompt_tokens"], record["prompt_tokens"]
+    rows = record.get("input_rows", record["rows"])
     tiles = [
-        ("rows", f"{record['rows']:,}", f"{total:,} prompt tokens in, about {record['output_tokens']:,} out"),
+        ("rows", f"{rows:,}", f"{total:,} prompt tokens in, about {record['output_tokens']:,} out"),
         ("time", duration(seconds["expected"]), f"{interval}, {record['steps']:,} steps"),
         (
             "saved by sharing",

@@ -27,7 +27,7 @@ class ShownPlan(Plan):
         return explain(self)
 
     def __repr__(self) -> str:
-        return "\n".join(head_lines(self))
+        return "\n".join(head_lines(to_json(self)))
 
     def _repr_html_(self) -> str:
         from umbel.plan.explain.page import plan_page  # the template engine is needed by notebooks only

@@ -54,11 +54,10 @@ def _replicas(record: Record, width: int) -> Iterator[str]:
         yield from entries(dict(replica_texts(record["replicas"], duration)), width)
 
 
-def head_lines(plan: Plan, width: int = WIDTH) -> list[str]:
+def head_lines(record: Record, width: int = WIDTH) -> list[str]:
     """The run in a few lines: rows, time, compute."""
-    record = to_json(plan)
     head = head_texts(record)
-    shown = {"plan": f"{count(record['rows'], 'row')}, {_output(record)}{_twins(record)}"}
+    shown = {"plan": f"{rows_text(record)}, {_output(record)}{_twins(record)}"}
     shown |= {name: head[name] for name in ("compute", "time", "kv peak")}
     shown["answers"] = exactness(record["lossy"])
     replicas = decision_lines([d for d in record["decisions"] if d["name"] == "replicas"], width)
@@ -80,9 +79,16 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
-def count(n: int, noun: str) -> str:
-    """A number of things as text: 1 row, 1,000 rows."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def count(n: int, noun: str, several: str | None = None) -> str:
+    """A number of things as text: 1 row, 1,000 rows; `several` where that is no "s"."""
+    return f"{n:,} {noun if n == 1 else several or noun + 's'}"
+
+
+def rows_text(record: Record) -> str:
+    """The number of rows as the user counts them, and of branches where rows have several."""
+    planned: int = record["rows"]
+    rows = record.get("input_rows", planned)
+    return count(rows, "row") + (f" in {count(planned, 'branch', 'branches')}" if planned != rows else "")
 
 
 def exactness(lossy: Sequence[str]) -> str:
@@ -113,9 +119,7 @@ def entries(texts: Mapping[str, str], width: int = WIDTH) -> Iterator[str]:
 
 def title_lines(record: Record, width: int = WIDTH) -> list[str]:
     """Rows, tokens in and out, and whether answers are exact: one line where it is wide enough."""
-    rows = (
-        f"PLAN  {count(record['rows'], 'row')}, {count(record['prompt_tokens'], 'prompt token')} in, {_output(record)}"
-    )
+    rows = f"PLAN  {rows_text(record)}, {count(record['prompt_tokens'], 'prompt token')} in, {_output(record)}"
     line = f"{rows}    {exactness(record['lossy'])}"
     if len(line) <= width:
         return [line]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from umbel.plan.explain.text import WIDTH, Record, count, duration, entries, exactness, head_texts
+from umbel.plan.explain.text import WIDTH, Record, count, duration, entries, exactness, head_texts, rows_text
 
 
 def whole_lines(
@@ -16,7 +16,7 @@ def whole_lines(
     `token_scale` say how many times the window's rows and prompt tokens they are.
     """
     head = head_texts(record)
-    window = f"{count(record['rows'], 'row')}, {_output(record)}; {head['time']}; {head['compute']}"
+    window = f"{rows_text(record)}, {_output(record)}; {head['time']}; {head['compute']}"
     if rows is None or token_scale is None:
         shown = {"plan": "in windows; how many rows there are shows when all of the input is read"}
     else:

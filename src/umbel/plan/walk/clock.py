@@ -9,6 +9,7 @@ Among very many, neighbours that are small beside a step and the pool start and 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from dataclasses import dataclass
 from math import ceil
 
@@ -150,12 +151,23 @@ class _Walk:
         self._look()
 
     def wait(self) -> None:
-        """Let the clocks run to the next event, or for a page's worth of tokens: a later start ends with less."""
-        later = self.flow.progress + self.page_size
-        if self.rule.retries and self.events[0][0] > later:
-            self._advance_to(later)
+        """Let the clocks run to the next event, or for so many pages' worth of tokens that the entry proposed fits: a
+        later start ends with less. They are found by halves, since an answer may have very many pages."""
+        tries = 0
+        if self.rule.retries:
+            tries = ceil((self.events[0][0] - self.flow.progress) / self.page_size) - 1
+        pages = 1 + bisect_left(range(1, tries + 1), True, key=self._fits_after)
+        if pages <= tries:
+            self._advance_to(self.flow.progress + pages * self.page_size)
         else:
             self.next_event()
+
+    def _fits_after(self, pages: int) -> bool:
+        """Whether the entry proposed fits when those that run have so many more pages' worth of tokens."""
+        now, self.flow.progress = self.flow.progress, self.flow.progress + pages * self.page_size
+        fits = self.fits()
+        self.flow.progress = now
+        return fits
 
     def next_event(self) -> None:
         """Let the clocks run to the next event: a row draws its last token, or gives back what no other row needs."""
