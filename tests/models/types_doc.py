@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -15,11 +17,12 @@ FIGURES = Path(__file__).with_name("type_figures.json")
 HEAD = """# Model types
 
 What becomes of each `model_type` with a causal decoder in transformers {version}. *Native*: our own layers compute it;
-every one of them is compared with transformers by `tests/models/test_zoo.py`, `tests/oracle/test_mixtures.py` and, over
-longer answers, `python -m tools.zoo`. *Through transformers*: its module computes the layers with our attention, KV and
-products ([how](transformers.md)). *Refused*: an error says why before anything is loaded. Every key of a native model's
-config.json is obeyed, named or refused ([which](model_keys.md)); the last column has those of the type's own that are
-refused in values that say something. `--model-impl transformers` may run what a native type refuses.
+every one of them is compared with transformers by `tests/models/test_zoo.py`, `tests/oracle/test_mixtures.py` and,
+over longer answers, `python -m tools.zoo` (the last columns). *Through transformers*: its module computes the layers
+with our attention, KV and products ([how](transformers.md)). *Refused*: an error says why before anything is loaded.
+Every key of a native model's config.json is obeyed, named or refused ([which](model_keys.md)); a column has those of
+the type's own that are refused in values that say something. `--model-impl transformers` may run what a native type
+refuses.
 
 Rotary positions may be plain, partial, interleaved, `linear`, `llama3`, `yarn`, `longrope` or `dynamic`, and differ
 between layers. Where the last two would make keys depend on how long a row becomes, the context ends, and a note says
@@ -27,8 +30,17 @@ so: 4,096 tokens for Phi-3 with 128k, of which vLLM uses other frequencies throu
 
 {counts}
 
-| type | way | class, or why not | refused |
-| --- | --- | --- | --- |
+*Answers*: of 100 prompts that end around borders of pages and windows, how many get transformers' own 256 greedy
+tokens in float32, and how many get the same ones again with beginnings shared, in chunks of 48 tokens and from a tight
+pool. *Logits*: the largest difference over these prompts and answers. *bfloat16*: of the positions whose best token is
+beyond doubt (transformers' own logits move by less in bfloat16 than the best one leads), those where it is ours: below
+99.5 % of them for Ministral 3 and for mixtures, whose experts change with the rounding (`phimoe` most). Models are
+tiny, random and made by transformers' classes; the processor had products in bfloat16. Where two experts' scores are
+closer than sums in float32 are exact, either may be chosen: so one answer of `ernie4_5_moe` goes its own way behind
+scores 4e-7 apart, and one position of `granitemoeshared` behind 1e-7.
+
+| type | way | class, or why not | refused | answers | logits | bfloat16 |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 TAIL = """
 Made by `python -m tests.models.types_doc`; a test compares it with the code.
@@ -41,7 +53,8 @@ def document() -> str:
     fates = {kind: fate_of(kind) for kind in model_types()}
     count = {way: sum(fate.way == way for fate in fates.values()) for way in WAYS}
     counts = ", ".join(f"{count[way]} {words}" for way, words in WAYS.items())
-    rows = (_row(kind, fate) for kind, fate in sorted(fates.items(), key=_by_way))
+    figures = json.loads(FIGURES.read_text())
+    rows = (_row(kind, fate, figures) for kind, fate in sorted(fates.items(), key=_by_way))
     return HEAD.format(version=transformers.__version__, counts=f"{len(fates)} types: {counts}.") + "".join(rows) + TAIL
 
 
@@ -49,15 +62,25 @@ def _by_way(item: tuple[str, Fate]) -> tuple[int, str]:
     return list(WAYS).index(item[1].way), item[0]
 
 
-def _row(kind: str, fate: Fate) -> str:
-    refused = ""
+def _row(kind: str, fate: Fate, figures: dict[str, Any]) -> str:
+    refused, found = "", " | | "
     what = fate.reason
     if fate.way == "native":
         family = FAMILIES[kind]
         what, refused = f"`{family.architecture}`", ", ".join(f"`{key}`" for key in sorted(family.refused))
+        found = _found(figures.get(kind))
     elif fate.way == "transformers":
         what = f"`{what}`"
-    return f"| `{kind}` | {WAYS[fate.way]} | {what} | {refused} |\n"
+    return f"| `{kind}` | {WAYS[fate.way]} | {what} | {refused} | {found} |\n"
+
+
+def _found(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return " | | "
+    answers = f"{one['same']}, {one['same_in_tight_pool']}"
+    if one["excused"] or one["different"]:
+        answers += f" ({one['excused']} part at a tie of tokens, {one['different']} elsewhere)"
+    return f"{answers} | {one['logits']:.1e} | {one['clear_and_equal']:,} of {one['clear']:,}"
 
 
 if __name__ == "__main__":
