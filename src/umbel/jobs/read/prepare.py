@@ -213,8 +213,7 @@ def _checked(ids: Sequence[int] | InvalidRequest, width: int) -> Sequence[int] |
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A whole input of so many `rows`: `workload` of those that can run (`runnable` rows, each of several branches or
-    one), `faults` the others, in the input's order."""
+    """A whole input of so many `rows`: `workload` of the `runnable` ones, `faults` the others, in the input's order."""
 
     workload: Workload
     faults: list[InputRow]
@@ -237,14 +236,12 @@ def prepare(
 
     Raises what reading raises (EmptyInput, InputError, UsageError), never for a single row.
     """
-    notes = source.files[0].notes
-    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=notes, pooler=pooler, soft=soft)
+    builder = WindowBuilder(tokenizer, width, context, bos=bos, notes=source.files[0].notes, pooler=pooler, soft=soft)
     for batch in source.batches():
         builder.take(batch)
         told(builder.rows)
-    window = builder.build()
-    faults = sorted(window.faults, key=lambda row: row.row)
-    return Prepared(window.workload, faults, window.rows, window.runnable)
+    built = builder.build()
+    return Prepared(built.workload, sorted(built.faults, key=lambda row: row.row), built.rows, built.runnable)
 
 
 def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:
