@@ -54,8 +54,10 @@ def test_each_row_once(sizes: list[int], piece: int, poison: set[int], data: st.
             if row in poison:
                 dies = True
                 break
-            assert deal.has(replica, lot) and deal.answered(lot, place) == row
-            seen.append(row)
+            assert deal.has(replica, lot)
+            if (found_row := deal.answered(lot, place)) is not None:  # no other answered it before
+                assert found_row == row
+                seen.append(row)
         if dies:
             deaths += 1
             held[replica] = []
@@ -124,6 +126,68 @@ def test_lots_of_a_slow_replica_are_smaller_and_those_of_a_new_one_are_not() -> 
             deal.answered(lots[1][0], place // 3)
     fast, slow, new = (len(lot[1]) for replica in (0, 1, 2) if (lot := deal.give(replica)) is not None)
     assert 0.3 * fast <= slow <= 0.4 * fast and new >= 0.8 * fast
+
+
+def behind(least: float = 20) -> tuple[Deal, int, list[int]]:
+    """Replica 1 is at a third of the speed of 0: the deal when only rows of 1 are left, its lot and those rows."""
+    deal = Deal(shares([60, 30]), least=least)
+    slow = deal.give(1)
+    assert slow is not None
+    for place in range(5):
+        deal.answered(slow[0], place)
+    while (found := deal.give(0, double=False)) is not None:
+        for place in range(len(found[1])):
+            deal.answered(found[0], place)
+        deal.done(found[0])
+    return deal, slow[0], slow[1].tolist()[5:]
+
+
+def test_the_last_rows_of_a_slow_replica_are_run_by_a_free_one_too() -> None:
+    """So many that both end at once; whoever answers a row first is heard, and the other one is told."""
+    deal, lot, left = behind()
+    found = deal.give(0)
+    assert found is not None and found[1].tolist() == left[-len(found[1]) :]
+    assert 0.6 * len(left) < len(found[1]) < len(left) and deal.doubled == len(found[1])
+    at = len(left) - len(found[1])
+    assert deal.answered(found[0], 0) == left[at] and deal.unwanted == [(1, (lot, 5 + at))]
+    deal.unwanted.clear()
+    assert deal.answered(lot, 5 + at) is None and not deal.unwanted  # it was on its way
+    assert deal.answered(lot, 6 + at) == left[at + 1] and deal.unwanted == [(0, (found[0], 1))]
+    assert not deal.over
+    for place in range(2, len(found[1])):
+        deal.answered(found[0], place)
+    deal.done(found[0])
+    again = deal.give(0)
+    assert again is not None and set(again[1].tolist()) <= set(left[:at])
+    for place in range(5, 5 + at):
+        assert deal.answered(lot, place) == left[place - 5]
+    assert deal.over  # the lots that both have left are waited for by none
+
+
+def test_rows_of_one_as_fast_are_not_run_twice() -> None:
+    deal = Deal(shares([20, 20]), least=20)
+    lots = [deal.give(replica) for replica in (0, 1)]
+    for place in range(19):
+        for lot in lots:
+            assert lot is not None and deal.answered(lot[0], place) is not None
+    assert lots[0] is not None and deal.answered(lots[0][0], 19) is not None
+    deal.done(lots[0][0])
+    assert deal.give(0) is None and deal.doubled == 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_row_that_two_have_is_dealt_again_when_both_are_lost(first: int) -> None:
+    deal, _, left = behind()
+    twice = deal.give(0)
+    assert twice is not None
+    assert deal.died(first, "ended with signal 9") == []
+    assert deal.dealt_again == (len(left) - len(twice[1]) if first else 0)  # what the other has, it keeps
+    assert deal.died(1 - first, "ended with signal 9") == [] and deal.dealt_again == len(left)
+    rows: list[int] = []
+    for replica in range(2, 99):
+        if (found := deal.give(replica)) is not None:
+            rows += found[1].tolist()
+    assert sorted(rows) == left
 
 
 def test_deaths_without_end_are_an_error_that_says_what_to_do() -> None:

@@ -191,3 +191,16 @@ def test_every_answer_teaches_once(model: str) -> None:
     found = together(llm, Given(llm, workloads))
     samples = sum(len(output.outputs) for output in found.values())
     assert llm.engine.history.load().lengths[""].answers == samples
+
+
+@pytest.mark.parametrize("engine", ["llm", "ahead"])
+def test_rows_that_are_not_wanted_are_taken_out(engine: str, request: pytest.FixtureRequest) -> None:
+    """Of workloads that run, and of one that has yet to join: the others are answered as ever, in fewer steps."""
+    llm, workloads = request.getfixturevalue(engine), some_workloads(3)
+    expected, before = alone(llm, workloads), llm.stats().output_tokens
+    out = [(number, row) for number in (0, 2) for row, p in enumerate(workloads[number].params) if p.max_tokens == 40]
+    asked, found = iter([(), out]), dict[tuple[int, int], Output]()
+    for number, output in llm.engine.execute_all(Given(llm, workloads), unwanted=lambda: next(asked, ())):
+        found[number, output.row] = output
+    assert len(out) > 1 and found == {place: one for place, one in expected.items() if place not in out}
+    assert llm.stats().output_tokens - before < sum(len(c.token_ids) for one in expected.values() for c in one.outputs)

@@ -25,7 +25,7 @@ from umbel.plan.planner import make_plan
 
 TALLIES = (
     ReplicaTally(0, "running", "node1", "", 20, 300, 40, 2.5, 0.25, lots=3),
-    ReplicaTally(1, "running", "node2", "device a instead of b", 10, 200, 20, 1.5, 1.25, 4, 1, 2, 5),
+    ReplicaTally(1, "running", "node2", "device a instead of b", 10, 200, 20, 1.5, 1.25, 4, 1, 2, 5, 3),
 )
 
 
@@ -60,13 +60,14 @@ def test_each_replica_has_what_was_planned_and_what_it_did() -> None:
         assert one["planned"]["seconds"] == pytest.approx(share.seconds)
         assert one["planned"]["idle_seconds"] == pytest.approx(idle)
     second = found["replicas"][1]
-    counts = {"lots": 4, "stolen": 1, "restarts": 2, "dealt_again": 5}
+    counts = {"lots": 4, "stolen": 1, "restarts": 2, "dealt_again": 5, "doubled": 3}
     done = {"rows": 10, "prompt_tokens": 200, "output_tokens": 20, "seconds": 1.5, "idle_seconds": 1.25}
     assert second["actual"] == {**done, **counts} and second["on"] == "node2"
     said = " ".join(report_text(found).split())
     assert f"replica 1 10 rows ({plan.planned[1].rows} planned), 200 prompt tokens" in said
     assert "idle 1.25 s (" in said
-    assert "4 lots, 1 taken over; started 2 times again; 5 rows of it lost and dealt again; node2; device a" in said
+    assert "4 lots, 1 taken over; started 2 times again; 5 rows of it lost and dealt again; 3 rows of slower" in said
+    assert "ones run as well; node2; device a" in said
     assert "replica 1 " in brief_text(found)
     assert max(map(len, report_text(found, 60).splitlines())) <= 60
     page = report_page(found, report_text(found))

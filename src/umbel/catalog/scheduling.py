@@ -11,8 +11,8 @@ SCHEDULING: tuple[Technique, ...] = (
         True,
         "umbel.sched.policies.past_future:PastFuture",
         "Past-Future, 2507.10150",
-        says="a row starts when the fullest step to come overflows with probability {overflow:g} at most; expected "
-        "ceiling {ceiling}",
+        says="a row starts when the fullest step to come overflows with probability {overflow:g} at most, or when "
+        "waiting would cost more than stepping back; expected ceiling {ceiling}",
         why_not="starts rows by the peak that is predicted",
     ),
     Technique(

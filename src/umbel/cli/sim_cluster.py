@@ -35,6 +35,8 @@ def _facts(case: SimCase, found: ClusterOutcome) -> list[str]:
         over = found.seconds / found.least_seconds - 1
         lines.append(f"the speeds together allow {found.least_seconds:,.2f} s: {over:.1%} above; {found.idle:.1%} idle")
     lines.append(f"{found.lots:,} lots, {found.stolen_lots:,} stolen; {again:,} prompt tokens computed again")
+    if found.doubled_rows:
+        lines.append(f"{found.doubled_rows:,} rows of slow replicas run by others as well")
     if found.left or found.given_up:
         lines.append(f"{found.left:,} rows left without a replica, {found.given_up:,} given up")
     return lines

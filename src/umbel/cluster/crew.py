@@ -31,6 +31,7 @@ class _Member:
     stolen: int = 0
     restarts: int = 0
     dealt_again: int = 0
+    doubled: int = 0
     seconds: float = 0.0
     idle_seconds: float = 0.0
     since: float | None = None  # up to when its time is counted; None while there is nothing to run
@@ -103,13 +104,14 @@ class Crew:
         """It has asked for rows."""
         self.wanting.add(replica)
 
-    def give(self, replica: int, lot: int, *, stolen: bool) -> None:
-        """It gets a lot, which another was planned to run if it is `stolen`."""
+    def give(self, replica: int, lot: int, *, stolen: bool, doubled: int = 0) -> None:
+        """It gets a lot, which another was planned to run if it is `stolen`; `doubled` of its rows another runs too."""
         member = self._members[replica]
         member.count_time(self._clock())
         member.open_lots.add(lot)
         member.lots += 1
         member.stolen += stolen
+        member.doubled += doubled
         self.wanting.discard(replica)
 
     def answered(self, replica: int) -> None:

@@ -5,6 +5,10 @@ that is left: slow ones lose work to fast ones. Lots become smaller towards the 
 Polychronopoulos and Kuck, IEEE Trans. Computers 1987), and are those of a slow replica smaller by its pace, so that all
 end at about the same time.
 
+At the end a slow replica still runs rows that it got before anyone could know its pace, or as its batch had room. Those
+that are free by then compute the last of them as well, and whoever answers first is heard (backup tasks, Dean and
+Ghemawat, OSDI 2004): a row's answer has the same bytes wherever it is computed.
+
 Rows without an answer of one that dies go back in a few smaller lots, for any replica that has nothing else: a row that
 ends every process soon stands alone and is given up. Each death makes a lot smaller or ends a row, so the procedure
 always terminates.
@@ -19,13 +23,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cluster.paces import Paces
 from umbel.errors import UmbelError
 from umbel.plan.deal.placement import Share
 
 Ints = NDArray[np.int64]
+Place = tuple[int, int]  # number of a lot, and a row's place in it
 
 LOTS = 4  # in which what is left would be through, were they all as large as the next one
 PARTS = 4  # lots that what a dead replica leaves is cut into
+SLOWER = 1.5  # times that a replica takes as long as a free one before its rows are computed by that one as well
 LEAST_DEATHS = 2  # that a row was in, the last of them alone, before it is given up
 MOST_DEATHS = 24  # in a row without any answer: more than it takes to single out one row of any number
 
@@ -37,6 +44,11 @@ class DealtLot:
     rows: Ints
     deaths: int = 0
     seconds: float = 0.0  # expected of them all
+
+    @property
+    def row_seconds(self) -> float:
+        """Expected of one of them."""
+        return self.seconds / len(self.rows)
 
 
 @dataclass(slots=True)
@@ -65,37 +77,14 @@ class _Left:
 
 @dataclass(slots=True)
 class _Given:
+    """A lot, which of its rows are answered, and which another replica has as well (`[rows]`). `relieved`: others have
+    answered some of it."""
+
     replica: int
     lot: DealtLot
     answered: NDArray[np.bool_]
-
-
-class Paces:
-    """How fast replicas are beside the fastest, by the expected seconds of the rows that each has answered since its
-    first one: without a clock, as all work all the time."""
-
-    def __init__(self) -> None:
-        self._done: dict[int, float] = {}
-        self._before: dict[int, dict[int, float]] = {}  # what others had done when one began
-
-    def add(self, replica: int, seconds: float) -> None:
-        """A row was answered."""
-        if replica not in self._done:
-            self._before[replica] = dict(self._done)
-        self._done[replica] = self._done.get(replica, 0.0) + seconds
-
-    def of(self, replica: int) -> float:
-        """Above 0, at most 1; 1 of one that has answered nothing."""
-        if replica not in self._done:
-            return 1.0
-        before = self._before[replica]
-        most = max(done - before.get(other, 0.0) for other, done in self._done.items())
-        return self._done[replica] / most if most > 0 else 1.0
-
-    def forget(self, replica: int) -> None:
-        """It was lost: what comes in its place starts without a past."""
-        self._done.pop(replica, None)
-        self._before.pop(replica, None)
+    doubled: NDArray[np.bool_]
+    relieved: bool = False
 
 
 class Deal:
@@ -106,24 +95,30 @@ class Deal:
         self._left = [_Left(share, 0, len(share.stops)) for share in shares]
         self._again: deque[DealtLot] = deque()  # of replicas that died
         self._given: dict[int, _Given] = {}
+        self._double: dict[int, tuple[Place, Place]] = {}  # rows that two replicas have, and where
+        self._open = sum(len(left.share.rows) for left in self._left)  # rows neither answered nor given up
         self._paces = Paces()
         self._least, self._next, self._deaths = least, first, 0
         self.stolen = 0  # lots that went to another replica than was planned
         self.dealt_again = 0  # rows of replicas that died, which others get
+        self.doubled = 0  # rows of slow replicas that others computed as well
+        self.unwanted: list[tuple[int, Place]] = []  # replicas and their rows that others answered, for the caller
 
     @property
     def over(self) -> bool:
-        """Whether every row has been answered or given up."""
-        return not self._given and not self._again and all(left.first == left.last for left in self._left)
+        """Whether every row has been answered or given up, and every lot is finished but for those of slow replicas,
+        of which others answered rows."""
+        return not self._open and all(given.relieved for given in self._given.values())
 
     @property
     def next_number(self) -> int:
         """The number of the next lot."""
         return self._next
 
-    def give(self, replica: int) -> tuple[int, Ints] | None:
+    def give(self, replica: int, *, double: bool = True) -> tuple[int, Ints] | None:
         """The next lot for a replica that wants one: its number and rows. None when there are none, and while it has
-        one, or would get one, in which a replica has died: such a lot runs alone, so that it is known what ended it."""
+        one, or would get one, in which a replica has died: such a lot runs alone, so that it is known what ended it.
+        `double`: where none is left, rows of a slower one, which runs them too."""
         held = [given.lot for given in self._given.values() if given.replica == replica]
         if any(lot.deaths for lot in held):
             return None
@@ -131,7 +126,7 @@ class Deal:
             return None if held else self._hand(replica, self._again.popleft())
         left, behind = self._source(replica)
         if left is None:
-            return None
+            return self._double_slowest(replica) if double else None
         self.stolen += behind
         total = sum(one.seconds for one in self._left)
         share = total / (LOTS * len(self._left))
@@ -142,13 +137,22 @@ class Deal:
         """Whether a replica has a lot: what it says of others is late."""
         return lot in self._given and self._given[lot].replica == replica
 
-    def answered(self, lot: int, place: int) -> int:
-        """Mark the row at a place of a lot as answered; returns the row."""
+    def answered(self, lot: int, place: int) -> int | None:
+        """Mark the row at a place of a lot as answered; returns the row, or None where another was first."""
         given = self._given[lot]
-        given.answered[place] = True
-        self._paces.add(given.replica, given.lot.seconds / len(given.lot.rows))
+        self._paces.add(given.replica, given.lot.row_seconds)
         self._deaths = 0
-        return int(given.lot.rows[place])
+        if given.answered[place]:
+            return None
+        row = int(given.lot.rows[place])
+        for other in self._double.pop(row, ((lot, place),)):
+            if (also := self._given.get(other[0])) is not None:
+                also.answered[other[1]] = True
+                if other[0] != lot:
+                    also.relieved = True
+                    self.unwanted.append((also.replica, other))
+        self._open -= 1
+        return row
 
     def done(self, lot: int) -> None:
         """Mark a lot as finished."""
@@ -168,8 +172,11 @@ class Deal:
                 "command again"
             )
         self._paces.forget(replica)
-        lost = [number for number, given in self._given.items() if given.replica == replica]
-        return [row for number in lost for row in self._take_back(self._given.pop(number))]
+        numbers = [number for number, given in self._given.items() if given.replica == replica]
+        lots = [self._given.pop(number) for number in numbers]
+        given_up = [row for given in lots for row in self._take_back(given)]
+        self._open -= len(given_up)
+        return given_up
 
     def _source(self, replica: int) -> tuple[_Left | None, bool]:
         """The share that a replica takes from, and whether it is another's, of which it takes the end."""
@@ -181,13 +188,55 @@ class Deal:
 
     def _hand(self, replica: int, lot: DealtLot) -> tuple[int, Ints]:
         number, self._next = self._next, self._next + 1
-        self._given[number] = _Given(replica, lot, np.zeros(len(lot.rows), bool))
+        self._given[number] = _Given(replica, lot, *(np.zeros(len(lot.rows), bool) for _ in range(2)))
+        self._paces.begin(replica)
         return number, lot.rows
+
+    def _double_slowest(self, replica: int) -> tuple[int, Ints] | None:
+        """The last rows of the replica that has most left for its pace, so many that both would be through with what is
+        left of it at the same time. None where no other is much slower."""
+        pace, found = self._paces.of(replica), dict[int, list[tuple[int, _Given]]]()
+        for number, given in self._given.items():
+            if given.replica != replica and not given.lot.deaths and not (given.answered | given.doubled).all():
+                found.setdefault(given.replica, []).append((number, given))
+        slow = 0.0, 0.0, list[tuple[int, _Given]]()
+        for other, lots in found.items():
+            left = sum(given.lot.row_seconds * int((~given.answered & ~given.doubled).sum()) for _, given in lots)
+            its = self._paces.at_most(other, sum(given.lot.seconds for _, given in lots))
+            if its * SLOWER <= pace and left / its > slow[0]:
+                slow = left / its, left * pace / (pace + its), lots
+        return self._hand_double(replica, *slow[1:]) if slow[2] else None
+
+    def _hand_double(self, replica: int, seconds: float, lots: list[tuple[int, _Given]]) -> tuple[int, Ints]:
+        """Give rows of about so many seconds, the last ones of another's lots, to a replica as well."""
+        places, taken = list[Place](), 0.0
+        for number, given in reversed(lots):
+            for place in np.flatnonzero(~given.answered & ~given.doubled)[::-1].tolist():
+                if taken < seconds or not places:
+                    places.append((number, place))
+                    taken += given.lot.row_seconds
+        places.reverse()
+        rows = np.array([self._given[number].lot.rows[place] for number, place in places], np.int64)
+        number, _ = handed = self._hand(replica, DealtLot(rows, seconds=taken))
+        self._given[number].doubled[:] = True
+        for i, (row, place) in enumerate(zip(rows.tolist(), places, strict=True)):
+            self._given[place[0]].doubled[place[1]] = True
+            self._double[row] = place, (number, i)
+        self.doubled += len(rows)
+        return handed
 
     def _take_back(self, given: _Given) -> list[int]:
         left, deaths = given.lot.rows[~given.answered], given.lot.deaths + 1
+        left = left[np.array([not self._is_elsewhere(row) for row in left.tolist()], bool)]
         if len(given.lot.rows) == 1 and len(left) and deaths >= LEAST_DEATHS:
             return [int(left[0])]
         self.dealt_again += len(left)
         self._again.extend(DealtLot(part, deaths) for part in np.array_split(left, PARTS) if len(part))
         return []
+
+    def _is_elsewhere(self, row: int) -> bool:
+        """Whether a row that a lost replica had is still with another one; then that is the only one."""
+        held = [(lot, place) for lot, place in self._double.pop(row, ()) if lot in self._given]
+        for lot, place in held:
+            self._given[lot].doubled[place] = False
+        return bool(held)

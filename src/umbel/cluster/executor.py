@@ -61,6 +61,9 @@ class Executor(Protocol):
     def submit(self, replica: int, lot: int, data: bytes) -> None:
         """Send the rows of a lot to a replica; where it is gone, `results` says so."""
 
+    def drop(self, replica: int, lot: int, data: bytes) -> None:
+        """Say that some rows of a lot (`frames.encode_places`) are not wanted any more, as others answered them."""
+
     def results(self) -> Iterator[Event]:
         """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
 

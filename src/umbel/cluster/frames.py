@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, BinaryIO
@@ -24,8 +25,9 @@ HEAD = struct.Struct("<BQQ")  # kind, lot, bytes that follow
 class Kind(IntEnum):
     """The kind of a frame.
 
-    To a replica: rows to run. From it: that it is loaded, that it wants rows, an answer, its totals so far, that the
-    rows are done, an error that stops the job, and a heartbeat with the progress of its work.
+    To a replica: rows to run, and rows of a lot that are not wanted any more. From it: that it is loaded, that it wants
+    rows, an answer, its totals so far, that the rows are done, an error that stops the job, and a heartbeat with the
+    progress of its work.
     """
 
     ROWS = 0
@@ -36,6 +38,7 @@ class Kind(IntEnum):
     FAILED = 5
     BEAT = 6
     WANT = 7
+    DROP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,17 @@ def decode_rows(data: bytes) -> Workload:
     objects = [SamplingParams(**_tuples(values)) for values in json.loads(found["params"].tobytes())]
     params = [objects[i] for i in found["which"].tolist()]
     return Workload(found["tokens"], found["offsets"], params, found["keys"], found["draw_keys"], found["scope"])
+
+
+def encode_places(places: Iterable[int]) -> bytes:
+    """Places of rows in a lot, as JSON."""
+    return json.dumps(list(places)).encode()
+
+
+def decode_places(data: bytes) -> list[int]:
+    """The places that `encode_places` packed."""
+    found: list[int] = json.loads(data)
+    return found
 
 
 def encode_answer(output: Output) -> bytes:

@@ -80,6 +80,12 @@ class LocalPool:
         self._watch.work(replica, busy=True)
         self._send(replica)
 
+    def drop(self, replica: int, lot: int, data: bytes) -> None:
+        """Say that some rows of a lot are not wanted any more."""
+        if (child := self._children.get(replica)) is not None:
+            child.going += frame(Kind.DROP, data, lot)
+            self._send(replica)
+
     def results(self) -> Iterator[Event]:
         """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""
         while True:

@@ -52,7 +52,11 @@ class Actor:
 
     def put(self, lot: int, rows: bytes) -> None:
         """Take in rows."""
-        self._coming.put((lot, rows))
+        self._coming.put(lot, rows)
+
+    def drop(self, lot: int, places: bytes) -> None:
+        """Rows are not wanted any more."""
+        self._coming.drop(lot, places)
 
     def answers(self) -> Iterator[bytes]:
         """All that the replica says, as frames; answers of a tenth of a second together, what is waited for at once."""
@@ -146,6 +150,11 @@ class RayPool:
         held.lots += 1
         held.actor.put.remote(lot, data)
         self._watch.work(replica, busy=True)
+
+    def drop(self, replica: int, lot: int, data: bytes) -> None:
+        """Say that some rows of a lot are not wanted any more."""
+        if (held := self._held.get(replica)) is not None:
+            held.actor.drop.remote(lot, data)
 
     def results(self) -> Iterator[Event]:
         """What comes from the replicas, as it does; waits for it. One that is lost is not started again by this."""

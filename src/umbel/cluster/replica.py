@@ -12,13 +12,13 @@ import queue
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from umbel.cluster.frames import Kind, decode_rows, encode_answer
+from umbel.cluster.frames import Kind, decode_places, decode_rows, encode_answer
 from umbel.cluster.heartbeats import BEAT_SECONDS
 from umbel.cluster.nodes import digest_of
 from umbel.config import EngineConfig
@@ -31,8 +31,23 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 
 Tell = Callable[[Kind, bytes, int], None]
-Lots = queue.SimpleQueue[tuple[int, bytes]]
 ON_ITS_WAY = 0.2  # seconds in which the lot that was wanted comes, while nothing runs; then the loop ends
+
+
+class Lots:
+    """What is told to a replica, from other threads: lots of rows to run, and rows of them that are not wanted."""
+
+    def __init__(self) -> None:
+        self.coming = queue.SimpleQueue[tuple[int, bytes]]()
+        self.dropped = queue.SimpleQueue[tuple[int, bytes]]()
+
+    def put(self, lot: int, rows: bytes) -> None:
+        """Rows to run."""
+        self.coming.put((lot, rows))
+
+    def drop(self, lot: int, places: bytes) -> None:
+        """Rows of a lot, by their places, that were answered elsewhere."""
+        self.dropped.put((lot, places))
 
 
 def serve(order: str, coming: Lots, tell: Tell) -> None:
@@ -64,34 +79,48 @@ class Wanted:
 
     several = True
 
-    def __init__(self, engine: LocalEngine, coming: Lots, tell: Tell):
+    def __init__(self, engine: LocalEngine, lots: Lots, tell: Tell):
         self.numbers: list[int] = []
-        self.left: list[int] = []  # rows of each lot that are not answered
-        self._engine, self._coming, self._tell = engine, coming, tell
+        self.left: list[set[int]] = []  # rows of each lot that are not answered
+        self._engine, self._lots, self._tell = engine, lots, tell
         self._asked = False
 
     def take(self, *, wait: bool) -> tuple[Workload, Plan] | None:
         """The next lot with its plan; without end the first one is waited for, and a moment any other."""
-        if not self._asked and self._coming.empty():
+        if not self._asked and self._lots.coming.empty():
             self._tell(Kind.WANT, b"", 0)
             self._asked = True
         try:
-            number, data = self._coming.get(wait, ON_ITS_WAY if self.numbers else None)
+            number, data = self._lots.coming.get(wait, ON_ITS_WAY if self.numbers else None)
         except queue.Empty:
             return None
         workload, self._asked = decode_rows(data), False
         self.numbers.append(number)
-        self.left.append(len(workload))
+        self.left.append(set(range(len(workload))))
         return workload, self._engine.plan_for(workload)
+
+    def through(self, i: int, row: int) -> None:
+        """A row of the i-th lot is answered, or not wanted any more."""
+        self.left[i].discard(row)
+        if not self.left[i]:
+            self._tell(Kind.DONE, totals(self._engine), self.numbers[i])
+
+    def unwanted(self) -> Iterator[tuple[int, int]]:
+        """Rows to take out of the loop, each with the place of its lot: those that were answered meanwhile are none."""
+        while not self._lots.dropped.empty():
+            number, data = self._lots.dropped.get()
+            i = self.numbers.index(number) if number in self.numbers else -1
+            for row in decode_places(data) if i >= 0 else ():
+                if row in self.left[i]:
+                    yield i, row
+                    self.through(i, row)
 
 
 def _run(engine: LocalEngine, lots: Wanted, tell: Tell) -> None:
     """Run lots in one loop, until none comes while nothing runs."""
-    for i, output in engine.execute_all(lots):
+    for i, output in engine.execute_all(lots, unwanted=lots.unwanted):
         tell(Kind.ANSWER, encode_answer(output), lots.numbers[i])
-        lots.left[i] -= 1
-        if not lots.left[i]:
-            tell(Kind.DONE, totals(engine), lots.numbers[i])
+        lots.through(i, output.row)
     tell(Kind.STATS, totals(engine), 0)
 
 

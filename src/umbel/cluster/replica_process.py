@@ -59,7 +59,7 @@ def _own_stdout() -> BinaryIO:
 def _listen(stream: BinaryIO, coming: Lots) -> None:
     """Take in lots as they come; the end of the pipe ends the process, whatever it computes."""
     while (found := read_frame(stream)) is not None:
-        coming.put((found.lot, found.data))
+        (coming.drop if found.kind is Kind.DROP else coming.put)(found.lot, found.data)
     os._exit(0)
 
 

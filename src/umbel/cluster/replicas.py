@@ -14,7 +14,7 @@ from umbel import errors, registry
 from umbel.cluster.crew import Crew
 from umbel.cluster.deal import Deal
 from umbel.cluster.executor import Event, Executor
-from umbel.cluster.frames import Kind, decode_answer, encode_rows
+from umbel.cluster.frames import Kind, decode_answer, encode_places, encode_rows
 from umbel.cluster.nodes import Needs, check_nodes, digest_of, is_file
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
@@ -79,7 +79,7 @@ class Replicas(Scoring):
         self.pool = _executor(self.config)
         self._unloaded: dict[int, int] = {}  # how often in a row each was lost before it was loaded
         self.crew = Crew(self.config.data_parallel_size, mixed=self.config.mixed_replicas)
-        self._next_lot = 1
+        self._next_lot, self._turn = 1, 0
         self._check_nodes()
         self._machine, self._each = self._load()
 
@@ -196,8 +196,10 @@ class Replicas(Scoring):
         for event in self.pool.results():
             if event.kind is Kind.ANSWER and deal.has(event.replica, event.lot):
                 output = decode_answer(event.data)
-                self.crew.answered(event.replica)
-                yield replace(output, row=deal.answered(event.lot, output.row))
+                if (row := deal.answered(event.lot, output.row)) is not None:
+                    self.crew.answered(event.replica)
+                    yield replace(output, row=row)
+                self._drop_unwanted(deal)
             elif event.kind is None:
                 yield from self._given_up(deal, event, workload)
             elif event.kind is not Kind.ANSWER:
@@ -228,12 +230,20 @@ class Replicas(Scoring):
             self.crew.done(event.replica, event.lot)
 
     def _give(self, deal: Deal, workload: Workload) -> None:
-        """Send lots to those that want some."""
-        for replica in sorted(self.crew.wanting):
-            stolen = deal.stolen
-            if (given := deal.give(replica)) is not None:
-                self.crew.give(replica, given[0], stolen=deal.stolen > stolen)
+        """Send lots to those that want some; rows that others run too to one at a time, as that takes a look at all."""
+        wanting, self._turn = sorted(self.crew.wanting), self._turn + 1
+        for place, replica in enumerate(wanting):
+            stolen, doubled = deal.stolen, deal.doubled
+            double = place == self._turn % len(wanting)
+            if (given := deal.give(replica, double=double)) is not None:
+                self.crew.give(replica, given[0], stolen=deal.stolen > stolen, doubled=deal.doubled - doubled)
                 self.pool.submit(replica, given[0], encode_rows(select_rows(workload, given[1])))
+
+    def _drop_unwanted(self, deal: Deal) -> None:
+        """Tell replicas which of their rows others have answered."""
+        unwanted, deal.unwanted = deal.unwanted, []
+        for replica, (lot, place) in unwanted:
+            self.pool.drop(replica, lot, encode_places([place]))
 
     def _given_up(self, deal: Deal, event: Event, workload: Workload) -> Iterator[Output]:
         """Replace a replica that is lost: start it again, give its rows to idle ones, fail the rows that are given up.

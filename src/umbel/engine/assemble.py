@@ -45,6 +45,11 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
     return loop
 
 
+def policy_of(plan: Plan) -> Policy:
+    """The rules of a plan."""
+    return Policy(admission=plan.admission, step_worth=plan.step_worth)
+
+
 def make_scheduler(
     plan: Plan,
     policy: Policy | None = None,
@@ -53,4 +58,4 @@ def make_scheduler(
 ) -> Scheduler:
     """The scheduler that a plan asks for, without rows."""
     pool = PagePool(plan.kv_pages, plan.page_size, has_states=plan.has_states)
-    return Scheduler(pool, plan.chunk, policy or Policy(admission=plan.admission), LengthBook(known), speculate)
+    return Scheduler(pool, plan.chunk, policy or policy_of(plan), LengthBook(known), speculate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from umbel.ir.report import Left, Stats
 from umbel.ir.request import Output
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
-from umbel.ir.stops import Stops, Unstopped
+from umbel.ir.stops import Place, Stops, Unstopped
 from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
@@ -97,10 +97,16 @@ class LocalEngine:
                 self._outlook.look(loop)
                 yield from loop.outputs()
 
-    def execute_all(self, arrivals: Arrivals, stops: Stops | None = None) -> Iterator[tuple[int, Output]]:
+    def execute_all(
+        self,
+        arrivals: Arrivals,
+        stops: Stops | None = None,
+        unwanted: Callable[[], Iterable[Place]] = tuple,
+    ) -> Iterator[tuple[int, Output]]:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
-        come as rows finish, each with the number of its workload and its row there, until `stops` ends them."""
-        succession = Succession(arrivals, self._learn_so_far, self._outlook.look, stops or Unstopped())
+        come as rows finish, each with the number of its workload and its row there, until `stops` ends them; but for
+        rows that are `unwanted` by then, which is asked between steps."""
+        succession = Succession(arrivals, self._learn_so_far, self._outlook.look, stops or Unstopped(), unwanted)
         while (plan := succession.plan()) is not None:
             with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)

@@ -31,16 +31,18 @@ MOST_TOKENS = 2**25  # of prompts
 @dataclass(slots=True)
 class Succession:
     """Hands the workloads of `arrivals` to loops, as long as `stops` lets them run; `joined` is called when one joins
-    others, `look` between steps. `taken` counts them."""
+    others, `look` between steps, in which rows that are `unwanted` are taken out. `taken` counts workloads."""
 
     arrivals: Arrivals
     joined: Callable[[Loop], None] = lambda loop: None
     look: Callable[[Loop], None] = lambda loop: None
     stops: Stops = field(default_factory=Unstopped)
+    unwanted: Callable[[], Iterable[Place]] = tuple
     taken: int = 0
     _next: tuple[Workload, Plan] | None = None
     _first: int = 0  # the number of the first workload in the loop that runs
     _begins: list[int] = field(default_factory=list)  # the first row of each workload in it
+    _out: list[Place] = field(default_factory=list)  # rows to take out
     _speculate: str = ""  # who proposes tokens in it
 
     def plan(self) -> Plan | None:
@@ -58,6 +60,7 @@ class Succession:
             if not (self._add(loop) or loop.busy):
                 return
             yield from self._outputs(loop, loop.step())
+            self._take_out(loop)
             self.look(loop)
             if self.stops.due():
                 yield from self._outputs(loop, loop.settle())
@@ -76,6 +79,15 @@ class Succession:
             yield from self._outputs(loop, loop.step())
         yield from self._outputs(loop, loop.settle())
         self.stops.keep(self._unfinished(loop))
+
+    def _take_out(self, loop: Loop) -> None:
+        """Cancel the rows that are not wanted any more; those of a workload that has yet to join, when it has."""
+        self._out += self.unwanted()
+        joined = self._first + len(self._begins)
+        for number, row in self._out:
+            if number < joined:
+                loop.cancel(self._begins[number - self._first] + row)
+        self._out = [place for place in self._out if place[0] >= joined]
 
     def _outputs(self, loop: Loop, events: Iterable[Event]) -> Iterator[tuple[int, Output]]:
         for event in events:

@@ -8,7 +8,7 @@ from typing import Any
 
 LOADING, RUNNING, WAITING, LOST = "loading", "running", "waiting", "lost"
 SUMS = ("rows", "prompt_tokens", "output_tokens", "seconds", "idle_seconds")
-COUNTS = ("lots", "stolen", "restarts", "dealt_again")
+COUNTS = ("lots", "stolen", "restarts", "dealt_again", "doubled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ReplicaTally:
     `seconds`: with rows to run; `idle_seconds`: loaded, without any, while others still had some.
     `lots`: taken, of which `stolen` were planned for another; `restarts`: of its process.
     `dealt_again`: rows that it had when it was lost, without an answer; they were dealt to those that were free.
+    `doubled`: rows that it was given although a slower replica runs them, whose answer counts if it comes first.
     """
 
     number: int
@@ -37,6 +38,7 @@ class ReplicaTally:
     stolen: int = 0
     restarts: int = 0
     dealt_again: int = 0
+    doubled: int = 0
 
 
 def added_tallies(earlier: Sequence[Mapping[str, Any]], now: Sequence[ReplicaTally]) -> list[dict[str, Any]]:

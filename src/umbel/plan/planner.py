@@ -130,8 +130,18 @@ def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
         lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(draft.config)),
         notes=draft.spec.notes,
         speculate=draft.speculate,
+        step_worth=_step_worth(draft),
         has_states=bool(draft.spec.recurrences),
     )
+
+
+def _step_worth(draft: PlanDraft) -> float:
+    """Tokens of full steps that take as long as a step of one sample."""
+    pairs = Windows.of(draft.spec).pairs(np.array([0]), np.array([draft.chunk])).sum()
+    full, least = (
+        float(draft.price.each(load)[0]) for load in (Load.one(draft.chunk, 1, pairs, 0), Load.one(1, 1, 1, 1))
+    )
+    return draft.chunk * least / full if full > 0 else 0.0
 
 
 def chosen_passes(skip: tuple[str, ...]) -> Iterator[tuple[str, Pass]]:

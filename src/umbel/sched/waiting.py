@@ -83,6 +83,11 @@ class Waiting:
             return False
         return True
 
+    def new_among(self, count: int) -> int:
+        """How many of the next `count` ranks have never started."""
+        first = self._first_new()
+        return 0 if first is None else self._started.count(0, first, first + count)
+
     def rows_to_start(self) -> Ints:
         """The row of each sample that has never started."""
         started = np.frombuffer(bytes(self._started), np.uint8)

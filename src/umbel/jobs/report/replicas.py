@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 SHOWN = 16  # replicas that a text lists; the others are summed up
 _PLANNED = {"rows": "rows", "tokens": "prompt_tokens", "seconds": "seconds", "idle_seconds": "idle_seconds"}
 _HEADS = ("replica", "rows", "planned", "prompt tokens", "planned", "tokens out", "time", "planned", "idle", "planned")
-_COUNTED = ("lots", "taken over", "restarts", "rows dealt again")
+_COUNTED = ("lots", "taken over", "restarts", "rows dealt again", "rows run twice")
 
 
 def replicas_of(shares: Sequence[Record], tallies: Sequence[Record]) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def replicas_of(shares: Sequence[Record], tallies: Sequence[Record]) -> list[dic
         share = shares[number] if number < len(shares) else {}
         planned = {name: share.get(of, 0) for of, name in _PLANNED.items()}
         planned |= {name: round(planned[name]) for name in ("rows", "prompt_tokens")}
-        actual = {name: tally[name] for name in (*SUMS, *COUNTS)}
+        actual = {name: tally.get(name, 0) for name in (*SUMS, *COUNTS)}
         where = {"on": tally["on"], "differs": tally["differs"]}
         found.append({"replica": number, **where, "planned": planned, "actual": actual})
     return found
@@ -59,6 +59,8 @@ def _text(planned: Record, actual: Record) -> str:
         lots += f"; started {count(actual['restarts'], 'time')} again"
     if actual["dealt_again"]:
         lots += f"; {count(actual['dealt_again'], 'row')} of it lost and dealt again"
+    if actual["doubled"]:
+        lots += f"; {count(actual['doubled'], 'row')} of slower ones run as well"
     return f"{', '.join(parts)}; {lots}"
 
 

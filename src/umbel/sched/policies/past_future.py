@@ -16,6 +16,7 @@ from umbel.cost.flow import Flow
 from umbel.cost.survival import Survival
 from umbel.sched.books import Books, Candidate
 from umbel.sched.policies.admission import Admission
+from umbel.sched.policies.early_starts import EarlyStarts
 from umbel.sched.policies.forecast import Forecast, Runs, Samples
 
 Ints = NDArray[np.int64]
@@ -25,7 +26,8 @@ CAUTION = 4.0  # the accepted probability is divided by this for each time that 
 
 
 class PastFuture(Admission):
-    """Admits a sample while the fullest future step has too few pages with probability `Books.overflow` at most."""
+    """Admits a sample while the fullest future step has too few pages with probability `Books.overflow` at most, or
+    where it would cost more to let it wait than to preempt it."""
 
     retries = True  # the later a sample starts, the fewer of those that run are left when it has grown
 
@@ -34,6 +36,7 @@ class PastFuture(Admission):
         self._book = books.lengths
         self._requests = books.requests
         self._overflow = books.overflow
+        self._early = EarlyStarts(books)
         self._curves: Survival | None = None
         self._until = 0  # the step in which the curves are read again
         self._step = 0
@@ -69,7 +72,7 @@ class PastFuture(Admission):
         else:
             self._add(candidate, new)
         z = NormalDist().inv_cdf(1 - self._overflow / CAUTION**candidate.losses)
-        if self._forecast.peak(z) <= self.kv.pool.n_pages + 1e-6:
+        if self._forecast.peak(z) <= self.kv.pool.n_pages + 1e-6 or self._early.pays(candidate):
             return True
         self._refused = self._step, self._book.ended
         return False

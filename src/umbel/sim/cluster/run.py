@@ -38,6 +38,7 @@ class ClusterOutcome:
     `idle`: share of the nodes' time, while they were there, in which they had no rows.
     `computed_prompt_tokens`: those of lost rows included; `distinct_prompt_tokens`: computed once each.
     `stolen_lots`: lots that another replica than planned took.
+    `doubled_rows`: rows of slow replicas that others ran as well.
     """
 
     replicas: int
@@ -51,6 +52,7 @@ class ClusterOutcome:
     idle: float
     lots: int
     stolen_lots: int
+    doubled_rows: int
     computed_prompt_tokens: int
     distinct_prompt_tokens: int
     rows_of_replicas: tuple[int, ...]
@@ -152,6 +154,7 @@ class SimCluster:
             idle=1 - busy / there if there else 0.0,
             lots=self.deal.next_number,
             stolen_lots=self.deal.stolen,
+            doubled_rows=self.deal.doubled,
             computed_prompt_tokens=sum(p.worker.tokens for p in places),
             distinct_prompt_tokens=distinct_tokens,
             rows_of_replicas=tuple(p.rows for p in places),
@@ -179,13 +182,22 @@ class SimCluster:
         if end >= place.node.goes:
             return
         for lot, at in answers:
-            self.answers[self.deal.answered(lot, at)] += 1
-            place.rows += 1
-            self.seconds = max(self.seconds, end)
-            self._left[lot] -= 1
-            if not self._left[lot]:
-                self.deal.done(lot)
-                self._wake(end)
+            if (row := self.deal.answered(lot, at)) is not None:
+                self.answers[row] += 1
+                place.rows += 1
+                self.seconds = max(self.seconds, end)
+            self._through(lot, end)
+        unwanted, self.deal.unwanted = self.deal.unwanted, []
+        for other, (lot, at) in unwanted:
+            self._places[other].worker.drop(lot, at)
+            self._through(lot, end)
+
+    def _through(self, lot: int, now: float) -> None:
+        """A row of a lot is answered, by its node or another one."""
+        self._left[lot] -= 1
+        if not self._left[lot]:
+            self.deal.done(lot)
+            self._wake(now)
 
     def _lose(self, i: int) -> None:
         """A node is gone: its rows go back."""

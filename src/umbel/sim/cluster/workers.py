@@ -13,7 +13,6 @@ from umbel.engine.assemble import make_scheduler
 from umbel.engine.loop import Loop
 from umbel.ir.request import Output
 from umbel.ir.selection import select_rows
-from umbel.sched.policies.policy import Policy
 from umbel.sim.case import SimCase
 from umbel.sim.cluster.row_prices import RowPrices
 from umbel.sim.runner import SimRunner
@@ -38,6 +37,9 @@ class Worker(Protocol):
     def take(self, number: int, rows: Ints) -> None:
         """A lot is given to it."""
 
+    def drop(self, number: int, place: int) -> None:
+        """A row of a lot, which it has not answered, is not wanted any more."""
+
     def step(self) -> tuple[float, list[Answered]]:
         """Go on a little: the seconds that it took at speed 1, and the rows that were answered."""
 
@@ -50,11 +52,12 @@ class RowWorker:
         self._prices, self._ahead = prices, ahead
         self._rows: deque[tuple[float, int, Answered]] = deque()  # seconds, tokens, which
         self._last = -1
+        self._dropped: set[Answered] = set()  # of the rows
 
     @property
     def wants(self) -> bool:
         """Whether all rows but the last ones are done."""
-        return len(self._rows) <= self._ahead
+        return len(self._rows) - len(self._dropped) <= self._ahead
 
     @property
     def busy(self) -> bool:
@@ -70,9 +73,16 @@ class RowWorker:
         self._rows.extend(zip(seconds.tolist(), tokens.tolist(), which, strict=True))
         self._last = int(self._prices.same_as[rows[own][-1]])
 
+    def drop(self, number: int, place: int) -> None:
+        """A row is passed over."""
+        self._dropped.add((number, place))
+
     def step(self) -> tuple[float, list[Answered]]:
         """The next row."""
         seconds, tokens, which = self._rows.popleft()
+        if which in self._dropped:
+            self._dropped.remove(which)
+            return 0.0, []
         self.tokens += tokens
         return seconds, [which]
 
@@ -108,10 +118,15 @@ class LoopWorker:
         workload = select_rows(case.workload, rows)
         plan = case.plan_of(workload)
         if self._loop is None:  # with the pool of the whole
-            scheduler = make_scheduler(case.plan, Policy(admission=plan.admission), case.known.lengths)
+            scheduler = make_scheduler(case.plan, known=case.known.lengths)
             self._loop = Loop(scheduler, self._runner, defaults=case.defaults)
         self._begins.append(self._loop.add(workload, plan))
         self._numbers.append(number)
+
+    def drop(self, number: int, place: int) -> None:
+        """Take a row out of the loop."""
+        assert self._loop is not None
+        self._loop.cancel(self._begins[self._numbers.index(number)] + place)
 
     def step(self) -> tuple[float, list[Answered]]:
         """One step of the loop."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from umbel.engine.assemble import policy_of
 from umbel.ir.plan import Plan
-from umbel.sched.policies.policy import Policy
 from umbel.sim.case import SimCase
 from umbel.sim.policies.setup import CAP, CHUNK, Setup
 
@@ -41,4 +41,4 @@ def no_memory(case: SimCase) -> Setup:
 
 
 def _ours(plan: Plan) -> Setup:
-    return Setup(plan, Policy(admission=plan.admission), True)
+    return Setup(plan, policy_of(plan), True)
