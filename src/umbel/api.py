@@ -71,6 +71,7 @@ class LLM(Pooling):
         ray_address: str | None = None,
         mixed_replicas: bool = False,
         lora: Mapping[str, str] | tuple[str, ...] = (),
+        technique: tuple[str, ...] = (),
         profile: Recorder | None = None,
         runner: Runner | None = None,
         use_tqdm_on_load: bool | Callable[..., Any] | None = False,
@@ -104,6 +105,7 @@ class LLM(Pooling):
             ray_address=ray_address,
             mixed_replicas=mixed_replicas,
             lora=lora,
+            technique=technique,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config

@@ -53,6 +53,7 @@ class EngineConfig:
     several of which a step can check; answers do not depend on it. `model_impl` says who computes the layers: "native"
     ours, "transformers" that library's module with our attention and KV, "auto" ours where they know the model.
     `lora` are adapters that rows may name, each as NAME=DIRECTORY; an object of directories by name will do.
+    `technique` are those that say what attention reads, each as NAME:setting=value (docs/selecting.md).
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
     in vLLM, "vllm" and "none" leave it out. `executor` says where replicas run: "local" on this machine, "ray" on the
     cluster at `ray_address`; with `mixed_replicas` on several kinds of machines, whose last bits may differ.
@@ -85,11 +86,13 @@ class EngineConfig:
     ray_address: str | None = None
     mixed_replicas: bool = False
     lora: Mapping[str, str] | tuple[str, ...] = ()
+    technique: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("skip", "watchers", "lora"):
+        for name in ("skip", "watchers", "lora", "technique"):
             if isinstance(several := getattr(self, name), list):  # as JSON has them, for the other ranks
                 object.__setattr__(self, name, tuple(several))
+        object.__setattr__(self, "technique", (self.technique,) if isinstance(self.technique, str) else self.technique)
         for name in (*CHOICES, *OPTIONS.values()):
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
@@ -97,9 +100,8 @@ class EngineConfig:
         for name in ("threads", "kv_tokens", "chunk", "page_size", "tensor_parallel_size", "data_parallel_size"):
             if (value := getattr(self, name)) is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
-        for name in ("ray_address", "mixed_replicas"):
-            if (value := getattr(self, name)) and self.executor != "ray":
-                raise UsageError(f"{name}={value!r} with executor={self.executor!r}: it is for executor=ray")
+        _check_executor(self)
+        _check_techniques(self)
         for asked in self.lossy if not self.allow_lossy else ():
             raise UsageError(f"{asked} may change answers: allow_lossy (--allow-lossy) says that it may")
 
@@ -112,7 +114,9 @@ class EngineConfig:
     def lossy(self) -> tuple[str, ...]:
         """What was asked for that may change answers, by the catalogue."""
         mixed = ("mixed_replicas=True",) * self.mixed_replicas
-        return (*("{}={!r}".format(*row.option) for row in registry.lossy(self)), *mixed)
+        taken = [row for row in registry.lossy(self) if row.option[0] != "technique"]
+        selecting = (f"technique={asked!r}" for asked in self.technique if registry.is_lossy("technique", asked))
+        return (*("{}={!r}".format(*row.option) for row in taken), *selecting, *mixed)
 
     @property
     def identity(self) -> dict[str, str | int]:
@@ -132,6 +136,7 @@ class EngineConfig:
             "load_format": "dummy" if self.load_format == "dummy" else "safetensors",
             "seed": self.seed,
             **({"watchers": ", ".join(self.watchers)} if self.watchers else {}),
+            **({"technique": "; ".join(self.technique)} if self.technique else {}),
         }
         lossy = {name: value.strip("'") for name, _, value in (asked.partition("=") for asked in self.lossy)}
         return {**lossy, **chosen}
@@ -150,6 +155,33 @@ class EngineConfig:
         for name in options.keys() - known.keys():
             raise UsageError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         return cls(model, **options)
+
+
+def _check_executor(config: EngineConfig) -> None:
+    """Raise UsageError for what only the cluster takes."""
+    for name in ("ray_address", "mixed_replicas"):
+        if (value := getattr(config, name)) and config.executor != "ray":
+            raise UsageError(f"{name}={value!r} with executor={config.executor!r}: it is for executor=ray")
+
+
+def _check_techniques(config: EngineConfig) -> None:
+    """Raise UsageError for techniques with settings that they do not have, or that exclude each other."""
+    by_rows: dict[str, str] = {}
+    for asked in config.technique:
+        row = registry.at("technique", asked)
+        try:
+            settings = {} if row is None else row.settings_of(asked)
+        except ValueError as error:
+            raise UsageError(f"technique={asked!r}: {error}") from None
+        if row is None or not settings:
+            continue
+        if row.rows in by_rows:
+            other = by_rows[row.rows]
+            raise UsageError(f"technique={asked!r} with {other!r}: both say what {row.rows} read; give one of them")
+        by_rows[row.rows] = asked
+    if config.technique and config.tensor_parallel_size > 1:
+        why = "what a layer reads is picked where all its heads are"
+        raise UsageError(f"technique={config.technique[0]!r} with tensor_parallel_size > 1: {why}; use replicas")
 
 
 def _check_choice(option: str, value: object) -> None:

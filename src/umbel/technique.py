@@ -9,7 +9,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-# The option of EngineConfig that chooses among the techniques of a family, by name; "watchers" takes several.
+from umbel.errors import nearest
+
+# The option of EngineConfig that chooses among the techniques of a family, by name; "watchers" and "technique" take
+# several.
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "prefix": "prefix",
@@ -21,6 +24,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "keep": "keep",
         "drafter": "speculate",
         "executor": "executor",
+        "select": "technique",
     }
 )
 # The values of an option that take none of its techniques.
@@ -79,6 +83,25 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareSetting:
+    """A setting of a technique that is a share: above 0, and at most 1. `says` what of."""
+
+    name: str
+    default: float
+    says: str
+
+    def read(self, text: str) -> float:
+        """The value that a text gives; raises ValueError for one that is none."""
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"{self.name}={text!r}: must be a number ({self.says})") from None
+        if not 0 < value <= 1:
+            raise ValueError(f"{self.name}={text}: must be above 0 and at most 1 ({self.says})")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Technique:
     """A technique of a `family`, by name. `exact`: the tokens are those of one plain request at a time.
 
@@ -92,7 +115,8 @@ class Technique:
 
     `says` is the reason that a plan gives for it, in which {overflow} and {ceiling} stand for the accepted probability
     of a full pool and the tokens expected to be in use. `why_not` is why a plan left it. `argument` is what follows its
-    name in the option, behind a colon: "model:PATH".
+    name in the option, behind a colon: "model:PATH". `settings` are what may stand there instead, as "NAME=VALUE" with
+    commas between; `rows` says for whose rows a technique picks, of which there may be one for each kind.
     """
 
     family: str
@@ -106,6 +130,8 @@ class Technique:
     why_not: str = ""
     can: Capability | None = None
     argument: str = ""
+    settings: tuple[ShareSetting, ...] = ()
+    rows: str = ""
 
     @property
     def option(self) -> tuple[str, str]:
@@ -122,12 +148,28 @@ class Technique:
         asked = getattr(settings, name) if name else ()
         if isinstance(asked, int):
             return asked >= int(value)
-        return value in asked if isinstance(asked, tuple) else self.asked_by(name, asked)
+        return any(self.asked_by(name, one) for one in (asked if isinstance(asked, tuple) else (asked,)))
 
     def asked_by(self, option: str, value: object) -> bool:
         """Whether this value of an option takes it, with any argument where it has one."""
         name, _, argument = str(value).partition(":")
+        if self.settings:
+            return self.option == (option, name)
         return self.option == (option, f"{name}:{self.argument}" if self.argument and argument else value)
+
+    def settings_of(self, asked: str) -> dict[str, float]:
+        """The settings that "NAME:setting=value,..." gives, with defaults for the others. Raises ValueError for one
+        that the technique does not have, or a value that it cannot be."""
+        known = {setting.name: setting for setting in self.settings}
+        found = {name: setting.default for name, setting in known.items()}
+        for one in filter(None, asked.partition(":")[2].split(",")):
+            name, _, text = one.partition("=")
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no setting of {self.name}{nearest(name, known)}; it has {', '.join(known)}"
+                )
+            found[name] = known[name].read(text)
+        return found
 
     def load(self) -> Any:
         """What `loads` names: a class or a function. Raises what the import of its module raises."""

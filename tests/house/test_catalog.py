@@ -27,6 +27,8 @@ LOSSY = {
     "linear=fp8",
     "kv_cache_dtype=fp8",
     "kv_cache_dtype=int8",
+    "technique=pages",
+    "technique=vertical-slash",
 }  # written out once more, on purpose
 
 

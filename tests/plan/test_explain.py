@@ -103,6 +103,8 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
         assert said == {
             f"{family}: {name}": f"lossy: may change answers, so taken only by name: {flag} {name}{more}"
             for family, name, flag in (
+                ("select", "pages", "--technique"),
+                ("select", "vertical-slash", "--technique"),
                 ("linear", "int8", "--linear"),
                 ("linear", "int4", "--linear"),
                 ("linear", "int4-head8", "--linear"),

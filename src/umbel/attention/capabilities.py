@@ -67,8 +67,11 @@ class Case:
     absent: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, kv_dtype: str) -> Case:
-        """What a model asks that computes in `dtype`, with keys and values as EngineConfig.kv_cache_dtype says."""
+    def of(
+        cls, spec: ModelSpec, dtype: torch.dtype, device: torch.device, kv_dtype: str, selects: bool = False
+    ) -> Case:
+        """What a model asks that computes in `dtype`, with keys and values as EngineConfig.kv_cache_dtype says, and
+        whether something `selects` what is read."""
         shapes = dict.fromkeys(spec.kv_shapes)
         return cls(
             device.type,
@@ -79,6 +82,7 @@ class Case:
             fp8_kv=kv_dtype == "fp8",
             int8_kv=kv_dtype == "int8",
             fp8_instructions=converts_fp8(device),
+            selects=selects,
             absent=absences(),
         )
 

@@ -78,11 +78,19 @@ class EngineOptions:
             metavar="NAME=DIR",
         ),
     ] = None
+    technique: Annotated[
+        list[str] | None,
+        Option(
+            "--technique",
+            help="What attention reads of long paths: {choices}; needs --allow-lossy; repeatable.",
+            metavar="NAME:SETTING=VALUE",
+        ),
+    ] = None
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
 
     def config(self, model: str, **more: Any) -> EngineConfig:
         """The settings of an engine for a model, with `more` that not all commands take."""
         asked = asdict(self)
         asked |= {"skip": tuple(asked.pop("skip_pass") or ()), "watchers": tuple(self.watchers or ())}
-        asked["lora"] = self.lora or ()
+        asked["lora"], asked["technique"] = self.lora or (), tuple(self.technique or ())
         return EngineConfig.of(model, **asked, **more)

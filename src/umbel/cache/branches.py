@@ -60,7 +60,7 @@ def split(tree: KVTree, node: int, at: int) -> int:
     if not 0 < at < tree.length.item(node) or (rest and tree.table.count.item(node)):
         raise ValueError(f"a run of {tree.length.item(node)} tokens cannot be split at {at}: not at a page's edge")
     upper = tree.number()
-    tree.slot[upper], tree.scope[upper] = -1, tree.scope[node]
+    tree.slot[upper], tree.scope[upper], tree.drawn[upper] = -1, tree.scope[node], tree.drawn[node]
     tree.parent[upper], tree.parent[node] = tree.parent.item(node), upper
     tree.start[upper], tree.length[upper] = tree.start.item(node), at
     tree.start[node] += at

@@ -56,7 +56,7 @@ def graft(
     tree.parent[nodes] = np.where(tops, places.above[new], places.node[up])
     tree.start[nodes], tree.length[nodes] = start, forest.end[new] - start
     tree.held[nodes] = tree.seen[nodes] = 0
-    tree.slot[nodes] = -1
+    tree.slot[nodes], tree.drawn[nodes] = -1, 0
     tree.scope[nodes] = 0 if workload.scope is None else workload.scope[forest.source[new]]
     tree.is_scoped = tree.is_scoped or bool((tree.scope[nodes] & ADAPTER).any())
     tree.tokens.read(nodes, workload.tokens, workload.offsets[forest.source[new]] + start)

@@ -30,22 +30,17 @@ _AT_ONCE = 64  # numbers that are made ready together where there are none
 class KVTree(Columns):
     """Columns (`[nodes]`): `parent` (-1: a root), `start` (position of its first token), `length` (its tokens that are
     decided), `held` (those whose KV is there), `seen` (the most that ever were), `slot` (of the sample whose tip it is,
-    -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload).
+    -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload), `drawn` (1: its tokens were drawn by a
+    sample, which holds for the tip of one and for what becomes of that).
 
     Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
     entries are read and changed for every sample. `labels` put nodes into depth-first order. Counted are the `changes`
     of the set of nodes in use, `cuts` of tips, and `page_changes`: how often a tip got or lost pages.
     """
 
-    _FILLS: ClassVar[dict[str, float]] = {
-        "parent": -1,
-        "start": 0,
-        "length": 0,
-        "held": 0,
-        "seen": 0,
-        "slot": -1,
-        "scope": 0,
-    }
+    _FILLS: ClassVar[dict[str, float]] = {"parent": -1, "slot": -1} | dict.fromkeys(
+        ("start", "length", "held", "seen", "scope", "drawn"), 0
+    )
     parent: Ints
     start: Ints
     length: Ints
@@ -53,6 +48,7 @@ class KVTree(Columns):
     seen: Ints
     slot: Ints
     scope: Ints
+    drawn: Ints
 
     def __init__(self, pool: PagePool, keep: Keep | None = None):
         super().__init__(64)
@@ -134,7 +130,7 @@ class KVTree(Columns):
         node = self.number()
         self.parent[node], self.slot[node] = parent, slot
         self.start[node] = self.start.item(parent) + self.length.item(parent)
-        self.length[node] = 0
+        self.length[node], self.drawn[node] = 0, 1
         self.labels.put(node, parent)
         self.users[node], self.waiting[node] = 0, 1
         return node

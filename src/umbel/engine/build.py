@@ -248,13 +248,14 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
 
 def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runner:
     """The runner of a model on a KV store."""
-    attention = pick_attention(model.decoder.spec, store, model.device, model.config.attention_backend)
+    asked = model.config.attention_backend, model.config.technique
+    attention = pick_attention(model.decoder.spec, store, model.device, *asked)
     states = StateStore.of(model.decoder.spec, store.n_pages, model.dtype, model.device)
     if model.ranks is not None:
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other, and what ranks add up is no call of a kernel that could be recorded.
     is_alone = spans is NO_SPANS and model.config.tensor_parallel_size == 1
-    recorded = pick_recorded(model.decoder, attention) if is_alone else None
+    recorded = pick_recorded(model.decoder, attention) if is_alone and not model.config.technique else None
     if model.device.type == "cpu" or spans is not NO_SPANS:
         return TorchRunner(model.decoder, attention, model.device, spans, states, recorded)
     return AheadTorchRunner(model.decoder, attention, model.device, recorded, states)

@@ -78,6 +78,7 @@ class Step:
     (p - start) % page_size`.
     `scope` (`[nodes]`): what the KV of each node depends on beside its tokens, as in Workload: the number of the
     adapter that its rows are computed with, 0 for none; None: all are 0.
+    `answers` (`[nodes]`): which nodes hold what samples drew; None: none.
     `scores`: known tokens whose log-probabilities are wanted; None: of none. `sums`: rows whose states are summed.
     """
 
@@ -97,6 +98,7 @@ class Step:
     scores: Scores | None = None
     sums: RowRanges | None = None
     scope: Ints | None = None
+    answers: NDArray[np.bool_] | None = None
 
     @property
     def n_rows(self) -> int:

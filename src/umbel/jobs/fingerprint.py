@@ -183,6 +183,9 @@ def _typed(name: str, stored: Any, now: Any) -> str:
         return "--attention-backend auto"
     if name == "watchers":
         return " ".join(f"--watcher {quote(one)}" for one in stored.split(", ")) if stored else "no --watcher"
+    if name == "technique":
+        each = " ".join(f"--technique {quote(one)}" for one in stored.split("; ")) if stored else ""
+        return f"{each} --allow-lossy" if each else "no --technique"
     if name not in _OPTIONS and name not in OPTIONS.values():
         return ""
     option = f"--{name.replace('_', '-')}"

@@ -72,6 +72,7 @@ class Assembler:
             scores=scored.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.open else None,
             sums=scored.summed.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.summed.open else None,
             scope=scopes_of(tree, nodes) if tree.is_scoped else None,
+            answers=tree.drawn[nodes] != 0,
         )
         at, plain = place[tips], agenda.drafted is None
         changes = tree.changes, tree.cuts, tree.page_changes

@@ -67,6 +67,7 @@ class StepLayout:
             page_begin=page_begin,
             page_size=step.page_size,
             scope=step.scope,
+            answers=step.answers,
             sampling=replace(drawn, positions=drawn.positions + 1),
         )
         return self._with(now, tree, plain=True)
@@ -98,6 +99,7 @@ class StepLayout:
             page_begin=page_begin,
             page_size=step.page_size,
             scope=step.scope,
+            answers=step.answers,
             sampling=draws(own, runs(reach[self.at], agenda.tip_counts), runs(first + 1, agenda.tip_counts)),
         )
         return self._with(now, tree, plain=agenda.drafted is None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from umbel import registry
 from umbel.errors import UsageError
 from umbel.ir.plan import Decision
@@ -22,7 +24,26 @@ def name_formats(draft: PlanDraft) -> PlanDraft:
         priced = "by earlier runs with it" if measured else "as the default until runs have measured it"
         why = f"{_asked('attention_backend', backend)}; priced {priced}"
         draft = draft.decide(Decision("attention", backend, why))
-    return _name_products(draft)
+    return _name_products(_name_techniques(draft))
+
+
+def _name_techniques(draft: PlanDraft) -> PlanDraft:
+    """Decide "technique": those that say what attention reads, with the keys that prompts and answers have."""
+    config = draft.config
+    if not config.technique:
+        return draft
+    rows = [(registry.at("technique", asked), asked) for asked in config.technique]
+    shares = {row.rows: row.settings_of(asked)["budget"] for row, asked in rows if row is not None and row.settings}
+    said = " and ".join(f"{share:.0%} of what {whose} would read" for whose, share in shares.items())
+    measured = "by earlier runs with it" if draft.known.calibration is not None else "as dense until runs measured it"
+    why = f"lossy, as asked: {said}, of {_pairs(draft):,} keys that prompts read in each layer; priced {measured}"
+    return draft.decide(Decision("technique", "; ".join(config.technique), why))
+
+
+def _pairs(draft: PlanDraft) -> int:
+    """Keys that the queries of all prompts see, each row by itself."""
+    lengths = np.diff(draft.workload.offsets)
+    return int((lengths * (lengths + 1) // 2).sum())
 
 
 def _asked(option: str, value: str) -> str:

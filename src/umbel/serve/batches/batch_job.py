@@ -77,4 +77,5 @@ def engine_options(config: EngineConfig) -> EngineOptions:
     given = {name: getattr(config, name) for name in same}
     lora = config.lora if isinstance(config.lora, tuple) else [f"{name}={path}" for name, path in config.lora.items()]
     lists = {"skip_pass": list(config.skip), "watchers": list(config.watchers), "lora": list(lora)}
+    lists["technique"] = list(config.technique)
     return EngineOptions(**given | {name: found or None for name, found in lists.items()})

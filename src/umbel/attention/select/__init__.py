@@ -1,0 +1,1 @@
+"""Selectors: which cells of their paths rows read."""

@@ -1,0 +1,86 @@
+"""The seam of what rows read: a Selector says it for each layer, from what it declared that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from umbel.attention.select.tiles import RowTiles
+from umbel.ir.kv_shape import KVShape
+from umbel.kernels.view import View
+
+PROMPTS, ANSWERS = "prompts", "answers"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTail:
+    """A need: the last `count` queries before each multiple of `every` positions are kept."""
+
+    count: int
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBounds:
+    """A need: the largest and smallest number in each dimension of every `keys` keys of a cell, once it is full."""
+
+    keys: int
+
+
+Need = QueryTail | KeyBounds
+
+
+class Have(Protocol):
+    """What a Selector may look at, of a step's paths in one layer: what it declared, and keys. All of it depends on the
+    path alone, wherever chunks end and whatever else is in the step."""
+
+    def shape(self, layer: int) -> KVShape:
+        """The layer's attention."""
+        ...
+
+    def spot(self, tile: int, position: int) -> int:
+        """What stands for the path of a tile up to a position, that included: equal for tiles that share it."""
+        ...
+
+    def keys(self, layer: int, tile: int, end: int) -> Tensor:
+        """The keys at positions below `end` of a tile's path: `[n_kv_heads, end, key_dim]`."""
+        ...
+
+    def queries(self, layer: int, tile: int, begin: int, end: int) -> Tensor:
+        """The queries at positions `[begin, end)`, which a QueryTail has kept: `[end - begin, n_heads, key_dim]`."""
+        ...
+
+    def bounds(self, layer: int, tile: int, cells: int) -> Tensor:
+        """The KeyBounds of the first cells of a tile's path, which are full: `[n_kv_heads, cells, parts, 2 * key_dim]`,
+        the largest numbers before the smallest."""
+        ...
+
+    def kept(self, layer: int, spot: int) -> object | None:
+        """What `keep` was given for the path up to a spot, which must end a cell; None where it was not."""
+        ...
+
+    def keep(self, layer: int, spot: int, found: object) -> None:
+        """Keep what was found of a path, as long as its memory holds that path."""
+        ...
+
+
+class Selector(Protocol):
+    """Says what rows read. A pick may depend on the paths of the rows alone, and of prompts only on what stands before
+    the tile: then chunks, neighbours and preemption change no byte, and rows that share a path share its picks."""
+
+    @property
+    def rows(self) -> str:
+        """Whose rows it picks for: PROMPTS, in tiles of one node and cell, or ANSWERS, whose tiles are single rows."""
+        ...
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What must be kept for it: made once, however many ask for it."""
+        ...
+
+    def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
+        """What the rows of a step read in a layer, whose queries are `q` (`[rows, n_heads, key_dim]`); rows that are
+        not its own read everything, None: all do."""
+        ...

@@ -1,0 +1,66 @@
+"""Pages of keys for each answering row, by the largest score that one of their keys could have: Quest (arXiv
+2406.10774) over the parts of a page that LServe (arXiv 2502.14866) looks at.
+
+A page is a cell of the grid. Of every few keys of it the largest and the smallest number in each dimension are kept,
+and no key there can have a larger product with a query than the sum of the larger of its products with these two. A
+page is as good as the best of its parts, for the best query head of a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umbel.attention.select.base import ANSWERS, Have, KeyBounds
+from umbel.attention.select.tiles import RowTiles
+from umbel.ir.spec import ModelSpec
+from umbel.kernels.view import View
+
+PART = 16  # keys
+LEAST = 4  # pages that are read in any case: the first one and the last ones are among them
+
+
+class PagePicks:
+    """Each row of an answer reads a `budget` (a share) of the pages before its own: the first one, the last one, and
+    those that could have the largest scores. All its own: no other row has a say."""
+
+    rows = ANSWERS
+    needs = (KeyBounds(PART),)
+
+    def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
+        self.budget = settings["budget"]
+
+    def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
+        """Implement `Selector.pick`."""
+        shape, rows = have.shape(layer), np.flatnonzero(tiles.answers & (tiles.cell > LEAST))
+        if not len(rows) or self.budget >= 1:
+            return None
+        reads = tiles.everything(shape.n_kv_heads)
+        for tile in rows.tolist():
+            cells = int(tiles.cell[tile])
+            query = q[int(tiles.first[tile])].view(shape.n_kv_heads, shape.group_size, -1)
+            best = best_scores(query, have.bounds(layer, tile, cells))
+            reads[tile, :, :cells] = best_cells(best.cpu(), max(LEAST, math.ceil(self.budget * cells)))
+        return tiles.view(reads)
+
+
+def best_scores(query: Tensor, bounds: Tensor) -> Tensor:
+    """The largest score that a key of each page could have with a query head of each group, before it is scaled:
+    `query` `[n_kv_heads, group, key_dim]`, `bounds` `[n_kv_heads, pages, parts, 2 * key_dim]`; gives `[n_kv_heads,
+    pages]`."""
+    signed = torch.cat((query.clamp_min(0), query.clamp_max(0)), -1)
+    parts = torch.bmm(signed, bounds.reshape(len(bounds), -1, bounds.shape[-1]).transpose(1, 2))
+    return parts.unflatten(2, bounds.shape[1:3]).amax((1, 3)).float()
+
+
+def best_cells(scores: Tensor, count: int) -> Tensor:
+    """The `count` cells with the largest scores (`[n_kv_heads, cells]`), the first and the last one among them: bool of
+    the same shape. Of equal ones the first are taken."""
+    scores = scores.clone()
+    scores[:, 0] = scores[:, -1] = torch.inf
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)
