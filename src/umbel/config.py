@@ -101,7 +101,9 @@ class EngineConfig:
             if (value := getattr(self, name)) is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least 1")
         _check_executor(self)
-        _check_techniques(self)
+        registry.check_together("technique", self.technique)
+        if self.technique and self.tensor_parallel_size > 1:
+            raise UsageError(f"technique={self.technique[0]!r}: not with tensor_parallel_size > 1; use replicas")
         for asked in self.lossy if not self.allow_lossy else ():
             raise UsageError(f"{asked} may change answers: allow_lossy (--allow-lossy) says that it may")
 
@@ -162,26 +164,6 @@ def _check_executor(config: EngineConfig) -> None:
     for name in ("ray_address", "mixed_replicas"):
         if (value := getattr(config, name)) and config.executor != "ray":
             raise UsageError(f"{name}={value!r} with executor={config.executor!r}: it is for executor=ray")
-
-
-def _check_techniques(config: EngineConfig) -> None:
-    """Raise UsageError for techniques with settings that they do not have, or that exclude each other."""
-    by_rows: dict[str, str] = {}
-    for asked in config.technique:
-        row = registry.at("technique", asked)
-        try:
-            settings = {} if row is None else row.settings_of(asked)
-        except ValueError as error:
-            raise UsageError(f"technique={asked!r}: {error}") from None
-        if row is None or not settings:
-            continue
-        if row.rows in by_rows:
-            other = by_rows[row.rows]
-            raise UsageError(f"technique={asked!r} with {other!r}: both say what {row.rows} read; give one of them")
-        by_rows[row.rows] = asked
-    if config.technique and config.tensor_parallel_size > 1:
-        why = "what a layer reads is picked where all its heads are"
-        raise UsageError(f"technique={config.technique[0]!r} with tensor_parallel_size > 1: {why}; use replicas")
 
 
 def _check_choice(option: str, value: object) -> None:

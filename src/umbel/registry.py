@@ -15,7 +15,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -211,3 +211,20 @@ def _broken(entry: EntryPoint, why: object) -> UsageError:
 
 def _package(entry: EntryPoint) -> str:
     return "?" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def check_together(option: str, given: Sequence[str]) -> None:
+    """Raise UsageError for techniques with settings that they do not have, or that exclude each other."""
+    by_rows: dict[str, str] = {}
+    for asked in given:
+        row = at(option, asked)
+        try:
+            settings = {} if row is None else row.settings_of(asked)
+        except ValueError as error:
+            raise UsageError(f"{option}={asked!r}: {error}") from None
+        if row is None or not settings:
+            continue
+        if row.rows in by_rows:
+            other = by_rows[row.rows]
+            raise UsageError(f"{option}={asked!r} with {other!r}: both say what {row.rows} read; give one of them")
+        by_rows[row.rows] = asked

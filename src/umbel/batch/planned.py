@@ -62,8 +62,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     budget, directory = job.budget.budget(), aim.directory
     found = find_nodes(job.config, aim.machine) if job.config.replicated else ((), "")
     target = target_at(job.config, aim.machine, len(found[0]))
-    config = target.config
-    spec = adapted_spec(aim.spec, config)
+    config, spec = target.config, adapted_spec(aim.spec, target.config)
     notes, tokenizer = ReadNotes(), LateTokenizer(aim.tokenizer or directory, model=job.model)
     options = _options(job, spec, directory, tokenizer)
     with opened(job.sources) as inputs:

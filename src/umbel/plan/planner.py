@@ -138,9 +138,8 @@ def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
 def _step_worth(draft: PlanDraft) -> float:
     """Tokens of full steps that take as long as a step of one sample."""
     pairs = Windows.of(draft.spec).pairs(np.array([0]), np.array([draft.chunk])).sum()
-    full, least = (
-        float(draft.price.each(load)[0]) for load in (Load.one(draft.chunk, 1, pairs, 0), Load.one(1, 1, 1, 1))
-    )
+    loads = (Load.one(draft.chunk, 1, pairs, 0), Load.one(1, 1, 1, 1))
+    full, least = (float(draft.price.each(load)[0]) for load in loads)
     return draft.chunk * least / full if full > 0 else 0.0
 
 
