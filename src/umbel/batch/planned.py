@@ -74,8 +74,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     plan = planning.plan(target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
-    record = {**to_json(plan), "input_rows": prepared.runnable}
-    prompts = first_prompts(prepared.workload, tokenizer)
+    record, prompts = {**to_json(plan), "input_rows": prepared.runnable}, first_prompts(prepared.workload, tokenizer)
     put_forms(record, prepared, tokenizer, spec)
     if options.layout is not None:
         record["layout"] = options.layout.to_json()
