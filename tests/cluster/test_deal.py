@@ -143,7 +143,7 @@ def behind(least: float = 20) -> tuple[Deal, int, list[int]]:
 
 
 def test_the_last_rows_of_a_slow_replica_are_run_by_a_free_one_too() -> None:
-    """So many that both end at once; the first answer of a row is heard, and the other replica stops."""
+    """So many that both end at once; the first answer to a row is heard, and the other one drops it."""
     deal, lot, left = behind()
     found = deal.give(0)
     assert found is not None and found[1].tolist() == left[-len(found[1]) :]

@@ -35,7 +35,7 @@ ON_ITS_WAY = 0.2  # seconds in which the lot that was wanted comes, while nothin
 
 
 class Lots:
-    """What comes to a replica from other threads: lots of rows to run, and rows of them that are not wanted."""
+    """What a replica gets, from other threads: lots of rows to run, and rows of them that are not wanted."""
 
     def __init__(self) -> None:
         self.coming = queue.SimpleQueue[tuple[int, bytes]]()
