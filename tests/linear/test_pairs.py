@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import FloatProducts, PackedPair, has_products, pack
+from umbel.kernels.native.products import FloatProducts, PackedPair, PackedPart, has_products, pack
+from umbel.linear.base import LinearMethod
 from umbel.linear.dense import DenseMethod
-from umbel.linear.lora import AdaptedRun, LowRankProduct, add_adapters
+from umbel.linear.lora import AdaptedRun, LowRankPart, LowRankProduct, add_adapters
 from umbel.linear.packed import PackedMethod
 
 INPUTS, OUTPUTS, ROWS = 70, 150, 37
-RUNS = [(0, 1, 4), (1, 11, 5), (14, 30, 64), (30, 37, 131)]  # first row, the one behind the last, rank
+# First row, the one behind the last, and of each part where its outputs begin, how many there are, and its rank.
+RUNS = [
+    (0, 1, [(0, OUTPUTS, 4)]),
+    (1, 11, [(0, 70, 5), (70, 33, 16), (103, 47, 7)]),
+    (14, 30, [(0, 70, 64), (103, 47, 64)]),
+    (30, 37, [(0, OUTPUTS, 131)]),
+]
+
+
+def low_rank(
+    method: LinearMethod, downs: list[torch.Tensor], ups: list[torch.Tensor], begins: list[int]
+) -> LowRankProduct:
+    """A product of parts, whose inner matrices have even numbers of rows as the loader makes them."""
+    even = [torch.nn.functional.pad(down, (0, 0, 0, len(down) % 2)) for down in downs]
+    ats = [0, *accumulate(map(len, even))]
+    parts = tuple(
+        LowRankPart(slice(at, at + up.shape[1]), slice(begin, begin + len(up)), method.convert(up))
+        for at, begin, up in zip(ats, begins, ups, strict=False)
+    )
+    return LowRankProduct(method.convert(torch.cat(even)), parts)
 
 
 def method_of(dtype: torch.dtype) -> PackedMethod:
@@ -31,12 +53,15 @@ def test_bits_are_those_of_each_product_alone(dtype: torch.dtype, threads: int) 
         return torch.randn(shape, generator=draw).to(dtype)
 
     x, base = random(ROWS, INPUTS), random(ROWS, OUTPUTS)
-    weights = [(random(rank, INPUTS), random(OUTPUTS, rank)) for _, _, rank in RUNS]
-    made = [LowRankProduct(*map(method.convert, pair)) for pair in weights]
+    weights = [[(random(rank, INPUTS), random(n, rank)) for _, n, rank in parts] for _, _, parts in RUNS]
+    made = [
+        low_rank(method, [down for down, _ in pairs], [up for _, up in pairs], [begin for begin, _, _ in parts])
+        for pairs, (_, _, parts) in zip(weights, RUNS, strict=True)
+    ]
     runs = [AdaptedRun(begin, end, {"o": own}) for (begin, end, _), own in zip(RUNS, made, strict=True)]
     expected = base.clone()
     for run in runs:
-        expected[run.begin : run.end] += run.products["o"].apply(x[run.begin : run.end])
+        run.products["o"].add_to(expected[run.begin : run.end], x[run.begin : run.end])
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -45,27 +70,45 @@ def test_bits_are_those_of_each_product_alone(dtype: torch.dtype, threads: int) 
         torch.set_num_threads(before)
     assert torch.equal(got, expected)
     plain = base.double()
-    for (begin, end, _), (down, up) in zip(RUNS, weights, strict=True):
-        plain[begin:end] += x[begin:end].double() @ down.double().t() @ up.double().t()
+    for (begin, end, parts), pairs in zip(RUNS, weights, strict=True):
+        for (first, n, _), (down, up) in zip(parts, pairs, strict=True):
+            plain[begin:end, first : first + n] += x[begin:end].double() @ down.double().t() @ up.double().t()
     assert (got.double() - plain).abs().max() <= plain.abs().max() * torch.finfo(dtype).eps * 4
 
 
 def test_other_products_are_added_one_by_one() -> None:
     dense, x = DenseMethod(), torch.randn(3, 8)
-    own = LowRankProduct(dense.convert(torch.randn(2, 8)), dense.convert(torch.randn(6, 2)))
+    down, up = torch.randn(2, 8), torch.randn(4, 2)
+    own = low_rank(dense, [down], [up], [1])
     got = add_adapters(torch.zeros(3, 6), x, "o", [AdaptedRun(1, 3, {"o": own})])
-    assert torch.equal(got[1:], own.apply(x[1:])) and not got[0].any()
+    assert torch.allclose(got[1:, 1:5], x[1:] @ down.t() @ up.t(), atol=1e-5)
+    assert not got[0].any() and not got[:, 0].any() and not got[:, 5].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
     method_of(torch.float32)
     products = FloatProducts(kernels().name, torch.float32)
     x, out, down, up = torch.zeros(4, 8), torch.zeros(4, 6), pack(torch.zeros(2, 8)), pack(torch.zeros(6, 2))
+    whole = (PackedPart(0, 0, up),)
     with pytest.raises(ValueError, match="rows 2 to 5"):
-        products.add_pairs(x, out, [PackedPair(2, 5, down, up)])
+        products.add_pairs(x, out, [PackedPair(2, 5, down, whole)])
     with pytest.raises(ValueError, match="do not fit 4 of"):
-        products.add_pairs(x, torch.zeros(4, 7), [PackedPair(0, 4, down, up)])
-    with pytest.raises(ValueError, match="2 numbers for a product of 3"):
-        products.add_pairs(x, out, [PackedPair(0, 4, down, pack(torch.zeros(6, 3)))])
+        products.add_pairs(torch.zeros(4, 7), out, [PackedPair(0, 4, down, whole)])
+    with pytest.raises(ValueError, match="gives 6 of 5 outputs"):
+        products.add_pairs(x, torch.zeros(4, 5), [PackedPair(0, 4, down, whole)])
+    with pytest.raises(ValueError, match="gives 7 of 6 outputs"):
+        products.add_pairs(x, out, [PackedPair(0, 4, down, (PackedPart(0, 1, up),))])
+    for part in (PackedPart(0, 0, pack(torch.zeros(6, 3))), PackedPart(1, 0, up)):
+        with pytest.raises(ValueError, match="takes 3 of 2 numbers"):
+            products.add_pairs(x, out, [PackedPair(0, 4, down, (part,))])
     with pytest.raises(ValueError, match="not side by side"):
-        products.add_pairs(x.bfloat16(), out, [PackedPair(0, 4, down, up)])
+        products.add_pairs(x.bfloat16(), out, [PackedPair(0, 4, down, whole)])
+
+
+def test_parts_begin_where_a_processor_reads() -> None:
+    method_of(torch.bfloat16)
+    products = FloatProducts(kernels().name, torch.bfloat16)
+    down, up = pack(torch.zeros(4, 8).bfloat16()), pack(torch.zeros(6, 2).bfloat16())
+    x, out = torch.zeros(4, 8).bfloat16(), torch.zeros(4, 6).bfloat16()
+    with pytest.raises(ValueError, match="numbers from 1 on"):
+        products.add_pairs(x, out, [PackedPair(0, 4, down, (PackedPart(1, 0, up),))])

@@ -20,17 +20,19 @@ KEPT_BYTES = 2**30
 @dataclass(frozen=True, slots=True)
 class LowRank:
     """What an adapter adds to one product of ours (`name` as in `models/weights.py`): of its `inputs`, `rank` numbers
-    of all parts together, and of them what is added to its `outputs`."""
+    of all parts together, and of those of each part what is added to its share of the `outputs`, by matrices of
+    `outer` numbers."""
 
     name: str
     inputs: int
     rank: int
     outputs: int
+    outer: int
 
     @property
     def weights(self) -> int:
-        """Numbers in its two matrices."""
-        return self.rank * (self.inputs + self.outputs)
+        """Numbers in its matrices."""
+        return self.rank * self.inputs + self.outer
 
 
 @dataclass(frozen=True, slots=True)

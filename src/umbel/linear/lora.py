@@ -31,15 +31,31 @@ class RowAdapters(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LowRankProduct:
-    """What one adapter adds to one product: `up` of `down` of the inputs; the adapter's scale is in `up`."""
+class LowRankPart:
+    """What is added to `outputs` of a product: `up` of the numbers `inner` that the inner product makes."""
 
-    down: Linear
+    inner: slice
+    outputs: slice
     up: Linear
 
-    def apply(self, x: Tensor) -> Tensor:
-        """`[rows, inputs]` -> `[rows, outputs]`."""
-        return self.up.apply(self.down.apply(x))
+
+@dataclass(frozen=True, slots=True)
+class LowRankProduct:
+    """What one adapter adds to one product: that of each part of `down` of the inputs. A product that stacks several
+    modules has a part for each; the adapter's scale is in `up`."""
+
+    down: Linear
+    parts: tuple[LowRankPart, ...]
+
+    def places(self) -> list[tuple[int, int, Linear]]:
+        """Of each part where its numbers begin, where its outputs do, and its product."""
+        return [(part.inner.start, part.outputs.start, part.up) for part in self.parts]
+
+    def add_to(self, product: Tensor, x: Tensor) -> None:
+        """Add to `product` (`[rows, outputs]`), in place, what is made of `x` (`[rows, inputs]`)."""
+        inner = self.down.apply(x)
+        for part in self.parts:
+            product[:, part.outputs] += part.up.apply(inner[:, part.inner].contiguous())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +120,9 @@ class AdaptedGate:
 def add_adapters(product: Tensor, x: Tensor, name: str, runs: Sequence[AdaptedRun]) -> Tensor:
     """Add to the product `name` of rows `x`, in place, what the adapters of some runs of them add."""
     mine = [(run, own) for run in runs if (own := run.products.get(name)) is not None]
-    if not add_packed(product, x, [(run.begin, run.end, own.down, own.up) for run, own in mine]):
+    if not add_packed(product, x, [(run.begin, run.end, own.down, own.places()) for run, own in mine]):
         for run, own in mine:
-            product[run.begin : run.end] += own.apply(x[run.begin : run.end])
+            own.add_to(product[run.begin : run.end], x[run.begin : run.end])
     return product
 
 

@@ -17,6 +17,7 @@ from umbel.kernels.native.products import (
     FloatProducts,
     Packed,
     PackedPair,
+    PackedPart,
     ProductForm,
     as_halves,
     pack,
@@ -48,19 +49,25 @@ class PackedLinear:
         return as_halves(self.kernels.multiply(x, whole, self.bias, plain), self.weight)
 
 
-def add_packed(product: Tensor, x: Tensor, pairs: Sequence[tuple[int, int, Linear, Linear]]) -> bool:
-    """Add to `product`, in place, what pairs of packed products make of rows of `x`: of each pair the first row, the
-    one behind the last, and both products. False, and nothing is done, where they are other products."""
-    packed = [
-        PackedPair(begin, end, down.weight, up.weight)
-        for begin, end, down, up in pairs
-        if isinstance(down, PackedLinear) and isinstance(up, PackedLinear)
-    ]
-    if not packed or len(packed) < len(pairs) or not (x.is_contiguous() and product.is_contiguous()):
+Pair = tuple[int, int, Linear, Sequence[tuple[int, int, Linear]]]
+"""The first row and the one behind the last, a product of theirs, and of each part of what that makes where it begins,
+where the outputs begin that it is added to, and its product."""
+
+
+def add_packed(product: Tensor, x: Tensor, pairs: Sequence[Pair]) -> bool:
+    """Add to `product`, in place, what pairs of packed products make of rows of `x`. False, and nothing is done, where
+    they are other products."""
+    packed = list[PackedPair]()
+    kernels: FloatProducts | None = None
+    for begin, end, down, parts in pairs:
+        ups = tuple(PackedPart(at, to, up.weight) for at, to, up in parts if isinstance(up, PackedLinear))
+        if not isinstance(down, PackedLinear) or len(ups) < len(parts):
+            return False
+        kernels = down.kernels
+        packed.append(PackedPair(begin, end, down.weight, ups))
+    if kernels is None or not (x.is_contiguous() and product.is_contiguous()):
         return False
-    first = pairs[0][2]
-    assert isinstance(first, PackedLinear)
-    first.kernels.add_pairs(x, product, packed)
+    kernels.add_pairs(x, product, packed)
     return True
 
 

@@ -197,6 +197,13 @@ void multiply_all(const Products& kernels, const std::vector<Product>& all, int 
   });
 }
 
+// Rows side by side, of floats.
+Product product(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
+                Form form) {
+  return {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
+          rows, dwords, outputs, dwords, outputs, form, nullptr, nullptr, nullptr, 0, nullptr};
+}
+
 struct Floats {
   const Products* kernels;
   bool narrow;
@@ -206,28 +213,33 @@ struct Floats {
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
            int form, int threads) const {
-    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
-                       rows,  dwords,  outputs,  static_cast<Form>(form),  nullptr,  nullptr,  nullptr,  0,  nullptr};
-    multiply(*kernels, p, threads);
+    multiply(*kernels, product(x, weights, bias, out, rows, dwords, outputs, static_cast<Form>(form)), threads);
   }
-  // Adds to rows of `out` what a second product makes of what a first one makes of those of `x`. `pairs`: of each the first
-  // row, how many, the weights of both, and the dwords of a row between them.
-  void add_pairs(Address x, Address out, int64_t dwords, int64_t outputs, std::vector<int64_t> pairs, int threads) const {
+  // Adds to rows of `out` what a product makes of some columns of what another makes of those of `x`. `pairs`: of each the
+  // first row, how many, the weights of the inner product, the dwords of a row between them, and the number of `parts`; of
+  // each of these the first of those dwords and how many, the weights, the first output and how many.
+  void add_pairs(Address x, Address out, int64_t dwords, int64_t outputs, std::vector<int64_t> pairs,
+                 std::vector<int64_t> parts, int threads) const {
     constexpr size_t kFields = 5;
     const int64_t in_dword = narrow ? 2 : 1;
     int64_t size = 0;
-    for (size_t i = 0; i < pairs.size(); i += kFields) size += pairs[i + 1] * pairs[i + 4];
+    for (size_t i = 0; i < pairs.size(); i += kFields) size += pairs[i + 1] * pairs[i + 3];
     static thread_local std::vector<uint32_t> between;
     between.resize(size);
     std::vector<Product> first, second;
     uint32_t* inner = between.data();
+    const int64_t* part = parts.data();
     for (size_t i = 0; i < pairs.size(); i += kFields) {
-      const int64_t row = pairs[i], rows = pairs[i + 1], width = pairs[i + 4];
-      first.push_back({at<const uint8_t>(x) + row * dwords * 4, at<const uint32_t>(pairs[i + 2]), inner, nullptr, rows, dwords,
-                       width * in_dword, narrow ? Form::kBfloat16 : Form::kFloat32, nullptr, nullptr, nullptr, 0, nullptr});
-      second.push_back({reinterpret_cast<const uint8_t*>(inner), at<const uint32_t>(pairs[i + 3]),
-                        at<uint8_t>(out) + row * outputs * 4 / in_dword, nullptr, rows, width, outputs,
-                        narrow ? Form::kAdded : Form::kAddedFloat32, nullptr, nullptr, nullptr, 0, nullptr});
+      const int64_t row = pairs[i], rows = pairs[i + 1], width = pairs[i + 3];
+      first.push_back(product(x + row * dwords * 4, pairs[i + 2], 0, reinterpret_cast<Address>(inner), rows, dwords,
+                              width * in_dword, narrow ? Form::kBfloat16 : Form::kFloat32));
+      for (int64_t j = 0; j < pairs[i + 4]; j++, part += kFields) {
+        const Address to = out + (row * outputs + part[3]) * 4 / in_dword;
+        second.push_back(product(reinterpret_cast<Address>(inner + part[0]), part[2], 0, to, rows, part[1], part[4],
+                                 narrow ? Form::kAdded : Form::kAddedFloat32));
+        second.back().x_stride = width;
+        second.back().out_stride = outputs;
+      }
       inner += rows * width;
     }
     multiply_all(*kernels, first, threads);
@@ -252,9 +264,10 @@ struct Int8 {
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
            int form, Address row_scale, Address column_scale, Address correction, int threads) const {
-    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
-                       rows, dwords, outputs, static_cast<Form>(form),
-                       at<const float>(row_scale), at<const float>(column_scale), at<const int32_t>(correction), 0, nullptr};
+    Product p = product(x, weights, bias, out, rows, dwords, outputs, static_cast<Form>(form));
+    p.row_scale = at<const float>(row_scale);
+    p.column_scale = at<const float>(column_scale);
+    p.correction = at<const int32_t>(correction);
     multiply(*kernels, p, threads);
   }
 };
@@ -271,9 +284,10 @@ struct Int4 {
   }
   void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs, int form,
            Address row_scale, Address row_sum, int64_t group, int threads) const {
-    const Product p = {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
-                       rows, dwords, outputs, static_cast<Form>(form),
-                       at<const float>(row_scale), nullptr, nullptr, group, at<const int32_t>(row_sum)};
+    Product p = product(x, weights, bias, out, rows, dwords, outputs, static_cast<Form>(form));
+    p.row_scale = at<const float>(row_scale);
+    p.group = group;
+    p.row_sum = at<const int32_t>(row_sum);
     multiply(*kernels, p, threads);
   }
 };

@@ -31,11 +31,11 @@ constexpr bool is_gated(Form form) { return form == Form::kGated || form == Form
 constexpr int64_t width_of(Form form) { return is_gated(form) ? kPanel / 2 : kPanel; }
 
 struct Product {
-  const uint8_t* x;  // [rows][dwords]
+  const uint8_t* x;  // [rows][dwords], a row each `x_stride` dwords
   const uint32_t* weights;
-  void* out;          // [rows][outputs]
+  void* out;          // [rows][outputs], a row each `out_stride` numbers
   const float* bias;  // [panels][64], or none
-  int64_t rows, dwords, outputs;
+  int64_t rows, dwords, outputs, x_stride, out_stride;
   Form form;
   // int8 only: scales of rows and of columns, and -128 times the sum of a column's weights.
   const float* row_scale;

@@ -40,22 +40,36 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedPart:
+    """A product of the numbers from `at` on that another one made, added to the outputs from `begin` on."""
+
+    at: int
+    begin: int
+    weight: Packed
+
+    def check(self, numbers: int, outputs: int) -> None:
+        """Raise ValueError where the part does not take some of so many numbers, or give some of `outputs`."""
+        taken, given = self.at + self.weight.inputs, self.begin + self.weight.outputs
+        if self.at < 0 or self.begin < 0 or taken > numbers or given > outputs or self.weight.gated:
+            raise ValueError(f"a part takes {taken} of {numbers} numbers and gives {given} of {outputs} outputs")
+
+
+@dataclass(frozen=True, slots=True)
 class PackedPair:
-    """Two products one behind the other, of rows `begin` to `end`."""
+    """A product of rows `begin` to `end`, and those of `parts` of what it makes."""
 
     begin: int
     end: int
     down: Packed
-    up: Packed
+    parts: tuple[PackedPart, ...]
 
     def check(self, rows: int, inputs: int, outputs: int) -> None:
         """Raise ValueError where the pair does not take so many rows of `inputs`, or give `outputs`."""
-        sizes = self.down.inputs, self.up.outputs
-        gated = self.down.gated or self.up.gated
-        if not 0 <= self.begin <= self.end <= rows or sizes != (inputs, outputs) or gated:
-            raise ValueError(f"rows {self.begin} to {self.end} of {sizes} do not fit {rows} of {(inputs, outputs)}")
-        if self.down.outputs != self.up.inputs:
-            raise ValueError(f"{self.down.outputs} numbers for a product of {self.up.inputs}")
+        found = self.down.inputs
+        if not 0 <= self.begin <= self.end <= rows or found != inputs or self.down.gated:
+            raise ValueError(f"rows {self.begin} to {self.end} of {found} do not fit {rows} of {inputs}")
+        for part in self.parts:
+            part.check(self.down.outputs, outputs)
 
 
 FORMS = {
@@ -164,14 +178,21 @@ class FloatProducts:
         the bits of two products and a sum, and the threads called once for all of them."""
         if not (x.dtype == product.dtype == self.dtype and x.is_contiguous() and product.is_contiguous()):
             raise ValueError(f"x is {x.dtype}, the product {product.dtype}, pairs {self.dtype}: or not side by side")
-        x, flat = _fill_up(x, -(-x.shape[1] * x.element_size() // 4)), list[int]()
+        in_dword, inputs = 4 // x.element_size(), x.shape[1]
+        dwords, numbers, parts = -(-inputs // in_dword), list[int](), list[int]()
+        x = _fill_up(x, dwords)
         for pair in pairs:
-            pair.check(len(x), pairs[0].down.inputs, product.shape[1])
-            weights = pair.down.panels.data_ptr(), pair.up.panels.data_ptr()
-            flat += pair.begin, pair.end - pair.begin, *weights, pair.up.panels.shape[1]
-        dwords = x.shape[1] * x.element_size() // 4
-        addresses = x.data_ptr(), product.data_ptr()
-        self._kernels.add_pairs(*addresses, dwords, product.shape[1], flat, torch.get_num_threads())
+            pair.check(len(x), inputs, product.shape[1])
+            width = -(-pair.down.outputs // in_dword)
+            numbers += pair.begin, pair.end - pair.begin, pair.down.panels.data_ptr(), width, len(pair.parts)
+            for part in pair.parts:
+                if part.at % in_dword:
+                    raise ValueError(f"a part takes numbers from {part.at} on, {in_dword} of which lie side by side")
+                weight = part.weight
+                size = weight.panels.shape[1]
+                parts += part.at // in_dword, size, weight.panels.data_ptr(), part.begin, weight.outputs
+        addresses, threads = (x.data_ptr(), product.data_ptr()), torch.get_num_threads()
+        self._kernels.add_pairs(*addresses, dwords, product.shape[1], numbers, parts, threads)
 
 
 @dataclass(frozen=True, slots=True)

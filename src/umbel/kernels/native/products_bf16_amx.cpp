@@ -13,7 +13,7 @@ UMBEL_TILE_PRODUCTS(Bfloat16Tiles, _tile_dpbf16ps);
 void multiply(const Product& p, int64_t panel, const uint32_t* next, int64_t begin, int64_t end) {
   const uint32_t* weights = p.weights + panel * p.dwords * kPanel;
   alignas(64) float sums[kBlockRows][kPanel];
-  const int64_t whole = p.dwords / kTileRows * kTileRows, row_bytes = p.dwords * 4;
+  const int64_t whole = p.dwords / kTileRows * kTileRows, row_bytes = p.x_stride * 4;
   each_block(begin, end, [&](int64_t row, int64_t n) {
     add_tiles<Bfloat16Tiles>(p.x + row * row_bytes, row_bytes, n, weights, whole, sums, next);
     for (int64_t i = 0; i < n; i++) {

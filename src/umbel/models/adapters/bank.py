@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from umbel.errors import ModelError
@@ -18,7 +19,7 @@ from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Ints, Step
 from umbel.kernels.transfer import upload
 from umbel.linear.base import Linear, LinearMethod, Product
-from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankProduct
+from umbel.linear.lora import AdaptedGate, AdaptedLinear, AdaptedRows, AdaptedRun, LowRankPart, LowRankProduct
 from umbel.models.adapters.given import GivenRows, GivenRun, SoftPrompt, load_soft_prompt, put_given
 from umbel.models.adapters.modules import ModulePair, digest_of, module_pairs, products_of
 from umbel.models.adapters.seeded import SCHEME, Member, seeded_matrices
@@ -143,16 +144,20 @@ class AdapterLoader:
 
     def _product(self, name: str, pairs: Sequence[tuple[Part, int, Tensor, Tensor]], outputs: int) -> LowRankProduct:
         """The pairs of one product (part, where its outputs begin, inner and outer matrix) as one: inner matrices
-        stacked, outer ones along the diagonal."""
-        down, up, at = [], torch.zeros(outputs, sum(len(inner) for _, _, inner, _ in pairs)), 0
+        stacked, each of an even number of rows, so that kernels find where the next begins."""
+        down, parts, at = list[Tensor](), list[LowRankPart](), 0
         for part, begin, inner, outer in pairs:
-            ours = as_ours(outer, part) if part.lies == "grouped" else outer
-            down.append(inner)
-            up[begin : begin + len(ours), at : at + len(inner)] = ours
-            at += len(inner)
-        up = self._in_order(name, up)
-        made = (each.to(self.device, self.dtype).contiguous() for each in (torch.cat(down), up))
-        return LowRankProduct(*map(self.method.convert, made))
+            whole = outer.new_zeros(outputs, outer.shape[1])
+            end = begin + part.filled[0]
+            whole[begin:end] = as_ours(outer, part) if part.lies == "grouped" else outer
+            up = self._convert(self._in_order(name, whole)[begin:end])
+            parts.append(LowRankPart(slice(at, at + len(inner)), slice(begin, end), up))
+            down.append(F.pad(inner, (0, 0, 0, len(inner) % 2)))
+            at += len(down[-1])
+        return LowRankProduct(self._convert(torch.cat(down)), tuple(parts))
+
+    def _convert(self, matrix: Tensor) -> Linear:
+        return self.method.convert(matrix.to(self.device, self.dtype).contiguous())
 
     def _in_order(self, name: str, up: Tensor) -> Tensor:
         """Outputs of queries and keys as the decoder has them, where it turns other pairs than the checkpoint."""

@@ -1,15 +1,15 @@
 """Which of a model's products an adapter adds to: names and shapes in its file, checked without loading it.
 
 A product of ours stacks several modules of the checkpoint, as queries, keys and values. Their adapters become one: the
-inner matrices stand one above another, and the outer ones along a diagonal, so that each part is added to its own
-outputs only.
+inner matrices stand one above another, and each outer one is multiplied by itself with what its own inner one made.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -100,12 +100,15 @@ def read_adapter(name: str, directory: Path, spec: ModelSpec) -> Adapter:
         pairs = module_pairs(directory, spec)
     except ModelError as error:
         raise ModelError(f"adapter {name!r} ({directory}): {error}") from None
-    products = tuple(
-        LowRank(product, each[0].down.shape[1], sum(pair.rank for pair in each), _outputs(spec, product))
-        for product, each in pairs.items()
-    )
+    products = tuple(_low_rank(product, each, _outputs(spec, product)) for product, each in pairs.items())
     ranks = [pair.rank for each in pairs.values() for pair in each]
     return Adapter(name, str(directory), digest_of(directory), (min(ranks), max(ranks)), products)
+
+
+def _low_rank(product: str, pairs: Sequence[ModulePair], outputs: int) -> LowRank:
+    """The shape of what the modules of one product add."""
+    outer = sum(math.prod(pair.up.shape) for pair in pairs)
+    return LowRank(product, pairs[0].down.shape[1], sum(pair.rank for pair in pairs), outputs, outer)
 
 
 def check_base(spec: ModelSpec) -> None:

@@ -76,8 +76,9 @@ def seeded_adapter(name: str, text: str, spec: ModelSpec, products: Iterator[tup
         what = "layers that keep a state" if spec.recurrences else "experts"
         raise ModelError(f"adapter {name!r} ({text}): {spec.family!r} models have {what}, which are not drawn here")
     found = tuple(
-        LowRank(product, parts[0].filled[1], member.rank * len(parts), sum(part.filled[0] for part in parts))
+        LowRank(product, parts[0].filled[1], member.rank * len(parts), outputs, member.rank * outputs)
         for product, parts in products
+        for outputs in [sum(part.filled[0] for part in parts)]
     )
     digest = sha256(repr(member).encode()).hexdigest()[:16]
     return Adapter(name, text, digest, (member.rank, member.rank), found)
