@@ -38,7 +38,7 @@ class KVTree(Columns):
     of the set of nodes in use, `cuts` of tips, and `page_changes`: how often a tip got or lost pages.
     """
 
-    _FILLS: ClassVar[dict[str, float]] = dict.fromkeys(("start", "length", "held", "seen", "scope", "drawn"), 0.0)
+    _FILLS: ClassVar[dict[str, float]] = dict.fromkeys(("start", "length", "held", "seen", "scope", "drawn"), 0)
     _FILLS |= {"parent": -1, "slot": -1}
     parent: Ints
     start: Ints
