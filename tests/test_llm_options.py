@@ -43,6 +43,7 @@ def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPat
         "load_format": "dummy",
         "prefix": "none",
         "skip": ("order",),
+        "technique": ("pages",),
         "keep": "lru",
         "speculate": "ngram",
         "model_impl": "native",

@@ -53,8 +53,8 @@ def best_scores(query: Tensor, bounds: Tensor) -> Tensor:
     `query` `[n_kv_heads, group, key_dim]`, `bounds` `[n_kv_heads, pages, parts, 2 * key_dim]`; gives `[n_kv_heads,
     pages]`."""
     signed = torch.cat((query.clamp_min(0), query.clamp_max(0)), -1)
-    parts = torch.bmm(signed, bounds.reshape(len(bounds), -1, bounds.shape[-1]).transpose(1, 2))
-    return parts.unflatten(2, bounds.shape[1:3]).amax((1, 3)).float()
+    parts = torch.bmm(bounds.reshape(len(bounds), -1, bounds.shape[-1]), signed.transpose(1, 2))
+    return parts.unflatten(1, bounds.shape[1:3]).amax((2, 3)).float()
 
 
 def best_cells(scores: Tensor, count: int) -> Tensor:
