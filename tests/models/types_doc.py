@@ -34,10 +34,11 @@ so: 4,096 tokens for Phi-3 with 128k, of which vLLM uses other frequencies throu
 tokens in float32, and how many get the same ones again with beginnings shared, in chunks of 48 tokens and from a tight
 pool. *Logits*: the largest difference over these prompts and answers. *bfloat16*: of the positions whose best token is
 beyond doubt (transformers' own logits move by less in bfloat16 than the best one leads), those where it is ours: below
-99.5 % of them for Ministral 3 and for mixtures, whose experts change with the rounding (`phimoe` most). Models are
-tiny, random and made by transformers' classes; the processor had products in bfloat16. Where two experts' scores are
-closer than sums in float32 are exact, either may be chosen: so one answer of `ernie4_5_moe` goes its own way behind
-scores 4e-7 apart, and one position of `granitemoeshared` behind 1e-7.
+99.5 % of them for Ministral 3 and for mixtures, whose choice of experts may change with the rounding; why `phimoe` has
+96.1 % is not known. Models are tiny, random and made by transformers' classes; the processor had products in bfloat16.
+Where two experts' scores are closer than sums in float32 are exact, either may be chosen. That is so at one position of
+`granitemoeshared` (1e-7 apart), and may be why one answer of `ernie4_5_moe` goes its own way: scores before it are 4e-7
+apart.
 
 | type | way | class, or why not | refused | answers | logits | bfloat16 |
 | --- | --- | --- | --- | --- | --- | --- |
