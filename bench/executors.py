@@ -145,12 +145,14 @@ def slowed(pid: int) -> Iterator[None]:
 
 
 def slow(arguments: argparse.Namespace) -> None:
-    """By the work of both up to when one first has nothing to do, in tokens computed."""
+    """By the work of both up to when one first has nothing to do, in tokens computed, and the tokens that the plan
+    says: rows that both run are work that nobody asked for."""
     prompts, params = make_prompts(arguments.rows, 24), SamplingParams(temperature=0.8, max_tokens=24, ignore_eos=True)
     with made(arguments, arguments.executor) as replicas:
         name = PROGRAM if arguments.executor == "local" else ACTOR
         pids = [pid for pid, (words, _) in family(os.getpid()).items() if name in words]
         with slowed(pids[0]):
+            planned = replicas.plan(prompts, params).estimates
             before, began = work(replicas), time.monotonic()
             idle, then = 0.0, before
             for _ in replicas.stream(prompts, params):
@@ -158,11 +160,12 @@ def slow(arguments: argparse.Namespace) -> None:
                     idle, then = time.monotonic() - began, work(replicas)
             end, done = time.monotonic() - began, work(replicas)
     rates = [(b - a) / idle for a, b in zip(before, then, strict=True)]
-    total = sum(done) - sum(before)
-    bound = total / sum(rates)
+    bound = (planned.computed_prompt_tokens + planned.output_tokens) / sum(rates)
+    more = sum(done) - sum(before) - planned.computed_prompt_tokens - planned.output_tokens
     told = ", ".join(f"{rate:,.0f}" for rate in rates)
     print(
-        f"tokens/s of each: {told}; end {end:.1f} s, one idle from {idle:.1f} s, bound {bound:.1f} s: {end / bound:.3f}"
+        f"tokens/s of each: {told}; end {end:.1f} s, one idle from {idle:.1f} s, bound {bound:.1f} s: {end / bound:.3f}; "
+        f"{more:,} tokens more than planned"
     )
 
 

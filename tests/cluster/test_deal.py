@@ -164,6 +164,17 @@ def test_the_last_rows_of_a_slow_replica_are_run_by_a_free_one_too() -> None:
     assert deal.over  # the lots that both have left are waited for by none
 
 
+def test_one_that_still_runs_rows_takes_none_of_others() -> None:
+    """Nor are paces known when each has answered a row or two."""
+    deal = Deal(shares([20, 20]), least=20)
+    lots = [deal.give(replica) for replica in (0, 1)]
+    assert lots[0] is not None and lots[1] is not None
+    for place in range(8):
+        deal.answered(lots[0][0], place)
+    deal.answered(lots[1][0], 0)
+    assert deal.give(0) is None and deal.doubled == 0
+
+
 def test_rows_of_one_as_fast_are_not_run_twice() -> None:
     deal = Deal(shares([20, 20]), least=20)
     lots = [deal.give(replica) for replica in (0, 1)]

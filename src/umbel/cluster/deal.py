@@ -118,7 +118,8 @@ class Deal:
     def give(self, replica: int, *, double: bool = True) -> tuple[int, Ints] | None:
         """The next lot for a replica that wants one: its number and rows. None when there are none, and while it has
         one, or would get one, in which a replica has died: such a lot runs alone, so that it is known what ended it.
-        `double`: where none is left, rows of a slower one, which runs them too."""
+        `double`: where none is left and it runs nothing (before that, paces say little), rows of a slower one, which
+        runs them too."""
         held = [given.lot for given in self._given.values() if given.replica == replica]
         if any(lot.deaths for lot in held):
             return None
@@ -126,7 +127,7 @@ class Deal:
             return None if held else self._hand(replica, self._again.popleft())
         left, behind = self._source(replica)
         if left is None:
-            return self._double_slowest(replica) if double else None
+            return self._double_slowest(replica) if double and not held else None
         self.stolen += behind
         total = sum(one.seconds for one in self._left)
         share = total / (LOTS * len(self._left))
