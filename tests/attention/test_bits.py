@@ -200,6 +200,7 @@ def test_preempted_at_any_moment(case: Case, plain: Answers, every: int) -> None
     assert_same_bits(got, plain, range(N_ROWS))
 
 
+@pytest.mark.slow
 def test_two_threads(case: Case, plain: Answers) -> None:
     torch.set_num_threads(2)
     got = run(case, range(N_ROWS), chunk=512, pages=case.demand(16), page_size=16)

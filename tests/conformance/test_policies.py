@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.parameters import few_of
-from tests.sched.drive import POLICIES, Job, Zeros, apply, drive, expected, scheduler_of
+from tests.sched.drive import OFTEN, RARELY, Job, Zeros, apply, drive, expected, scheduler_of
 from tests.sched.test_adversarial import chain, equal_prompts, many_children, many_samples
 from tests.sched.test_pool_sizes import PAGE, answers, groups
 from umbel.errors import UsageError
@@ -18,7 +18,7 @@ from umbel.sched.policies.policy import Policy
 from umbel.sched.scheduler import Scheduler
 
 EACH = pytest.mark.parametrize(
-    "policy", few_of(POLICIES[::2], POLICIES[1::2]), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
+    "policy", few_of(OFTEN, RARELY), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
 )
 
 FEW = groups(0, 12)

@@ -32,6 +32,8 @@ POLICIES = [
     for keep in registry.names("keep")
     for admission, cap in (*((name, None) for name in registry.names("admission")), ("aggressive", 3))
 ]
+OFTEN = POLICIES[::4]  # with every queue, keep rule and admission in them
+RARELY = [policy for policy in POLICIES if policy not in OFTEN]
 MIX, WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
