@@ -52,7 +52,10 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Have the processor run what a GPU would, in the interpreter; the result lists the attentions that were made."""
     made: list[object] = []
 
-    def attention_of(spec: ModelSpec, store: KVStore, device: torch.device, asked: str) -> TritonAttention:
+    def attention_of(
+        spec: ModelSpec, store: KVStore, device: torch.device, asked: str, techniques: tuple[str, ...]
+    ) -> TritonAttention:
+        assert not techniques
         assert asked == "auto"
         made.append(TritonAttention(spec, store, device))
         return made[-1]
