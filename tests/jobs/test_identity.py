@@ -59,7 +59,12 @@ def begun(tmp_path: Path) -> Path:
 
 def test_every_setting_is_known_to_change_bytes_or_not_to() -> None:
     settings = {field.name for field in fields(EngineConfig)}
-    identity = {*EngineConfig("fake").identity, "watchers", "mixed_replicas"}  # only where they are asked for
+    identity = {
+        *EngineConfig("fake").identity,
+        "watchers",
+        "mixed_replicas",
+        "technique",
+    }  # the last three where asked for
     assert settings - HARMLESS == identity - {"device", "kernels", "torch"}
     assert set(DECIDED_HERE) <= identity
 
