@@ -164,9 +164,8 @@ def slow(arguments: argparse.Namespace) -> None:
     more = sum(done) - sum(before) - planned.computed_prompt_tokens - planned.output_tokens
     told = ", ".join(f"{rate:,.0f}" for rate in rates)
     print(
-        f"tokens/s of each: {told}; end {end:.1f} s, one idle from {idle:.1f} s, "
-        f"bound {bound:.1f} s: {end / bound:.3f}, "
-        f"{more:,} tokens more than planned"
+        f"tokens/s of each: {told}; end {end:.1f} s, one idle from {idle:.1f} s, bound {bound:.1f} s: "
+        f"{end / bound:.3f}; {more:,} tokens more than planned"
     )
 
 
