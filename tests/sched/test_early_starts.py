@@ -1,4 +1,4 @@
-"""Samples that start before their room is certain: when the steps that this spares are worth what it may cost."""
+"""Samples that start before their room is certain: when the steps that this spares cost as much as it may."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from umbel.sim.simulate import simulate
 PAGE = 4
 
 
-def begun(worth: float, pages: int, rows: int = 12, limit: int = 60, *, ends: bool = True) -> Scheduler:
+def begun(cost: float, pages: int, rows: int = 12, limit: int = 60, *, ends: bool = True) -> Scheduler:
     """After one step over prompts of five tokens; answers are not known, or `ends` nothing but their limits."""
     job = Job([[1, row, 2, 3, 4] for row in range(rows)], [1] * rows, [limit] * rows)
-    s = Scheduler(PagePool(pages, PAGE), 512, Policy(step_worth=worth))
+    s = Scheduler(PagePool(pages, PAGE), 512, Policy(step_cost=cost))
     s.add(Lot(job.workload, job.forest, [(2,) if ends else () for _ in range(rows)], np.full(rows, limit)))
     apply(s, run_step(Zeros(), s.next()))  # type: ignore[arg-type]
     return s
 
 
-def test_more_start_where_steps_are_worth_more() -> None:
-    """A pool for five answers at their limits: those where a step is worth nothing, all where it is worth much."""
-    started = [int(begun(worth, 90).seqs.n_running) for worth in (0, 4, 60, 500)]
+def test_more_start_where_steps_cost_more() -> None:
+    """A pool for five answers at their limits: those where a step costs nothing, all where it costs much."""
+    started = [int(begun(cost, 90).seqs.n_running) for cost in (0, 4, 60, 500)]
     assert started[0] == 5 and started == sorted(started) and started[-1] == 12
 
 
@@ -43,18 +43,18 @@ def test_what_is_certain_is_not_wagered() -> None:
     assert begun(500, 90, ends=False).seqs.n_running == begun(0, 90, ends=False).seqs.n_running
 
 
-@pytest.mark.parametrize("worth", [1.0, 7.0, 20.0, 200.0])
+@pytest.mark.parametrize("cost", [1.0, 7.0, 20.0, 200.0])
 @pytest.mark.parametrize("pages", [60, 90, 140])
-def test_the_choice_is_that_of_the_definition(worth: float, pages: int) -> None:
+def test_the_choice_is_that_of_the_definition(cost: float, pages: int) -> None:
     """Steps until the pool is full, by those who then run and by tokens of whole pages, counted out."""
     s = begun(0, pages)
     rank = s.waiting.first()
     assert rank is not None
-    s.books.step_worth = worth
+    s.books.step_cost = cost
     candidate, running, waiting = s.books.candidate(rank), s.seqs.n_running, 12 - s.seqs.n_running
     prompt = sum(-(-s.kv.length.item(n) // PAGE) for n in candidate.path if not s.kv.n_pages[n]) + 1
     steps = (s.pool.free - prompt) * PAGE / (running + 1)
-    pays = steps > 0 and worth * steps / min(waiting, running + 1) >= prompt * PAGE + steps
+    pays = steps > 0 and cost * steps / min(waiting, running + 1) >= prompt * PAGE + steps
     assert EarlyStarts(s.books).pays(candidate) == pays
 
 

@@ -6,7 +6,7 @@ Polychronopoulos and Kuck, IEEE Trans. Computers 1987), and are those of a slow 
 end at about the same time.
 
 At the end a slow replica still runs rows that it got before anyone could know its pace, or as its batch had room. Those
-that are free by then compute the last of them as well, and the first answer is heard (backup tasks, Dean and
+that are free by then compute the last of them as well, and the first answer counts (backup tasks, Dean and
 Ghemawat, OSDI 2004): a row's answer has the same bytes wherever it is computed.
 
 Rows without an answer of one that dies go back in a few smaller lots, for any replica that has nothing else: a row that

@@ -47,7 +47,7 @@ def make_loop(  # noqa: PLR0913 (the parts of an engine)
 
 def policy_of(plan: Plan) -> Policy:
     """The rules of a plan."""
-    return Policy(admission=plan.admission, step_worth=plan.step_worth)
+    return Policy(admission=plan.admission, step_cost=plan.step_cost)
 
 
 def make_scheduler(

@@ -188,8 +188,8 @@ def build_loop(
     meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
     pace = None if price is None else StepPace(LivePrice(price, meter), tbt)
-    worth = plan.step_worth if queue == "plan" else 0.0
-    policy = Policy(queue=queue, admission=plan.admission, step_worth=worth, pace=pace, **asked)
+    cost = plan.step_cost if queue == "plan" else 0.0
+    policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, pace=pace, **asked)
     scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)

@@ -146,7 +146,7 @@ class Plan:
     `lossy`: techniques in use that may change answers.
     `speculate`: who proposes tokens that steps check; "off" where no tokens are proposed.
     `notes`: texts for the user: what of the model is not obeyed, or is worth knowing.
-    `step_worth`: prompt tokens that take as long to compute as a step of one sample.
+    `step_cost`: prompt tokens that take as long to compute as a step of one sample.
     `has_states`: whether pages hold a state beside keys and values.
     """
 
@@ -166,7 +166,7 @@ class Plan:
     lossy: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     speculate: str = "off"
-    step_worth: float = 0.0
+    step_cost: float = 0.0
     has_states: bool = False
 
     @property

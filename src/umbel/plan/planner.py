@@ -130,12 +130,12 @@ def plan_of(draft: PlanDraft, estimates: Estimates) -> Plan:
         lossy=tuple(f"{row.family} {row.name}" for row in registry.lossy(draft.config)),
         notes=draft.spec.notes,
         speculate=draft.speculate,
-        step_worth=_step_worth(draft),
+        step_cost=_step_cost(draft),
         has_states=bool(draft.spec.recurrences),
     )
 
 
-def _step_worth(draft: PlanDraft) -> float:
+def _step_cost(draft: PlanDraft) -> float:
     """Tokens of full steps that take as long as a step of one sample."""
     pairs = Windows.of(draft.spec).pairs(np.array([0]), np.array([draft.chunk])).sum()
     loads = (Load.one(draft.chunk, 1, pairs, 0), Load.one(1, 1, 1, 1))

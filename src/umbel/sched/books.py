@@ -45,7 +45,7 @@ class Books:
     and what is known of the lengths of answers.
 
     `overflow` is the accepted probability that a future step needs more pages than there are, `victim` the rule by
-    which samples are preempted, `step_worth` as in Policy. `preemptions` counts them; `evicted` are rows of which a
+    which samples are preempted, `step_cost` as in Policy. `preemptions` counts them; `evicted` are rows of which a
     sample ever was. `drafted_tokens` counts proposed tokens that were checked, `accepted_tokens` those that are part of
     answers; `forced_tokens` those that were certain and fed together.
     """
@@ -58,7 +58,7 @@ class Books:
     lengths: LengthBook
     victim: Victim
     overflow: float
-    step_worth: float = 0.0
+    step_cost: float = 0.0
     preemptions: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0

@@ -151,8 +151,9 @@ class _Walk:
         self._look()
 
     def wait(self) -> None:
-        """Let the clocks run to the next event, or for so many pages' worth of tokens that the entry proposed fits: a
-        later start ends with less. They are found by halves, since an answer may have very many pages."""
+        """Let the clocks run to the next event, or until each sample has written so many pages of tokens more that the
+        entry proposed fits: a later start ends with less. They are found by halves, since an answer may have very many.
+        """
         tries = 0
         if self.rule.retries:
             tries = ceil((self.events[0][0] - self.flow.progress) / self.page_size) - 1
@@ -163,7 +164,7 @@ class _Walk:
             self.next_event()
 
     def _fits_after(self, pages: int) -> bool:
-        """Whether the entry proposed fits when those that run have so many more pages' worth of tokens."""
+        """Whether the entry proposed fits when each sample that runs has written so many pages of tokens more."""
         now, self.flow.progress = self.flow.progress, self.flow.progress + pages * self.page_size
         fits = self.fits()
         self.flow.progress = now

@@ -38,7 +38,7 @@ def build_books(policy: Policy, pool: PagePool, lengths: LengthBook) -> Books:
         lengths=lengths,
         victim=registry.load("victim", policy.victim),
         overflow=policy.overflow,
-        step_worth=policy.step_worth,
+        step_cost=policy.step_cost,
     )
 
 

@@ -13,7 +13,7 @@ from umbel.sched.books import Books, Candidate
 
 
 class EarlyStarts:
-    """Weighs the steps that a start spares against the tokens that it may have computed again, by `Books.step_worth`.
+    """Weighs the steps that a start spares against the tokens that it may have computed again, by `Books.step_cost`.
 
     A sample that waits shares its later steps with those that run then: as many as now, or all that wait if these are
     fewer, which is why the last ones of a job start soonest.
@@ -24,11 +24,11 @@ class EarlyStarts:
 
     def pays(self, candidate: Candidate) -> bool:
         """Whether to start it although it is not sure to get through; a sample that was preempted waits until it is."""
-        books, worth = self._books, self._books.step_worth
-        if not worth or candidate.losses or books.requests.certain[candidate.row]:
+        books, cost = self._books, self._books.step_cost
+        if not cost or candidate.losses or books.requests.certain[candidate.row]:
             return False
         kv, running = books.kv, books.seqs.n_running + 1
         prompt, size = kv.pages_missing(candidate.path) + 1, kv.pool.page_size
         steps = (kv.reclaimable(candidate.path) - prompt) * size / running  # in which all together fill what is left
         later = books.waiting.new_among(running)
-        return steps > 0 and later > 0 and worth * steps / later >= prompt * size + steps
+        return steps > 0 and later > 0 and cost * steps / later >= prompt * size + steps

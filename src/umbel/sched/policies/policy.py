@@ -22,7 +22,7 @@ class Policy:
     prompts until their pages are wanted, the least recently used first (vLLM, arXiv 2309.06180; generated tokens are
     not kept); "auto" is "last-reader", or what fits where rows run in another order than the forest's nodes, or come
     while others run. `overflow` is the probability that "past-future" accepts of needing more pages than there are.
-    `step_worth` is the number of prompt tokens that take as long as a step of one sample: what "past-future" weighs
+    `step_cost` is the number of prompt tokens that take as long as a step of one sample: what "past-future" weighs
     preempted samples against (0: it accepts no more than that). `victim` chooses the sample that gives its pages up
     when there are too few. `max_running` caps the samples at work (None: only pages do).
     """
@@ -33,7 +33,7 @@ class Policy:
     admission: str = "past-future"
     max_running: int | None = None
     overflow: float = OVERFLOW
-    step_worth: float = 0.0
+    step_cost: float = 0.0
     victim: str = "last-in-plan"
     step: str = "stall-free"
     pace: StepPace | None = None
