@@ -96,7 +96,9 @@ def test_the_command_finds_both_models(directory: Path, monkeypatch: pytest.Monk
 
     from umbel.clients import llm_models
 
-    pm.register(llm_models, name="umbel-under-test")
+    installed = pm.get_name(llm_models)  # the entry point's, where the package was installed with its metadata
+    if installed is None:
+        pm.register(llm_models, name="umbel-under-test")
     try:
         run = CliRunner().invoke(cli, ["models", "list"])
         assert "LocalModel: umbel" in run.output and "umbel-server" in run.output
@@ -104,4 +106,5 @@ def test_the_command_finds_both_models(directory: Path, monkeypatch: pytest.Monk
         run = CliRunner().invoke(cli, asked)
         assert run.exit_code == 0 and run.output.strip()
     finally:
-        pm.unregister(name="umbel-under-test")
+        if installed is None:
+            pm.unregister(name="umbel-under-test")
