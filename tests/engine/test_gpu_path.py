@@ -53,7 +53,7 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     made: list[object] = []
 
     def attention_of(
-        spec: ModelSpec, store: KVStore, device: torch.device, asked: str, techniques: tuple[str, ...]
+        spec: ModelSpec, store: KVStore, device: torch.device, asked: str, techniques: tuple[str, ...], tally: object
     ) -> TritonAttention:
         assert not techniques
         assert asked == "auto"

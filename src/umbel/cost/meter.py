@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.cost.load import Load
+from umbel.cost.selected import SelectedKeys
 from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.step import Step
 
@@ -19,11 +20,11 @@ class Meter:
     """Steps in the order in which they ran. When the entries are used up neighbours are merged, so that totals stay
     exact.
 
-    `windows`: what the model's layers see.
+    `windows`: what the model's layers see; `selected`: what selectors leave of it to read.
     """
 
-    def __init__(self, windows: Windows = WHOLE, entries: int = ENTRIES):
-        self._windows = windows
+    def __init__(self, windows: Windows = WHOLE, entries: int = ENTRIES, selected: SelectedKeys | None = None):
+        self._windows, self._selected = windows, selected
         self._table = np.zeros((entries + entries % 2, _COLUMNS))  # sums over the steps of an entry
         self._n = 0
         self._each = 1  # steps that make an entry
@@ -78,4 +79,6 @@ class Meter:
 
     def _pairs(self, step: Step) -> float:
         """Pairs of a query and a key: each token of the step sees itself and the tokens before it in its window."""
+        if self._selected is not None:
+            return self._selected.of_step(step)
         return float(self._windows.seen(step.positions + 1).sum())

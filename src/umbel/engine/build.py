@@ -9,6 +9,7 @@ import torch
 
 from umbel import registry
 from umbel.attention.pick import check_attention, pick_attention
+from umbel.attention.select.tally import KeyTally
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
 from umbel.cost.live import LivePrice
@@ -41,6 +42,7 @@ from umbel.models.sources.find import source_at
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.passes.speculate import NOT_BACK
 from umbel.plan.planner import make_plan
+from umbel.plan.walk.reading import selected_keys
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
 from umbel.runner.parallel import ParallelRunner
@@ -83,6 +85,7 @@ class Model:
         check_attention(self.config, self.spec, self.dtype, self.device)
         self.tokenizer = load_tokenizer(self.directory, self.spec)
         self.adapters: AdapterBank | None = None
+        self.keys = KeyTally(len(self.spec.kv_shapes))  # of what selectors leave to read
         self.drafting: dict[str, Kept] = {}  # what drafters keep from one loop to the next
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
@@ -185,7 +188,8 @@ def build_loop(
     steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next, `tbt` how
     many seconds a step may take while a row streams (None: only rows that are less urgent are held back for it)."""
     asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
-    meter, lengths = Meter(Windows.of(model.spec)), known.lengths if known else None
+    selected = selected_keys(model.config.technique, model.spec)
+    meter, lengths = Meter(Windows.of(model.spec), selected=selected), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
     pace = None if price is None else StepPace(LivePrice(price, meter), tbt)
     cost = plan.step_cost if queue == "plan" else 0.0
@@ -248,7 +252,7 @@ def build_store(model: Model, n_pages: int, page_size: int, spare: KVStore | Non
 
 def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runner:
     """The runner of a model on a KV store."""
-    asked = model.config.attention_backend, model.config.technique
+    asked = model.config.attention_backend, model.config.technique, model.keys
     attention = pick_attention(model.decoder.spec, store, model.device, *asked)
     states = StateStore.of(model.decoder.spec, store.n_pages, model.dtype, model.device)
     if model.ranks is not None:

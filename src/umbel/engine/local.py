@@ -156,7 +156,8 @@ class LocalEngine:
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        total = self._past.plus(Stats(adapter_loads=self.model.adapter_loads))
+        keys, loads = self.model.keys, self.model.adapter_loads
+        total = self._past.plus(Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=round(keys.whole)))
         for loop in list(self.loops):
             total = total.plus(loop.stats())
         return total

@@ -21,6 +21,8 @@ class Stats:
     `accepted_tokens`: those of them that are part of answers.
     `forced_tokens`: tokens of answers that their forms left no choice of, computed several in a step.
     `adapter_loads`: how often an adapter was read from its files.
+    `keys_read`, `keys_whole`: where selectors pick, the keys that tokens read in a layer on average, and those that
+        they would read by themselves.
     `lost_processes`: replicas that ended, or hung, while others went on.
     """
 
@@ -40,6 +42,8 @@ class Stats:
     accepted_tokens: int = 0
     forced_tokens: int = 0
     adapter_loads: int = 0
+    keys_read: int = 0
+    keys_whole: int = 0
     lost_processes: int = 0
 
     def plus(self, other: Stats) -> Stats:

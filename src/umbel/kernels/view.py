@@ -32,6 +32,10 @@ class View:
         """Everything, for so many rows of paths of so many cells."""
         return cls(torch.zeros(rows, dtype=torch.int32), torch.ones(1, n_kv_heads, cells, dtype=torch.bool))
 
+    def on(self, device: torch.device) -> View:
+        """The view on a device."""
+        return View(self.tile_of.to(device), self.reads.to(device))
+
     def check(self, rows: int, n_kv_heads: int) -> None:
         """Raise ValueError or TypeError for a view that is not of so many rows and KV heads, contiguous, on one
         device."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.select.tiles import RowTiles
 from umbel.ir.kv_shape import KVShape
 from umbel.kernels.view import View
+
+Ints = NDArray[np.int64]
 
 PROMPTS, ANSWERS = "prompts", "answers"
 
@@ -78,6 +82,10 @@ class Selector(Protocol):
     @property
     def needs(self) -> tuple[Need, ...]:
         """What must be kept for it: made once, however many ask for it."""
+        ...
+
+    def keys_read(self, keys: Ints) -> Any:
+        """Its price: the keys that its rows read at most which have so many up to their own (any shape)."""
         ...
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:

@@ -13,12 +13,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.select.base import ANSWERS, Have, KeyBounds
 from umbel.attention.select.tiles import RowTiles
 from umbel.ir.spec import ModelSpec
-from umbel.kernels.view import View
+from umbel.kernels.view import GRID, View
+
+Ints = NDArray[np.int64]
 
 PART = 16  # keys
 LEAST = 4  # pages that are read in any case: the first one and the last ones are among them
@@ -33,6 +36,14 @@ class PagePicks:
 
     def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
         self.budget = settings["budget"]
+
+    def keys_read(self, keys: Ints) -> Ints:
+        """Implement `Selector.keys_read`: whole pages, and its own up to itself."""
+        if self.budget >= 1:
+            return keys
+        cells = (keys - 1) // GRID
+        most = np.maximum(LEAST, np.ceil(self.budget * cells).astype(np.int64))
+        return keys - GRID * np.maximum(cells - most, 0)
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from umbel.attention.base import AttentionBackend
 from umbel.attention.select.base import KeyBounds, QueryTail, Selector
 from umbel.attention.select.memory import PathNotes, SlotMemory
+from umbel.attention.select.tally import KeyTally
 from umbel.attention.select.tiles import RowTiles
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
@@ -49,9 +50,16 @@ class StepPaths:
 class SelectedAttention:
     """A backend, and some selectors of what it reads. Implements `AttentionBackend`, and `Have` for the selectors."""
 
-    def __init__(self, inner: AttentionBackend, selectors: Sequence[Selector], spec: ModelSpec, store: KVStore):
+    def __init__(
+        self,
+        inner: AttentionBackend,
+        selectors: Sequence[Selector],
+        spec: ModelSpec,
+        store: KVStore,
+        tally: KeyTally | None = None,
+    ):
         self.inner, self.selectors, self.store = inner, tuple(selectors), store
-        self.shapes = spec.kv_shapes
+        self.shapes, self.tally = spec.kv_shapes, tally or KeyTally(len(spec.kv_shapes))
         n_slots = (store.n_pages + 1) * store.page_size
         needs = dict.fromkeys(need for selector in selectors for need in selector.needs)
         self.tails = tuple(need for need in needs if isinstance(need, QueryTail))
@@ -68,6 +76,7 @@ class SelectedAttention:
         """Lay the step out, and find what it will leave to selectors."""
         read = self.inner.prepare(step)
         self.paths = paths = StepPaths(step, RowTiles.of(step), self.store.scratch)
+        self.tally.open(step, paths.tiles)
         self.notes.forget(paths.full)
         for memory in self.of_keys.values():
             memory.admit(paths.full)
@@ -86,7 +95,9 @@ class SelectedAttention:
         """Attention with what the selectors leave of what `select` does."""
         self._note(layer, q)
         found = [selector.pick(layer, q, self.paths.tiles, self) for selector in self.selectors]
-        return self.inner.attend(layer, q, _together([select, *found], q.device), sinks)
+        view = _together([select, *found])
+        self.tally.add(view, self.shapes[layer])
+        return self.inner.attend(layer, q, view and view.on(q.device), sinks)
 
     def _note(self, layer: int, q: Tensor) -> None:
         """Keep of the step's queries and keys what is needed."""
@@ -134,12 +145,12 @@ class SelectedAttention:
         self.notes.put(layer, spot, found)
 
 
-def _together(views: Sequence[View | None], device: torch.device) -> View | None:
-    """What all of several views leave, on a device; those of selectors are of the same tiles."""
+def _together(views: Sequence[View | None]) -> View | None:
+    """What all of several views leave; those of selectors are of the same tiles."""
     found = [view for view in views if view is not None]
     if not found:
         return None
     reads = found[0].reads
     for other in found[1:]:
         reads = reads & other.reads
-    return View(found[0].tile_of.to(device), reads.to(device))
+    return View(found[0].tile_of, reads)

@@ -8,11 +8,11 @@ first cell is always among them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.select.base import PROMPTS, Have, QueryTail
@@ -21,6 +21,7 @@ from umbel.attention.select.tiles import RowTiles
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
 
+Ints = NDArray[np.int64]
 Index = tuple[Tensor, Tensor]
 
 
@@ -33,6 +34,14 @@ class VerticalSlash:
 
     def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
         self.budget = settings["budget"]
+
+    def keys_read(self, keys: Ints) -> Ints:
+        """Implement `Selector.keys_read`: columns, diagonals as if they met none of them, and the window."""
+        if self.budget >= 1:
+            return keys
+        before = (keys - 1) // WINDOW * CELLS  # cells before the window
+        columns, bands = self._counts(before)
+        return np.asarray(keys - GRID * np.maximum(before - columns - 2 * bands, 0))
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
@@ -61,8 +70,13 @@ class VerticalSlash:
         cells = lines.cells.shape[1]
         columns = lines.cells.cpu().clone()
         columns[:, 0] = torch.inf
-        most = max(1, math.ceil(self.budget * cells / 2)), max(1, math.floor(self.budget * cells / 4))
-        return top(columns, most[0]), top(lines.bands.cpu(), most[1])
+        most, bands = self._counts(np.array(cells))
+        return top(columns, int(most)), top(lines.bands.cpu(), int(bands))
+
+    def _counts(self, cells: Ints) -> tuple[Ints, Ints]:
+        """How many columns and bands of distances are read of so many cells before a window."""
+        columns, bands = np.ceil(self.budget * cells / 2), np.floor(self.budget * cells / 4)
+        return np.maximum(columns, 1).astype(np.int64), np.maximum(bands, 1).astype(np.int64)
 
 
 def top(scores: Tensor, count: int) -> Tensor:

@@ -27,6 +27,8 @@ COUNTED = (
     "accepted_tokens",
     "forced_tokens",
     "adapter_loads",
+    "keys_read",
+    "keys_whole",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -51,7 +51,7 @@ def brief_text(report: Record, width: int = WIDTH) -> str:
     lines = [*_head(report, width), *(f"  {n:,} x {code}" for code, n in report["errors"].items())]
     if report["parts"]:
         counts = {name: value for name, value in report["counts"].items() if value}
-        lines += [*_figures(report, width), *_spent(report, width), *_counts({"counts": counts}, width)]
+        lines += [*_figures(report, width), *_spent(report, width), *_counts({**report, "counts": counts}, width)]
         lines += replica_lines(report["replicas"], width)
     lines += note_lines(report["notes"], width, 1)
     if report["tree"]:
@@ -155,11 +155,20 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("speculation", came_true, width)
     if forced := counts.get("forced_tokens"):
         yield from entry("forms", f"{count(forced, 'token')} certain by the forms of answers, computed together", width)
+    if whole := counts.get("keys_whole"):
+        yield from entry("keys", _keys(counts["keys_read"], whole, report.get("decisions", ())), width)
     if counts.get("adapter_loads"):
         yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:
         starved = f"{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
         yield from entry("starved", starved, width)
+
+
+def _keys(read: int, whole: int, decisions: Sequence[Record]) -> str:
+    """Keys that selectors left to read, beside the share that the plan expected at most."""
+    text = f"{read:,} of {whole:,} read in each layer ({read / whole:.0%}"
+    planned = next((one["facts"] for one in decisions if one["name"] == "keys read"), None)
+    return f"{text}; planned at most {planned['read'] / planned['whole']:.0%})" if planned else f"{text})"
 
 
 def _forest(report: Record) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from umbel import registry
 from umbel.errors import UsageError
 from umbel.ir.plan import Decision
@@ -28,22 +26,13 @@ def name_formats(draft: PlanDraft) -> PlanDraft:
 
 
 def _name_techniques(draft: PlanDraft) -> PlanDraft:
-    """Decide "technique": those that say what attention reads, with the keys that prompts and answers have."""
+    """Decide "technique": those that were asked for by name."""
     config = draft.config
     if not config.technique:
         return draft
-    rows = [(registry.at("technique", asked), asked) for asked in config.technique]
-    shares = {row.rows: row.settings_of(asked)["budget"] for row, asked in rows if row is not None and row.settings}
-    said = " and ".join(f"{share:.0%} of what {whose} would read" for whose, share in shares.items())
-    measured = "by earlier runs with it" if draft.known.calibration is not None else "as dense until runs measured it"
-    why = f"lossy, as asked: {said}, of {_pairs(draft):,} keys that prompts read in each layer; priced {measured}"
+    measured = ", fitted to earlier runs with it" if draft.known.calibration is not None else ""
+    why = f"lossy, as asked; priced by the keys that are read{measured}"
     return draft.decide(Decision("technique", "; ".join(config.technique), why))
-
-
-def _pairs(draft: PlanDraft) -> int:
-    """Keys that the queries of all prompts see, each row by itself."""
-    lengths = np.diff(draft.workload.offsets)
-    return int((lengths * (lengths + 1) // 2).sum())
 
 
 def _asked(option: str, value: str) -> str:

@@ -13,6 +13,7 @@ from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
+from umbel.plan.walk.reading import PlannedKeys
 from umbel.plan.walk.samples import WalkSamples
 
 SKETCH_SAMPLES = 400  # what is walked one by one for the ends of an interval
@@ -32,6 +33,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, windows, detail)
     timeline = walk(draft.forest, rows, limits)
     load, more = timeline.load, timeline.load.samples * bargain.drafted
+    if draft.config.technique and (keys := PlannedKeys.of(draft)) is not None:
+        load = keys.lighten(load, rows, measured=draft.price.calibration is not None)
     if bargain.drafted:
         pairs = load.pairs * (1 + more / np.maximum(load.tokens, 1.0))
         load = replace(load, tokens=load.tokens + more, samples=load.samples + more, pairs=pairs)
