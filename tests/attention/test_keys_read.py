@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.attention.stage import attend, poisoned_store, spec_of, steps_of
-from tests.conformance.test_select import EACH, ROWS, Paths, backend_of, long_job
+from tests.conformance.test_select import EACH, ROWS, SHARE, Paths, backend_of, long_job
 from umbel.attention.select.selected import SelectedAttention
 from umbel.attention.select.tally import KeyTally
 from umbel.attention.select.tiles import RowTiles
@@ -43,11 +43,11 @@ def by_hand(step: Step, view: View | None) -> list[float]:
 
 
 @EACH
-@pytest.mark.parametrize("settings", ["budget=0.3", "budget=1"])
-def test_what_is_counted_is_what_rows_read_and_no_more_than_the_price(name: str, settings: str) -> None:
+@pytest.mark.parametrize("share", [0.3, 1])
+def test_what_is_counted_is_what_rows_read_and_no_more_than_the_price(name: str, share: float) -> None:
     job = long_job(1)
     store, paths = poisoned_store(SPEC, pages := job.demand(16), 16), Paths(pages, 16)
-    selector = ROWS[name].load()(ROWS[name].settings_of(f"{name}:{settings}"), SPEC)
+    selector = ROWS[name].load()(ROWS[name].settings_of(f"{name}:{SHARE[name]}={share}"), SPEC)
     spied, tally = Spied(backend_of(SPEC, store)), KeyTally(1)
     backend = SelectedAttention(spied, [selector], SPEC, store, tally)
     read = whole = 0.0
@@ -63,7 +63,7 @@ def test_what_is_counted_is_what_rows_read_and_no_more_than_the_price(name: str,
             assert (rows[own] == selector.keys_read(keys[own])).all()
         read, whole = read + rows.sum(), whole + keys.sum()
     assert tally.read == pytest.approx(read) and tally.whole == whole
-    assert (read < whole) == (settings != "budget=1")
+    assert (read < whole) == (share != 1)
 
 
 def test_windows_are_counted_in_whole_cells() -> None:

@@ -23,6 +23,7 @@ from umbel.kv.slots import path_slots, row_nodes, write_slots
 from umbel.kv.store import KVStore
 
 ROWS = {row.name: row for row in registry.rows("select")}
+SHARE = {name: row.settings[0].name for name, row in ROWS.items()}  # 1 is everything
 EACH = pytest.mark.parametrize("name", ROWS)
 SPEC = spec_of(2, 2, 16)
 Outputs = Mapping[bytes, torch.Tensor]
@@ -60,14 +61,14 @@ class Paths:
         return {row: self.tokens[slots].tobytes() for row, slots in paths.items()}
 
 
-def outputs(name: str, settings: str, job: Job, chunk: int, spare: int = 10**6, page_size: int = 16) -> Outputs:
+def outputs(name: str, share: float, job: Job, chunk: int, spare: int = 10**6, page_size: int = 16) -> Outputs:
     """What attention gives some rows of a job, in a pool of `spare` pages more than its largest row needs, at most of
     all that it can use."""
     pages = min(job.largest_row(page_size) + spare, job.demand(page_size))
     store, paths = poisoned_store(SPEC, pages, page_size), Paths(pages, page_size)
     backend = backend_of(SPEC, store)
     if name:
-        selector = ROWS[name].load()(ROWS[name].settings_of(f"{name}:{settings}"), SPEC)
+        selector = ROWS[name].load()(ROWS[name].settings_of(f"{name}:{SHARE[name]}={share}"), SPEC)
         backend = SelectedAttention(backend, [selector], SPEC, store)
     found: dict[bytes, torch.Tensor] = {}
     for _, step in steps_of(job, pages, page_size, chunk):
@@ -96,33 +97,34 @@ def same(some: Outputs, others: Outputs) -> int:
 
 @EACH
 def test_a_full_budget_is_dense_to_the_bit_and_a_small_one_is_not(name: str) -> None:
-    dense = outputs("", "", long_job(), 700)
-    assert same(outputs(name, "budget=1", long_job(), 700), dense) == len(dense)
-    few = outputs(name, "budget=0.2", long_job(), 700)
+    dense = outputs("", 1, long_job(), 700)
+    assert same(outputs(name, 1, long_job(), 700), dense) == len(dense)
+    few = outputs(name, 0.2, long_job(), 700)
     assert not all(torch.equal(few[key], dense[key]) for key in dense)
 
 
 @EACH
 def test_nothing_else_in_a_job_changes_what_a_row_reads(name: str) -> None:
     """Chunks, pages, rows beside it that share its prompt, and a pool so small that rows step back."""
-    alone = outputs(name, "budget=0.3", long_job(), 700)
-    assert same(outputs(name, "budget=0.3", long_job(), 333), alone) == len(alone)
-    beside = outputs(name, "budget=0.3", long_job(3), 1000)
+    alone = outputs(name, 0.3, long_job(), 700)
+    assert same(outputs(name, 0.3, long_job(), 333), alone) == len(alone)
+    beside = outputs(name, 0.3, long_job(3), 1000)
     assert same(beside, alone) == len(alone)
-    assert same(outputs(name, "budget=0.3", long_job(3), 250, spare=2), beside) == len(beside)
+    assert same(outputs(name, 0.3, long_job(3), 250, spare=2), beside) == len(beside)
 
 
 @EACH
 def test_what_cannot_be_asked_is_refused_by_name(name: str) -> None:
+    share = SHARE[name]
     for asked, why in (
-        (f"{name}:budget=0", "budget=0: must be above 0 and at most 1"),
-        (f"{name}:budget=1.5", "budget=1.5: must be above 0 and at most 1"),
-        (f"{name}:budget=many", "budget='many': must be a number"),
-        (f"{name}:bugdet=0.5", "'bugdet' is no setting of .*budget"),
+        (f"{name}:{share}=0", f"{share}=0: must be above 0 and at most 1"),
+        (f"{name}:{share}=1.5", f"{share}=1.5: must be above 0 and at most 1"),
+        (f"{name}:{share}=many", f"{share}='many': must be a number"),
+        (f"{name}:bugdet=0.5", f"'bugdet' is no setting of .*{share}"),
     ):
         with pytest.raises(UsageError, match=why):
             EngineConfig("demo", technique=(asked,), allow_lossy=True)
     with pytest.raises(UsageError, match=f"both say what {ROWS[name].rows} read"):
-        EngineConfig("demo", technique=(name, f"{name}:budget=0.5"), allow_lossy=True)
+        EngineConfig("demo", technique=(name, f"{name}:{share}=0.5"), allow_lossy=True)
     with pytest.raises(UsageError, match="use replicas"):
         EngineConfig("demo", technique=(name,), allow_lossy=True, tensor_parallel_size=2)

@@ -28,7 +28,10 @@ LOSSY = {
     "kv_cache_dtype=fp8",
     "kv_cache_dtype=int8",
     "technique=pages",
+    "technique=streaming",
     "technique=vertical-slash",
+    "technique=flex-prefill",
+    "technique=a-shape",
 }  # written out once more, on purpose
 
 

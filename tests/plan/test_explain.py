@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.plan.workloads import CANONICAL, MACHINE, SPEC, of, run
+from umbel import registry
 from umbel.catalog import CATALOG
 from umbel.config import CHOICES, EngineConfig, choices
 from umbel.cost.known import Known
@@ -103,8 +104,7 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
         assert said == {
             f"{family}: {name}": f"lossy: may change answers, so taken only by name: {flag} {name}{more}"
             for family, name, flag in (
-                ("select", "pages", "--technique"),
-                ("select", "vertical-slash", "--technique"),
+                *(("select", row.name, "--technique") for row in registry.rows("select")),
                 ("linear", "int8", "--linear"),
                 ("linear", "int4", "--linear"),
                 ("linear", "int4-head8", "--linear"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from umbel.catalog.device import DEVICE
 from umbel.catalog.planning import PLANNING
 from umbel.catalog.scheduling import SCHEDULING
+from umbel.catalog.selecting import SELECTING
 from umbel.technique import Technique
 
-CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE
+CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE + SELECTING

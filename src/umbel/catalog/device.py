@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.technique import FEATURES, Capability, ShareSetting, Technique
+from umbel.technique import FEATURES, Capability, Technique
 
 DEVICE: tuple[Technique, ...] = (
     Technique(
@@ -112,27 +112,5 @@ DEVICE: tuple[Technique, ...] = (
         "Attention Is All You Need, 1706.03762",
         by="machine",
         can=Capability(features=FEATURES, fp8_kv="always", int8_kv=True, selects=True, reproducible="per row"),
-    ),
-    Technique(
-        "select",
-        "pages",
-        False,
-        "umbel.attention.select.pages:PagePicks",
-        "Quest, 2406.10774; LServe, 2502.14866",
-        "attention that obeys views",
-        settings=(ShareSetting("budget", 0.25, "the share of the pages of 128 tokens that an answer's token reads"),),
-        rows="answers",
-    ),
-    Technique(
-        "select",
-        "vertical-slash",
-        False,
-        "umbel.attention.select.vertical_slash:VerticalSlash",
-        "MInference, 2407.02490",
-        "attention that obeys views",
-        settings=(
-            ShareSetting("budget", 0.25, "the share of the cells before its window that a prompt's token reads"),
-        ),
-        rows="prompts",
     ),
 )

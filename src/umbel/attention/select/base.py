@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,8 +33,24 @@ class KeyBounds:
 
     keys: int
 
+    def of(self, keys: Tensor) -> Tensor:
+        """Of some keys (`[..., keys, key_dim]`) the largest numbers before the smallest: `[..., 2 * key_dim]`."""
+        return torch.cat((keys.amax(-2), keys.amin(-2)), -1)
 
-Need = QueryTail | KeyBounds
+
+@dataclass(frozen=True, slots=True)
+class KeyMeans:
+    """A need: the mean of every `keys` keys of a cell, once it is full."""
+
+    keys: int
+
+    def of(self, keys: Tensor) -> Tensor:
+        """The mean of some keys (`[..., keys, key_dim]`): `[..., key_dim]`."""
+        return keys.mean(-2)
+
+
+KeyNeed = KeyBounds | KeyMeans
+Need = QueryTail | KeyNeed
 
 
 class Have(Protocol):
@@ -56,16 +73,17 @@ class Have(Protocol):
         """The queries at positions `[begin, end)`, which a QueryTail has kept: `[end - begin, n_heads, key_dim]`."""
         ...
 
-    def bounds(self, layer: int, tile: int, cells: int) -> Tensor:
-        """The KeyBounds of the first cells of a tile's path, which are full: `[n_kv_heads, cells, parts, 2 * key_dim]`,
-        the largest numbers before the smallest."""
+    def parts(self, need: KeyNeed, layer: int, tile: int, cells: int) -> Tensor:
+        """What was needed of the keys of the first cells of a tile's path, which are full: `[n_kv_heads, cells, parts,
+        width]`."""
         ...
 
-    def kept(self, layer: int, spot: int) -> object | None:
-        """What `keep` was given for the path up to a spot, which must end a cell; None where it was not."""
+    def kept(self, layer: int, spot: int, rows: str) -> object | None:
+        """What `keep` was given of the path up to a spot, which must end a cell, for rows of a kind; None where it was
+        not."""
         ...
 
-    def keep(self, layer: int, spot: int, found: object) -> None:
+    def keep(self, layer: int, spot: int, rows: str, found: object) -> None:
         """Keep what was found of a path, as long as its memory holds that path."""
         ...
 

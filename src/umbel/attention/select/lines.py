@@ -11,9 +11,7 @@ from umbel.attention.select.base import Have
 from umbel.ir.kv_shape import KVShape
 from umbel.kernels.view import GRID
 
-WINDOW = 1024  # positions whose rows share what was found of the path before them
 PROBES = 64  # the last queries before a window
-CELLS = WINDOW // GRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,32 @@ def by_distance(weights: Tensor) -> Tensor:
     """The mean weight at each distance back (`[heads, keys]`), from those of the last queries of a path to its keys
     (`[heads, queries, keys]`)."""
     heads, n, keys = weights.shape
-    back, found = weights.flip(2), torch.zeros(heads, keys, device=weights.device)
+    found = weights.new_zeros(heads, keys + n)  # by place: place p is at the distance `keys` - 1 - p
     for row in range(n):
-        ahead = n - 1 - row  # keys behind the query
-        found[:, : keys - ahead] += back[:, row, ahead:]
-    return found / n
+        found[:, n - 1 - row :][:, :keys] += weights[:, row]
+    return found[:, :keys].flip(1) / n
+
+
+def key_or_distance(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of weights (`[heads, queries, keys]`, of the last queries of a path) on keys and on distances back,
+    `[heads, keys]` each: each weight counts for its key or for its distance, for what has more of the mean query, so
+    that together they are one."""
+    heads, n, keys = weights.shape
+    by_key, by_place = weights.mean(1), weights.new_zeros(heads, keys + n)
+    by_place[:, :keys] = by_distance(weights).flip(1)
+    on_keys, on_places = torch.zeros_like(by_key), torch.zeros_like(by_place)
+    for row in range(n):
+        mine, ahead = weights[:, row], n - 1 - row  # keys behind the query
+        steady = mine * (by_key >= by_place[:, ahead : ahead + keys])
+        on_keys += steady
+        on_places[:, ahead : ahead + keys] += mine - steady
+    return on_keys / n, on_places[:, :keys].flip(1) / n
+
+
+def below(bands: Tensor, cell: int) -> Tensor:
+    """The cells before the window that rows in a cell read for some bands of distances (bool `[heads, cells]`): the
+    keys at a distance in band b are in the two cells that lie b and b + 1 before."""
+    cells = bands.shape[1]
+    back = cell - torch.arange(cells)
+    near, far = (torch.where(b < cells, b, 0) for b in (back, back - 1))
+    return (bands[:, near] & (back < cells)) | (bands[:, far] & (back - 1 < cells))

@@ -51,20 +51,21 @@ class SlotMemory:
 
 
 class PathNotes:
-    """What was found of paths, by the KV slot of their last position and by layer: forgotten when that is written."""
+    """What was found of paths, by the KV slot of their last position, by layer and for whose rows: forgotten when the
+    slot is written."""
 
     def __init__(self) -> None:
-        self._found: dict[int, dict[int, object]] = {}
+        self._found: dict[int, dict[tuple[int, str], object]] = {}
 
     def forget(self, slots: Ints) -> None:
         """Forget what ends in some slots."""
         for slot in slots.tolist():
             self._found.pop(slot, None)
 
-    def get(self, layer: int, slot: int) -> object | None:
+    def get(self, layer: int, slot: int, rows: str) -> object | None:
         """What was found, None where nothing was."""
-        return self._found.get(slot, {}).get(layer)
+        return self._found.get(slot, {}).get((layer, rows))
 
-    def put(self, layer: int, slot: int, found: object) -> None:
+    def put(self, layer: int, slot: int, rows: str, found: object) -> None:
         """Note what was found."""
-        self._found.setdefault(slot, {})[layer] = found
+        self._found.setdefault(slot, {})[layer, rows] = found

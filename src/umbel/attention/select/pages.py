@@ -13,15 +13,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from umbel.attention.select.base import ANSWERS, Have, KeyBounds
+from umbel.attention.select.base import ANSWERS, Have, Ints, KeyBounds
+from umbel.attention.select.covers import top_with_ends
 from umbel.attention.select.tiles import RowTiles
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
-
-Ints = NDArray[np.int64]
 
 PART = 16  # keys
 LEAST = 4  # pages that are read in any case: the first one and the last ones are among them
@@ -47,15 +45,15 @@ class PagePicks:
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
-        shape, rows = have.shape(layer), np.flatnonzero(tiles.answers & (tiles.cell > LEAST))
-        if not len(rows) or self.budget >= 1:
+        shape, rows = have.shape(layer), tiles.beyond(LEAST, answers=True)
+        if not rows or self.budget >= 1:
             return None
         reads = tiles.everything(shape.n_kv_heads)
-        for tile in rows.tolist():
+        for tile in rows:
             cells = int(tiles.cell[tile])
             query = q[int(tiles.first[tile])].view(shape.n_kv_heads, shape.group_size, -1)
-            best = best_scores(query, have.bounds(layer, tile, cells))
-            reads[tile, :, :cells] = best_cells(best.cpu(), max(LEAST, math.ceil(self.budget * cells)))
+            best = best_scores(query, have.parts(self.needs[0], layer, tile, cells))
+            reads[tile, :, :cells] = top_with_ends(best.cpu(), max(LEAST, math.ceil(self.budget * cells)))
         return tiles.view(reads)
 
 
@@ -66,12 +64,3 @@ def best_scores(query: Tensor, bounds: Tensor) -> Tensor:
     signed = torch.cat((query.clamp_min(0), query.clamp_max(0)), -1)
     parts = torch.bmm(bounds.reshape(len(bounds), -1, bounds.shape[-1]), signed.transpose(1, 2))
     return parts.unflatten(1, bounds.shape[1:3]).amax((2, 3)).float()
-
-
-def best_cells(scores: Tensor, count: int) -> Tensor:
-    """The `count` cells with the largest scores (`[n_kv_heads, cells]`), the first and the last one among them: bool of
-    the same shape. Of equal ones the first are taken."""
-    scores = scores.clone()
-    scores[:, 0] = scores[:, -1] = torch.inf
-    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)

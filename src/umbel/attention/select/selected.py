@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
-from umbel.attention.select.base import KeyBounds, QueryTail, Selector
+from umbel.attention.select.base import KeyBounds, KeyMeans, KeyNeed, QueryTail, Selector
 from umbel.attention.select.memory import PathNotes, SlotMemory
 from umbel.attention.select.tally import KeyTally
 from umbel.attention.select.tiles import RowTiles
@@ -64,7 +64,7 @@ class SelectedAttention:
         needs = dict.fromkeys(need for selector in selectors for need in selector.needs)
         self.tails = tuple(need for need in needs if isinstance(need, QueryTail))
         self.logged = SlotMemory(n_slots)
-        self.of_keys = {need: SlotMemory(n_slots) for need in needs if isinstance(need, KeyBounds)}
+        self.of_keys = {need: SlotMemory(n_slots) for need in needs if isinstance(need, KeyBounds | KeyMeans)}
         self.notes = PathNotes()
 
     @property
@@ -107,8 +107,7 @@ class SelectedAttention:
             if len(self.paths.full):
                 keys, _ = self.store.read(layer, torch.from_numpy(self.paths.of_full).to(q.device))
                 parts = keys.to(q.dtype).unflatten(2, (-1, need.keys))  # [n_kv_heads, cells, parts, keys, key_dim]
-                both = torch.cat((parts.amax(3), parts.amin(3)), -1)
-                memory.write(layer, self.paths.full, both.transpose(0, 1))
+                memory.write(layer, self.paths.full, need.of(parts).transpose(0, 1))
 
     # -- what selectors look at: see Have ------------------------------------------------------------------------------
 
@@ -131,18 +130,18 @@ class SelectedAttention:
         """Queries of a tile's path that were kept."""
         return self.logged.read(layer, self.paths.slots_of(tile)[begin:end])
 
-    def bounds(self, layer: int, tile: int, cells: int) -> Tensor:
-        """Bounds of the keys of the first cells of a tile's path."""
+    def parts(self, need: KeyNeed, layer: int, tile: int, cells: int) -> Tensor:
+        """What was needed of the keys of the first cells of a tile's path."""
         ends = self.paths.slots_of(tile)[GRID - 1 : cells * GRID : GRID]
-        return next(iter(self.of_keys.values())).read(layer, ends).transpose(0, 1)
+        return self.of_keys[need].read(layer, ends).transpose(0, 1)
 
-    def kept(self, layer: int, spot: int) -> object | None:
+    def kept(self, layer: int, spot: int, rows: str) -> object | None:
         """What was found of the path up to a spot."""
-        return self.notes.get(layer, spot)
+        return self.notes.get(layer, spot, rows)
 
-    def keep(self, layer: int, spot: int, found: object) -> None:
+    def keep(self, layer: int, spot: int, rows: str, found: object) -> None:
         """Keep what was found."""
-        self.notes.put(layer, spot, found)
+        self.notes.put(layer, spot, rows, found)
 
 
 def _together(views: Sequence[View | None]) -> View | None:

@@ -42,6 +42,10 @@ class RowTiles:
         tile_of = torch.from_numpy((np.cumsum(begins) - 1).astype(np.int32))
         return cls(first, node[first], cell[first], answers[first], tile_of, int(cell.max(initial=0)) + 1)
 
+    def beyond(self, cells: int, answers: bool) -> list[int]:
+        """The tiles of prompts, or of answers, that have more than so many cells before their own."""
+        return np.flatnonzero((self.answers == answers) & (self.cell > cells)).tolist()
+
     def everything(self, n_kv_heads: int) -> Tensor:
         """What tiles read that read everything: bool `[tiles, n_kv_heads, cells]`."""
         return torch.ones(len(self.first), n_kv_heads, self.cells, dtype=torch.bool)
