@@ -34,7 +34,7 @@ class KeyBounds:
     keys: int
 
     def of(self, keys: Tensor) -> Tensor:
-        """Of some keys (`[..., keys, key_dim]`) the largest numbers before the smallest: `[..., 2 * key_dim]`."""
+        """The largest numbers of some keys (`[..., keys, key_dim]`) before the smallest: `[..., 2 * key_dim]`."""
         return torch.cat((keys.amax(-2), keys.amin(-2)), -1)
 
 
