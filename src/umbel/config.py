@@ -53,7 +53,7 @@ class EngineConfig:
     several of which a step can check; answers do not depend on it. `model_impl` says who computes the layers: "native"
     ours, "transformers" that library's module with our attention and KV, "auto" ours where they know the model.
     `lora` are adapters that rows may name, each as NAME=DIRECTORY; an object of directories by name will do.
-    `technique` are those that say what attention reads, each as NAME:setting=value (docs/selecting.md).
+    `technique` are those that say what attention reads or forgets, each as NAME:setting=value (docs/selecting.md).
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
     in vLLM, "vllm" and "none" leave it out. `executor` says where replicas run: "local" on this machine, "ray" on the
     cluster at `ray_address`; with `mixed_replicas` on several kinds of machines, whose last bits may differ.

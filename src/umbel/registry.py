@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import catalog
 from umbel.errors import UsageError, nearest
 from umbel.left_out import LEFT_OUT
-from umbel.technique import NONE, OPEN, OPTIONS, Technique
+from umbel.technique import EVERY, NONE, OPEN, OPTIONS, Technique, named
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -213,6 +213,14 @@ def _package(entry: EntryPoint) -> str:
     return "?" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
+def measure(option: str, given: Sequence[str]) -> Any | None:
+    """The Measure (umbel.cost.forget) of the technique among those given that forgets; None where none does."""
+    for asked in given:
+        if (row := at(option, asked)) is not None and row.measure:
+            return named(row.measure)(row.settings_of(asked))
+    return None
+
+
 def check_together(option: str, given: Sequence[str]) -> None:
     """Raise UsageError for techniques with settings that they do not have, or that exclude each other."""
     by_rows: dict[str, str] = {}
@@ -224,6 +232,11 @@ def check_together(option: str, given: Sequence[str]) -> None:
             raise UsageError(f"{option}={asked!r}: {error}") from None
         if row is None or not settings:
             continue
+        if by_rows and EVERY in (row.rows, *by_rows):
+            other = next(iter(by_rows.values()))
+            raise UsageError(
+                f"{option}={asked!r} with {other!r}: what one forgets the other cannot read; give one of them"
+            )
         if row.rows in by_rows:
             other = by_rows[row.rows]
             raise UsageError(f"{option}={asked!r} with {other!r}: both say what {row.rows} read; give one of them")

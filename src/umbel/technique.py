@@ -25,6 +25,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "drafter": "speculate",
         "executor": "executor",
         "select": "technique",
+        "forget": "technique",
     }
 )
 # The values of an option that take none of its techniques.
@@ -46,6 +47,7 @@ OPEN = ("admission", "queue", "keep", "victim", "linear", "attention", "watcher"
 # What attention of a model's layers may be, and not every backend takes: layers that differ in heads, sizes or windows;
 # capped scores; sinks; values of other sizes than keys, or that are a part of them.
 FEATURES = ("mixed", "caps", "sinks", "unequal")
+EVERY = "all"  # what a technique of `rows` picks for that can stand beside no other
 FLOATS = ("float32", "float16", "bfloat16")
 
 
@@ -102,6 +104,21 @@ class ShareSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class CountSetting:
+    """A setting of a technique that is a whole number of at least 1. `says` what of."""
+
+    name: str
+    default: float
+    says: str
+
+    def read(self, text: str) -> float:
+        """The value that a text gives; raises ValueError for one that is none."""
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"{self.name}={text!r}: must be a whole number of at least 1 ({self.says})")
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
 class Technique:
     """A technique of a `family`, by name. `exact`: the tokens are those of one plain request at a time.
 
@@ -116,7 +133,8 @@ class Technique:
     `says` is the reason that a plan gives for it, in which {overflow} and {ceiling} stand for the accepted probability
     of a full pool and the tokens expected to be in use. `why_not` is why a plan left it. `argument` is what follows its
     name in the option, behind a colon: "model:PATH". `settings` are what may stand there instead, as "NAME=VALUE" with
-    commas between; `rows` says for whose rows a technique picks, of which there may be one for each kind.
+    commas between; `rows` says for whose rows a technique picks, of which there may be one for each kind; one that
+    forgets, for EVERY row, leaves nothing to others to pick from, and its `measure` (as `loads`) says how much stays.
     """
 
     family: str
@@ -130,8 +148,9 @@ class Technique:
     why_not: str = ""
     can: Capability | None = None
     argument: str = ""
-    settings: tuple[ShareSetting, ...] = ()
+    settings: tuple[ShareSetting | CountSetting, ...] = ()
     rows: str = ""
+    measure: str = ""
 
     @property
     def option(self) -> tuple[str, str]:
@@ -173,5 +192,10 @@ class Technique:
 
     def load(self) -> Any:
         """What `loads` names: a class or a function. Raises what the import of its module raises."""
-        module, _, name = self.loads.partition(":")
-        return reduce(getattr, name.split("."), import_module(module))
+        return named(self.loads)
+
+
+def named(place: str) -> Any:
+    """What "module:name" names, imported."""
+    module, _, name = place.partition(":")
+    return reduce(getattr, name.split("."), import_module(module))

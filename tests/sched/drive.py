@@ -238,7 +238,8 @@ def check_step(step: Step, n_pages: int, chunk: int) -> None:
         assert step.positions[own].tolist() == list(range(int(step.end[node]) - len(own), int(step.end[node])))
     _check_pages(step, n_pages)
     sampling = step.sampling
-    assert (step.positions[sampling.at] + 1 == sampling.positions).all(), "a token is drawn from another one's logits"
+    turned = step.positions if step.kept is None else step.kept.positions
+    assert (turned[sampling.at] + 1 == sampling.positions).all(), "a token is drawn from another one's logits"
     assert set(np.flatnonzero(~step.fresh).tolist()) <= set(sampling.at.tolist())
     drawn = list(
         zip(*(column.tolist() for column in (sampling.keys, sampling.samples, sampling.positions)), strict=True)

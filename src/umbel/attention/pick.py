@@ -9,12 +9,16 @@ import torch
 from umbel import registry
 from umbel.attention.base import AttentionBackend
 from umbel.attention.capabilities import Case, Choice, choose
+from umbel.attention.forget.base import Keeper
+from umbel.attention.forget.kept import KeptAttention
 from umbel.attention.select.base import Selector
 from umbel.attention.select.selected import SelectedAttention
 from umbel.attention.select.tally import KeyTally
 from umbel.config import EngineConfig
+from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
 from umbel.kv.store import KVStore
+from umbel.technique import Technique
 
 KINDS = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
 """What EngineConfig.kv_cache_dtype calls types of 8 bits."""
@@ -22,8 +26,29 @@ KINDS = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
 
 def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Choice:
     """What `pick_attention` will take, before there is any memory. Raises UsageError as it does."""
-    case = Case.of(spec, dtype, device, config.kv_cache_dtype, bool(config.technique))
+    check_keeper(config, spec)
+    selects = bool(_of_family("select", config.technique))
+    case = Case.of(spec, dtype, device, config.kv_cache_dtype, selects)
     return choose(case, config.attention_backend)
+
+
+def check_keeper(config: EngineConfig, spec: ModelSpec) -> None:
+    """Raise UsageError for a technique that forgets, with a model or a setting that cannot bear it."""
+    windows = {shape.window for shape in spec.kv_shapes if shape.window is not None}
+    for row, asked in _of_family("forget", config.technique):
+        why = ""
+        if spec.hosted is not None:
+            why = f"{spec.family!r} models run through transformers, which makes places of positions"
+        elif spec.recurrences:
+            why = f"layers of {spec.family!r} keep a state, of which no part can be forgotten"
+        elif windows:
+            why = f"layers of {spec.family!r} have windows of {max(windows)} positions, which would be of places then"
+        elif any(shape.values_in_keys for shape in spec.kv_shapes):
+            why = f"layers of {spec.family!r} keep one vector for keys and values, which heads cannot forget one by one"
+        elif config.keep != "auto":
+            why = f"keep={config.keep!r} keeps prompts for rows to come, and memories belong to one row"
+        if why:
+            raise UsageError(f"technique={asked!r}: {why}; {row.name} is for {row.needs}")
 
 
 def pick_attention(
@@ -40,15 +65,29 @@ def pick_attention(
     when the one that was asked for cannot serve the model."""
     kept = store.keys[0].dtype
     dtype = torch.bfloat16 if store.scaled else kept  # over 8 bits, queries may be of any type
-    name = choose(Case.of(spec, dtype, device, KINDS.get(kept, "auto"), bool(techniques)), asked).name
+    selectors, keeper = load_selectors(techniques, spec), load_keeper(techniques, spec)
+    name = choose(Case.of(spec, dtype, device, KINDS.get(kept, "auto"), bool(selectors)), asked).name
     backend: AttentionBackend = registry.load("attention", name, spec, store, device)
-    return SelectedAttention(backend, load_selectors(techniques, spec), spec, store, tally) if techniques else backend
+    if keeper is not None:
+        return KeptAttention(backend, keeper, spec, store)
+    return SelectedAttention(backend, selectors, spec, store, tally) if selectors else backend
 
 
 def load_selectors(techniques: Sequence[str], spec: ModelSpec) -> list[Selector]:
     """The selectors that `--technique` names, each as NAME:setting=value."""
-    found = []
-    for asked in techniques:
-        row = registry.find("select", asked.partition(":")[0])
-        found.append(registry.load("select", row.name, row.settings_of(asked), spec))
-    return found
+    named = _of_family("select", techniques)
+    return [registry.load("select", row.name, row.settings_of(asked), spec) for row, asked in named]
+
+
+def load_keeper(techniques: Sequence[str], spec: ModelSpec) -> Keeper | None:
+    """The keeper that `--technique` names; None where nothing is forgotten."""
+    for row, asked in _of_family("forget", techniques):
+        keeper: Keeper = registry.load("forget", row.name, row.settings_of(asked), spec)
+        return keeper
+    return None
+
+
+def _of_family(family: str, techniques: Sequence[str]) -> list[tuple[Technique, str]]:
+    """The techniques of a family, as rows of the catalogue and as they were asked for."""
+    found = ((registry.at("technique", asked), asked) for asked in techniques)
+    return [(row, asked) for row, asked in found if row is not None and row.family == family]

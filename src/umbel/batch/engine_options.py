@@ -82,7 +82,7 @@ class EngineOptions:
         list[str] | None,
         Option(
             "--technique",
-            help="What attention reads of long paths: {choices}; needs --allow-lossy; repeatable.",
+            help="What attention reads, or rows keep, of long paths: {choices}; needs --allow-lossy; repeatable.",
             metavar="NAME:SETTING=VALUE",
         ),
     ] = None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from umbel.cache.idle import Idle
 from umbel.cache.keep import Keep, LastReader
 from umbel.cache.labels import Labels
+from umbel.cache.memories import NEVER, Memories
 from umbel.cache.page_table import PageTable
 from umbel.cache.pages import PagePool
 from umbel.cache.run_index import RunIndex
@@ -31,15 +32,16 @@ class KVTree(Columns):
     """Columns (`[nodes]`): `parent` (-1: a root), `start` (position of its first token), `length` (its tokens that are
     decided), `held` (those whose KV is there), `seen` (the most that ever were), `slot` (of the sample whose tip it is,
     -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload), `drawn` (1: its tokens were drawn by a
-    sample, which holds for the tip of one and for what becomes of that).
+    sample, which holds for the tip of one and for what becomes of that), `gone` (positions that were forgotten above,
+    by which a token's place is less than its own), `edge` (the position that a tip is computed up to for now).
 
     Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
     entries are read and changed for every sample. `labels` put nodes into depth-first order. Counted are the `changes`
     of the set of nodes in use, `cuts` of tips, and `page_changes`: how often a tip got or lost pages.
     """
 
-    _FILLS: ClassVar[dict[str, float]] = dict.fromkeys(("start", "length", "held", "seen", "scope", "drawn"), 0)
-    _FILLS |= {"parent": -1, "slot": -1}
+    _FILLS: ClassVar[dict[str, float]] = dict.fromkeys(("start", "length", "held", "seen", "scope", "drawn", "gone"), 0)
+    _FILLS |= {"parent": -1, "slot": -1, "edge": NEVER}
     parent: Ints
     start: Ints
     length: Ints
@@ -48,6 +50,8 @@ class KVTree(Columns):
     slot: Ints
     scope: Ints
     drawn: Ints
+    gone: Ints
+    edge: Ints
 
     def __init__(self, pool: PagePool, keep: Keep | None = None):
         super().__init__(64)
@@ -58,6 +62,7 @@ class KVTree(Columns):
         self.idle = Idle(keep or LastReader(), self.labels)
         self.index: RunIndex | None = None
         self.scored = ScoredRuns()
+        self.apart: Memories | None = None
         self.is_scoped = False  # whether a run ever had an adapter
         self.n_nodes = 0  # numbers given out so far; those of nodes that are gone are used again
         self._leaf, self._n_rows = np.zeros(0, np.int64), 0
@@ -130,6 +135,7 @@ class KVTree(Columns):
         self.parent[node], self.slot[node] = parent, slot
         self.start[node] = self.start.item(parent) + self.length.item(parent)
         self.length[node], self.drawn[node] = 0, 1
+        self.edge[node] = NEVER if self.apart is None else self.start[node]
         self.labels.put(node, parent)
         self.users[node], self.waiting[node] = 0, 1
         return node
@@ -175,6 +181,7 @@ class KVTree(Columns):
 
     def leave(self, tip: int, *, done: bool) -> None:
         """A sample stops, for good when it is `done`: the pages of its tip go back at once."""
+        unpin = self.unpin if self.apart is None else self.apart.rejoin(tip)
         self.pool.give(self.table.cut(tip, 0))
         self.held[tip] = self.users[tip] = 0
         self.page_changes += 1
@@ -182,7 +189,7 @@ class KVTree(Columns):
         path = self.path(self.parent.item(tip))
         if done:
             self.forget(tip)
-        self.unpin(path, done=done)
+        unpin(path, done=done)
 
     def abandon(self, tip: int) -> None:
         """A sample that does not run at present will never go on."""
@@ -218,9 +225,7 @@ class KVTree(Columns):
         """A sample below `path` will never run (its row failed before it started)."""
         for node in path:
             self.waiting[node] -= 1
-            if self.waiting[node] == 0 and not self.table.count.item(node):
-                self.forget(node)
-            elif self.waiting[node] == 0 and not self.idle.let_go(node):
+            if self.waiting[node] == 0 and not (self.table.count.item(node) and self.idle.let_go(node)):
                 self._drop(node)
 
     def take(self, nodes: Ints, counts: Ints) -> None:

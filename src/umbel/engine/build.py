@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from umbel import registry
-from umbel.attention.pick import check_attention, pick_attention
+from umbel.attention.pick import check_attention, load_keeper, pick_attention
 from umbel.attention.select.tally import KeyTally
 from umbel.config import EngineConfig
 from umbel.cost.known import Known
@@ -49,6 +49,7 @@ from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_recorded
 from umbel.runner.torch_runner import TorchRunner
 from umbel.sched.lot import Defaults
+from umbel.sched.phases.forget import start_forgetting
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
 from umbel.sched.policies.stall_free import StepPace
@@ -196,7 +197,10 @@ def build_loop(
     policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, pace=pace, **asked)
     scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)
-    return Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
+    loop = Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
+    if (keeper := load_keeper(model.config.technique, model.spec)) is not None:
+        start_forgetting(scheduler, keeper)
+    return loop
 
 
 def drafter_of(model: Model, plan: Plan) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import registry
+from umbel.config import EngineConfig
 from umbel.cost.roofline import Load, Price
 from umbel.errors import UsageError
 from umbel.ir.workload import Workload, join
@@ -74,6 +76,9 @@ class Inbox:
     leaving: list[int] = field(default_factory=list)
     tenants: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_arriving(self.planner.draft.config)
+
     @property
     def waits(self) -> bool:
         """Whether there is anything to take in."""
@@ -121,3 +126,10 @@ def check_open(what: str, *, has_begun: bool, is_closed: bool) -> None:
         raise UsageError(f"{what}: the session is closed; open another one")
     if not has_begun:
         raise UsageError(f"{what}: the session is not open yet; use it in a with block: with llm.session() as session")
+
+
+def check_arriving(config: EngineConfig) -> None:
+    """Raise UsageError for settings that cannot serve prompts which come while others run."""
+    if registry.measure("technique", config.technique) is not None:
+        why = "sessions keep prompts and answers for rows to come, and what a row has forgotten no other can read"
+        raise UsageError(f"technique={config.technique[0]!r}: {why}; give all rows at once, or leave it out")

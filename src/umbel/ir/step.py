@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.kept import Shortened
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.sums import RowRanges, StateSums
@@ -80,6 +81,7 @@ class Step:
     adapter that its rows are computed with, 0 for none; None: all are 0.
     `answers` (`[nodes]`): which nodes hold what samples drew; None: none.
     `scores`: known tokens whose log-probabilities are wanted; None: of none. `sums`: rows whose states are summed.
+    `kept`: what was forgotten above some rows, whose `positions` are places then; None: nothing was.
     """
 
     tokens: Ints
@@ -99,6 +101,7 @@ class Step:
     sums: RowRanges | None = None
     scope: Ints | None = None
     answers: NDArray[np.bool_] | None = None
+    kept: Shortened | None = None
 
     @property
     def n_rows(self) -> int:

@@ -66,7 +66,8 @@ class TorchRunner:
             self.decoder.adapters.prepare(step, np.concatenate([rows, scored]))
         summed = rows[:0] if step.sums is None else rows_of(step.sums)
         wanted = np.concatenate([rows, scored, summed])
-        tokens, positions, wanted = upload(self.device, step.tokens, step.positions, wanted)
+        turned = step.positions if step.kept is None else step.kept.positions
+        tokens, positions, wanted = upload(self.device, step.tokens, turned, wanted)
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens, positions))

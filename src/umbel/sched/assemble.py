@@ -36,8 +36,8 @@ class Assembler:
             layout = last.again(self._seqs, self._tree)
         else:
             layout = last.grown(agenda, self._seqs, self._tree, self._draws)
-        self._last = layout if decodes else None
-        return layout.step
+        self._last, apart = layout if decodes else None, self._tree.apart
+        return layout.step if apart is None else apart.mark(layout.step, layout.nodes)
 
     def lay_out(self, agenda: Agenda) -> StepLayout:
         """The agenda as a Step, from scratch. Nodes in use without rows below them in this step are left out."""
@@ -138,19 +138,7 @@ class Assembler:
 
     def _draws(self, slots: Ints, at: Ints, positions: Ints) -> Sampling:
         """Columns for draws of the samples in these slots, from these rows, of tokens at these positions."""
-        seqs, requests, rows = self._seqs, self._requests, self._seqs.row[slots]
-        return Sampling(
-            at=at,
-            temperature=requests.temperature[rows],
-            top_k=requests.top_k[rows],
-            top_p=requests.top_p[rows],
-            min_p=requests.min_p[rows],
-            streams=requests.stream[rows],
-            keys=requests.key[rows],
-            samples=seqs.sample[slots],
-            positions=positions,
-            logprobs=requests.logprobs[rows],
-        )
+        return self._requests.draws(self._seqs.row[slots], self._seqs.sample[slots], at, positions)
 
     def _row_of(self, row_begin: Ints, node: int) -> int:
         """The first row of a node in the step being made."""

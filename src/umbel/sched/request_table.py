@@ -13,6 +13,7 @@ from umbel.ir.columns import Growable, joined
 from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.randomness import streams
+from umbel.ir.step import Sampling
 from umbel.sched.lot import Lot, Standing
 
 Ints = NDArray[np.int64]
@@ -125,6 +126,21 @@ class RequestTable(Growable):
                 column[first : first + count] = column[row]
         self.params += [params if params.n == 1 else replace(params, n=1)] * count
         self.end_ids += [self.end_ids[row]] * count
+
+    def draws(self, rows: Ints, samples: Ints, at: Ints, positions: Ints) -> Sampling:
+        """Columns for draws of samples of these rows, behind the step's tokens `at`, of tokens at these positions."""
+        return Sampling(
+            at=at,
+            temperature=self.temperature[rows],
+            top_k=self.top_k[rows],
+            top_p=self.top_p[rows],
+            min_p=self.min_p[rows],
+            streams=self.stream[rows],
+            keys=self.key[rows],
+            samples=samples,
+            positions=positions,
+            logprobs=self.logprobs[rows],
+        )
 
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of a row's prompt."""

@@ -80,7 +80,7 @@ class Scheduler:
         self.planned_tokens += forest.n_tokens
         self.waiting.extend(order, samples, self.requests.first_sample[first : first + len(samples)])
         self.lengths.add_rows(lot.row_groups, lot.templates)
-        for row, reason in never_fitting(self.requests, order + first, self.pool):
+        for row, reason in never_fitting(self.requests, order + first, self.kv):
             self.failed.append((row, reason))
             self.drop_row(row)
         return first

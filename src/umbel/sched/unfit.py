@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cache.pages import PagePool
+from umbel.cache.tree import KVTree
 from umbel.sched.books import Books
 from umbel.sched.request_table import RequestTable
 
 Ints = NDArray[np.int64]
 
 
-def never_fitting(requests: RequestTable, order: Ints, pool: PagePool) -> Iterator[tuple[int, str]]:
+def never_fitting(requests: RequestTable, order: Ints, kv: KVTree) -> Iterator[tuple[int, str]]:
     """Rows of the order that need more pages than there are, for the prompt alone or with the tokens that they surely
     generate (all, where nothing but their limit ends them); each with the reason. The last token of an answer is not
-    kept."""
-    prompts = requests.length[order]
-    least = np.where(requests.certain[order], requests.limit[order], 1)
+    kept, and where paths are cut down nothing is known of answers."""
+    prompts, pool = requests.length[order], kv.pool
+    least = np.where(requests.certain[order] & (kv.apart is None), requests.limit[order], 1)
     pages = -(-prompts // pool.page_size) - (-(least - 1) // pool.page_size)
     for at in np.flatnonzero(pages > pool.n_pages).tolist():
         what = f"prompt of {prompts[at]} tokens and {least[at]} to generate do"

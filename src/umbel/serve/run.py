@@ -12,6 +12,7 @@ import uvicorn
 
 from umbel.api import LLM
 from umbel.batch.reading import model_names
+from umbel.engine.inbox import check_arriving
 from umbel.errors import UmbelError
 from umbel.models.families import resolve_model
 from umbel.serve.app import make_app
@@ -27,6 +28,7 @@ def run_server(settings: ServeSettings) -> int:
     """Serve until a signal says otherwise; returns the exit code. Raises UsageError, ModelError, and UmbelError where
     the port is taken, before anything is loaded."""
     config = settings.config
+    check_arriving(config)
     place = bound(settings.host, settings.port)
     sys.setswitchinterval(SWITCH_SECONDS)
     names = model_names(config.model, resolve_model(config.model), list(settings.names))

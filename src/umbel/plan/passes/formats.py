@@ -6,6 +6,7 @@ from umbel import registry
 from umbel.errors import UsageError
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
+from umbel.plan.passes.keeper import name_keeper
 
 
 def name_formats(draft: PlanDraft) -> PlanDraft:
@@ -30,6 +31,8 @@ def _name_techniques(draft: PlanDraft) -> PlanDraft:
     config = draft.config
     if not config.technique:
         return draft
+    if (measure := registry.measure("technique", config.technique)) is not None:
+        return draft.decide(name_keeper(draft, measure))
     measured = ", fitted to earlier runs with it" if draft.known.calibration is not None else ""
     why = f"lossy, as asked; priced by the keys that are read{measured}"
     return draft.decide(Decision("technique", "; ".join(config.technique), why))

@@ -19,7 +19,7 @@ class Decode(Phase):
             slots = books.runners(agenda.level)
             slots = books.in_flight.known(slots[seqs.primed[slots]])
             tips = seqs.tip[slots]
-            lacking = kv.length[tips] - kv.held[tips]
+            lacking = np.minimum(kv.length[tips], kv.edge[tips] - kv.start[tips]) - kv.held[tips]
             wanted = np.where(seqs.n_out[slots] < seqs.max_out[slots], lacking, 0)  # full ones end soon
             granted = np.maximum(np.minimum(agenda.budget - (np.cumsum(wanted) - wanted), wanted), 0)
             some = granted > 0

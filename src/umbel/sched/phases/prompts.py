@@ -48,7 +48,7 @@ def prime(agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
 def _rebuild_tip(agenda: Agenda, books: Books, slot: int, tip: int) -> None:
     """Compute a preempted tip again; from then on the sample is like any other."""
     kv, at = books.kv, np.array([tip])
-    tokens = min(agenda.budget, kv.length.item(tip))
+    tokens = min(agenda.budget, kv.length.item(tip), kv.edge.item(tip) - kv.start.item(tip))
     short = kv.missing(at, np.array([tokens]))
     if tokens == 0 or not kv.make_room(int(short.sum())):
         return

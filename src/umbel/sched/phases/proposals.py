@@ -34,6 +34,7 @@ def put(agenda: Agenda, books: Books, which: Ints, drafts: Drafts, counts: Ints,
     seqs, kv, slots = books.seqs, books.kv, agenda.slots[which]
     tips, fed = seqs.tip[slots], agenda.tip_counts[which]
     counts = _shared(counts, agenda.budget)
+    counts = np.minimum(counts, kv.edge[tips] - kv.start[tips] - kv.held[tips] - fed)
     missing = kv.missing(tips, fed + counts)
     # Every running sample may want a page in a step that is decided ahead.
     if int(missing.sum()) + (seqs.n_running if ahead else 0) > kv.pool.free:

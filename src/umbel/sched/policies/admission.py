@@ -46,6 +46,8 @@ class Admission:
     def fits_now(self, candidate: Candidate) -> bool:
         """Whether there are pages for the sample's prompt, and for what it had generated or its first token."""
         needed = self.kv.pages_missing(candidate.path) + self.pages_for(max(candidate.n_out - candidate.shared, 1))
+        if self.kv.apart is not None:
+            needed += self.kv.apart.pages_beside(candidate.path)
         return needed <= self.kv.reclaimable(candidate.path)
 
     def pages_for(self, tokens: int) -> int:

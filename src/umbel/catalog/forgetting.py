@@ -1,0 +1,38 @@
+"""Techniques that forget a part of long paths: see docs/forgetting.md."""
+
+from __future__ import annotations
+
+from umbel.technique import EVERY, CountSetting, ShareSetting, Technique
+
+_NEEDS = "layers that keep keys and values of whole paths"
+
+FORGETTING: tuple[Technique, ...] = (
+    Technique(
+        "forget",
+        "sink-window",
+        False,
+        "umbel.attention.forget.sink_window:SinkWindow",
+        "StreamingLLM, 2309.17453",
+        _NEEDS,
+        settings=(
+            CountSetting("sinks", 4, "first tokens that are kept"),
+            CountSetting("window", 1024, "last tokens that are kept"),
+        ),
+        rows=EVERY,
+        measure="umbel.cost.forget:SinkWindowMeasure",
+    ),
+    Technique(
+        "forget",
+        "lag-kv",
+        False,
+        "umbel.attention.forget.lag:LagKV",
+        "LagKV, 2504.04704",
+        _NEEDS,
+        settings=(
+            ShareSetting("budget", 0.25, "the share of each full part but the last that is kept"),
+            CountSetting("lag", 128, "tokens of a part"),
+        ),
+        rows=EVERY,
+        measure="umbel.cost.forget:LagMeasure",
+    ),
+)
