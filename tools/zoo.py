@@ -1,11 +1,11 @@
 """Compares native models with transformers over long answers: `python -m tools.zoo [--keep] [case...]`.
 
-For each case of tests/models/zoo.py and tests/mixtures.py: 100 prompts that end around borders are answered greedily,
-256 tokens each, in one batch, and once more with shared beginnings, in chunks and from a tight pool. A token is right
-where it is what transformers in float32 finds best behind the same tokens; where two are closer than its own noise,
-either is. The largest difference of logits is that of our layers over the same prompts and answers. Then the best
-tokens in bfloat16, with weights that both round to it, at some positions of each answer: those where transformers' own
-logits move by less in bfloat16 than the best one leads.
+For each case of tests/models/zoo.py and tests/mixtures.py, and two of tests/tiny_models.py: 100 prompts that end around
+borders are answered greedily, 256 tokens each, in one batch, and once more with shared beginnings, in chunks and from a
+tight pool. A token is right where it is what transformers in float32 finds best behind the same tokens; where two are
+closer than its own noise, either is. The largest difference of logits is that of our layers over the same prompts and
+answers. Then the best tokens in bfloat16, with weights that both round to it, at some positions of each answer: those
+where transformers' own logits move by less in bfloat16 than the best one leads.
 
 `--keep` puts what was found of each type's first case into tests/models/type_figures.json, for docs/model_types.md.
 """
@@ -29,7 +29,7 @@ from tests.models.dense import dense_logits
 from tests.models.types_doc import FIGURES
 from tests.models.zoo import CASES, VOCAB, make_zoo_model, sum_token_by_token
 from tests.oracle.hf import NOISE, prompts_around_borders
-from tests.tiny_models import VOCAB_SIZE
+from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel import LLM, SamplingParams
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
@@ -37,7 +37,8 @@ from umbel.models.weights import StoredWeights
 
 N_PROMPTS, N_TOKENS, LONGEST, EVERY = 100, 256, 129, 16
 TIGHT = {"chunk": 48, "kv_tokens": 6000, "prefix": "every-fork"}
-TYPES = {name: kind for name, (kind, _) in (CASES | MODELS).items()}
+TINY = ("mixtral", "qwen3_moe")  # the mixtures that tests/tiny_models.py makes for all other tests
+TYPES = {name: kind for name, (kind, _) in (CASES | MODELS).items()} | {name: name for name in TINY}
 """The model type of each case."""
 FIRST = {kind: name for name, kind in reversed(TYPES.items())}.values()
 Answers = list[tuple[list[int], list[int]]]
@@ -80,8 +81,11 @@ def make(name: str, directory: Path) -> Any:
     """Write the model of a case, and give transformers' own of it, in float32."""
     if name in CASES:
         return make_zoo_model(directory, name)
-    kind, settings = MODELS[name]
-    make_mixture(directory, kind, seed=7, **settings)
+    if name in TINY:
+        make_model(directory, name)
+    else:
+        kind, settings = MODELS[name]
+        make_mixture(directory, kind, seed=7, **settings)
     return transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()

@@ -14,6 +14,8 @@ from umbel.models.hosted.fate import Fate, fate_of, model_types
 DOC = Path(__file__).parents[2] / "docs" / "model_types.md"
 FIGURES = Path(__file__).with_name("type_figures.json")
 """By type, what `python -m tools.zoo --keep` found of it."""
+ROUNDING = Path(__file__).with_name("rounding_figures.json")
+"""By type, what `python -m tools.rounding --keep` found of it."""
 HEAD = """# Model types
 
 What becomes of each `model_type` with a causal decoder in transformers {version}. *Native*: our own layers compute it;
@@ -33,9 +35,11 @@ so: 4,096 tokens for Phi-3 with 128k, of which vLLM uses other frequencies throu
 *Answers*: of 100 prompts that end around borders of pages and windows, how many get transformers' own 256 greedy
 tokens in float32, and how many get the same ones again with beginnings shared, in chunks of 48 tokens and from a tight
 pool. *Logits*: the largest difference over these prompts and answers. *bfloat16*: of the positions whose best token is
-beyond doubt (transformers' own logits move by less in bfloat16 than the best one leads), those where it is ours: below
-99.5 % of them for Ministral 3 and for mixtures, whose choice of experts may change with the rounding; why `phimoe` has
-96.1 % is not known. Models are tiny, random and made by transformers' classes; the processor had products in bfloat16.
+beyond doubt (transformers' own logits move by less in bfloat16 than the best one leads), those where it is ours. Below
+99.5 % of them, the share is followed by that of transformers' own other attention (`sdpa` instead of `eager`, which
+differs in the order of its sums, and which `gpt_oss` lacks) and ours again, both over other and more positions (`python -m tools.rounding`): the
+choice of experts changes with the last bit, in whichever way it is computed. Models are tiny, random and made by transformers'
+classes; the processor had products in bfloat16, that of the second comparison none.
 Where two experts' scores are closer than sums in float32 are exact, either may be chosen. That is so at one position of
 `granitemoeshared` (1e-7 apart), and may be why one answer of `ernie4_5_moe` goes its own way: scores before it are 4e-7
 apart.
@@ -55,6 +59,8 @@ def document() -> str:
     count = {way: sum(fate.way == way for fate in fates.values()) for way in WAYS}
     counts = ", ".join(f"{count[way]} {words}" for way, words in WAYS.items())
     figures = json.loads(FIGURES.read_text())
+    for kind, rounded in json.loads(ROUNDING.read_text()).items():
+        figures[kind]["rounded"] = rounded
     rows = (_row(kind, fate, figures) for kind, fate in sorted(fates.items(), key=_by_way))
     return HEAD.format(version=transformers.__version__, counts=f"{len(fates)} types: {counts}.") + "".join(rows) + TAIL
 
@@ -81,7 +87,14 @@ def _found(one: dict[str, Any] | None) -> str:
     answers = f"{one['same']}, {one['same_in_tight_pool']}"
     if one["excused"] or one["different"]:
         answers += f" ({one['excused']} part at a tie of tokens, {one['different']} elsewhere)"
-    return f"{answers} | {one['logits']:.1e} | {one['clear_and_equal']:,} of {one['clear']:,}"
+    narrow = f"{one['clear_and_equal']:,} of {one['clear']:,}"
+    if one["clear_and_equal"] < 0.995 * one["clear"] and "rounded" in one:
+        narrow += f" ({_rounded(**one['rounded'])})"
+    return f"{answers} | {one['logits']:.1e} | {narrow}"
+
+
+def _rounded(*, clear: int, ours: int, sdpa: int, **_: int) -> str:
+    return f"theirs {100 * sdpa / clear:.1f} %, ours {100 * ours / clear:.1f} %"
 
 
 if __name__ == "__main__":
