@@ -9,14 +9,23 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-GRID = 128
+from umbel.ir.spec import ModelSpec
+
+GRID = 32
 """Most edges behind the first one lie at multiples of so many positions."""
 SINKS = 16
 """First tokens that LagKV keeps."""
+LEAST = 32
+"""Places that a share of a path is at least."""
 
 
 class Measure(Protocol):
-    """The half of a keeper that looks at no key."""
+    """The half of a keeper that looks at no key; for some the queries of all tokens in pages are kept."""
+
+    @property
+    def keeps_queries(self) -> bool:
+        """Whether they are."""
+        ...
 
     def last_edge(self, prompt: int, position: int) -> int:
         """The last edge up to a position, that included, of a row with such a prompt, which ends there or before."""
@@ -27,8 +36,8 @@ class Measure(Protocol):
         ...
 
     def live(self, prompt: int, end: int) -> int:
-        """The most places that the path up to `end`, an edge, may have from there on: never fewer for a later one, nor
-        more by more than the positions between the two."""
+        """The most places that the path up to `end`, an edge, may have from there on; at a later one more by at most
+        the positions between the two."""
         ...
 
 
@@ -38,8 +47,15 @@ def held(measure: Measure, prompt: int, position: int) -> int:
     return min(measure.live(prompt, edge), edge) + position - edge
 
 
+def query_bytes(spec: ModelSpec, width: int) -> int:
+    """Bytes of the queries of one token, of so many bytes a number."""
+    return width * sum(shape.n_heads * shape.key_dim for shape in spec.kv_shapes)
+
+
 class GridMeasure:
     """Edges at each multiple of the grid."""
+
+    keeps_queries = False
 
     def last_edge(self, prompt: int, position: int) -> int:
         """Implement `Measure.last_edge`."""
@@ -61,8 +77,36 @@ class SinkWindowMeasure(GridMeasure):
         return self.sinks + self.window
 
 
+class ShareMeasure(GridMeasure):
+    """A share `budget` of the path so far at every position, with room for the tokens up to the next edge, by the
+    weights of all queries."""
+
+    keeps_queries = True
+
+    def __init__(self, settings: Mapping[str, float]):
+        self.share = settings["budget"]
+
+    def live(self, prompt: int, end: int) -> int:
+        """Implement `Measure.live`."""
+        upto = self.next_edge(prompt, end)
+        return max(LEAST, math.ceil(self.share * upto) - (upto - end))
+
+
+class PromptShareMeasure(GridMeasure):
+    """A share `budget` of the prompt, however long the answer gets."""
+
+    def __init__(self, settings: Mapping[str, float]):
+        self.share = settings["budget"]
+
+    def live(self, prompt: int, end: int) -> int:
+        """Implement `Measure.live`."""
+        return end if self.share == 1 else max(LEAST, math.ceil(self.share * prompt))
+
+
 class LagMeasure:
     """Edges where a part of `lag` tokens behind the sinks is full, of which all but the last are cut down to `kept`."""
+
+    keeps_queries = False
 
     def __init__(self, settings: Mapping[str, float]):
         self.lag = int(settings["lag"])
@@ -70,7 +114,8 @@ class LagMeasure:
 
     def last_edge(self, prompt: int, position: int) -> int:
         """Implement `Measure.last_edge`."""
-        return max(SINKS + (position - SINKS) // self.lag * self.lag, prompt)
+        parts = (position - SINKS) // self.lag
+        return max(SINKS + parts * self.lag, prompt) if parts > 0 else prompt
 
     def next_edge(self, prompt: int, end: int) -> int:
         """Implement `Measure.next_edge`."""

@@ -6,7 +6,6 @@ from umbel import registry
 from umbel.errors import UsageError
 from umbel.ir.plan import Decision
 from umbel.plan.draft import PlanDraft
-from umbel.plan.passes.keeper import name_keeper
 
 
 def name_formats(draft: PlanDraft) -> PlanDraft:
@@ -27,12 +26,10 @@ def name_formats(draft: PlanDraft) -> PlanDraft:
 
 
 def _name_techniques(draft: PlanDraft) -> PlanDraft:
-    """Decide "technique": those that were asked for by name."""
+    """Decide "technique": those that were asked for by name; of what is forgotten more is said later."""
     config = draft.config
-    if not config.technique:
+    if not config.technique or registry.measure("technique", config.technique) is not None:
         return draft
-    if (measure := registry.measure("technique", config.technique)) is not None:
-        return draft.decide(name_keeper(draft, measure))
     measured = ", fitted to earlier runs with it" if draft.known.calibration is not None else ""
     why = f"lossy, as asked; priced by the keys that are read{measured}"
     return draft.decide(Decision("technique", "; ".join(config.technique), why))

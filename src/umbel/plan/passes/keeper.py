@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from umbel.cost.forget import Measure, held
+from umbel import registry
+from umbel.cost.forget import Measure
 from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
+from umbel.plan.walk.forgetting import kept_places
 
-Ints = NDArray[np.int64]
 
-
-def name_keeper(draft: PlanDraft, measure: Measure) -> Decision:
-    """The decision "technique": what rows keep of their prompts, each for itself, beside what all prompts are where
-    shared runs are there once. Where that is less, forgetting saves nothing (r * p is above 1)."""
+def name_keeper(draft: PlanDraft) -> PlanDraft:
+    """Decide "technique" where something is forgotten: what rows keep of their prompts, each for itself, beside what
+    prompts are where shared runs are there once. Where that is less, forgetting saves nothing (r * p is above 1)."""
+    measure = registry.measure("technique", draft.config.technique)
+    if measure is None:
+        return draft
     prompts = np.diff(draft.workload.offsets)
     kept = int((kept_places(measure, prompts, prompts) * draft.samples)[draft.order].sum())
     shared = int((draft.forest.end - draft.forest.start).sum())
@@ -23,15 +25,17 @@ def name_keeper(draft: PlanDraft, measure: Measure) -> Decision:
     why = "lossy, as asked: rows keep {kept_tokens:,} tokens of prompts, which hold {shared_tokens:,} where they share"
     if share > 1:
         why += "; they would hold less without it"
-    return Decision("technique", "; ".join(draft.config.technique), f"{why}; priced as dense", facts=facts)
+    return draft.decide(Decision("technique", "; ".join(draft.config.technique), why, facts=facts))
 
 
-def kept_places(measure: Measure, prompts: Ints, ends: Ints) -> Ints:
-    """Places that rows keep whose prompts have so many tokens, once their paths reach `ends` (`[rows]`) and what is
-    forgotten at the end of the prompt is gone."""
-    pairs, back = np.unique(np.stack([prompts, ends]), axis=1, return_inverse=True)
-    each = [
-        held(measure, prompt, end) if end > prompt else min(measure.live(prompt, end), end)
-        for prompt, end in pairs.T.tolist()
-    ]
-    return np.array(each, np.int64)[back.reshape(-1)]
+def pages_with_memories(draft: PlanDraft, measure: Measure) -> int:
+    """All shared runs, the memories and answers of the rows that may run together and need most, and the prompts that
+    are whole while a step or two compute them; one page to spare."""
+    forest, page = draft.forest, draft.config.page_size
+    nodes = -(-(forest.end - forest.start) // page)
+    shared, prompts = forest.rows_below > 1, np.diff(draft.workload.offsets)
+    ends = (prompts, prompts + draft.limits)
+    kept = np.maximum(*(-(-kept_places(measure, prompts, end) // page) for end in ends)) + 1
+    own = np.sort((draft.samples * kept)[draft.order])[-draft.chunk :]
+    whole = int(np.where(shared, 0, nodes)[forest.leaf].max(initial=0)) + -(-draft.chunk // page)
+    return int(nodes[shared].sum()) + int(own.sum()) + whole + 1

@@ -7,12 +7,14 @@ from statistics import NormalDist
 import numpy as np
 
 from umbel import registry
+from umbel.cost.forget import query_bytes
 from umbel.cost.shape import BYTES
 from umbel.cost.survival import OVERFLOW
 from umbel.errors import CapacityError
 from umbel.ir.adapter import kept_bytes
 from umbel.ir.plan import Decision, Fact
 from umbel.plan.draft import PlanDraft
+from umbel.plan.passes.keeper import pages_with_memories
 from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.page import choose_page, least_pages
 
@@ -76,8 +78,9 @@ def _ceiling(draft: PlanDraft) -> tuple[float, str]:
 def kv_room(draft: PlanDraft) -> int:
     """KV tokens that fit the share of memory which KV may take, with the states that their pages hold."""
     room, page = int(_free_bytes(draft) * draft.price.machine.kv_fraction), draft.config.page_size
-    shape = draft.price.shape
-    return room * page // (shape.kv_bytes * page + shape.state_bytes)
+    shape, measure = draft.price.shape, registry.measure("technique", draft.config.technique)
+    beside = 0 if measure is None or not measure.keeps_queries else query_bytes(draft.spec, BYTES[draft.price.dtype])
+    return room * page // ((shape.kv_bytes + beside) * page + shape.state_bytes)
 
 
 def _free_bytes(draft: PlanDraft) -> int:
@@ -88,6 +91,8 @@ def _free_bytes(draft: PlanDraft) -> int:
 
 def useful_pages(draft: PlanDraft) -> int:
     """All shared runs, and of the rows that may run together those with the most of their own; one page to spare."""
+    if (measure := registry.measure("technique", draft.config.technique)) is not None:
+        return pages_with_memories(draft, measure)
     forest, page = draft.forest, draft.config.page_size
     nodes = -(-(forest.end - forest.start) // page)
     shared = forest.rows_below > 1

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel import registry
 from umbel.cost.roofline import Load
 from umbel.cost.windows import Windows
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
+from umbel.plan.walk.forgetting import forgetful
 from umbel.plan.walk.reading import PlannedKeys
 from umbel.plan.walk.samples import WalkSamples
 
@@ -29,9 +31,12 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     bargain = draft.bargain
     page, windows = draft.config.page_size, Windows.of(draft.spec)
     rows = WalkSamples.of(draft.forest, draft.order, draft.samples, _steps(draft), page, windows, draft.limits)
+    forest = draft.forest
+    if (measure := registry.measure("technique", draft.config.technique)) is not None:
+        forest, rows = forgetful(forest, rows, measure, page)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, windows, detail)
-    timeline = walk(draft.forest, rows, limits)
+    timeline = walk(forest, rows, limits)
     load, more = timeline.load, timeline.load.samples * bargain.drafted
     if draft.config.technique and (keys := PlannedKeys.of(draft)) is not None:
         load = keys.lighten(load, rows, measured=draft.price.calibration is not None)
