@@ -1,4 +1,6 @@
-"""How far bfloat16 moves the best token, ours beside transformers' own two ways: `python -m tools.rounding [--keep] [case...]`.
+"""How far bfloat16 moves the best token, ours beside transformers' own two ways.
+
+`python -m tools.rounding [--keep] [case...]`
 
 Over random tokens, at the positions whose best token is beyond doubt (the logits of transformers' eager attention move
 by less in bfloat16 than the best one leads by in float32): how often ours is the best one in bfloat16, and how often
@@ -20,11 +22,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tools.zoo import TYPES, make
 
 from tests.models.dense import dense_logits
 from tests.models.types_doc import ROUNDING
 from tests.models.zoo import sum_token_by_token
-from tools.zoo import TYPES, make
 from umbel.models.decoder import Decoder
 from umbel.models.families import read_spec
 from umbel.models.weights import StoredWeights
