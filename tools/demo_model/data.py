@@ -1,10 +1,9 @@
-"""Packed training sequences and held-out items as token ids."""
+"""Packed training sequences as token ids."""
 
 import random
 
 import mix
 import numpy as np
-from tasks import addition, copying, extract, labels, lookup, passages, stories
 from tokenizers import Tokenizer
 
 TASKS = (
@@ -61,23 +60,3 @@ class Packer:
         rows = [self.sequence(rng, length, weights) for _ in range(count)]
         ids, weight, task = (np.array(x) for x in zip(*rows, strict=True))
         return ids, weight[:, 1:].astype(np.float32), task[:, 1:]
-
-
-FAMILIES = {
-    "copy": copying,
-    "add": addition,
-    "topic": labels,
-    "sentiment": labels,
-    "intent": labels,
-    "extract": extract,
-    "lookup": lookup,
-    "passage": passages,
-    "story": stories,
-}
-
-
-def held_out_item(rng, task, size):
-    """One evaluation item of a task; `size` is the context length in tokens for lookups and passages."""
-    if FAMILIES[task] is labels:
-        return labels.item(rng, "eval", kind=task)
-    return FAMILIES[task].item(rng, "eval", size)

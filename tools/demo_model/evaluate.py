@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import torch
-from data import held_out_item
-from tasks import addition, copying, labels, lookup
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from umbel.demo.tasks import addition, copying, labels
+from umbel.demo.tasks.cases import held_out_item, is_right, lookup_of_size
 
 CHAT = {
     "topic": ("topic", 0),
@@ -35,17 +36,9 @@ PLAIN = {"fewshot_plain": labels, "copy_plain": copying, "add_plain": addition}
 def chat_case(tok, rng, name):
     """(prompt, answer) of one chat question; a context is brought near its size in tokens by trying line counts."""
     task, size = CHAT[name]
-    item = lookup_of_size(tok, rng, size) if task == "lookup" else held_out_item(rng, task, size)
+    count = lambda text: len(tok(text).input_ids)  # noqa: E731
+    item = lookup_of_size(rng, size, count) if task == "lookup" else held_out_item(rng, task, size)
     return chat(tok, [{"role": "user", "content": item.prompt}]), item.answer
-
-
-def lookup_of_size(tok, rng, size):
-    """A lookup whose prompt has about `size` tokens: the form's tokens per line are measured, then used."""
-    seed, lines = rng.random(), max(2, size // 8)
-    for _ in range(3):
-        item = lookup.thread(random.Random(seed), "eval", size, 1, lines=lines)[1][0]
-        lines = max(2, round(lines * size / len(tok(item.prompt).input_ids)))
-    return item
 
 
 def chat(tok, messages):
@@ -106,12 +99,8 @@ def generate(model, tok, prompts, most=48, tokens_per_batch=12000):
 
 
 def right(name, guess, answer):
-    """Exact match; a completion counts up to its line end, a story by its first word (the object it is about)."""
-    if name == "story":
-        return guess.split(" ")[0].rstrip(".") == answer.split(" ")[0].rstrip(".")
-    if name.endswith("_plain"):
-        guess = guess.split("\n")[0].strip()
-    return guess == answer
+    """Exact match; a completion counts up to its line end."""
+    return is_right(name, guess.split("\n")[0].strip() if name.endswith("_plain") else guess, answer)
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 
 import mix
-from data import held_out_item
-from tasks import labels
+
+from umbel.demo.tasks import labels
+from umbel.demo.tasks.cases import held_out_item
 
 INTRO = "You help a small shop with its daily work. Be exact and short."
 MAX_TOKENS = {"copy": 40, "extract": 48, "lookup": 16, "passage": 16, "add": 8}

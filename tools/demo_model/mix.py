@@ -1,8 +1,7 @@
 """Documents for training: chats of one or many turns, plain completions, and random repeats, mixed by weight."""
 
-import words
-from tasks import addition, copying, extract, labels, lookup, passages, stories
-from tasks.base import Doc
+from umbel.demo.tasks import addition, copying, extract, labels, lookup, passages, stories, words
+from umbel.demo.tasks.base import TrainingDoc
 
 USER, ASSISTANT, SYSTEM, END = (
     "<|im_start|>user\n",
@@ -23,7 +22,7 @@ PROMPT_WEIGHT = {"copy": 0.03, "add": 0.02, "lookup": 0.05, "passage": 0.08}
 
 def chat_doc(system, items):
     """A chat of one turn per item; the context of an item is written out only when it changes."""
-    doc, told = Doc(), None
+    doc, told = TrainingDoc(), None
     if system:
         doc.add(f"{SYSTEM}{system}{END}", 0.1, "system")
     for it in items:
@@ -89,7 +88,7 @@ def _plain(family, tokens_each):
 def plain_lookup(rng, size):
     """A lookup as a completion: lines, then questions and answers."""
     context, items = lookup.thread(rng, "train", max(30, size - 90), 5)
-    doc = Doc().add(context + "\n", 0.05, "lookup")
+    doc = TrainingDoc().add(context + "\n", 0.05, "lookup")
     for it in items:
         doc.add(f"Q: {it.question}\nA:", 0.1, "lookup").add(f" {it.answer}", 1.0, "lookup").add("\n", 1.0, "lookup")
     return doc
@@ -99,7 +98,7 @@ def repeat_words(rng, size):
     """Random words, then the same words again: the shortest way to learn to look back."""
     n = max(4, min(size // 4, rng.randint(6, 60)))
     text = " ".join(rng.choice(words.PLAIN + words.FIRST + words.CITY) for _ in range(n))
-    return Doc().add(f"{text}.", 0.02, "repeat").add(f"\n{text}.", 1.0, "repeat")
+    return TrainingDoc().add(f"{text}.", 0.02, "repeat").add(f"\n{text}.", 1.0, "repeat")
 
 
 BUILDERS = {

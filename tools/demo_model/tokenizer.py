@@ -5,9 +5,7 @@ import json
 import random
 from pathlib import Path
 
-import cues
 import mix
-import words
 from tokenizers import (
     AddedToken,
     Regex,
@@ -17,6 +15,8 @@ from tokenizers import (
     pre_tokenizers,
     trainers,
 )
+
+from umbel.demo.tasks import cues, words
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 VOCAB = 1840  # before whole words are added; 2,592 after

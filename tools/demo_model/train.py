@@ -13,10 +13,12 @@ import shapes
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from data import PAD, TASKS, Packer, held_out_item
+from data import PAD, TASKS, Packer
 from muon import Muon
 from network import Network
 from safetensors.torch import load_file, save_file
+
+from umbel.demo.tasks.cases import held_out_item
 
 QUICK_EVAL = {
     "copy": 0,

@@ -1,8 +1,13 @@
 """Look up the value of one key among distractors, up to any context size."""
 
-import words
+from __future__ import annotations
 
-from .base import Item, draw
+import random
+from collections.abc import Callable
+from typing import Any
+
+from umbel.demo.tasks import words
+from umbel.demo.tasks.base import TaskItem, draw
 
 # (introduction, line, question); {k} key, {v} value, {a} what the value is called
 FORMS = (
@@ -15,7 +20,7 @@ FORMS = (
 )
 
 
-def _key_maker(rng, many):
+def _key_maker(rng: random.Random, many: bool) -> Callable[[], str]:
     makers = (
         lambda: words.full(rng),
         lambda: f"{rng.choice(words.ADJ)} {rng.choice(words.ANIMAL + words.NOUN)}",
@@ -26,7 +31,7 @@ def _key_maker(rng, many):
     return rng.choice(makers[:3] if many else makers)  # the last two run out of different keys
 
 
-def _value_maker(rng):
+def _value_maker(rng: random.Random) -> tuple[str, Callable[[], str]]:
     name, make = rng.choice(
         (
             ("color", lambda: rng.choice(words.COLOR)),
@@ -41,10 +46,18 @@ def _value_maker(rng):
     return name, make
 
 
-def thread(rng, split, size, questions=4, lines=None):
+def thread(
+    rng: random.Random,
+    split: str,
+    size: int,
+    questions: int = 4,
+    lines: int | None = None,
+    depth: float | None = None,
+) -> tuple[str, list[TaskItem]]:
     """A context of about `size` tokens and several items that ask about it.
 
-    The asked (key, value) pairs are on the wanted side of the split; every distractor is on the training side.
+    The asked (key, value) pairs are on the wanted side of the split; every distractor is on the training side. With a
+    `depth` one pair is asked for, which stands at that share of the context.
     """
     key_of, (attribute, value_of) = (
         _key_maker(rng, max(size // 8, lines or 0) > 60),
@@ -54,11 +67,13 @@ def thread(rng, split, size, questions=4, lines=None):
     per_line = 6 + (4 if "{a}" in line else 0) + (3 if attribute in ("number", "code", "owner") else 0)
     count = lines or max(2, min(600, size // per_line))
     asked = set(rng.sample(range(count), min(questions, count)))
+    if depth is not None:
+        asked = {round(depth * (count - 1))}
     table = {}
     for i in range(count):
         side = split if i in asked else "train"
 
-        def make():
+        def make() -> tuple[Any, tuple[Any, ...]]:
             key, value = key_of(), value_of()
             return (key, value), ("lookup", key, value)
 
@@ -71,9 +86,9 @@ def thread(rng, split, size, questions=4, lines=None):
     context = intro + "\n" + "\n".join(rows)
     wanted = [(k, v) for k, (v, i) in table.items() if i in asked] or [(k, v) for k, (v, _) in list(table.items())[-1:]]
     rng.shuffle(wanted)
-    return context, [Item("lookup", question.format(k=k, a=attribute), v, context) for k, v in wanted]
+    return context, [TaskItem("lookup", question.format(k=k, a=attribute), v, context) for k, v in wanted]
 
 
-def item(rng, split, size=60):
+def item(rng: random.Random, split: str, size: int = 60) -> TaskItem:
     """One chat question with its own context."""
     return thread(rng, split, size, questions=1)[1][0]

@@ -1,8 +1,12 @@
 """Answer a question from one of several passages."""
 
-import words
+from __future__ import annotations
 
-from .base import Item, draw
+import random
+from typing import Any
+
+from umbel.demo.tasks import words
+from umbel.demo.tasks.base import TaskItem, draw
 
 # per kind of subject: facts as (sentence, question, value maker); {s} is the subject
 KINDS = (
@@ -81,8 +85,8 @@ INTRO = (
 )
 
 
-def _passage(rng, split):
-    def make():
+def _passage(rng: random.Random, split: str) -> Any:
+    def make() -> tuple[Any, tuple[Any, ...]]:
         subject_of, facts = rng.choice(KINDS)
         subject, values = subject_of(rng), [value(rng) for _, _, value in facts]
         return (subject, facts, values), ("passage", subject)
@@ -90,7 +94,7 @@ def _passage(rng, split):
     return draw(make, split)
 
 
-def thread(rng, split, size, questions=4):
+def thread(rng: random.Random, split: str, size: int, questions: int = 4) -> tuple[str, list[TaskItem]]:
     """Several passages of about 35 tokens each and items that ask about them."""
     count = max(2, size // 38)
     told, items = [], []
@@ -106,9 +110,9 @@ def thread(rng, split, size, questions=4):
             items.append((facts[j][1].format(s=subject), values[j]))
     context = rng.choice(INTRO) + "\n" + "\n".join(told)
     rng.shuffle(items)
-    return context, [Item("passage", f"Question: {q}", a, context) for q, a in items]
+    return context, [TaskItem("passage", f"Question: {q}", a, context) for q, a in items]
 
 
-def item(rng, split, size=120):
+def item(rng: random.Random, split: str, size: int = 120) -> TaskItem:
     """One chat question with its own passages."""
     return thread(rng, split, size, questions=1)[1][0]

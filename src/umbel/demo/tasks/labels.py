@@ -1,10 +1,15 @@
 """Labelling short texts by topic, sentiment or intent, zero-shot with the label list or few-shot."""
 
-import cues
-import words
+from __future__ import annotations
 
-from .base import Item, draw, pairs_doc
+import random
+from collections.abc import Mapping
+from typing import Any
 
+from umbel.demo.tasks import cues, words
+from umbel.demo.tasks.base import TaskItem, TrainingDoc, draw, pairs_doc
+
+Drawn = tuple[str, dict[str, Any]]
 WHAT = {"topic": "topic", "sentiment": "sentiment", "intent": "intent"}
 WORDING = (
     "Classify the {w} of the text as {l}.\nText: {t}",
@@ -16,7 +21,7 @@ WORDING = (
 SHORT_WORDING = ("Text: {t}\n{W}:", "{W} of this text: {t}", "{t}\n{W}?", "{W}: {t}")
 
 
-def _slots(rng):
+def _slots(rng: random.Random) -> dict[str, Any]:
     return {
         "name": words.first(rng),
         "city": words.city(rng),
@@ -29,13 +34,13 @@ def _slots(rng):
     }
 
 
-def _topic(rng, label):
+def _topic(rng: random.Random, label: Any) -> Drawn:
     nouns, verbs = cues.TOPIC[label]
     a, b = rng.sample(nouns, 2)
     return rng.choice(cues.TOPIC_FRAMES), {"a": a, "b": b, "v": rng.choice(verbs)}
 
 
-def _sentiment(rng, index):
+def _sentiment(rng: random.Random, index: int) -> Drawn:
     if index == 2:
         return rng.choice(cues.NEUTRAL_FRAMES), {"end": rng.choice(cues.NEUTRAL_END)}
     adjectives, ends = ((cues.GOOD, cues.GOOD_END), (cues.BAD, cues.BAD_END))[index]
@@ -45,11 +50,11 @@ def _sentiment(rng, index):
     }
 
 
-def _intent(rng, label):
+def _intent(rng: random.Random, label: Any) -> Drawn:
     return rng.choice(cues.INTENT_FRAMES), {"x": rng.choice(cues.INTENT[label])}
 
 
-def label_set(rng, kind):
+def label_set(rng: random.Random, kind: str) -> dict[str, Any]:
     """The label names offered in one prompt, in random order, and for each what the generator needs."""
     if kind == "sentiment":
         names = rng.choice(cues.SENTIMENT_LABELS)
@@ -62,12 +67,12 @@ def label_set(rng, kind):
     return {name: options[name] for name in order}
 
 
-def text(rng, split, kind, options):
+def text(rng: random.Random, split: str, kind: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """(text, label) for one of the options."""
     label = rng.choice(list(options))
     build = {"topic": _topic, "sentiment": _sentiment, "intent": _intent}[kind]
 
-    def make():
+    def make() -> tuple[Any, tuple[Any, ...]]:
         frame, cue = build(rng, options[label])
         slots = _slots(rng) | cue
         filled = frame
@@ -79,22 +84,22 @@ def text(rng, split, kind, options):
     return draw(make, split)
 
 
-def ask(rng, kind, options, sample):
+def ask(rng: random.Random, kind: str, options: Mapping[str, Any], sample: str) -> str:
     """The user message for one text."""
     names = list(options)
     listed = ", ".join(names[:-1]) + " or " + names[-1] if rng.random() < 0.7 else ", ".join(names)
     return rng.choice(WORDING).format(w=WHAT[kind], l=listed, t=sample)
 
 
-def item(rng, split, size=0, kind=None):
+def item(rng: random.Random, split: str, size: int = 0, kind: str | None = None) -> TaskItem:
     """One zero-shot chat question."""
     kind = kind or rng.choice(list(WHAT))
     options = label_set(rng, kind)
     sample, label = text(rng, split, kind, options)
-    return Item(kind, ask(rng, kind, options, sample), label)
+    return TaskItem(kind, ask(rng, kind, options, sample), label)
 
 
-def thread(rng, split, n, examples=None):
+def thread(rng: random.Random, split: str, n: int, examples: int | None = None) -> tuple[str, list[TaskItem]]:
     """A system prompt with the label list (and maybe examples) and `n` short items below it."""
     kind = rng.choice(list(WHAT))
     options = label_set(rng, kind)
@@ -114,11 +119,11 @@ def thread(rng, split, n, examples=None):
     items = []
     for _ in range(n):
         sample, label = text(rng, split, kind, options)
-        items.append(Item(kind, wording.format(t=sample, W=kind.capitalize()), label))
+        items.append(TaskItem(kind, wording.format(t=sample, W=kind.capitalize()), label))
     return system, items
 
 
-def plain(rng, split, n, shown=0):
+def plain(rng: random.Random, split: str, n: int, shown: int = 0) -> TrainingDoc:
     """A few-shot completion document of `n` texts; with a `shown` count the first ones come from training."""
     kind = rng.choice(list(WHAT))
     options = label_set(rng, kind)

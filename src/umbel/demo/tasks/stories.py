@@ -1,8 +1,12 @@
 """Little stories by grammar, with an ending that only the beginning determines."""
 
-import words
+from __future__ import annotations
 
-from .base import Doc, Item, draw
+import random
+from typing import Any
+
+from umbel.demo.tasks import words
+from umbel.demo.tasks.base import TaskItem, TrainingDoc, draw
 
 OPEN = (
     "One day, {n} found a {a} {o} in the {p}.",
@@ -40,10 +44,10 @@ PLACES = (
 )
 
 
-def story(rng, split):
+def story(rng: random.Random, split: str) -> Any:
     """(all but the ending, ending): the ending starts with the object the story is about."""
 
-    def make():
+    def make() -> tuple[Any, tuple[Any, ...]]:
         v = {
             "n": rng.choice(words.FIRST),
             "f": rng.choice(words.FIRST),
@@ -64,13 +68,13 @@ def story(rng, split):
     return draw(make, split)
 
 
-def plain(rng, split, n=1):
+def plain(rng: random.Random, split: str, n: int = 1) -> TrainingDoc:
     """A plain document of one story."""
     begin, end = story(rng, split)
-    return Doc().add(begin, 0.3, "story").add(" " + end, 1.0, "story")
+    return TrainingDoc().add(begin, 0.3, "story").add(" " + end, 1.0, "story")
 
 
-def item(rng, split, size=0):
+def item(rng: random.Random, split: str, size: int = 0) -> TaskItem:
     """A chat question: finish the story."""
     begin, end = story(rng, split)
-    return Item("story", f"Finish the story: {begin}", end)
+    return TaskItem("story", f"Finish the story: {begin}", end)

@@ -1,5 +1,9 @@
 """Word lists from which every task builds its texts."""
 
+from __future__ import annotations
+
+import random
+
 # ruff: noqa: SIM905  (word lists read better as text)
 FIRST = """Maria Anna Tom Ben Lucy Omar Ivan Nina Carl Dora Emil Fatima George Helen Igor Julia Kenji Laura
 Marco Nadia Oscar Paula Quinn Rosa Sam Tara Umar Vera Walter Xenia Yusuf Zoe Alice Boris Clara David
@@ -55,32 +59,32 @@ pen ran sel tar ven wen zan dra tri sto bri kla""".split()
 PLAIN = NOUN + ADJ + ANIMAL + FOOD + JOB
 
 
-def made_up(rng, parts=None):
+def made_up(rng: random.Random, parts: int | None = None) -> str:
     """A capitalised made-up word of two or three syllables (or `parts`)."""
     return "".join(rng.choice(SYLLABLES) for _ in range(parts or rng.choice((2, 3, 3)))).capitalize()
 
 
-def digits(rng, n):
+def digits(rng: random.Random, n: int) -> str:
     """A string of `n` digits that does not start with 0."""
     return str(rng.randint(10 ** (n - 1), 10**n - 1))
 
 
-def code(rng):
+def code(rng: random.Random) -> str:
     """A short code such as KX-27."""
     letters = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(2))
     return f"{letters}-{digits(rng, 2)}"
 
 
-def first(rng):
+def first(rng: random.Random) -> str:
     """A first name, sometimes made up."""
     return made_up(rng, 2) if rng.random() < 0.15 else rng.choice(FIRST)
 
 
-def full(rng):
+def full(rng: random.Random) -> str:
     """A first name and a surname, sometimes made up."""
     return f"{first(rng)} {made_up(rng) if rng.random() < 0.25 else rng.choice(LAST)}"
 
 
-def city(rng):
+def city(rng: random.Random) -> str:
     """A city, sometimes made up."""
     return made_up(rng) if rng.random() < 0.25 else rng.choice(CITY)

@@ -1,5 +1,7 @@
 """Cue words and sentence frames for the labelling tasks."""
 
+from __future__ import annotations
+
 # ruff: noqa: SIM905  (word lists read better as text)
 TOPIC = {
     "sports": (

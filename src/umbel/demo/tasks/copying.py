@@ -1,10 +1,13 @@
 """Copying: repeat words, letters or digits exactly."""
 
+from __future__ import annotations
+
+import random
 import string
+from typing import Any
 
-import words
-
-from .base import Item, draw, pairs_doc
+from umbel.demo.tasks import words
+from umbel.demo.tasks.base import TaskItem, TrainingDoc, draw, pairs_doc
 
 WORDING = (
     "Repeat exactly: {}",
@@ -18,7 +21,7 @@ WORDING = (
 )
 
 
-def _string(rng):
+def _string(rng: random.Random) -> str:
     kind = rng.randrange(6)
     if kind == 0:
         text = " ".join(rng.choice(words.PLAIN) for _ in range(rng.randint(2, 10)))
@@ -35,23 +38,23 @@ def _string(rng):
     return text
 
 
-def sample(rng, split):
+def sample(rng: random.Random, split: str) -> Any:
     """A string never seen on the other side of the split."""
 
-    def make():
+    def make() -> tuple[Any, tuple[Any, ...]]:
         text = _string(rng)
         return text, ("copy", text)
 
     return draw(make, split)
 
 
-def item(rng, split, size=0):
+def item(rng: random.Random, split: str, size: int = 0) -> TaskItem:
     """One chat question."""
     text = sample(rng, split)
-    return Item("copy", rng.choice(WORDING).format(text), text)
+    return TaskItem("copy", rng.choice(WORDING).format(text), text)
 
 
-def plain(rng, split, n):
+def plain(rng: random.Random, split: str, n: int) -> TrainingDoc:
     """A completion document of `n` copies."""
     head, tail = rng.choice((("Text:", "Copy:"), ("Input:", "Output:"), ("String:", "Again:")))
     texts = [sample(rng, split) for _ in range(n)]

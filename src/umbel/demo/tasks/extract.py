@@ -1,10 +1,13 @@
 """Extract fields from a sentence into JSON."""
 
+from __future__ import annotations
+
 import json
+import random
+from typing import Any
 
-import words
-
-from .base import Item, draw
+from umbel.demo.tasks import words
+from umbel.demo.tasks.base import TaskItem, draw
 
 TEMPLATES = (
     "{name} from {city} ordered {count} {item}s on {day}.",
@@ -28,7 +31,7 @@ WORDING = (
 )
 
 
-def _fields(rng):
+def _fields(rng: random.Random) -> dict[str, str]:
     return {
         "name": words.full(rng),
         "city": words.city(rng),
@@ -42,10 +45,10 @@ def _fields(rng):
     }
 
 
-def sample(rng, split):
+def sample(rng: random.Random, split: str) -> Any:
     """A sentence, the wanted field names and the JSON answer."""
 
-    def make():
+    def make() -> tuple[Any, tuple[Any, ...]]:
         template, values = rng.choice(TEMPLATES), _fields(rng)
         present = [f for f in values if "{" + f + "}" in template]
         wanted = rng.sample(present, rng.randint(1, min(3, len(present))))
@@ -60,7 +63,7 @@ def sample(rng, split):
     return draw(make, split)
 
 
-def item(rng, split, size=0):
+def item(rng: random.Random, split: str, size: int = 0) -> TaskItem:
     """One chat question."""
     text, wanted, answer = sample(rng, split)
-    return Item("extract", rng.choice(WORDING).format(f=", ".join(wanted), t=text), answer)
+    return TaskItem("extract", rng.choice(WORDING).format(f=", ".join(wanted), t=text), answer)

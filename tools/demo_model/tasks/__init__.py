@@ -1,1 +1,0 @@
-"""Task families the demo models learn, one small generator per file."""
