@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from umbel.batch.chosen_job import chosen_job
 from umbel.batch.display import say, showing
 from umbel.batch.extras import SUMMARY, TRACE, writing
 from umbel.batch.job_options import JobOptions
@@ -33,6 +34,8 @@ def run_job(
     `time.monotonic`; `last` says that the process ends with the job; `closing` makes the lines that are shown at the
     end; `typed` are the words of the command behind `umbel`. Raises UmbelError."""
     asked.check()
+    asked, chosen = chosen_job(asked)
+    say([chosen] if chosen and not asked.output.quiet else [])
     remote = RemoteOutput(asked.output.output) if is_uri(asked.output.output or "") else None
     if remote is not None:
         remote.prepare(fresh=asked.output.fresh)

@@ -11,6 +11,7 @@ from typing import Any
 from umbel.batch.prompts import prompt_texts
 from umbel.jobs.read.prepare import Prepared
 from umbel.jobs.read.records import InputRow, described
+from umbel.plan.choice import LossyChoice
 from umbel.plan.deal.fit import fits_text
 from umbel.plan.explain.brief import brief_lines, folded
 from umbel.plan.explain.text import WIDTH, Record, count, entries, entry, text_of
@@ -24,12 +25,13 @@ _BESIDE = 16  # columns that names take
 @dataclass(frozen=True, slots=True)
 class PlanView:
     """A plan as an object, the input that it is of, the rows that fit a budget (as `fits_of` says; empty without one),
-    and the first prompts."""
+    the first prompts, and what was chosen by its damage, where that was asked for."""
 
     record: Record
     prepared: Prepared
     fits: Mapping[str, Any]
     prompts: Sequence[dict[str, Any]]
+    choice: LossyChoice | None = None
 
     def text(self, width: int = WIDTH) -> str:
         """The whole plan as text; lines of more than `width` characters go on below."""

@@ -46,6 +46,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     """Read the input and plan the job; `words` adds what the plan is of, and what its rows share in words. Raises
     UmbelError."""
     # Imported when a plan is made, so that a command's --help is quick.
+    from umbel.batch.damage_limit import plan_within
     from umbel.batch.plan_forms import put_forms
     from umbel.batch.plan_replicas import find_nodes, put_replicas
     from umbel.batch.plan_view import PlanView
@@ -71,20 +72,20 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     notes.take((*tokenizer.notes, *options.answers.chosen))
     _check_rows(prepared, job.title, strict=job.reading.strict)
     planning = Planning(prepared.workload, spec, directory)
-    plan = planning.plan(target)
+    plan, target, choice = plan_within(job, planning, target)
     plan = replace(plan, notes=(*plan.notes, *note_texts(notes.noted)))
     fits = fits_of(plan, prepared.workload, spec.max_positions, budget) if budget else {}
     record, prompts = {**to_json(plan), "input_rows": prepared.runnable}, first_prompts(prepared.workload, tokenizer)
     put_forms(record, prepared, tokenizer, spec)
     if options.layout is not None:
         record["layout"] = options.layout.to_json()
-    _put_total(record, spec, directory, config, job.budget.price)
+    _put_total(record, spec, directory, target.config, job.budget.price)
     if config.replicated:
         put_replicas(record, found, lambda count: planning.plan(target.of_count(count)))
     if words:  # spelt by the tokenizer that the first prompts were spelt with
         _put_words(record, plan, prepared.workload, tokenizer)
         record = {"about": _about(job, target.machine, aim.typed), **record}
-    return PlanView(record, prepared, fits, prompts)
+    return PlanView(record, prepared, fits, prompts, choice)
 
 
 def _options(job: JobOptions, spec: ModelSpec, directory: Path | None, tokenizer: LateTokenizer) -> ReadOptions:

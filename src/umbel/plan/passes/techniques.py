@@ -15,6 +15,7 @@ from umbel.plan.passes.memory import useful_pages
 from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import Capability, Technique
 
+BY_NAME = "lossy: may change answers, so taken only by name"
 CONTROL = ("admission", "queue", "keep")  # families of which other packages' rows are read without torch
 
 
@@ -57,7 +58,7 @@ def _lossy(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
             yield Refusal(f"{row.family}: {row.name}", None, "lossy, and the checkpoint's weights are int4 already")
         return
     flag = f"--{option.replace('_', '-')} {value}" + ("" if draft.config.allow_lossy else " --allow-lossy")
-    yield Refusal(f"{row.family}: {row.name}", None, f"lossy: may change answers, so taken only by name: {flag}")
+    yield Refusal(f"{row.family}: {row.name}", None, f"{BY_NAME}: {flag}")
 
 
 def _rounds_rows(linear: str, draft: PlanDraft) -> bool:
