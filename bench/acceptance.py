@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tools.demo_model.evaluate import cases_of
 from transformers import AutoTokenizer
 
-from bench.lossy_damage import cases_of
 from umbel import LLM, SamplingParams
 from umbel.engine import build
 from umbel.models.families import resolve_model

@@ -13,9 +13,9 @@ import os
 import tempfile
 import time
 
+from tools.demo_model.evaluate import cases_of
 from transformers import AutoTokenizer
 
-from bench.lossy_damage import cases_of
 from umbel import LLM, SamplingParams
 from umbel.ir.plan import Plan
 from umbel.ir.workload import Workload

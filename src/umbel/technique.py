@@ -86,11 +86,13 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class ShareSetting:
-    """A setting of a technique that is a share: above 0, and at most 1. `says` what of."""
+    """A setting of a technique that is a share: above 0, and at most 1. `says` what of; `tries` are what the lab
+    measures where nothing else is asked for."""
 
     name: str
     default: float
     says: str
+    tries: tuple[float, ...] = (0.5, 0.25, 0.1)
 
     def read(self, text: str) -> float:
         """The value that a text gives; raises ValueError for one that is none."""
@@ -105,11 +107,12 @@ class ShareSetting:
 
 @dataclass(frozen=True, slots=True)
 class CountSetting:
-    """A setting of a technique that is a whole number of at least 1. `says` what of."""
+    """A setting of a technique that is a whole number of at least 1. `says` what of; `tries` as of a ShareSetting."""
 
     name: str
     default: float
     says: str
+    tries: tuple[int, ...] = ()
 
     def read(self, text: str) -> float:
         """The value that a text gives; raises ValueError for one that is none."""

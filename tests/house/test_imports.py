@@ -12,7 +12,7 @@ CONTROL = {"sched", "cache", "plan", "spec"}
 BASE = {"technique", "catalog", "registry", "cost", "ir"}
 DEVICE = {"runner", "models", "linear", "attention", "kv", "kernels"}
 ENGINE = CONTROL | BASE | DEVICE | {"text", "engine", "demo"}
-SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench"}
+SURFACES = {"jobs", "cluster", "workflow", "campaign", "sim", "serve", "bench", "lab"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "foreign": {"errors"},
@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "campaign": ENGINE | {"api", "jobs"},
     "sim": ENGINE | {"api", "jobs", "cluster"},
     "bench": ENGINE | {"api", "jobs"},
+    "lab": ENGINE | {"api", "jobs", "bench"},
     "batch": ENGINE | {"api", "jobs", "cluster", "profile"},
     "serve": ENGINE | {"api", "jobs", "cluster", "workflow", "campaign", "sim", "batch"},
     "harness": ENGINE | {"api"},

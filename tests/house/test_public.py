@@ -24,5 +24,5 @@ def test_public_names() -> None:
 
 
 def test_commands() -> None:
-    names = "run serve plan sim doctor report status export clean bench verify completion"
+    names = "run serve plan sim doctor report status export clean bench lab verify completion"
     assert list(COMMANDS) == names.split()

@@ -71,6 +71,16 @@ def plain_case(rng, family):
     return "".join(before), answer.strip()
 
 
+def cases_of(name, tok, count, seed):
+    """Prompts and answers of one task."""
+    rng = random.Random(f"{seed}-{name}")
+    if name in CHAT:
+        return [chat_case(tok, rng, name) for _ in range(count)]
+    if name == "fewshot_chat":
+        return [fewshot_chat(tok, rng) for _ in range(count)]
+    return [plain_case(rng, PLAIN[name]) for _ in range(count)]
+
+
 @torch.no_grad()
 def generate(model, tok, prompts, most=48, tokens_per_batch=12000):
     """Greedy continuations (text up to the end mark), batches of similar length, left padded."""
@@ -143,14 +153,9 @@ def main():
     draft = load(args.draft, args.device) if args.draft else None
     table, same, total = {}, 0, 0
     for name in args.tasks:
-        rng, began = random.Random(f"{args.seed}-{name}"), time.monotonic()
+        began = time.monotonic()
         count = args.count if not name.endswith(("000", "3500")) else max(20, args.count // 3)
-        if name in CHAT:
-            cases = [chat_case(tok, rng, name) for _ in range(count)]
-        elif name == "fewshot_chat":
-            cases = [fewshot_chat(tok, rng) for _ in range(count)]
-        else:
-            cases = [plain_case(rng, PLAIN[name]) for _ in range(count)]
+        cases = cases_of(name, tok, count, args.seed)
         guesses = generate(model, tok, [p for p, _ in cases])
         good = [right(name, g, a) for g, (_, a) in zip(guesses, cases, strict=True)]
         size = sum(len(tok(p).input_ids) for p, _ in cases) / count

@@ -32,14 +32,14 @@ def markdown(record: Record, picture: str | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put `text` between the marks of a page, or at its end when it has none. Raises UsageError when that is
     impossible."""
     try:
         old = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-        before, mark, rest = old.partition(BEGIN)
-        after = rest.partition(END)[2] if mark else "\n"
-        path.write_text(f"{before if mark else old + chr(10)}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        before, mark, rest = old.partition(begin)
+        after = rest.partition(end)[2] if mark else "\n"
+        path.write_text(f"{before if mark else old + chr(10)}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--page {path}: cannot be written ({error.strerror or error})") from None
     except UnicodeDecodeError:

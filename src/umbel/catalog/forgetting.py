@@ -16,7 +16,7 @@ FORGETTING: tuple[Technique, ...] = (
         _NEEDS,
         settings=(
             CountSetting("sinks", 4, "first tokens that are kept"),
-            CountSetting("window", 1024, "last tokens that are kept"),
+            CountSetting("window", 1024, "last tokens that are kept", tries=(1024, 512, 256)),
         ),
         rows=EVERY,
         measure="umbel.cost.forget:SinkWindowMeasure",

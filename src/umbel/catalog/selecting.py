@@ -6,6 +6,7 @@ from umbel.technique import ShareSetting, Technique
 
 PROMPTS, ANSWERS = "prompts", "answers"
 OF_CELLS = "the share of the cells before its own that a prompt's token reads"
+OF_MASS = "the share of attention, as measured before each window, that each head keeps"
 OF_PAGES = "the share of the pages of 128 tokens that an answer's token reads"
 
 
@@ -43,7 +44,7 @@ SELECTING: tuple[Technique, ...] = (
         "flex_prefill:FlexPrefill",
         "FlexPrefill, 2502.20766",
         PROMPTS,
-        ShareSetting("mass", 0.95, "the share of attention, as measured before each window, that each head keeps"),
+        ShareSetting("mass", 0.95, OF_MASS, tries=(0.99, 0.95, 0.8)),
     ),
     selector(
         "a-shape",

@@ -27,6 +27,7 @@ COMMANDS = MappingProxyType(
         "export": ("umbel.cli.status", "export_command", "Write the answers that a job has so far."),
         "clean": ("umbel.cli.status", "clean_command", "Remove what a complete job has left beside its output."),
         "bench": ("umbel.cli.bench", "bench_command", "Compare with other engines on the same workloads."),
+        "lab": ("umbel.cli.lab", "lab_command", "Measure what lossy techniques do to answers, and save."),
         "verify": ("umbel.cli.verify", "verify_command", "Check an output file against its input."),
         "completion": ("umbel.cli.completion", "completion_command", "Print a script that completes in a shell."),
     }

@@ -93,11 +93,15 @@ class SelectedAttention:
 
     def attend(self, layer: int, q: Tensor, select: View | None = None, sinks: Tensor | None = None) -> Tensor:
         """Attention with what the selectors leave of what `select` does."""
-        self._note(layer, q)
-        found = [selector.pick(layer, q, self.paths.tiles, self) for selector in self.selectors]
-        view = _together([select, *found])
+        view = self.picked(layer, q, select)
         self.tally.add(view, self.shapes[layer])
         return self.inner.attend(layer, q, view and view.on(q.device), sinks)
+
+    def picked(self, layer: int, q: Tensor, select: View | None = None) -> View | None:
+        """What the selectors leave of what `select` does, on the processor; None: everything."""
+        self._note(layer, q)
+        found = [selector.pick(layer, q, self.paths.tiles, self) for selector in self.selectors]
+        return _together([select, *found])
 
     def _note(self, layer: int, q: Tensor) -> None:
         """Keep of the step's queries and keys what is needed."""
