@@ -90,9 +90,10 @@ class Bench:
         """Attention with a selector that has seen the path up to the last chunk."""
         row = registry.find("select", asked.partition(":")[0])
         made = SelectedAttention(self.dense(), [row.load()(row.settings_of(asked), self.spec)], self.spec, self.store)
-        last = self.length - (CHUNK if row.rows == "prompts" else 1)
-        for end in range(CHUNK, last + 1, CHUNK):
-            step = self.step(end, CHUNK, False)
+        last = self.length - (CHUNK if row.rows == "prompts" else GRID // 2)
+        for begin in range(0, last, CHUNK):
+            end = min(begin + CHUNK, last)
+            step = self.step(end, end - begin, False)
             made.prepare(step)
             made._note(0, self.q(step))
         return made
@@ -128,12 +129,13 @@ def measure(asked: str, prompt: int, answers: int, repeats: int) -> list[str]:
     prompts = registry.find("select", asked.partition(":")[0]).rows == "prompts"
     bench = Bench(Case("", 1, 0, prompt) if prompts else Case("", 16, 0, answers))
     made, plain = bench.selected(asked), bench.dense()
-    step = bench.step(bench.length, CHUNK if prompts else 1, not prompts)
+    step = bench.step(bench.length, CHUNK, False) if prompts else bench.step(bench.length - GRID // 2 + 1, 1, True)
+    plain.prepare(step), made.prepare(step)
     q = bench.q(step)
     pairs = []
     for turn in range(repeats + 1):
         made.notes._found.clear()
-        both = [timed(lambda each=each: (each.prepare(step), each.attend(0, q))) for each in (plain, made)]
+        both = [timed(lambda each=each: each.attend(0, q)) for each in (plain, made)]
         pairs += [both] * (turn > 0)  # the first pair warms up
     ratios = sorted(dense / sparse for dense, sparse in pairs)
     picks = timed(lambda: (made.notes._found.clear(), made.selectors[0].pick(0, q, made.paths.tiles, made)))

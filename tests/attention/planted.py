@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.select.base import KeyNeed, Selector
@@ -83,6 +85,14 @@ class OnePath:
         """A summary of the first cells."""
         self.scored += cells * GRID // need.keys
         return need.of(self.k[:, : cells * GRID].unflatten(1, (cells, GRID // need.keys, need.keys)))
+
+    def summaries(
+        self, need: KeyNeed, layer: int, tiles: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, list[NDArray[np.int64]]]:
+        """Those of all cells, in order."""
+        most = max(cells for _, cells in tiles)
+        held = self.parts(need, layer, 0, most).transpose(0, 1).contiguous()
+        return held, [np.arange(cells) for _, cells in tiles]
 
     def kept(self, layer: int, spot: int, rows: str) -> object | None:
         """What was kept."""

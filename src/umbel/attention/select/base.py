@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,8 +35,14 @@ class KeyBounds:
     keys: int
 
     def of(self, keys: Tensor) -> Tensor:
-        """The largest numbers of some keys (`[..., keys, key_dim]`) before the smallest: `[..., 2 * key_dim]`."""
-        return torch.cat((keys.amax(-2), keys.amin(-2)), -1)
+        """The largest numbers of some keys (`[..., keys, key_dim]`) before the smallest: bfloat16 `[..., 2 * key_dim]`,
+        which is half as much to read. They are moved outwards by more than is rounded, so that they stay bounds."""
+        most, least = keys.amax(-2).float(), keys.amin(-2).float()
+        return torch.cat((most + most.abs() / 256, least - least.abs() / 256), -1).bfloat16()
+
+    def asked(self, queries: Tensor) -> Tensor:
+        """What queries (`[..., key_dim]`) are multiplied by bounds as: `[..., 2 * key_dim]`."""
+        return torch.cat((queries.clamp_min(0), queries.clamp_max(0)), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,10 @@ class KeyMeans:
     def of(self, keys: Tensor) -> Tensor:
         """The mean of some keys (`[..., keys, key_dim]`): `[..., key_dim]`."""
         return keys.mean(-2)
+
+    def asked(self, queries: Tensor) -> Tensor:
+        """What queries are multiplied by means as: themselves."""
+        return queries
 
 
 KeyNeed = KeyBounds | KeyMeans
@@ -76,6 +87,11 @@ class Have(Protocol):
     def parts(self, need: KeyNeed, layer: int, tile: int, cells: int) -> Tensor:
         """What was needed of the keys of the first cells of a tile's path, which are full: `[n_kv_heads, cells, parts,
         width]`."""
+        ...
+
+    def summaries(self, need: KeyNeed, layer: int, tiles: Sequence[tuple[int, int]]) -> tuple[Tensor, list[Ints]]:
+        """The same of several tiles, each with a count of cells: all that is held (`[rows, n_kv_heads, parts, width]`),
+        and which of its rows are those of each tile."""
         ...
 
     def kept(self, layer: int, spot: int, rows: str) -> object | None:

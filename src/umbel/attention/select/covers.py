@@ -12,13 +12,6 @@ def top(scores: Tensor, count: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)
 
 
-def top_with_ends(scores: Tensor, count: int) -> Tensor:
-    """`top`, the first and the last cell among them."""
-    scores = scores.clone()
-    scores[:, 0] = scores[:, -1] = torch.inf
-    return top(scores, count)
-
-
 def cover(mass: Tensor, share: float, per_cell: Tensor | None = None) -> Tensor:
     """The fewest of each row, largest first, that together have at least a `share` of its mass (`[rows, cells]`), the
     one that reaches it included: bool of the same shape. Where cells differ in price, `per_cell` says by what they are

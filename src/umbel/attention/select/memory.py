@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from umbel.kernels.memory import empty
+
 Ints = NDArray[np.int64]
 
 
@@ -32,7 +34,7 @@ class SlotMemory:
         """Keep `values` (`[slots, ...]`) for slots that were admitted."""
         held = self._layers.get(layer)
         if held is None or len(held) < self._n_rows:
-            grown = values.new_empty(max(64, 2 * self._n_rows), *values.shape[1:])
+            grown = empty((max(64, 2 * self._n_rows), *values.shape[1:]), values.dtype, values.device)
             if held is not None:
                 grown[: len(held)] = held
             self._layers[layer] = held = grown
@@ -45,6 +47,14 @@ class SlotMemory:
         if len(at) and (np.diff(at) == 1).all():
             return held[int(at[0]) : int(at[-1]) + 1]
         return held[self._at(slots, held)]
+
+    def where(self, slots: Ints) -> Ints:
+        """Which rows of `held` are kept for some slots (`[slots]`)."""
+        return self._row_of[slots]
+
+    def held(self, layer: int) -> Tensor:
+        """All that is kept in a layer (`[rows, ...]`)."""
+        return self._layers[layer]
 
     def _at(self, slots: Ints, held: Tensor) -> Tensor:
         return torch.from_numpy(self._row_of[slots]).to(held.device)

@@ -8,7 +8,6 @@ page is as good as the best of its parts, for the best query head of a group.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from umbel.attention.select.base import ANSWERS, Have, Ints, KeyBounds
-from umbel.attention.select.covers import top_with_ends
+from umbel.attention.select.scores import best_of_tiles, score_cells
 from umbel.attention.select.tiles import RowTiles
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
@@ -30,7 +29,8 @@ class PagePicks:
     those that could have the largest scores. All its own: no other row has a say."""
 
     rows = ANSWERS
-    needs = (KeyBounds(PART),)
+    bounds = KeyBounds(PART)
+    needs = (bounds,)
 
     def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
         self.budget = settings["budget"]
@@ -40,27 +40,19 @@ class PagePicks:
         if self.budget >= 1:
             return keys
         cells = (keys - 1) // GRID
-        most = np.maximum(LEAST, np.ceil(self.budget * cells).astype(np.int64))
-        return keys - GRID * np.maximum(cells - most, 0)
+        return np.asarray(keys - GRID * np.maximum(cells - self._most(cells), 0))
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
-        shape, rows = have.shape(layer), tiles.beyond(LEAST, answers=True)
-        if not rows or self.budget >= 1:
+        shape, mine = have.shape(layer), tiles.beyond(LEAST, answers=True)
+        if not mine or self.budget >= 1:
             return None
-        reads = tiles.everything(shape.n_kv_heads)
-        for tile in rows:
-            cells = int(tiles.cell[tile])
-            query = q[int(tiles.first[tile])].view(shape.n_kv_heads, shape.group_size, -1)
-            best = best_scores(query, have.parts(self.needs[0], layer, tile, cells))
-            reads[tile, :, :cells] = top_with_ends(best.cpu(), max(LEAST, math.ceil(self.budget * cells)))
-        return tiles.view(reads)
+        queries = q[torch.from_numpy(tiles.first[mine])].unflatten(1, (shape.n_kv_heads, shape.group_size))
+        scores = score_cells(self.bounds, layer, queries, mine, tiles, have)
+        cells = tiles.cell[mine]
+        picked = best_of_tiles(scores, torch.from_numpy(cells), torch.from_numpy(self._most(cells)))
+        return tiles.view(tiles.reading(mine, picked))
 
-
-def best_scores(query: Tensor, bounds: Tensor) -> Tensor:
-    """The largest score that a key of each page could have with a query head of each group, before it is scaled:
-    `query` `[n_kv_heads, group, key_dim]`, `bounds` `[n_kv_heads, pages, parts, 2 * key_dim]`; gives `[n_kv_heads,
-    pages]`."""
-    signed = torch.cat((query.clamp_min(0), query.clamp_max(0)), -1)
-    parts = torch.bmm(bounds.reshape(len(bounds), -1, bounds.shape[-1]), signed.transpose(1, 2))
-    return parts.unflatten(1, bounds.shape[1:3]).amax((2, 3)).float()
+    def _most(self, cells: Ints) -> Ints:
+        """How many of so many pages are read."""
+        return np.maximum(LEAST, np.ceil(self.budget * cells).astype(np.int64))

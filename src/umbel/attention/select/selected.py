@@ -46,6 +46,10 @@ class StepPaths:
             self._paths[tile] = path_slots(self.step, self.tiles.node[tile : tile + 1], before[None])[0]
         return self._paths[tile]
 
+    def ends_of(self, tile: int, cells: int) -> Ints:
+        """The last slots of the first cells of a tile's path."""
+        return self.slots_of(tile)[GRID - 1 : cells * GRID : GRID]
+
 
 class SelectedAttention:
     """A backend, and some selectors of what it reads. Implements `AttentionBackend`, and `Have` for the selectors."""
@@ -136,8 +140,12 @@ class SelectedAttention:
 
     def parts(self, need: KeyNeed, layer: int, tile: int, cells: int) -> Tensor:
         """What was needed of the keys of the first cells of a tile's path."""
-        ends = self.paths.slots_of(tile)[GRID - 1 : cells * GRID : GRID]
-        return self.of_keys[need].read(layer, ends).transpose(0, 1)
+        return self.of_keys[need].read(layer, self.paths.ends_of(tile, cells)).transpose(0, 1)
+
+    def summaries(self, need: KeyNeed, layer: int, tiles: Sequence[tuple[int, int]]) -> tuple[Tensor, list[Ints]]:
+        """What was needed of the keys of the first cells of several paths, in place."""
+        memory = self.of_keys[need]
+        return memory.held(layer), [memory.where(self.paths.ends_of(tile, cells)) for tile, cells in tiles]
 
     def kept(self, layer: int, spot: int, rows: str) -> object | None:
         """What was found of the path up to a spot."""

@@ -50,6 +50,14 @@ class RowTiles:
         """What tiles read that read everything: bool `[tiles, n_kv_heads, cells]`."""
         return torch.ones(len(self.first), n_kv_heads, self.cells, dtype=torch.bool)
 
+    def reading(self, some: list[int], picked: Tensor) -> Tensor:
+        """What tiles read of which some read `picked` of the cells before their own (bool `[some, n_kv_heads, cells]`),
+        and the others everything: as `everything`."""
+        reads = self.everything(picked.shape[1])
+        own = torch.arange(picked.shape[2]) >= torch.from_numpy(self.cell[some])[:, None, None]
+        reads[torch.tensor(some), :, : picked.shape[2]] = picked | own
+        return reads
+
     def view(self, reads: Tensor) -> View:
         """The view in which tiles read so."""
         return View(self.tile_of, reads)

@@ -15,7 +15,7 @@ from umbel.kernels.rotation import HeadRotation
 from umbel.kernels.sinks import check_sinks
 from umbel.kernels.view import View
 
-INTERFACE = 11
+INTERFACE = 12
 """Of the compiled module; raised here and in `module.cpp` when what is passed to it changes, so that one that was built
 from older sources is not called."""
 

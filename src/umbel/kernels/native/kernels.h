@@ -113,6 +113,18 @@ struct ChainOfRows {
   int64_t rows, heads, key_heads, key_dim, value_dim;
 };
 
+// For tile t and KV head h, the largest product of its queries ([tiles][kv_heads][group][width]) with the `parts` of each
+// of its summaries: rows at[begin[t]], at[begin[t] + 1] ... before at[begin[t + 1]] of `summaries`
+// ([..][kv_heads][parts][width]); to out[t][h], of `cells` floats.
+struct SummaryScores {
+  const float* queries;
+  const void* summaries;
+  const int64_t *at, *begin;
+  float* out;
+  int64_t kv_heads, group, parts, width, cells;
+  Kind kind;
+};
+
 struct Kernels {
   const char* name;
   // Floats of scratch that `attend` needs for a block of so many queries.
@@ -136,6 +148,9 @@ struct Kernels {
   // Task t of heads * ceil(value_dim / chain_columns): some columns of one head.
   int64_t chain_columns;
   void (*run_chain)(const ChainOfRows& a, int64_t task);
+  // Floats of scratch that `score_summaries` needs, and its task t of tiles * kv_heads.
+  int64_t (*summary_scratch)(int64_t group, int64_t width);
+  void (*score_summaries)(const SummaryScores& a, float* scratch, int64_t task);
 };
 
 const Kernels& generic_kernels();

@@ -6,4 +6,5 @@
 #include "rows.inc"
 #include "draw.inc"
 #include "chain.inc"
+#include "summaries.inc"
 #include "table.inc"

@@ -156,6 +156,18 @@ class Native {
     share(heads * blocks, threads, [&](int64_t task, int) { kernels_->run_chain(a, task); });
   }
 
+  void score_summaries(Address queries, Address summaries, Longs at_rows, Longs begin, Address out, int64_t kv_heads,
+                       int64_t group, int64_t parts, int64_t width, int64_t cells, bool narrow, int threads) const {
+    const int64_t tiles = static_cast<int64_t>(begin.shape(0)) - 1;
+    const SummaryScores a = {static_cast<const float*>(at(queries)), at(summaries), at_rows.data(), begin.data(),
+                             static_cast<float*>(at(out)), kv_heads, group, parts, width, cells, kind(narrow)};
+    const int64_t each = kernels_->summary_scratch(group, width), n = static_cast<int64_t>(at_rows.shape(0));
+    nb::gil_scoped_release release;
+    if (n * kv_heads * parts * width < kWorthAThread) threads = 1;
+    share(tiles * kv_heads, threads,
+          [&](int64_t task, int) { kernels_->score_summaries(a, Scratch::floats(each), task); });
+  }
+
   void argmax(Address x, Longs rows, int64_t width, nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig> ids,
               nb::ndarray<bool, nb::ndim<1>, nb::c_contig> bad, int threads) const {
     const int64_t n = static_cast<int64_t>(rows.shape(0));
@@ -264,7 +276,7 @@ void attend(const Native& native, const Forest& forest, Address q, Address out, 
 NB_MODULE(_umbel, m) {
   nb::set_leak_warnings(false);  // the kernels are kept to the end of the process, whatever else is freed before
   const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
-  m.attr("interface") = 11;  // see INTERFACE in calls.py
+  m.attr("interface") = 12;  // see INTERFACE in calls.py
   m.def("instruction_sets", &instruction_sets);
   m.def("team_kind", &team_kind);
   bind_products(m);
@@ -288,6 +300,7 @@ NB_MODULE(_umbel, m) {
       .def("gated_silu", taped(&Native::gated_silu), unlocked)
       .def("rotate", taped(&Native::rotate), unlocked)
       .def("run_chain", taped(&Native::run_chain), unlocked)
+      .def("score_summaries", &Native::score_summaries)
       .def("argmax", &Native::argmax)
       .def("forbid", &Native::forbid)
       .def("draw", &Native::draw, "x"_a, "rows"_a, "best"_a, "temperatures"_a, "noise"_a, "ids"_a, "filters"_a.none(), "width"_a,
