@@ -70,6 +70,15 @@ SCHEDULING: tuple[Technique, ...] = (
         "PagedAttention, 2309.06180",
         by="policy",
     ),
+    Technique(
+        "step",
+        "layered",
+        True,
+        "umbel.sched.policies.layered:Layered",
+        "Layered Prefill, 2510.08055",
+        "a mixture of experts, and a target between tokens",
+        by="policy",
+    ),
     Technique("queue", "priority", True, "umbel.sched.policies.lines:Lines", "QLLM, 2503.09304", by="policy"),
     Technique(
         "queue",

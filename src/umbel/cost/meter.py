@@ -35,7 +35,8 @@ class Meter:
         sums = self._open
         draws = int(np.count_nonzero(step.sampling.temperature))
         scored = 0 if step.scores is None else len(np.unique(step.scores.at))
-        sums += (1.0, step.n_rows, len(step.sampling) + scored, self._pairs(step), kv_read, draws, seconds)
+        rows = _layers_passed(step)
+        sums += (1.0, rows.sum(), len(step.sampling) + scored, self._pairs(step, rows), kv_read, draws, seconds)
         if sums[0] < self._each:
             return
         self._table[self._n] = sums
@@ -77,8 +78,17 @@ class Meter:
         steps = rows[:, 0]
         return steps.copy(), *(rows[:, i] / steps for i in range(1, _COLUMNS))
 
-    def _pairs(self, step: Step) -> float:
-        """Pairs of a query and a key: each token of the step sees itself and the tokens before it in its window."""
+    def _pairs(self, step: Step, rows: Floats) -> float:
+        """Pairs of a query and a key: each token of the step sees itself and the tokens before it in its window, in
+        the share of the layers that it passes (`[rows]`)."""
         if self._selected is not None:
             return self._selected.of_step(step)
-        return float(self._windows.seen(step.positions + 1).sum())
+        return float((self._windows.seen(step.positions + 1) * rows).sum())
+
+
+def _layers_passed(step: Step) -> Floats:
+    """The share of the layers that each row of a step passes (`[rows]`)."""
+    share = np.ones(step.n_rows)
+    if step.group is not None:
+        share[step.group.rows] = step.group.share
+    return share

@@ -25,6 +25,14 @@ def spared_bytes(spec: ModelSpec, width: int) -> tuple[int, int]:
     return total, ending
 
 
+def experts_read(spec: ModelSpec, width: int) -> tuple[int, float]:
+    """Bytes of all experts, but for those of the end of the last layer, and the share of them that a token leaves
+    out."""
+    found = [(n, m) for n in range(spec.n_layers) for m in layer_matmuls(spec, n) if m.experts > 1]
+    counted = sum(product_bytes(spec, n, m, width) for n, m in found if not m.is_ending or n < spec.n_layers - 1)
+    return counted, max((1 - m.per_token / m.experts for _, m in found), default=0.0)
+
+
 def product_bytes(spec: ModelSpec, layer: int, m: Matmul, width: int) -> int:
     """Bytes of one product's weights in one layer: half a byte each with the scales and zeros of their groups, or
     floats of `width` bytes, as those of routers always are, and those of experts on a GPU."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.cost.calibration import FEATURES, Calibration
+from umbel.cost.calibration import FEATURES, KNEE, Calibration
+from umbel.cost.efficiency import CEILING, ORDINARY, POOR, Efficiency, Seconds
 from umbel.cost.load import Load
 from umbel.cost.machine import Machine
 from umbel.cost.shape import Shape
@@ -20,28 +21,6 @@ __all__ = ["CEILING", "ORDINARY", "POOR", "Efficiency", "Load", "Price", "Second
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """A time with its interval."""
-
-    low: float
-    expected: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Efficiency:
-    """The share of the ceilings that steps reach, and how many times the smallest step's overhead they pay."""
-
-    arithmetic: float
-    memory: float
-    overhead: float
-
-
-CEILING = Efficiency(arithmetic=1.0, memory=1.0, overhead=0.0)
-ORDINARY = Efficiency(arithmetic=0.6, memory=0.6, overhead=1.0)
-POOR = Efficiency(arithmetic=0.25, memory=0.3, overhead=3.0)
 
 _DRAW = 5e-6  # seconds to draw one sample and note it, beside its logits
 _GATHER = 4.0  # times that KV passes through memory when rows gather it: read, written side by side, read twice
@@ -77,10 +56,10 @@ class Price:
         return load.tokens * shape.token_flops + load.pairs * shape.pair_flops + load.samples * shape.head_flops
 
     def n_bytes(self, load: Load) -> Floats:
-        """Bytes per step: every weight once, the KV that is read and the KV that is written; activations stay in
-        cache."""
+        """Bytes per step: every weight once, but for experts that no token chooses, the KV that is read and the KV that
+        is written; activations stay in cache."""
         shape = self.shape
-        head = np.where(load.samples > 0, shape.head_bytes, 0)
+        head = np.where(load.samples > 0, shape.head_bytes, 0) - shape.expert_bytes * shape.unused**load.tokens
         return shape.layer_bytes + head + (load.kv_read + load.tokens) * shape.kv_bytes
 
     def each(self, load: Load, efficiency: Efficiency = ORDINARY) -> Floats:
@@ -97,8 +76,7 @@ class Price:
             expected = float((self.calibration.each(load) * load.steps).sum())
             low, high = self.calibration.interval(expected)
             return Seconds(low, expected, high)
-        low, expected, high = (float((self.each(load, e) * load.steps).sum()) for e in (CEILING, ORDINARY, POOR))
-        return Seconds(low, expected, high)
+        return Seconds(*(float((self.each(load, e) * load.steps).sum()) for e in (CEILING, ORDINARY, POOR)))
 
     def prior(self) -> Floats:
         """Seconds per unit of each feature that a calibration fits (`[features]`), by the ceilings: where fits
@@ -109,8 +87,8 @@ class Price:
         token = shape.token_flops * per_flop + shape.kv_bytes * per_byte
         sample = shape.head_flops * per_flop + _DRAW
         per_unit = {
-            "step": self._overhead() + shape.layer_bytes * per_byte,
-            "first tokens": token,
+            "step": self._overhead() + (shape.layer_bytes - shape.expert_bytes) * per_byte,
+            "first tokens": token + shape.expert_bytes * per_byte * (1 - shape.unused**KNEE) / KNEE,
             "more tokens": token,
             "samples": sample,
             "pairs": shape.pair_flops * per_flop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from umbel.cost.packed import spared_bytes
+from umbel.cost.packed import experts_read, spared_bytes
 from umbel.ir.architecture import layer_matmuls, layer_norms, learned
 from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
@@ -20,7 +20,7 @@ class Shape:
     `token_flops`: of the dense layers, per token.
     `pair_flops`: of attention, per query and key that it sees in every layer.
     `head_flops`: of the end of the last layer and the output head, per sample.
-    `layer_bytes`: of weights that every step reads, with all experts, as in steps of many rows.
+    `layer_bytes`: of weights that steps read, with all experts: `expert_bytes`, of which a token skips `unused`.
     `head_bytes`: of the end of the last layer, the last norm and the output head.
     `weight_bytes`: of everything that is loaded.
     `kv_bytes`: of the keys and values of one token.
@@ -40,6 +40,8 @@ class Shape:
     kv_bytes: int
     state_bytes: int = 0
     hosted_layers: int = 0
+    expert_bytes: int = 0
+    unused: float = 0.0
 
     @classmethod
     def of(cls, spec: ModelSpec, dtype: str, kv_dtype: str = "auto") -> Shape:
@@ -58,7 +60,10 @@ class Shape:
         spared, spared_ending = spared_bytes(spec, width)
         offset = spec.edges.position_offset
         positions = 0 if offset is None else (spec.max_positions + offset) * spec.hidden_size
+        expert_bytes, unused = experts_read(spec, width)
         return cls(
+            expert_bytes=expert_bytes,
+            unused=unused,
             hosted_layers=0 if spec.hosted is None else spec.n_layers,
             token_flops=sum(m.flops for m in products) + sum(r.flops for r in spec.recurrences) - ending_flops,
             pair_flops=sum(shape.pair_flops for shape in spec.kv_shapes),

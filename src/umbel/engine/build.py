@@ -21,6 +21,7 @@ from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
+from umbel.engine.step_rule import step_rule
 from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError, UsageError
 from umbel.ir.load_count import LoadCount
@@ -52,7 +53,6 @@ from umbel.sched.lot import Defaults
 from umbel.sched.phases.forget import start_forgetting
 from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.policy import Policy
-from umbel.sched.policies.stall_free import StepPace
 from umbel.spec.base import MOST, Constant, Drafter, Kept, Setting
 from umbel.spec.measured import Measured
 from umbel.spec.priced import PricedDepth
@@ -192,9 +192,11 @@ def build_loop(
     selected = selected_keys(model.config.technique, model.spec)
     meter, lengths = Meter(Windows.of(model.spec), selected=selected), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
-    pace = None if price is None else StepPace(LivePrice(price, meter), tbt)
+    step, pace = "stall-free", None
+    if price is not None:
+        step, pace = step_rule(model.spec, model.config, LivePrice(price, meter), tbt, owned=hasattr(model, "decoder"))
     cost = plan.step_cost if queue == "plan" else 0.0
-    policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, pace=pace, **asked)
+    policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, step=step, pace=pace, **asked)
     scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     loop = Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)

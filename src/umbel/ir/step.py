@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.kept import Shortened
+from umbel.ir.layer_group import LayerGroup
 from umbel.ir.logit_changes import LogitChanges
 from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.sums import RowRanges, StateSums
@@ -82,6 +83,7 @@ class Step:
     `answers` (`[nodes]`): which nodes hold what samples drew; None: none.
     `scores`: known tokens whose log-probabilities are wanted; None: of none. `sums`: rows whose states are summed.
     `kept`: what was forgotten above some rows, whose `positions` are places then; None: nothing was.
+    `group`: rows that pass only some of the layers; None: all pass all.
     """
 
     tokens: Ints
@@ -102,6 +104,7 @@ class Step:
     scope: Ints | None = None
     answers: NDArray[np.bool_] | None = None
     kept: Shortened | None = None
+    group: LayerGroup | None = None
 
     @property
     def n_rows(self) -> int:

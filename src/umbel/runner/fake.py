@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.ir.layer_group import LayerGroup
 from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.step import Ints, Sampling, Step, StepResult
 from umbel.ir.token_masks import unpacked
@@ -19,6 +20,7 @@ class FakeRunner:
 
     The token a row produces is a hash of (position, token) over every position up to its own, read back through the
     step's pages: a page given away too early, a wrong slot or a node left out changes the answer, as in a real model.
+    So does a token that has not passed all layers.
     """
 
     ahead = 0
@@ -27,6 +29,7 @@ class FakeRunner:
         self.n_pages, self.page_size = n_pages, page_size
         self.slots = np.full(n_pages * page_size, -1, np.int64)  # hash of (position, token) in each slot
         self.vocab_size = vocab_size
+        self._waiting: dict[int, tuple[int, int, int]] = {}  # place -> slot, mark, layers passed
         self.rows_run = 0
 
     def start(self, step: Step) -> Wait:
@@ -38,6 +41,7 @@ class FakeRunner:
         if (self.slots[slots[~fresh]] != marks[~fresh]).any():
             raise AssertionError("a row that must not be written is not in its slot")
         self.slots[slots[fresh]] = marks[fresh]
+        self._pass(step.group, slots, marks)
         self.rows_run += step.n_rows
         draws = [self._draw(step, int(node[r]), int(step.positions[r]), i) for i, r in enumerate(step.sampling.at)]
         tokens, bad = np.array(draws, np.int64), np.zeros(len(draws), bool)
@@ -46,6 +50,19 @@ class FakeRunner:
 
     def close(self) -> None:
         """Do nothing: there is no device."""
+
+    def _pass(self, group: LayerGroup | None, slots: Ints, marks: Ints) -> None:
+        """Rows pass a group of layers, and those before it first; what is behind the last one can be read."""
+        if group is None:
+            self._waiting = {}
+            return
+        for row, place in zip(group.rows.tolist(), group.places.tolist(), strict=True):
+            known = self._waiting.pop(place, None) if group.first else None
+            if group.first and known != (slots[row], marks[row], group.first):
+                raise AssertionError(f"row {row} of layers from {group.first} on has not passed those before: {known}")
+            if not group.is_last:
+                self._waiting[place] = int(slots[row]), int(marks[row]), group.end
+                self.slots[slots[row]] = -1
 
     def _draw(self, step: Step, node: int, position: int, sample: int) -> int:
         total = self._context(step, node, position)

@@ -21,7 +21,7 @@ class RecordedSteps(Protocol):
 
 def draw_recorded(recorded: RecordedSteps, step: Step, before: Tensor | None) -> tuple[Draws, int] | None:
     """The draws of a recorded step and the KV tokens that each layer read; None for a step that is to run as it is."""
-    if step.scores is not None or step.sums is not None or step.sampling.pooled is not None:
+    if step.scores is not None or step.sums is not None or step.group is not None or step.sampling.pooled is not None:
         return None
     known = recorded.logits(step, before)
     return None if known is None else (draw_samples(known[0], step.sampling.at, step.sampling), known[1])

@@ -15,6 +15,7 @@ from umbel.kernels.transfer import upload
 from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait, done
+from umbel.runner.layer_groups import LayerGroups
 from umbel.runner.logits_memory import LogitsMemory
 from umbel.runner.pooling import pool_draws, pool_some, rows_of, sum_states
 from umbel.runner.recorded import RecordedSteps, draw_recorded
@@ -43,6 +44,7 @@ class TorchRunner:
         self.device = device
         self.spans = spans
         self.recorded = recorded
+        self.groups = LayerGroups(decoder, attention)
         self._memory = LogitsMemory(decoder.spec.vocab_size, device)
 
     @torch.inference_mode()
@@ -56,6 +58,7 @@ class TorchRunner:
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from or score a token. Gives what was drawn and the KV tokens that each layer read."""
+        self.groups.begin(step.group)
         if self.recorded is not None and (known := draw_recorded(self.recorded, step, before)) is not None:
             return known
         spans = self.spans
@@ -65,16 +68,16 @@ class TorchRunner:
         if self.decoder.adapters is not None:
             self.decoder.adapters.prepare(step, np.concatenate([rows, scored]))
         summed = rows[:0] if step.sums is None else rows_of(step.sums)
-        wanted = np.concatenate([rows, scored, summed])
+        asked = np.concatenate([rows, scored, summed])
         turned = step.positions if step.kept is None else step.kept.positions
-        tokens, positions, wanted = upload(self.device, step.tokens, turned, wanted)
+        tokens, positions, wanted = upload(self.device, step.tokens, turned, asked)
         if before is not None:
             tokens = torch.where(tokens < 0, before[(-1 - tokens).clamp_min(0)], tokens)
         hidden = spans.lap("embedding", self.decoder.embed(tokens, positions))
         batch = self.decoder.batch(positions, wanted, spans)
         if self.states is not None:
             batch = replace(batch, states=spans.lap("layout", self.states.places(step)))
-        hidden = self.decoder.forward(hidden, batch, self.attention)
+        hidden, read = self.groups.forward(step, hidden, batch, positions, asked, read)
         draws = self._draw(hidden[: len(rows)], row_of, step.sampling)
         if step.scores is not None:
             draws = replace(draws, scores=score_tokens(self.decoder, hidden[len(rows) :][: len(scored)], step.scores))
@@ -93,4 +96,4 @@ class TorchRunner:
 
     def close(self) -> None:
         """Drop the model and the KV store."""
-        del self.decoder, self.attention, self.states, self.recorded, self._memory
+        del self.decoder, self.attention, self.groups, self.states, self.recorded, self._memory

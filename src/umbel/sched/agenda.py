@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.sched.stage import Passing
+
 Ints = NDArray[np.int64]
 
 
@@ -23,7 +25,7 @@ class Agenda:
     `drafted`: how many of these are proposed ones (`[slots]`; None: no token is).
     `firsts`: samples that draw the first token of their tips, from the last row of the run above. `level`: only samples
     of rows of this priority are looked at now (None: all). `plain`: the seconds that the step takes without rows that
-    are less urgent than those somebody reads along with (None: not worked out).
+    are less urgent than those somebody reads along with (None: not worked out). `passing`: runs on their way.
     """
 
     budget: int
@@ -35,6 +37,7 @@ class Agenda:
     firsts: list[int] = field(default_factory=list)
     level: int | None = None
     plain: float | None = None
+    passing: Passing | None = None
 
     @property
     def empty(self) -> bool:

@@ -73,6 +73,7 @@ class Assembler:
             sums=scored.summed.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.summed.open else None,
             scope=scopes_of(tree, nodes) if tree.is_scoped else None,
             answers=tree.drawn[nodes] != 0,
+            group=None if agenda.passing is None else agenda.passing.group(row_of),
         )
         at, plain = place[tips], agenda.drafted is None
         changes = tree.changes, tree.cuts, tree.page_changes

@@ -26,6 +26,7 @@ from umbel.sched.phases.speculate import Speculate
 from umbel.sched.policies.build import build_books, build_phases, follows_nodes
 from umbel.sched.policies.policy import Policy
 from umbel.sched.scoring import want_means, want_scores
+from umbel.sched.stage import computed
 from umbel.sched.unfit import never_fitting, unfit_row
 
 Ints = NDArray[np.int64]
@@ -180,16 +181,16 @@ class Scheduler:
 
     def _compute_runs(self, agenda: Agenda) -> None:
         """The shared runs on the agenda are computed as far as it says."""
-        if not agenda.counts:
+        if not (counted := computed(agenda.counts, agenda.passing)):
             return
         for wanted in (self.kv.scored, self.kv.scored.summed):
             if wanted.open:
-                wanted.begin(agenda.counts, self.kv.held, self.kv.seen)
-        nodes, counts = (np.fromiter(found, np.int64) for found in (agenda.counts, agenda.counts.values()))
+                wanted.begin(counted, self.kv.held, self.kv.seen)
+        nodes, counts = (np.fromiter(found, np.int64) for found in (counted, counted.values()))
         new = self.kv.compute_runs(nodes, counts)
         self.computed_tokens += new
         self.recomputed_tokens += int(counts.sum()) - new
-        for node in agenda.counts:
+        for node in counted:
             self.waiting.cached(node)
 
     def settle(self, sampled: SampledTokens, outcomes: Outcomes) -> list[Ended]:

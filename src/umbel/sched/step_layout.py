@@ -118,7 +118,7 @@ class StepLayout:
 
 def only_decodes(agenda: Agenda, tips: Ints, tree: KVTree) -> bool:
     """Whether all that the agenda has is tips that grow by the one token which each lacks, and those proposed."""
-    if agenda.counts or agenda.refeed or agenda.firsts:
+    if agenda.counts or agenda.refeed or agenda.firsts or agenda.passing is not None:
         return False
     lacking, counts = tree.length[tips] - tree.held[tips], agenda.tip_counts
     known = counts if agenda.drafted is None else counts - agenda.drafted

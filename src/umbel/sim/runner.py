@@ -6,6 +6,7 @@ It stands where a device would, so scheduler, KV forest and loop run as they do 
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from umbel.cost.roofline import Load, Price
 from umbel.cost.windows import WHOLE, Windows
 from umbel.ir.scores import Scores, TokenScores
 from umbel.ir.step import Step, StepResult
+from umbel.ir.step_parts import only_rows, other_rows
 from umbel.ir.workload import Workload
 from umbel.runner.base import Wait, done
 
@@ -62,7 +64,9 @@ class SimRunner:
         self._fed += (int(fed.sum()) - again, int(step.n_rows - fed.sum()), again)
         kv_read = _read_once(step) if self.shared_reads else _read_by_each(step)
         amounts = self._amounts(step, kv_read)
-        seconds = float(self.price.each(Load(*(np.array([float(value)]) for value in amounts)))[0])
+        seconds = self._seconds(amounts)
+        if step.group is not None and len(step.group.rows):
+            seconds = step.group.share * seconds + (1 - step.group.share) * self._without_group(step)
         for column, value in zip(self._steps, (*amounts, seconds), strict=True):
             column.append(value)
         bad = np.zeros(len(step.sampling), bool)
@@ -108,6 +112,20 @@ class SimRunner:
         sampling = step.sampling
         logits = len(sampling) + (0 if step.scores is None else len(np.unique(step.scores.at)))
         return 1, step.n_rows, logits, pairs, kv_read, int((sampling.temperature > 0).sum())
+
+    def _seconds(self, amounts: tuple[float, ...]) -> float:
+        """What the price list says of a step."""
+        return float(self.price.each(Load(*(np.array([float(value)]) for value in amounts)))[0])
+
+    def _without_group(self, step: Step) -> float:
+        """The seconds of the rows alone that pass all layers."""
+        others = other_rows(step)
+        if not len(others):
+            return 0.0
+        apart = np.isin(step.sampling.at, others)
+        drawn = replace(step.sampling, at=step.sampling.at[apart], temperature=step.sampling.temperature[apart])
+        rest = only_rows(replace(step, sampling=drawn), others)
+        return self._seconds(self._amounts(rest, _read_once(rest) if self.shared_reads else _read_by_each(rest)))
 
     def _draw(self, step: Step) -> Ints:
         sampling = step.sampling

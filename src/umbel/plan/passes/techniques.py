@@ -9,6 +9,7 @@ from umbel.catalog import CATALOG
 from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
+from umbel.plan.layering import refuse_layered
 from umbel.plan.passes.keeper import name_keeper
 from umbel.plan.passes.keys import count_keys
 from umbel.plan.passes.memory import useful_pages
@@ -35,6 +36,8 @@ def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:
     if not row.exact:
         if not row.taken_by(draft.config):
             yield from _lossy(row, draft)
+    elif row.name == "layered":
+        yield refuse_layered(draft)
     elif row.family == "attention" and _is_dearer(row.name) and draft.config.attention_backend != row.name:
         elsewhere = (row.can or Capability()).elsewhere(draft.price.machine.device)
         by_name = f"{PRICES[row.name].source}; taken only by name: --attention-backend {row.name}"

@@ -51,7 +51,8 @@ def build_phases(policy: Policy, books: Books) -> tuple[Admit, list[Phase]]:
         return plain, [Decode(), Prompts(), plain]
     urgent = AdmitInPace(admission, most, pace)
     prompts = PromptsInTurn(pace)
-    return urgent, [registry.load("step", policy.step, [DecodeInPace(pace), prompts, urgent, PromptsLeft(prompts)])]
+    in_turn = [DecodeInPace(pace), prompts, urgent, PromptsLeft(prompts)]
+    return urgent, [registry.load("step", policy.step, in_turn, pace)]
 
 
 def follows_nodes(policy: Policy, forest: Forest, order: Ints) -> bool:

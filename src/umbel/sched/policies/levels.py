@@ -37,7 +37,7 @@ class AdmitUrgent(Admit):
 class Levels(Phase):
     """Runs `phases` for one priority after the other, the lowest first."""
 
-    def __init__(self, phases: Sequence[Phase]):
+    def __init__(self, phases: Sequence[Phase], pace: object = None):  # which some rules look at themselves
         self.phases = phases
 
     def fill(self, agenda: Agenda, books: Books) -> None:
@@ -72,13 +72,13 @@ class Levels(Phase):
     @staticmethod
     def fill_with(phases: Sequence[Phase], agenda: Agenda, books: Books) -> None:
         """Run some phases for one priority after the other."""
-        for level in _levels_of(books):
+        for level in levels_of(books):
             agenda.level = level
             for phase in phases:
                 phase.fill(agenda, books)
 
 
-def _levels_of(books: Books) -> list[int | None]:
+def levels_of(books: Books) -> list[int | None]:
     """Priorities of samples that run or wait, ascending; None alone, for all samples, where they are alike."""
     assert isinstance(books.waiting, Lines)
     running = np.unique(books.requests.priority[books.seqs.row[books.seqs.runners()]]).tolist()

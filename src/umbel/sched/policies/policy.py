@@ -17,14 +17,14 @@ class Policy:
     These are names of rules in the catalogue. `queue`: "plan" follows the order given; "longest-prefix" takes the row
     most of whose prompt is cached, ties in order (SGLang, arXiv 2312.07104); "priority" one of the most urgent rows,
     which every phase of a step looks at first, as do "fair", which goes on with the tenant that was served least, and
-    "deadline". `step` is what these fill a step with: "stall-free", at a `pace`, or "prefill-first". `keep`:
-    "last-reader" gives a shared run up when no row of the order needs it any more; "lru" cannot know that and keeps all
-    prompts until their pages are wanted, the least recently used first (vLLM, arXiv 2309.06180; generated tokens are
-    not kept); "auto" is "last-reader", or what fits where rows run in another order than the forest's nodes, or come
-    while others run. `overflow` is the probability that "past-future" accepts of needing more pages than there are.
-    `step_cost` is the number of prompt tokens that take as long as a step of one sample: what "past-future" weighs
-    preempted samples against (0: it accepts no more than that). `victim` chooses the sample that gives its pages up
-    when there are too few. `max_running` caps the samples at work (None: only pages do).
+    "deadline". `step` is what these fill a step with: "stall-free", at a `pace`, "layered", at that of a mixture of
+    experts, or "prefill-first". `keep`: "last-reader" gives a shared run up when no row of the order needs it any more;
+    "lru" cannot know that and keeps all prompts until their pages are wanted, the least recently used first (vLLM,
+    arXiv 2309.06180; generated tokens are not kept); "auto" is "last-reader", or what fits where rows run in another
+    order than the forest's nodes, or come while others run. `overflow` is the probability that "past-future" accepts of
+    needing more pages than there are. `step_cost` is the number of prompt tokens that take as long as a step of one
+    sample: what "past-future" weighs preempted samples against (0: it accepts no more than that). `victim` chooses the
+    sample that gives its pages up when there are too few. `max_running` caps the samples at work (None: only pages do).
     """
 
     name: str = "umbel"

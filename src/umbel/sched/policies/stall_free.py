@@ -46,7 +46,7 @@ class StepPace:
 
     def binds(self, agenda: Agenda, books: Books) -> bool:
         """Whether the rows that are looked at now may not have all that they want."""
-        return (self.target is not None or is_beneath(agenda, books)) and _is_watched(books)
+        return (self.target is not None or is_beneath(agenda, books)) and is_watched(books)
 
     def prompt(self, agenda: Agenda, books: Books, depth: int) -> int:
         """The most tokens that the step may have of one more prompt, of which `depth` are computed already."""
@@ -151,7 +151,7 @@ def prime_in_pace(pace: StepPace | None, agenda: Agenda, books: Books, slot: int
     agenda.budget = spare - (allowed - agenda.budget) if agenda.budget else 0
 
 
-def _is_watched(books: Books) -> bool:
+def is_watched(books: Books) -> bool:
     """Whether a sample decodes whose row wants its tokens as they come."""
     seqs = books.seqs
     slots = seqs.runners()
