@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.attention.stage import attend, poison_free_pages, poisoned_store, spec_of
+from tests.attention.stage import attend, mixed_spec, poison_free_pages, poisoned_store, spec_of
 from tests.books import check_books
 from tests.sched.drive import VOCAB, Job, apply, assert_clean, check_step, finish_full, scheduler_of
 from umbel import registry
@@ -21,6 +21,7 @@ from umbel.attention.pick import check_attention
 from umbel.config import EngineConfig
 from umbel.engine.inbox import check_arriving
 from umbel.errors import UsageError
+from umbel.ir.kv_shape import KVShape
 from umbel.ir.spec import ModelSpec
 from umbel.ir.step import Step
 from umbel.runner.base import Wait, run_step
@@ -210,6 +211,7 @@ def test_what_cannot_be_asked_is_refused_by_name() -> None:
     [
         (spec_of(2, 2, 16, window=32), {}, "windows of 32 positions"),
         (spec_of(2, 2, 16), {"keep": "lru"}, "keep='lru' keeps prompts"),
+        (mixed_spec(KVShape(4, 1, 24, 16, 0.2, values_in_keys=True)), {}, "one vector for keys and values"),
     ],
 )
 def test_a_model_that_cannot_forget_is_refused_by_name(spec: ModelSpec, changed: dict[str, str], why: str) -> None:

@@ -37,9 +37,7 @@ def check_keeper(config: EngineConfig, spec: ModelSpec) -> None:
     windows = {shape.window for shape in spec.kv_shapes if shape.window is not None}
     for row, asked in _of_family("forget", config.technique):
         why = ""
-        if spec.hosted is not None:
-            why = f"{spec.family!r} models run through transformers, which makes places of positions"
-        elif spec.recurrences:
+        if spec.recurrences:
             why = f"layers of {spec.family!r} keep a state, of which no part can be forgotten"
         elif windows:
             why = f"layers of {spec.family!r} have windows of {max(windows)} positions, which would be of places then"
