@@ -32,4 +32,57 @@ LEFT_OUT: tuple[Technique, ...] = (
         why_not="needs trained parts: it chooses the blocks of a masked-diffusion model, which reads to both sides, "
         "and the models here read to the left alone",
     ),
+    Technique(
+        "select",
+        "pbs-attn",
+        False,
+        "",
+        "PBS-Attn, 2510.21270",
+        why_not="sorts the keys of a segment so that fewer blocks are needed, and a view names cells of positions, in "
+        "whose order the kernels add up: sorted, a full budget would no longer be dense attention to the last "
+        "bit",
+    ),
+    Technique(
+        "select",
+        "delta-attention",
+        False,
+        "",
+        "Delta Attention, 2505.11254",
+        why_not="adds to rows what dense attention of every 64th row differs by, and a selector says what rows read, "
+        "not what becomes of their outputs",
+    ),
+    Technique(
+        "select",
+        "dhsa",
+        False,
+        "",
+        "DHSA, 2510.24606",
+        why_not="needs trained parts: a network on keys that finds where chunks end",
+    ),
+    Technique(
+        "select",
+        "chunk-llm",
+        False,
+        "",
+        "ChunkLLM, 2510.02361",
+        why_not="needs trained parts: adapters of queries and keys in each layer, and one that finds where chunks end",
+    ),
+    Technique(
+        "select",
+        "long-heads",
+        False,
+        "",
+        "LongHeads, 2402.10685",
+        why_not="numbers the positions of what a head reads for each chunk, so that no distance is larger than in "
+        "training, and keys here keep the position that they were rotated for: pages picks without it",
+    ),
+    Technique(
+        "select",
+        "segment-masks",
+        False,
+        "",
+        "MAS, 2412.18487",
+        why_not="needs trained parts, a LoRA for attention to both sides within a span of the prompt, and the models "
+        "here read to the left alone",
+    ),
 )

@@ -120,7 +120,7 @@ def tiles_of(begin: int, end: int, answers: bool = False) -> RowTiles:
     tile_of = torch.from_numpy((np.cumsum(starts) - 1).astype(np.int32))
     nodes = np.zeros(len(first), np.int64)
     cell = positions[first] // GRID
-    return RowTiles(first, nodes, cell, np.full(len(first), answers), tile_of, (end - 1) // GRID + 1)
+    return RowTiles(first, positions[first], nodes, cell, np.full(len(first), answers), tile_of, (end - 1) // GRID + 1)
 
 
 def view_of(selector: Selector, path: OnePath, begin: int, end: int) -> View:

@@ -36,6 +36,11 @@ LOSSY = {
     "technique=vertical-slash",
     "technique=flex-prefill",
     "technique=a-shape",
+    "technique=hip",
+    "technique=criti-prefill",
+    "technique=proxy-attn",
+    "technique=streaming-heads",
+    "technique=loop-serve",
 }  # written out once more, on purpose
 
 

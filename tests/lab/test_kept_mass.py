@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.attention.stage import attend, poisoned_store, spec_of, steps_of
-from tests.conformance.test_select import EACH, ROWS, SHARE, Paths, backend_of, long_job
+from tests.conformance.test_select import ROWS, SHARE, Paths, backend_of, long_job
 from tests.tiny_models import make_model
 from umbel.attention.select.selected import SelectedAttention
 from umbel.kernels.view import GRID
@@ -18,6 +18,8 @@ from umbel.lab.kept_mass import MassMeter, kept_share, measure_mass
 from umbel.lab.tasks import LabTask
 
 SPEC = spec_of(2, 2, 16)
+FEW = ("pages", "vertical-slash")  # the others take as long, and no other line of what is measured
+EACH = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FEW)) for n in ROWS])
 
 
 def by_hand(query: torch.Tensor, keys: torch.Tensor, read: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,22 @@ class KeyMeans:
         return queries
 
 
-KeyNeed = KeyBounds | KeyMeans
+@dataclass(frozen=True, slots=True)
+class KeyFirsts:
+    """A need: the first of every `keys` keys of a cell, once it is full."""
+
+    keys: int
+
+    def of(self, keys: Tensor) -> Tensor:
+        """The first of some keys (`[..., keys, key_dim]`): `[..., key_dim]`."""
+        return keys[..., 0, :]
+
+    def asked(self, queries: Tensor) -> Tensor:
+        """What queries are multiplied by keys as: themselves."""
+        return queries
+
+
+KeyNeed = KeyBounds | KeyMeans | KeyFirsts
 Need = QueryTail | KeyNeed
 
 
@@ -95,8 +110,7 @@ class Have(Protocol):
         ...
 
     def kept(self, layer: int, spot: int, rows: str) -> object | None:
-        """What `keep` was given of the path up to a spot, which must end a cell, for rows of a kind; None where it was
-        not."""
+        """What `keep` was given of the path up to a spot, for rows of a kind; None where it was not."""
         ...
 
     def keep(self, layer: int, spot: int, rows: str, found: object) -> None:

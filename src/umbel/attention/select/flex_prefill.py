@@ -18,7 +18,7 @@ from torch import Tensor
 
 from umbel.attention.select.base import PROMPTS, Have, Ints, KeyMeans, QueryTail
 from umbel.attention.select.covers import cover
-from umbel.attention.select.lines import PROBES, below, key_or_distance, weights_of
+from umbel.attention.select.lines import PROBES, below, key_or_distance, predicted, weights_of
 from umbel.attention.select.tiles import RowTiles
 from umbel.attention.select.windows import WINDOW, pick_by_windows
 from umbel.ir.kv_shape import KVShape
@@ -101,13 +101,6 @@ class FlexPrefill:
         found = [predicted(*parts, shape) for parts in zip(grouped, means, strict=True)]
         taken = cover(torch.cat(found), self.mass).cpu() & index.aware[:, None]
         return taken.unflatten(0, (shape.n_kv_heads, -1)).any(1)
-
-
-def predicted(queries: Tensor, means: Tensor, shape: KVShape) -> Tensor:
-    """The shares of cells that the mean of some queries (`[heads, queries, dim]`) would look at, if all keys of a cell
-    were their mean (`[cells, dim]`): float32 `[heads, cells]`."""
-    scores = (queries.float().mean(1) @ means.float().T) * shape.scale
-    return (scores if shape.cap is None else shape.cap * (scores / shape.cap).tanh()).softmax(-1)
 
 
 def distance(some: Tensor, others: Tensor) -> Tensor:

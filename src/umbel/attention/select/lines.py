@@ -38,16 +38,24 @@ class ProbeWeights:
         return cls(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
 
-def weights_of(queries: Tensor, keys: Tensor, shape: KVShape) -> Tensor:
-    """The weights that the last queries of a path (`[heads, queries, dim]`) give to its keys (`[keys, dim]`): float32
-    `[heads, queries, keys]`."""
+def weights_of(queries: Tensor, keys: Tensor, shape: KVShape, stride: int = 1) -> Tensor:
+    """The weights that every so many of the last queries of a path, the very last among them (`[heads, queries, dim]`),
+    give to its keys (`[keys, dim]`): float32 `[heads, queries, keys]`."""
     heads, n, dim = queries.shape
     scores = (queries.reshape(-1, dim) @ keys.T).float().mul_(shape.scale).view(heads, n, -1)
     if shape.cap is not None:
         scores = scores.div_(shape.cap).tanh_().mul_(shape.cap)
-    later = torch.ones(n, n, dtype=torch.bool, device=scores.device).triu(1)
-    scores[..., -n:].masked_fill_(later, -torch.inf)
+    ends = torch.arange(stride, n * stride + 1, stride, device=scores.device)
+    later = torch.arange(n * stride, device=scores.device) >= ends[:, None]
+    scores[..., -n * stride :].masked_fill_(later, -torch.inf)
     return scores.softmax(-1)
+
+
+def predicted(queries: Tensor, means: Tensor, shape: KVShape) -> Tensor:
+    """The shares of cells that the mean of some queries (`[heads, queries, dim]`) would look at, if all keys of a cell
+    were their mean (`[cells, dim]`): float32 `[heads, cells]`."""
+    scores = (queries.float().mean(1) @ means.float().T) * shape.scale
+    return (scores if shape.cap is None else shape.cap * (scores / shape.cap).tanh()).softmax(-1)
 
 
 def by_distance(weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umbel.attention.base import AttentionBackend
-from umbel.attention.select.base import KeyBounds, KeyMeans, KeyNeed, QueryTail, Selector
+from umbel.attention.select.base import KeyNeed, QueryTail, Selector
 from umbel.attention.select.memory import PathNotes, SlotMemory
 from umbel.attention.select.tally import KeyTally
 from umbel.attention.select.tiles import RowTiles
@@ -40,9 +40,9 @@ class StepPaths:
         self._paths: dict[int, Ints] = {}
 
     def slots_of(self, tile: int) -> Ints:
-        """The KV slots of a tile's path before its cell."""
+        """The KV slots of a tile's path before its first row."""
         if tile not in self._paths:
-            before = np.arange(int(self.tiles.cell[tile]) * GRID)
+            before = np.arange(int(self.tiles.position[tile]))
             self._paths[tile] = path_slots(self.step, self.tiles.node[tile : tile + 1], before[None])[0]
         return self._paths[tile]
 
@@ -68,7 +68,7 @@ class SelectedAttention:
         needs = dict.fromkeys(need for selector in selectors for need in selector.needs)
         self.tails = tuple(need for need in needs if isinstance(need, QueryTail))
         self.logged = SlotMemory(n_slots)
-        self.of_keys = {need: SlotMemory(n_slots) for need in needs if isinstance(need, KeyBounds | KeyMeans)}
+        self.of_keys = {need: SlotMemory(n_slots) for need in needs if not isinstance(need, QueryTail)}
         self.notes = PathNotes()
 
     @property
@@ -81,7 +81,7 @@ class SelectedAttention:
         read = self.inner.prepare(step)
         self.paths = paths = StepPaths(step, RowTiles.of(step), self.store.scratch)
         self.tally.open(step, paths.tiles)
-        self.notes.forget(paths.full)
+        self.notes.forget(paths.slots)
         for memory in self.of_keys.values():
             memory.admit(paths.full)
         wanted = np.zeros(len(paths.positions), bool)

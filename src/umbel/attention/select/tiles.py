@@ -21,10 +21,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RowTiles:
-    """Per tile (`[tiles]`) its `first` row, its `node` of the step, its `cell` and whether it `answers`; `tile_of` each
-    row (int32 `[rows]`), and how many `cells` the longest path has."""
+    """Per tile (`[tiles]`) its `first` row and the `position` of that, its `node` of the step, its `cell` and whether
+    it `answers`; `tile_of` each row (int32 `[rows]`), and how many `cells` the longest path has."""
 
     first: Ints
+    position: Ints
     node: Ints
     cell: Ints
     answers: NDArray[np.bool_]
@@ -40,7 +41,15 @@ class RowTiles:
         begins[1:] = (np.diff(node) != 0) | (np.diff(cell) != 0) | answers[1:]
         first = np.flatnonzero(begins)
         tile_of = torch.from_numpy((np.cumsum(begins) - 1).astype(np.int32))
-        return cls(first, node[first], cell[first], answers[first], tile_of, int(cell.max(initial=0)) + 1)
+        return cls(
+            first,
+            step.positions[first],
+            node[first],
+            cell[first],
+            answers[first],
+            tile_of,
+            int(cell.max(initial=0)) + 1,
+        )
 
     def beyond(self, cells: int, answers: bool) -> list[int]:
         """The tiles of prompts, or of answers, that have more than so many cells before their own."""
