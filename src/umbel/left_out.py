@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
-from umbel.technique import Technique
+from umbel.technique import ShareSetting, Technique
+
+_BUDGET = ShareSetting("budget", 0.25, "the share of a path that is kept")
+_ALIKE = "memories have as many places in all layers and heads"
+_KEEPERS: tuple[tuple[str, str, str], ...] = (
+    (
+        "scissorhands",
+        "Scissorhands, 2305.17118",
+        f"gives later layers more room, and {_ALIKE}; h2o is the rule of its kind: what was looked at stays",
+    ),
+    ("uncomp", "UNComp, 2410.03090", f"gives each layer and head room by the entropy of its keys, and {_ALIKE}"),
+    (
+        "scope",
+        "SCOPE, 2412.13649",
+        "has two budgets, for what is kept of the prompt and for what slides over the answer, and memories have one: "
+        "sage-kv keeps the prompt's part, h2o lets it slide",
+    ),
+    ("shotkv", "ShotKV, 2502.01941", "keeps whole shots of a prompt, and prompts do not say where a shot begins"),
+    (
+        "epicache",
+        "EpiCache, 2509.17396",
+        "computes a dialogue once for each of its episodes, which a second model finds, and a row is one prompt here",
+    ),
+    (
+        "kvcrush",
+        "KVCrush, 2503.00022",
+        "keeps tokens by what all heads of a layer say of them together, and here each head chooses its own",
+    ),
+    (
+        "chelsea",
+        "CentroidKV, 2506.11418",
+        "merges keys, for which attention has to add the logarithm of their number to a score, and no backend does",
+    ),
+    (
+        "act-qkv",
+        "ActQKV, 2502.13542",
+        "weighs queries by parameters that were not published, for blocks of keys that prompts read: flex-prefill "
+        "picks these by what queries measure",
+    ),
+)
 
 LEFT_OUT: tuple[Technique, ...] = (
     Technique(
@@ -85,4 +124,5 @@ LEFT_OUT: tuple[Technique, ...] = (
         why_not="needs trained parts, a LoRA for attention to both sides within a span of the prompt, and the models "
         "here read to the left alone",
     ),
+    *(Technique("forget", name, False, "", paper, why_not=why, settings=(_BUDGET,)) for name, paper, why in _KEEPERS),
 )

@@ -51,7 +51,7 @@ def gathered(path: RowPath) -> Tensor:
         found[:, : places - edit.raw, 1] += edit.raw
     found[:, places - edit.raw :, 1] = torch.arange(edit.raw, 0, -1)
     for begin, end in tiles(edit.before, edit.end):
-        grouped = path.queries(begin, end).unflatten(0, (shape.n_kv_heads, shape.group_size))
+        grouped = path.queries(begin, end).reshape(shape.n_kv_heads, shape.group_size, end - begin, -1)
         seen = places - edit.end + end
         for head, (mine, keys) in enumerate(zip(grouped, path.keys, strict=True)):
             found[head, :seen, 0] += weights_of(mine, keys[:seen], shape).sum((0, 1))

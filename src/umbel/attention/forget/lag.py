@@ -34,8 +34,8 @@ class LagKV(LagMeasure):
         old, parts = self.past(edit.before), self.past(edit.end) - self.past(edit.before)
         first = SINKS + old * self.kept  # the place where the first part begins that is scored now
         raw = slice(first, first + (parts + 1) * lag)
-        scores = sum(standing_out(each[:, raw].unflatten(1, (-1, lag))) for each in (path.keys, path.values))
-        assert isinstance(scores, Tensor)
+        keys, values = (each[:, raw].reshape(len(each), parts + 1, lag, -1) for each in (path.keys, path.values))
+        scores = standing_out(keys) + standing_out(values)
         best = scores.sort(dim=2, descending=True, stable=True).indices[:, :, : self.kept].sort(2).values
         chosen = (best + first + lag * torch.arange(parts, device=best.device)[:, None]).flatten(1)
         before, behind = torch.arange(first), torch.arange(first + parts * lag, len(edit.sources))

@@ -47,7 +47,7 @@ def last_weights(path: RowPath) -> Tensor:
     """What the prompt's last query weighs each place with, summed over the heads of a group: `[n_kv_heads, places]`; 0
     for tokens of the answer, which it does not see."""
     prompt, shape = path.edit.prompt, path.shape
-    grouped = path.queries(prompt - 1, prompt).unflatten(0, (shape.n_kv_heads, shape.group_size))
+    grouped = path.queries(prompt - 1, prompt).reshape(shape.n_kv_heads, shape.group_size, 1, -1)
     found = path.keys.new_zeros(path.keys.shape[:2])
     for head, (mine, keys) in enumerate(zip(grouped, path.keys, strict=True)):
         found[head, :prompt] = weights_of(mine, keys[:prompt], shape).sum((0, 1))
