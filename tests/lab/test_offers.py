@@ -70,8 +70,8 @@ def test_tasks_have_questions_that_dense_can_be_right_about(name: str) -> None:
     texts = [chat["messages"][0]["content"] for chat in task.prompts]
     assert len(set(texts)) == 4 and not any(judge("no such answer") for judge in task.judges)
     assert task.prompts == asked_task(name, 4, 0, words).prompts != asked_task(name, 4, 1, words).prompts
-    if name.startswith("lookup-1000"):
-        assert all(800 < words(text) < 1250 for text in texts)
+    if name.startswith("lookup-2000"):
+        assert all(1600 < words(text) < 2500 for text in texts)
 
 
 def test_what_a_lookup_asks_for_stands_at_its_depth() -> None:

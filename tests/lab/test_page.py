@@ -15,7 +15,7 @@ from tests.plan.test_choice import INT8, KV8, pages, task
 from umbel.cli.main import main
 from umbel.lab.page import lab_page, trade_off
 from umbel.lab.session import LabRecord, damage_file
-from umbel.lab.table import markdown, said_of, sections, task_rows
+from umbel.lab.table import markdown, said_of, sections, task_head, task_rows
 from umbel.plan.choice import lossy_rows
 
 ABOUT = {"model": "demo", "machine": "here", "dtype": "float32", "date": "2026-01-02T03:04", "rows": 200, "rounds": 2}
@@ -30,25 +30,26 @@ def test_tables_have_every_technique_and_task() -> None:
         assert f"| {one.name} |" in text
     assert "| pages:budget=0.1 | 65% | 10% |" in text and "60.0% (30%)" in text and "45.0% (long)" in text
     assert "- linear fp8: not measured: needs what" in text
-    (short, long) = task_rows(RECORD.techniques)
-    assert short[:4] == ["short", "100", "200", "100%"] and long[4:] == [
-        "99% (lost 2)",
-        "100%",
-        "100% (lost 1)",
-        "55% (lost 90)",
-    ]
+    dense, *rows = task_rows(RECORD.techniques)
+    assert task_head(RECORD.techniques) == ["technique", "short (100)", "long (2,000)"]
+    assert dense == ["dense", "100%", "100%"] and [row[0] for row in rows] == [one.name for one in RECORD.techniques]
+    assert [row[2] for row in rows] == ["99% (lost 2)", "100%", "100% (lost 1)", "55% (lost 90)"]
 
 
 def test_sections_have_a_paragraph_a_source_and_a_table_each() -> None:
     text = sections(RECORD)
     assert re.findall(r"^### (.*)$", text, re.M) == ["linear: int8", "kv: int8", "select: pages"]
     part = text.split("### select: pages")[1]
-    assert "Quest" in part.split("|")[0] and "Source: Quest, 2406.10774" in part and part.count("\n| pages:budget") == 2
+    assert "Quest" in part.split("|")[0] and "Source: Quest, 2406.10774" in part and part.count("\n| pages:budget") == 4
 
 
 def test_a_task_that_one_technique_was_not_asked_about_is_left_blank() -> None:
     other = replace(INT8, tasks=(task("other", 50, 0, 1),))
-    assert [row[4:] for row in task_rows((KV8, other))] == [["100%", "–"], ["100%", "–"], ["–", "100%"]]
+    dense, *rows = task_rows((KV8, other))
+    assert dense[1:] == ["100%"] * 3
+    assert sorted(zip(task_head((KV8, other))[1:], *(row[1:] for row in rows), strict=True)) == [
+        *(("long (2,000)", "100%", "–"), ("other (50)", "–", "100%"), ("short (100)", "100%", "–"))
+    ]
 
 
 class Tags(HTMLParser):
@@ -81,7 +82,8 @@ def test_points_stand_where_their_figures_are() -> None:
     assert line.get("points") == f"{low[0]:.1f},{low[1]:.1f} {high[0]:.1f},{high[1]:.1f}"
     assert low[0] < high[0] and low[1] < high[1]  # a smaller budget to the left; it loses more, and stands higher
     names = [one.text for one in root.iter("text")]
-    assert {"pages:budget=0.5", "pages:budget=0.1", "x", "y"} <= set(names)
+    assert {"pages 0.1", "0.5", "x", "y"} <= set(names)
+    assert [one.text for one in root.iter("title")] == ["pages:budget=0.1", "pages:budget=0.5"]
 
 
 def test_names_of_points_do_not_cover_each_other() -> None:
@@ -121,6 +123,8 @@ def test_a_session_measures_and_keeps_what_it_found(
     assert main([*words, "--techniques", "kv=int8", "--tasks", str(mine)]) == 0
     assert "| kv int8 |" in capsys.readouterr().out
     kept = damage_file("demo").load()
+    assert main(["lab", "-m", "demo", "--kept", "--json"]) == 0
+    assert LabRecord.of_dict(json.loads(capsys.readouterr().out)).techniques == kept
     assert [[task.task for task in one.tasks] for one in kept] == [["copy", "mine.jsonl"], ["copy"]]
     assert all(task.dense_seconds > 0 < task.seconds for one in kept for task in one.tasks)
 
@@ -129,6 +133,8 @@ def test_a_session_measures_and_keeps_what_it_found(
     ("words", "why"),
     [
         ((), "give a model"),
+        (("--kept",), "give a model"),
+        (("-m", "demo", "--kept"), "nothing was measured of demo yet"),
         (("-m", "demo", "--techniques", "forest"), "no lossy technique"),
         (("-m", "demo", "--tasks", "sorting"), "no task"),
         (("-m", "demo", "--budgets", "few"), "must be numbers"),

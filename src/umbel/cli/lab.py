@@ -23,6 +23,7 @@ _BUDGETS = "Of techniques with a budget, by commas [as the catalogue says: 0.5,0
 _ROWS = "Of each task; a limit of 1% takes 100 right answers to tell."
 _FRESH = "Forget what was measured of this model before."
 _FROM = "Show this record (as --json prints it) instead of measuring."
+_KEPT = "Show all that earlier sessions measured of this model instead of measuring."
 _PAGE = "Write a section for each technique into this Markdown page, too."
 
 
@@ -40,6 +41,7 @@ def lab_command(
     fresh: Annotated[bool, Option("--fresh", help=_FRESH, destroys=True)] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
     page: Annotated[Path | None, Option(help=_PAGE)] = None,
+    kept: Annotated[bool, Option("--kept", help=_KEPT)] = False,
     from_record: Annotated[Path | None, Option("--from", help=_FROM)] = None,
     as_json: Annotated[bool, Option("--json", help="Print the record as JSON, not Markdown.")] = False,
 ) -> None:
@@ -62,6 +64,8 @@ def lab_command(
         check_page(html, sources=[Path(name) for name in _listed(tasks)])
     if from_record is not None:
         record = _read(from_record)
+    elif kept:
+        record = _kept(model)
     else:
         settings = {"dtype": dtype, "device": device, "threads": threads}
         record = _measured(model, techniques, tasks, budgets, (rows, rounds, seed), settings, fresh=fresh)
@@ -92,6 +96,14 @@ def _measured(
     if fresh:
         damage_file(model).forget()
     return run_session(LabAsk(model, offers, _listed(tasks), *numbers, settings), _say())
+
+
+def _kept(model: str | None) -> LabRecord:
+    from umbel.lab.session import kept_record
+
+    if model is None:
+        raise UsageError("give a model: umbel lab --model DIR --kept")
+    return kept_record(model)
 
 
 def _listed(names: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from umbel.cost.damage import MeasuredTechnique
 from umbel.lab.session import LabRecord
@@ -101,12 +101,15 @@ def _group(
     if len(points) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
         yield f'<polyline class="line {style}" points="{path}"/>'
-    for x, y, name in points:
-        yield f'<circle class="key {style}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
-        wide = 6.4 * len(name)
+    for number, (x, y, name) in enumerate(points):
+        yield f'<circle class="key {style}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(name)}</title></circle>'
+        plain, _, setting = name.partition(":")
+        shown = setting.rpartition("=")[2]  # the others of a line go by their budget alone
+        label = name if not shown else shown if number else f"{plain} {shown}"
+        wide = 6.4 * len(label)
         left = x + 9 if x + 9 + wide < LEFT + 620 else x - 9 - wide
         low = y - 6
         while any(abs(low - other) < LINE and left < end and begin < left + wide for begin, end, other in taken):
             low -= LINE
         taken.append((left, left + wide, low))
-        yield text(left, low, name, "axis", "start")
+        yield text(left, low, label, "axis", "start")

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from umbel.cost.damage import DamageFile, MeasuredTechnique
-from umbel.errors import UmbelError
+from umbel.errors import UmbelError, UsageError
 from umbel.jobs.fingerprint import hash_model
 from umbel.lab.answers import Answered, AnsweringModel
 from umbel.lab.compare import task_damage
@@ -61,6 +61,15 @@ def damage_file(model: str) -> DamageFile:
     return DamageFile.of(hash_model(resolve_model(model)))
 
 
+def kept_record(model: str) -> LabRecord:
+    """All that sessions have found of a model, as one record. Raises UsageError where there is nothing."""
+    found = damage_file(model).load()
+    if not found:
+        raise UsageError(f"nothing was measured of {model} yet: umbel lab -m {model}")
+    named = {name: ", ".join(dict.fromkeys(getattr(one, name) for one in found)) for name in ("machine", "dtype")}
+    return LabRecord({"model": model, **named, "date": _now()}, found, {})
+
+
 def run_session(ask: LabAsk, say: Say) -> LabRecord:
     """Measure; what was found of each technique is kept as soon as it is there. Raises UmbelError where dense cannot
     be measured; a technique that cannot is a failure of the record."""
@@ -85,9 +94,12 @@ def run_session(ask: LabAsk, say: Say) -> LabRecord:
 
 def _about(ask: LabAsk, dense: AnsweringModel) -> dict[str, Any]:
     """What a session is of."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    named = {"model": ask.model, "machine": dense.machine, "dtype": dense.dtype, "date": now}
+    named = {"model": ask.model, "machine": dense.machine, "dtype": dense.dtype, "date": _now()}
     return {**named, "rows": ask.rows, "rounds": ask.rounds, "seed": ask.seed}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _answers(model: AnsweringModel, tasks: Sequence[LabTask], rounds: int, name: str, say: Say) -> list[Answered]:

@@ -47,24 +47,26 @@ def worst_text(one: MeasuredTechnique) -> str:
 
 
 def task_head(found: Sequence[MeasuredTechnique]) -> list[str]:
-    """The heads of `task_rows`."""
-    return ["task", "tokens", "rows", "dense right", *(one.name for one in found)]
+    """The heads of `task_rows`: the tasks, each with the tokens of its prompts."""
+    return ["technique", *(f"{name} ({some.prompt_tokens:,.0f})" for name, some in _tasks(found).items())]
 
 
 def task_rows(found: Sequence[MeasuredTechnique]) -> list[list[str]]:
-    """A row for each task: right answers of dense, and of each technique with those that are lost."""
-    names = dict.fromkeys(task.task for one in found for task in one.tasks)
-    return [_task_row(name, found) for name in names]
+    """Right answers by task: those of dense, then of each technique with those that it has lost."""
+    tasks = _tasks(found)
+    dense = ["dense", *(_share(some.dense_right, some.labelled) for some in tasks.values())]
+    return [dense, *([one.name, *(_right(one, name) for name in tasks)] for one in found)]
 
 
-def _task_row(name: str, found: Sequence[MeasuredTechnique]) -> list[str]:
-    each = [next((task for task in one.tasks if task.task == name), None) for one in found]
-    some = next(task for task in each if task is not None)
-    head = [name, f"{some.prompt_tokens:,.0f}", f"{some.rows:,}", _share(some.dense_right, some.labelled)]
-    return [*head, *("–" if task is None else _right(task) for task in each)]
+def _tasks(found: Sequence[MeasuredTechnique]) -> dict[str, TaskDamage]:
+    """The tasks by name, as some technique was asked them."""
+    return {task.task: task for one in reversed(found) for task in one.tasks}
 
 
-def _right(task: TaskDamage) -> str:
+def _right(one: MeasuredTechnique, name: str) -> str:
+    task = next((task for task in one.tasks if task.task == name), None)
+    if task is None:
+        return "–"
     share = _share(task.right, task.labelled)
     return f"{share} (lost {task.lost})" if task.lost else share
 
@@ -91,8 +93,10 @@ NOTE = (
 
 def _about(record: LabRecord) -> str:
     about = record.about
-    text = f"{about['model']} in {about['dtype']} on {about['machine']}, {about['rows']} rows of each task, "
-    return f"{text}the faster of {about['rounds']} rounds; {about['date'][:10]}."
+    text = f"{about['model']} in {about['dtype']} on {about['machine']}"
+    if "rows" in about:
+        text += f", {about['rows']} rows of each task, the fastest of {about['rounds']} rounds"
+    return f"{text}; {about['date'][:10]}."
 
 
 def sections(record: LabRecord) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from umbel.demo.tasks.cases import FAMILIES, held_out_item, is_right, lookup_of_size
 from umbel.errors import UsageError, nearest
 
-USUAL = "labels,extract,copy,add,passage-300,lookup-1000@0.1,lookup-1000@0.5,lookup-1000@0.9"
+USUAL = "labels,extract,copy,add,passage-300,lookup-600@0.5,lookup-2000@0.1,lookup-2000@0.9"
 LABELS = ("topic", "sentiment", "intent")
 SIZED = ("lookup", "passage")
 MOST = 48  # tokens of an answer, where a row does not say
