@@ -87,6 +87,14 @@ def test_nothing_is_taken_where_nothing_fits() -> None:
     assert len(unknown.refusals) == len(lossy_rows())
 
 
+def test_files_may_be_called_anything() -> None:
+    """Braces stand for facts in reasons, and here for themselves."""
+    odd = measured("linear", "int8", task("{a}.jsonl", 200, 1, 5))
+    assert "at worst 0.50% of {a}.jsonl" in chosen(known=(odd,)).decision.reason
+    lost = measured("linear", "int8", task("{0}", 200, 90, 5))
+    assert "loses 45.00% of {0}" in reasons(chosen(known=(lost,)))["linear: int8"]
+
+
 def test_what_was_measured_elsewhere_or_cannot_tell_is_not_taken() -> None:
     elsewhere = measured("linear", "int8", task("short", 100, 0, 5), machine="another")
     few = measured("linear", "int8", task("short", 200, 0, 5, right=60))

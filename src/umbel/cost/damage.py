@@ -93,6 +93,16 @@ class MeasuredTechnique:
         return sum(task.seconds for task in self.tasks) / dense if dense else 1.0
 
     @property
+    def kv_share(self) -> float:
+        """Its bytes of a token's keys and values as a share of dense's, which may have none."""
+        return self.kv_bytes / self.dense_kv_bytes if self.dense_kv_bytes else 1.0
+
+    @property
+    def weight_share(self) -> float:
+        """Its bytes of weights as a share of dense's."""
+        return self.weight_bytes / self.dense_weight_bytes if self.dense_weight_bytes else 1.0
+
+    @property
     def share_lost(self) -> float:
         """The share of dense's right answers that are lost, of the task that loses most."""
         return max((task.share_lost for task in self.tasks), default=0.0)

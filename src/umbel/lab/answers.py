@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 from umbel.api import LLM
 from umbel.cost.machine import machine_name
@@ -123,6 +124,8 @@ def tensors(of: object) -> Iterator[Tensor]:
     """All tensors in a record or a tuple, and in what these hold."""
     if isinstance(of, Tensor):
         yield of
+    elif isinstance(of, Module):  # of transformers
+        yield from of.parameters()
     elif isinstance(of, tuple):
         for each in of:
             yield from tensors(each)

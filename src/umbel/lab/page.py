@@ -50,7 +50,7 @@ def _pictures(found: Sequence[MeasuredTechnique]) -> list[Picture]:
     picks = [one for one in found if one.keys_share < 1]
     if picks:
         named.append(("keys read", "of the keys", lambda one: 100 * one.keys_share, picks))
-    small = [one for one in found if one.kv_bytes < one.dense_kv_bytes or one.weight_bytes < one.dense_weight_bytes]
+    small = [one for one in found if min(one.kv_share, one.weight_share) < 1]
     if small:
         named.append(("bytes", "of dense's bytes of KV and weights", _bytes, small))
     pictures = [
@@ -76,8 +76,7 @@ def _mass(picks: Sequence[MeasuredTechnique]) -> Picture:
 
 
 def _bytes(one: MeasuredTechnique) -> float:
-    dense = one.dense_kv_bytes, one.dense_weight_bytes
-    return 100 * min(one.kv_bytes / dense[0], one.weight_bytes / dense[1])
+    return 100 * min(one.kv_share, one.weight_share)
 
 
 def trade_off(found: Sequence[MeasuredTechnique], across: Figure, up: Figure, x_label: str, y_label: str) -> Markup:

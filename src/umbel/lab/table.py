@@ -23,8 +23,8 @@ def summary_rows(found: Sequence[MeasuredTechnique]) -> list[list[str]]:
 
 
 def _saves(one: MeasuredTechnique) -> list[str]:
-    kv, weights = one.kv_bytes / one.dense_kv_bytes, one.weight_bytes / one.dense_weight_bytes
-    return [f"{share:.0%}" for share in (one.seconds_share, one.keys_share, one.flops_share, kv, weights)]
+    shares = (one.seconds_share, one.keys_share, one.flops_share, one.kv_share, one.weight_share)
+    return [f"{share:.0%}" for share in shares]
 
 
 def _does(one: MeasuredTechnique) -> list[str]:

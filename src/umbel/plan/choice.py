@@ -108,12 +108,17 @@ def _decision(best: MeasuredTechnique | None, aim: DamageAim, measured: int, row
     if best is None:
         why = f"no technique that may change answers is known to lose at most {aim.limit:.2%} and to save time: "
         why += f"{measured} measured of {aim.model}" if measured else f"none was measured: umbel lab -m {aim.model}"
-        return Decision("lossy", "none", why, facts=facts)
+        return Decision("lossy", "none", _plain(why), facts=facts)
     share = seconds_share(best, aim.prompt)
     worst = max(best.tasks, key=lambda task: task.share_lost)
     why = f"the fastest of {measured} measured that loses at most {aim.limit:.2%}: at worst {_lost(worst)}; "
     why += f"{share:.2f} times dense's seconds, as measured around {aim.prompt:,.0f} tokens a prompt"
-    return Decision("lossy", best.name, why, facts={**facts, "lost": worst.share_lost, "seconds_share": share})
+    return Decision("lossy", best.name, _plain(why), facts={**facts, "lost": worst.share_lost, "seconds_share": share})
+
+
+def _plain(text: str) -> str:
+    """A text as the reason of a decision, which has the names of facts in braces: files may be called anything."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _named(one: MeasuredTechnique, rows: Sequence[Technique]) -> str:
