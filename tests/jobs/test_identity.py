@@ -22,9 +22,9 @@ from tests.tiny_models import make_model
 from umbel.config import DECIDED_HERE, EngineConfig
 from umbel.errors import StoreMismatch
 from umbel.ir.budget import Budget
-from umbel.jobs.fingerprint import hash_model
 from umbel.jobs.job import Job
 from umbel.kernels.native.calls import INSTRUCTION_SETS
+from umbel.models.digest import hash_model
 
 ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 2 + i % 4} for i in range(30)]
 HERE = {"dtype": "bfloat16", "attention_backend": "native", "device": "cpu", "kernels": "avx512", "torch": "2.13.0"}

@@ -18,13 +18,13 @@ from umbel.errors import InputChanged
 from umbel.ir.plan import Plan
 from umbel.ir.request import Output
 from umbel.ir.workload import Workload
-from umbel.jobs.fingerprint import hash_file
 from umbel.jobs.read.changes import HashedInput, stamp_of
 from umbel.jobs.read.cuts import WindowSizes
 from umbel.jobs.read.outline import outline
 from umbel.jobs.read.prepare import WindowBuilder
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.windows import Grouped
+from umbel.models.digest import hash_file
 
 N = 5_000
 SIZES = WindowSizes(first=500, growth=2, rows=1_500)

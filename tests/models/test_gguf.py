@@ -20,8 +20,8 @@ from tests.parameters import few_of
 from tests.tiny_models import make_model
 from umbel import LLM
 from umbel.errors import ModelError, UmbelError
-from umbel.jobs.fingerprint import hash_model
 from umbel.models.decoder import Decoder
+from umbel.models.digest import hash_model
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import StoredWeights, load_weights
 

@@ -37,9 +37,9 @@ tokens in float32, and how many get the same ones again with beginnings shared, 
 pool. *Logits*: the largest difference over these prompts and answers. *bfloat16*: of the positions whose best token is
 beyond doubt (transformers' own logits move by less in bfloat16 than the best one leads), those where it is ours. Below
 99.5 % of them, the share is followed by that of transformers' own other attention (`sdpa` instead of `eager`, which
-differs in the order of its sums, and which `gpt_oss` lacks) and ours again, both over other and more positions (`python -m tools.rounding`): the
-choice of experts changes with the last bit, in whichever way it is computed. Models are tiny, random and made by transformers'
-classes; the processor had products in bfloat16, that of the second comparison none.
+differs in the order of its sums, and which `gpt_oss` lacks) and ours again, both over other and more positions (`python
+-m tools.rounding`): the choice of experts changes with the last bit, in whichever way it is computed. Models are tiny,
+random and made by transformers' classes; the processor had products in bfloat16, that of the second comparison none.
 Where two experts' scores are closer than sums in float32 are exact, either may be chosen. That is so at one position of
 `granitemoeshared` (1e-7 apart), and may be why one answer of `ernie4_5_moe` goes its own way: scores before it are 4e-7
 apart.

@@ -16,7 +16,7 @@ from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.budget import seconds_of
 from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spans import NO_SPANS
-from umbel.jobs.fingerprint import fingerprint, stamp_model
+from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.job import Job
 from umbel.jobs.job_spec import JobSpec
 from umbel.jobs.paths import check_paths
@@ -24,6 +24,7 @@ from umbel.jobs.progress import Progress
 from umbel.jobs.read.changes import HashedInput, input_identity
 from umbel.jobs.read.inputs import Inputs
 from umbel.models.adapters.modules import adapted_spec
+from umbel.models.digest import stamp_model
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
 

@@ -14,7 +14,7 @@ from umbel.errors import ModelError
 from umbel.ir.load_count import LoadCount
 from umbel.ir.spec import ModelSpec
 from umbel.jobs.execution import Engine
-from umbel.jobs.fingerprint import hash_model, stamp_model
+from umbel.models.digest import hash_model, stamp_model
 
 if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder

@@ -23,7 +23,7 @@ from umbel.errors import UsageError
 from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.soft_prompt import SoftPrompts
 from umbel.jobs.begun import now
-from umbel.jobs.fingerprint import fingerprint, hash_model
+from umbel.jobs.fingerprint import fingerprint
 from umbel.jobs.paths import JobPaths
 from umbel.jobs.progress import Progress
 from umbel.jobs.read.coming import ComingRows
@@ -39,6 +39,7 @@ from umbel.jobs.summary import Summary, warnings_of
 from umbel.jobs.write.answers import Renderer
 from umbel.jobs.write.openai_answers import Issuer
 from umbel.models.adapters.modules import adapted_spec
+from umbel.models.digest import hash_model
 from umbel.models.families import read_spec, resolve_model
 
 NOT_KEPT = "answers go to a stream as they come; nothing is kept, so a stop loses what is not written yet"

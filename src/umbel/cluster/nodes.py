@@ -12,7 +12,7 @@ from pathlib import Path
 
 from umbel.cost.machine import available_memory
 from umbel.errors import UmbelError, UsageError
-from umbel.jobs.fingerprint import hash_model
+from umbel.models.digest import hash_model
 from umbel.models.families import resolve_model
 
 SAME = ("model", "dtype")  # what replicas share even where they may be mixed: others are other answers, not other bits

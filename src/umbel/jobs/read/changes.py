@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from umbel.errors import InputChanged
-from umbel.jobs.fingerprint import hash_file
 from umbel.jobs.read.inputs import InputFile
+from umbel.models.digest import hash_file
 
 Stamp = tuple[int, int, int, int]
 _TICK_NS = 50_000_000  # file systems count time in steps of some milliseconds

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from umbel.errors import InvalidRequest, UmbelError
-from umbel.jobs.fingerprint import hash_file
 from umbel.jobs.job import Job
 from umbel.jobs.paths import remove_store, store_path
 from umbel.jobs.read.records import ReadOptions
 from umbel.jobs.signals import Cancelled, Drain, OutOfTime
 from umbel.jobs.summary import Summary
+from umbel.models.digest import hash_file
 from umbel.serve.batches.batch_job import BatchFiles, opened_job, options_of
 from umbel.serve.batches.checking import Checked, check_file, error_of
 from umbel.serve.batches.control import Control
