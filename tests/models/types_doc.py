@@ -46,7 +46,7 @@ apart.
 
 | type | way | class, or why not | refused | answers | logits | bfloat16 |
 | --- | --- | --- | --- | --- | --- | --- |
-"""  # noqa: E501 (as the page has it)
+"""
 TAIL = """
 Made by `python -m tests.models.types_doc`; a test compares it with the code.
 """
