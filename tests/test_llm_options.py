@@ -44,6 +44,7 @@ def test_every_setting_reaches_the_engine(setting, monkeypatch: pytest.MonkeyPat
         "prefix": "none",
         "skip": ("order",),
         "technique": ("pages",),
+        "kv_dir": "folder",
         "keep": "lru",
         "speculate": "ngram",
         "model_impl": "native",

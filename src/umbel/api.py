@@ -72,6 +72,8 @@ class LLM(Pooling):
         mixed_replicas: bool = False,
         lora: Mapping[str, str] | tuple[str, ...] = (),
         technique: tuple[str, ...] = (),
+        kv_dir: str | None = None,
+        kv_dir_gib: float = 10.0,
         profile: Recorder | None = None,
         runner: Runner | None = None,
         use_tqdm_on_load: bool | Callable[..., Any] | None = False,
@@ -106,6 +108,8 @@ class LLM(Pooling):
             mixed_replicas=mixed_replicas,
             lora=lora,
             technique=technique,
+            kv_dir=kv_dir,
+            kv_dir_gib=kv_dir_gib,
             **(unknown | ({"task": runner} if isinstance(runner, str) else {})),  # as vLLM's option of this name says
         )
         self.config = config

@@ -56,7 +56,8 @@ class EngineConfig:
     `technique` are those that say what attention reads or forgets, each as NAME:setting=value (docs/selecting.md).
     `generation_config` says whether the model's generation_config.json has defaults for what rows leave open: "auto" as
     in vLLM, "vllm" and "none" leave it out. `executor` says where replicas run: "local" on this machine, "ray" on the
-    cluster at `ray_address`; with `mixed_replicas` on several kinds of machines, whose last bits may differ.
+    cluster at `ray_address`; with `mixed_replicas` on several kinds of machines, whose last bits may differ. `kv_dir`
+    is a folder of at most `kv_dir_gib` GiB for the KV of prompts, which later jobs read instead of computing it.
     """
 
     model: str
@@ -87,6 +88,8 @@ class EngineConfig:
     mixed_replicas: bool = False
     lora: Mapping[str, str] | tuple[str, ...] = ()
     technique: tuple[str, ...] = ()
+    kv_dir: str | None = None
+    kv_dir_gib: float = 10.0
 
     def __post_init__(self) -> None:
         for name in ("skip", "watchers", "lora", "technique"):
@@ -128,10 +131,7 @@ class EngineConfig:
         chosen = {
             "dtype": self.dtype,
             "attention_backend": self.attention_backend,
-            "device": "auto",
-            "kernels": "auto",
-            "model_impl": "auto",
-            "torch": "auto",
+            **dict.fromkeys(("device", "kernels", "model_impl", "torch"), "auto"),
             "linear": self.linear,
             "kv_cache_dtype": self.kv_cache_dtype,
             "tensor_parallel_size": self.tensor_parallel_size,

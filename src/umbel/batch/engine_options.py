@@ -86,6 +86,11 @@ class EngineOptions:
             metavar="NAME:SETTING=VALUE",
         ),
     ] = None
+    kv_dir: Annotated[
+        str | None,
+        Option("--kv-dir", help="A folder for the KV of prompts, which later jobs read again.", metavar="DIR"),
+    ] = None
+    kv_dir_gib: Annotated[float, Option("--kv-dir-gib", help="The most that it may hold, in GiB.")] = 10.0
     skip_pass: Annotated[list[str] | None, Option(help="Leave out a pass of the planner; repeatable.")] = None
 
     def config(self, model: str, **more: Any) -> EngineConfig:

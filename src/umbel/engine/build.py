@@ -21,6 +21,7 @@ from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
+from umbel.engine.shelving import open_shelf
 from umbel.engine.step_rule import step_rule
 from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError, UsageError
@@ -84,6 +85,7 @@ class Model:
         self.asked_dtype = config.dtype
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
+        self.shelf = open_shelf(self.config, self.spec, self.directory) if computes else None
         self.tokenizer = load_tokenizer(self.directory, self.spec)
         self.adapters: AdapterBank | None = None
         self.keys = KeyTally(len(self.spec.kv_shapes))  # of what selectors leave to read
@@ -143,6 +145,8 @@ class Model:
         """Drop the weights, and end the other ranks."""
         self.__dict__.pop("decoder", None)
         self.drafting.clear()
+        if self.shelf is not None:
+            self.shelf.close()
         if self.ranks is not None:
             self.ranks.stop()
 

@@ -15,6 +15,7 @@ from umbel.engine.build import Model, build_loop, build_runner, build_store, pla
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
+from umbel.engine.shelving import StoredBlocks, seconds_of_block
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
@@ -31,6 +32,7 @@ from umbel.kv.store import KVStore
 from umbel.plan.passes.speculate import LOOKUP
 from umbel.plan.session import SessionPlanner
 from umbel.runner.base import Runner
+from umbel.sched.phases.reload import start_reloading
 
 
 class LocalEngine:
@@ -128,6 +130,8 @@ class LocalEngine:
         runner = self._given or build_runner(self.model, store, spans)
         price = price_of(self.spec, self.model.config, self.machine, known.calibration)
         loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price, queue, tbt))
+        if self.model.shelf is not None and store is not None:
+            start_reloading(loop.scheduler, StoredBlocks(self.model.shelf, store, seconds_of_block(price)))
         self.loops.append(loop)
         try:
             yield loop
@@ -157,7 +161,11 @@ class LocalEngine:
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
         keys, loads = self.model.keys, self.model.adapter_loads
-        total = self._past.plus(Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=round(keys.whole)))
+        read = 0 if self.model.shelf is None else self.model.shelf.read_tokens
+        whole = round(keys.whole)
+        total = self._past.plus(
+            Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=whole, read_prompt_tokens=read)
+        )
         for loop in list(self.loops):
             total = total.plus(loop.stats())
         return total

@@ -29,6 +29,7 @@ COUNTED = (
     "adapter_loads",
     "keys_read",
     "keys_whole",
+    "read_prompt_tokens",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 

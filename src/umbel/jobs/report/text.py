@@ -157,6 +157,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("forms", f"{count(forced, 'token')} certain by the forms of answers, computed together", width)
     if whole := counts.get("keys_whole"):
         yield from entry("keys", _keys(counts["keys_read"], whole, report.get("decisions", ())), width)
+    if found := counts.get("read_prompt_tokens"):
+        yield from entry("kv folder", f"{count(found, 'prompt token')} read instead of computed", width)
     if counts.get("adapter_loads"):
         yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:
