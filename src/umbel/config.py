@@ -42,8 +42,7 @@ class EngineConfig:
 
     `kv_tokens` is the size of the KV pool in tokens, `chunk` the most tokens one step computes, `page_size` the tokens
     of a KV page, `seed` the one that rows without their own are sampled with. `prefix`, `admission` and
-    `attention_backend` name techniques of the catalogue, `skip` the planner's passes to leave out
-    (plan.planner.PASSES); the answers do not depend on them.
+    `attention_backend` name techniques, `skip` passes of the planner to leave out; answers do not depend on them.
     `linear` is what the layers' products are made in, `kv_cache_dtype` what keys and values are kept in; what is not
     the default needs `allow_lossy`, which lets techniques be used that may change answers. `tensor_parallel_size`
     devices, or processes of a CPU, hold a part of each layer; `data_parallel_size` of them the whole model each, for a

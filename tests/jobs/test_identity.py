@@ -30,7 +30,7 @@ ROWS = [{"custom_id": f"row-{i}", "prompt": f"prompt {i}", "max_tokens": 2 + i %
 HERE = {"dtype": "bfloat16", "attention_backend": "native", "device": "cpu", "kernels": "avx512", "torch": "2.13.0"}
 HARMLESS = {
     *("device", "threads", "kv_tokens", "chunk", "page_size", "prefix", "admission", "skip", "data_parallel_size"),
-    *("executor", "ray_address"),
+    *("executor", "ray_address", "kv_dir", "kv_dir_gib"),
     "keep",
     "speculate",
     *("model", "allow_lossy"),  # the files of the model count, and what is lossy by its own name

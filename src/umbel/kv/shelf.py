@@ -29,7 +29,7 @@ BLOCK = 128
 """Tokens of a block: cells of the grid of positions, whichever nodes hold them."""
 SUFFIX = ".kv"
 WAITING = 8  # blocks that may wait to be written; where the disk is slower than the job, others are left out
-_LEVEL = 5  # frames from a warning to the code of whoever runs the engine
+_LEVEL = 5  # frames from a warning to the code that runs the engine
 
 TokenIds = NDArray[np.int32]
 
