@@ -1,12 +1,17 @@
 """What selectors save of one layer's attention, and what they cost: paired times against dense attention.
 
     python bench/selecting.py pages:budget=0.25 vertical-slash [--repeats 3] [--prompt 32768] [--answers 16384]
+    python bench/selecting.py --whole vertical-slash
+
 
 For selectors of prompts a chunk of 1,024 tokens at the end of a prompt, whose index is made again each time; for those
 of answers 16 rows that share nothing. The engines take turns; figures are the medians of both times and of the ratios
 of each pair, dense over sparse, with the least and the most, as a Markdown table. Heads are planted (see `planted`):
 random ones have nothing to select. "kept" is the share of the weights of dense attention that is on what rows read, the
 mean of some rows and heads, and the least of a head.
+
+`--whole` adds up a prompt from its chunks: those that end at its quarters are timed, the others lie on lines between
+them, and each takes the products of a layer of Qwen3-0.6B beside its attention, which are timed too.
 """
 
 from __future__ import annotations
@@ -147,6 +152,36 @@ def measure(asked: str, prompt: int, answers: int, repeats: int) -> list[str]:
     ]  # fmt: skip
 
 
+def products(repeats: int) -> float:
+    """Seconds of the products of a chunk with a layer's weights."""
+    sizes, x = ((1024, 4096), (2048, 1024), (1024, 6144), (3072, 1024)), torch.randn(CHUNK, 3072)
+    weights = [torch.randn(outputs, inputs) for inputs, outputs in sizes]
+    return min(timed(lambda: [x[:, : w.shape[1]] @ w.T for w in weights]) for _ in range(repeats + 1))
+
+
+def measure_whole(asked: str, prompt: int, repeats: int) -> list[str]:
+    """A line of the table of whole prompts, in seconds for a layer."""
+    bench = Bench(Case("", 1, 0, prompt))
+    made, plain = bench.selected(asked), bench.dense()
+    ends, chunks = [prompt * i // 4 for i in range(1, 5)], np.arange(CHUNK, prompt + 1, CHUNK)
+    ratios, times = [], []
+    for _ in range(repeats):
+        points = {plain: [], made: []}
+        for end in ends:
+            step = bench.step(end, CHUNK, False)
+            q = bench.q(step)
+            for each, found in points.items():
+                each.prepare(step)
+                found.append(timed(lambda each=each, q=q: each.attend(0, q)))
+        own = len(chunks) * products(repeats)
+        sums = [float(np.interp(chunks, [0, *ends], [0, *found]).sum()) for found in points.values()]
+        times.append((*sums, own))
+        ratios.append((sums[0] / sums[1], (sums[0] + own) / (sums[1] + own)))
+    middle = [f"{statistics.median(column):.1f}" for column in zip(*times, strict=True)]
+    spread = [f"{statistics.median(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in zip(*ratios, strict=True)]
+    return [asked, f"{prompt:,}", *middle, *spread]
+
+
 def main() -> None:
     """One line for each selector."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,11 +189,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=32768)
     parser.add_argument("--answers", type=int, default=16384)
+    parser.add_argument("--whole", action="store_true")
     given = parser.parse_args()
     titles = ["selector", "rows", "dense ms", "sparse ms", "of it picking", "ratio", "kept, mean", "kept, least head"]
+    if given.whole:
+        titles = ["selector", "prompt", "dense s", "sparse s", "products s", "ratio of attention", "ratio of all"]
     print("| " + " | ".join(titles) + " |\n|---|---" + "|---:" * (len(titles) - 2) + "|")
     for asked in given.selectors:
-        print("| " + " | ".join(measure(asked, given.prompt, given.answers, given.repeats)) + " |", flush=True)
+        if given.whole:
+            found = measure_whole(asked, given.prompt, given.repeats)
+        else:
+            found = measure(asked, given.prompt, given.answers, given.repeats)
+        print("| " + " | ".join(found) + " |", flush=True)
 
 
 if __name__ == "__main__":

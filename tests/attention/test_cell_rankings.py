@@ -110,7 +110,8 @@ def test_a_pooled_head_ranks_cells_as_each_head_does_that_is_like_it() -> None:
     assert PROBES // STRIDE * 16 == PROBES * 4
 
 
-def test_heads_that_are_not_alike_get_larger_budgets() -> None:
+def test_a_group_reads_as_many_cells_as_its_most_demanding_head_needs() -> None:
+    """And heads that are not alike need more or fewer."""
     end, counts = 3072, {}
     for spread in (0.1, 3.0):
         path = group_of(spread)
@@ -118,7 +119,7 @@ def test_heads_that_are_not_alike_get_larger_budgets() -> None:
         means = path.k[0, :end].unflatten(0, (-1, GRID)).mean(1)
         alone = cover(predicted(path.q[end - PROBES : end].transpose(0, 1), means, path.shape(0)), 0.9).sum(1)
         counts[spread] = int(read.sum()), int(alone.min()), int(alone.max())
-        assert counts[spread][0] == counts[spread][2]  # what the most demanding head of the group needs
+        assert counts[spread][0] == counts[spread][2]
     assert counts[3.0][2] > counts[3.0][1], counts
 
 
