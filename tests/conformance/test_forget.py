@@ -4,7 +4,7 @@ alone, wherever chunks end, whatever runs beside it and whatever stepped back; a
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ EACH = pytest.mark.parametrize("name", ROWS)
 SPEC = spec_of(2, 2, 16)
 PAGE = 16
 GREEDY = Policy(admission="aggressive")
+After = Callable[[Scheduler], object]
 Key = tuple[int, int, int]  # row, sample, position of the token that is drawn
 
 
@@ -93,20 +94,24 @@ def scheduler_for(name: str, settings: str, job: Job, pages: int, chunk: int, po
 
 
 def steps_of(
-    job: Job, scheduler: Scheduler, tokens: dict[tuple[int, int], list[int]], often: int = 0
+    job: Job, scheduler: Scheduler, tokens: dict[tuple[int, int], list[int]], after: After = lambda _: None
 ) -> Iterator[Step]:
-    """Every step, before its result is applied, with all books checked behind it; behind each `often`-th step a sample
-    steps back (0: none does for nothing). What was answered is put into `tokens`."""
+    """Every step, before its result is applied, with all books checked behind it and what comes `after`. What was
+    answered is put into `tokens`."""
     runner = ForgetfulRunner(scheduler.pool.n_pages, PAGE, VOCAB)
     while (step := scheduler.next()) is not None:
         check_step(step, scheduler.pool.n_pages, scheduler.chunk)
         yield step
         finish_full(job, scheduler, apply(scheduler, run_step(runner, step)), tokens)
-        if often and scheduler.steps % often == 0:
-            scheduler.books.give_way()
+        after(scheduler)
         check_books(scheduler)
     assert not scheduler.failed
     assert_clean(scheduler)
+
+
+def stepping_back(often: int) -> After:
+    """A sample steps back behind each `often`-th step (0: none does for nothing)."""
+    return lambda scheduler: bool(often) and scheduler.steps % often == 0 and scheduler.books.give_way()
 
 
 def ran(name: str, settings: str, job: Job, chunk: int, spare: int | None = None, often: int = 0) -> Ran:
@@ -118,7 +123,7 @@ def ran(name: str, settings: str, job: Job, chunk: int, spare: int | None = None
     if name:
         backend = KeptAttention(backend, keeper_of(name, settings), SPEC, store)
     numbers, found, tokens = Numbers(), dict[Key, torch.Tensor](), dict[tuple[int, int], list[int]]()
-    for step in steps_of(job, scheduler, tokens, often):
+    for step in steps_of(job, scheduler, tokens, stepping_back(often)):
         backend.prepare(step)
         got = attend(backend, *numbers.qkv(step.tokens, step.positions if step.kept is None else step.kept.positions))
         draws = step.sampling

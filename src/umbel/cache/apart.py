@@ -49,7 +49,7 @@ class Apart:
     def rejoin(self, tip: int) -> Unpin:
         """Implement `Memories.rejoin`."""
         if tip not in self._leaf:
-            return self.tree.unpin
+            return self._unpin
         tree, (leaf, _) = self.tree, self._leaf.pop(tip)
         begin = tree.start.item(leaf) + tree.length.item(leaf)
         self._drop_memory(tree.parent.item(tip))
@@ -76,6 +76,16 @@ class Apart:
         kept = Shortened(step.positions, edits)
         return replace(step, start=step.start - gone, end=step.end - gone, positions=places, kept=kept)
 
+    def give_back(self, path: list[int]) -> None:
+        """Of some nodes, those that nothing reads and only samples wait for that have memories give their pages: were
+        one above given up before, what is below it would be of no use."""
+        tree = self.tree
+        for node in path:
+            if node in tree.idle and tree.waiting[node] == self._below[node]:
+                tree.idle.remove(node)
+                tree.pool.give(tree.table.cut(node, 0))
+                tree.held[node] = 0
+
     def _shrink(self, tip: int, prompt: int, end: int, keep: int) -> bool:
         """Give a tip a memory of `keep` places in place of its path and of what it holds."""
         tree = self.tree
@@ -101,20 +111,19 @@ class Apart:
         self.places_forgotten += len(sources) - keep
         return True
 
+    def _unpin(self, path: list[int], *, done: bool) -> None:
+        self.tree.unpin(path, done=done)
+        self.give_back(path)
+
     def _stop_waiting(self, path: list[int], *, done: bool) -> None:
         if done:
             self.tree.skip(path)
 
     def _leave(self, path: list[int]) -> None:
         """A sample does not read its prompt any more; runs of which that holds for all that wait give their pages."""
-        tree = self.tree
-        tree.unpin(path, done=False)
+        self.tree.unpin(path, done=False)
         self._below.update(path)
-        for node in path:
-            if node in tree.idle and tree.waiting[node] == self._below[node]:
-                tree.idle.remove(node)
-                tree.pool.give(tree.table.cut(node, 0))
-                tree.held[node] = 0
+        self.give_back(path)
 
     def _new_memory(self, end: int, keep: int, scope: int) -> int:
         """A run of `keep` places that ends where position `end` comes; its pages are there."""

@@ -29,10 +29,17 @@ class Forget(Phase):
 
     def __init__(self, apart: Apart):
         self.apart = apart
+        self._loose: list[int] = []  # nodes that dropped rows waited for
+
+    def drop_row(self, books: Books, row: int) -> None:
+        """Fewer samples will wait for its path, perhaps none without a memory."""
+        self._loose += books.kv.path(books.kv.leaf.item(row))
 
     def fill(self, agenda: Agenda, books: Books) -> None:
         """Cut down what is to be cut down before samples go on."""
         seqs, kv = books.seqs, books.kv
+        self.apart.give_back(self._loose)
+        self._loose.clear()
         slots = seqs.runners()
         tips = seqs.tip[slots]
         due = (kv.start[tips] + kv.held[tips] >= kv.edge[tips]) & (kv.length[tips] > kv.held[tips])
