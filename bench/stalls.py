@@ -9,7 +9,8 @@ came within --ttft, and none of whose gaps was above --tbt (with a twentieth mor
         [--machine h100] [--tbt 0.03] [--ttft 1.0] [--batch 0]
 
 --batch adds as many requests of a lower priority at the start, which no one watches. "A tenth" is what holds without a
-target: rows of the batch may make a step a tenth longer while a watched row decodes.
+target: rows of the batch may make a step a tenth longer while a watched row decodes. "Layered" is there for mixtures of
+experts: prompts may pass a group of layers in each step.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from umbel.cost.roofline import Price
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.sched.lot import Standing
+from umbel.sched.policies.layered import LayerPace
 from umbel.sched.policies.policy import Policy
 from umbel.sched.policies.stall_free import StepPace
 from umbel.sim.online import FixedPrices, Replay, Requests
@@ -120,6 +122,9 @@ def main() -> None:
         "whole steps": Policy(queue="priority"),
         "prefill-first": Policy(queue="priority", step="prefill-first"),
     }
+    if spec.experts is not None:
+        layers = LayerPace(FixedPrices(price), asked.tbt, spec.n_layers)
+        rules["layered"] = Policy(queue="priority", step="layered", pace=layers)
     print(f"{len(requests.at)} requests in {asked.seconds:g} s, {asked.model} on {asked.machine}\n")
     print("| rule | TTFT p50 ms | p90 | p99 | TBT p50 ms | p99 | worst | goodput /s | tokens/s | of the batch |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -180,6 +180,7 @@ def test_shapes_have_the_sizes_that_their_names_say() -> None:
         "qwen3-8b": 8.19,
         "qwen3-14b": 14.8,
         "qwen3-32b": 32.8,
+        "qwen3-30b-a3b": 30.5,
     }
     for name, billions in cards.items():
         assert Shape.of(SHAPES[name], "bfloat16").weight_bytes / 2e9 == pytest.approx(billions, rel=0.01)

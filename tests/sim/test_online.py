@@ -12,10 +12,12 @@ from umbel.config import EngineConfig
 from umbel.cost.cards import card
 from umbel.cost.load import Load
 from umbel.cost.quantised import price_of
+from umbel.cost.roofline import Price
 from umbel.ir.params import SamplingParams
 from umbel.ir.workload import Workload
 from umbel.sched.lot import Standing
 from umbel.sched.policies.fair import DRAWN, PROMPT, Fair
+from umbel.sched.policies.layered import LayerPace
 from umbel.sched.policies.leftover import SHARE
 from umbel.sched.policies.policy import Policy
 from umbel.sched.policies.stall_free import LEAST, StepPace
@@ -37,8 +39,8 @@ def requests(
     return Requests(np.array(at), load, np.array(answers), streams, standing or Standing.alike(len(at)))
 
 
-def played(asked: Requests, policy: Policy, chunk: int = 4096) -> Replay:
-    replay = Replay(asked, PRICE, policy, kv_tokens=200_000, chunk=chunk)
+def played(asked: Requests, policy: Policy, chunk: int = 4096, price: Price = PRICE) -> Replay:
+    replay = Replay(asked, price, policy, kv_tokens=200_000, chunk=chunk)
     replay.run()
     assert [len(times) for times, watched in zip(replay.times, asked.watched, strict=True) if watched] == [
         length for length, watched in zip(asked.lengths.tolist(), asked.watched, strict=True) if watched
@@ -65,6 +67,24 @@ def test_the_worst_gap_is_one_budgeted_step_under_stall_free_and_beyond_it_under
     assert gaps(first).max() > 3 * TARGET
     waits = [np.mean([times[0] - came for times, came in zip(r.times, at, strict=True)]) for r in (calm, first)]
     assert waits[0] < 2.5 * waits[1], "prompts are not starved for it"
+
+
+def test_layers_in_groups_keep_to_the_target_and_are_done_sooner_than_chunks() -> None:
+    """Of a mixture of experts, on one trace with both others: a chunk reads nearly all experts."""
+    spec, target = SHAPES["qwen3-30b-a3b"], 0.03
+    price = price_of(spec, EngineConfig("demo", dtype="bfloat16"), card("h100"))
+    pace = LayerPace(FixedPrices(price), target, spec.n_layers)
+    asked = requests([0.3 * i for i in range(10)], [100, *[1500] * 9], [150, *[20] * 9])
+    rules = {
+        "chunks": Policy(queue="priority", pace=pace),
+        "groups": Policy(queue="priority", step="layered", pace=pace),
+        "prefill-first": Policy(queue="priority", step="prefill-first"),
+    }
+    ran = {name: played(asked, policy, price=price) for name, policy in rules.items()}
+    worst = {name: gaps(replay).max() for name, replay in ran.items()}
+    assert max(worst["chunks"], worst["groups"]) <= target * 1.05 < worst["prefill-first"]
+    waits = {n: np.mean([times[0] - at for times, at in zip(r.times, asked.at, strict=True)]) for n, r in ran.items()}
+    assert waits["groups"] < waits["chunks"] / 2
 
 
 def test_a_prompt_alone_takes_the_largest_steps() -> None:

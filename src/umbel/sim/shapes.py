@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from umbel.ir.experts import Experts, Router
 from umbel.ir.layer import HeadNorm, Layer
 from umbel.ir.spec import ModelSpec
 
@@ -67,6 +69,12 @@ def _qwen3(hidden: int, layers: int, heads: int, ffn: int, *, tied: bool) -> Mod
     )
 
 
+_QWEN3_30B = replace(
+    _qwen3(2048, 48, 32, 6144, tied=False),
+    family="qwen3_moe",
+    n_kv_heads=4,
+    experts=Experts(count=128, per_token=8, width=768, router=Router(normalised=True)),
+)
 _LLAMA_70B = _llama(128256, 8192, 80, (64, 8, 128), 28672, tied=False)
 
 SHAPES: Mapping[str, ModelSpec] = MappingProxyType(
@@ -85,5 +93,6 @@ SHAPES: Mapping[str, ModelSpec] = MappingProxyType(
         "qwen3-8b": _qwen3(4096, 36, 32, 12288, tied=False),
         "qwen3-14b": _qwen3(5120, 40, 40, 17408, tied=False),
         "qwen3-32b": _qwen3(5120, 64, 64, 25600, tied=False),
+        "qwen3-30b-a3b": _QWEN3_30B,
     }
 )
