@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,12 @@ import openai
 import pytest
 
 from umbel.api import LLM
+from umbel.engine.tickets import SessionEvent
 from umbel.ir.params import SamplingParams
+from umbel.serve.figures import Figures
+from umbel.serve.mailbox import Mailbox, News
+from umbel.serve.pace import Pace
+from umbel.serve.streaming import _parts
 
 PROMPT = [5, 30, 41, 17]
 MESSAGES: Any = [{"role": "user", "content": "tell me of the sea"}]
@@ -104,3 +111,28 @@ def test_events_are_lines_that_any_client_reads(client: httpx.Client) -> None:
         lines = [line for line in response.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+
+
+def test_what_has_come_goes_out_together() -> None:
+    """In one write: tokens of all samples and prompts that are there when the client is served."""
+
+    class Texts:
+        def begin(self) -> list[bytes]:
+            return []
+
+        def of(self, news: News) -> list[bytes]:
+            return [news.text.encode()]
+
+        end = begin
+
+    async def sent() -> list[bytes]:
+        box = Mailbox(2, threading.Lock(), Figures("tiny", Pace()))
+        box.tickets = range(2)
+        box.put(SessionEvent(0, "tokens", 0, (1,), "a"))
+        first = await anext(box)
+        for event in ((0, "tokens", 1, (2,), "b"), (1, "tokens", 0, (3,), "c"), (0, "tokens", 0, (4,), "d")):
+            box.put(SessionEvent(*event))
+        parts = _parts(first, box, Texts())
+        return [await anext(parts)]
+
+    assert asyncio.run(sent()) == [b"abcd"]

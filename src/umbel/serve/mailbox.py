@@ -94,6 +94,13 @@ class Mailbox:
     def __aiter__(self) -> Mailbox:
         return self
 
+    def more(self) -> list[News]:
+        """What else has come by now, without waiting for it."""
+        with self._lock:
+            found, self._waiting = list(self._waiting.values()), {}
+        self._open -= sum(news.output is not None for news in found)
+        return found
+
     async def __anext__(self) -> News:
         while (news := self._next()) is None:
             if not self._open:

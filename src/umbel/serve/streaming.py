@@ -100,9 +100,11 @@ async def _parts(first: News, box: Mailbox, chunks: Chunks) -> AsyncGenerator[by
     try:
         news: News | None = first
         while news is not None:
-            _check(news)
-            for part in chunks.of(news):
-                yield part
+            found, error = _events_of([news, *box.more()], chunks)
+            if found:
+                yield found  # all that is there goes out together
+            if error is not None:
+                raise error
             news = await anext(box, None)
         for part in chunks.end():
             yield part
@@ -111,6 +113,18 @@ async def _parts(first: News, box: Mailbox, chunks: Chunks) -> AsyncGenerator[by
     except InvalidRequest as error:
         yield event_of(error_body(row_error(error)))
     yield DONE
+
+
+def _events_of(news: Sequence[News], chunks: Chunks) -> tuple[bytes, InvalidRequest | None]:
+    """The events of some news, side by side, up to the first that is an error; and that."""
+    found = list[bytes]()
+    for one in news:
+        try:
+            _check(one)
+        except InvalidRequest as error:
+            return b"".join(found), error
+        found += chunks.of(one)
+    return b"".join(found), None
 
 
 def _check(news: News) -> None:
