@@ -88,9 +88,10 @@ def test_points_stand_where_their_figures_are() -> None:
 
 def test_names_of_points_do_not_cover_each_other() -> None:
     crowd = tuple(replace(KV8, value=f"int{n}") for n in range(8))
-    root = ElementTree.fromstring(trade_off(crowd, lambda one: 50.0, lambda one: 1.0, "x", "y"))
+    root = ElementTree.fromstring(trade_off(crowd, lambda one: 50.0, lambda one: 1.0, "x", "y"))  # near the upper end
     places = [(one.get("x"), one.get("y")) for one in root.iter("text") if (one.text or "").startswith("kv int")]
     assert len(set(places)) == 8
+    assert all(0 < float(y) < 320 for _, y in places)
 
 
 def test_a_record_is_shown_again_and_written_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,8 +107,15 @@ def _group(
         label = name if not shown else shown if number else f"{plain} {shown}"
         wide = 6.4 * len(label)
         left = x + 9 if x + 9 + wide < LEFT + 620 else x - 9 - wide
-        low = y - 6
-        while any(abs(low - other) < LINE and left < end and begin < left + wide for begin, end, other in taken):
-            low -= LINE
+        low = _free(left, left + wide, y - 6, -LINE, taken)
+        if low < LINE:  # above the picture: below the point, then
+            low = _free(left, left + wide, y + LINE, LINE, taken)
         taken.append((left, left + wide, low))
         yield text(left, low, label, "axis", "start")
+
+
+def _free(left: float, end: float, low: float, step: float, taken: Sequence[tuple[float, float, float]]) -> float:
+    """Where a name fits, from `low` on by `step`, beside those that stand there already."""
+    while any(abs(low - other) < LINE and left < right and begin < end for begin, right, other in taken):
+        low += step
+    return low
