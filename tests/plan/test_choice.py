@@ -11,7 +11,7 @@ from umbel.cli.main import main
 from umbel.cost.damage import DamageFile, MeasuredTechnique, TaskDamage
 from umbel.cost.machine import machine_name, this_machine
 from umbel.demo import path
-from umbel.jobs.fingerprint import hash_model
+from umbel.models.digest import hash_model
 from umbel.plan.choice import DamageAim, LossyChoice, choose_lossy, lossy_rows, seconds_share
 
 HERE = "this machine"

@@ -58,7 +58,7 @@ def choose_for(limit: float, dense: Plan, target: Target, planning: Planning) ->
 
     from umbel.cost.damage import DamageFile
     from umbel.cost.machine import machine_name
-    from umbel.jobs.fingerprint import hash_model
+    from umbel.models.digest import hash_model
     from umbel.plan.choice import DamageAim, choose_lossy, lossy_rows
 
     lengths, machine = np.diff(planning.workload.offsets), target.machine

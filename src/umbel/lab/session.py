@@ -9,12 +9,12 @@ from typing import Any
 
 from umbel.cost.damage import DamageFile, MeasuredTechnique
 from umbel.errors import UmbelError, UsageError
-from umbel.jobs.fingerprint import hash_model
 from umbel.lab.answers import Answered, AnsweringModel
 from umbel.lab.compare import task_damage
 from umbel.lab.kept_mass import MassMeter, measure_mass
 from umbel.lab.offers import Offer
 from umbel.lab.tasks import LabTask, find_tasks
+from umbel.models.digest import hash_model
 from umbel.models.families import resolve_model
 
 MASS_ROWS = 4  # of each task, of which the mass that is kept is measured
