@@ -192,7 +192,6 @@ def build_loop(
     """The loop of a plan's pool and rules, without rows; `known` seeds the lengths that admission expects. `price` of
     steps decides how many proposed tokens they check (None: as many as there are), `queue` which row is next, `tbt` how
     many seconds a step may take while a row streams (None: only rows that are less urgent are held back for it)."""
-    asked = {} if model.config.keep == "auto" else {"keep": model.config.keep}
     selected = selected_keys(model.config.technique, model.spec)
     meter, lengths = Meter(Windows.of(model.spec), selected=selected), known.lengths if known else None
     speculate = build_speculate(model, plan, meter, price)
@@ -200,7 +199,7 @@ def build_loop(
     if price is not None:
         step, pace = step_rule(model.spec, model.config, LivePrice(price, meter), tbt, owned=hasattr(model, "decoder"))
     cost = plan.step_cost if queue == "plan" else 0.0
-    policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, step=step, pace=pace, **asked)
+    policy = Policy(queue=queue, admission=plan.admission, step_cost=cost, step=step, pace=pace, keep=model.config.keep)
     scheduler = make_scheduler(plan, policy, lengths, speculate)
     watchers = known_watchers(model.config.watchers)
     loop = Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
