@@ -258,6 +258,7 @@ def test_text_that_is_no_unicode_is_shown_by_number(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_at_random_moments() -> None:
     """A short form of `tools/signal_test.py`, with the model that ships."""
     command = [sys.executable, str(ROOT / "tools" / "signal_test.py"), "--runs", "3", "--rows", "12"]

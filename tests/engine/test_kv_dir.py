@@ -273,6 +273,7 @@ def test_states_and_places_that_are_no_folder_are_refused(model: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_replicas_share_a_folder(model: Path, tmp_path: Path) -> None:
     plain, _ = run(model)
     for _ in range(2):
