@@ -38,12 +38,15 @@ class LayerGroups:
     """Runs such steps; between them it keeps the hidden states of rows that have not passed all layers (`kept`,
     `[places, hidden]`)."""
 
-    def __init__(self, decoder: Decoder, attention: AttentionBackend):
-        self.decoder, self.attention = decoder, attention
+    attention: AttentionBackend
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
         self.kept: Tensor | None = None
 
-    def begin(self, group: LayerGroup | None) -> None:
-        """A step begins: without a group, no row waits any more."""
+    def begin(self, group: LayerGroup | None, attention: AttentionBackend) -> None:
+        """A step begins, with this attention: without a group, no row waits any more."""
+        self.attention = attention
         if group is None:
             self.kept = None
 

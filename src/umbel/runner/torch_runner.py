@@ -44,7 +44,7 @@ class TorchRunner:
         self.device = device
         self.spans = spans
         self.recorded = recorded
-        self.groups = LayerGroups(decoder, attention)
+        self.groups = LayerGroups(decoder)
         self._memory = LogitsMemory(decoder.spec.vocab_size, device)
 
     @torch.inference_mode()
@@ -58,7 +58,7 @@ class TorchRunner:
     def _begin(self, step: Step, before: torch.Tensor | None = None) -> tuple[Draws, int]:
         """Compute one step, whose tokens below 0 are among those drawn `before`; logits are made only for rows that are
         sampled from or score a token. Gives what was drawn and the KV tokens that each layer read."""
-        self.groups.begin(step.group)
+        self.groups.begin(step.group, self.attention)
         if self.recorded is not None and (known := draw_recorded(self.recorded, step, before)) is not None:
             return known
         spans = self.spans
