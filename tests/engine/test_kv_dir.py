@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,15 @@ def test_a_full_folder_keeps_what_is_wanted_most(tmp_path: Path) -> None:
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "b", "c"]
     found = Shelf(tmp_path, room).read("b", TOKENS)
     assert found is not None and torch.equal(found["keys.0"], block_of(6)["keys.0"])
+
+
+def test_what_a_killed_job_was_writing_is_swept_away(tmp_path: Path) -> None:
+    old, new = tmp_path / ".a.1", tmp_path / ".b.2"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert len(Shelf(tmp_path, BYTES)) == 0
+    assert not old.exists() and new.exists(), "another job may be writing it"
 
 
 def test_a_disk_that_is_full_is_said_once_and_harms_nothing(

@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -29,6 +30,7 @@ BLOCK = 128
 """Tokens of a block: cells of the grid of positions, whichever nodes hold them."""
 SUFFIX = ".kv"
 WAITING = 8  # blocks that may wait to be written; where the disk is slower than the job, others are left out
+_STALE = 3600.0  # seconds after which what a killed job was writing is swept away
 _LEVEL = 5  # frames from a warning to the code that runs the engine
 
 TokenIds = NDArray[np.int32]
@@ -53,6 +55,7 @@ class Shelf:
     def __init__(self, folder: Path, most_bytes: int):
         self.folder, self.most_bytes = folder, most_bytes
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         self._entries = dict(_found_in(folder))
         self._bytes = sum(entry.bytes for entry in self._entries.values())
         self._queue: Queue[str | None] = Queue(WAITING)
@@ -150,6 +153,14 @@ class Shelf:
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"kv_dir {self.folder}: {what}", stacklevel=_LEVEL)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what jobs that were killed had begun to write."""
+    for path in folder.glob(".*"):
+        with suppress(OSError):  # another job swept it, or finished it
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
 
 
 def _found_in(folder: Path) -> dict[str, _Entry]:
