@@ -6,7 +6,6 @@ from umbel.technique import CountSetting, ShareSetting, Technique
 
 PROMPTS, ANSWERS = "prompts", "answers"
 OF_WINDOWS = "the share of the cells before its window that a prompt's token reads"
-OF_WEIGHTS = "the share of attention, as measured before each window, that each head keeps"
 COVERS = (0.99, 0.95, 0.9)
 OF_CELLS = "the share of the cells before its own that a prompt's token reads"
 OF_MASS = "the share of attention, as measured before each window, that each head keeps"

@@ -10,19 +10,18 @@ measured keep that much on every head; rows behind them keep about as much as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from umbel.attention.select.base import PROMPTS, Have, Ints, KeyMeans, QueryTail
+from umbel.attention.select.base import Have, KeyMeans, QueryTail
 from umbel.attention.select.covers import cover
 from umbel.attention.select.lines import PROBES, below, key_or_distance, predicted, weights_of
+from umbel.attention.select.measured import ByMass, probes_by_group
 from umbel.attention.select.tiles import RowTiles
 from umbel.attention.select.windows import WINDOW, pick_by_windows
 from umbel.ir.kv_shape import KVShape
-from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
 
 TAU = 0.1  # the distance, the root of Jensen-Shannon's divergence, below which a prediction is taken
@@ -39,24 +38,16 @@ class HeadIndex:
     aware: Tensor
 
 
-class FlexPrefill:
+class FlexPrefill(ByMass):
     """Rows of prompts read, for each head, cells that have a share `mass` of the weights that the last queries before
     their window gave."""
 
-    rows = PROMPTS
     means = KeyMeans(GRID)
     needs = (QueryTail(PROBES, WINDOW), QueryTail(LAST, GRID), means)
 
-    def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
-        self.mass = settings["mass"]
-
-    def keys_read(self, keys: Ints) -> Ints:
-        """Implement `Selector.keys_read`: heads that look everywhere read everything."""
-        return keys
-
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
-        if self.mass >= 1:
+        if self.reads_all:
             return None
 
         def find(tile: int, end: int) -> HeadIndex:
@@ -70,9 +61,8 @@ class FlexPrefill:
 
     def _index(self, layer: int, tile: int, end: int, have: Have) -> HeadIndex:
         shape = have.shape(layer)
-        queries = have.queries(layer, tile, end - PROBES, end)
         keys, means = have.keys(layer, tile, end), have.parts(self.means, layer, tile, end // GRID)[:, :, 0]
-        grouped = queries.transpose(0, 1).unflatten(0, (shape.n_kv_heads, shape.group_size))
+        grouped = probes_by_group(layer, tile, end, have)
         found = [self._of_head(*parts, shape) for parts in zip(grouped, keys, means, strict=True)]
         columns, bands, aware = (torch.stack(parts) for parts in zip(*found, strict=True))
         columns[:, 0] = True

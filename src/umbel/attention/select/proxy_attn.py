@@ -8,40 +8,30 @@ their mean. Ranks are right where heads are alike; where they are not, budgets a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from umbel.attention.select.base import PROMPTS, Have, Ints, KeyMeans, QueryTail
+from umbel.attention.select.base import Have, KeyMeans, QueryTail
 from umbel.attention.select.covers import cover
 from umbel.attention.select.lines import PROBES, predicted, weights_of
+from umbel.attention.select.measured import ByMass, probes_by_group
 from umbel.attention.select.tiles import RowTiles
 from umbel.attention.select.windows import WINDOW, pick_by_windows
 from umbel.ir.kv_shape import KVShape
-from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
 
 STRIDE = 4  # every so many of the last queries are scored
 
 
-class ProxyAttn:
+class ProxyAttn(ByMass):
     """Rows of prompts read their window, the first cell, and for each head the best cells by its group's mean query."""
 
-    rows = PROMPTS
     means = KeyMeans(GRID)
     needs = (QueryTail(PROBES, WINDOW), means)
 
-    def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
-        self.mass = settings["mass"]
-
-    def keys_read(self, keys: Ints) -> Ints:
-        """Implement `Selector.keys_read`: heads that look everywhere read everything."""
-        return keys
-
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
-        if self.mass >= 1:
+        if self.reads_all:
             return None
 
         def find(tile: int, end: int) -> Tensor:
@@ -52,8 +42,7 @@ class ProxyAttn:
     def _choose(self, layer: int, tile: int, end: int, have: Have) -> Tensor:
         """What is read before position `end`: bool `[n_kv_heads, cells]`."""
         shape = have.shape(layer)
-        queries = have.queries(layer, tile, end - PROBES, end).transpose(0, 1)
-        grouped = queries.unflatten(0, (shape.n_kv_heads, shape.group_size))
+        grouped = probes_by_group(layer, tile, end, have)
         means = have.parts(self.means, layer, tile, end // GRID)[:, :, 0]
         found = []
         for mine, keys, mean in zip(grouped, have.keys(layer, tile, end), means, strict=True):

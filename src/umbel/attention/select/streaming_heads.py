@@ -13,31 +13,28 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from umbel.attention.select.base import PROMPTS, Have, Ints, QueryTail
+from umbel.attention.select.base import Have, QueryTail
 from umbel.attention.select.lines import PROBES, weights_of
+from umbel.attention.select.measured import ByMass, probes_by_group
 from umbel.attention.select.tiles import RowTiles
 from umbel.attention.select.windows import WINDOW, pick_by_windows
 from umbel.ir.spec import ModelSpec
 from umbel.kernels.view import GRID, View
 
 
-class StreamingHeads:
+class StreamingHeads(ByMass):
     """Rows of prompts read their window and, of the path before it, with heads that stream the first cell and the last
     `near` tokens, in whole cells."""
 
-    rows = PROMPTS
     needs = (QueryTail(PROBES, WINDOW),)
 
     def __init__(self, settings: Mapping[str, float], spec: ModelSpec):
-        self.mass, self.near = settings["mass"], -(-int(settings["near"]) // GRID)
-
-    def keys_read(self, keys: Ints) -> Ints:
-        """Implement `Selector.keys_read`: no head need stream."""
-        return keys
+        super().__init__(settings, spec)
+        self.near = -(-int(settings["near"]) // GRID)
 
     def pick(self, layer: int, q: Tensor, tiles: RowTiles, have: Have) -> View | None:
         """Implement `Selector.pick`."""
-        if self.mass >= 1:
+        if self.reads_all:
             return None
 
         def find(tile: int, end: int) -> Tensor:
@@ -56,8 +53,7 @@ class StreamingHeads:
     def _streams(self, layer: int, tile: int, end: int, have: Have) -> Tensor:
         """Which KV heads stream behind position `end`: bool `[n_kv_heads]`."""
         shape = have.shape(layer)
-        queries = have.queries(layer, tile, end - PROBES, end).transpose(0, 1)
-        grouped, ends = queries.unflatten(0, (shape.n_kv_heads, shape.group_size)), self._ends(end // GRID)
+        grouped, ends = probes_by_group(layer, tile, end, have), self._ends(end // GRID)
         found = []
         for mine, keys in zip(grouped, have.keys(layer, tile, end), strict=True):
             cells = weights_of(mine, keys.to(mine.dtype), shape).mean(1).unflatten(1, (-1, GRID)).sum(2).cpu()
