@@ -44,7 +44,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def held(client: openai.OpenAI, batch: Any, done: int = FIRST) -> None:
-    wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed == done)
+    wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed >= done)
 
 
 def test_a_cancelled_batch_has_what_was_done(llm: LLM, tmp_path: Path, gate: Gate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from umbel.jobs.read.records import RowHead, Style
 from umbel.runner.base import Wait
 from umbel.runner.fake import FakeRunner
 from umbel.serve.errors import ApiError
-from umbel.serve.reading import ServedRow
+from umbel.serve.reading import ServedRow, ServedRows
 from umbel.serve.service import Service
 from umbel.serve.settings import ServeLimits, ServeSettings
 
@@ -69,8 +70,9 @@ def connected(url: str) -> Iterator[socket.socket]:
         yield found
 
 
-def row(**params: Any) -> ServedRow:
-    return ServedRow(RowHead(0, "0", Style.COMPLETION), [5, 6, 7], SamplingParams(**params))
+def rows(count: int, **params: Any) -> Callable[[], ServedRows]:
+    one = ServedRow(RowHead(0, "0", Style.COMPLETION), [5, 6, 7], SamplingParams(**params))
+    return lambda: ServedRows([one] * count)
 
 
 def test_a_row_that_is_left_is_gone_within_two_steps(faked: LLM, runner: Failing) -> None:
@@ -79,7 +81,7 @@ def test_a_row_that_is_left_is_gone_within_two_steps(faked: LLM, runner: Failing
     async def leave(stream: bool) -> None:
         service = Service(faked, settings(faked))
         await service.start()
-        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 3, None, stream=stream) as box:
+        async with service.submit(rows(3, max_tokens=1_500, ignore_eos=True), None, stream=stream) as (_, box):
             while service.load().running == 0:
                 await asyncio.sleep(0)
             if stream:
@@ -93,6 +95,38 @@ def test_a_row_that_is_left_is_gone_within_two_steps(faked: LLM, runner: Failing
 
     for stream in (True, False):
         asyncio.run(leave(stream))
+
+
+@pytest.mark.parametrize("at", ["before it is read", "while it is read"])
+def test_what_is_left_before_it_is_entered_never_runs(faked: LLM, at: str) -> None:
+    go_on, reading = threading.Event(), threading.Event()
+
+    def slowly() -> ServedRows:
+        reading.set()
+        assert go_on.wait(30)
+        return rows(2, max_tokens=1_500, ignore_eos=True)()
+
+    async def leave() -> None:
+        service = Service(faked, settings(faked))
+        await service.start()
+        busy = asyncio.create_task(service.answers(slowly, None))
+        await asyncio.to_thread(reading.wait)
+        behind = asyncio.create_task(service.answers(rows(1, max_tokens=1_500, ignore_eos=True), None))
+        await asyncio.sleep(0.01)
+        left = behind if at == "before it is read" else busy
+        left.cancel()
+        await asyncio.sleep(0.01)
+        assert service.live == 0
+        go_on.set()
+        if left is behind:
+            busy.cancel()
+        else:
+            assert len((await behind)[1]) == 1
+        await service.answers(rows(1, max_tokens=2), None)  # the reader has come to the end of both
+        assert service.live == 0 and service.load().running == 0
+        await service.close()
+
+    asyncio.run(leave())
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -172,12 +206,12 @@ def test_too_many_rows_are_sent_away(faked: LLM) -> None:
     async def ask() -> None:
         service = Service(faked, settings(faked, limits=ServeLimits(rows=3)))
         await service.start()
-        async with service.submit([row(max_tokens=1_500, ignore_eos=True)] * 2, None):
+        async with service.submit(rows(2, max_tokens=1_500, ignore_eos=True), None):
             with pytest.raises(ApiError) as refusal:
-                async with service.submit([row()] * 2, None):
+                async with service.submit(rows(2), None):
                     pass
             assert (refusal.value.status, refusal.value.after) == (429, 1)
-            assert len(await service.answers([row(max_tokens=2)], None)) == 1
+            assert len((await service.answers(rows(1, max_tokens=2), None))[1]) == 1
         await service.close()
 
     asyncio.run(ask())
@@ -189,7 +223,7 @@ def test_slow_readers_get_larger_parts(faked: LLM) -> None:
     async def read() -> None:
         service = Service(faked, settings(faked))
         await service.start()
-        async with service.submit([row(max_tokens=300, ignore_eos=True, n=2)], None, stream=True) as box:
+        async with service.submit(rows(1, max_tokens=300, ignore_eos=True, n=2), None, stream=True) as (_, box):
             while faked.stats().rows_done == 0:
                 await asyncio.sleep(0.01)
             news = [one async for one in box]

@@ -126,7 +126,8 @@ def test_what_has_come_goes_out_together() -> None:
         end = begin
 
     async def sent() -> list[bytes]:
-        box = Mailbox(2, threading.Lock(), Figures("tiny", Pace()))
+        box = Mailbox(threading.Lock(), Figures("tiny", Pace()))
+        box.expect(2)
         box.tickets = range(2)
         box.put(SessionEvent(0, "tokens", 0, (1,), "a"))
         first = await anext(box)

@@ -16,7 +16,7 @@ from umbel.serve.bodies import read_object, while_there
 from umbel.serve.completions import tokens_of
 from umbel.serve.mailbox import News
 from umbel.serve.parts import PartReader
-from umbel.serve.reading import ServedRow
+from umbel.serve.reading import ServedRow, ServedRows
 from umbel.serve.responding import json_response
 from umbel.serve.schemas import CHAT, takes
 from umbel.serve.service import Service
@@ -33,18 +33,21 @@ def chat_router(service: Service) -> APIRouter:
     async def chat(request: Request) -> Response:
         body = await read_object(request, service.settings.limits)
         stream, with_usage = streams(body)
-        row = await service.read(partial(chat_row, service, body))
+        ask = partial(chat_rows, service, body)
         if stream:
-            return await stream_answers(service, request, [row], ChatChunks(writer, row, with_usage=with_usage))
-        outputs = await while_there(request, service.answers([row], tenant_in(request)))
-        return json_response(writer.bodies([row], outputs))
+            return await stream_answers(
+                service, request, ask, lambda asked: ChatChunks(writer, asked.rows[0], with_usage=with_usage)
+            )
+        asked, outputs = await while_there(request, service.answers(ask, tenant_in(request)))
+        return json_response(writer.bodies(asked.rows, outputs))
 
     return router
 
 
-def chat_row(service: Service, body: Mapping[str, Any]) -> ServedRow:
+def chat_rows(service: Service, body: Mapping[str, Any]) -> ServedRows:
     """The row of a chat. Raises InvalidRequest."""
-    return service.reader.served(URL, "0", {name: body[name] for name in body if name not in STREAM_FIELDS})
+    rest = {name: body[name] for name in body if name not in STREAM_FIELDS}
+    return ServedRows([service.reader.served(URL, "0", rest)])
 
 
 class ChatChunks:

@@ -17,7 +17,7 @@ from umbel.serve.answering import AnswerWriter
 from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
 from umbel.serve.mailbox import News
-from umbel.serve.reading import ServedRow
+from umbel.serve.reading import ServedRow, ServedRows
 from umbel.serve.responding import json_response
 from umbel.serve.schemas import COMPLETION, takes
 from umbel.serve.service import Service
@@ -34,20 +34,23 @@ def completions_router(service: Service) -> APIRouter:
     async def completions(request: Request) -> Response:
         body = await read_object(request, service.settings.limits)
         stream, with_usage = streams(body)
-        rows = await service.read(partial(rows_of, service, body))
+        ask = partial(rows_of, service, body)
         if stream:
-            return await stream_answers(service, request, rows, CompletionChunks(writer, rows, with_usage=with_usage))
-        outputs = await while_there(request, service.answers(rows, tenant_in(request)))
-        return json_response(writer.bodies(rows, outputs))
+            return await stream_answers(
+                service, request, ask, lambda asked: CompletionChunks(writer, asked.rows, with_usage=with_usage)
+            )
+        asked, outputs = await while_there(request, service.answers(ask, tenant_in(request)))
+        return json_response(writer.bodies(asked.rows, outputs))
 
     return router
 
 
-def rows_of(service: Service, body: Mapping[str, Any]) -> list[ServedRow]:
+def rows_of(service: Service, body: Mapping[str, Any]) -> ServedRows:
     """A row for each prompt of a body. Raises InvalidRequest."""
     rest = {name: value for name, value in body.items() if name not in STREAM_FIELDS}
     prompts = prompts_in(body.get("prompt"), service.settings.limits.prompts)
-    return [service.reader.served(URL, str(i), {**rest, "prompt": prompt}) for i, prompt in enumerate(prompts)]
+    read = service.reader.served
+    return ServedRows([read(URL, str(i), {**rest, "prompt": prompt}) for i, prompt in enumerate(prompts)])
 
 
 def prompts_in(given: Any, most: int) -> list[Any]:

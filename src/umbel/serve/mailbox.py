@@ -54,14 +54,14 @@ class EventBox(Protocol):
 
 
 class Mailbox:
-    """Iterating waits for what comes; it ends when all `count` prompts have finished.
+    """Iterating waits for what comes; it ends when as many prompts have finished as `expect` said.
 
     Tokens that wait to be read are joined, so that a slow reader gets them in larger parts, and what is kept for it
     never grows beyond the answers. `put` and `fail` are called under the `lock` of the service, by any thread;
     iterating is for the event loop.
     """
 
-    def __init__(self, count: int, lock: threading.Lock, figures: Figures):
+    def __init__(self, lock: threading.Lock, figures: Figures):
         self._lock, self._figures = lock, figures
         self._began = time.perf_counter()
         self._latest: dict[tuple[int, int], float] = {}  # when each sample of a place had its last tokens
@@ -69,9 +69,13 @@ class Mailbox:
         self.closed = False
         self.session: Session | None = None
         self.tickets: range = range(0)
-        self._open = count
+        self.count = self._open = 0
         self._waiting: dict[tuple[int, int], News] = {}  # by place and sample, -1 for the output; in order of coming
         self._error: Exception | None = None
+
+    def expect(self, count: int) -> None:
+        """Wait for so many prompts, before anything is put."""
+        self.count = self._open = count
 
     def put(self, event: SessionEvent) -> None:
         """Take an event of one of the tickets."""

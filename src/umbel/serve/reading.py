@@ -29,6 +29,13 @@ class ServedRow:
     params: SamplingParams
 
 
+@dataclass(frozen=True, slots=True)
+class ServedRows:
+    """What a body asks for: a row for each of its prompts."""
+
+    rows: Sequence[ServedRow]
+
+
 class RequestIntake(Intake):
     """Tokenises and checks the prompts of requests, without a word of stop strings that cannot match: the warning would
     go to the server's log, and quotes them."""

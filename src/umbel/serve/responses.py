@@ -14,11 +14,11 @@ from umbel.jobs.write.openai_answers import OpenAIAnswers
 from umbel.serve.answering import AnswerWriter, engine_output
 from umbel.serve.auth import tenant_in
 from umbel.serve.bodies import read_object, while_there
-from umbel.serve.chat import chat_row
+from umbel.serve.chat import chat_rows
 from umbel.serve.events import event_of
 from umbel.serve.mailbox import News
 from umbel.serve.parts import PartReader
-from umbel.serve.reading import ServedRow
+from umbel.serve.reading import ServedRow, ServedRows
 from umbel.serve.responding import json_response
 from umbel.serve.response_bodies import ResponseHead, call_item, chat_body, text_part
 from umbel.serve.schemas import RESPONSE, takes
@@ -36,19 +36,23 @@ def responses_router(service: Service) -> APIRouter:
     async def responses(request: Request) -> Response:
         body = await read_object(request, service.settings.limits)
         stream, _ = streams(body)
-        row = await service.read(partial(_row, service, body))
-        answers = writer.now()
-        head = ResponseHead(answers.tag(row.head), answers.issuer.created, answers.issuer.model, body)
+        answers, ask = writer.now(), partial(_rows, service, body)
+
+        def head_of(asked: ServedRows) -> ResponseHead:
+            return ResponseHead(answers.tag(asked.rows[0].head), answers.issuer.created, answers.issuer.model, body)
+
         if stream:
-            return await stream_answers(service, request, [row], ResponseEvents(service, row, answers, head))
-        (output,) = await while_there(request, service.answers([row], tenant_in(request)))
-        return json_response(response_body(row, answers, head, output))
+            return await stream_answers(
+                service, request, ask, lambda asked: ResponseEvents(service, asked.rows[0], answers, head_of(asked))
+            )
+        asked, (output,) = await while_there(request, service.answers(ask, tenant_in(request)))
+        return json_response(response_body(asked.rows[0], answers, head_of(asked), output))
 
     return router
 
 
-def _row(service: Service, body: Mapping[str, Any]) -> ServedRow:
-    return chat_row(service, chat_body(body))
+def _rows(service: Service, body: Mapping[str, Any]) -> ServedRows:
+    return chat_rows(service, chat_body(body))
 
 
 def response_body(row: ServedRow, answers: OpenAIAnswers, head: ResponseHead, output: RequestOutput) -> dict[str, Any]:

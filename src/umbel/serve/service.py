@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from umbel.api import LLM
 from umbel.engine.inbox import Targets
@@ -27,6 +28,16 @@ from umbel.serve.reading import BodyReader, RequestIntake, ServedRow, options_fo
 from umbel.serve.settings import ServeSettings
 
 T = TypeVar("T")
+
+
+class HasRows(Protocol):
+    """What a body asks for: a row for each of its prompts."""
+
+    @property
+    def rows(self) -> Sequence[ServedRow]: ...
+
+
+Asked = TypeVar("Asked", bound=HasRows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +72,14 @@ class Service:
         self.pace = Pace()
         self.figures = Figures(settings.names[0], self.pace)
         self._reading = ThreadPoolExecutor(1, "umbel-reading")
-        self._lock = threading.Lock()  # guards all that follows
+        self._lock = threading.Lock()  # guards all that follows, but `_dirty` and `_rings`
         self._session: Session | None = None
         self._opened = threading.Event()  # there is a session, or never will be
         self._boxes: dict[int, EventBox] = {}  # by ticket, of those that have not finished
         self._known = 0  # tickets of the session that a mailbox has, or had
         self._early: dict[int, list[SessionEvent]] = {}  # events of tickets that no mailbox has yet
-        self._dirty: list[EventBox] = []  # mailboxes with events that their readers do not know of
+        self._dirty: deque[EventBox] = deque()  # mailboxes with events that their readers do not know of
+        self._rings = False  # the event loop is about to tell them
         self._rows = 0  # asked for and not answered
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,31 +124,27 @@ class Service:
 
     @asynccontextmanager
     async def submit(
-        self, rows: Sequence[ServedRow], tenant: str | None, *, stream: bool = False
-    ) -> AsyncIterator[Mailbox]:
-        """Have rows of a tenant answered; what comes is read from the mailbox, with `stream` tokens too. Leaving stops
-        what is not answered. Raises ApiError where there is no room for so many rows, or no engine."""
-        self._check(len(rows))
-        box = Mailbox(len(rows), self._lock, self.figures)
-        self._rows += len(rows)
+        self, ask: Callable[[], Asked], tenant: str | None, *, stream: bool = False
+    ) -> AsyncIterator[tuple[Asked, Mailbox]]:
+        """Have the rows that `ask` reads, on the thread of the reader, answered for a tenant; what comes is read from
+        the mailbox, with `stream` tokens too. Leaving stops what is not answered. Raises what `ask` does, and ApiError
+        where there is no room for so many rows, or no engine."""
+        box = Mailbox(self._lock, self.figures)
         try:
-            prompts, params = [row.prompt for row in rows], [row.params for row in rows]
-            await self.read(
-                lambda: self._add(box, lambda session: session.add(prompts, params, stream=stream, tenant=tenant))
-            )
-            yield box
+            yield await self.read(lambda: self._enter(ask, box, tenant, stream=stream)), box
         finally:
-            self._rows -= len(rows)
             self.figures.note_left(self._leave(box))
+            with self._lock:
+                self._rows -= box.count
 
-    async def answers(self, rows: Sequence[ServedRow], tenant: str | None) -> list[RequestOutput]:
-        """The answers of some rows of a tenant, in their order."""
+    async def answers(self, ask: Callable[[], Asked], tenant: str | None) -> tuple[Asked, list[RequestOutput]]:
+        """What was asked for a tenant, and the answers, in the order of its rows."""
         found: dict[int, RequestOutput] = {}
-        async with self.submit(rows, tenant) as box:
+        async with self.submit(ask, tenant) as (asked, box):
             async for news in box:
                 if news.output is not None:
                     found[news.place] = news.output
-        return [found[place] for place in range(len(rows))]
+        return asked, [found[place] for place in range(box.count)]
 
     def run_rows(self, box: EventBox, enter: Callable[[Session], Sequence[int]]) -> bool:
         """From any thread: have a box get what comes of rows that `enter` gives to the session, which returns their
@@ -171,6 +179,19 @@ class Service:
             message = f"{self._rows:,} prompts wait or run, and this request has {count:,}: at most {most:,} together"
             raise ApiError(429, "rate_limit_exceeded", message, after=1)
 
+    def _enter(self, ask: Callable[[], Asked], box: Mailbox, tenant: str | None, *, stream: bool) -> Asked:
+        """Read rows and hand them to the session, in one visit to the reader's thread."""
+        asked = ask()
+        prompts, params = [row.prompt for row in asked.rows], [row.params for row in asked.rows]
+        with self._lock:
+            self._check(len(prompts))
+            if box.closed:  # its client has gone away
+                return asked
+            self._rows += len(prompts)
+            box.expect(len(prompts))
+        self._add(box, lambda session: session.add(prompts, params, stream=stream, tenant=tenant))
+        return asked
+
     def _add(self, box: EventBox, enter: Callable[[Session], Sequence[int]]) -> None:
         """Hand rows to the session, whose events go to the box from now on."""
         self._opened.wait()
@@ -187,10 +208,12 @@ class Service:
                 return
             box.session, box.tickets, self._known = session, range(tickets[0], tickets[-1] + 1), tickets[-1] + 1
             self._boxes.update(dict.fromkeys(box.tickets, box))
-            for ticket in box.tickets:
-                for event in self._early.pop(ticket, ()):
-                    self._hand_over(box, event)
+            early = [event for ticket in box.tickets for event in self._early.pop(ticket, ())]
+            for event in early:
+                self._hand_over(box, event)
             left = box.closed
+        if early:
+            self._wake(box)
         if left:
             self._leave(box)
 
@@ -236,7 +259,7 @@ class Service:
             self._early.clear()
             for box in boxes:
                 box.fail(_engine_failed())
-                self._soil(box)
+        self._wake(*boxes)
 
     def _deliver(self, event: SessionEvent) -> None:
         """Bring an event to the mailbox of its ticket."""
@@ -246,24 +269,26 @@ class Service:
                 self._hand_over(box, event)
             elif event.ticket >= self._known:
                 self._early.setdefault(event.ticket, []).append(event)
+        if box is not None:
+            self._wake(box)
 
     def _hand_over(self, box: EventBox, event: SessionEvent) -> None:
         if event.kind == "finished":
             del self._boxes[event.ticket]
         box.put(event)
-        self._soil(box)
 
-    def _soil(self, box: EventBox) -> None:
-        """A mailbox has news; the event loop is woken once for all that have."""
-        if not self._dirty and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake)
-        self._dirty.append(box)
+    def _wake(self, *boxes: EventBox) -> None:
+        """These have news; the event loop is woken once for all that have. Not under the lock, which what wakes up
+        takes at once."""
+        self._dirty.extend(boxes)
+        if boxes and not self._rings and self._loop is not None:
+            self._rings = True
+            self._loop.call_soon_threadsafe(self._ring)
 
-    def _wake(self) -> None:
-        with self._lock:
-            dirty, self._dirty = self._dirty, []
-        for box in dirty:
-            box.ready.set()
+    def _ring(self) -> None:
+        self._rings = False  # before it looks, so that what comes meanwhile rings again
+        while self._dirty:
+            self._dirty.popleft().ready.set()
 
 
 def _engine_failed() -> ApiError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from umbel.serve.bodies import while_there
 from umbel.serve.errors import ApiError, error_body, record_of
 from umbel.serve.events import DONE, EventStream, event_of
 from umbel.serve.mailbox import Mailbox, News
-from umbel.serve.reading import ServedRow
+from umbel.serve.reading import ServedRows
 from umbel.serve.service import Service
 
 STREAM_FIELDS = frozenset({"stream", "stream_options"})
@@ -79,18 +79,20 @@ def streams(body: Mapping[str, Any]) -> tuple[bool, bool]:
     return True, usage is not None and check_bool("stream_options.include_usage", usage)
 
 
-async def stream_answers(service: Service, request: Request, rows: Sequence[ServedRow], chunks: Chunks) -> EventStream:
-    """The stream of the answers to some rows. It begins when the first token is there: what is wrong before is an
-    error with a status of its own. Raises ApiError, InvalidRequest, ClientDisconnect."""
+async def stream_answers(
+    service: Service, request: Request, ask: Callable[[], ServedRows], chunks_of: Callable[[ServedRows], Chunks]
+) -> EventStream:
+    """The stream of the answers to the rows that `ask` reads. It begins when the first token is there: what is wrong
+    before is an error with a status of its own. Raises ApiError, InvalidRequest, ClientDisconnect."""
     stack = AsyncExitStack()
     try:
-        box = await stack.enter_async_context(service.submit(rows, tenant_in(request), stream=True))
+        asked, box = await stack.enter_async_context(service.submit(ask, tenant_in(request), stream=True))
         first = await while_there(request, anext(box))
         _check(first)
     except BaseException:
         await stack.aclose()
         raise
-    return EventStream(_parts(first, box, chunks), stack)
+    return EventStream(_parts(first, box, chunks_of(asked)), stack)
 
 
 async def _parts(first: News, box: Mailbox, chunks: Chunks) -> AsyncGenerator[bytes, None]:

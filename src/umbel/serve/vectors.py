@@ -62,8 +62,8 @@ def vectors_router(service: Service) -> APIRouter:
 
     async def answer(request: Request, url: str) -> Response:
         body = await read_object(request, service.settings.limits)
-        pooled = await service.read(partial(pooled_of, service, url, body))
-        outputs = await while_there(request, service.answers(pooled.rows, tenant_in(request)))
+        ask = partial(pooled_of, service, url, body)
+        pooled, outputs = await while_there(request, service.answers(ask, tenant_in(request)))
         found = [engine_output(output) for output in outputs]
         head, labels = pooled.rows[0].head, service.options.pooler.labels
         said = pooled_body(head.style, pooled.inputs, found, labels)
