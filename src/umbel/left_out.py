@@ -42,6 +42,53 @@ _KEEPERS: tuple[tuple[str, str, str], ...] = (
         "picks these by what queries measure",
     ),
 )
+_LAYERS = ShareSetting("layers", 0.5, "the share of layers that are passed")
+_HOLES = "a path has keys in the same places of all layers here, and they would be missing above the cut"
+_FLOWS: tuple[tuple[str, str, str], ...] = (
+    (
+        "first",
+        "FiRST, 2410.12513",
+        "needs trained parts: a router in each layer, and a LoRA that makes good for the layers left out; which these "
+        "are follows from a whole prompt, so that rows with other ends could not share its beginning",
+    ),
+    (
+        "ftp",
+        "FTP, 2412.11494",
+        "needs trained parts: a router in each block, of the tokens that leave it out, by what later tokens look at, "
+        "so that rows could not share what they read",
+    ),
+    (
+        "yoco",
+        "YOCO, 2405.05254",
+        "is an architecture that is trained from the start: all upper layers read the keys of one layer, which those "
+        "of other models never did",
+    ),
+    (
+        "overfill",
+        "OverFill, 2508.08446",
+        "needs trained parts: a student, cut down from the model, that was trained to go on from the model's keys",
+    ),
+    (
+        "kv-prediction",
+        "KV Prediction, 2410.08391",
+        "needs trained parts: a small model, and maps from its keys to the model's, trained together with both",
+    ),
+    (
+        "lazy-llm",
+        "LazyLLM, 2407.14057",
+        f"drops tokens of a prompt layer by layer, by what its last token looks at: {_HOLES}",
+    ),
+    (
+        "uni-prefill",
+        "UniPrefill, 2605.06221",
+        f"drops blocks of a prompt at some layers, by what its last tokens look at: {_HOLES}",
+    ),
+    (
+        "must-drop",
+        "MustDrop, 2411.10803; AdaptInfer, 2508.06084",
+        "drops tokens of images by what the text looks at, and the models here read text alone",
+    ),
+)
 
 LEFT_OUT: tuple[Technique, ...] = (
     Technique(
@@ -125,4 +172,5 @@ LEFT_OUT: tuple[Technique, ...] = (
         "here read to the left alone",
     ),
     *(Technique("forget", name, False, "", paper, why_not=why, settings=(_BUDGET,)) for name, paper, why in _KEEPERS),
+    *(Technique("flow", name, False, "", paper, why_not=why, settings=(_LAYERS,)) for name, paper, why in _FLOWS),
 )

@@ -213,10 +213,16 @@ def _package(entry: EntryPoint) -> str:
     return "?" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
+def asked_of(family: str, given: Sequence[str]) -> list[tuple[Technique, str]]:
+    """The techniques of a family among those given (EngineConfig.technique), each with how it was asked for."""
+    found = ((at("technique", asked), asked) for asked in given)
+    return [(row, asked) for row, asked in found if row is not None and row.family == family]
+
+
 def measure(option: str, given: Sequence[str]) -> Any | None:
     """The Measure (umbel.cost.forget) of the technique among those given that forgets; None where none does."""
     for asked in given:
-        if (row := at(option, asked)) is not None and row.measure:
+        if (row := at(option, asked)) is not None and row.family == "forget":
             return named(row.measure)(row.settings_of(asked))
     return None
 
@@ -234,9 +240,9 @@ def check_together(option: str, given: Sequence[str]) -> None:
             continue
         if by_rows and EVERY in (row.rows, *by_rows):
             other = next(iter(by_rows.values()))
-            raise UsageError(
-                f"{option}={asked!r} with {other!r}: what one forgets the other cannot read; give one of them"
-            )
+            flows = row.family == "flow" or bool(asked_of("flow", (other,)))
+            why = "rows leave no queries where they do not pass" if flows else "what one forgets the other cannot read"
+            raise UsageError(f"{option}={asked!r} with {other!r}: {why}; give one of them")
         if row.rows in by_rows:
             other = by_rows[row.rows]
             raise UsageError(f"{option}={asked!r} with {other!r}: both say what {row.rows} read; give one of them")

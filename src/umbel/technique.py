@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "executor": "executor",
         "select": "technique",
         "forget": "technique",
+        "flow": "technique",
     }
 )
 # The values of an option that take none of its techniques.
@@ -137,7 +138,8 @@ class Technique:
     of a full pool and the tokens expected to be in use. `why_not` is why a plan left it. `argument` is what follows its
     name in the option, behind a colon: "model:PATH". `settings` are what may stand there instead, as "NAME=VALUE" with
     commas between; `rows` says for whose rows a technique picks, of which there may be one for each kind; one that
-    forgets, for EVERY row, leaves nothing to others to pick from, and its `measure` (as `loads`) says how much stays.
+    forgets, or a flow, for EVERY row, leaves nothing to others to pick from, and its `measure` (as `loads`) says how
+    much stays, or how many layers are passed.
     """
 
     family: str

@@ -41,6 +41,7 @@ LOSSY = {
     "technique=proxy-attn",
     "technique=streaming-heads",
     "technique=loop-serve",
+    "technique=swiftkv",
 }  # written out once more, on purpose
 
 

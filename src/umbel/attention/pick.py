@@ -18,7 +18,6 @@ from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
 from umbel.kv.store import KVStore
-from umbel.technique import Technique
 
 KINDS = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
 """What EngineConfig.kv_cache_dtype calls types of 8 bits."""
@@ -27,7 +26,7 @@ KINDS = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
 def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Choice:
     """What `pick_attention` will take, before there is any memory. Raises UsageError as it does."""
     check_keeper(config, spec)
-    selects = bool(_of_family("select", config.technique))
+    selects = bool(registry.asked_of("select", config.technique))
     case = Case.of(spec, dtype, device, config.kv_cache_dtype, selects)
     return choose(case, config.attention_backend)
 
@@ -35,7 +34,7 @@ def check_attention(config: EngineConfig, spec: ModelSpec, dtype: torch.dtype, d
 def check_keeper(config: EngineConfig, spec: ModelSpec) -> None:
     """Raise UsageError for a technique that forgets, with a model or a setting that cannot bear it."""
     windows = {shape.window for shape in spec.kv_shapes if shape.window is not None}
-    for row, asked in _of_family("forget", config.technique):
+    for row, asked in registry.asked_of("forget", config.technique):
         why = ""
         if spec.recurrences:
             why = f"layers of {spec.family!r} keep a state, of which no part can be forgotten"
@@ -73,19 +72,13 @@ def pick_attention(
 
 def load_selectors(techniques: Sequence[str], spec: ModelSpec) -> list[Selector]:
     """The selectors that `--technique` names, each as NAME:setting=value."""
-    named = _of_family("select", techniques)
+    named = registry.asked_of("select", techniques)
     return [registry.load("select", row.name, row.settings_of(asked), spec) for row, asked in named]
 
 
 def load_keeper(techniques: Sequence[str], spec: ModelSpec) -> Keeper | None:
     """The keeper that `--technique` names; None where nothing is forgotten."""
-    for row, asked in _of_family("forget", techniques):
+    for row, asked in registry.asked_of("forget", techniques):
         keeper: Keeper = registry.load("forget", row.name, row.settings_of(asked), spec)
         return keeper
     return None
-
-
-def _of_family(family: str, techniques: Sequence[str]) -> list[tuple[Technique, str]]:
-    """The techniques of a family, as rows of the catalogue and as they were asked for."""
-    found = ((registry.at("technique", asked), asked) for asked in techniques)
-    return [(row, asked) for row, asked in found if row is not None and row.family == family]

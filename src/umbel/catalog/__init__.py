@@ -8,10 +8,11 @@ their own (umbel.registry).
 from __future__ import annotations
 
 from umbel.catalog.device import DEVICE
+from umbel.catalog.flowing import FLOWING
 from umbel.catalog.forgetting import FORGETTING
 from umbel.catalog.planning import PLANNING
 from umbel.catalog.scheduling import SCHEDULING
 from umbel.catalog.selecting import SELECTING
 from umbel.technique import Technique
 
-CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE + SELECTING + FORGETTING
+CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE + SELECTING + FORGETTING + FLOWING

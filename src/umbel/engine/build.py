@@ -19,6 +19,7 @@ from umbel.cost.roofline import Price
 from umbel.cost.windows import Windows
 from umbel.engine.assemble import make_scheduler
 from umbel.engine.device import device_of, pick_device
+from umbel.engine.flowing import check_flow, open_flow
 from umbel.engine.loop import Loop
 from umbel.engine.ranks import Ranks
 from umbel.engine.shelving import open_shelf
@@ -47,6 +48,8 @@ from umbel.plan.planner import make_plan
 from umbel.plan.walk.reading import selected_keys
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
+from umbel.runner.flow.base import LayerFlow
+from umbel.runner.flow.passing import FlowingRows, LayerTally
 from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_recorded
 from umbel.runner.torch_runner import TorchRunner
@@ -85,10 +88,13 @@ class Model:
         self.asked_dtype = config.dtype
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
+        check_flow(self.config.technique, self.spec, adapters=bool(self.spec.adapters))
         self.shelf = open_shelf(self.config, self.spec, self.directory) if computes else None
         self.tokenizer = load_tokenizer(self.directory, self.spec)
         self.adapters: AdapterBank | None = None
         self.keys = KeyTally(len(self.spec.kv_shapes))  # of what selectors leave to read
+        self.flow: LayerFlow | None = None
+        self.layers = LayerTally()  # of what flows let pass
         self.drafting: dict[str, Kept] = {}  # what drafters keep from one loop to the next
         self.ranks = Ranks(config, self.spec) if own.count > 1 and shard is None and computes else None
         if config.threads is not None or own.count > 1:
@@ -106,6 +112,7 @@ class Model:
             weights = StoredWeights(self.directory, self.spec, self.dtype, self.device, count)
         method = pick_linear(self.dtype, self.device, config.linear, packed=self.spec.quantization is not None)
         decoder = build_shard(self.spec, weights, own, self.device, method)
+        self.flow = open_flow(config, decoder, weights, method, self.directory)
         if self.spec.adapters:
             self._put_adapters(decoder)
         return decoder
@@ -269,6 +276,7 @@ def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runne
     # A profile times one part after the other, and what ranks add up is no call of a kernel that could be recorded.
     is_alone = spans is NO_SPANS and model.config.tensor_parallel_size == 1
     recorded = pick_recorded(model.decoder, attention) if is_alone and not model.config.technique else None
+    flow = None if model.flow is None else FlowingRows(model.decoder, model.flow, model.layers)
     if model.device.type == "cpu" or spans is not NO_SPANS:
-        return TorchRunner(model.decoder, attention, model.device, spans, states, recorded)
-    return AheadTorchRunner(model.decoder, attention, model.device, recorded, states)
+        return TorchRunner(model.decoder, attention, model.device, spans, states, recorded, flow)
+    return AheadTorchRunner(model.decoder, attention, model.device, recorded, states, flow)

@@ -160,11 +160,12 @@ class LocalEngine:
 
     def stats(self) -> Stats:
         """Totals over everything this object has run, live."""
-        keys, loads = self.model.keys, self.model.adapter_loads
+        keys, loads, layers = self.model.keys, self.model.adapter_loads, self.model.layers
         read = 0 if self.model.shelf is None else self.model.shelf.read_tokens
         whole = round(keys.whole)
+        passed = {"layers_passed": layers.passed, "layers_whole": layers.whole}
         total = self._past.plus(
-            Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=whole, read_prompt_tokens=read)
+            Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=whole, read_prompt_tokens=read, **passed)
         )
         for loop in list(self.loops):
             total = total.plus(loop.stats())

@@ -23,6 +23,7 @@ class Stats:
     `adapter_loads`: how often an adapter was read from its files.
     `keys_read`, `keys_whole`: where selectors pick, the keys that tokens read in a layer on average, and those that
         they would read by themselves.
+    `layers_passed`, `layers_whole`: where a flow lets rows out, tokens times layers passed, and times all.
     `read_prompt_tokens`: prompt tokens whose KV was read from `kv_dir`, instead of being computed.
     `lost_processes`: replicas that ended, or hung, while others went on.
     """
@@ -45,6 +46,8 @@ class Stats:
     adapter_loads: int = 0
     keys_read: int = 0
     keys_whole: int = 0
+    layers_passed: int = 0
+    layers_whole: int = 0
     read_prompt_tokens: int = 0
     lost_processes: int = 0
 

@@ -12,12 +12,14 @@ from torch.nn import Module
 
 from umbel.api import LLM
 from umbel.cost.machine import machine_name
+from umbel.cost.passed import spared_flops
 from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load, Price
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
 from umbel.lab.tasks import LabTask
+from umbel.plan.walk.passing import passed_layers
 
 LIKELY = 20  # tokens beside the chosen one whose log-probabilities are asked for
 
@@ -87,14 +89,23 @@ class AnsweringModel:
     def flops_share(self) -> float:
         """The FLOPs of everything that it answered as a share of those that reading all keys would take."""
         stats = self.stats()
-        if not stats.keys_whole:
-            return 1.0
         drawn = stats.output_tokens
         tokens = stats.computed_prompt_tokens + stats.recomputed_tokens + drawn
+        if stats.layers_whole:
+            return self._layers_share(tokens, drawn, stats.layers_whole - stats.layers_passed)
+        if not stats.keys_whole:
+            return 1.0
         read, whole = (
             float(self.price.flops(Load.one(tokens, drawn, keys, 0))[0]) for keys in (stats.keys_read, stats.keys_whole)
         )
         return read / whole
+
+    def _layers_share(self, tokens: int, drawn: int, skipped: int) -> float:
+        """The FLOPs of products where tokens skip so many layers, as a share of those in all layers."""
+        model, whole = self.llm.engine.model, float(self.price.flops(Load.one(tokens, drawn, 0, 0))[0])
+        price = passed_layers(model.config.technique)
+        spared = 0.0 if price is None else spared_flops(model.spec, price, skipped, tokens - drawn)
+        return 1.0 - spared / whole
 
     @property
     def kv_bytes(self) -> int:

@@ -72,8 +72,7 @@ class Decoder:
     def forward(
         self, hidden: Tensor, batch: ForwardBatch, attention: AttentionBackend, layers: range | None = None
     ) -> Tensor:
-        """Run `layers` (all by default) on `hidden` `[rows, hidden]`; gives the new hidden of the rows that the batch
-        wants. `attention` was prepared for the rows."""
+        """Run `layers` (all by default) on rows (`[rows, hidden]`), laid out in `attention`: gives the wanted ones."""
         hidden, delta = self.run_layers(hidden, batch, attention, layers)
         return hidden if delta is None else batch.spans.lap("norms", hidden + delta)
 

@@ -221,7 +221,7 @@ def _unread(spec: ModelSpec) -> re.Pattern[str]:
     """Names of tensors that may be there and are not read."""
     stored = FAMILIES[spec.family].stored
     more = f"|{re.escape(stored.layer.format(spec.n_layers))}.*" if stored.has_more_layers else ""
-    return re.compile(stored.ignored + more)
+    return re.compile(rf"{stored.ignored}{more}|.*_swiftkv\.weight")  # these: models/layer_keys.py
 
 
 def _guess(stored: Mapping[str, object], spec: ModelSpec) -> str:

@@ -17,7 +17,7 @@ def why_not_layered(spec: ModelSpec, config: EngineConfig) -> str:
         "its layers keep states, which a step takes on by all its rows": bool(spec.recurrences),
         "its layers are a module of transformers, which runs as a whole": spec.hosted is not None,
         "its layers are cut over several devices": config.tensor_parallel_size > 1,
-        "what a selector picks is laid out once a step": bool(config.technique),
+        "what a technique leaves out is laid out once a step": bool(config.technique),
     }
     return next((why for why, holds in reasons.items() if holds), "")
 

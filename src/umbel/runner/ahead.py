@@ -11,6 +11,7 @@ from umbel.ir.step import Step
 from umbel.kv.states import StateStore
 from umbel.models.decoder import Decoder
 from umbel.runner.base import Wait
+from umbel.runner.layer_groups import LayerGroups
 from umbel.runner.recorded import RecordedSteps
 from umbel.runner.torch_runner import TorchRunner
 
@@ -27,8 +28,9 @@ class AheadTorchRunner(TorchRunner):
         device: torch.device,
         graphs: RecordedSteps | None = None,
         states: StateStore | None = None,
+        groups: LayerGroups | None = None,
     ):
-        super().__init__(decoder, attention, device, states=states, recorded=graphs)
+        super().__init__(decoder, attention, device, states=states, recorded=graphs, groups=groups)
         self._drawn: torch.Tensor | None = None  # by the step before; None where it drew nothing
 
     @torch.inference_mode()

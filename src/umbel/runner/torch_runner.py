@@ -25,7 +25,7 @@ from umbel.runner.scoring import score_tokens
 
 class TorchRunner:
     """One model on one device. The attention backend owns the KV store; `states` are those of layers that keep some,
-    steps that were `recorded` run so."""
+    steps that were `recorded` run so. `groups`: what lets rows pass some layers only, for its steps."""
 
     ahead = 0
 
@@ -37,6 +37,7 @@ class TorchRunner:
         spans: Spans = NO_SPANS,
         states: StateStore | None = None,
         recorded: RecordedSteps | None = None,
+        groups: LayerGroups | None = None,
     ):
         self.decoder = decoder
         self.attention = attention
@@ -44,7 +45,7 @@ class TorchRunner:
         self.device = device
         self.spans = spans
         self.recorded = recorded
-        self.groups = LayerGroups(decoder)
+        self.groups = groups or LayerGroups(decoder)
         self._memory = LogitsMemory(decoder.spec.vocab_size, device)
 
     @torch.inference_mode()

@@ -29,6 +29,8 @@ COUNTED = (
     "adapter_loads",
     "keys_read",
     "keys_whole",
+    "layers_passed",
+    "layers_whole",
     "read_prompt_tokens",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up

@@ -157,6 +157,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("forms", f"{count(forced, 'token')} certain by the forms of answers, computed together", width)
     if whole := counts.get("keys_whole"):
         yield from entry("keys", _keys(counts["keys_read"], whole, report.get("decisions", ())), width)
+    if whole := counts.get("layers_whole"):
+        yield from entry("layers", _layers(counts["layers_passed"], whole, report.get("decisions", ())), width)
     if found := counts.get("read_prompt_tokens"):
         yield from entry("kv folder", f"{count(found, 'prompt token')} read instead of computed", width)
     if counts.get("adapter_loads"):
@@ -171,6 +173,13 @@ def _keys(read: int, whole: int, decisions: Sequence[Record]) -> str:
     text = f"{read:,} of {whole:,} read in each layer ({read / whole:.0%}"
     planned = next((one["facts"] for one in decisions if one["name"] == "keys read"), None)
     return f"{text}; planned at most {planned['read'] / planned['whole']:.0%})" if planned else f"{text})"
+
+
+def _layers(passed: int, whole: int, decisions: Sequence[Record]) -> str:
+    """Tokens times the layers that they passed, beside the share that the plan expected."""
+    text = f"{passed:,} of {whole:,} tokens times layers passed ({passed / whole:.0%}"
+    planned = next((one["facts"] for one in decisions if one["name"] == "layers passed"), None)
+    return f"{text}; planned {planned['passed'] / planned['whole']:.0%})" if planned else f"{text})"
 
 
 def _forest(report: Record) -> str:

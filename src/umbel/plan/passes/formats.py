@@ -31,7 +31,8 @@ def _name_techniques(draft: PlanDraft) -> PlanDraft:
     if not config.technique or registry.measure("technique", config.technique) is not None:
         return draft
     measured = ", fitted to earlier runs with it" if draft.known.calibration is not None else ""
-    why = f"lossy, as asked; priced by the keys that are read{measured}"
+    by = "layers that tokens pass" if registry.asked_of("flow", config.technique) else "keys that are read"
+    why = f"lossy, as asked; priced by the {by}{measured}"
     return draft.decide(Decision("technique", "; ".join(config.technique), why))
 
 

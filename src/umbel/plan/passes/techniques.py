@@ -12,6 +12,7 @@ from umbel.plan.draft import PlanDraft
 from umbel.plan.layering import refuse_layered
 from umbel.plan.passes.keeper import name_keeper
 from umbel.plan.passes.keys import count_keys
+from umbel.plan.passes.layers import count_layers
 from umbel.plan.passes.memory import useful_pages
 from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import Capability, Technique
@@ -28,7 +29,7 @@ def weigh_techniques(draft: PlanDraft) -> PlanDraft:
     rows = (*CATALOG, *(row for row in registry.rows(*CONTROL) if not registry.is_built_in(row)))
     others = (refusal for row in rows for refusal in _refusals(row, draft))
     broken = (Refusal(name, None, why) for name, why in registry.faults(*CONTROL))
-    return count_keys(name_keeper(draft)).refuse(*others, *_other_rules(rows, draft), *broken)
+    return count_layers(count_keys(name_keeper(draft))).refuse(*others, *_other_rules(rows, draft), *broken)
 
 
 def _refusals(row: Technique, draft: PlanDraft) -> Iterator[Refusal]:

@@ -15,6 +15,7 @@ from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
 from umbel.plan.walk.forgetting import forgetful
+from umbel.plan.walk.passing import PlannedLayers
 from umbel.plan.walk.reading import PlannedKeys
 from umbel.plan.walk.samples import WalkSamples
 
@@ -40,6 +41,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     load, more = timeline.load, timeline.load.samples * bargain.drafted
     if draft.config.technique and (keys := PlannedKeys.of(draft)) is not None:
         load = keys.lighten(load, rows, measured=draft.price.calibration is not None)
+    if draft.config.technique and (layers := PlannedLayers.of(draft)) is not None:
+        load = layers.lighten(load, measured=draft.price.calibration is not None)
     if bargain.drafted:
         pairs = load.pairs * (1 + more / np.maximum(load.tokens, 1.0))
         load = replace(load, tokens=load.tokens + more, samples=load.samples + more, pairs=pairs)

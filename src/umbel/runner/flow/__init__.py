@@ -1,0 +1,1 @@
+"""Which rows of a step pass which layers, and what the others leave there."""
