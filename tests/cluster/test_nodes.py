@@ -3,9 +3,11 @@ that is not there or of other versions. Each is an error that says what to do.""
 
 from __future__ import annotations
 
+import shlex
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_models import make_model
+from umbel.cluster.gpu_memory import free_gpu_memory
 from umbel.cluster.nodes import FoundNode, Needs, check_nodes, digest_of, node_here
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
@@ -54,6 +57,33 @@ def test_more_replicas_than_the_memory_of_all_takes() -> None:
     check_nodes(nodes, Needs(3, "/models/a", "aaaa", 4 * GIB))
     with pytest.raises(UsageError, match=r"data_parallel_size=4: .* 2 machines takes 3 of them: lower it to that"):
         check_nodes(nodes, Needs(4, "/models/a", "aaaa", 4 * GIB))
+
+
+def test_gpus_have_to_take_the_weights_of_their_share() -> None:
+    def with_gpus(name: str, *free: int) -> FoundNode:
+        return replace(node(name, memory=GIB), gpus=len(free), gpu_bytes=tuple(one * GIB for one in free))
+
+    needs = Needs(2, "/models/a", "aaaa", 4 * GIB, n_gpus=2)
+    check_nodes([with_gpus("a", 5, 4, 3), with_gpus("b", 4, 4)], needs)
+    check_nodes([replace(node("a", memory=GIB), gpus=4)], needs)  # no driver says what is free
+    with pytest.raises(UsageError, match=r"b has GPUs with 3 GiB, 5 GiB free, .* 4 GiB on each of 2 GPUs: take a"):
+        check_nodes([with_gpus("a", 5, 4, 9, 9), with_gpus("b", 3, 5)], needs)
+    with pytest.raises(UsageError, match=r"data_parallel_size=2: .* each take 4 GiB on each .* takes 1 of them"):
+        check_nodes([with_gpus("a", 5, 4, 3)], needs)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"), [("81000\n\n40500\n", (81_000, 40_500)), ("[N/A]\n", ()), ("exit 9", ()), (None, ())]
+)
+def test_a_driver_says_what_its_gpus_have_free(
+    said: str | None, found: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said is not None:
+        command = tmp_path / "nvidia-smi"
+        command.write_text(f"#!/bin/sh\n{said if 'exit' in said else f'printf {shlex.quote(said)}'}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if said is not None else str(tmp_path))
+    assert free_gpu_memory() == tuple(mib * 2**20 for mib in found)
 
 
 def test_a_machine_says_what_it_has(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from umbel.cluster.gpu_memory import free_gpu_memory
 from umbel.cost.machine import available_memory
 from umbel.errors import UmbelError, UsageError
 from umbel.models.digest import hash_model
@@ -24,7 +25,8 @@ SHOWN = 4  # machines at fault that an error lists
 class FoundNode:
     """A machine as it says of itself.
 
-    `processors`, `gpus`: those that replicas may take; `memory_bytes` are free on it.
+    `processors`, `gpus`: those that replicas may take; `memory_bytes` are free on it, `gpu_bytes` on each of its GPUs
+    (none where nothing says so).
     `model`: the digest of the model's files there; "" where it has not got them.
     `umbel`: the version there.
     `fault`: why it could not be asked; "" where it could.
@@ -37,6 +39,7 @@ class FoundNode:
     model: str = ""
     umbel: str = ""
     fault: str = ""
+    gpu_bytes: tuple[int, ...] = ()
 
 
 def node_here(model: str, processors: int, gpus: int) -> FoundNode:
@@ -45,7 +48,8 @@ def node_here(model: str, processors: int, gpus: int) -> FoundNode:
         digest = digest_of(resolve_model(model)) if is_file(model) else ""
     except UmbelError:
         digest = ""
-    return FoundNode(platform.node(), processors, gpus, available_memory(), digest, version("umbel"))
+    room = free_gpu_memory() if gpus else ()
+    return FoundNode(platform.node(), processors, gpus, available_memory(), digest, version("umbel"), gpu_bytes=room)
 
 
 def is_file(model: str) -> bool:
@@ -66,14 +70,21 @@ def digest_of(directory: Path) -> str:
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What `replicas` of a model need: its name, the digest of its files where the job began ("": each machine fetches
-    them), and the bytes of its weights in a machine's memory (0: they are in that of a GPU). `mixed`: installations may
-    differ."""
+    them), and the bytes of its weights: in a machine's memory, or in that of each of a replica's `n_gpus`. `mixed`:
+    installations may differ."""
 
     replicas: int
     name: str
     model: str
     weight_bytes: int
     mixed: bool = False
+    n_gpus: int = 0
+
+    @property
+    def size(self) -> str:
+        """The bytes of its weights and where they are, in words."""
+        places = {0: "", 1: " on a GPU"}
+        return _gib(self.weight_bytes) + places.get(self.n_gpus, f" on each of {self.n_gpus} GPUs")
 
 
 def check_nodes(nodes: Sequence[FoundNode], needs: Needs) -> None:
@@ -83,14 +94,19 @@ def check_nodes(nodes: Sequence[FoundNode], needs: Needs) -> None:
     if faults:
         more = f"; and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
         raise UsageError(f"replicas of {needs.name!r} cannot run on every machine: {'; '.join(faults[:SHOWN])}{more}")
-    if not nodes or not needs.weight_bytes:
-        return
-    room = sum(node.memory_bytes // needs.weight_bytes for node in nodes)
-    if room < needs.replicas:
+    rooms = [_room(node, needs) for node in nodes]
+    if rooms and None not in rooms and (room := sum(n for n in rooms if n is not None)) < needs.replicas:
         raise UsageError(
-            f"data_parallel_size={needs.replicas}: the weights take {_gib(needs.weight_bytes)} in each, and the free "
+            f"data_parallel_size={needs.replicas}: the weights of each take {needs.size}, and the free "
             f"memory of {len(nodes):,} machines takes {room:,} of them: lower it to that, or add machines"
         )
+
+
+def _room(node: FoundNode, needs: Needs) -> int | None:
+    """How many replicas the free memory of a machine takes; None where it is not known."""
+    if not needs.n_gpus:
+        return node.memory_bytes // max(needs.weight_bytes, 1)
+    return sum(free >= needs.weight_bytes for free in node.gpu_bytes) // needs.n_gpus if node.gpu_bytes else None
 
 
 def _faults(node: FoundNode, needs: Needs) -> Iterator[str]:
@@ -107,10 +123,13 @@ def _faults(node: FoundNode, needs: Needs) -> Iterator[str]:
             f"has Umbel {node.umbel} instead of {version('umbel')}: install this one there, or allow other bits with "
             "--mixed-replicas --allow-lossy"
         )
-    if node.memory_bytes < needs.weight_bytes:
+    if _room(node, needs) == 0:
+        free = f"{_gib(node.memory_bytes)} of memory free"
+        if needs.n_gpus:
+            free = f"GPUs with {', '.join(map(_gib, node.gpu_bytes))} free"
         yield (
-            f"has {_gib(node.memory_bytes)} of memory free, and the weights take {_gib(needs.weight_bytes)}: take a "
-            "smaller dtype or model, or the machine out of the cluster"
+            f"has {free}, and the weights take {needs.size}: take a smaller dtype or model, or the "
+            "machine out of the cluster"
         )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -115,4 +116,4 @@ def _answer(task: Any, node: FoundNode) -> FoundNode | None:
     except (GetTimeoutError, RayError) as error:
         logging.getLogger(__name__).warning("umbel: %s was not asked: %s", node.name, type(error).__name__)
         return None
-    return FoundNode(node.name, told.processors, told.gpus, told.memory_bytes, told.model, told.umbel)
+    return replace(told, name=node.name)

@@ -171,12 +171,11 @@ class Replicas(Scoring):
         if not nodes:
             return
         model = digest_of(self.intake.model.directory) if is_file(each.model) else ""
-        on_cpu = each.device == "cpu"
-        n_bytes = Shape.of(spec, each.dtype if each.dtype != "auto" else spec.dtype).weight_bytes if on_cpu else 0
+        n_gpus = 0 if each.device == "cpu" else each.tensor_parallel_size
+        n_bytes = Shape.of(spec, each.dtype if each.dtype != "auto" else spec.dtype).weight_bytes // max(n_gpus, 1)
+        needs = Needs(self.config.data_parallel_size, each.model, model, n_bytes, self.config.mixed_replicas, n_gpus)
         try:
-            check_nodes(
-                nodes, Needs(self.config.data_parallel_size, each.model, model, n_bytes, self.config.mixed_replicas)
-            )
+            check_nodes(nodes, needs)
         except UmbelError:
             self.pool.close()
             raise
