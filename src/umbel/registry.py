@@ -227,6 +227,12 @@ def measure(option: str, given: Sequence[str]) -> Any | None:
     return None
 
 
+def for_rows(option: str, given: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The techniques among those given that rows may leave out, each with whose rows it picks for."""
+    found = ((asked, at(option, asked)) for asked in given)
+    return tuple((asked, row.rows) for asked, row in found if row is not None and row.rows)
+
+
 def check_together(option: str, given: Sequence[str]) -> None:
     """Raise UsageError for techniques with settings that they do not have, or that exclude each other."""
     by_rows: dict[str, str] = {}

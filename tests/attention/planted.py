@@ -120,7 +120,8 @@ def tiles_of(begin: int, end: int, answers: bool = False) -> RowTiles:
     tile_of = torch.from_numpy((np.cumsum(starts) - 1).astype(np.int32))
     nodes = np.zeros(len(first), np.int64)
     cell = positions[first] // GRID
-    return RowTiles(first, positions[first], nodes, cell, np.full(len(first), answers), tile_of, (end - 1) // GRID + 1)
+    is_answer, whole = np.full(len(first), answers), np.zeros(len(first), bool)
+    return RowTiles(first, positions[first], nodes, cell, is_answer, whole, tile_of, (end - 1) // GRID + 1)
 
 
 def view_of(selector: Selector, path: OnePath, begin: int, end: int) -> View:

@@ -217,7 +217,7 @@ def test_what_asks_for_something_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"no keyword 'temprature' \(did you mean 'temperature'\?\)"):
         SamplingParams(temprature=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        SamplingParams(*range(30))  # type: ignore[arg-type]
+        SamplingParams(*range(31))  # type: ignore[arg-type]
 
 
 def test_clones_differ_in_what_was_changed() -> None:

@@ -57,6 +57,26 @@ def test_shared_prompts_are_read_once_and_answers_by_each() -> None:
     assert shared["whole"] > alone["whole"] + 7 * answers
 
 
+def test_rows_that_leave_selectors_out_read_everything() -> None:
+    """Two of four rows: the planned keys are those of two jobs, each with half of the rows."""
+    prompts = [[i, *run(i, 1500 + 300 * i)] for i in range(4)]
+    params = [of([[1]], max_tokens=40).params[0].clone(techniques=None if i < 2 else []) for i in range(4)]
+    facts = plan_of(Workload.of(prompts, params), *BOTH).decision("keys read").facts
+    takers, others = (by_hand(of(half, max_tokens=40), 40, *BOTH) for half in (prompts[:2], prompts[2:]))
+    assert (facts["read"], facts["whole"]) == (round(takers[0] + others[1]), takers[1] + others[1])
+
+
+def test_r_times_p_of_a_shared_run() -> None:
+    """Eight rows on one run, of which three read a part of it each, and hold it once."""
+    workload = of(groups(1, 8, 2000, 20), max_tokens=30)
+    some = dataclasses.replace(
+        workload, params=[workload.params[0].clone(techniques=None if i < 3 else []) for i in range(8)]
+    )
+    decision = plan_of(some, "pages:budget=0.25").decision("keys read")
+    assert decision.facts["readers"] == 3 and decision.facts["r_p"] == pytest.approx(3 * decision.facts["share"])
+    assert 0.25 < decision.facts["share"] < 0.35 and "(r * p = 0.9" in decision.reason
+
+
 def test_what_is_not_read_takes_no_time_and_short_prompts_save_none() -> None:
     long, short = of([[i, *run(i, 3800)] for i in range(6)], max_tokens=20), of([[i, *run(i, 90)] for i in range(60)])
     thin = dataclasses.replace(SPEC, hidden_size=16, intermediate_size=16)  # whose attention is most of the work

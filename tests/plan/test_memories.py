@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.plan.workloads import MACHINE, SPEC, of, run
@@ -53,6 +55,18 @@ def test_rows_that_forget_hold_less_and_start_sooner() -> None:
     assert few[1].estimates.steps < few[0].estimates.steps
     full = plan_of(workload, "lag-kv:budget=1")
     assert full.estimates.seconds == dense.estimates.seconds
+
+
+def test_rows_that_leave_the_technique_out_hold_all() -> None:
+    """Half of the rows: between a job in which all forget, and one in which none does."""
+    workload = of([[*run(0, 400), *run(9 + i, 400)] for i in range(40)], max_tokens=64)
+    half = replace(workload, params=[workload.params[0].clone(techniques=None if i % 2 else []) for i in range(40)])
+    asked = "sage-kv:budget=0.25"
+    dense, mixed, less = plan_of(workload), plan_of(half, asked), plan_of(workload, asked)
+    assert less.kv_tokens < mixed.kv_tokens < dense.kv_tokens
+    facts, reason = mixed.decision("technique").facts, mixed.decision("technique").reason
+    assert (facts["rows"], facts["kept_tokens"], facts["staying"]) == (20, 20 * 200, 400)
+    assert facts["shared_tokens"] == 400 + 20 * 400 and "20 of 40 rows keep" in reason and "(r * p = 0.48)" in reason
 
 
 def test_a_plan_says_where_sharing_keeps_less() -> None:

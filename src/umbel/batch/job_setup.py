@@ -27,6 +27,7 @@ from umbel.models.adapters.modules import adapted_spec
 from umbel.models.digest import stamp_model
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
+from umbel.plan.for_rows import techniques_of
 
 if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
@@ -35,20 +36,20 @@ if TYPE_CHECKING:
 def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None, typed: Sequence[str] = ()) -> Job:
     """A job ready to run, which reads `source` in the place of the input asked for; nothing heavy is loaded yet.
     `typed` are the words of its command behind `umbel`. Raises UsageError, ModelError."""
-    config, reading = asked.config, asked.reading
+    config, reading, given = asked.config, asked.reading, asked.reading.served_model_name or ()
     if config.replicated:
         check_replicas(config, profiled=profile is not None)
     check_paths([file.path for file in source], asked.output.target)
     directory = resolve_model(config.model)
     stamps = stamp_model(directory)
     spec = adapted_spec(read_spec(directory, config.model_impl, config.generation_config), config)
-    names = model_names(config.model, directory, reading.served_model_name or ())
+    names = model_names(config.model, directory, given)
     defaults, template = asked.sampling.params(spec.sampling), LateTokenizer(directory).template
     vectors = asked.vectors.params(spec.pooler)
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors, spec.pooler)
-    completions = asked.sampling.of_completions(spec.sampling)
-    options = put_layout(replace(options, loras=names_of(spec.adapters), completions=completions), source, reading)
-    loading, given = Loading(config, spec, directory, stamps, profile), reading.served_model_name or ()
+    options = replace(options, loras=names_of(spec.adapters), techniques=techniques_of(config))
+    options = put_layout(replace(options, completions=asked.sampling.of_completions(spec.sampling)), source, reading)
+    loading = Loading(config, spec, directory, stamps, profile)
     watch, settings = tuple(HashedInput.of(file.path) for file in source), config.identity | digests_of(spec.adapters)
     identity = fingerprint(input_identity(source, watch), options, loading.files, settings, version("umbel"), given)
     job = JobSpec(

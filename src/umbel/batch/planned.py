@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.batch.job_options import JobOptions
 from umbel.config import EngineConfig
+from umbel.plan.for_rows import techniques_of
 
 if TYPE_CHECKING:
     from umbel.batch.plan_view import PlanView
@@ -96,7 +97,9 @@ def _options(job: JobOptions, spec: ModelSpec, directory: Path | None, tokenizer
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     defaults, vectors = job.sampling.params(spec.sampling), job.vectors.params(spec.pooler)
     options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
-    return replace(options, loras=names_of(spec.adapters), completions=job.sampling.of_completions(spec.sampling))
+    techniques = techniques_of(job.config)
+    options = replace(options, loras=names_of(spec.adapters), techniques=techniques)
+    return replace(options, completions=job.sampling.of_completions(spec.sampling))
 
 
 def _put_total(

@@ -41,6 +41,7 @@ from umbel.jobs.write.openai_answers import Issuer
 from umbel.models.adapters.modules import adapted_spec
 from umbel.models.digest import hash_model
 from umbel.models.families import read_spec, resolve_model
+from umbel.plan.for_rows import techniques_of
 
 NOT_KEPT = "answers go to a stream as they come; nothing is kept, so a stop loses what is not written yet"
 _TAKEN = frozenset({"output", "order", "summary", "quiet", "verbose"})  # by streams, of the options of outputs
@@ -65,13 +66,14 @@ class _Forms:
         tokenizer = LateTokenizer(directory, start)
         names = model_names(asked.model, directory, served)
         defaults, known = asked.sampling.params(spec.sampling), frozenset(names)
+        techniques = techniques_of(asked.config)
         vectors, loras = asked.vectors.params(spec.pooler), names_of(spec.adapters)
         options = read_options(
             defaults, asked.reading, spec.vocab_size, known, tokenizer.template, vectors, spec.pooler
         )
         completions = asked.sampling.of_completions(spec.sampling)
         options, settings = (
-            replace(options, loras=loras, completions=completions),
+            replace(options, loras=loras, techniques=techniques, completions=completions),
             {**asked.config.identity, **digests_of(spec.adapters)},
         )
         identity = fingerprint({}, options, hash_model(directory), settings, version("umbel"), served)

@@ -21,7 +21,7 @@ def fork(tree: KVTree, tip: int, slots: list[int], tokens: TokenIds) -> list[int
     """
     held, more = tree.held.item(tip), len(slots) - 1
     length = tree.length.item(tip) - held
-    parent = tree.parent.item(tip)
+    parent, drawn = tree.parent.item(tip), tree.drawn.item(tip)
     for node in tree.path(parent):
         tree.users[node] += more
         tree.waiting[node] += more
@@ -33,7 +33,7 @@ def fork(tree: KVTree, tip: int, slots: list[int], tokens: TokenIds) -> list[int
         tree.note_use(tip, used=False)
         tree.users[tip] = 0
         tree.forget(tip)
-    tips = [tree.grow(parent, slot) for slot in slots]
+    tips = [tree.grow(parent, slot, drawn) for slot in slots]
     for new in tips:
         tree.length[new] = length
         tree.users[new] = 1

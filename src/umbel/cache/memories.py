@@ -12,6 +12,9 @@ from umbel.ir.step import Step
 NEVER = 1 << 62
 """The edge of a tip below which nothing is forgotten."""
 
+DRAWN, DRAWN_WHOLE = 1, 2
+"""How a node is marked whose tokens were drawn; 2: by a row that leaves out what others select or forget."""
+
 
 class Unpin(Protocol):
     """Ends the use of a path by a sample, for good when it is `done`."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from umbel.cache.idle import Idle
 from umbel.cache.keep import Keep, LastReader
 from umbel.cache.labels import Labels
-from umbel.cache.memories import NEVER, Memories
+from umbel.cache.memories import DRAWN, DRAWN_WHOLE, NEVER, Memories
 from umbel.cache.page_table import PageTable
 from umbel.cache.pages import PagePool
 from umbel.cache.run_index import RunIndex
@@ -31,9 +31,9 @@ _AT_ONCE = 64  # numbers that are made ready together where there are none
 class KVTree(Columns):
     """Columns (`[nodes]`): `parent` (-1: a root), `start` (position of its first token), `length` (its tokens that are
     decided), `held` (those whose KV is there), `seen` (the most that ever were), `slot` (of the sample whose tip it is,
-    -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload), `drawn` (1: its tokens were drawn by a
-    sample, which holds for the tip of one and for what becomes of that), `gone` (positions that were forgotten above,
-    by which a token's place is less than its own), `edge` (the position that a tip is computed up to for now).
+    -1 for a shared run), `scope` (of a root: whose KV it is, as in Workload), `drawn` (not 0: a sample drew its
+    tokens, which holds for its tip and what becomes of that; 1 or DRAWN_WHOLE), `gone` (positions that were forgotten
+    above, by which a token's place is less than its own), `edge` (the position that a tip is computed up to for now).
 
     Per node also `users` (running samples below, or its own) and `waiting` (samples not done yet): lists, as single
     entries are read and changed for every sample. `labels` put nodes into depth-first order. Counted are the `changes`
@@ -129,13 +129,13 @@ class KVTree(Columns):
 
     # -- how it grows --------------------------------------------------------------------------------------------------
 
-    def grow(self, parent: int, slot: int) -> int:
+    def grow(self, parent: int, slot: int, drawn: int = DRAWN) -> int:
         """A new tip below `parent`, of the sample in `slot`: without tokens, without pages, not in use."""
         node = self.number()
         self.parent[node], self.slot[node] = parent, slot
         self.start[node] = self.start.item(parent) + self.length.item(parent)
-        self.length[node], self.drawn[node] = 0, 1
-        self.edge[node] = NEVER if self.apart is None else self.start[node]
+        self.length[node], self.drawn[node] = 0, drawn
+        self.edge[node] = NEVER if self.apart is None or drawn == DRAWN_WHOLE else self.start[node]
         self.labels.put(node, parent)
         self.users[node], self.waiting[node] = 0, 1
         return node

@@ -6,8 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from umbel import errors, registry
@@ -15,6 +14,7 @@ from umbel.cluster.crew import Crew
 from umbel.cluster.deal import Deal
 from umbel.cluster.executor import Event, Executor
 from umbel.cluster.frames import Kind, decode_answer, encode_places, encode_rows
+from umbel.cluster.model_files import ModelFiles
 from umbel.cluster.nodes import Needs, check_nodes, digest_of, is_file
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
@@ -22,7 +22,6 @@ from umbel.cost.history import History
 from umbel.cost.known import Known
 from umbel.cost.machine import Machine
 from umbel.cost.shape import Shape
-from umbel.engine.build import load_tokenizer
 from umbel.engine.intake import Intake
 from umbel.engine.scoring import Scoring
 from umbel.errors import UmbelError, UsageError
@@ -30,30 +29,13 @@ from umbel.ir.plan import Plan
 from umbel.ir.report import Stats
 from umbel.ir.request import Output, RowError
 from umbel.ir.selection import select_rows
-from umbel.ir.spec import ModelSpec
 from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
-from umbel.models.adapters.modules import adapted_spec
-from umbel.models.families import read_spec, resolve_model
 from umbel.plan.deal.shared_plan import SharedPlan, plan_replicas
 from umbel.plan.planner import make_plan
-from umbel.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 MOST_UNLOADED = 4  # losses of a replica in a row, before it is loaded, after which others go on without it
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The parts of a model directory that are read without its weights."""
-
-    directory: Path
-    spec: ModelSpec
-    tokenizer: Tokenizer | None
-
-    def add_adapter(self, name: str, directory: str) -> None:
-        """Raises UsageError: other processes have the model."""
-        raise UsageError(f"replicas take adapters when they are made: lora={{{name!r}: {directory!r}}}")
 
 
 class Replicas(Scoring):
@@ -70,10 +52,7 @@ class Replicas(Scoring):
         """`model` and options as those of an LLM, or all of them as one record."""
         self.config = model if isinstance(model, EngineConfig) else EngineConfig.of(model, **options)
         check_replicas(self.config)
-        directory = resolve_model(self.config.model)
-        spec = read_spec(directory, self.config.model_impl, self.config.generation_config)
-        spec = adapted_spec(spec, self.config)
-        self.intake = Intake(_Files(directory, spec, load_tokenizer(directory, spec)))
+        self.intake = Intake(ModelFiles.of(self.config))
         self.first_token: float | None = None
         self._planned = 0  # prompt tokens that the rows asked for so far need
         self.pool = _executor(self.config)

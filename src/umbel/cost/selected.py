@@ -45,7 +45,9 @@ class SelectedKeys:
 
     def of_step(self, step: Step) -> float:
         """Keys that the tokens of a step read together."""
-        keys, answers = step.positions + 1, np.zeros(step.n_rows, bool)
-        if step.answers is not None:
-            answers = np.repeat(step.answers, step.row_end - step.row_begin)
-        return float(self.seen(keys[~answers], answers=False).sum() + self.seen(keys[answers], answers=True).sum())
+        keys, rows = step.positions + 1, step.row_end - step.row_begin
+        none = np.zeros(len(rows), bool)
+        answers, whole = (np.repeat(none if found is None else found, rows) for found in (step.answers, step.whole))
+        prompts = self.seen(keys[~answers & ~whole], answers=False).sum()
+        drawn = self.seen(keys[answers & ~whole], answers=True).sum()
+        return float(prompts + drawn + self.windows.seen(keys[whole]).sum())

@@ -28,6 +28,7 @@ from umbel.engine.watch.watchers import known_watchers
 from umbel.errors import CapacityError, UsageError
 from umbel.ir.load_count import LoadCount
 from umbel.ir.plan import Plan
+from umbel.ir.row_techniques import RowTechniques
 from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spans import NO_SPANS, Spans
 from umbel.ir.spec import ModelSpec
@@ -43,6 +44,7 @@ from umbel.models.families import read_spec, resolve_model
 from umbel.models.shards import Shard, build_shard
 from umbel.models.sources.find import source_at
 from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
+from umbel.plan.for_rows import techniques_of
 from umbel.plan.passes.speculate import NOT_BACK
 from umbel.plan.planner import make_plan
 from umbel.plan.walk.reading import selected_keys
@@ -163,11 +165,16 @@ class Model:
         return 0 if self.adapters is None else self.adapters.loads
 
     @property
+    def techniques(self) -> RowTechniques:
+        """What rows may take a part of."""
+        return techniques_of(self.config)
+
+    @property
     def defaults(self) -> Defaults:
         """What holds where rows say nothing."""
         spec = self.spec
         sizes, soft = (spec.max_positions, spec.vocab_size), SoftPrompts.of(spec.adapters)
-        return Defaults(self.config.seed, spec.eos_token_ids, *sizes, spec.pooler, soft)
+        return Defaults(self.config.seed, spec.eos_token_ids, *sizes, spec.pooler, soft, self.techniques)
 
 
 def load_tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

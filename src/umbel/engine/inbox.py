@@ -100,7 +100,7 @@ class Inbox:
         each = [self.standing(one.wish, np.diff(one.workload.offsets), one.at) for one in arrived]
         columns = ([getattr(one, name) for one in each] for name in ("priority", "tenant", "due"))
         stands = Standing(*map(np.concatenate, columns))
-        load = stands.apart(load)
+        load = defaults.techniques.keep_apart(stands.apart(load))
         streams = np.repeat([one.streams for one in arrived], sizes)
         return replace(defaults.lot(load, self.planner.lot(load), streams), standing=stands)
 

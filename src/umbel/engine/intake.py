@@ -21,6 +21,7 @@ from umbel.ir.pooling import PoolingParams
 from umbel.ir.prompts import check_messages
 from umbel.ir.randomness import key_of
 from umbel.ir.request import Completion
+from umbel.ir.row_techniques import RowTechniques
 from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spec import ModelSpec
 from umbel.ir.truncation import fitted, skips
@@ -49,6 +50,9 @@ class TokenizedModel(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer | None: ...
+
+    @property
+    def techniques(self) -> RowTechniques: ...
 
     def add_adapter(self, name: str, directory: str) -> None: ...
 
@@ -168,6 +172,7 @@ class Intake:
         self._check_tokens(params)
         self.model.spec.pooler.check(params.pooling_params)
         SoftPrompts.of(self.model.spec.adapters).check(params)
+        self.model.techniques.check(params)
         if params.stop and self.model.tokenizer is None:
             raise InvalidRequest("unsupported_parameter", "stop strings need a tokenizer; use stop_token_ids", "stop")
         if params.structured_outputs is not None and self.model.tokenizer is None:

@@ -95,7 +95,7 @@ class Steering:
     def lot_of(self, record: Resumable, key: int, *, streamed: bool, standing: Standing | None = None) -> Lot:
         """A row that was taken out as one to add, without the tokens that it had."""
         load = Workload.of([record.prompt_token_ids], record.params, [key], scope=[record.scope])
-        load = self.defaults.soft.put_before(load)
+        load = self.defaults.techniques.put_apart(self.defaults.soft.put_before(load))
         load = load if standing is None else standing.apart(load)
         numbers = [*(s.sample for s in record.open), *(c.index for c in record.finished)]
         return Lot(
@@ -110,6 +110,7 @@ class Steering:
             means=self.defaults.means(load),
             standing=standing,
             places=self.defaults.soft.by_row(load.scope),
+            whole=self.defaults.techniques.left(load.params, prompts=False),
         )
 
     def restore(self, row: int, record: Resumable) -> None:

@@ -13,6 +13,7 @@ from umbel.errors import InvalidRequest
 MAX_N = 16_384
 MAX_STOP = 64
 MAX_STOP_CHARS = 4_096
+MAX_TECHNIQUES = 16
 MAX_STOP_TOKEN_IDS = 1_024
 MAX_LOGPROBS = 20
 TRUNCATIONS = ("error", "skip", "left", "right", "middle")
@@ -44,6 +45,17 @@ def check_lora(value: object) -> None:
     """Raise InvalidRequest for what cannot be the name of an adapter; None asks for none."""
     if value is not None and not isinstance(value, str):
         refuse("invalid_type", "lora", f"lora={shown(value)}: must be the name of an adapter")
+
+
+def check_techniques(value: object) -> tuple[str, ...] | None:
+    """The names of the techniques that a row takes, None for all; raises InvalidRequest for what are none."""
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        refuse("invalid_type", "techniques", f"techniques={shown(value)}: must be a list of names; [] asks for none")
+    if len(value) > MAX_TECHNIQUES:
+        refuse("invalid_value", "techniques", f"techniques has {len(value):,} entries: at most {MAX_TECHNIQUES}")
+    return tuple(value)
 
 
 def shown(value: object) -> str:

@@ -31,7 +31,7 @@ class SamplingParams:
     `truncation` says what becomes of a prompt of more than `truncate_prompt_tokens` tokens, or than the context has
     room for: "error", "skip", "left", "right" or "middle" (`ir/truncation.py`).
     `pooling_params` ask for a vector instead of an answer; what else says how to answer counts for nothing then.
-    `lora` is the name of the adapter that the row is computed with, one of those that the engine was given.
+    `lora` names the adapter that the row is computed with, `techniques` those of the engine that it takes (None: all).
 
     Fields of vLLM that are not obeyed here (`best_of`, `length_penalty` ...) are taken with the value that
     asks for nothing, and refused by name with another. Values do not change: `clone(seed=5)` gives others.
@@ -66,6 +66,7 @@ class SamplingParams:
     truncation: str | None = None
     pooling_params: PoolingParams | None = None
     lora: str | None = None
+    techniques: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         put = self._put
@@ -101,9 +102,7 @@ class SamplingParams:
             check_bool(name, getattr(self, name))
         put("structured_outputs", structured_of(self.structured_outputs))
         if self.structured_outputs is not None and self.ignore_eos:
-            message = (
-                "ignore_eos=true with structured_outputs: an answer of a given form ends with the model's end token"
-            )
+            message = "ignore_eos=true with structured_outputs: what has a form ends with the model's end token"
             refuse("invalid_value", "ignore_eos", message)
         self._check_lengths()
         self._check_prompt()
@@ -168,6 +167,7 @@ class SamplingParams:
     def _check_prompt(self) -> None:
         """Of a number alone the last tokens stay, as in vLLM; "error" alone asks for nothing."""
         limits.check_lora(self.lora)
+        self._put("techniques", limits.check_techniques(self.techniques))
         asked = self.truncate_prompt_tokens
         if asked is not None:
             check_int("truncate_prompt_tokens", asked, -1, limits.MAX_INT)

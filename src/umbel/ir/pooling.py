@@ -15,7 +15,7 @@ from umbel.ir.limits import MAX_INT, check_bool, check_choice, check_int, refuse
 
 TASKS = ("embed", "classify")
 POOLING_TYPES = ("LAST", "MEAN")
-OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation", "lora"})
+OF_PROMPTS = frozenset({"truncate_prompt_tokens", "truncation", "lora", "techniques"})
 """Fields of SamplingParams that are about the prompt and the model, not about the answer."""
 Vector = NDArray[np.float32]
 LEAST = 1e-12  # that a vector is divided by, as in torch's normalize

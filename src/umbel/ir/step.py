@@ -80,7 +80,8 @@ class Step:
     (p - start) % page_size`.
     `scope` (`[nodes]`): what the KV of each node depends on beside its tokens, as in Workload: the number of the
     adapter that its rows are computed with, 0 for none; None: all are 0.
-    `answers` (`[nodes]`): which nodes hold what samples drew; None: none.
+    `answers` (`[nodes]`): which nodes hold what samples drew; None: none. `whole` (`[nodes]`): those that the selectors
+    of other rows leave alone; None: none.
     `scores`: known tokens whose log-probabilities are wanted; None: of none. `sums`: rows whose states are summed.
     `kept`: what was forgotten above some rows, whose `positions` are places then; None: nothing was.
     `group`: rows that pass only some of the layers; None: all pass all.
@@ -103,6 +104,7 @@ class Step:
     sums: RowRanges | None = None
     scope: Ints | None = None
     answers: NDArray[np.bool_] | None = None
+    whole: NDArray[np.bool_] | None = None
     kept: Shortened | None = None
     group: LayerGroup | None = None
 
@@ -136,12 +138,6 @@ class StepResult:
 
     def only(self, which: NDArray[np.bool_]) -> StepResult:
         """The result of some of the draws (`which`, `[draws]`)."""
-        return replace(
-            self,
-            token_ids=self.token_ids[which],
-            bad=self.bad[which],
-            logprobs=None if self.logprobs is None else self.logprobs[which],
-            top_ids=None if self.top_ids is None else self.top_ids[which],
-            top_logprobs=None if self.top_logprobs is None else self.top_logprobs[which],
-            vectors=None if self.vectors is None else self.vectors[which],
-        )
+        names = ("token_ids", "bad", "logprobs", "top_ids", "top_logprobs", "vectors")
+        each = {name: found for name in names if (found := getattr(self, name)) is not None}
+        return replace(self, **{name: found[which] for name, found in each.items()})

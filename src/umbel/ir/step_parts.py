@@ -44,5 +44,6 @@ def only_rows(step: Step, rows: Ints) -> Step:
         sampling=replace(step.sampling, at=reach[step.sampling.at]),
         scope=None if step.scope is None else step.scope[some],
         answers=None if step.answers is None else step.answers[some],
+        whole=None if step.whole is None else step.whole[some],
         group=None,
     )

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 
-ADAPTER = 2**31 - 1  # the bits of a scope that are the number of an adapter
+ADAPTER = 2**29 - 1  # the bits of a scope that are the number of an adapter
+WHOLE_PROMPTS, WHOLE_ANSWERS, TENANT = 2**29, 2**30, 2**31  # the bits above: see RowTechniques, and whose it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Workload:
     its own, unless `draw_keys` are given for that, so that its answer does not depend on which other rows are run with
     it. Rows that are invalid are never in a workload.
     `scope` (`[rows]`, int64) is what the KV of a row depends on beside its tokens: the number of its adapter, 0 for
-    none, and in the bits above ADAPTER whose it is. Only rows of one scope share KV. None: all rows are of scope 0.
+    none, and in the bits above ADAPTER what it leaves out of an engine's techniques, and whose it is. Only rows of one
+    scope share KV. None: all rows are of scope 0.
     """
 
     tokens: NDArray[np.int32]

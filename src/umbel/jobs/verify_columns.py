@@ -28,7 +28,7 @@ _FIELDS = (
     "suffix modalities detokenize spaces_between_special_tokens add_generation_prompt add_special_tokens "
     "continue_final_message use_beam_search early_stopping structured_outputs guided_json guided_regex guided_choice "
     "guided_grammar guided_decoding_backend structural_tag chat_template chat_template_kwargs documents prompt_embeds "
-    "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens truncation lora "
+    "audio web_search_options reasoning_effort thinking_token_budget truncate_prompt_tokens truncation lora techniques "
     "mm_processor_kwargs kv_transfer_params repetition_detection include_reasoning cache_salt lora_request "
     "logits_processors extra_args vllm_xargs continuations choices calibration_prompt pooling_params custom_id"
 )

@@ -17,6 +17,7 @@ from umbel.ir.plan import Decision, Refusal
 from umbel.ir.soft_prompt import SoftPrompts
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
+from umbel.plan.for_rows import techniques_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -55,7 +56,7 @@ class PlanDraft:
     @classmethod
     def of(cls, workload: Workload, spec: ModelSpec, config: EngineConfig, price: Price) -> PlanDraft:
         """The plan without a planner: rows as they come, nothing shared, smallest chunk, room for everything."""
-        workload = SoftPrompts.of(spec.adapters).put_before(workload)
+        workload = techniques_of(config).put_apart(SoftPrompts.of(spec.adapters).put_before(workload))
         forest = flat_forest(workload)
         ones, rows = np.ones(len(workload), np.int64), np.arange(len(workload))
         chunk = config.chunk or price.machine.chunks[0]

@@ -13,7 +13,7 @@ from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
-from umbel.sched.step_layout import StepLayout, only_decodes, scopes_of
+from umbel.sched.step_layout import StepLayout, only_decodes, scopes_of, whole_of
 
 Ints = NDArray[np.int64]
 
@@ -73,6 +73,7 @@ class Assembler:
             sums=scored.summed.ask(agenda.counts, tree.held, tree.seen, row_of) if scored.summed.open else None,
             scope=scopes_of(tree, nodes) if tree.is_scoped else None,
             answers=tree.drawn[nodes] != 0,
+            whole=whole_of(tree, nodes) if self._requests.any_whole else None,
             group=None if agenda.passing is None else agenda.passing.group(row_of),
         )
         at, plain = place[tips], agenda.drafted is None

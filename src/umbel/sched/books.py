@@ -95,7 +95,7 @@ class Books:
             leaf = kv.leaf.item(row)
             limit = self.requests.limit.item(row)
             slot = seqs.start(rank, row, self.waiting.samples[rank], self.requests.prompt_len(row), limit)
-            seqs.tip[slot] = kv.grow(leaf, slot)
+            seqs.tip[slot] = kv.grow(leaf, slot, self.requests.drawn.item(row))
         kv.enter(seqs.tip.item(slot), path)
         seqs.resume(slot)
         return slot

@@ -12,8 +12,9 @@ from umbel.ir.distinct import Distinct
 from umbel.ir.forest import Forest
 from umbel.ir.plan import Plan
 from umbel.ir.pooling import WRITER, Pooler
+from umbel.ir.row_techniques import ALL_ROWS, RowTechniques
 from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
-from umbel.ir.workload import ADAPTER, Workload
+from umbel.ir.workload import TENANT, Workload
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -38,7 +39,7 @@ class Standing:
     def apart(self, load: Workload) -> Workload:
         """The rows, which share KV with no other tenant's."""
         scope = np.zeros(len(load), np.int64) if load.scope is None else load.scope
-        return replace(load, scope=scope | self.tenant * (ADAPTER + 1)) if self.tenant.any() else load
+        return replace(load, scope=scope | self.tenant * TENANT) if self.tenant.any() else load
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Lot:
     (its next tokens are not scheduled before its last ones are known; None: of no row), `streams` (what keys its draws;
     None: its seed or its key), `first_sample` (the number of its first sample; None: 0), `means` (it wants the mean of
     its prompt's states; None: no row does), `standing` (None: all alike), `places` (tokens at the beginning of its
-    prompt that stand for a soft prompt; None: none). `order` lists the rows to run (None: all, as a walk of the forest
+    prompt that stand for a soft prompt; None: none), `whole` (what it draws is computed without the techniques that
+    others have; None: no row is). `order` lists the rows to run (None: all, as a walk of the forest
     meets them). Rows without a seed of their own draw by `seed`.
     """
 
@@ -71,6 +73,7 @@ class Lot:
     means: Flags | None = None
     standing: Standing | None = None
     places: Ints | None = None
+    whole: Flags | None = None
 
     @property
     def row_groups(self) -> Ints:
@@ -81,8 +84,8 @@ class Lot:
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where a row says nothing: the engine's `seed`, the model's end tokens (`eos`), its `context` (the most
-    tokens of a prompt and its answer together), its vocabulary (`width`; None: not known), what makes vectors and the
-    `soft` prompts of its adapters."""
+    tokens of a prompt and its answer together), its vocabulary (`width`; None: not known), what makes vectors, the
+    `soft` prompts of its adapters, and the `techniques` that rows may leave out."""
 
     seed: int = 0
     eos: tuple[int, ...] = ()
@@ -90,10 +93,11 @@ class Defaults:
     width: int | None = None
     pooler: Pooler = WRITER
     soft: SoftPrompts = NO_SOFT
+    techniques: RowTechniques = ALL_ROWS
 
     def lot(self, workload: Workload, plan: Plan, streamed: Flags | None = None) -> Lot:
         """A workload as its plan runs it."""
-        workload = self.soft.put_before(workload)
+        workload = self.techniques.put_apart(self.soft.put_before(workload))
         return Lot(
             workload,
             plan.forest,
@@ -107,6 +111,7 @@ class Defaults:
             seed=self.seed,
             means=self.means(workload),
             places=self.soft.by_row(workload.scope),
+            whole=self.techniques.left(workload.params, prompts=False),
         )
 
     def means(self, workload: Workload) -> Flags | None:

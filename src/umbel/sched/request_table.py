@@ -9,11 +9,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.memories import DRAWN, DRAWN_WHOLE
 from umbel.ir.columns import Growable, joined
 from umbel.ir.distinct import Distinct
 from umbel.ir.params import SamplingParams
 from umbel.ir.randomness import streams
 from umbel.ir.step import Sampling
+from umbel.ir.workload import WHOLE_PROMPTS
 from umbel.sched.lot import Lot, Standing
 
 Ints = NDArray[np.int64]
@@ -31,13 +33,15 @@ class RequestTable(Growable):
     gathers (`top_k` 0 and `logprobs` -1: not asked for), `stream` (keys its draws), `first_sample` (the number of its
     first sample), `key` (its number in the input), `limit` (tokens that each of its samples may generate), `certain`
     (only `limit` can end it), `priority`, `tenant` and `due` (as in Standing), `streamed` (it wants its tokens as they
-    come), `lockstep` (its next tokens wait for its last ones). Lists: `params`, and `end_ids`, the tokens that end the
+    come), `lockstep` (its next tokens wait for its last ones), `drawn` (how the tree
+    marks what its samples draw). Lists: `params`, and `end_ids`, the tokens that end the
     row and are banned before its `min_tokens`. `any_end` are all of these, ascending; `any_lockstep`: there is a
-    lockstep row.
+    lockstep row, `any_whole`: one that leaves out a technique.
     """
 
     _FILLS: ClassVar[dict[str, float]] = {
         **dict.fromkeys(("begin", "length", "places", "n", "top_k", "stream", "first_sample", "key"), 0),
+        "drawn": DRAWN,
         **dict.fromkeys(("min_tokens", "limit", "priority", "tenant"), 0),
         **dict.fromkeys(("temperature", "top_p", "min_p", "due"), 0.0),
         **dict.fromkeys(("certain", "streamed", "lockstep"), False),
@@ -54,6 +58,7 @@ class RequestTable(Growable):
     first_sample: Ints
     key: Ints
     places: Ints
+    drawn: Ints
     logprobs: Ints
     min_tokens: Ints
     limit: Ints
@@ -70,7 +75,7 @@ class RequestTable(Growable):
         self.params: list[SamplingParams] = []
         self.end_ids: list[tuple[int, ...]] = []
         self.any_end: Ints = np.zeros(0, np.int64)
-        self.any_lockstep = False
+        self.any_lockstep = self.any_whole = False
         self._n_tokens = 0
 
     def __len__(self) -> int:
@@ -101,6 +106,7 @@ class RequestTable(Growable):
             first_sample=0 if lot.first_sample is None else lot.first_sample,
             key=load.keys,
             places=0 if lot.places is None else lot.places,
+            drawn=DRAWN if lot.whole is None else np.where(lot.whole, DRAWN_WHOLE, DRAWN),
             logprobs=params.column(lambda p: -1 if p.num_logprobs is None else p.num_logprobs),
             min_tokens=params.column(lambda p: p.min_tokens),
             limit=lot.limits,
@@ -110,6 +116,8 @@ class RequestTable(Growable):
         )
         self.params += load.params
         self.end_ids += lot.end_ids
+        prompts = load.scope is not None and bool((load.scope & WHOLE_PROMPTS).any())
+        self.any_whole |= prompts or lot.whole is not None
         self.any_lockstep |= lot.lockstep is not None and bool(lot.lockstep.any())
         ends = {i for ids in set(lot.end_ids) for i in ids}
         if not ends <= set(self.any_end.tolist()):

@@ -81,7 +81,7 @@ def _wait_beside(books: Books, slot: int, new: list[int]) -> None:
     tip = seqs.tip.item(slot)
     _expect(books, kv.parent.item(tip), len(new))
     for child in new:
-        seqs.tip[child] = kv.grow(kv.parent.item(tip), child)
+        seqs.tip[child] = kv.grow(kv.parent.item(tip), child, kv.drawn.item(tip))
         kv.length[seqs.tip.item(child)] = kv.length.item(tip)
         books.waiting.put_back(seqs.rank.item(child))
 
@@ -100,6 +100,6 @@ def _slot_of(books: Books, rank: int) -> int:
     waiting.drop(rank)
     prompt_len, limit = books.requests.prompt_len(row), books.requests.limit.item(row)
     slot = seqs.start(rank, row, waiting.samples[rank], prompt_len, limit)
-    seqs.tip[slot] = books.kv.grow(books.kv.leaf.item(row), slot)
+    seqs.tip[slot] = books.kv.grow(books.kv.leaf.item(row), slot, books.requests.drawn.item(row))
     waiting.put_back(rank)
     return slot

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.memories import DRAWN_WHOLE
 from umbel.cache.tree import KVTree
 from umbel.ir.columns import runs
 from umbel.ir.step import Sampling, Step
-from umbel.ir.workload import ADAPTER
+from umbel.ir.workload import ADAPTER, WHOLE_PROMPTS
 from umbel.sched.agenda import Agenda
 from umbel.sched.sequences import Sequences
 
@@ -68,6 +69,7 @@ class StepLayout:
             page_size=step.page_size,
             scope=step.scope,
             answers=step.answers,
+            whole=step.whole,
             sampling=replace(drawn, positions=drawn.positions + 1),
         )
         return self._with(now, tree, plain=True)
@@ -100,6 +102,7 @@ class StepLayout:
             page_size=step.page_size,
             scope=step.scope,
             answers=step.answers,
+            whole=step.whole,
             sampling=draws(own, runs(reach[self.at], agenda.tip_counts), runs(first + 1, agenda.tip_counts)),
         )
         return self._with(now, tree, plain=agenda.drafted is None)
@@ -127,5 +130,15 @@ def only_decodes(agenda: Agenda, tips: Ints, tree: KVTree) -> bool:
 
 def scopes_of(tree: KVTree, nodes: Ints) -> Ints:
     """The adapter of each of some nodes, which stand depth-first with their roots."""
+    return _of_roots(tree, nodes) & ADAPTER
+
+
+def whole_of(tree: KVTree, nodes: Ints) -> NDArray[np.bool_]:
+    """Which of such nodes hold what rows compute without the technique that others have for it."""
+    drawn, whole = tree.drawn[nodes], _of_roots(tree, nodes) & WHOLE_PROMPTS != 0
+    return np.asarray(np.where(drawn == 0, whole, drawn == DRAWN_WHOLE))
+
+
+def _of_roots(tree: KVTree, nodes: Ints) -> Ints:
     is_root = tree.parent[nodes] < 0
-    return np.asarray(tree.scope[nodes[is_root]][np.cumsum(is_root) - 1] & ADAPTER)
+    return np.asarray(tree.scope[nodes[is_root]][np.cumsum(is_root) - 1])

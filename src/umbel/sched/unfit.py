@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.memories import DRAWN_WHOLE
 from umbel.cache.tree import KVTree
 from umbel.sched.books import Books
 from umbel.sched.request_table import RequestTable
@@ -19,7 +20,8 @@ def never_fitting(requests: RequestTable, order: Ints, kv: KVTree) -> Iterator[t
     generate (all, where nothing but their limit ends them); each with the reason. The last token of an answer is not
     kept, and where paths are cut down nothing is known of answers."""
     prompts, pool = requests.length[order], kv.pool
-    least = np.where(requests.certain[order] & (kv.apart is None), requests.limit[order], 1)
+    stays = (kv.apart is None) | (requests.drawn[order] == DRAWN_WHOLE)
+    least = np.where(requests.certain[order] & stays, requests.limit[order], 1)
     pages = -(-prompts // pool.page_size) - (-(least - 1) // pool.page_size)
     for at in np.flatnonzero(pages > pool.n_pages).tolist():
         what = f"prompt of {prompts[at]} tokens and {least[at]} to generate do"

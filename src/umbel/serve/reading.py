@@ -58,6 +58,7 @@ def options_for(llm: LLM, settings: ServeSettings) -> ReadOptions:
         chat_options=settings.chat_options,
         pooler=spec.pooler,
         loras=names_of(spec.adapters),
+        techniques=llm.intake.model.techniques,
         completions=completions,
     )
 

@@ -21,14 +21,16 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RowTiles:
-    """Per tile (`[tiles]`) its `first` row and the `position` of that, its `node` of the step, its `cell` and whether
-    it `answers`; `tile_of` each row (int32 `[rows]`), and how many `cells` the longest path has."""
+    """Per tile (`[tiles]`) its `first` row and the `position` of that, its `node` of the step, its `cell`, whether it
+    `answers`, and whether it is `whole`: its rows read everything; `tile_of` each row (int32 `[rows]`), and how many
+    `cells` the longest path has."""
 
     first: Ints
     position: Ints
     node: Ints
     cell: Ints
     answers: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
     tile_of: Tensor
     cells: int
 
@@ -37,6 +39,7 @@ class RowTiles:
         """The tiles of a step."""
         node, cell = row_nodes(step), step.positions // GRID
         answers = np.zeros(len(node), bool) if step.answers is None else step.answers[node]
+        whole = np.zeros(len(node), bool) if step.whole is None else step.whole[node]
         begins = np.ones(len(node), bool)
         begins[1:] = (np.diff(node) != 0) | (np.diff(cell) != 0) | answers[1:]
         first = np.flatnonzero(begins)
@@ -47,13 +50,15 @@ class RowTiles:
             node[first],
             cell[first],
             answers[first],
+            whole[first],
             tile_of,
             int(cell.max(initial=0)) + 1,
         )
 
     def beyond(self, cells: int, answers: bool) -> list[int]:
-        """The tiles of prompts, or of answers, that have more than so many cells before their own."""
-        return np.flatnonzero((self.answers == answers) & (self.cell > cells)).tolist()
+        """The tiles of prompts, or of answers, that have more than so many cells before their own and may be picked
+        for."""
+        return np.flatnonzero((self.answers == answers) & (self.cell > cells) & ~self.whole).tolist()
 
     def everything(self, n_kv_heads: int) -> Tensor:
         """What tiles read that read everything: bool `[tiles, n_kv_heads, cells]`."""

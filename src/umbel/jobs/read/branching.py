@@ -44,7 +44,7 @@ class BranchReader:
     width: int
     context: int
     bos: int | None = None
-    _params: dict[tuple[int, str | None], SamplingParams] = field(default_factory=dict)  # by prompt's tokens, adapter
+    _params: dict[tuple[object, ...], SamplingParams] = field(default_factory=dict)  # by prompt's tokens, adapter ...
 
     def expand(self, rows: Sequence[InputRow]) -> tuple[list[InputRow], dict[int, Branches], list[InputRow]]:
         """The rows with each that has branches as a row of token ids for each of them, those behind its calibration
@@ -72,7 +72,7 @@ class BranchReader:
         if branches.inputs is not None:
             return self._of_inputs(branches.inputs)
         pairs = self._pairs(request, branches)
-        return [Request(pair.ids, None, self._asking(pair.n_prompt, request.params.lora)) for pair in pairs]
+        return [Request(pair.ids, None, self._asking(pair.n_prompt, request.params)) for pair in pairs]
 
     def _of_inputs(self, inputs: Inputs) -> list[Request]:
         for one in inputs.prompts:
@@ -94,8 +94,10 @@ class BranchReader:
         own = iter(self.tokenizer.encode(texts) if texts else ())
         return [next(own) if isinstance(one, str) else one for one in inputs.prompts]
 
-    def _asking(self, n_prompt: int, lora: str | None) -> SamplingParams:
-        return self._params.setdefault((n_prompt, lora), replace(scoring_params(n_prompt), lora=lora))
+    def _asking(self, n_prompt: int, params: SamplingParams) -> SamplingParams:
+        lora, taken = params.lora, params.techniques
+        asking = replace(scoring_params(n_prompt), lora=lora, techniques=taken)
+        return self._params.setdefault((n_prompt, lora, taken), asking)
 
     def _pairs(self, request: Request, branches: Branches) -> list[Continued]:
         _check_params(request.params)

@@ -14,6 +14,7 @@ from umbel.ir.chat import PLAIN_CHAT, ChatOptions, Message
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
 from umbel.ir.request import Request, RowError
+from umbel.ir.row_techniques import ALL_ROWS, RowTechniques
 from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.plan.layout import LayoutChoice
 from umbel.text.answers.base import NO_TYPES, Types
@@ -135,7 +136,7 @@ class ReadOptions:
     `answers`: how tool calls and reasoning are read from answers to chats.
     `chat_options`: what chats are rendered with that say nothing else.
     `vectors`: what plain rows get instead of answers that ask for nothing else; `pooler`: what the model gives.
-    `loras`: the names of the adapters that rows may ask for.
+    `loras`: the names of the adapters that rows may ask for; `techniques`: of what they may take a part.
     `completions`: `defaults` of rows of /v1/completions; None: the same.
     `layout`: what became of the order of the template's lines; None where it was not looked at.
     `documents`: how the documents of rows become a column of the template.
@@ -158,6 +159,7 @@ class ReadOptions:
     vectors: PoolingParams | None = None
     pooler: Pooler = WRITER
     loras: tuple[str, ...] = ()
+    techniques: RowTechniques = ALL_ROWS
     completions: SamplingParams | None = None
     layout: LayoutChoice | None = None
     documents: DocumentStyle = field(default_factory=DocumentStyle)

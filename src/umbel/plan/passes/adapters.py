@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from umbel.cost.shape import BYTES
 from umbel.ir.adapter import kept_bytes
 from umbel.ir.plan import Decision, Fact
+from umbel.ir.workload import ADAPTER
 from umbel.plan.draft import PlanDraft
 
 SHOWN = 8  # adapters that are listed with their rows
@@ -19,7 +20,7 @@ def name_adapters(draft: PlanDraft) -> PlanDraft:
     adapters, scope = draft.spec.adapters, draft.workload.scope
     if not adapters:
         return draft
-    numbers = np.zeros(len(draft.workload), np.int64) if scope is None else scope
+    numbers = np.zeros(len(draft.workload), np.int64) if scope is None else scope & ADAPTER
     rows = np.bincount(numbers, minlength=len(adapters) + 1)[1:]
     flops = np.array([0, *(adapter.token_flops for adapter in adapters)])
     added = float((flops[numbers] * _tokens(draft)).sum())

@@ -12,13 +12,17 @@ from umbel.ir.forest import Forest
 from umbel.plan.walk.samples import WalkSamples
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
-def forgetful(forest: Forest, rows: WalkSamples, measure: Measure, page: int) -> tuple[Forest, WalkSamples]:
+def forgetful(
+    forest: Forest, rows: WalkSamples, measure: Measure, page: int, left: Flags
+) -> tuple[Forest, WalkSamples]:
     """The forest that a walk follows, and its samples: they compute what their prompts lack as ever, and hold from
     their start what is kept of these; answers grow as if nothing of them were forgotten, and the prompts that are whole
-    while they are computed are not counted. Valid only for what a walk reads."""
-    kept = kept_places(measure, rows.prompt, rows.prompt)
+    while they are computed are not counted. Samples that are `left` out (`[samples]`) keep all. Valid only for what a
+    walk reads."""
+    kept = np.where(left, rows.prompt, kept_places(measure, rows.prompt, rows.prompt))
     forgets = kept < rows.prompt
     if not forgets.any():
         return forest, rows

@@ -18,6 +18,7 @@ from umbel.plan.walk.forgetting import forgetful
 from umbel.plan.walk.passing import PlannedLayers
 from umbel.plan.walk.reading import PlannedKeys
 from umbel.plan.walk.samples import WalkSamples
+from umbel.plan.walk.sharing import left_rows
 
 SKETCH_SAMPLES = 400  # what is walked one by one for the ends of an interval
 ROUGH_SAMPLES = 2_500  # what is walked one by one to compare alternatives, of which there are many
@@ -34,7 +35,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     rows = WalkSamples.of(draft.forest, draft.order, draft.samples, _steps(draft), page, windows, draft.limits)
     forest = draft.forest
     if (measure := registry.measure("technique", draft.config.technique)) is not None:
-        forest, rows = forgetful(forest, rows, measure, page)
+        left = np.repeat(left_rows(draft)[draft.order], draft.samples[draft.order])
+        forest, rows = forgetful(forest, rows, measure, page, left)
     everything = int(rows.pages.sum() + (-(-rows.lengths // page)).sum() + 1) * page
     limits = Limits(draft.chunk, draft.kv_tokens or everything, page, draft.admission, windows, detail)
     timeline = walk(forest, rows, limits)

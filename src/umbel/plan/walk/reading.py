@@ -14,6 +14,7 @@ from umbel.cost.windows import Windows
 from umbel.ir.spec import ModelSpec
 from umbel.plan.draft import PlanDraft
 from umbel.plan.walk.samples import WalkSamples
+from umbel.plan.walk.sharing import left_nodes, left_rows
 
 
 def selected_keys(techniques: Sequence[str], spec: ModelSpec) -> SelectedKeys | None:
@@ -29,12 +30,13 @@ def selected_keys(techniques: Sequence[str], spec: ModelSpec) -> SelectedKeys | 
 @dataclass(frozen=True, slots=True)
 class PlannedKeys:
     """Keys that the tokens of prompts, those of shared runs once, and of answers read in a layer on average, at most,
-    and those that they would read by themselves."""
+    and those that they would read by themselves; `left_answers`: of both, those of rows that take no selector."""
 
     prompts: float
     all_prompts: float
     answers: float
     all_answers: float
+    left_answers: float = 0.0
 
     @classmethod
     def of(cls, draft: PlanDraft) -> PlannedKeys | None:
@@ -45,11 +47,20 @@ class PlannedKeys:
         forest, rows = draft.forest, draft.order
         begin = forest.end[forest.leaf[rows]]
         end, samples = begin + np.maximum(draft.lengths[rows] - 1, 0), draft.samples[rows]
-        found = []
-        for keys in (selected, SelectedKeys(selected.windows)):
-            prompts = keys.between(forest.start, forest.end, answers=False).sum()
-            found += [float(prompts), float((keys.between(begin, end, answers=True) * samples).sum())]
-        return cls(found[0], found[2], found[1], found[3])
+        everything = SelectedKeys(selected.windows)
+        prompts, all_prompts = (k.between(forest.start, forest.end, answers=False) for k in (selected, everything))
+        answers, all_answers = (k.between(begin, end, answers=True) * samples for k in (selected, everything))
+        left = left_rows(draft)[rows]
+        prompts = np.where(left_nodes(draft), all_prompts, prompts)
+        answers = np.where(left, all_answers, answers)
+        sums = (float(part.sum()) for part in (prompts, all_prompts, answers, all_answers, all_answers[left]))
+        return cls(*sums)
+
+    @property
+    def share(self) -> float:
+        """The share of the keys before them that answers read of rows that take a selector."""
+        whole = self.all_answers - self.left_answers
+        return (self.answers - self.left_answers) / whole if whole else 1.0
 
     @property
     def read(self) -> float:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.cache.memories import DRAWN_WHOLE
 from umbel.cost.flow import Flow
 from umbel.sched.books import Books, Candidate
 
@@ -29,7 +30,7 @@ class Admission:
 
     def __init__(self, books: Books):
         self.kv = books.kv
-        self.seqs = books.seqs
+        self.seqs, self.requests = books.seqs, books.requests
         self.page_size = books.kv.pool.page_size
 
     def begin(self) -> None:
@@ -46,7 +47,7 @@ class Admission:
     def fits_now(self, candidate: Candidate) -> bool:
         """Whether there are pages for the sample's prompt, and for what it had generated or its first token."""
         needed = self.kv.pages_missing(candidate.path) + self.pages_for(max(candidate.n_out - candidate.shared, 1))
-        if self.kv.apart is not None:
+        if self.kv.apart is not None and self.requests.drawn[candidate.row] != DRAWN_WHOLE:
             needed += self.kv.apart.pages_beside(candidate.path)
         return needed <= self.kv.reclaimable(candidate.path)
 

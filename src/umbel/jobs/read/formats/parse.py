@@ -238,6 +238,7 @@ class RowParser:
             params = wire.params_from_body(asked, dialect, defaults, self.options.width)
             if params.lora is not None:
                 check_adapter(params.lora, self.options.loras)
+            self.options.techniques.check(params)
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[key] = params
