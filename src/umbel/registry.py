@@ -228,9 +228,11 @@ def measure(option: str, given: Sequence[str]) -> Any | None:
 
 
 def for_rows(option: str, given: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The techniques among those given that rows may leave out, each with whose rows it picks for."""
+    """The techniques among those given that are for some rows, each with whose; with its family that of a flow, along
+    which all rows of a step pass."""
     found = ((asked, at(option, asked)) for asked in given)
-    return tuple((asked, row.rows) for asked, row in found if row is not None and row.rows)
+    rows = ((asked, row) for asked, row in found if row is not None and row.rows)
+    return tuple((asked, row.family if row.family == "flow" else row.rows) for asked, row in rows)
 
 
 def check_together(option: str, given: Sequence[str]) -> None:

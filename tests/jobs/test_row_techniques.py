@@ -81,6 +81,15 @@ def test_an_engine_without_any_refuses_names_and_takes_none_for_an_answer() -> N
     assert Params(techniques=[], pooling_params=PoolingParams()).techniques == ()  # vectors have a prompt, too
 
 
+def test_a_flow_is_for_all_rows() -> None:
+    flow = RowTechniques(for_rows("technique", ("swiftkv",)))
+    for listed in (None, ["swiftkv"]):
+        flow.check(Params(techniques=listed))
+    with pytest.raises(InvalidRequest, match=r"techniques=\[\]: all rows of a job pass the layers as 'swiftkv' says"):
+        flow.check(Params(techniques=[]))
+    assert not flow.leaves(Params(techniques=[]), prompts=True) | flow.leaves(Params(techniques=[]), prompts=False)
+
+
 def test_lines_of_a_job_list_them(tmp_path: Path) -> None:
     """One line takes what the job has, one says so, others have the answers of a job without it."""
     kinds: dict[str, Any] = {"all": None, "named": ["sink-window"], "none": [], "wrong": ["pages"]}

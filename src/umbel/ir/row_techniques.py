@@ -15,13 +15,14 @@ from umbel.ir.workload import WHOLE_ANSWERS, WHOLE_PROMPTS, Workload
 
 Flags = NDArray[np.bool_]
 
-PROMPTS = "prompts"
+PROMPTS, FLOW = "prompts", "flow"
 
 
 @dataclass(frozen=True, slots=True)
 class RowTechniques:
     """The techniques that rows may leave out (`each`): as it was asked for (NAME:setting=value), and whose tokens read
-    less by it: "prompts" for a selector of prompts, anything else for what a sample draws.
+    less by it: "prompts" for a selector of prompts, "flow" for what no row may leave out, anything else for what a
+    sample draws.
 
     A row lists names, or what was asked for, word for word (`SamplingParams.techniques`); one that lists nothing (None)
     is computed with all of them. KV of prompts that are computed with a selector is another than KV without it, so that
@@ -36,18 +37,27 @@ class RowTechniques:
         return tuple(asked for asked, _ in self.each)
 
     def check(self, params: SamplingParams) -> None:
-        """Raise InvalidRequest for a row that lists a technique which the engine does not have."""
+        """Raise InvalidRequest for a row that lists a technique which the engine has not, or leaves a flow out."""
         for name in params.techniques or ():
             if name not in self.asked and name not in map(_name, self.asked):
                 known = f"there are {', '.join(self.asked)}" if self.asked else "there is none"
                 way = "--technique NAME with --allow-lossy gives it to a job"
                 refuse("invalid_value", "techniques", f"techniques has {shown(name)}: {known}; {way}")
 
+        for asked, kind in self.each:
+            if kind == FLOW and self._is_left(asked, params):
+                why = f"all rows of a job pass the layers as {asked!r} says: list it, or leave techniques out"
+                refuse("invalid_value", "techniques", f"techniques={shown(list(params.techniques or ()))}: {why}")
+
     def leaves(self, params: SamplingParams, *, prompts: bool) -> bool:
         """Whether a row leaves out the technique that there is for its prompt, or for what is drawn."""
+        mine = (asked for asked, kind in self.each if kind != FLOW and (kind == PROMPTS) == prompts)
+        return any(self._is_left(asked, params) for asked in mine)
+
+    @staticmethod
+    def _is_left(asked: str, params: SamplingParams) -> bool:
         listed = params.techniques
-        mine = [asked for asked, kind in self.each if (kind == PROMPTS) == prompts]
-        return listed is not None and any(asked not in listed and _name(asked) not in listed for asked in mine)
+        return listed is not None and asked not in listed and _name(asked) not in listed
 
     def left(self, params: Sequence[SamplingParams], *, prompts: bool) -> Flags | None:
         """Which rows do (`[rows]`); None where none does."""
