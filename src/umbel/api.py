@@ -117,7 +117,7 @@ class LLM(Pooling):
         with loading_line(use_tqdm_on_load) as count:
             given = None if isinstance(runner, str) else runner
             self.engine = LocalEngine(config, partial(spans_for, profile), given, count=count)
-        self.intake = Intake(self.engine.model)
+        self.intake = Intake(self.engine.model, reuses=self.engine.reuses)
 
     @property
     def first_token(self) -> float | None:

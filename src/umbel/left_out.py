@@ -89,6 +89,38 @@ _FLOWS: tuple[tuple[str, str, str], ...] = (
         "drops tokens of images by what the text looks at, and the models here read text alone",
     ),
 )
+_REUSERS: tuple[tuple[str, str, str], ...] = (
+    (
+        "cache-craft",
+        "Cache-Craft, 2502.15734",
+        "chooses what to compute again of a document by the attention between documents when they were first computed "
+        "together, and here each is computed alone, so that there was none",
+    ),
+    (
+        "kv-share",
+        "KVShare, 2503.16525",
+        "repairs keys while answers are written by rules that were not published, and the bytes of an answer would "
+        "depend on when they were",
+    ),
+    (
+        "kvcomm",
+        "KVCOMM, 2510.12872",
+        "corrects texts by what earlier ones of the same length differed by, so that answers would depend on "
+        "which rows came before",
+    ),
+    (
+        "pre-ttr",
+        "PreTTR, 2004.14255",
+        "needs trained parts: a ranker that reads to both sides, trained to join question and document in its last "
+        "layers alone, and the models here read to the left",
+    ),
+    (
+        "lumen",
+        "LUMEN, 2301.10448",
+        "needs trained parts: an encoder of questions and one that finishes passages, before a decoder that reads "
+        "both, and the models here have no encoder",
+    ),
+)
 
 LEFT_OUT: tuple[Technique, ...] = (
     Technique(
@@ -171,6 +203,7 @@ LEFT_OUT: tuple[Technique, ...] = (
         why_not="needs trained parts, a LoRA for attention to both sides within a span of the prompt, and the models "
         "here read to the left alone",
     ),
+    *(Technique("reuse", name, False, "", paper, why_not=why) for name, paper, why in _REUSERS),
     *(Technique("forget", name, False, "", paper, why_not=why, settings=(_BUDGET,)) for name, paper, why in _KEEPERS),
     *(Technique("flow", name, False, "", paper, why_not=why, settings=(_LAYERS,)) for name, paper, why in _FLOWS),
 )

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "umbel.techniques"
+_FORGOTTEN = "what one forgets the other cannot read"
+_WHY_NOT = {
+    "flow": "rows leave no queries where they do not pass",
+    "reuse": "documents that rows share are computed and read whole",
+}  # why a technique of such a family stands beside no other
 
 
 def load(family: str, name: str, *parts: Any) -> Any:
@@ -228,11 +233,11 @@ def measure(option: str, given: Sequence[str]) -> Any | None:
 
 
 def for_rows(option: str, given: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The techniques among those given that are for some rows, each with whose; with its family that of a flow, along
-    which all rows of a step pass."""
+    """The techniques among those given that are for some rows, each with whose; with "flow" those that no row may
+    leave out: layers that all rows of a step pass, and documents, which rows share."""
     found = ((asked, at(option, asked)) for asked in given)
     rows = ((asked, row) for asked, row in found if row is not None and row.rows)
-    return tuple((asked, row.family if row.family == "flow" else row.rows) for asked, row in rows)
+    return tuple((asked, "flow" if row.family in ("flow", "reuse") else row.rows) for asked, row in rows)
 
 
 def check_together(option: str, given: Sequence[str]) -> None:
@@ -248,8 +253,8 @@ def check_together(option: str, given: Sequence[str]) -> None:
             continue
         if by_rows and EVERY in (row.rows, *by_rows):
             other = next(iter(by_rows.values()))
-            flows = row.family == "flow" or bool(asked_of("flow", (other,)))
-            why = "rows leave no queries where they do not pass" if flows else "what one forgets the other cannot read"
+            families = (row.family, *(name for name in _WHY_NOT if asked_of(name, (other,))))
+            why = next((_WHY_NOT[name] for name in families if name in _WHY_NOT), _FORGOTTEN)
             raise UsageError(f"{option}={asked!r} with {other!r}: {why}; give one of them")
         if row.rows in by_rows:
             other = by_rows[row.rows]

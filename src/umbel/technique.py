@@ -27,6 +27,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "select": "technique",
         "forget": "technique",
         "flow": "technique",
+        "reuse": "technique",
     }
 )
 # The values of an option that take none of its techniques.

@@ -7,7 +7,8 @@ import numpy as np
 from tests.engine.test_arrivals import loop_of
 from umbel.engine.loop import Loop
 from umbel.ir.params import SamplingParams
-from umbel.ir.workload import Workload, join
+from umbel.ir.selection import join
+from umbel.ir.workload import Workload
 from umbel.plan.passes.prefix import build_forest
 from umbel.runner.fake import FakeRunner
 from umbel.sched.lot import Lot

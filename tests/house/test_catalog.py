@@ -42,6 +42,7 @@ LOSSY = {
     "technique=streaming-heads",
     "technique=loop-serve",
     "technique=swiftkv",
+    "technique=turbo-rag",
 }  # written out once more, on purpose
 
 

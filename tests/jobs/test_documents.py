@@ -11,6 +11,7 @@ import pytest
 
 import umbel
 from umbel.cli.main import main
+from umbel.engine.document_prompts import encode_alone
 from umbel.errors import UsageError
 
 TEXTS = [f"Passage {name} tells at length of what happened to {name} in the year of {name}." for name in "abcde"]
@@ -124,3 +125,69 @@ def test_another_order_is_another_job(source: Path) -> None:
 def test_what_cannot_be_is_refused(source: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         answers(source, **options)
+
+
+APART: dict[str, Any] = {"technique": ["turbo-rag"], "allow_lossy": True, "temperature": 0.0, "dtype": "float32"}
+
+
+def test_documents_apart_are_tokens_each_alone(source: Path) -> None:
+    """A job answers as calls do that give the same pieces; a blank line belongs to the document before it."""
+    rows = answers(source, **APART)
+    pieces = [[TEXTS[n] + "\n\n" for n in numbers] for numbers in DRAWN]
+    with umbel.LLM("demo", technique="turbo-rag", allow_lossy=True, dtype="float32") as llm:
+        encode, prompts = encode_alone(llm.intake.tokenizer), []
+        for row, some in enumerate(pieces):
+            ids, spans = list[int](), []
+            for document in encode(some):
+                spans.append([len(ids), len(ids) + len(document)])
+                ids += document
+            prompts.append({"prompt_token_ids": ids + encode([f"Question: What is {row}?"])[0], "documents": spans})
+        texts = [{"prompt": row["prompt"], "documents": places(row["prompt"])} for row in rows]
+        params = umbel.SamplingParams(temperature=0.0, max_tokens=2)
+        tokens, by_text = (llm.generate(each, params, use_tqdm=False) for each in (prompts, texts))
+    assert [row["token_ids"] for row in rows] == [list(output.outputs[0].token_ids) for output in tokens]
+    assert [output.prompt_token_ids for output in by_text] == [prompt["prompt_token_ids"] for prompt in prompts]
+    assert [output.outputs for output in by_text] == [output.outputs for output in tokens]
+
+
+def places(prompt: str) -> list[list[int]]:
+    """Where the documents of a prompt stand in it, in characters."""
+    return [[prompt.index(text), prompt.index(text) + len(text)] for text in prompt.split("\n\n")[:-1]]
+
+
+def test_a_plan_counts_each_document_once(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "--technique", "turbo-rag", "--allow-lossy", "--temperature", "0"
+    plain, apart = planned(capsys, str(source)), planned(capsys, str(source), *asked)
+    found = next(one for one in apart["decisions"] if one["name"] == "documents")["facts"]
+    assert (found["places"], found["distinct"]) == (10, 5)
+    assert apart["computed_prompt_tokens"] == found["computed"] < plain["computed_prompt_tokens"]
+    assert apart["lossy"] == ["reuse turbo-rag"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prompt": "{question}"}, "prompt must have {documents}, once"),
+        ({"prompt": "{documents} {question} {documents}"}, "prompt must have {documents}, once"),
+        ({"system": "Be brief."}, "leave chat and system out"),
+        ({"data_parallel_size": 2}, "replicas are sent prompts without their documents"),
+        ({"technique": ["turbo-rag:kept=0"]}, "kept='0': must be a whole number of at least 1"),
+        ({"technique": ["turbo-rag:budget=0.5"]}, "'budget' is no setting of turbo-rag; it has kept"),
+    ],
+)
+def test_a_job_that_cannot_compute_documents_apart(source: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        answers(source, **APART | options)
+    assert said in str(error.value)
+
+
+def test_rows_whose_documents_cannot_be_apart_are_error_rows(tmp_path: Path) -> None:
+    """Each with its reason; a row without any, and one of empty texts, answer as ever."""
+    good = {"documents": TEXTS[:2], "question": "?"}
+    rows = [good, {**good, "prompt_logprobs": 1}, {**good, "choices": ["a", "b"]}, {**good, "truncation": "left"}]
+    rows += [{"documents": [], "question": "?"}, {"documents": ["", ""], "question": "?"}]
+    found = answers(written(tmp_path, rows), **APART)
+    codes = [row["error"] and row["error"]["param"] for row in found]
+    assert codes == [None, "prompt_logprobs", "documents", "truncation", None, None]
+    alone = answers(written(tmp_path, [good, *rows[4:]]), **APART)
+    assert [row["token_ids"] for row in found if not row["error"]] == [row["token_ids"] for row in alone]

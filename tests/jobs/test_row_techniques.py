@@ -85,7 +85,7 @@ def test_a_flow_is_for_all_rows() -> None:
     flow = RowTechniques(for_rows("technique", ("swiftkv",)))
     for listed in (None, ["swiftkv"]):
         flow.check(Params(techniques=listed))
-    with pytest.raises(InvalidRequest, match=r"techniques=\[\]: all rows of a job pass the layers as 'swiftkv' says"):
+    with pytest.raises(InvalidRequest, match=r"techniques=\[\]: all rows of a job are computed as 'swiftkv' says"):
         flow.check(Params(techniques=[]))
     assert not flow.leaves(Params(techniques=[]), prompts=True) | flow.leaves(Params(techniques=[]), prompts=False)
 

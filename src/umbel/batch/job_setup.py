@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from umbel.batch.job_options import JobOptions
 from umbel.batch.loading import Loading
-from umbel.batch.reading import LateTokenizer, model_names, put_layout, read_options
+from umbel.batch.reading import LateTokenizer, model_names, put_layout, read_options, with_techniques
 from umbel.cluster.settings import check_replicas
 from umbel.ir.adapter import digests_of, names_of
 from umbel.ir.budget import seconds_of
@@ -27,7 +27,6 @@ from umbel.models.adapters.modules import adapted_spec
 from umbel.models.digest import stamp_model
 from umbel.models.families import read_spec, resolve_model
 from umbel.plan.explain.about import About, processor_words
-from umbel.plan.for_rows import techniques_of
 
 if TYPE_CHECKING:
     from umbel.profile.recorder import Recorder
@@ -47,8 +46,8 @@ def build_job(asked: JobOptions, source: Inputs, profile: Recorder | None = None
     defaults, template = asked.sampling.params(spec.sampling), LateTokenizer(directory).template
     vectors = asked.vectors.params(spec.pooler)
     options = read_options(defaults, reading, spec.vocab_size, frozenset(names), template, vectors, spec.pooler)
-    options = replace(options, loras=names_of(spec.adapters), techniques=techniques_of(config))
-    options = put_layout(replace(options, completions=asked.sampling.of_completions(spec.sampling)), source, reading)
+    options = replace(options, completions=asked.sampling.of_completions(spec.sampling), loras=names_of(spec.adapters))
+    options = put_layout(with_techniques(options, config, spec), source, reading)
     loading = Loading(config, spec, directory, stamps, profile)
     watch, settings = tuple(HashedInput.of(file.path) for file in source), config.identity | digests_of(spec.adapters)
     identity = fingerprint(input_identity(source, watch), options, loading.files, settings, version("umbel"), given)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.batch.job_options import JobOptions
 from umbel.config import EngineConfig
-from umbel.plan.for_rows import techniques_of
 
 if TYPE_CHECKING:
     from umbel.batch.plan_view import PlanView
@@ -91,15 +90,14 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
 
 def _options(job: JobOptions, spec: ModelSpec, directory: Path | None, tokenizer: LateTokenizer) -> ReadOptions:
     """How the rows of a job are read."""
-    from umbel.batch.reading import model_names, read_options
+    from umbel.batch.reading import model_names, read_options, with_techniques
     from umbel.ir.adapter import names_of
 
     names = frozenset(model_names(job.model, directory, job.reading.served_model_name or ()))
     defaults, vectors = job.sampling.params(spec.sampling), job.vectors.params(spec.pooler)
     options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
-    techniques = techniques_of(job.config)
-    options = replace(options, loras=names_of(spec.adapters), techniques=techniques)
-    return replace(options, completions=job.sampling.of_completions(spec.sampling))
+    options = replace(options, completions=job.sampling.of_completions(spec.sampling), loras=names_of(spec.adapters))
+    return with_techniques(options, job.config, spec)
 
 
 def _put_total(

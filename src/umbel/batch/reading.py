@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umbel.batch.job_options import ReadingOptions
-from umbel.config import readable
+from umbel.config import EngineConfig, readable
 from umbel.errors import InvalidRequest, ModelError, UsageError
 from umbel.ir.branches import Branches
 from umbel.ir.chat import PLAIN_CHAT, Chat, ChatOptions, template_variables
 from umbel.ir.limits import NO_WORDS
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler, PoolingParams
+from umbel.ir.spec import ModelSpec
 from umbel.jobs.read.formats.documents import DocumentStyle
 from umbel.jobs.read.formats.template import Template
 from umbel.jobs.read.inputs import Inputs
@@ -25,6 +26,8 @@ from umbel.jobs.read.layout import find_layout, laid_out
 from umbel.jobs.read.records import ReadNotes, ReadOptions
 from umbel.jobs.read.source_files import open_source
 from umbel.models.sources.find import source_at
+from umbel.plan.for_rows import techniques_of
+from umbel.plan.reuse import check_reuse, reuses
 from umbel.text.answers.choose import answers_of
 
 if TYPE_CHECKING:
@@ -165,6 +168,24 @@ def read_options(
         pooler=pooler,
         documents=_documents(reading),
     )
+
+
+def with_techniques(options: ReadOptions, config: EngineConfig, spec: ModelSpec) -> ReadOptions:
+    """The options with the techniques that rows may leave out, and with documents known apart from the rest of prompts
+    where one wants that. Raises UsageError where prompts do not have them as a column of their own, and for models and
+    settings that cannot bear it."""
+    options = replace(options, techniques=techniques_of(config))
+    if not (technique := reuses(config)):
+        return options
+    check_reuse(config, spec)
+    column, template = options.documents.column, options.template
+    names = [name for _, name in Template.parse(template).parts] if template is not None else []
+    why = f"--prompt must have {{{column}}}, once" if names.count(column) != 1 else ""
+    if options.chat or options.system is not None:
+        why = "chats are rendered whole, and documents in them are not found again: leave --chat and --system out"
+    if why:
+        raise UsageError(f"--technique {technique}: {why}")
+    return replace(options, apart=True)
 
 
 def _documents(reading: ReadingOptions) -> DocumentStyle:

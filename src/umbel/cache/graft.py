@@ -59,7 +59,8 @@ def graft(
     tree.slot[nodes], tree.drawn[nodes] = -1, 0
     tree.scope[nodes] = 0 if workload.scope is None else workload.scope[forest.source[new]]
     tree.is_scoped = tree.is_scoped or bool((tree.scope[nodes] & ADAPTER).any())
-    tree.tokens.read(nodes, workload.tokens, workload.offsets[forest.source[new]] + start)
+    at = workload.offsets[forest.source[new]] + start
+    tree.tokens.read(nodes, workload.tokens, at, workload.documents)
     _label(tree, nodes, np.searchsorted(new, forest.subtree_end[new]), np.flatnonzero(tops), above)
     for node, count in zip(nodes.tolist(), below[new].tolist(), strict=True):
         tree.waiting[node] = count

@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.columns import Columns, runs
+from umbel.ir.documents import Documents
 
 Ints = NDArray[np.int64]
 TokenIds = NDArray[np.int32]
 
 
 class TokenLog(Columns):
-    """Per node, the text that its tokens stand in and where in it they begin. A text is dropped with its last node.
+    """Per node, the text that its tokens stand in and where in it they begin, and whether they are a `document` (1),
+    which is computed apart from what stands before it. A text is dropped with its last node.
 
     Prompts stay where they are, in the tokens of their workload.
     """
 
-    _FILLS: ClassVar[dict[str, float]] = {"_text": -1, "_at": 0}
+    _FILLS: ClassVar[dict[str, float]] = {"_text": -1, "_at": 0, "document": 0}
+    document: Ints
     _text: Ints
     _at: Ints
 
@@ -28,11 +31,14 @@ class TokenLog(Columns):
         self._texts: dict[int, TokenIds] = {}
         self._readers: dict[int, int] = {}  # text -> nodes in it
         self._next = 0
+        self.has_documents = False  # whether there ever was one
 
-    def read(self, nodes: Ints, tokens: TokenIds, at: Ints) -> None:
-        """The tokens of each node stand in `tokens`, from `at` on."""
+    def read(self, nodes: Ints, tokens: TokenIds, at: Ints, documents: Documents | None = None) -> None:
+        """The tokens of each node stand in `tokens`, from `at` on, where there are these documents."""
         if len(nodes):
             self._text[nodes], self._at[nodes] = self._add(tokens, len(nodes)), at
+            self.document[nodes] = 0 if documents is None else documents.which(at) >= 0
+            self.has_documents = self.has_documents or documents is not None
 
     def write(self, node: int, tokens: TokenIds) -> None:
         """The node holds these tokens, which were generated."""
@@ -51,6 +57,7 @@ class TokenLog(Columns):
         if text < 0:
             return
         self._text[node] = -1
+        self.document[node] = 0
         self._readers[text] -= 1
         if not self._readers[text]:
             del self._readers[text], self._texts[text]

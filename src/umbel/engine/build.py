@@ -47,6 +47,7 @@ from umbel.models.weights import StoredWeights, dummy_weights, pick_dtype
 from umbel.plan.for_rows import techniques_of
 from umbel.plan.passes.speculate import NOT_BACK
 from umbel.plan.planner import make_plan
+from umbel.plan.reuse import check_reuse, reuses
 from umbel.plan.walk.reading import selected_keys
 from umbel.runner.ahead import AheadTorchRunner
 from umbel.runner.base import Runner
@@ -91,6 +92,7 @@ class Model:
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
         check_flow(self.config.technique, self.spec, adapters=bool(self.spec.adapters))
+        check_reuse(self.config, self.spec)
         self.shelf = open_shelf(self.config, self.spec, self.directory) if computes else None
         self.tokenizer = load_tokenizer(self.directory, self.spec)
         self.adapters: AdapterBank | None = None
@@ -282,7 +284,8 @@ def build_runner(model: Model, store: KVStore, spans: Spans = NO_SPANS) -> Runne
         return ParallelRunner(TorchRunner(model.decoder, attention, model.device, spans), model.ranks.named)
     # A profile times one part after the other, and what ranks add up is no call of a kernel that could be recorded.
     is_alone = spans is NO_SPANS and model.config.tensor_parallel_size == 1
-    recorded = pick_recorded(model.decoder, attention) if is_alone and not model.config.technique else None
+    reads_all = set(model.config.technique) <= {reuses(model.config)}
+    recorded = pick_recorded(model.decoder, attention) if is_alone and reads_all else None
     flow = None if model.flow is None else FlowingRows(model.decoder, model.flow, model.layers)
     if model.device.type == "cpu" or spans is not NO_SPANS:
         return TorchRunner(model.decoder, attention, model.device, spans, states, recorded, flow)

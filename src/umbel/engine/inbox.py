@@ -13,7 +13,8 @@ from umbel import registry
 from umbel.config import EngineConfig
 from umbel.cost.roofline import Load, Price
 from umbel.errors import UsageError
-from umbel.ir.workload import Workload, join
+from umbel.ir.selection import join
+from umbel.ir.workload import Workload
 from umbel.plan.session import SessionPlanner
 from umbel.sched.lot import Defaults, Lot, Standing
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
+from umbel.engine.document_prompts import parts_of_all
 from umbel.engine.request_output import RequestOutput
 from umbel.errors import InvalidRequest, UsageError
 from umbel.ir.adapter import check_adapter, names_of, scopes_of
 from umbel.ir.chat import CHAT_FIELDS, Chat, chat_options
 from umbel.ir.contain import as_refusal, concerns_row, row_error
+from umbel.ir.documents import Documents
 from umbel.ir.limits import NO_WORDS, check_chars, check_prompt_ids, check_room, check_token_ids, refuse, shown
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import PoolingParams
@@ -34,6 +36,7 @@ Params = SamplingParams | PoolingParams | Mapping[str, Any]
 """Sampling parameters, or their fields as an object; pooling parameters where a vector is wanted."""
 
 _PARTS = frozenset({"prompt", "prompt_token_ids", "messages"})
+_OF_PROMPTS = _PARTS | {"documents"}
 _OF_CHATS = _PARTS | CHAT_FIELDS
 _MEDIA = frozenset({"multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds"})
 _PROMPT_KINDS = "give a string, token ids or an object with prompt, prompt_token_ids or messages"
@@ -59,10 +62,10 @@ class TokenizedModel(Protocol):
 
 class Intake:
     """Tokenises and checks prompts for one model. `first_key` keys the draws of the next prompt without a key of its
-    own; running prompts moves it behind them, so that calls go on drawing."""
+    own; running prompts moves it behind them, so that calls go on drawing. `reuses`: documents are computed apart."""
 
-    def __init__(self, model: TokenizedModel):
-        self.model = model
+    def __init__(self, model: TokenizedModel, *, reuses: bool = False):
+        self.model, self.reuses = model, reuses
         self.first_key = 0
         self.defaults = SamplingParams(**dict(model.spec.sampling))
         self._checked: SamplingParams | None = None  # whose tokens were looked at last: prompts share what they ask for
@@ -87,8 +90,9 @@ class Intake:
         numbers = range(self.first_key, self.first_key + len(prompts))
         draw_keys = numbers if keys is None else _keys_for(prompts, keys)
         rendered = self.render(prompts)
+        apart = parts_of_all(self, prompts, each, rendered)
         ids = [
-            self._ids_or_error(prompt, p, rendered.get(i))
+            self._ids_or_error(apart[i].ids if i in apart else prompt, p, rendered.get(i))
             for i, (prompt, p) in enumerate(zip(prompts, each, strict=True))
         ]
         self._warn_of_stops(each)
@@ -100,6 +104,9 @@ class Intake:
         asked = [each[i] for i in good]
         scope = scopes_of(asked, names_of(self.model.spec.adapters))
         workload = Workload.of([ids[i] for i in good], asked, good, [draw_keys[i] for i in good], scope)
+        if apart:
+            spans = [apart[i].documents if i in apart else () for i in good]
+            workload = replace(workload, documents=Documents.of(spans, workload.offsets, workload.tokens))
         texts = [found if isinstance(found := rendered.get(i), str) else text_of(p) for i, p in enumerate(prompts)]
         refused = [_unrun(i, texts[i], ids[i], each[i].n) for i in sorted(set(range(len(ids))) - set(good))]
         return Batch(workload, texts, refused)
@@ -252,7 +259,7 @@ def _check_parts(prompt: Mapping[str, Any]) -> None:
         refuse("invalid_value", min(other), f"the prompt has messages and {min(other)}: give one of them")
     for name, value in prompt.items() if prompt.keys() & _PARTS else ():
         nothing = value is None or (isinstance(value, str | Sequence | Mapping) and not value)
-        if name not in (_OF_CHATS if "messages" in prompt else _PARTS) and not nothing:
+        if name not in (_OF_CHATS if "messages" in prompt else _OF_PROMPTS) and not nothing:
             hint = "images, audio and embeddings are not supported" if name in _MEDIA else _PROMPT_KINDS
             refuse("unsupported_parameter", str(name), f"the prompt has {shown(name)}, which is not read: {hint}")
 

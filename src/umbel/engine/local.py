@@ -16,6 +16,7 @@ from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
 from umbel.engine.shelving import StoredBlocks, seconds_of_block
+from umbel.engine.splicing import load_copies
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
@@ -30,8 +31,10 @@ from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
 from umbel.plan.passes.speculate import LOOKUP
+from umbel.plan.reuse import reuses
 from umbel.plan.session import SessionPlanner
 from umbel.runner.base import Runner
+from umbel.sched.phases.documents import start_placing
 from umbel.sched.phases.reload import start_reloading
 
 
@@ -73,6 +76,11 @@ class LocalEngine:
     def spec(self) -> ModelSpec:
         """The model's shape."""
         return self.model.spec
+
+    @property
+    def reuses(self) -> bool:
+        """Whether documents of prompts are computed apart."""
+        return bool(reuses(self.model.config))
 
     @property
     def first_token(self) -> float | None:
@@ -132,6 +140,8 @@ class LocalEngine:
         loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price, queue, tbt))
         if self.model.shelf is not None and store is not None:
             start_reloading(loop.scheduler, StoredBlocks(self.model.shelf, store, seconds_of_block(price)))
+        if store is not None and (copies := load_copies(self.model.config.technique, self.spec, store)) is not None:
+            start_placing(loop.scheduler, copies)
         self.loops.append(loop)
         try:
             yield loop

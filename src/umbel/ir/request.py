@@ -15,13 +15,15 @@ from umbel.ir.params import SamplingParams
 @dataclass(frozen=True, slots=True)
 class Request:
     """The request of one input row, before tokenising; exactly one of `prompt` (text or token ids) and `messages` is
-    set; `chat` says how messages become a prompt. With `branches` their scores are wanted instead of an answer."""
+    set; `chat` says how messages become a prompt. With `branches` their scores are wanted instead of an answer.
+    `documents`: where documents stand in a text that are computed apart, in characters."""
 
     prompt: str | Sequence[int] | None = None
     messages: Sequence[Message] | None = None
     params: SamplingParams = field(default_factory=SamplingParams)
     branches: Branches | None = None
     chat: ChatOptions = PLAIN_CHAT
+    documents: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)

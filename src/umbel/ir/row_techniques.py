@@ -46,7 +46,7 @@ class RowTechniques:
 
         for asked, kind in self.each:
             if kind == FLOW and self._is_left(asked, params):
-                why = f"all rows of a job pass the layers as {asked!r} says: list it, or leave techniques out"
+                why = f"all rows of a job are computed as {asked!r} says: list it, or leave techniques out"
                 refuse("invalid_value", "techniques", f"techniques={shown(list(params.techniques or ()))}: {why}")
 
     def leaves(self, params: SamplingParams, *, prompts: bool) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.distinct import Distinct
+from umbel.ir.documents import Documents
 from umbel.ir.params import SamplingParams
 
 ADAPTER = 2**29 - 1  # the bits of a scope that are the number of an adapter
@@ -24,7 +25,8 @@ class Workload:
     it. Rows that are invalid are never in a workload.
     `scope` (`[rows]`, int64) is what the KV of a row depends on beside its tokens: the number of its adapter, 0 for
     none, and in the bits above ADAPTER what it leaves out of an engine's techniques, and whose it is. Only rows of one
-    scope share KV. None: all rows are of scope 0.
+    scope share KV. None: all rows are of scope 0. `documents`: runs of tokens that are computed as prompts of their
+    own; None: none are.
     """
 
     tokens: NDArray[np.int32]
@@ -33,6 +35,7 @@ class Workload:
     keys: NDArray[np.int64]
     draw_keys: NDArray[np.int64] | None = None
     scope: NDArray[np.int64] | None = None
+    documents: Documents | None = None
 
     @classmethod
     def of(
@@ -73,22 +76,3 @@ class Workload:
     def prompt(self, row: int) -> NDArray[np.int32]:
         """The token ids of one row."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
-
-
-def join(loads: Sequence[Workload]) -> Workload:
-    """The rows of several workloads as one, in order. Either all of them have draw keys or none."""
-    if len(loads) == 1:
-        return loads[0]
-    ends = np.cumsum([len(load.tokens) for load in loads])
-    offsets = [load.offsets[1:] + end - len(load.tokens) for load, end in zip(loads, ends, strict=True)]
-    drawn = [load.draw_keys for load in loads if load.draw_keys is not None]
-    scopes = [np.zeros(len(load), np.int64) if load.scope is None else load.scope for load in loads]
-    scoped = any(load.scope is not None for load in loads)
-    return Workload(
-        np.concatenate([load.tokens for load in loads]),
-        np.concatenate([np.zeros(1, np.int64), *offsets]),
-        [p for load in loads for p in load.params],
-        np.concatenate([load.keys for load in loads]),
-        np.concatenate(drawn) if drawn else None,
-        np.concatenate(scopes) if scoped else None,
-    )

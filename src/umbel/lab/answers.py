@@ -15,11 +15,13 @@ from umbel.cost.machine import machine_name
 from umbel.cost.passed import spared_flops
 from umbel.cost.quantised import price_of
 from umbel.cost.roofline import Load, Price
+from umbel.engine.document_prompts import encode_alone
 from umbel.errors import UsageError
 from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
 from umbel.lab.tasks import LabTask
 from umbel.plan.walk.passing import passed_layers
+from umbel.text.documents import TextParts, encode_parts
 
 LIKELY = 20  # tokens beside the chosen one whose log-probabilities are asked for
 
@@ -76,9 +78,10 @@ class AnsweringModel:
         """Answer the rows of a task, so often."""
         params = [SamplingParams(temperature=0.0, max_tokens=most, logprobs=LIKELY) for most in task.most]
         seconds, outputs = float("inf"), []
+        prompts = with_documents(self.llm, task) if self.llm.intake.reuses and task.documents else list(task.prompts)
         for _ in range(rounds):
             began = time.perf_counter()
-            outputs = self.llm.generate(list(task.prompts), params, use_tqdm=False, on_error="raise")
+            outputs = self.llm.generate(prompts, params, use_tqdm=False, on_error="raise")
             seconds = min(seconds, time.perf_counter() - began)
         return Answered([_answer(output) for output in outputs], seconds)
 
@@ -123,6 +126,18 @@ class AnsweringModel:
     def close(self) -> None:
         """Give its memory back."""
         self.llm.close()
+
+
+def with_documents(llm: LLM, task: LabTask) -> list[dict[str, Any]]:
+    """The chats of a task as token ids with their documents, for an engine that computes these apart."""
+    tokenizer, parts = llm.intake.tokenizer, []
+    rendered = llm.intake.render(task.prompts)
+    for row, (prompt, spans) in enumerate(zip(task.prompts, task.documents, strict=True)):
+        text = str(rendered[row])
+        at = text.index(prompt["messages"][-1]["content"])
+        parts.append(TextParts(text, [(at + first, at + end) for first, end in spans]))
+    found = encode_parts(tokenizer.encode_rendered, encode_alone(tokenizer), parts)
+    return [{"prompt_token_ids": one.ids, "documents": [*map(list, one.documents)]} for one in found]
 
 
 def _answer(output: Any) -> LabAnswer:

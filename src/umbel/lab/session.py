@@ -103,7 +103,7 @@ def _now() -> str:
 
 
 def _answers(model: AnsweringModel, tasks: Sequence[LabTask], rounds: int, name: str, say: Say) -> list[Answered]:
-    model.answer(replace(tasks[0], prompts=tasks[0].prompts[:1], most=tasks[0].most[:1]), 1)  # warms up
+    model.answer(_first(tasks[0], 1), 1)  # warms up
     found = []
     for task in tasks:
         found.append(model.answer(task, rounds))
@@ -147,9 +147,10 @@ class _Bench:
             model.close()
 
 
-def _first(task: LabTask) -> LabTask:
+def _first(task: LabTask, rows: int = MASS_ROWS) -> LabTask:
     """The first rows of a task."""
-    return replace(task, prompts=task.prompts[:MASS_ROWS], most=task.most[:MASS_ROWS], judges=task.judges[:MASS_ROWS])
+    each = {name: getattr(task, name)[:rows] for name in ("prompts", "most", "judges", "documents")}
+    return replace(task, **each)
 
 
 def _kept(masses: Sequence[MassMeter]) -> float | None:

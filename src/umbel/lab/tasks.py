@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from umbel.demo.tasks.cases import FAMILIES, held_out_item, is_right, lookup_of_size
 from umbel.errors import UsageError, nearest
+from umbel.ir.documents import Span
 
 USUAL = "labels,extract,copy,add,passage-300,lookup-600@0.5,lookup-2000@0.1,lookup-2000@0.9"
 LABELS = ("topic", "sentiment", "intent")
@@ -21,12 +23,14 @@ MOST = 48  # tokens of an answer, where a row does not say
 @dataclass(frozen=True, slots=True)
 class LabTask:
     """Prompts (texts, or chats as `LLM.generate` takes them), the most tokens of each answer, and what judges them:
-    whether a text is right, None where that is not known."""
+    whether a text is right, None where that is not known. `documents`: of the message of each chat, where documents
+    stand in it, in characters; empty where there are none."""
 
     name: str
     prompts: Sequence[Any]
     most: Sequence[int]
     judges: Sequence[Callable[[str], bool] | None]
+    documents: Sequence[Sequence[Span]] = ()
 
 
 def find_tasks(names: Sequence[str], rows: int, seed: int, count: Callable[[str], int]) -> list[LabTask]:
@@ -57,7 +61,13 @@ def asked_task(name: str, rows: int, seed: int, count: Callable[[str], int]) -> 
         else:
             items.append(held_out_item(rng, task, int(size or 100)))
     chats = [{"messages": [{"role": "user", "content": item.prompt}]} for item in items]
-    return LabTask(name, chats, [MOST] * rows, [_judge(family, item.answer) for item in items])
+    documents = [_passages(item.prompt) for item in items] if family == "passage" else ()
+    return LabTask(name, chats, [MOST] * rows, [_judge(family, item.answer) for item in items], documents)
+
+
+def _passages(text: str) -> list[Span]:
+    """Where the passages of a question stand: lines that begin with a number in brackets."""
+    return [found.span() for found in re.finditer(r"^\[\d+\] .*\n", text, re.M)]
 
 
 def _share(text: str) -> float | None:

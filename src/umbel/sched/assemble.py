@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
 from umbel.ir.columns import lengthen, runs
+from umbel.ir.detached import set_apart
 from umbel.ir.step import Sampling, Step
 from umbel.sched.agenda import Agenda
 from umbel.sched.request_table import RequestTable
@@ -37,7 +38,9 @@ class Assembler:
         else:
             layout = last.grown(agenda, self._seqs, self._tree, self._draws)
         self._last, apart = layout if decodes else None, self._tree.apart
-        return layout.step if apart is None else apart.mark(layout.step, layout.nodes)
+        step = layout.step if apart is None else apart.mark(layout.step, layout.nodes)
+        log = self._tree.tokens
+        return set_apart(step, log.document[layout.nodes]) if log.has_documents and not decodes else step
 
     def lay_out(self, agenda: Agenda) -> StepLayout:
         """The agenda as a Step, from scratch. Nodes in use without rows below them in this step are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from umbel.cache.branches import keep
 from umbel.cache.tree import KVTree
 from umbel.cost.lengths import LengthBook
+from umbel.sched.agenda import Agenda
 from umbel.sched.in_flight import InFlight
 from umbel.sched.request_table import RequestTable
 from umbel.sched.sequences import Sequences
@@ -47,7 +49,7 @@ class Books:
     `overflow` is the accepted probability that a future step needs more pages than there are, `victim` the rule by
     which samples are preempted, `step_cost` as in Policy. `preemptions` counts them; `evicted` are rows of which a
     sample ever was. `drafted_tokens` counts proposed tokens that were checked, `accepted_tokens` those that are part of
-    answers; `forced_tokens` those that were certain and fed together.
+    answers; `forced_tokens` those that were certain and fed together. `gate`: whether a path may be computed further.
     """
 
     kv: KVTree
@@ -64,6 +66,7 @@ class Books:
     accepted_tokens: int = 0
     forced_tokens: int = 0
     evicted: set[int] = field(default_factory=set)
+    gate: Callable[[Agenda, list[int]], bool] | None = None
 
     def runners(self, level: int | None) -> Ints:
         """Running slots in plan order, of rows of one priority (None: of all)."""

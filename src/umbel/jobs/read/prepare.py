@@ -5,10 +5,10 @@ Without torch, as `umbel plan` uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from umbel.errors import InvalidRequest
 from umbel.ir.adapter import scopes_of
 from umbel.ir.branches import Branches
-from umbel.ir.chat import Chat
-from umbel.ir.contain import as_refusal, concerns_row, row_error
-from umbel.ir.limits import MIN_MAX_CHARS, check_chars, check_room, check_token_ids
+from umbel.ir.contain import row_error
+from umbel.ir.documents import Documents, Span
+from umbel.ir.limits import check_room, check_token_ids
 from umbel.ir.params import SamplingParams
 from umbel.ir.pooling import WRITER, Pooler
 from umbel.ir.randomness import key_of
-from umbel.ir.request import Request
 from umbel.ir.soft_prompt import NO_SOFT, SoftPrompts
 from umbel.ir.workload import Workload
 from umbel.jobs.read.branching import BranchEncoder, BranchReader
 from umbel.jobs.read.fitting import Fitting, Skipped, asks
 from umbel.jobs.read.names import RowNames
-from umbel.jobs.read.records import InputRow, ReadNotes, n_chars_of
+from umbel.jobs.read.records import InputRow, ReadNotes
 from umbel.jobs.read.source import Source
 from umbel.jobs.read.source_files import SourceFiles
+from umbel.jobs.read.tokenising import tokenise
 
 
 class TextEncoder(BranchEncoder, Protocol):
@@ -97,6 +97,7 @@ class WindowBuilder:
     _faults: list[InputRow] = field(default_factory=list)
     _checked: SamplingParams | None = None  # which were looked at last: rows share what they ask for
     _skipped: list[Skipped] = field(default_factory=list)
+    _apart: dict[int, Sequence[Span]] = field(default_factory=dict)  # documents of rows that have some, by row
 
     @property
     def rows(self) -> int:
@@ -148,7 +149,8 @@ class WindowBuilder:
 
     def _tokenised(self, rows: Sequence[InputRow]) -> list[Sequence[int] | InvalidRequest]:
         """The token ids of each row, or why it has none, as far as the model reads them."""
-        found = _tokenise(rows, self.tokenizer, self.context)
+        found, spans = tokenise(rows, self.tokenizer, self.context)
+        self._apart.update(spans)
         if self.pooler.pad is None:
             return found
         return [ids if isinstance(ids, InvalidRequest) else self.pooler.read(ids) for ids in found]
@@ -182,12 +184,14 @@ class WindowBuilder:
         tokens = np.concatenate(self._tokens) if self._tokens else np.empty(0, np.int32)
         keys, draw_keys = np.asarray(self._keys, np.int64), np.asarray(self._draw_keys, np.int64)
         scope = scopes_of(self._params, self.soft.names)
-        workload = Workload(tokens, offsets, self._params, keys, draw_keys, scope)
+        spans = [self._apart.get(row, ()) for row in self._keys] if self._apart else ()
+        documents = Documents.of(spans, offsets, tokens)
+        workload = Workload(tokens, offsets, self._params, keys, draw_keys, scope, documents)
         open_ended = sum(params.max_tokens is None for params in self._params)
         window = Window(workload, self._names, self._faults, open_ended, skipped=self._skipped)
         self.n_tokens, self._names, self._skipped = 0, RowNames(), []
         self._tokens, self._lengths, self._params, self._faults = [], [], [], []
-        self._keys, self._draw_keys = [], []
+        self._keys, self._draw_keys, self._apart = [], [], {}
         return window
 
 
@@ -242,59 +246,3 @@ def prepare(
         told(builder.rows)
     built = builder.build()
     return Prepared(built.workload, sorted(built.faults, key=lambda row: row.row), built.rows, built.runnable)
-
-
-def _tokenise(rows: Sequence[InputRow], tokenizer: TextEncoder, context: int) -> list[Sequence[int] | InvalidRequest]:
-    """The token ids of each row, or the error that it has none; one call per kind of prompt."""
-    found: list[Sequence[int] | InvalidRequest] = [()] * len(rows)
-    texts: dict[int, str] = {}
-    chats: dict[int, Chat] = {}
-    for i, row in enumerate(rows):
-        request = row.request
-        if request is None:
-            continue
-        prompt = request.prompt
-        if isinstance(prompt, str) and len(prompt) <= MIN_MAX_CHARS:
-            texts[i] = prompt
-        elif (long := _too_long(request, context)) is not None:
-            found[i] = long
-        elif isinstance(prompt, str):
-            texts[i] = prompt
-        elif request.messages is not None:
-            chats[i] = Chat(request.messages, request.chat)
-        elif request.prompt is not None:
-            found[i] = request.prompt
-    for part, encode in ((texts, tokenizer.encode), (chats, tokenizer.encode_chat)):
-        for i, ids in zip(part, _encode_all(encode, list(part.values())), strict=True):
-            found[i] = ids
-    return found
-
-
-def _too_long(request: Request, context: int) -> InvalidRequest | None:
-    n_chars = n_chars_of(request)
-    if n_chars > MIN_MAX_CHARS and request.params.truncation in (None, "error"):
-        try:
-            check_chars(n_chars, context)
-        except InvalidRequest as error:
-            return error
-    return None
-
-
-def _encode_all(
-    encode: Callable[[Any], Sequence[list[int] | InvalidRequest]], items: list[Any]
-) -> Iterator[Sequence[int] | InvalidRequest]:
-    if not items:
-        return
-    try:
-        together = encode(items)
-    except BaseException as error:
-        if not concerns_row(error):
-            raise
-        if len(items) == 1:
-            yield as_refusal(error, "tokenising")
-            return
-        half = len(items) // 2  # halving finds the rows at fault in a few calls
-        yield from _encode_all(encode, items[:half])
-        yield from _encode_all(encode, items[half:])
-    else:
-        yield from together

@@ -140,6 +140,7 @@ class ReadOptions:
     `completions`: `defaults` of rows of /v1/completions; None: the same.
     `layout`: what became of the order of the template's lines; None where it was not looked at.
     `documents`: how the documents of rows become a column of the template.
+    `apart`: the places of documents in prompts are noted, so that they can be computed apart.
     `any_url`: lines of an OpenAI batch file may go to any of its endpoints, not to that of its first one alone.
     """
 
@@ -164,6 +165,7 @@ class ReadOptions:
     layout: LayoutChoice | None = None
     documents: DocumentStyle = field(default_factory=DocumentStyle)
     any_url: bool = False
+    apart: bool = False
 
     @property
     def said(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from umbel.plan.draft import PlanDraft
 from umbel.plan.passes.keeper import pages_with_memories
 from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.page import choose_page, least_pages
+from umbel.plan.passes.prefix import sum_above
 
 Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
 Z_INTERVAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # of the interval that the lengths pass gives
@@ -67,7 +68,8 @@ def _ceiling(draft: PlanDraft) -> tuple[float, str]:
     if draft.output_spread == 0:
         return draft.kv_tokens, f"{draft.kv_tokens:,} tokens, with lengths learned as rows end"
     output = draft.samples * draft.lengths
-    own = np.where(draft.forest.rows_below == 1, draft.forest.end - draft.forest.start, 0)[draft.forest.leaf]
+    forest = draft.forest
+    own = sum_above(forest, np.where(forest.rows_below == 1, forest.end - forest.start, 0))[forest.leaf]
     at_once = min(max(draft.kv_tokens / max(float((own + output / 2).mean()), 1.0), 1.0), len(output))
     # The spread of all rows' total, as a share of it, is that of a part of the rows by the root of their numbers.
     spread = draft.output_spread * (len(output) / at_once) ** 0.5 * Z_OVERFLOW / Z_INTERVAL
@@ -96,7 +98,7 @@ def useful_pages(draft: PlanDraft) -> int:
     forest, page = draft.forest, draft.config.page_size
     nodes = -(-(forest.end - forest.start) // page)
     shared = forest.rows_below > 1
-    own = draft.samples * -(-draft.limits // page) + np.where(shared, 0, nodes)[forest.leaf]
+    own = draft.samples * -(-draft.limits // page) + sum_above(forest, np.where(shared, 0, nodes))[forest.leaf]
     return int(nodes[shared].sum()) + int(np.sort(own[draft.order])[-draft.chunk :].sum()) + 1
 
 

@@ -26,6 +26,7 @@ from umbel.ir.forest import Forest
 from umbel.ir.plan import Decision, Fact, Refusal
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft, flat_forest
+from umbel.plan.forest.documents import cut_at_documents
 from umbel.plan.forest.price import price_runs
 from umbel.plan.forest.regroup import regroup
 from umbel.plan.forest.rules import best_groups, every_fork, paper_groups, paying_forks
@@ -62,6 +63,7 @@ def share_prefixes(draft: PlanDraft) -> PlanDraft:
     priced = {name: costs.total(full, grouping) for name, grouping in groupings.items()}
     priced["none"] = costs.alone(full)
     forest = flat_forest(draft.workload) if mode == "none" else regroup(full, groupings[mode])
+    forest = cut_at_documents(forest, draft.workload)
     others = (_refusal(name, priced[name], priced[mode]) for name in MODES if name != mode)
     value = f"{len(draft.workload.tokens) - forest.n_tokens:,} tokens shared"
     opened = {name: int(grouping.opened.sum()) for name, grouping in groupings.items()}
@@ -121,7 +123,8 @@ def build_forest(workload: Workload) -> Forest:
     lengths = np.diff(workload.offsets)
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"row {int(lengths.argmin())} has an empty prompt: a forest needs at least one token a row")
-    trie = _Trie(workload.tokens, workload.offsets[:-1], lengths)
+    keys = workload.tokens if workload.documents is None else workload.documents.keys(workload.tokens)
+    trie = _Trie(keys, workload.offsets[:-1], lengths)
     groups = trie.split(trie.by_scope(workload.scope))
     while len(groups.node):
         agreed, open_ = trie.extend(groups)

@@ -12,6 +12,7 @@ from umbel.cost.roofline import Load
 from umbel.cost.windows import Windows
 from umbel.ir.distinct import Distinct
 from umbel.plan.draft import PlanDraft
+from umbel.plan.forest.documents import copied_tokens
 from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
 from umbel.plan.walk.forgetting import forgetful
@@ -45,6 +46,9 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
         load = keys.lighten(load, rows, measured=draft.price.calibration is not None)
     if draft.config.technique and (layers := PlannedLayers.of(draft)) is not None:
         load = layers.lighten(load, measured=draft.price.calibration is not None)
+    if copied := copied_tokens(draft.forest, draft.workload):
+        left = 1 - copied / max(float((load.steps * load.tokens).sum()), copied)
+        load = replace(load, tokens=load.tokens * left, pairs=load.pairs * left)
     if bargain.drafted:
         pairs = load.pairs * (1 + more / np.maximum(load.tokens, 1.0))
         load = replace(load, tokens=load.tokens + more, samples=load.samples + more, pairs=pairs)

@@ -23,6 +23,8 @@ class Prompts(Phase):
 def prime(agenda: Agenda, books: Books, slot: int, path: list[int]) -> None:
     """Move one sample on: its path top down, then the first token of its tip or the tip that it lost."""
     kv, parent = books.kv, path[-1]
+    if books.gate is not None and not books.gate(agenda, path):
+        return
     tip = books.seqs.tip.item(slot)
     for node in path:
         lacking = kv.length.item(node) - kv.held.item(node)

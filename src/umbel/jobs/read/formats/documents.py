@@ -44,12 +44,28 @@ class DocumentStyle:
             value = _decoded(value)
         return [self._text(at, one) for at, one in enumerate(value)] if isinstance(value, list) else None
 
+    def ordered(self, row: Mapping[str, Any]) -> list[str] | None:
+        """The same in the order of the tree, where there is one."""
+        texts = self.texts(row)
+        if texts is None or self.tree is None:
+            return texts
+        return [texts[at] for at in self.tree.order([digest_of(text) for text in texts])]
+
     def written(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with its documents as a text, in the place of their list. Raises as `texts` does."""
-        texts = self.texts(row)
-        if texts is not None and self.tree is not None:
-            texts = [texts[at] for at in self.tree.order([digest_of(text) for text in texts])]
+        texts = self.ordered(row)
         return row if texts is None else self.put(row, texts)
+
+    def places(self, row: Mapping[str, Any], template: Template) -> list[tuple[int, int]]:
+        """Where the documents of a row stand in the prompt that a template makes of it, in characters; those without a
+        text are left out. Raises as `texts` does."""
+        at = next(n for n, (_, name) in enumerate(template.parts) if name == self.column)
+        before = Template((*template.parts[:at], (template.parts[at][0], None)))
+        found, begin = list[tuple[int, int]](), len(before.fill(row))
+        for text in self.ordered(row) or ():
+            found += [(begin, begin + len(text))] if text else []
+            begin += len(text) + len(BETWEEN)
+        return found
 
     def put(self, row: Mapping[str, Any], texts: Sequence[str]) -> Mapping[str, Any]:
         """The row with these texts as its documents."""

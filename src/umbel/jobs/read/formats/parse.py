@@ -174,8 +174,18 @@ class RowParser:
             echo = style == Style.COMPLETION and inner.get("echo") is True
             request = _openai_request(inner, style, params, self.options.width, self.options.chat_options)
             return self._tools.told(inner, request) if style == Style.CHAT else (request, Style.ECHO if echo else style)
+        places = self._places(item)
         item = for_model(item, self.options) if self.template is None else self._with_documents(item)
-        return self._tools.told_plain(item if self.template is None else {}, self._plain_request(item))
+        request = self._plain_request(item)
+        if places and request.branches is not None:
+            refuse("unsupported_parameter", "documents", "choices of a prompt with documents apart: leave one out")
+        request = replace(request, documents=places) if places else request
+        return self._tools.told_plain(item if self.template is None else {}, request)
+
+    def _places(self, item: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
+        """Where documents stand in the prompt of a row whose documents are computed apart."""
+        style, template = self.documents, self.template
+        return style.places(item, template) if self.options.apart and style and template else ()
 
     def _vectors_request(self, body: Mapping[str, Any], style: Style, params: SamplingParams) -> Request:
         kept = {name: getattr(params, name) for name in OF_PROMPTS}
