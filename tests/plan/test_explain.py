@@ -106,6 +106,7 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
             for family, name, flag in (
                 *(("select", row.name, "--technique") for row in registry.rows("select")),
                 *(("flow", row.name, "--technique") for row in registry.rows("flow")),
+                *(("reuse", row.name, "--technique") for row in registry.rows("reuse")),
                 *(("forget", row.name, "--technique") for row in registry.rows("forget")),
                 ("linear", "int8", "--linear"),
                 ("linear", "int4", "--linear"),
