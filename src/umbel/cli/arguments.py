@@ -125,14 +125,27 @@ def _reads(kind: Any, told: Option) -> dict[str, Any]:
         return {"action": "extend", "metavar": told.metavar or "INT,...", "type": _ints}
     if get_origin(kind) is list:
         (each,) = get_args(kind)
-        return {"action": "append", **_reads(each, told)}
+        return {**_reads(each, told), "action": "append"}
     if kind is str:
         reads = written if told.written else str if told.metavar == "FILE" else decoded  # names of files as they come
-        return {"metavar": told.metavar or ("NAME" if "{choices}" in told.help else "TEXT"), "type": reads}
+        if "{choices}" in told.help:
+            return {"metavar": told.metavar or "NAME", "type": reads, "action": _OneOfMany}
+        return {"metavar": told.metavar or "TEXT", "type": reads}
     return {
         "type": kind if told.min is None else _at_least(kind, told.min),
         "metavar": told.metavar or _METAVARS[kind],
     }
+
+
+class _OneOfMany(argparse.Action):
+    """Takes a technique: of two that are asked for, none would be left out without a word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Note the value; a second one is a mistake."""
+        given = namespace.__dict__.setdefault("_given", {}).setdefault(self.dest, values)
+        if given != values:
+            raise argparse.ArgumentError(self, f"{given} and {values}: it takes one of them")
+        setattr(namespace, self.dest, values)
 
 
 def _ints(given: str) -> list[int]:
