@@ -81,6 +81,18 @@ def test_products(name: str, dtype: torch.dtype, outputs: int, inputs: int, bias
     check(got, x.double() @ weight.double().T + extra, scale, dtype)
 
 
+@pytest.mark.parametrize("name", [name for name in PACKED if name in ("avx2", "avx512")])
+@pytest.mark.parametrize(("outputs", "inputs"), [(130, 66), (66, 33)])
+def test_what_is_widened_has_the_bits_of_float32(name: str, outputs: int, inputs: int) -> None:
+    """Where bfloat16 is not multiplied as such: few rows read the weights as they are, many a widened panel."""
+    weight, x = (values(n, inputs, seed=n, dtype=torch.bfloat16) for n in (outputs, 80))
+    narrow, wide = PackedMethod(name, torch.bfloat16), PackedMethod(name, torch.float32)
+    expected = wide.convert_table(weight.float()).logits(x.float())
+    table = narrow.convert_table(weight)
+    for n in (1, 2, 3, 6, 7, 13, 35, 36, 37, 80):
+        assert torch.equal(table.logits(x[:n]), expected[:n])
+
+
 @pytest.mark.parametrize(("name", "dtype"), ROUNDED)
 @pytest.mark.parametrize(
     ("outputs", "inputs"), [(34, 32), (64, 128), (130, 68), (2048, 1024), (66, 33), (130, 171), (34, 30)]

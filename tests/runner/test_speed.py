@@ -8,13 +8,14 @@ import torch
 from umbel.cost.machine import machine_name
 from umbel.engine import device
 from umbel.engine.device import machine_of
-from umbel.runner.speed import copy_rate, matmul_rate, measure_gpu
+from umbel.runner.speed import copy_rate, matmul_rate, measure_gpu, product_rate
 
 CPU = torch.device("cpu")
 
 
 def test_rates_are_plausible() -> None:
-    for rate in (matmul_rate(torch.float32, CPU, 0.01), copy_rate(CPU, 0.01)):
+    products = [product_rate(dtype, CPU, 0.01) for dtype in (torch.float32, torch.bfloat16)]
+    for rate in (matmul_rate(torch.float32, CPU, 0.01), copy_rate(CPU, 0.01), *products):
         assert 1e6 < rate.usual <= rate.best < 1e16
 
 

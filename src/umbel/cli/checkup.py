@@ -20,7 +20,7 @@ from umbel.cost.machine import available_memory, processor_name
 from umbel.kernels.dispatch import gpu_kernels, kernels
 from umbel.models.families import read_spec, resolve_model
 from umbel.models.weights import pick_dtype
-from umbel.runner.speed import copy_rate, matmul_rate
+from umbel.runner.speed import copy_rate, product_rate
 
 PACKAGES = (
     "umbel",
@@ -91,9 +91,10 @@ def added_techniques() -> dict[str, str]:
 
 
 def ceilings(device: torch.device, seconds: float = 0.4) -> dict[str, dict[str, float]]:
-    """Best and usual rates of matmuls in each dtype (FLOP/s) and of large copies (bytes/s); `seconds` for each."""
+    """Best and usual rates of the products of models in each dtype (FLOP/s) and of large copies (bytes/s); `seconds`
+    for each."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    rates = {f"matmul {name}": matmul_rate(dtype, device, seconds) for name, dtype in dtypes.items()}
+    rates = {f"matmul {name}": product_rate(dtype, device, seconds) for name, dtype in dtypes.items()}
     return {name: asdict(rate) for name, rate in {**rates, "copy": copy_rate(device, seconds)}.items()}
 
 

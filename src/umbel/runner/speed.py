@@ -10,6 +10,7 @@ from statistics import median
 import torch
 
 from umbel.cost.machine import Machine, gpu
+from umbel.linear.pick import pick_linear
 
 MATMUL = {"cpu": 256, "cuda": 4096}  # rows and columns of the products that are timed
 COPY = {"cpu": 1 << 26, "cuda": 1 << 29}  # bytes
@@ -29,6 +30,14 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float, size: 
     size = size or MATMUL[device.type]
     a = torch.randn((size, size), device=device).to(dtype)
     return _rate(lambda: a @ a, 2 * size**3, seconds, device)
+
+
+def product_rate(dtype: torch.dtype, device: torch.device, seconds: float) -> Rate:
+    """FLOP/s of the products by which models of a dtype are computed on a device."""
+    size = MATMUL[device.type]
+    a = torch.randn((size, size), device=device).to(dtype)
+    product = pick_linear(dtype, device).convert(a)
+    return _rate(lambda: product.apply(a), 2 * size**3, seconds, device)
 
 
 def copy_rate(device: torch.device, seconds: float) -> Rate:

@@ -44,10 +44,14 @@ const Products* bfloat16_products(const char* instruction_set) {
 #if defined(UMBEL_HAS_AMX)
   if (std::strcmp(instruction_set, "amx") == 0 && has_amx()) return &bfloat16_products_amx();
 #endif
-#if defined(__x86_64__) && defined(UMBEL_HAS_AVX512_BF16)
+#if defined(__x86_64__)
+#if defined(UMBEL_HAS_AVX512_BF16)
   __builtin_cpu_init();
   if (std::strcmp(instruction_set, "avx512_bf16") == 0 && __builtin_cpu_supports("avx512bf16"))
     return &bfloat16_products_avx512();
+#endif
+  if (std::strcmp(instruction_set, "avx512") == 0) return &wide_bfloat16_products_avx512();
+  if (std::strcmp(instruction_set, "avx2") == 0) return &wide_bfloat16_products_avx2();
 #endif
   (void)instruction_set;
   return nullptr;

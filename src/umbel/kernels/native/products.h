@@ -76,6 +76,8 @@ const Products& int4_products_generic();
 const Products& float32_products_avx512();
 const Products& float32_products_avx2();
 const Products& bfloat16_products_avx512();
+const Products& wide_bfloat16_products_avx512();
+const Products& wide_bfloat16_products_avx2();
 const Products& int8_products_vnni();
 const Products& int8_products_avx2();
 // With the matrix unit, where the processor has it and the system lets this process use it.

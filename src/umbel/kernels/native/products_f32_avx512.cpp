@@ -1,4 +1,4 @@
 // Products in float32 for AVX-512.
 #define UMBEL_AVX512
 #define UMBEL_PRODUCTS float32_products_avx512
-#include "products_f32.inc"
+#include "products_wide.inc"
