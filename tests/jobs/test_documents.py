@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,25 @@ def test_rows_whose_documents_cannot_be_apart_are_error_rows(tmp_path: Path) -> 
     assert codes == [None, "prompt_logprobs", "documents", "truncation", None, None]
     alone = answers(written(tmp_path, [good, *rows[4:]]), **APART)
     assert [row["token_ids"] for row in found if not row["error"]] == [row["token_ids"] for row in alone]
+
+
+def test_a_plan_says_unasked_what_documents_once_would_save(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they come, in the best order and apart, near what plans count; nothing where an order does as well, or where
+    it cannot be."""
+    assert not planned(capsys, str(source))["layout"]["reuse"]
+    pairs = [(0, 1), (1, 2), (2, 0), (0, 3), (3, 1)]
+    rows = [{"documents": [TEXTS[n] for n in numbers], "question": f"What is {i}?"} for i, numbers in enumerate(pairs)]
+    path = str(written(tmp_path, rows))
+    plain, laid, apart = (planned(capsys, path, *asked) for asked in ((), ("--layout", "documents"), TURBO))
+    said = re.findall(
+        r"about ([\d,]+) prompt tokens.* ([\d,]+) in the order.* ([\d,]+) as they come", plain["layout"]["reuse"]
+    )
+    counted = [each["computed_prompt_tokens"] for each in (apart, laid, plain)]
+    assert [int(number.replace(",", "")) for number in said[0]] == pytest.approx(counted, rel=0.1)
+    assert counted == sorted(counted) and not apart["layout"]["reuse"]
+    assert not planned(capsys, path, "--kv-cache-dtype", "int8", "--allow-lossy")["layout"]["reuse"]
+
+
+TURBO = "--technique", "turbo-rag", "--allow-lossy"

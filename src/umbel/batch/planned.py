@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from umbel.jobs.read.records import ReadOptions
     from umbel.jobs.read.source import Source
     from umbel.jobs.read.source_files import SourceFiles
+    from umbel.plan.layout import LayoutChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def plan_job(job: JobOptions, aim: PlanAim, *, words: bool) -> PlanView:
     record, prompts = {**to_json(plan), "input_rows": prepared.runnable}, first_prompts(prepared.workload, tokenizer)
     put_forms(record, prepared, tokenizer, spec)
     if options.layout is not None:
-        record["layout"] = options.layout.to_json()
+        record["layout"] = _layout_of(options.layout, options, job.config, spec, record["prompt_tokens"])
     _put_total(record, spec, directory, target.config, job.budget.price)
     if config.replicated:
         put_replicas(record, found, lambda count: planning.plan(target.of_count(count)))
@@ -98,6 +99,18 @@ def _options(job: JobOptions, spec: ModelSpec, directory: Path | None, tokenizer
     options = read_options(defaults, job.reading, spec.vocab_size, names, tokenizer.template, vectors, spec.pooler)
     options = replace(options, completions=job.sampling.of_completions(spec.sampling), loras=names_of(spec.adapters))
     return with_techniques(options, job.config, spec)
+
+
+def _layout_of(
+    choice: LayoutChoice, options: ReadOptions, config: EngineConfig, spec: ModelSpec, tokens: int
+) -> dict[str, Any]:
+    """The choice of a layout, with what documents that are computed once would save of so many tokens, where they are
+    not so already and may be."""
+    from umbel.plan.reuse import why_no_reuse
+
+    is_chat = options.chat or options.system is not None
+    taken = options.apart or is_chat or config.technique or why_no_reuse(config, spec)
+    return {**choice.to_json(), "reuse": "" if taken else choice.reuse_text(tokens)}
 
 
 def _put_total(

@@ -9,7 +9,7 @@ it, not on their order, so that the best order of a set of lines ends with one o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class TemplateOrder:
 
     `order`: their numbers. `total`: characters of all rows. `written`, `computed`: of these, those that are computed
     where lines stand as they were written, and in this order, when rows share equal lines from the first on.
-    `documents`: the order of documents in their line, where it has one.
+    `documents`: the order of documents in their line, where it has one. `apart`: those that are computed where lines
+    stand as they were written and each document is computed once, alone (None: there are none).
     """
 
     order: Block
@@ -39,6 +40,7 @@ class TemplateOrder:
     written: int
     computed: int
     documents: DocumentTree | None = None
+    apart: int | None = None
 
     @property
     def saved_share(self) -> float:
@@ -68,11 +70,21 @@ class LayoutChoice:
         shares = f"about {new:.0%} of prompts are computed, {old:.0%} as --prompt is written"
         return f"lines in the order {order}: {shares}" if self.taken else f"--layout auto: order {order}: {shares}"
 
+    def reuse_text(self, prompt_tokens: int) -> str:
+        """What documents that are computed once would save of so many tokens of prompts; "" where that is little."""
+        of, apart = self.layout, self.layout.apart
+        if apart is None or (min(of.written, of.computed) - apart) / max(of.total, 1) < LEAST_SAVED:
+            return ""
+        plain, best, once = (part / of.total * prompt_tokens for part in (of.written, of.computed, apart))
+        ordered = f", {best:,.0f} in the order that shares most" if of.computed < of.written else ""
+        lossy = "computed once each, which may change answers (--technique turbo-rag --allow-lossy)"
+        return f"{lossy}: about {once:,.0f} prompt tokens to compute{ordered}, {plain:,.0f} as they come"
+
     def to_json(self) -> dict[str, Any]:
         """Rule, columns, whether it is taken, and the characters that are computed either way."""
         found = {"rule": self.rule, "columns": list(self.columns), "taken": self.taken, "text": self.text()}
         found["documents"] = self.layout.documents is not None
-        return found | {name: getattr(self.layout, name) for name in ("total", "written", "computed")}
+        return found | {name: getattr(self.layout, name) for name in ("total", "written", "computed", "apart")}
 
 
 def best_layout(
@@ -113,7 +125,9 @@ def _with_documents(
     tried += [(_computed(table, one, documents, documents.rows), 1, one, None) for one in orders]
     tried += [(_computed(table, one, documents, rows), 2, one, tree) for one in orders]
     computed, _, order, taken = min(tried, key=lambda one: one[:2])
-    return TemplateOrder(tuple(order), int(table.lengths.sum()), written, computed, taken)
+    free = replace(documents, lengths=dict.fromkeys(documents.lengths, 0))
+    apart = _computed(table, as_written, free, free.rows) + sum(documents.lengths.values())
+    return TemplateOrder(tuple(order), int(table.lengths.sum()), written, computed, taken, apart)
 
 
 def _computed(table: _Table, order: Sequence[int], documents: RowDocuments, rows: Sequence[Sequence[int]]) -> int:

@@ -18,8 +18,13 @@ def reuses(config: EngineConfig) -> str:
 
 def check_reuse(config: EngineConfig, spec: ModelSpec) -> None:
     """Raise UsageError for documents apart with a model, or a setting, that cannot bear it."""
-    if (asked := reuses(config)) and (why := _of_model(spec) or _of_settings(config)):
+    if (asked := reuses(config)) and (why := why_no_reuse(config, spec)):
         raise UsageError(f"technique={asked!r}: {why}; documents can be moved where keys are rotated by positions")
+
+
+def why_no_reuse(config: EngineConfig, spec: ModelSpec) -> str:
+    """Why documents cannot be computed apart with a model and other settings, '' where they can."""
+    return _of_model(spec) or _of_settings(config)
 
 
 def _of_model(spec: ModelSpec) -> str:

@@ -29,7 +29,7 @@ def brief_lines(record: Record, width: int = WIDTH) -> list[str]:
         *title_lines(record, width),
         *entries({name: head[name] for name in _HEAD if name in head}, width),
         *(entry("duplicates", head["duplicates"], width) if record["duplicate_rows"] else ()),
-        *(line for name in ("layout", "forms") if name in head for line in entry(name, head[name], width)),
+        *(line for name in ("layout", "documents", "forms") if name in head for line in entry(name, head[name], width)),
         *_decided(record, width),
         *entries(_replicas(record), width),
         *note_lines(record["notes"], width, MAX_NOTES),

@@ -137,6 +137,7 @@ def head_texts(record: Record) -> dict[str, str]:
         "kv peak": _kv(record),
         "duplicates": _duplicates(record),
         **({"layout": record["layout"]["text"]} if record.get("layout", {}).get("text") else {}),
+        **({"documents": record["layout"]["reuse"]} if record.get("layout", {}).get("reuse") else {}),
         **({"forms": _forms(record["forms"])} if "forms" in record else {}),
     }
 
