@@ -21,6 +21,7 @@ from umbel.ir.arrivals import Arrivals
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
 from umbel.ir.request import Completion, Output
+from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.jobs.read.inputs import InputFile
 from umbel.models.families import read_spec, resolve_model
@@ -59,6 +60,10 @@ class InstantEngine:
             for output in self.execute(*taken):
                 yield number, output
             number += 1
+
+    def replicas(self) -> tuple[ReplicaTally, ...]:
+        """None: it is one engine."""
+        return ()
 
     def left(self) -> Left:
         """Nothing: rows are answered at once."""

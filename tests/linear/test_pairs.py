@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from umbel.kernels.dispatch import kernels
-from umbel.kernels.native.products import FloatProducts, PackedPair, PackedPart, has_products, pack
+from umbel.kernels.native.products import FloatProducts, PackedPair, PackedPart, ProductForm, has_products, pack
+from umbel.kernels.rows import gated_silu
+from umbel.linear import packed
 from umbel.linear.base import LinearMethod
 from umbel.linear.dense import DenseMethod
-from umbel.linear.lora import AdaptedRun, LowRankPart, LowRankProduct, add_adapters
+from umbel.linear.lora import AdaptedGate, AdaptedRows, AdaptedRun, LowRankPart, LowRankProduct, add_adapters
 from umbel.linear.packed import PackedMethod
 
 INPUTS, OUTPUTS, ROWS = 70, 150, 37
@@ -76,6 +78,39 @@ def test_bits_are_those_of_each_product_alone(dtype: torch.dtype, threads: int) 
     assert (got.double() - plain).abs().max() <= plain.abs().max() * torch.finfo(dtype).eps * 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("at_a_time", [512, 8])
+def test_what_is_added_before_a_gate_has_the_bits_of_the_gate_apart(
+    dtype: torch.dtype, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "AT_A_TIME", at_a_time)
+    method, draw = method_of(dtype), torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw).to(dtype)
+
+    half, x = OUTPUTS // 2, random(ROWS, INPUTS)
+    base = method.convert(random(OUTPUTS, INPUTS), random(OUTPUTS), gated=True)
+    begins = {"both": [0, half], "gate": [0], "up": [half]}
+    made = {
+        kind: low_rank(method, [random(5, INPUTS) for _ in at], [random(half, 5) for _ in at], at)
+        for kind, at in begins.items()
+    }
+    runs = [
+        AdaptedRun(0, 9, {"gate_up": made["both"]}),
+        AdaptedRun(9, 12, {"o": made["up"]}),
+        AdaptedRun(12, 20, {"gate_up": made["gate"]}),
+        AdaptedRun(25, ROWS, {"gate_up": made["up"]}),
+    ]
+    got = AdaptedGate(base, "gate_up", AdaptedRows(tuple(runs))).apply(x)
+    apart = gated_silu(add_adapters(base.before_gate(x), x, "gate_up", runs))
+    plain = torch.cat([torch.arange(9, 12), torch.arange(20, 25)])
+    touched = torch.ones(ROWS, dtype=torch.bool).index_fill_(0, plain, False)
+    assert torch.equal(got[touched], apart[touched])
+    assert torch.equal(got[plain], base.apply(x)[plain])
+    assert not torch.equal(got[touched], base.apply(x)[touched])
+
+
 def test_other_products_are_added_one_by_one() -> None:
     dense, x = DenseMethod(), torch.randn(3, 8)
     down, up = torch.randn(2, 8), torch.randn(4, 2)
@@ -101,6 +136,10 @@ def test_what_does_not_fit_is_refused() -> None:
     for part in (PackedPart(0, 0, pack(torch.zeros(6, 3))), PackedPart(1, 0, up)):
         with pytest.raises(ValueError, match="takes 3 of 2 numbers"):
             products.add_pairs(x, out, [PackedPair(0, 4, down, (part,))])
+    gated, x4 = pack(torch.zeros(6, 8), gated=True), torch.zeros(4, 8)
+    for weight, form, added in ((gated, ProductForm.GATED_FLOAT32, out[:3]), (down, ProductForm.FLOAT32, out[:, :2])):
+        with pytest.raises(ValueError, match=r"before (a|no) gate for"):
+            products.multiply(x4, weight, None, form, added=added)
     with pytest.raises(ValueError, match="not side by side"):
         products.add_pairs(x.bfloat16(), out, [PackedPair(0, 4, down, whole)])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from umbel.ir.step import Ints, Step
 from umbel.kernels.rows import gated_silu
 from umbel.linear.base import Linear, Product
-from umbel.linear.packed import add_packed
+from umbel.linear.packed import Pair, add_packed, gated_with
 
 
 class RowAdapters(Protocol):
@@ -104,6 +104,8 @@ class AdaptedGate:
         runs = [run for run in self.rows.runs if self.name in run.products]
         if not runs:
             return self.base.apply(x)
+        if (fast := gated_with(self.base, x, _pairs(self.name, runs))) is not None:
+            return fast
         if sum(map(len, runs)) == len(x):
             return self._summed(x, runs)
         mine = torch.cat([torch.arange(run.begin, run.end, device=x.device) for run in runs])
@@ -119,11 +121,17 @@ class AdaptedGate:
 
 def add_adapters(product: Tensor, x: Tensor, name: str, runs: Sequence[AdaptedRun]) -> Tensor:
     """Add to the product `name` of rows `x`, in place, what the adapters of some runs of them add."""
-    mine = [(run, own) for run in runs if (own := run.products.get(name)) is not None]
-    if not add_packed(product, x, [(run.begin, run.end, own.down, own.places()) for run, own in mine]):
-        for run, own in mine:
-            own.add_to(product[run.begin : run.end], x[run.begin : run.end])
+    if not add_packed(product, x, _pairs(name, runs)):
+        for run in runs:
+            if (own := run.products.get(name)) is not None:
+                own.add_to(product[run.begin : run.end], x[run.begin : run.end])
     return product
+
+
+def _pairs(name: str, runs: Sequence[AdaptedRun]) -> list[Pair]:
+    """The products of runs that add to the product `name`."""
+    mine = ((run, run.products.get(name)) for run in runs)
+    return [(run.begin, run.end, own.down, own.places()) for run, own in mine if own is not None]
 
 
 def _close_up(runs: Sequence[AdaptedRun]) -> list[AdaptedRun]:

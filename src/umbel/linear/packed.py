@@ -20,6 +20,7 @@ from umbel.kernels.native.products import (
     PackedPart,
     ProductForm,
     as_halves,
+    make_out,
     pack,
     panel_order,
     unpack,
@@ -69,6 +70,32 @@ def add_packed(product: Tensor, x: Tensor, pairs: Sequence[Pair]) -> bool:
         return False
     kernels.add_pairs(x, product, packed)
     return True
+
+
+AT_A_TIME = 512  # rows that products pass a panel with: so many sums are added to while caches have them
+
+
+def gated_with(base: Linear, x: Tensor, pairs: Sequence[Pair]) -> Tensor | None:
+    """What `base` makes of `x` when what `pairs` make of it is added before the gate; None where they are other
+    products. Rows of no pair get the bits that `base` gives alone."""
+    if not isinstance(base, PackedLinear) or not base.weight.gated:
+        return None
+    out = make_out(base.weight, len(x), form := FORMS[base.kernels.dtype][1])
+    added = x.new_empty((min(len(x), AT_A_TIME), base.weight.outputs))
+    for low in range(0, len(x), AT_A_TIME):
+        some = x[low : low + AT_A_TIME]
+        here = added[: len(some)].fill_(-0.0)  # which changes no number
+        mine = _within(pairs, low, low + len(some))
+        if mine and not add_packed(here, some, mine):
+            return None
+        base.kernels.multiply(some, base.weight, base.bias, form, out[low : low + len(some)], here if mine else None)
+    return out
+
+
+def _within(pairs: Sequence[Pair], low: int, high: int) -> list[Pair]:
+    """Pairs of rows `low` to `high` alone, counted from there."""
+    there = ((pair, max(pair[0], low) - low, min(pair[1], high) - low) for pair in pairs)
+    return [(begin, end, pair[2], pair[3]) for pair, begin, end in there if begin < end]
 
 
 @dataclass(frozen=True, slots=True)

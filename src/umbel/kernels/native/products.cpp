@@ -205,7 +205,7 @@ void multiply_all(const Products& kernels, const std::vector<Product>& all, int 
 Product product(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
                 Form form) {
   return {at<const uint8_t>(x), at<const uint32_t>(weights), at<void>(out), at<const float>(bias),
-          rows, dwords, outputs, dwords, outputs, form, nullptr, nullptr, nullptr, 0, nullptr};
+          rows, dwords, outputs, dwords, outputs, form, nullptr, nullptr, nullptr, 0, nullptr, nullptr};
 }
 
 struct Floats {
@@ -215,9 +215,11 @@ struct Floats {
       : kernels((narrow ? bfloat16_products : float32_products)(instruction_set.c_str())), narrow(narrow) {
     if (kernels == nullptr) throw std::invalid_argument("no such products for " + instruction_set);
   }
-  void run(Address x, Address weights, Address bias, Address out, int64_t rows, int64_t dwords, int64_t outputs,
-           int form, int threads) const {
-    multiply(*kernels, product(x, weights, bias, out, rows, dwords, outputs, static_cast<Form>(form)), threads);
+  void run(Address x, Address weights, Address bias, Address added, Address out, int64_t rows, int64_t dwords,
+           int64_t outputs, int form, int threads) const {
+    Product p = product(x, weights, bias, out, rows, dwords, outputs, static_cast<Form>(form));
+    p.added = at<const void>(added);
+    multiply(*kernels, p, threads);
   }
   // Adds to rows of `out` what a product makes of some columns of what another makes of those of `x`. `pairs`: of each the
   // first row, how many, the weights of the inner product, the dwords of a row between them, and the number of `parts`; of

@@ -44,6 +44,8 @@ struct Product {
   // int4 only: inputs of a group, and the sum of a row's numbers in each ([rows][groups], as `row_scale` is then).
   int64_t group;
   const int32_t* row_sum;
+  // Gated only: [rows][2 * outputs], both halves, what is added to the sums before the gate; or none.
+  const void* added;
 };
 
 // Rows of bfloat16 (`narrow`) or float32 as round(v / scale), with scale = max |v| / 127 of each group of a row. With `sum`

@@ -141,6 +141,13 @@ def as_halves(product: Tensor, packed: Packed) -> Tensor:
     return halves.flatten(2)[:, :, : packed.outputs // 2].flatten(1)
 
 
+def _check_added(added: Tensor, shape: tuple[int, int], dtype: torch.dtype, *, gated: bool) -> None:
+    """Raise ValueError for what cannot be added before a gate."""
+    if not gated or added.shape != shape or added.dtype != dtype or not added.is_contiguous():
+        kind = "a gate" if gated else "no gate"
+        raise ValueError(f"{tuple(added.shape)} of {added.dtype} before {kind} for {shape} of {dtype}")
+
+
 def _fill_up(rows: Tensor, dwords: int) -> Tensor:
     """Rows with zeros behind them, up to so many dwords; contiguous."""
     missing = dwords * 4 // rows.element_size() - rows.shape[1]
@@ -156,10 +163,17 @@ class FloatProducts:
         self.dtype = dtype
 
     def multiply(
-        self, x: Tensor, weight: Packed, bias: Tensor | None, form: ProductForm, out: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Packed,
+        bias: Tensor | None,
+        form: ProductForm,
+        out: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
         """`x @ weight.T + bias`: `[rows, inputs]` -> `[rows, outputs]`, or half as many when `form` is gated; `bias`
-        is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `out` where given."""
+        is float32 `[outputs]` in the order of the panels (`panel_order`). The result is put into `out` where given.
+        `added` (`[rows, outputs]`, gated forms only) is added before the gate."""
         if x.dtype != self.dtype or x.shape[1:] != (weight.inputs,) or weight.gated != (form in _GATED):
             raise ValueError(f"x {tuple(x.shape)} of {x.dtype} does not fit {weight.outputs} x {weight.inputs}")
         x = _fill_up(x, weight.panels.shape[1])
@@ -168,7 +182,10 @@ class FloatProducts:
         out = torch.empty(shape, dtype=dtype) if out is None else out
         if out.shape != shape or out.dtype != dtype or not out.is_contiguous():
             raise ValueError(f"out {tuple(out.shape)} of {out.dtype} for {shape} of {dtype}")
-        addresses = x.data_ptr(), weight.panels.data_ptr(), bias.data_ptr() if bias is not None else 0, out.data_ptr()
+        if added is not None:
+            _check_added(added, (len(x), weight.outputs), self.dtype, gated=weight.gated)
+        given = x, weight.panels, bias, added, out
+        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in given)
         sizes = len(x), weight.panels.shape[1], outputs
         self._kernels.multiply(*addresses, *sizes, int(form), torch.get_num_threads())
         return out
