@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -41,6 +42,17 @@ class NaiveDecoder:
             drawn.append(int(scores.argmax()))
             found.append(float(scores.max()))
         return drawn[len(ids) :], found
+
+    def skipping(self, ids: list[int], layers_of: Callable[[int], Iterable[int]]) -> Tensor:
+        """The same where a token passes `layers_of(position)` alone, and jumps over the others."""
+        inputs: list[list[Tensor]] = [[] for _ in range(self.config["num_hidden_layers"])]
+        for position, token in enumerate(ids):
+            state = self.named["model.embed_tokens.weight"][token]
+            for layer in layers_of(position):
+                inputs[layer].append(state)
+                assert len(inputs[layer]) == position + 1  # tokens before it passed the layer
+                state = self._layer(layer, state[None], torch.stack(inputs[layer]))[0]
+        return self._norm(state, self.named["model.norm.weight"]) @ self.named["lm_head.weight"].T
 
     def _layer(self, layer: int, hidden: Tensor, left: Tensor) -> Tensor:
         """A layer for the last rows of those (`left`) that give keys and values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.technique import EVERY, ShareSetting, Technique
+from umbel.technique import EVERY, CountSetting, ShareSetting, Technique
 
 FLOWING: tuple[Technique, ...] = (
     Technique(
@@ -17,5 +17,19 @@ FLOWING: tuple[Technique, ...] = (
         ),
         rows=EVERY,
         measure="umbel.cost.passed:FirstLayers",
+    ),
+    Technique(
+        "flow",
+        "skip-decode",
+        False,
+        "umbel.runner.flow.skip_decode:SkipDecode",
+        "SkipDecode, 2307.02628",
+        "layers that keep keys and values",
+        settings=(
+            ShareSetting("least", 0.5, "the share of layers that late tokens of answers pass", tries=(0.83, 0.67, 0.5)),
+            CountSetting("over", 64, "tokens of an answer over which its layers fall to that"),
+        ),
+        rows=EVERY,
+        measure="umbel.cost.passed:FallingLayers",
     ),
 )

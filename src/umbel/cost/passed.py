@@ -47,6 +47,25 @@ class FirstLayers:
         return np.full(len(place), n_layers)
 
 
+class FallingLayers:
+    """SkipDecode: tokens of answers pass all layers at first, then fewer, linearly, down to a share `least` (two layers
+    or more) behind `over` tokens."""
+
+    leaves_keys = False
+
+    def __init__(self, settings: Mapping[str, float]):
+        self.least, self.over = settings["least"], int(settings["over"])
+
+    def prompt_layers(self, n_layers: int) -> int:
+        """Implement `PassedLayers.prompt_layers`."""
+        return n_layers
+
+    def answer_layers(self, n_layers: int, place: Ints) -> Ints:
+        """Implement `PassedLayers.answer_layers`."""
+        least = min(max(2, round(self.least * n_layers)), n_layers)
+        return n_layers - (n_layers - least) * np.minimum(place, self.over) // self.over
+
+
 def spared_flops(spec: ModelSpec, price: PassedLayers, skipped: float, tokens: float) -> float:
     """FLOPs of products that `tokens` spare which skip so many layers, each counted for each token, beside an engine in
     which all pass all: there, too, only tokens that are drawn from pass the end of the last layer."""

@@ -91,7 +91,7 @@ class Model:
         self.asked_dtype = config.dtype
         self.config = replace(config, dtype=str(self.dtype).removeprefix("torch."))
         check_attention(self.config, self.spec, self.dtype, self.device)
-        check_flow(self.config.technique, self.spec, adapters=bool(self.spec.adapters))
+        check_flow(self.config.technique, self.spec, adapters=bool(self.spec.adapters), keep=self.config.keep)
         check_reuse(self.config, self.spec)
         self.shelf = open_shelf(self.config, self.spec, self.directory) if computes else None
         self.tokenizer = load_tokenizer(self.directory, self.spec)

@@ -16,13 +16,16 @@ from umbel.plan.walk.passing import passed_layers
 from umbel.runner.flow.base import FlowParts, LayerFlow
 
 
-def check_flow(techniques: Sequence[str], spec: ModelSpec, *, adapters: bool = False) -> None:
-    """Raise UsageError for a flow with a model that cannot bear it, or with adapters."""
+def check_flow(techniques: Sequence[str], spec: ModelSpec, *, adapters: bool = False, keep: str = "auto") -> None:
+    """Raise UsageError for a flow with a model that cannot bear it, with adapters, or with a rule of what to `keep` for
+    other rows where answers lack keys."""
     price = passed_layers(techniques)
     for row, asked in registry.asked_of("flow", techniques) if price is not None else ():
         why = why_no_flow(spec, price)
         if not why and adapters:
             why = "adapters change the products of single rows, which it lays out anew; leave lora out"
+        if not why and keep != "auto" and not price.leaves_keys:
+            why = f"keep={keep!r} keeps runs for rows to come, and answers have no keys in layers that they skip"
         if why:
             raise UsageError(f"technique={asked!r}: {why}; {row.name} is for {row.needs}")
 

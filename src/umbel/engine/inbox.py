@@ -16,6 +16,7 @@ from umbel.errors import UsageError
 from umbel.ir.selection import join
 from umbel.ir.workload import Workload
 from umbel.plan.session import SessionPlanner
+from umbel.plan.walk.passing import passed_layers
 from umbel.sched.lot import Defaults, Lot, Standing
 
 MOST_URGENT, LEAST_URGENT = -(2**31), 2**31 - 1
@@ -133,4 +134,8 @@ def check_arriving(config: EngineConfig) -> None:
     """Raise UsageError for settings that cannot serve prompts which come while others run."""
     if registry.measure("technique", config.technique) is not None:
         why = "sessions keep prompts and answers for rows to come, and what a row has forgotten no other can read"
+        raise UsageError(f"technique={config.technique[0]!r}: {why}; give all rows at once, or leave it out")
+    price = passed_layers(config.technique)
+    if price is not None and not price.leaves_keys:
+        why = "sessions keep answers for rows to come, and theirs have no keys in layers that they did not pass"
         raise UsageError(f"technique={config.technique[0]!r}: {why}; give all rows at once, or leave it out")
