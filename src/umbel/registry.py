@@ -31,6 +31,7 @@ GROUP = "umbel.techniques"
 _FORGOTTEN = "what one forgets the other cannot read"
 _WHY_NOT = {
     "flow": "rows leave no queries where they do not pass",
+    "prompt": "what one leaves out the other cannot read",
     "reuse": "documents that rows share are computed and read whole",
 }  # why a technique of such a family stands beside no other
 
@@ -237,7 +238,7 @@ def for_rows(option: str, given: Sequence[str]) -> tuple[tuple[str, str], ...]:
     leave out: layers that all rows of a step pass, and documents, which rows share."""
     found = ((asked, at(option, asked)) for asked in given)
     rows = ((asked, row) for asked, row in found if row is not None and row.rows)
-    return tuple((asked, "flow" if row.family in ("flow", "reuse") else row.rows) for asked, row in rows)
+    return tuple((asked, "flow" if row.family in ("flow", "prompt", "reuse") else row.rows) for asked, row in rows)
 
 
 def check_together(option: str, given: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "forget": "technique",
         "flow": "technique",
         "reuse": "technique",
+        "prompt": "technique",
     }
 )
 # The values of an option that take none of its techniques.

@@ -23,6 +23,7 @@ from umbel.attention.pick import check_keeper
 from umbel.catalog import CATALOG
 from umbel.cluster.settings import check_replicas
 from umbel.config import EngineConfig
+from umbel.engine.cutting import check_cut
 from umbel.engine.flowing import check_flow
 from umbel.engine.inbox import check_arriving
 from umbel.errors import UmbelError
@@ -74,13 +75,16 @@ def options_of(row: Technique) -> dict[str, Any]:
     """The settings that take a technique."""
     name, value = row.option
     usual = getattr(EngineConfig("demo"), name)
-    return {name: int(value) if isinstance(usual, int) else (value,) if isinstance(usual, tuple) else value}
+    taken = int(value) if isinstance(usual, int) else (value,) if isinstance(usual, tuple) else value
+    return {name: taken, **({"speculate": "model:PATH"} if row.family == "prompt" else {})}
 
 
 def together(one: Technique, other: Technique) -> dict[str, Any] | None:
     """The settings that take both; None where an option would have to have two values."""
     first, second = options_of(one), options_of(other)
     for name in first.keys() & second.keys():
+        if first[name] == second[name]:
+            continue
         if not isinstance(first[name], tuple):
             return None
         first[name] = second[name] = first[name] + second[name]
@@ -95,7 +99,8 @@ def refusal(options: Mapping[str, Any]) -> str:
         if config.replicated:
             check_replicas(config)
         check_keeper(config, SPEC)
-        check_flow(config.technique, SPEC)
+        check_flow(config.technique, SPEC, keep=config.keep)
+        check_cut(config, SPEC)
         choose(case_of(config, on_gpu=on_gpu), config.attention_backend)
         if (on_gpu, config.linear) != (True, "fp8"):  # which asks the GPU itself
             pick_linear(torch.float32, torch.device("cuda" if on_gpu else "cpu"), config.linear)

@@ -43,6 +43,7 @@ LOSSY = {
     "technique=loop-serve",
     "technique=swiftkv",
     "technique=turbo-rag",
+    "technique=spec-prefill",
     "technique=skip-decode",
 }  # written out once more, on purpose
 

@@ -105,6 +105,7 @@ def test_a_lossy_technique_says_how_it_is_taken() -> None:
             f"{family}: {name}": f"lossy: may change answers, so taken only by name: {flag} {name}{more}"
             for family, name, flag in (
                 *(("select", row.name, "--technique") for row in registry.rows("select")),
+                *(("prompt", row.name, "--technique") for row in registry.rows("prompt")),
                 *(("flow", row.name, "--technique") for row in registry.rows("flow")),
                 *(("reuse", row.name, "--technique") for row in registry.rows("reuse")),
                 *(("forget", row.name, "--technique") for row in registry.rows("forget")),

@@ -22,6 +22,7 @@ class NaiveDecoder:
         self.config = json.loads((directory / "config.json").read_text())
         self.named = {name: tensor.float() for name, tensor in load_file(directory / "model.safetensors").items()}
         self.cut = self.config["num_hidden_layers"] if cut is None else cut
+        self.weights: list[Tensor] = []  # of the last query of each layer that ran, `[heads, keys]`
         self.is_trained = any("swiftkv" in name for name in self.named)
 
     def logits(self, ids: list[int]) -> Tensor:
@@ -33,6 +34,13 @@ class NaiveDecoder:
         for layer in range(self.cut, self.config["num_hidden_layers"]):
             hidden = self._layer(layer, hidden, left)
         return self._norm(hidden, self.named["model.norm.weight"])[0] @ self.named["lm_head.weight"].T
+
+    def reading(self, ids: list[int], positions: list[int]) -> Tensor:
+        """Logits behind the last of some tokens that stand at these positions."""
+        hidden, at = self.named["model.embed_tokens.weight"][torch.tensor(ids)], torch.tensor(positions)
+        for layer in range(self.config["num_hidden_layers"]):
+            hidden = self._layer(layer, hidden, hidden, at)
+        return self._norm(hidden[-1], self.named["model.norm.weight"]) @ self.named["lm_head.weight"].T
 
     def greedy(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
         """So many tokens, and the log-probability of each."""
@@ -54,8 +62,9 @@ class NaiveDecoder:
                 state = self._layer(layer, state[None], torch.stack(inputs[layer]))[0]
         return self._norm(state, self.named["model.norm.weight"]) @ self.named["lm_head.weight"].T
 
-    def _layer(self, layer: int, hidden: Tensor, left: Tensor) -> Tensor:
-        """A layer for the last rows of those (`left`) that give keys and values."""
+    def _layer(self, layer: int, hidden: Tensor, left: Tensor, at: Tensor | None = None) -> Tensor:
+        """A layer for the last rows of those (`left`) that give keys and values, at these positions."""
+        at = torch.arange(len(left)) if at is None else at
         prefix = f"model.layers.{layer}."
         later = layer >= self.cut
         own = self.named[prefix + "input_layernorm.weight"]
@@ -68,7 +77,7 @@ class NaiveDecoder:
         dim = self.config["head_dim"]
         q, k, v = (each.unflatten(1, (-1, dim)) for each in (q, k, v))
         q, k = (
-            self._turned(self._norm(x, self.named[f"{prefix}self_attn.{part}_norm.weight"]), len(left))
+            self._turned(self._norm(x, self.named[f"{prefix}self_attn.{part}_norm.weight"]), at)
             for part, x in (("q", q), ("k", k))
         )
         group = q.shape[1] // k.shape[1]
@@ -76,7 +85,9 @@ class NaiveDecoder:
         scores = torch.einsum("qhd,khd->hqk", q, k) * dim**-0.5
         first = len(left) - len(hidden)
         mask = torch.arange(len(left)) > torch.arange(first, len(left))[:, None]
-        seen = torch.einsum("hqk,khd->qhd", scores.masked_fill(mask, -torch.inf).softmax(-1), v).flatten(1)
+        weights = scores.masked_fill(mask, -torch.inf).softmax(-1)
+        self.weights.append(weights[:, -1])
+        seen = torch.einsum("hqk,khd->qhd", weights, v).flatten(1)
         hidden = hidden + F.linear(seen, self.named[prefix + "self_attn.o_proj.weight"])
         x = self._norm(hidden, self.named[prefix + "post_attention_layernorm.weight"])
         gate, up = (F.linear(x, self.named[f"{prefix}mlp.{name}_proj.weight"]) for name in ("gate", "up"))
@@ -87,10 +98,10 @@ class NaiveDecoder:
         return F.rms_norm(x, weight.shape, weight, EPS)
 
     @staticmethod
-    def _turned(x: Tensor, end: int) -> Tensor:
-        """Heads (`[rows, heads, dim]`) of the last rows up to position `end`, rotated."""
+    def _turned(x: Tensor, positions: Tensor) -> Tensor:
+        """Heads (`[rows, heads, dim]`) at the last of these positions, rotated."""
         half = x.shape[2] // 2
-        radians = torch.arange(end - len(x), end)[:, None] / THETA ** (torch.arange(half) / half)
+        radians = positions[-len(x) :, None] / THETA ** (torch.arange(half) / half)
         cos, sin = radians.cos()[:, None], radians.sin()[:, None]
         first, second = x[..., :half], x[..., half:]
         return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

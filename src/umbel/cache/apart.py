@@ -21,6 +21,7 @@ from umbel.cache.tree import KVTree
 from umbel.cost.forget import Measure
 from umbel.ir.kept import Edit, Shortened
 from umbel.ir.step import Step
+from umbel.ir.workload import Workload
 
 Ints = NDArray[np.int64]
 
@@ -45,6 +46,13 @@ class Apart:
             return False
         tree.edge[tip] = self.measure.next_edge(prompt, end)
         return True
+
+    def join(self, first: int, workload: Workload) -> None:
+        """Implement `Memories.join`: what is forgotten follows from positions."""
+
+    def first_edge(self, start: int) -> int:
+        """Implement `Memories.first_edge`: the end of its prompt."""
+        return start
 
     def rejoin(self, tip: int) -> Unpin:
         """Implement `Memories.rejoin`."""

@@ -67,6 +67,8 @@ def graft(
     known = ~np.isin(forest.leaf, new)
     _expect(tree, above, below[new[tops]])
     _expect(tree, places.node[forest.leaf[known]], samples_per_row[known])
+    if tree.apart is not None:
+        tree.apart.join(len(tree.leaf), workload)
     tree.add_rows(len(forest.leaf), places.node[forest.leaf])
     if tree.index is not None:
         for node in nodes[~apart[new]].tolist():

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.ir.step import Step
+from umbel.ir.workload import Workload
 
 NEVER = 1 << 62
 """The edge of a tip below which nothing is forgotten."""
@@ -24,6 +25,14 @@ class Unpin(Protocol):
 
 class Memories(Protocol):
     """Tips whose paths were cut down: each hangs from a memory that only it reads, instead of from its prompt."""
+
+    def join(self, first: int, workload: Workload) -> None:
+        """More rows, of which this is the number of the first."""
+        ...
+
+    def first_edge(self, start: int) -> int:
+        """The first edge of a tip that begins at a position."""
+        ...
 
     def rejoin(self, tip: int) -> Unpin:
         """A tip that is about to lose its pages hangs from its prompt again, and its memory is gone. Gives what ends

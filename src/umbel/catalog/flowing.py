@@ -1,4 +1,5 @@
-"""Techniques of which rows pass which layers: see docs/flow.md. With a setting of 1 all rows pass all."""
+"""Techniques of which rows pass which layers, and which tokens of prompts are read: see docs/flow.md. With a setting of
+1 all are."""
 
 from __future__ import annotations
 
@@ -31,5 +32,15 @@ FLOWING: tuple[Technique, ...] = (
         ),
         rows=EVERY,
         measure="umbel.cost.passed:FallingLayers",
+    ),
+    Technique(
+        "prompt",
+        "spec-prefill",
+        False,
+        "umbel.engine.spec_prefill:SpecPrefill",
+        "Speculative prefill, 2502.02789",
+        "layers that keep keys and values of whole paths, beside a draft model",
+        settings=(ShareSetting("keep", 0.5, "the share of a prompt's own parts that is read", tries=(0.7, 0.5, 0.3)),),
+        rows=EVERY,
     ),
 )

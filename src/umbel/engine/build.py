@@ -56,6 +56,7 @@ from umbel.runner.flow.passing import FlowingRows, LayerTally
 from umbel.runner.parallel import ParallelRunner
 from umbel.runner.pick import pick_recorded
 from umbel.runner.torch_runner import TorchRunner
+from umbel.sched.gaps import start_gaps
 from umbel.sched.lot import Defaults
 from umbel.sched.phases.forget import start_forgetting
 from umbel.sched.phases.speculate import Speculate
@@ -221,6 +222,8 @@ def build_loop(
     loop = Loop(scheduler, runner, model.tokenizer, model.defaults, meter, spans, watchers)
     if (keeper := load_keeper(model.config.technique, model.spec)) is not None:
         start_forgetting(scheduler, keeper)
+    for _, asked in registry.asked_of("prompt", model.config.technique):
+        start_gaps(scheduler, asked)
     return loop
 
 

@@ -23,7 +23,7 @@ def check_flow(techniques: Sequence[str], spec: ModelSpec, *, adapters: bool = F
     for row, asked in registry.asked_of("flow", techniques) if price is not None else ():
         why = why_no_flow(spec, price)
         if not why and adapters:
-            why = "adapters change the products of single rows, which it lays out anew; leave lora out"
+            why = "adapters change products row by row, and are laid out once a step; leave lora out"
         if not why and keep != "auto" and not price.leaves_keys:
             why = f"keep={keep!r} keeps runs for rows to come, and answers have no keys in layers that they skip"
         if why:

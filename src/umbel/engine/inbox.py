@@ -135,6 +135,9 @@ def check_arriving(config: EngineConfig) -> None:
     if registry.measure("technique", config.technique) is not None:
         why = "sessions keep prompts and answers for rows to come, and what a row has forgotten no other can read"
         raise UsageError(f"technique={config.technique[0]!r}: {why}; give all rows at once, or leave it out")
+    for _, asked in registry.asked_of("prompt", config.technique):
+        why = "sessions keep prompts for rows to come, and these have gaps"
+        raise UsageError(f"technique={asked!r}: {why}; give all rows at once, or leave it out")
     price = passed_layers(config.technique)
     if price is not None and not price.leaves_keys:
         why = "sessions keep answers for rows to come, and theirs have no keys in layers that they did not pass"

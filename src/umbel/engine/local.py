@@ -12,6 +12,7 @@ from umbel.cost.history import History
 from umbel.cost.machine import Machine
 from umbel.cost.quantised import price_of
 from umbel.engine.build import Model, build_loop, build_runner, build_store, plan_workload, prepare_drafter
+from umbel.engine.cutting import CutArrivals, check_cut, open_cut
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
@@ -58,7 +59,9 @@ class LocalEngine:
             raise UsageError("data_parallel_size, executor: an LLM is one replica; use umbel.cluster.replicas.Replicas")
         self.keeps_unfinished = True
         self.model = Model(_with_room_of(runner, config), computes=runner is None, count=count)
+        check_cut(self.model.config, self.model.spec)
         reserved = prepare_drafter(self.model)  # before the memory that is left is looked at
+        self._cut = open_cut(self.model)
         machine = machine_of(self.model.device)
         machine = machine.with_memory(max(machine.memory_bytes - reserved, 0))
         self.machine = shared_by(joined(machine, config.tensor_parallel_size), share)
@@ -100,7 +103,7 @@ class LocalEngine:
         """Run a tokenised workload whose rows are valid, by its plan; Outputs come as rows finish. One at a time."""
         if len(workload) == 0:
             return
-        plan = plan or self.plan_for(workload)
+        workload, plan = self._cut_down(workload, plan)
         with self.running(plan) as loop:
             loop.add(workload, plan)
             while loop.busy:
@@ -116,10 +119,16 @@ class LocalEngine:
         """Run workloads as they come, by their plans: the next one begins before the one before it has ended. Outputs
         come as rows finish, each with the number of its workload and its row there, until `stops` ends them; but for
         rows that are `unwanted` by then, which is asked between steps."""
+        arrivals = arrivals if self._cut is None else CutArrivals(arrivals, self._cut_down)
         succession = Succession(arrivals, self._learn_so_far, self._outlook.look, stops or Unstopped(), unwanted)
         while (plan := succession.plan()) is not None:
             with self.running(self._roomier(plan) if arrivals.several else plan) as loop:
                 yield from succession.run(loop)
+
+    def _cut_down(self, workload: Workload, plan: Plan | None) -> tuple[Workload, Plan]:
+        """A workload without what a technique leaves out of its prompts, and its plan."""
+        cut = workload if self._cut is None else self._cut.cut(workload)
+        return cut, plan if plan is not None and cut is workload else self.plan_for(cut)
 
     def _roomier(self, plan: Plan) -> Plan:
         """The plan with a pool that two workloads of its kind fit, as far as memory allows."""

@@ -31,7 +31,9 @@ def _name_techniques(draft: PlanDraft) -> PlanDraft:
     if not config.technique or registry.measure("technique", config.technique) is not None:
         return draft
     measured = ", fitted to earlier runs with it" if draft.known.calibration is not None else ""
-    by = "layers that tokens pass" if registry.asked_of("flow", config.technique) else "keys that are read"
+    cut = bool(registry.asked_of("prompt", config.technique))
+    by = "tokens that are read" if cut else "keys that are read"
+    by = "layers that tokens pass" if registry.asked_of("flow", config.technique) else by
     why = f"lossy, as asked; priced by the {by}{measured}"
     return draft.decide(Decision("technique", "; ".join(config.technique), why))
 

@@ -10,6 +10,7 @@ from umbel.cost.attention import PRICES
 from umbel.ir.plan import Refusal
 from umbel.plan.draft import PlanDraft
 from umbel.plan.layering import refuse_layered
+from umbel.plan.passes.cut import count_cut
 from umbel.plan.passes.documents import count_documents
 from umbel.plan.passes.keeper import name_keeper
 from umbel.plan.passes.keys import count_keys
@@ -30,7 +31,7 @@ def weigh_techniques(draft: PlanDraft) -> PlanDraft:
     rows = (*CATALOG, *(row for row in registry.rows(*CONTROL) if not registry.is_built_in(row)))
     others = (refusal for row in rows for refusal in _refusals(row, draft))
     broken = (Refusal(name, None, why) for name, why in registry.faults(*CONTROL))
-    draft = count_layers(count_keys(name_keeper(count_documents(draft))))
+    draft = count_cut(count_layers(count_keys(name_keeper(count_documents(draft)))))
     return draft.refuse(*others, *_other_rules(rows, draft), *broken)
 
 

@@ -15,6 +15,7 @@ from umbel.plan.draft import PlanDraft
 from umbel.plan.forest.documents import copied_tokens
 from umbel.plan.passes.prefix import sum_above
 from umbel.plan.walk.clock import Limits, Timeline, walk
+from umbel.plan.walk.cutting import PlannedCut
 from umbel.plan.walk.forgetting import forgetful
 from umbel.plan.walk.passing import PlannedLayers
 from umbel.plan.walk.reading import PlannedKeys
@@ -46,6 +47,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
         load = keys.lighten(load, rows, measured=draft.price.calibration is not None)
     if draft.config.technique and (layers := PlannedLayers.of(draft)) is not None:
         load = layers.lighten(load, measured=draft.price.calibration is not None)
+    if draft.config.technique and (cut := PlannedCut.of(draft)) is not None:
+        load = cut.lighten(load)
     if copied := copied_tokens(draft.forest, draft.workload):
         left = 1 - copied / max(float((load.steps * load.tokens).sum()), copied)
         load = replace(load, tokens=load.tokens * left, pairs=load.pairs * left)
