@@ -77,7 +77,7 @@ class Runs:
     def _options(self, rows: Sequence[Technique]) -> Mapping[str, Any]:
         taken = [row for row in rows if not kind_of(row)]
         found = dict((together(*taken) if len(taken) == 2 else options_of(taken[0]) if taken else {}) or {})
-        settings = {row.name: _setting(row) for row in taken if row.family == "select"}
+        settings = {row.name: _setting(row) for row in taken}
         found = {name: f"model:{self.model}" if value == "model:PATH" else value for name, value in found.items()}
         if "technique" in found:
             found["technique"] = tuple(settings.get(name, name) for name in found["technique"])
@@ -89,7 +89,9 @@ def _policy(rules: Mapping[str, str], **parts: Any) -> Policy:
 
 
 def _setting(row: Technique) -> str:
-    """A technique that reads less, with a share that these prompts are long enough for."""
+    """A technique that reads or computes less, with settings that these prompts and answers are long enough for."""
+    if row.name == "skip-decode":
+        return f"{row.name}:over=2"
     return f"{row.name}:{row.settings[0].name}=0.3" if row.family == "select" else row.name
 
 
