@@ -112,7 +112,7 @@ SIGNS: Mapping[str, Callable[[LLM], bool]] = {"select": _reads_less, "flow": _pa
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("pairs")
-    return Runs(make_model(folder / "model", "qwen3", max_position_embeddings=2048), {})
+    return Runs(make_model(folder / "model", "qwen3", max_position_embeddings=2048, num_hidden_layers=3), {})
 
 
 def check(runs: Runs, pair: Pair) -> None:

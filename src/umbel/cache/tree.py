@@ -135,8 +135,7 @@ class KVTree(Columns):
         self.parent[node], self.slot[node] = parent, slot
         self.start[node] = self.start.item(parent) + self.length.item(parent)
         self.length[node], self.drawn[node] = 0, drawn
-        is_whole = self.apart is None or drawn == DRAWN_WHOLE
-        self.edge[node] = NEVER if is_whole else self.apart.first_edge(self.start.item(node))
+        self.edge[node] = NEVER if drawn == DRAWN_WHOLE or not self.apart else self.apart.first_edge(self.start[node])
         self.labels.put(node, parent)
         self.users[node], self.waiting[node] = 0, 1
         return node

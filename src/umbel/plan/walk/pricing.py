@@ -50,8 +50,8 @@ def run_draft(draft: PlanDraft, detail: int | None = None) -> tuple[Timeline, Lo
     if draft.config.technique and (cut := PlannedCut.of(draft)) is not None:
         load = cut.lighten(load)
     if copied := copied_tokens(draft.forest, draft.workload):
-        left = 1 - copied / max(float((load.steps * load.tokens).sum()), copied)
-        load = replace(load, tokens=load.tokens * left, pairs=load.pairs * left)
+        computed = 1 - copied / max(float((load.steps * load.tokens).sum()), copied)
+        load = replace(load, tokens=load.tokens * computed, pairs=load.pairs * computed)
     if bargain.drafted:
         pairs = load.pairs * (1 + more / np.maximum(load.tokens, 1.0))
         load = replace(load, tokens=load.tokens + more, samples=load.samples + more, pairs=pairs)
