@@ -97,7 +97,7 @@ def test_a_line_is_answered_before_the_next_one_comes() -> None:
         assert done.stdout.read() == b"" and done.wait(60) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_reader_that_leaves(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(LINE * 3_000)
     done = subprocess.Popen(
@@ -122,7 +122,7 @@ def test_a_stop(number: signal.Signals) -> None:
         assert done.stderr.read() == f"umbel: stopped by {number.name}\n".encode()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_through_a_pipe_is_read_whole(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

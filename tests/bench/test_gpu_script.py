@@ -30,7 +30,7 @@ from bench.gpu.stage import Asked, Stage
 from bench.gpu.trees import PAGE, Node, decodes, held, pairs, prompts, step_of, tree
 from bench.gpu.wheel import MANIFEST, join, split
 
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import make_model
 from umbel.attention.reference import ReferenceAttention
 from umbel.bench.process import EngineError
@@ -58,7 +58,7 @@ def stage_of(tmp_path: Path, seconds: float = 60.0, **asked: Any) -> Stage:
     return Stage(CPU, torch.float32, Asked(small=True, **asked), found, time.monotonic() + seconds, 1e9, 1e9, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_parts_fill_their_tables(tmp_path: Path) -> None:
     status, parts = small(tmp_path, "--only", "kernels,fit")
     assert status == 0 and [part["status"] for part in parts.values()] == ["done"] * 3
@@ -106,7 +106,7 @@ class LLM:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_grid_runs_both_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vllm.py").write_text(FAKE_VLLM)
     monkeypatch.syspath_prepend(tmp_path)
@@ -181,7 +181,7 @@ def test_a_part_stops_when_its_seconds_are_spent(tmp_path: Path) -> None:
     assert stage.found.parts["checks"]["notes"] == ["left out for want of time: 2 of cases, from a on"]
 
 
-@pytest.mark.parametrize("family", some_of(["qwen3"], ["llama", "qwen2", "mistral"]))
+@pytest.mark.parametrize("family", few_of(["qwen3"], ["llama", "qwen2", "mistral"]))
 def test_the_plain_decoder_is_transformers(tmp_path: Path, family: str) -> None:
     from transformers import AutoModelForCausalLM
 

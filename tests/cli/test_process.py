@@ -17,7 +17,7 @@ import pytest
 from tests.cli.fake_umbel import HOLD, SEND
 from tests.house.source import ROOT
 from tests.jobs.fakes import write_rows
-from tests.parameters import by_night, some_of
+from tests.parameters import by_night, few_of
 from tests.tiny_models import make_model
 from umbel.jobs.verify import verify
 
@@ -153,14 +153,14 @@ def test_a_terminal_that_is_closed_stops_a_job(place: Path, held: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("name", some_of(["run", "plan"], ["report", "verify", "sim", "doctor", "bench"]))
+@pytest.mark.parametrize("name", few_of(["run", "plan"], ["report", "verify", "sim", "doctor", "bench"]))
 def test_a_stop_while_the_command_is_imported(name: str, number: int, place: Path) -> None:
     code, shown = finished([*FAKE, name], place, **{SEND: f"early:{number}"})
     assert code == (75 if name == "run" else 128 + number) and quiet(shown)
     assert not list(place.glob("out*"))
 
 
-@pytest.mark.parametrize("numbers", some_of(["2,2,15,1"], ["2", "15", "1"]))
+@pytest.mark.parametrize("numbers", few_of(["2,2,15,1"], ["2", "15", "1"]))
 def test_a_stop_after_the_last_words_changes_nothing(numbers: str, place: Path) -> None:
     code, shown = finished(FAKE + run(place), place, **{SEND: f"late:{numbers}"})
     assert code == 0 and quiet(shown)

@@ -113,7 +113,7 @@ def test_the_model_as_its_own_draft_is_always_right(model_dir: str) -> None:
     assert stats.steps < plain.stats().steps / 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
 def test_so_it_is_on_the_kernels_of_gpus(llm: LLM, model_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Model and draft both by recorded steps, a step ahead."""

@@ -79,7 +79,7 @@ def test_a_model_with_windows_is_refused(tmp_path: Path) -> None:
         LLM(directory, technique="h2o", allow_lossy=True, device="cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_that_was_killed_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
     """A row that is answered again forgets the same."""
     make_model(tmp_path / "tiny", "qwen3", max_position_embeddings=512)

@@ -153,7 +153,7 @@ def test_recorded_steps_answer_the_same(llm: LLM, monkeypatch: pytest.MonkeyPatc
     check_recorded(str(llm.config.model), monkeypatch, rows=3, tokens=6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
 def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many rows an expert has changes from step to step, unknown to the processor."""
@@ -161,7 +161,7 @@ def test_recorded_steps_of_experts_answer_the_same(tmp_path: Path, monkeypatch: 
     check_recorded(str(model), monkeypatch, rows=2, tokens=5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
 def test_recorded_steps_of_layers_that_differ_answer_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that sees all and one with a window have lists of work of their own."""

@@ -174,7 +174,7 @@ def test_a_runner_that_works_ahead_gives_the_same(demo: LLM, monkeypatch: pytest
     assert ids_of(demo.generate([PROMPT] * len(params), params)) == wanted
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_kernels_of_gpus_give_the_same(demo: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     params = [hot()[0], SamplingParams(temperature=1.0, seed=3, max_tokens=4)]
     wanted = ids_of(demo.generate([PROMPT] * len(params), params))

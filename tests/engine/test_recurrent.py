@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.zoo import VOCAB, make_zoo_model, sum_token_by_token
 from tests.oracle.hf import Answer, agreement, greedy, prompts_around_borders
-from tests.parameters import few_of, some_of
+from tests.parameters import few_of
 from umbel.api import LLM
 from umbel.cache.pages import PagePool
 from umbel.engine import build
@@ -29,7 +29,7 @@ REGIMES = {
 }
 
 
-@pytest.fixture(scope="module", params=some_of(["qwen3.5"], ["lfm2", "granite-hybrid"]))
+@pytest.fixture(scope="module", params=few_of(["qwen3.5"], ["lfm2", "granite-hybrid"]))
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
     make_zoo_model(path, request.param, seed=5)

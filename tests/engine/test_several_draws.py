@@ -103,7 +103,7 @@ def test_so_it_is_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPat
     assert result.token_ids.tolist() == [token for answer in answers for token in answer[1:]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real graphs")
 def test_so_it_is_in_recorded_steps(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [output.outputs[0].token_ids for output in plain_answers(llm, 0.9)]

@@ -217,7 +217,7 @@ def test_models_that_cannot_have_one_are_named(name: str, kind: str, text: str, 
         LLM(str(tmp_path / "model"), device="cpu", lora={"a": str(made)})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_soft_prompts_on_the_kernels_of_gpus(base: Path, lora: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="Triton is not installed here")
     params = [SamplingParams(temperature=0.0, max_tokens=2, lora=name) for name in ("kv", "soft")]

@@ -161,7 +161,7 @@ def check_on_gpu_kernels(llm: LLM, monkeypatch: pytest.MonkeyPatch, count: int, 
     assert graphs is None or graphs.replayed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
 @pytest.mark.parametrize("record", [False, True])
 def test_so_it_is_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPatch, record: bool) -> None:

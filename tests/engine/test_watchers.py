@@ -12,7 +12,7 @@ import pytest
 from tests.books import check_books
 from tests.engine.test_ahead import ENDS, PAGE, Ahead, random_job
 from tests.engine.test_gpu_path import on_gpu_kernels
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.sched.drive import POLICIES, VOCAB, Job, apply, expected, scheduler_of
 from tests.toys.alternating_ids import Alternating
 from umbel.api import LLM
@@ -81,7 +81,7 @@ def watcher_of(loop: Loop) -> Alternating:
 
 
 @pytest.mark.parametrize(
-    "policy", some_of(POLICIES[::4], POLICIES[1::4]), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
+    "policy", few_of(POLICIES[::10], POLICIES[1::4]), ids=lambda p: f"{p.queue}-{p.keep}-{p.admission}-{p.max_running}"
 )
 def test_lockstep_samples_wait_and_the_others_go_ahead(policy: Policy) -> None:
     """Over random jobs and pools that are large enough or too small for all: on a runner that works ahead the answers
@@ -156,7 +156,7 @@ def alternating(llm: LLM, workload: Workload) -> list[tuple[int, ...]]:
     return [answers[row] for row in range(len(workload))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_lockstep_on_the_kernels_of_gpus(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same answers, with masks and drawn tokens on the device of a runner that works ahead."""
     params = [

@@ -21,7 +21,7 @@ import torch
 
 from tests.oracle.hf import greedy, prompts_around_borders
 from tests.oracle.test_greedy import LONGEST, MODELS
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.api import LLM
 from umbel.ir.chat import Chat
@@ -65,7 +65,7 @@ class Subject:
 
 @pytest.fixture(
     scope="module",
-    params=some_of(["mistral with a window"], [DEMO, *(name for name in MODELS if name != "mistral with a window")]),
+    params=few_of(["mistral with a window"], [DEMO, *(name for name in MODELS if name != "mistral with a window")]),
 )
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     if request.param == DEMO:
@@ -110,7 +110,7 @@ def figures() -> Iterator[None]:
     print(f"\ntop-1 in bfloat16 against float32: {dict(counted)}")
 
 
-@pytest.mark.parametrize("chunk", some_of([7], [2048]))
+@pytest.mark.parametrize("chunk", few_of([7], [2048]))
 def test_chunks(subject: Subject, chunk: int) -> None:
     subject.check(chunk=chunk)
 

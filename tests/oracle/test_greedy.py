@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.oracle.hf import Answer, agreement, greedy, prompts_around_borders
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
@@ -68,7 +68,7 @@ class Subject:
 OFTEN = ["llama", "mistral with a window", "qwen3_moe, one layer dense"]
 
 
-@pytest.fixture(scope="module", params=some_of(OFTEN, [name for name in MODELS if name not in OFTEN]))
+@pytest.fixture(scope="module", params=few_of(OFTEN, [name for name in MODELS if name not in OFTEN]))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     settings = dict(MODELS[request.param])
     directory = make_model(tmp_path_factory.mktemp("model"), settings.pop("family"), seed=11, **settings)
@@ -97,13 +97,13 @@ def test_alone(subject: Subject) -> None:
         subject.check([row])
 
 
-@pytest.mark.parametrize("chunk", some_of([16], [1, 7, 64, 512, 2048]))
+@pytest.mark.parametrize("chunk", few_of([16], [1, 7, 64, 512, 2048]))
 def test_chunks(subject: Subject, chunk: int) -> None:
     stride = 1 if FULL else {1: 12, 7: 5, 16: 3}.get(chunk, 1)
     subject.check(list(range(0, N_PROMPTS, stride)), chunk=chunk)
 
 
-@pytest.mark.parametrize("percent", some_of([10], [25, 100]))
+@pytest.mark.parametrize("percent", few_of([10], [25, 100]))
 def test_pools(subject: Subject, percent: int, chunk: int = 200) -> None:
     plan = subject.llm.plan(subject.prompts, PARAMS)
     demand = plan.kv_tokens

@@ -13,7 +13,7 @@ import torch
 
 from tests.oracle.hf import prompts_around_borders
 from tests.oracle.test_greedy import MODELS as GREEDY_MODELS
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import VOCAB_SIZE, make_model
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
@@ -95,7 +95,7 @@ def distinct_beginnings(texts: list[list[int]]) -> int:
     return len({tuple(text[: n + 1]) for text in texts for n in range(len(text))})
 
 
-@pytest.fixture(scope="module", params=some_of(["qwen2", "mistral with a window"], SLOW))
+@pytest.fixture(scope="module", params=few_of(["qwen2", "mistral with a window"], SLOW))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     settings = dict(MODELS[request.param])
     directory = make_model(tmp_path_factory.mktemp("model"), settings.pop("family"), seed=11, **settings)

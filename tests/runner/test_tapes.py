@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.adapters import write_adapter
-from tests.parameters import some_of
+from tests.parameters import few_of
 from tests.tiny_models import make_model
 from umbel.api import LLM
 from umbel.ir.params import SamplingParams
@@ -68,7 +68,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
 
 
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("family", "form"), some_of(FORMS[:2], FORMS[2:]))
+@pytest.mark.parametrize(("family", "form"), few_of(FORMS[:2], FORMS[2:]))
 def test_bits_are_those_of_steps_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: list[Tape], family: str, form: dict[str, Any], threads: int
 ) -> None:
