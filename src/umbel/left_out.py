@@ -91,6 +91,12 @@ _FLOWS: tuple[tuple[str, str, str], ...] = (
 )
 _REUSERS: tuple[tuple[str, str, str], ...] = (
     (
+        "cache-blend",
+        "CacheBlend, 2405.16444",
+        "computes single tokens of documents again, wherever they stand, and rows of a step are the last ones of their "
+        "runs: all backends of attention would have to learn rows with gaps between them",
+    ),
+    (
         "cache-craft",
         "Cache-Craft, 2502.15734",
         "chooses what to compute again of a document by the attention between documents when they were first computed "

@@ -31,6 +31,7 @@ from umbel.ir.experts import Experts
 from umbel.linear.pick import pick_linear
 from umbel.plan.layering import why_not_layered
 from umbel.plan.planner import make_plan
+from umbel.plan.reuse import check_reuse
 from umbel.sched.policies.policy import Policy
 from umbel.technique import Technique
 
@@ -101,6 +102,7 @@ def refusal(options: Mapping[str, Any]) -> str:
         check_keeper(config, SPEC)
         check_flow(config.technique, SPEC, keep=config.keep)
         check_cut(config, SPEC)
+        check_reuse(config, SPEC)
         choose(case_of(config, on_gpu=on_gpu), config.attention_backend)
         if (on_gpu, config.linear) != (True, "fp8"):  # which asks the GPU itself
             pick_linear(torch.float32, torch.device("cuda" if on_gpu else "cpu"), config.linear)

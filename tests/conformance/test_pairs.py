@@ -41,6 +41,13 @@ from umbel.technique import Technique
 PROMPTS = [
     [*(j * 7 % 290 + 3 for j in range(1100)), *((i * 31 + j * 5) % 290 + 3 for j in range(60))] for i in range(2)
 ]
+WITH_DOCUMENTS = [
+    {"prompt_token_ids": PROMPTS[0], "documents": [[0, 500], [500, 1100]]},
+    {
+        "prompt_token_ids": PROMPTS[1][500:1100] + PROMPTS[1][:500] + PROMPTS[1][1100:],
+        "documents": [[0, 600], [600, 1100]],
+    },
+]
 PARAMS = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True)
 DRAWN = map(asked, random.Random(5).sample(asked_for(), 40))
 SOME = list(islice((pair for pair in DRAWN if shown_by(pair) == RUN), 8))
@@ -62,7 +69,8 @@ class Runs:
         with pytest.MonkeyPatch.context() as patch:
             rules = {row.family: row.name for row in rows if kind_of(row) == ARRIVING}
             patch.setattr("umbel.engine.build.Policy", partial(_policy, rules))
-            found = [output.outputs[0].token_ids for output in llm.generate(PROMPTS, PARAMS, use_tqdm=False)]
+            prompts = WITH_DOCUMENTS if any(row.family == "reuse" for row in rows) else PROMPTS
+            found = [output.outputs[0].token_ids for output in llm.generate(prompts, PARAMS, use_tqdm=False)]
         for row in rows:
             assert SIGNS.get(row.family, bool)(llm), f"{row.family} {row.name} did nothing"
         return found
@@ -105,8 +113,12 @@ def _passes_less(llm: LLM) -> bool:
     return stats.layers_passed < stats.layers_whole
 
 
+def _copies(llm: LLM) -> bool:
+    return bool(llm.engine.stats().copied_prompt_tokens)
+
+
 # What shows that a technique of a family has done something, where reports tell.
-SIGNS: Mapping[str, Callable[[LLM], bool]] = {"select": _reads_less, "flow": _passes_less}
+SIGNS: Mapping[str, Callable[[LLM], bool]] = {"select": _reads_less, "flow": _passes_less, "reuse": _copies}
 
 
 @pytest.fixture(scope="module")

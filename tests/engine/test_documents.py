@@ -118,6 +118,8 @@ def test_answers_are_those_of_a_block_diagonal_mask(tmp_path: Path, name: str) -
             for token in likely:
                 assert likely[token].logprob == pytest.approx(float(logs[place, token]), abs=2e-5)
     assert stats.computed_prompt_tokens == DISTINCT + sum(map(len, QUESTIONS))
+    places = {order[: at + 1] for order in ORDERS for at in range(len(order))}  # equal beginnings share theirs
+    assert stats.copied_prompt_tokens == sum(len(TEXTS[one[-1]]) for one in places) - sum(map(len, TEXTS))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +249,7 @@ def test_models_whose_keys_have_places_are_refused() -> None:
 
 def test_sessions_refuse_it(model: Path) -> None:
     """Rows that come later find their beginnings by tokens alone."""
-    said = "documents cannot be computed apart with queue="
+    said = "sessions find the beginnings of rows to come by their tokens"
     llm = LLM(str(model), technique="turbo-rag", allow_lossy=True, device="cpu")
     with llm, pytest.raises(UsageError, match=said), llm.session():
         pass

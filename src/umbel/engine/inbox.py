@@ -15,6 +15,7 @@ from umbel.cost.roofline import Load, Price
 from umbel.errors import UsageError
 from umbel.ir.selection import join
 from umbel.ir.workload import Workload
+from umbel.plan.reuse import reuses
 from umbel.plan.session import SessionPlanner
 from umbel.plan.walk.passing import passed_layers
 from umbel.sched.lot import Defaults, Lot, Standing
@@ -142,3 +143,6 @@ def check_arriving(config: EngineConfig) -> None:
     if price is not None and not price.leaves_keys:
         why = "sessions keep answers for rows to come, and theirs have no keys in layers that they did not pass"
         raise UsageError(f"technique={config.technique[0]!r}: {why}; give all rows at once, or leave it out")
+    if asked := reuses(config):
+        why = "sessions find the beginnings of rows to come by their tokens, whatever documents they have"
+        raise UsageError(f"technique={asked!r}: {why}; give all rows at once, or leave it out")

@@ -17,7 +17,7 @@ from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
 from umbel.engine.shelving import StoredBlocks, seconds_of_block
-from umbel.engine.splicing import load_copies
+from umbel.engine.splicing import CopyTally, load_copies
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
@@ -69,7 +69,7 @@ class LocalEngine:
         self._first_token: float | None = None
         self._given = runner
         self.loops: list[Loop] = []  # that run now
-        self._past = Stats()
+        self._past, self._copied = Stats(), CopyTally()
         self._store: KVStore | None = None
         self._outlook = Outlook()
         self._spans = NO_SPANS if spans_of is None else spans_of(self.model)
@@ -149,7 +149,8 @@ class LocalEngine:
         loop = spans.lap("building", build_loop(self.model, plan, runner, known, spans, price, queue, tbt))
         if self.model.shelf is not None and store is not None:
             start_reloading(loop.scheduler, StoredBlocks(self.model.shelf, store, seconds_of_block(price)))
-        if store is not None and (copies := load_copies(self.model.config.technique, self.spec, store)) is not None:
+        asked = self.model.config.technique
+        if store is not None and (copies := load_copies(asked, self.spec, store, self._copied)) is not None:
             start_placing(loop.scheduler, copies)
         self.loops.append(loop)
         try:
@@ -183,6 +184,7 @@ class LocalEngine:
         read = 0 if self.model.shelf is None else self.model.shelf.read_tokens
         whole = round(keys.whole)
         passed = {"layers_passed": layers.passed, "layers_whole": layers.whole}
+        passed |= {"copied_prompt_tokens": self._copied.tokens}
         total = self._past.plus(
             Stats(adapter_loads=loads, keys_read=round(keys.read), keys_whole=whole, read_prompt_tokens=read, **passed)
         )

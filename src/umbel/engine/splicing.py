@@ -21,17 +21,25 @@ from umbel.sched.phases.documents import Key
 Ints = NDArray[np.int64]
 
 
+class CopyTally:
+    """Counts `tokens` of documents that were copied instead of computed, of all jobs of a model."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+
 class TurboRAG:
     """Documents as they were computed, at position 0, of at most `kept` tokens in all: those that were read least
-    recently are given up. Implements `sched.phases.documents.Copies` (TurboRAG, 2410.07590).
+    recently are given up. What is copied is counted in `tally`. Implements `sched.phases.documents.Copies`, as TurboRAG
+    (2410.07590) has it.
 
     A product of a rotated query and a rotated key depends on how far apart they stand alone. So keys that were rotated
     for position j become those for p + j by one more rotation, for p: of each pair of numbers, by p times its
     frequency, without the factor that some models stretch cosines by, which keys have already.
     """
 
-    def __init__(self, settings: Mapping[str, float], spec: ModelSpec, store: KVStore):
-        self.store, self.most_tokens, self.tokens = store, int(settings["kept"]), 0
+    def __init__(self, settings: Mapping[str, float], spec: ModelSpec, store: KVStore, tally: CopyTally):
+        self.store, self.tally, self.most_tokens = store, tally, int(settings["kept"])
         attending = [spec.layer(layer) for layer in range(spec.n_layers)]
         device = store.keys[0].device
         self._radians = [frequencies_of(spec, layer.rope).radians.to(device) for layer in attending]
@@ -58,7 +66,7 @@ class TurboRAG:
         """Implement `Copies.put`."""
         self._kept.move_to_end(key)
         self._write(self._kept[key], self._on_device(slots), position)
-        self.tokens += len(slots)
+        self.tally.tokens += len(slots)
 
     def _on_device(self, slots: Ints) -> Tensor:
         return torch.from_numpy(slots).to(self.store.keys[0].device)
@@ -77,11 +85,11 @@ def turned(keys: Tensor, radians: Tensor, position: int) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(keys.dtype)
 
 
-def load_copies(techniques: Sequence[str], spec: ModelSpec, store: KVStore) -> TurboRAG | None:
+def load_copies(techniques: Sequence[str], spec: ModelSpec, store: KVStore, tally: CopyTally) -> TurboRAG | None:
     """What `--technique` names that computes documents apart; None where nothing does."""
     for asked in techniques:
         row = registry.at("technique", asked)
         if row is not None and row.family == "reuse":
-            found: TurboRAG = registry.load("reuse", row.name, row.settings_of(asked), spec, store)
+            found: TurboRAG = registry.load("reuse", row.name, row.settings_of(asked), spec, store, tally)
             return found
     return None

@@ -19,12 +19,14 @@ def reuses(config: EngineConfig) -> str:
 def check_reuse(config: EngineConfig, spec: ModelSpec) -> None:
     """Raise UsageError for documents apart with a model, or a setting, that cannot bear it."""
     if (asked := reuses(config)) and (why := why_no_reuse(config, spec)):
-        raise UsageError(f"technique={asked!r}: {why}; documents can be moved where keys are rotated by positions")
+        raise UsageError(f"technique={asked!r}: {why}")
 
 
 def why_no_reuse(config: EngineConfig, spec: ModelSpec) -> str:
     """Why documents cannot be computed apart with a model and other settings, '' where they can."""
-    return _of_model(spec) or _of_settings(config)
+    if why := _of_model(spec):
+        return f"{why}; documents can be moved where keys are rotated by positions"
+    return f"{why}; leave one of them out" if (why := _of_settings(config)) else ""
 
 
 def _of_model(spec: ModelSpec) -> str:
@@ -56,5 +58,5 @@ def _of_settings(config: EngineConfig) -> str:
     if config.prefix in ("paper", "one-level"):
         return f"prefix={config.prefix!r} ends shared runs at whole pages, and documents end within some"
     if config.replicated:
-        return "replicas are sent prompts without their documents: use one"
+        return "replicas are sent prompts without their documents"
     return ""

@@ -32,6 +32,7 @@ COUNTED = (
     "layers_passed",
     "layers_whole",
     "read_prompt_tokens",
+    "copied_prompt_tokens",
 )
 MAX_RUNS = 40  # of the tree of a report; the others are summed up
 

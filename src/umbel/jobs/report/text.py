@@ -161,6 +161,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("layers", _layers(counts["layers_passed"], whole, report.get("decisions", ())), width)
     if found := counts.get("read_prompt_tokens"):
         yield from entry("kv folder", f"{count(found, 'prompt token')} read instead of computed", width)
+    if found := counts.get("copied_prompt_tokens"):
+        yield from entry("documents", f"{count(found, 'prompt token')} copied instead of computed", width)
     if counts.get("adapter_loads"):
         yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:

@@ -28,10 +28,7 @@ Key = tuple[int, bytes]  # the scope of a document, and its tokens
 
 
 class Copies(Protocol):
-    """Keys and values of documents, each as if it stood at position 0. `tokens`: what was copied instead of computed.
-    Nothing is ever missing for long: what is not there any more is computed again."""
-
-    tokens: int
+    """Keys and values of documents, each as if it stood at position 0. What is not there any more is computed again."""
 
     def __contains__(self, key: Key) -> bool: ...
 
