@@ -85,8 +85,13 @@ _FLOWS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "must-drop",
-        "MustDrop, 2411.10803; AdaptInfer, 2508.06084",
+        "MustDrop, 2411.10803",
         "drops tokens of images by what the text looks at, and the models here read text alone",
+    ),
+    (
+        "adapt-infer",
+        "AdaptInfer, 2508.06084",
+        "drops tokens of images at some layers by what the text looks at, and the models here read text alone",
     ),
 )
 _REUSERS: tuple[tuple[str, str, str], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import umbel
 from tests.runner.naive_flow import NaiveDecoder
 from tests.tiny_models import make_model
 from umbel import LLM, SamplingParams
@@ -108,8 +110,9 @@ def test_answers_are_those_of_a_naive_decoder_that_reads_the_same(model: Path, d
     """At the positions that the tokens had; behind them answers go on as behind the whole prompt."""
     llm, naive = engine(model, draft), NaiveDecoder(model)
     cut = llm.engine._cut.cut(Workload.of(PROMPTS, GREEDY))
-    planned = llm.plan_for(Workload.of(PROMPTS, GREEDY)).decision("prompt tokens read")
-    assert planned.facts["out"] == cut.left_out > 300
+    plan = llm.plan_for(Workload.of(PROMPTS, GREEDY))
+    planned = plan.decision("prompt tokens read")
+    assert planned.facts["out"] == cut.left_out > 300 and plan.estimates.computed_prompt_tokens == planned.value
     outputs = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
     assert llm.engine.stats().computed_prompt_tokens == planned.value
     for row, output in enumerate(outputs):
@@ -155,6 +158,22 @@ def test_a_draft_chooses_better_than_chance() -> None:
         outputs = llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=24), use_tqdm=False)
         right[name] = sum(o.outputs[0].text.strip() == item.answer for o, item in zip(outputs, items, strict=True))
     assert right["draft"] >= right["chance"] + 4, right
+
+
+def test_a_job_answers_as_its_rows_in_one_call_do(model: Path, draft: Path, tmp_path: Path) -> None:
+    """Rows of a file are cut as they come, and the report has what was planned beside what was computed."""
+    rows = [{"prompt": prompt, "max_tokens": DRAWN, "temperature": 0.0, "ignore_eos": True} for prompt in PROMPTS]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"device": "cpu", "dtype": "float32", "speculate": f"model:{draft}", "allow_lossy": True, "quiet": True}
+    asked, out = [f"spec-prefill:keep={KEEP}"], tmp_path / "out.jsonl"
+    assert umbel.run(tmp_path / "in.jsonl", out, model=str(model), technique=asked, **options).ok == len(PROMPTS)
+    found = [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").splitlines()]
+    llm = engine(model, draft)
+    outputs = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
+    assert found == [output.outputs[0].text for output in outputs]
+    whole = sum(map(len, PROMPTS)) - 2 * len(SHARED)
+    stats = llm.engine.stats()
+    assert stats.left_out_tokens == whole - stats.computed_prompt_tokens > 300
 
 
 def test_what_cannot_be_is_refused_by_name(model: Path, draft: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def lab_command(
     dtype: engine_options.Dtype = "auto",
     device: engine_options.Device = "auto",
     threads: Annotated[int | None, Option(help="CPU threads.")] = None,
+    speculate: engine_options.Speculate = "auto",
     fresh: Annotated[bool, Option("--fresh", help=_FRESH, destroys=True)] = False,
     html: Annotated[Path | None, Option("--html", help="Write a page with pictures to this file.")] = None,
     page: Annotated[Path | None, Option(help=_PAGE)] = None,
@@ -67,7 +68,7 @@ def lab_command(
     elif kept:
         record = _kept(model)
     else:
-        settings = {"dtype": dtype, "device": device, "threads": threads}
+        settings = {"dtype": dtype, "device": device, "threads": threads, "speculate": speculate}
         record = _measured(model, techniques, tasks, budgets, (rows, rounds, seed), settings, fresh=fresh)
     if html is not None:
         write_page(html, lab_page(record))

@@ -21,6 +21,7 @@ from umbel.engine.splicing import CopyTally, load_copies
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
 from umbel.ir.arrivals import Arrivals
+from umbel.ir.cut_workload import CutWorkload
 from umbel.ir.load_count import LoadCount
 from umbel.ir.plan import Plan
 from umbel.ir.report import Left, Stats
@@ -128,6 +129,7 @@ class LocalEngine:
     def _cut_down(self, workload: Workload, plan: Plan | None) -> tuple[Workload, Plan]:
         """A workload without what a technique leaves out of its prompts, and its plan."""
         cut = workload if self._cut is None else self._cut.cut(workload)
+        self._past = self._past.plus(Stats(left_out_tokens=cut.left_out if isinstance(cut, CutWorkload) else 0))
         return cut, plan if plan is not None and cut is workload else self.plan_for(cut)
 
     def _roomier(self, plan: Plan) -> Plan:

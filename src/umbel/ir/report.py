@@ -24,6 +24,7 @@ class Stats:
     `keys_read`, `keys_whole`: where selectors pick, the keys that tokens read in a layer on average, and those that
         they would read by themselves.
     `layers_passed`, `layers_whole`: where a flow lets rows out, tokens times layers passed, and times all.
+    `left_out_tokens`: prompt tokens that a draft model left out.
     `read_prompt_tokens`: prompt tokens whose KV was read from `kv_dir`, instead of being computed.
     `copied_prompt_tokens`: prompt tokens of documents whose KV was copied from where they were computed first.
     `lost_processes`: replicas that ended, or hung, while others went on.
@@ -49,6 +50,7 @@ class Stats:
     keys_whole: int = 0
     layers_passed: int = 0
     layers_whole: int = 0
+    left_out_tokens: int = 0
     read_prompt_tokens: int = 0
     copied_prompt_tokens: int = 0
     lost_processes: int = 0

@@ -97,7 +97,7 @@ class AnsweringModel:
         if stats.layers_whole:
             return self._layers_share(tokens, drawn, stats.layers_whole - stats.layers_passed)
         if not stats.keys_whole:
-            return 1.0
+            return tokens / (tokens + stats.left_out_tokens)
         read, whole = (
             float(self.price.flops(Load.one(tokens, drawn, keys, 0))[0]) for keys in (stats.keys_read, stats.keys_whole)
         )

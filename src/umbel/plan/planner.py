@@ -25,7 +25,6 @@ from umbel.ir.plan import Decision, Estimates, Level, Plan
 from umbel.ir.spec import ModelSpec
 from umbel.ir.workload import Workload
 from umbel.plan.draft import PlanDraft
-from umbel.plan.forest.documents import copied_tokens
 from umbel.plan.passes.adapters import name_adapters
 from umbel.plan.passes.dedupe import answer_once
 from umbel.plan.passes.formats import name_formats
@@ -36,6 +35,7 @@ from umbel.plan.passes.pack import choose_chunk
 from umbel.plan.passes.prefix import share_prefixes, sum_above
 from umbel.plan.passes.speculate import choose_drafter
 from umbel.plan.passes.techniques import weigh_techniques
+from umbel.plan.walk.cutting import spared_tokens
 from umbel.plan.walk.pricing import SKETCH_SAMPLES, run_draft, run_seconds
 
 Ints = NDArray[np.int64]
@@ -177,7 +177,7 @@ def _estimate(draft: PlanDraft) -> Estimates:
         samples=int(draft.samples.sum()),
         duplicate_rows=duplicate_rows(draft.workload, forest),
         prompt_tokens=len(draft.workload.tokens),
-        computed_prompt_tokens=forest.n_tokens - copied_tokens(forest, draft.workload),
+        computed_prompt_tokens=forest.n_tokens - spared_tokens(draft),
         output_tokens=output,
         kv_peak_tokens=timeline.kv_peak_tokens,
         steps=sped.steps,
@@ -234,7 +234,7 @@ def _saved_seconds(draft: PlanDraft) -> float:
     forest, workload = draft.forest, draft.workload
     windows = Windows.of(draft.spec)
     lengths = np.diff(workload.offsets)
-    tokens = len(workload.tokens) - forest.n_tokens + copied_tokens(forest, workload)
+    tokens = len(workload.tokens) - forest.n_tokens + spared_tokens(draft)
     pairs = windows.pairs(np.zeros_like(lengths), lengths).sum() - windows.pairs(forest.start, forest.end).sum()
     steps = tokens / draft.chunk
     if not steps:

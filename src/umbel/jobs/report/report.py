@@ -31,6 +31,7 @@ COUNTED = (
     "keys_whole",
     "layers_passed",
     "layers_whole",
+    "left_out_tokens",
     "read_prompt_tokens",
     "copied_prompt_tokens",
 )

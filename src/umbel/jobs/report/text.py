@@ -159,6 +159,8 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("keys", _keys(counts["keys_read"], whole, report.get("decisions", ())), width)
     if whole := counts.get("layers_whole"):
         yield from entry("layers", _layers(counts["layers_passed"], whole, report.get("decisions", ())), width)
+    if found := counts.get("left_out_tokens"):
+        yield from entry("left out", f"{count(found, 'prompt token')}, by what the draft model looked at", width)
     if found := counts.get("read_prompt_tokens"):
         yield from entry("kv folder", f"{count(found, 'prompt token')} read instead of computed", width)
     if found := counts.get("copied_prompt_tokens"):

@@ -11,6 +11,7 @@ from umbel.cost.cut import left_out
 from umbel.cost.roofline import Load
 from umbel.ir.cut_workload import CutWorkload
 from umbel.plan.draft import PlanDraft
+from umbel.plan.forest.documents import copied_tokens
 from umbel.plan.passes.prefix import build_forest
 
 
@@ -43,3 +44,9 @@ class PlannedCut:
         tokens = float((load.steps * load.tokens).sum())
         share = 1.0 - self.out / max(tokens, 1.0)
         return replace(load, tokens=load.tokens * share, pairs=load.pairs * share)
+
+
+def spared_tokens(draft: PlanDraft) -> int:
+    """Tokens of a draft's prompts that no step computes: copies of documents, and what is left out."""
+    cut = PlannedCut.of(draft)
+    return copied_tokens(draft.forest, draft.workload) + (0 if cut is None else cut.out)
