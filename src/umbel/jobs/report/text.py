@@ -141,6 +141,13 @@ def _spent(report: Record, width: int) -> Iterator[str]:
         yield from entry("cost", price_text(spent), width)
 
 
+_SPARED = {
+    "left_out_tokens": ("left out", "by what the draft model looked at"),
+    "read_prompt_tokens": ("kv folder", "read instead of computed"),
+    "copied_prompt_tokens": ("documents", "copied instead of computed"),
+}
+
+
 def _value(name: str, value: float) -> str:
     return duration(value) if name == "seconds" else f"{round(value):,}"
 
@@ -159,12 +166,9 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("keys", _keys(counts["keys_read"], whole, report.get("decisions", ())), width)
     if whole := counts.get("layers_whole"):
         yield from entry("layers", _layers(counts["layers_passed"], whole, report.get("decisions", ())), width)
-    if found := counts.get("left_out_tokens"):
-        yield from entry("left out", f"{count(found, 'prompt token')}, by what the draft model looked at", width)
-    if found := counts.get("read_prompt_tokens"):
-        yield from entry("kv folder", f"{count(found, 'prompt token')} read instead of computed", width)
-    if found := counts.get("copied_prompt_tokens"):
-        yield from entry("documents", f"{count(found, 'prompt token')} copied instead of computed", width)
+    for name, (label, what) in _SPARED.items():
+        if found := counts.get(name):
+            yield from entry(label, f"{count(found, 'prompt token')} {what}", width)
     if counts.get("adapter_loads"):
         yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:
