@@ -138,10 +138,10 @@ class Technique:
 
     `says` is the reason that a plan gives for it, in which {overflow} and {ceiling} stand for the accepted probability
     of a full pool and the tokens expected to be in use. `why_not` is why a plan left it. `argument` is what follows its
-    name in the option, behind a colon: "model:PATH". `settings` are what may stand there instead, as "NAME=VALUE" with
-    commas between; `rows` says for whose rows a technique picks, of which there may be one for each kind; one that
-    forgets, or a flow, for EVERY row, leaves nothing to others to pick from, and its `measure` (as `loads`) says how
-    much stays, or how many layers are passed.
+    name in the option, behind a colon: "model:PATH"; with `by`, what stands there for any value. `settings` may stand
+    there instead, as "NAME=VALUE" with commas between; `rows` says for whose rows a technique picks, of which
+    there may be one for each kind; one that forgets, or a flow, for EVERY row, leaves nothing to others to pick from,
+    and its `measure` (as `loads`) says how much stays, or how many layers are passed.
     """
 
     family: str
@@ -178,6 +178,8 @@ class Technique:
 
     def asked_by(self, option: str, value: object) -> bool:
         """Whether this value of an option takes it, with any argument where it has one."""
+        if self.by and self.argument:  # which may be anything
+            return option == self.option[0] and value is not None
         name, _, argument = str(value).partition(":")
         if self.settings:
             return self.option == (option, name)

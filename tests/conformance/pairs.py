@@ -26,6 +26,7 @@ from umbel.config import EngineConfig
 from umbel.engine.cutting import check_cut
 from umbel.engine.flowing import check_flow
 from umbel.engine.inbox import check_arriving
+from umbel.engine.shelving import check_kv_dir
 from umbel.errors import UmbelError
 from umbel.ir.experts import Experts
 from umbel.linear.pick import pick_linear
@@ -103,6 +104,8 @@ def refusal(options: Mapping[str, Any]) -> str:
         check_flow(config.technique, SPEC, keep=config.keep)
         check_cut(config, SPEC)
         check_reuse(config, SPEC)
+        if config.kv_dir is not None:
+            check_kv_dir(config, SPEC)
         choose(case_of(config, on_gpu=on_gpu), config.attention_backend)
         if (on_gpu, config.linear) != (True, "fp8"):  # which asks the GPU itself
             pick_linear(torch.float32, torch.device("cuda" if on_gpu else "cpu"), config.linear)

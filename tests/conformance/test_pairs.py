@@ -86,7 +86,8 @@ class Runs:
         taken = [row for row in rows if not kind_of(row)]
         found = dict((together(*taken) if len(taken) == 2 else options_of(taken[0]) if taken else {}) or {})
         settings = {row.name: _setting(row) for row in taken}
-        found = {name: f"model:{self.model}" if value == "model:PATH" else value for name, value in found.items()}
+        places = {"model:PATH": f"model:{self.model}", "DIR": str(self.model.parent / "kv")}
+        found = {name: places.get(str(value), value) for name, value in found.items()}
         if "technique" in found:
             found["technique"] = tuple(settings.get(name, name) for name in found["technique"])
         return found

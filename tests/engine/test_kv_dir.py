@@ -14,17 +14,25 @@ import pytest
 import torch
 
 from tests.engine.test_gpu_path import on_gpu_kernels
+from tests.plan.workloads import MACHINE, SPEC
 from tests.tiny_models import make_model
 from umbel.api import LLM
+from umbel.batch.planning import Planning, target_at
 from umbel.cluster.replicas import Replicas
 from umbel.config import EngineConfig
+from umbel.cost.known import Known
 from umbel.engine.shelving import StoredBlocks, open_shelf
 from umbel.errors import UsageError
+from umbel.ir.kv_blocks import BLOCK, StoredKV, names_of
 from umbel.ir.params import SamplingParams
 from umbel.ir.report import Stats
+from umbel.ir.workload import Workload
 from umbel.kv import shelf as shelves
-from umbel.kv.shelf import BLOCK, Shelf
-from umbel.sched.phases.reload import names_of
+from umbel.kv.shelf import Shelf
+from umbel.models.families import read_spec
+from umbel.plan.explain.brief import brief_lines
+from umbel.plan.explain.record import to_json
+from umbel.plan.planner import make_plan
 
 RNG = np.random.default_rng(3)
 LONG = RNG.integers(3, 290, 600).tolist()
@@ -77,6 +85,38 @@ def test_the_second_job_reads_what_the_first_computed(model: Path, tmp_path: Pat
         assert (computed.computed_prompt_tokens, computed.read_prompt_tokens) == (DISTINCT, 0)
         assert (read.computed_prompt_tokens, read.read_prompt_tokens) == (BEHIND, DISTINCT - BEHIND)
     assert read.read_prompt_tokens >= 2 * BLOCK
+
+
+def test_a_plan_says_what_is_read_and_what_that_saves(model: Path, tmp_path: Path) -> None:
+    """By an engine that is loaded, and by the files alone; then the run reads as much."""
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "threads": 1, "kv_dir": str(tmp_path)}
+    load, found = Workload.of(PROMPTS, DRAWN), list[tuple[object, ...]]()
+    for _ in range(2):
+        by_files = Planning(load, read_spec(model), model).plan(target_at(EngineConfig(str(model), **options), "this"))
+        with LLM(str(model), **options) as llm:
+            decision = llm.plan_for(load).decision("kv folder")
+            assert by_files.decision("kv folder").facts["read"] == decision.facts["read"]
+            llm.generate(PROMPTS, DRAWN, use_tqdm=False)
+            found.append((decision.facts["read"], llm.stats().read_prompt_tokens, decision.reason))
+    assert [line[:2] for line in found] == [(0, 0), (DISTINCT - BEHIND, DISTINCT - BEHIND)]
+    assert "no block of 128 tokens" in str(found[0][2]) and "if the disk reads 1 GB/s" in str(found[1][2])
+    with LLM(str(model), **options) as llm:
+        llm.generate(PROMPTS, DRAWN, use_tqdm=False)
+        assert "as earlier jobs read" in llm.plan_for(load).decision("kv folder").reason
+    (folder,) = tmp_path.iterdir()
+    assert shelves.read_seconds(folder) and "kv folder" in "".join(brief_lines(to_json(by_files)))
+    (folder / shelves.READS).write_text("{}")
+    assert shelves.read_seconds(folder) is None and len(Shelf(folder, 2**30)) == FILES
+
+
+@pytest.mark.parametrize(("disk", "quicker"), [(1e-3, False), (1e12, True)])
+def test_a_plan_says_when_computing_is_quicker(monkeypatch: pytest.MonkeyPatch, disk: float, quicker: bool) -> None:
+    monkeypatch.setattr("umbel.plan.passes.stored.DISK", disk)
+    config, load = EngineConfig("tiny", kv_dir="x"), Workload.of([[*range(300)]] * 2, DRAWN)
+    known = Known(stored=StoredKV(frozenset(names_of(np.arange(300, dtype=np.int32), BLOCK))))
+    decision = make_plan(load, SPEC, config, MACHINE, known=known).decision("kv folder")
+    assert decision.facts["read"] == 256 and (float(str(decision.facts["saved"])) > 0) == quicker
+    assert ("which is quicker" in decision.reason) != quicker
 
 
 def test_runs_that_fork_elsewhere_find_their_beginnings(model: Path, tmp_path: Path) -> None:

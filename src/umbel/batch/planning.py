@@ -77,6 +77,10 @@ class Planning:
         alone = replace(config, data_parallel_size=1, executor="local", ray_address=None, mixed_replicas=False)
         chosen = replace(alone, dtype=machine.choose_dtype(config.dtype, self.spec.dtype))
         known = History.of(self.spec, self.directory, chosen.cost_key, machine, config.threads).load()
+        if config.kv_dir is not None and self.directory is not None and target.name == "this":
+            from umbel.engine.shelving import stored_kv  # which loads torch
+
+            known = replace(known, stored=stored_kv(chosen, self.spec, self.directory))
         make = partial(make_plan, spec=self.spec, config=alone, machine=machine, known=known)
         if self._whole is None or self._whole[:2] != (alone, machine):
             self._whole = (alone, machine, make(self.workload))

@@ -10,10 +10,11 @@ from __future__ import annotations
 from umbel.catalog.device import DEVICE
 from umbel.catalog.flowing import FLOWING
 from umbel.catalog.forgetting import FORGETTING
+from umbel.catalog.keeping import KEEPING
 from umbel.catalog.planning import PLANNING
 from umbel.catalog.reusing import REUSING
 from umbel.catalog.scheduling import SCHEDULING
 from umbel.catalog.selecting import SELECTING
 from umbel.technique import Technique
 
-CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE + SELECTING + FORGETTING + FLOWING + REUSING
+CATALOG: tuple[Technique, ...] = PLANNING + SCHEDULING + DEVICE + SELECTING + FORGETTING + FLOWING + REUSING + KEEPING

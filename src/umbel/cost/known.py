@@ -10,6 +10,7 @@ from umbel.cost.calibration import Calibration
 from umbel.cost.draft_law import DraftLaw
 from umbel.cost.drafts import Offers
 from umbel.cost.lengths import LengthCurve
+from umbel.ir.kv_blocks import StoredKV
 
 
 def _nothing() -> Mapping[str, LengthCurve]:
@@ -32,9 +33,11 @@ class Known:
     `calibration`: measured seconds of steps; None where there are none.
     `offers`: tokens that the batch proposed to itself, by template, and their chances ("" for all rows together).
     `laws`: what came true of each drafter's tokens, by the drafter's name and template.
+    `stored`: KV of prompts that earlier jobs kept; None where none is asked for.
     """
 
     lengths: Mapping[str, LengthCurve] = field(default_factory=_nothing)
     calibration: Calibration | None = None
     offers: Mapping[str, Offers] = field(default_factory=_no_offers)
     laws: Mapping[str, Mapping[str, DraftLaw]] = field(default_factory=_no_laws)
+    stored: StoredKV | None = None

@@ -16,7 +16,7 @@ from umbel.engine.cutting import CutArrivals, check_cut, open_cut
 from umbel.engine.device import machine_of
 from umbel.engine.loop import Loop
 from umbel.engine.outlook import Outlook
-from umbel.engine.shelving import StoredBlocks, seconds_of_block
+from umbel.engine.shelving import StoredBlocks
 from umbel.engine.splicing import CopyTally, load_copies
 from umbel.engine.succession import Succession
 from umbel.errors import UsageError
@@ -33,6 +33,7 @@ from umbel.ir.tally import ReplicaTally
 from umbel.ir.workload import Workload
 from umbel.kv.store import KVStore
 from umbel.plan.passes.speculate import LOOKUP
+from umbel.plan.passes.stored import seconds_of_block
 from umbel.plan.reuse import reuses
 from umbel.plan.session import SessionPlanner
 from umbel.runner.base import Runner
@@ -93,7 +94,9 @@ class LocalEngine:
 
     def plan_for(self, workload: Workload) -> Plan:
         """What `execute` would do with a tokenised workload."""
-        return plan_workload(self.model, workload, self.machine, self.history.load())
+        known, shelf = self.history.load(), self.model.shelf
+        known = known if shelf is None else replace(known, stored=shelf.stored)
+        return plan_workload(self.model, workload, self.machine, known)
 
     def planner(self) -> SessionPlanner:
         """Plans what comes while other rows run."""
@@ -162,6 +165,8 @@ class LocalEngine:
             self._store = store
             self.loops.remove(loop)
             self._past = self._past.plus(loop.stats())
+            if self.model.shelf is not None:
+                self.model.shelf.note_reads()
             self._first_token = self._first_token or loop.first_token
             spans.lap("learning", self._learn(loop))
 

@@ -12,21 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from umbel.config import EngineConfig
-from umbel.cost.load import Load
-from umbel.cost.roofline import Price
 from umbel.engine.arithmetic import arithmetic_of
 from umbel.errors import UsageError
+from umbel.ir.kv_blocks import BLOCK, StoredKV
 from umbel.ir.spec import ModelSpec
 from umbel.kv.blocks import fits, put, take
-from umbel.kv.shelf import BLOCK, Shelf
+from umbel.kv.shelf import LEAST_READS, Shelf, stored_in
 from umbel.kv.store import KVStore
 from umbel.models.digest import hash_model
 
 Ints = NDArray[np.int64]
 GIB = 2**30
 FORMAT = 1
-TRIED = 4  # blocks that are read before their seconds count
-_TOGETHER = 8  # blocks that a step computes, where prices of one are asked for
 
 
 class StoredBlocks:
@@ -57,7 +54,7 @@ class StoredBlocks:
     def _pays(self) -> bool:
         """Whether reading was faster so far than computing, once there is something to go by."""
         reads = self._shelf.reads
-        return reads < TRIED or self._shelf.read_seconds < self._seconds * reads
+        return reads < LEAST_READS or self._shelf.read_seconds < self._seconds * reads
 
     def keep(self, name: str, tokens: NDArray[np.int32], slots: Ints) -> None:
         """Implement `Blocks.keep`."""
@@ -65,21 +62,12 @@ class StoredBlocks:
             self._shelf.write(name, tokens, take(self._store, torch.from_numpy(slots)))
 
 
-def seconds_of_block(price: Price) -> float:
-    """Seconds that computing a block takes as a part of a long prompt's step."""
-    tokens = _TOGETHER * BLOCK
-    load = Load.one(tokens, 0, tokens * tokens / 2, tokens)
-    return float(price.each(load)[0]) / _TOGETHER
-
-
 def open_shelf(config: EngineConfig, spec: ModelSpec, directory: Path) -> Shelf | None:
     """The shelf that `kv_dir` asks for; None where none is. Raises UsageError for what cannot be kept there, and for a
     folder that cannot be made or written."""
-    if config.kv_dir is None:
+    folder = _folder_of(config, spec, directory)
+    if folder is None:
         return None
-    folder = Path(config.kv_dir).expanduser()
-    _check(config, spec, folder)
-    folder /= f"{FORMAT}-{identity_of(config, spec, directory)}"
     try:
         shelf = Shelf(folder, round(config.kv_dir_gib * GIB))
     except OSError as error:
@@ -89,6 +77,20 @@ def open_shelf(config: EngineConfig, spec: ModelSpec, directory: Path) -> Shelf 
     if not os.access(folder, os.W_OK):
         raise UsageError(f"kv_dir={config.kv_dir!r}: {folder} cannot be written; name another folder")
     return shelf
+
+
+def stored_kv(config: EngineConfig, spec: ModelSpec, directory: Path) -> StoredKV | None:
+    """What an engine would find in the folder that `kv_dir` asks for, for a plan; None where none is. Raises UsageError
+    for what cannot be kept there."""
+    folder = _folder_of(config, spec, directory)
+    return None if folder is None else stored_in(folder)
+
+
+def _folder_of(config: EngineConfig, spec: ModelSpec, directory: Path) -> Path | None:
+    if config.kv_dir is None:
+        return None
+    check_kv_dir(config, spec)
+    return Path(config.kv_dir).expanduser() / f"{FORMAT}-{identity_of(config, spec, directory)}"
 
 
 def identity_of(config: EngineConfig, spec: ModelSpec, directory: Path) -> str:
@@ -108,7 +110,7 @@ def _is_random(config: EngineConfig) -> bool:
     return config.load_format == "dummy"
 
 
-def _check(config: EngineConfig, spec: ModelSpec, folder: Path) -> None:
+def check_kv_dir(config: EngineConfig, spec: ModelSpec) -> None:
     """Raise UsageError for engines whose KV is not that of tokens alone, or not all here."""
     if not config.kv_dir_gib > 0:
         raise UsageError(f"kv_dir_gib={config.kv_dir_gib!r}: must be above 0")
@@ -120,4 +122,4 @@ def _check(config: EngineConfig, spec: ModelSpec, folder: Path) -> None:
         why, what = f"{spec.family!r} models", "their layers have states beside keys and values"
     else:
         return
-    raise UsageError(f"kv_dir={str(folder)!r} with {why}: {what}; leave one of them out")
+    raise UsageError(f"kv_dir={config.kv_dir!r} with {why}: {what}; leave one of them out")

@@ -8,6 +8,8 @@ that were wanted least often make room, those of earlier jobs before those of th
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
 import warnings
@@ -26,10 +28,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-BLOCK = 128
-"""Tokens of a block: cells of the grid of positions, whichever nodes hold them."""
+from umbel.ir.kv_blocks import StoredKV
+
 SUFFIX = ".kv"
+READS = "reads.json"  # how many blocks the last job read there, and in how many seconds
 WAITING = 8  # blocks that may wait to be written; where the disk is slower than the job, others are left out
+LEAST_READS = 4  # blocks that are read before their seconds count
 _STALE = 3600.0  # seconds after which what a killed job was writing is swept away
 _LEVEL = 5  # frames from a warning to the code that runs the engine
 
@@ -63,12 +67,19 @@ class Shelf:
         self._writer: Thread | None = None
         self._off = False
         self.reads, self.read_seconds, self.read_tokens = 0, 0.0, 0
+        self._earlier = read_seconds(folder)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def stored(self) -> StoredKV:
+        """What is there now, and how long a block takes to read by this job, or else by an earlier one."""
+        seconds = self.read_seconds / self.reads if self.reads >= LEAST_READS else self._earlier
+        return StoredKV(frozenset(self._entries), seconds)
 
     def want(self, name: str) -> None:
         """A block that is there has one more reader."""
@@ -123,6 +134,12 @@ class Shelf:
             self._writer.join()
             self._writer = None
 
+    def note_reads(self) -> None:
+        """Leave word of how quick reading was, for plans."""
+        if self.reads >= LEAST_READS:
+            with suppress(OSError):  # it is only a price
+                _note_reads(self.folder, self.reads, self.read_seconds)
+
     def _make_room(self, size: int) -> bool:
         while self._bytes + size > self.most_bytes and self._entries:
             name = min(self._entries, key=lambda one: self._rank(self._entries[one]))
@@ -153,6 +170,27 @@ class Shelf:
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"kv_dir {self.folder}: {what}", stacklevel=_LEVEL)
+
+
+def stored_in(folder: Path) -> StoredKV:
+    """What is in a folder, which is not made where there is none."""
+    return StoredKV(frozenset(path.stem for path in folder.glob(f"*{SUFFIX}")), read_seconds(folder))
+
+
+def read_seconds(folder: Path) -> float | None:
+    """Seconds in which the last job read a block there; None where none noted it."""
+    try:
+        found = json.loads((folder / READS).read_text(encoding="utf-8"))
+        seconds = float(found["seconds"]) / int(found["blocks"])
+    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+        return None
+    return seconds if 0 < seconds < math.inf else None
+
+
+def _note_reads(folder: Path, blocks: int, seconds: float) -> None:
+    beside = folder / f".{READS}.{os.getpid()}"
+    beside.write_text(json.dumps({"blocks": blocks, "seconds": seconds}), encoding="utf-8")
+    beside.replace(folder / READS)
 
 
 def _sweep(folder: Path) -> None:

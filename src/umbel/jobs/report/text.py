@@ -168,12 +168,19 @@ def _counts(report: Record, width: int) -> Iterator[str]:
         yield from entry("layers", _layers(counts["layers_passed"], whole, report.get("decisions", ())), width)
     for name, (label, what) in _SPARED.items():
         if found := counts.get(name):
-            yield from entry(label, f"{count(found, 'prompt token')} {what}", width)
+            beside = _planned(label, report.get("decisions", ()))
+            yield from entry(label, f"{count(found, 'prompt token')} {what}{beside}", width)
     if counts.get("adapter_loads"):
         yield from entry("adapters", f"read from their files {count(counts['adapter_loads'], 'time')}", width)
     if "starved_seconds" in counts:
         starved = f"{duration(counts['starved_seconds'])} waiting for rows to be tokenised"
         yield from entry("starved", starved, width)
+
+
+def _planned(name: str, decisions: Sequence[Record]) -> str:
+    """What a plan expected to be read, at most, by the decision of that name."""
+    found = next((one["facts"] for one in decisions if one["name"] == name), {})
+    return f"; planned at most {found['read']:,}" if "read" in found else ""
 
 
 def _keys(read: int, whole: int, decisions: Sequence[Record]) -> str:

@@ -19,7 +19,7 @@ from umbel.plan.explain.text import (
 
 MAX_NOTES = 1
 _HEAD = ("time", "price", "compute", "kv peak")
-_DECIDED = ("machine", "output tokens", "lossy", "replicas")
+_DECIDED = ("machine", "output tokens", "lossy", "replicas", "kv folder")
 
 
 def brief_lines(record: Record, width: int = WIDTH) -> list[str]:

@@ -16,6 +16,7 @@ from umbel.plan.passes.keeper import name_keeper
 from umbel.plan.passes.keys import count_keys
 from umbel.plan.passes.layers import count_layers
 from umbel.plan.passes.memory import useful_pages
+from umbel.plan.passes.stored import name_stored
 from umbel.plan.walk.pricing import run_seconds
 from umbel.technique import Capability, Technique
 
@@ -31,7 +32,8 @@ def weigh_techniques(draft: PlanDraft) -> PlanDraft:
     rows = (*CATALOG, *(row for row in registry.rows(*CONTROL) if not registry.is_built_in(row)))
     others = (refusal for row in rows for refusal in _refusals(row, draft))
     broken = (Refusal(name, None, why) for name, why in registry.faults(*CONTROL))
-    draft = count_cut(count_layers(count_keys(name_keeper(count_documents(draft)))))
+    draft = count_documents(name_stored(draft))
+    draft = count_cut(count_layers(count_keys(name_keeper(draft))))
     return draft.refuse(*others, *_other_rules(rows, draft), *broken)
 
 

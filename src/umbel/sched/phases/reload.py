@@ -9,7 +9,6 @@ lacks behind its last whole block is computed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from umbel.cache.tree import KVTree
 from umbel.ir.columns import runs
+from umbel.ir.kv_blocks import names_of
 from umbel.sched.agenda import Agenda
 from umbel.sched.books import Books
 from umbel.sched.phases.base import Phase
@@ -120,15 +120,6 @@ def start_reloading(scheduler: Scheduler, blocks: Blocks) -> None:
     reload = Reload(blocks, scheduler.admit.prime)
     scheduler.admit.prime = reload.start
     scheduler.phases = [*scheduler.phases, reload]
-
-
-def names_of(tokens: TokenIds, size: int) -> list[str]:
-    """The name of each whole block: a digest of its tokens and the name before it."""
-    names, name = [], ""
-    for begin in range(0, len(tokens) - size + 1, size):
-        name = blake2b(name.encode() + tokens[begin : begin + size].tobytes(), digest_size=16).hexdigest()
-        names.append(name)
-    return names
 
 
 def tokens_of(kv: KVTree, path: list[int]) -> TokenIds:
