@@ -1,5 +1,5 @@
-"""Documents that are computed once and read anywhere in prompts: their keys and values beside the pool, and the models
-that let keys be turned to another position."""
+"""Documents are computed once, each alone, and kept beside the pool; every prompt that has one gets a copy, whose keys
+are turned to where it stands."""
 
 from __future__ import annotations
 
