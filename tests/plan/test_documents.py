@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 
 from tests.plan.workloads import MACHINE, SPEC
 from umbel.config import EngineConfig
+from umbel.cost.machine import Machine
+from umbel.cost.shape import Shape
 from umbel.ir.documents import Documents
 from umbel.ir.forest import Forest
 from umbel.ir.params import SamplingParams
 from umbel.ir.selection import join, select_rows
 from umbel.ir.workload import Workload
-from umbel.plan.planner import make_plan
+from umbel.plan.passes.memory import kv_room
+from umbel.plan.planner import draft_of, make_plan
 
 ONE = SamplingParams(max_tokens=1, temperature=0.0)
 Row = tuple[list[int], list[list[int]], list[int]]  # what stands before documents, these, the question
@@ -108,3 +112,27 @@ def _spelt(load: Workload) -> list[list[int]]:
     texts = [load.tokens[a:b].tolist() for a, b in zip(begin, end, strict=True)]
     assert len({tuple(text) for text in texts}) == len(set(number))
     return [begin, *texts]
+
+
+def test_the_pool_leaves_room_for_documents_that_are_kept() -> None:
+    """Distinct ones, or as many tokens as may be kept; in a machine whose memory binds."""
+    rng = np.random.default_rng(1)
+    texts = [rng.integers(0, 90, 400).tolist() for _ in range(8)]
+    load = workload_of([([7], [texts[i], texts[i - 1]], [8, i]) for i in range(8)])
+    tight = replace(MACHINE, memory_bytes=Shape.of(SPEC, "float32").weight_bytes + 9_000 * kv_bytes())
+    room = [tokens_of(load, tight, asked) for asked in ((), ("turbo-rag",), ("turbo-rag:kept=1000",))]
+    share = MACHINE.kv_fraction
+    assert room[0] - room[1] == pytest.approx(8 * 400 * share, abs=16)
+    assert room[0] - room[2] == pytest.approx(1000 * share, abs=16)
+
+
+def kv_bytes() -> int:
+    """Bytes of a token's keys and values."""
+    return Shape.of(SPEC, "float32").kv_bytes
+
+
+def tokens_of(load: Workload, machine: Machine, technique: tuple[str, ...]) -> int:
+    """The room that a plan finds for KV, whatever the job could use."""
+    config = EngineConfig("tiny", technique=technique, allow_lossy=True, dtype="float32")
+    draft = draft_of(load, SPEC, config, machine, loaded=False, known=None, asked_dtype=None)
+    return kv_room(draft)

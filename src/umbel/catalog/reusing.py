@@ -12,7 +12,7 @@ REUSING: tuple[Technique, ...] = (
         "umbel.engine.splicing:TurboRAG",
         "TurboRAG, 2410.07590",
         "keys that are rotated by positions",
-        settings=(CountSetting("kept", 1 << 20, "tokens of documents that are kept beside the pool"),),
+        settings=(CountSetting("kept", 1 << 16, "tokens of documents that are kept beside the pool"),),
         rows=EVERY,
     ),
 )

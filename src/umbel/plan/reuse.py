@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from umbel import registry
 from umbel.config import EngineConfig
 from umbel.errors import UsageError
 from umbel.ir.spec import ModelSpec
+from umbel.ir.workload import Workload
 
 
 def reuses(config: EngineConfig) -> str:
@@ -14,6 +17,17 @@ def reuses(config: EngineConfig) -> str:
         if (row := registry.at("technique", asked)) is not None and row.family == "reuse":
             return asked
     return ""
+
+
+def kept_tokens(config: EngineConfig, workload: Workload) -> int:
+    """Tokens of documents that are kept beside the pool, at most."""
+    documents = workload.documents
+    for row, asked in registry.asked_of("reuse", config.technique) if documents is not None else ():
+        assert documents is not None
+        first = np.unique(documents.number, return_index=True)[1]
+        distinct = int((documents.end - documents.begin)[first].sum())
+        return min(int(row.settings_of(asked)["kept"]), distinct)
+    return 0
 
 
 def check_reuse(config: EngineConfig, spec: ModelSpec) -> None:

@@ -18,6 +18,7 @@ from umbel.plan.passes.keeper import pages_with_memories
 from umbel.plan.passes.lengths import CONFIDENCE
 from umbel.plan.passes.page import choose_page, least_pages
 from umbel.plan.passes.prefix import sum_above
+from umbel.plan.reuse import kept_tokens
 
 Z_OVERFLOW = NormalDist().inv_cdf(1 - OVERFLOW)
 Z_INTERVAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # of the interval that the lengths pass gives
@@ -88,7 +89,8 @@ def kv_room(draft: PlanDraft) -> int:
 def _free_bytes(draft: PlanDraft) -> int:
     weights = 0 if draft.loaded else draft.price.shape.weight_bytes
     weights += kept_bytes(draft.spec.adapters, BYTES[draft.price.dtype])  # which are read when rows ask for them
-    return max(draft.price.machine.memory_bytes - weights, 0)
+    beside = kept_tokens(draft.config, draft.workload) * draft.price.shape.kv_bytes
+    return max(draft.price.machine.memory_bytes - weights - beside, 0)
 
 
 def useful_pages(draft: PlanDraft) -> int:
