@@ -130,13 +130,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def check(runs: Runs, pair: Pair) -> None:
     """Two techniques give what the one that may change answers gives alone, or plain answers where none may; two that
-    both may, the same however prompts are cut."""
-    lossy = [row for row in (pair.one, pair.other) if not row.exact]
-    found = runs.of([pair.one, pair.other])
-    if len(lossy) < 2:
-        assert found == runs.of_one(lossy[0] if lossy else None)
+    both may, the same however prompts are cut. So do one that may and another backend of attention, which adds in
+    another order: a last bit of that decides what is rounded, or picked."""
+    rows = (pair.one, pair.other)
+    lossy, adds = [row for row in rows if not row.exact], any(row.family == "attention" for row in rows)
+    found = runs.of(rows)
+    if len(lossy) == 2 or (lossy and adds):
+        assert found == runs.of(rows, chunk=200)
     else:
-        assert found == runs.of([pair.one, pair.other], chunk=200)
+        assert found == runs.of_one(lossy[0] if lossy else None)
 
 
 def named(pair: Pair) -> str:
