@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernels.triton_rows import use_triton_rows
 from tests.plan.workloads import SPEC
 from tests.tiny_models import make_model
 from umbel import LLM, SamplingParams, registry
@@ -103,3 +104,22 @@ def test_models_that_cannot_bear_it_are_refused(name: str) -> None:
     if passed_layers((name,)).leaves_keys:
         with pytest.raises(UsageError, match=f"{name}'.* not made of one product"):
             check_flow((name,), latent)
+
+
+@pytest.mark.slow
+@EACH
+def test_kernels_of_gpus_give_the_same(name: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter, where there is no GPU; answers are so short that the schedule has to fall at once."""
+    triton = pytest.importorskip("umbel.attention.triton", reason="Triton is not installed here")
+    asked = f"{ASKED[name]}=0.5".replace("over=8", "over=1")
+    options = {"technique": asked, "allow_lossy": True, "speculate": "off", "device": "cpu", "dtype": "float32"}
+    short = [[*SHARED[:8], 5 + i, 7] for i in range(2)]
+    params = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True, logprobs=0)
+    wanted = LLM(str(model), **options).generate(short, params, use_tqdm=False)
+    use_triton_rows(monkeypatch)
+    made = lambda spec, store, device, *_: triton.TritonAttention(spec, store, device)  # noqa: E731
+    monkeypatch.setattr("umbel.engine.build.pick_attention", made)
+    found = LLM(str(model), **options).generate(short, params, use_tqdm=False)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.outputs[0].token_ids == other.outputs[0].token_ids
+        assert one.outputs[0].cumulative_logprob == pytest.approx(other.outputs[0].cumulative_logprob, abs=1e-4)

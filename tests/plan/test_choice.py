@@ -163,6 +163,8 @@ def test_plans_of_two_jobs_say_what_they_take_and_why(tmp_path: Path, capsys: py
     assert "lossy: select pages" in long and "lossy pages:budget=0.5: the fastest of 5 measured" in long
     assert "technique pages:budget=0.5: lossy, as asked" in long and "keys read" in long
     assert "int4: loses 20.00% of long" in long and "taken only by name" not in long
+    drafted = plan_text(capsys, rows(tmp_path, "short.jsonl", 40), *limit, "-v", "--speculate", "model:draft")
+    assert "spec-prefill: not measured" in drafted and "spec-prefill" not in long  # which takes a draft model
     exact = plan_text(capsys, rows(tmp_path, "short.jsonl", 40), "--allow-lossy", "--max-damage", "0.1%")
     assert "all exact" in exact and "lossy none: no technique" in exact
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tests.kernels.triton_rows import use_triton_rows
 from tests.runner.naive_flow import NaiveDecoder
 from tests.tiny_models import make_model
 from umbel import LLM, SamplingParams
@@ -155,17 +154,3 @@ def test_proposed_tokens_do_not_change_answers(model: Path) -> None:
     prompts = [[5, 6, 7, 8, 9, 10] * 6]
     found = [engine(model, speculate=who).generate(prompts, GREEDY, use_tqdm=False) for who in ("off", "lookup")]
     assert found[0][0].outputs[0].token_ids == found[1][0].outputs[0].token_ids
-
-
-@pytest.mark.slow
-def test_kernels_of_gpus_give_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the interpreter, where there is no GPU."""
-    triton = pytest.importorskip("umbel.attention.triton", reason="Triton is not installed here")
-    use_triton_rows(monkeypatch)
-    monkeypatch.setattr(
-        "umbel.engine.build.pick_attention", lambda spec, store, device, *_: triton.TritonAttention(spec, store, device)
-    )
-    (output,) = engine(model).generate(
-        [PROMPTS[0]], SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True), use_tqdm=False
-    )
-    assert list(output.outputs[0].token_ids) == NaiveDecoder(model, 2).greedy(PROMPTS[0], 2)[0]

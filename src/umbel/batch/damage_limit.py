@@ -72,7 +72,9 @@ def choose_for(limit: float, dense: Plan, target: Target, planning: Planning) ->
         machine=machine_name(machine),
     )
     known = () if planning.directory is None else DamageFile.of(hash_model(planning.directory)).load()
-    rows = [row for row in lossy_rows() if row.family != "reuse"]  # rows would have to be read in another way
+    drafted = target.config.speculate.startswith("model:")  # what chooses for "prompt"
+    others = ("reuse",) if drafted else ("reuse", "prompt")  # "reuse": rows would have to be read in another way
+    rows = [row for row in lossy_rows() if row.family not in others]
     return choose_lossy(known, rows, aim)
 
 
