@@ -56,6 +56,7 @@ void tile(const Product& p, int64_t panel, int64_t row, const char* next) {
     weights += kPanel;
     for (int line = 0; line < kAhead; line++, next += 64) _mm_prefetch(next, _MM_HINT_T1);
     for (int64_t o = 0; o < octets; o++, weights += kPanel, x += 8) {
+      if (kAhead == kOwn) bring_closer<kPanel>(weights);
       for (int line = 0; line < kAhead; line++, next += 64) _mm_prefetch(next, _MM_HINT_T1);
       __m512i w[4];
 #pragma GCC unroll 4
