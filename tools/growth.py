@@ -5,7 +5,7 @@
 Each way answers `--requests` small prompts in one process: calls of `LLM.generate`, one session that never ends, and
 jobs with a store (`umbel.run`). Prints a table: what the process held after each tenth of them. A process that does not
 grow holds as much in the second half as in the first, up to what its allocator keeps. A session keeps columns of all of
-its rows, some 450 bytes each, and each load of a tokenizer costs what the words that it saw take (tokenizers 0.23).
+its rows, some 600 bytes each, and each load of a tokenizer costs what the words that it saw take (tokenizers 0.23).
 """
 
 from __future__ import annotations
