@@ -38,9 +38,9 @@ with weights and KV in bfloat16; `umbel plan` has the figure for your machine, y
 TAIL = """
 What to make of it:
 
-- **float32 doubles all of it.** It is what a processor without products in bfloat16 uses (`umbel doctor` says so). A
-  laptop with 16 GB free holds a model of 4 billion parameters in bfloat16, or one of 2 billion in float32, and the KV
-  of many rows.
+- **float32 doubles all of it.** It is what a processor without products in bfloat16 uses, unless `--dtype bfloat16`
+  asks for half of it (`umbel doctor` says how fast both are). A laptop with 16 GB free holds a model of 4 billion
+  parameters in bfloat16, or one of 2 billion in float32, and the KV of many rows.
 - **A thousand rows need no thousand contexts.** What prompts share is held once; a row's pages go back when it ends.
   The plan's `kv peak` is the number that counts.
 - **Mixtures of experts** hold all parameters and compute a part: much memory, little arithmetic.
