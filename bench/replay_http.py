@@ -2,8 +2,8 @@
 
 Sends `/v1/completions` with token ids that share nothing, as streams, to any server that speaks OpenAI's protocol, at
 the times of a slice of a trace (CSV with arrival_s, prompt_tokens, output_tokens, as Azure publishes them). TTFT: from
-sending to the first text; TBT: between two texts of one answer. Goodput: requests a second whose first text came within
---ttft and whose gaps are all within --tbt.
+sending to the first token; TBT: between two tokens of one answer. Goodput: requests a second whose first token came
+within --ttft and whose gaps are all within --tbt.
 
     python bench/replay_http.py URL --model NAME --trace azure2023_conv.csv.gz [--seconds 90] [--speed 0.1]
         [--ttft 5] [--tbt 0.3] [--most 2048] [--name umbel]
@@ -28,7 +28,7 @@ TOKENS = 20_000  # ids are below
 
 @dataclass
 class Heard:
-    """When a request was sent, and when each text of its answer came, in seconds of one clock."""
+    """When a request was sent, and when tokens of its answer came, in seconds of one clock."""
 
     sent: float
     times: list[float] = field(default_factory=list)
@@ -43,11 +43,12 @@ async def ask(http: aiohttp.ClientSession, url: str, model: str, prompt: list[in
     """Send one request at its time, and note what comes."""
     await asyncio.sleep(max(at - time.perf_counter(), 0.0))
     body = {"model": model, "prompt": prompt, "max_tokens": answer, "ignore_eos": True, "temperature": 0.0}
+    body |= {"stream": True, "logprobs": 0}  # so that tokens are told whose text is not whole yet
     heard = Heard(time.perf_counter())
-    async with http.post(url + "/v1/completions", json=body | {"stream": True}) as response:
+    async with http.post(url + "/v1/completions", json=body) as response:
         response.raise_for_status()
         async for line in response.content:
-            if line.startswith(b"data: {") and any(one["text"] for one in json.loads(line[6:])["choices"]):
+            if line.startswith(b"data: {") and any(one["logprobs"] for one in json.loads(line[6:])["choices"]):
                 heard.times.append(time.perf_counter())
     return heard
 
