@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from umbel.ir.params import SamplingParams
 from umbel.serve.figures import Figures
 from umbel.serve.mailbox import Mailbox, News
 from umbel.serve.pace import Pace
+from umbel.serve.run import bound
 from umbel.serve.streaming import _parts
 
 PROMPT = [5, 30, 41, 17]
@@ -137,3 +139,25 @@ def test_what_has_come_goes_out_together() -> None:
         return [await anext(parts)]
 
     assert asyncio.run(sent()) == [b"abcd"]
+
+
+def test_small_parts_are_not_held_back() -> None:
+    """Nagle's algorithm would wait for the client's acknowledgement of the part before, which comes 40 ms late."""
+
+    async def asked() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            found.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        place = bound("127.0.0.1", 0)
+        async with await asyncio.start_server(answer, sock=place):
+            _, writer = await asyncio.open_connection(*place.getsockname())
+            try:
+                return await found
+            finally:
+                writer.close()
+
+    assert asyncio.run(asked())
