@@ -77,9 +77,9 @@ class DraftLook:
         tokens, looks = prompt.astype(np.int64), list[Tensor]()
         for first in range(0, len(prompt), CHUNK):
             drawn = run_step(runner, _step(tokens[first : first + CHUNK], first, size)).token_ids
-        for _ in range(AHEAD):
+        while True:
             looks.append(probe.looked(len(prompt)))
-            if drawn.item(0) in spec.eos_token_ids:
+            if len(looks) == AHEAD or drawn.item(0) in spec.eos_token_ids:
                 break
             drawn = run_step(runner, _step(drawn, len(prompt) + len(looks) - 1, size)).token_ids
         self.read_tokens += len(prompt) + len(looks) - 1
